@@ -1,0 +1,61 @@
+# The ways in. Each target does its own set-up; `make` alone lists them.
+# ARGS is handed on: `make demo ARGS="--fresh"`, `make test ARGS="-- guard"`.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ARGS ?=
+
+# Where cargo puts what it builds, wherever the person's settings say that is.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# `exec` leaves no shell between make and the program, so that Ctrl-C and
+# `kill` reach it and it can stop in its own order.
+.PHONY: demo
+demo: ## build, start everything and stay in the foreground (Ctrl-C stops it)
+	@set -euo pipefail; \
+	echo "demo: looking for a NATS server"; \
+	nats=$$(python3 scripts/nats-server); \
+	echo "demo: building (the first time takes a few minutes)"; \
+	cargo build --workspace --bins; \
+	echo "demo: starting with $$nats"; \
+	exec env NATS_SERVER_BIN="$$nats" $(TARGET)/debug/nudge dev $(ARGS)
+
+.PHONY: test
+test: ## run all tests; the last line is their sum
+	@set -euo pipefail; \
+	echo "test: looking for a NATS server"; \
+	nats=$$(python3 scripts/nats-server); \
+	echo "test: using $$nats"; \
+	exec env NATS_SERVER_BIN="$$nats" python3 scripts/summarise-tests \
+		cargo test --workspace --no-fail-fast $(ARGS)
+
+.PHONY: fmt-check
+fmt-check: ## is the code formatted?
+	cargo fmt --all --check
+
+.PHONY: clippy
+clippy: ## clippy, warnings are errors
+	cargo clippy --workspace --all-targets -- -D warnings
+
+.PHONY: lint
+lint: fmt-check clippy ## fmt-check and clippy
+
+.PHONY: deny
+deny: ## check the dependencies: licences, sources, bans, advisories
+	@python3 scripts/deny
+
+.PHONY: doc
+doc: ## build the API documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+.PHONY: check
+check: ## everything that CI does
+	@bash .ci/run
+
+.PHONY: clean-demo
+clean-demo: ## remove the demo's data (.nudge)
+	rm -rf .nudge

@@ -1,0 +1,30 @@
+//! What an owner and its subscribers agree on, and nothing else.
+//!
+//! An owner commits a change and publishes a [`Notification`]: an id and the kind of change, never
+//! the data. A subscriber calls back over the [`sync_api`] and gets the entity's current state with
+//! its [`Version`]. This crate holds those types and their text forms: keys, subjects, tokens,
+//! timestamps. It does no I/O, so every rule in it can be tested exhaustively.
+//!
+//! | module | what it fixes |
+//! |---|---|
+//! | [`entity`] | entity names and ids: what is allowed, and why |
+//! | [`version`] | the owner's number for a state |
+//! | [`subject`] | how a key becomes a NATS subject and back |
+//! | [`notification`] | the message body and its headers |
+//! | [`write_token`] | `Nudge-Token`: "make this write visible to me" |
+//! | [`timestamp`] | instants, as text and as microseconds |
+//! | [`sync_api`] | the owner's HTTP API for callbacks |
+
+pub mod entity;
+pub mod notification;
+pub mod subject;
+pub mod sync_api;
+pub mod timestamp;
+pub mod version;
+pub mod write_token;
+
+pub use entity::{EntityId, EntityName, InvalidEntityId, InvalidEntityName};
+pub use notification::{Change, Notification};
+pub use timestamp::Timestamp;
+pub use version::Version;
+pub use write_token::WriteToken;

@@ -1,0 +1,133 @@
+//! How an entity becomes a NATS subject, and back.
+//!
+//! Stream `CHANGES_<entity>`, subject `changes.<entity>.<token>`. The token is the id with
+//! everything outside `[A-Za-z0-9_-]` percent-encoded, so that no id can reach outside its own
+//! subject (`.`, `*`, `>` and space mean something to NATS).
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::{EntityId, EntityName, InvalidEntityId};
+
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
+
+/// First part of every subject.
+pub const SUBJECT_PREFIX: &str = "changes";
+
+/// The name of an entity's stream.
+pub fn stream_name(entity: &EntityName) -> String {
+    format!("CHANGES_{entity}")
+}
+
+/// The wildcard that covers every subject of an entity.
+pub fn all_subjects(entity: &EntityName) -> String {
+    format!("{SUBJECT_PREFIX}.{entity}.*")
+}
+
+/// The subject of one entity.
+///
+/// ```
+/// use nudge_protocol::{EntityId, EntityName, subject};
+/// let (store, id) = (EntityName::new("store").unwrap(), EntityId::new("a.b").unwrap());
+/// assert_eq!(subject::subject(&store, &id), "changes.store.a%2Eb");
+/// ```
+pub fn subject(entity: &EntityName, id: &EntityId) -> String {
+    format!("{SUBJECT_PREFIX}.{entity}.{}", encode_token(id))
+}
+
+/// The id as a token: safe in a subject, a path segment and a header value.
+pub fn encode_token(id: &EntityId) -> String {
+    utf8_percent_encode(id.as_str(), ENCODED).to_string()
+}
+
+/// Why a subject or token names no entity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSubject {
+    /// The subject is not `changes.<entity>.<token>`.
+    #[error("the subject is not of the form {SUBJECT_PREFIX}.<entity>.<token>")]
+    Form,
+    /// The token does not decode to UTF-8.
+    #[error("the token does not decode to UTF-8")]
+    Encoding,
+    /// The decoded token is not an id.
+    #[error("the token does not decode to an id")]
+    Id(#[from] InvalidEntityId),
+}
+
+/// The id that a token stands for. Accepts any percent-encoding of it, not only the one that
+/// [`encode_token`] writes, because a foreign publisher may encode more or less.
+pub fn decode_token(token: &str) -> Result<EntityId, InvalidSubject> {
+    let id = percent_decode_str(token).decode_utf8().map_err(|_| InvalidSubject::Encoding)?;
+    Ok(EntityId::new(&id)?)
+}
+
+/// The id that a message's subject names, for a subscriber of `entity`.
+pub fn decode_subject(entity: &EntityName, subject: &str) -> Result<EntityId, InvalidSubject> {
+    let mut parts = subject.splitn(3, '.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(SUBJECT_PREFIX), Some(name), Some(token)) if name == entity.as_str() => {
+            decode_token(token)
+        }
+        _ => Err(InvalidSubject::Form),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn store() -> EntityName {
+        EntityName::new("store").unwrap()
+    }
+
+    #[test]
+    fn ids_that_mean_something_to_nats_stay_inside_their_token() {
+        let long = "가".repeat(66);
+        for id in [".", "*", ">", "a b", "a.b", "a/b", "%", "%2E", "강남점", "-_", long.as_str()] {
+            let id = EntityId::new(id).unwrap();
+            let subject = subject(&store(), &id);
+            assert_eq!(subject.split('.').count(), 3, "{subject}");
+            assert!(!subject.contains(['*', '>', ' ', '/']), "{subject}");
+            assert_eq!(decode_subject(&store(), &subject), Ok(id));
+        }
+    }
+
+    #[test]
+    fn subjects_of_others_and_broken_tokens_are_told_apart() {
+        let decode = |s: &str| decode_subject(&store(), s);
+        assert_eq!(decode("changes.review.1"), Err(InvalidSubject::Form));
+        assert_eq!(decode("changes.store"), Err(InvalidSubject::Form));
+        assert_eq!(decode("other.store.1"), Err(InvalidSubject::Form));
+        assert_eq!(decode("changes.store.%FF"), Err(InvalidSubject::Encoding));
+        assert_eq!(decode("changes.store.%00"), Err(InvalidEntityId::ControlCharacter.into()));
+    }
+
+    #[test]
+    fn a_token_encoded_more_than_needed_names_the_same_entity() {
+        assert_eq!(decode_token("%61%62").unwrap().as_str(), "ab");
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_survives_the_way_through_a_subject(text in "\\PC{1,66}") {
+            if let Ok(id) = EntityId::new(&text) {
+                let subject = subject(&store(), &id);
+                prop_assert!(subject.bytes().all(|b| b.is_ascii_graphic()));
+                prop_assert_eq!(decode_subject(&store(), &subject), Ok(id));
+            }
+        }
+
+        #[test]
+        fn different_ids_never_share_a_subject(a in "\\PC{1,20}", b in "\\PC{1,20}") {
+            if let (Ok(a), Ok(b)) = (EntityId::new(&a), EntityId::new(&b)) {
+                prop_assert_eq!(a == b, encode_token(&a) == encode_token(&b));
+            }
+        }
+
+        #[test]
+        fn decoding_never_panics(text in "\\PC{0,80}") {
+            let _ = decode_subject(&store(), &text);
+        }
+    }
+}

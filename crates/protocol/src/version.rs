@@ -1,0 +1,105 @@
+//! The owner's number for a state of an entity.
+
+use std::{fmt, num::ParseIntError, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A version: a whole number that rises with every change of an entity, through delete and
+/// re-creation, and goes on rising after a restore from backup.
+///
+/// The owner derives it from the clock (`max(previous + 1, now in unix microseconds)`), so there is
+/// no counter to keep and none to lose. Always below 2^53, so that it survives JSON readers that
+/// hold numbers as doubles.
+///
+/// Versions of *different* entities say nothing about each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Version(u64);
+
+/// Versions are below this bound, 2^53.
+pub const VERSION_LIMIT: u64 = 1 << 53;
+
+/// Why a text or number is not a [`Version`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidVersion {
+    /// The number is 2^53 or more, or negative.
+    #[error("a version must be a whole number from 0 to 2^53 - 1")]
+    OutOfRange,
+    /// The text is not a whole number.
+    #[error("a version must be a whole number")]
+    NotANumber(#[source] ParseIntError),
+}
+
+impl Version {
+    /// No version: what stands for "nothing applied yet". Every real version is higher.
+    pub const NONE: Version = Version(0);
+
+    /// A version from a number below [`VERSION_LIMIT`].
+    pub const fn new(number: u64) -> Result<Self, InvalidVersion> {
+        if number < VERSION_LIMIT { Ok(Self(number)) } else { Err(InvalidVersion::OutOfRange) }
+    }
+
+    /// The version as a number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The version as databases hold it.
+    pub const fn to_i64(self) -> i64 {
+        // Below 2^53, so it always fits.
+        self.0 as i64
+    }
+}
+
+impl TryFrom<i64> for Version {
+    type Error = InvalidVersion;
+    fn try_from(number: i64) -> Result<Self, InvalidVersion> {
+        u64::try_from(number).map_err(|_| InvalidVersion::OutOfRange).and_then(Self::new)
+    }
+}
+
+impl FromStr for Version {
+    type Err = InvalidVersion;
+    fn from_str(text: &str) -> Result<Self, InvalidVersion> {
+        // `u64::from_str` takes a leading '+', which no one writes as a version.
+        if text.starts_with('+') {
+            return Err(InvalidVersion::OutOfRange);
+        }
+        text.parse().map_err(InvalidVersion::NotANumber).and_then(Self::new)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(u64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers_not_as_text() {
+        let (nine, ten): (Version, Version) = ("9".parse().unwrap(), "10".parse().unwrap());
+        assert!(nine < ten);
+    }
+
+    #[test]
+    fn the_bound_is_exact_in_every_way_in() {
+        let (last, over) = (VERSION_LIMIT - 1, VERSION_LIMIT);
+        assert!(Version::new(last).is_ok() && Version::new(over).is_err());
+        assert!(last.to_string().parse::<Version>().is_ok());
+        assert!(over.to_string().parse::<Version>().is_err());
+        assert!(serde_json::from_str::<Version>(&over.to_string()).is_err());
+        assert!(Version::try_from(-1).is_err());
+        assert!("+1".parse::<Version>().is_err());
+        assert!(serde_json::from_str::<Version>("1.5").is_err());
+    }
+}

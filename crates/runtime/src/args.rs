@@ -1,0 +1,173 @@
+//! Flags and environment variables, read once at the start of a program.
+//!
+//! Each setting is a flag and an environment variable of the same name. A bad one stops the start
+//! with one line that names the variable.
+
+use std::{net::SocketAddr, process::exit};
+
+use clap::{
+    Args, CommandFactory, Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+/// What every service is told.
+#[derive(Args, Clone, Debug)]
+pub struct ServiceArgs {
+    /// Database: `sqlite:PATH` or `postgres://…`
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", value_parser = database_url)]
+    pub database_url: String,
+    /// NATS server
+    #[arg(long, env = "NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:7122", value_parser = nats_url)]
+    pub nats_url: String,
+    /// Which messages to log, such as `info` or `nudge_subscriber_kit=debug`
+    #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
+    pub log: String,
+    /// How to log
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub log_format: String,
+}
+
+impl ServiceArgs {
+    /// Starts logging to standard error. Call once.
+    pub fn init_logs(&self) {
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(&self.log))
+            .with_writer(std::io::stderr);
+        if self.log_format == "json" {
+            builder.json().init();
+        } else {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        }
+    }
+}
+
+fn database_url(text: &str) -> Result<String, String> {
+    let known = ["sqlite:", "postgres://", "postgresql://"];
+    match known.iter().any(|scheme| text.starts_with(scheme)) {
+        true => Ok(text.to_owned()),
+        false => Err("must begin with sqlite: or postgres://".into()),
+    }
+}
+
+fn nats_url(text: &str) -> Result<String, String> {
+    text.parse::<async_nats::ServerAddr>().map(|_| text.to_owned()).map_err(|e| e.to_string())
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(text);
+    filter.map(|_| text.to_owned()).map_err(|e| e.to_string())
+}
+
+/// For `value_parser`: an address that may be listened on.
+pub fn loopback_address(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:7101".to_owned())?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err("only loopback addresses are allowed".into()),
+    }
+}
+
+/// For `value_parser`: an `http://` base URL, without a slash at its end.
+pub fn http_url(text: &str) -> Result<String, String> {
+    let url: axum::http::Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
+    match (url.scheme_str(), url.host()) {
+        (Some("http"), Some(_)) if url.query().is_none() => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        _ => Err("must be http://host:port".into()),
+    }
+}
+
+/// Parses this process's arguments, or ends it: `--help` as usual, a bad value with one line.
+pub fn parse_or_exit<T: Parser>() -> T {
+    match T::try_parse() {
+        Ok(args) => args,
+        Err(error) => match one_line::<T>(&error) {
+            Some(line) => {
+                eprintln!("{line}");
+                exit(2)
+            }
+            None => error.exit(),
+        },
+    }
+}
+
+/// A bad or missing value in one line that names the variable and the flag.
+fn one_line<T: CommandFactory>(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    let arg = text(ContextKind::InvalidArg)?;
+    let env = variables::<T>(&arg);
+    let named = if env.is_empty() { arg.clone() } else { format!("{env} ({arg})") };
+    match error.kind() {
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let value = text(ContextKind::InvalidValue)?;
+            let why = match std::error::Error::source(error) {
+                Some(source) => source.to_string(),
+                None => format!("expected one of: {}", text(ContextKind::ValidValue).unwrap_or_default()),
+            };
+            Some(format!("error: {named}: {value:?}: {why}"))
+        }
+        ErrorKind::MissingRequiredArgument => Some(format!("error: {named}: must be set")),
+        _ => None,
+    }
+}
+
+/// The environment variables behind the flags in `shown`, which clap shows as `--name <VALUE>`.
+fn variables<T: CommandFactory>(shown: &str) -> String {
+    let command = T::command();
+    let all = command.get_arguments().filter(|arg| {
+        let long = arg.get_long().map(|long| format!("--{long} ")).unwrap_or_default();
+        !long.is_empty() && shown.split(", ").any(|one| format!("{one} ").starts_with(&long))
+    });
+    let names = all.filter_map(|arg| arg.get_env()).map(|env| env.to_string_lossy().into_owned());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Program {
+        #[command(flatten)]
+        service: ServiceArgs,
+        #[arg(long, env = "BIND", value_parser = loopback_address, default_value = "127.0.0.1:0")]
+        bind: SocketAddr,
+    }
+
+    fn line(args: &[&str]) -> String {
+        let all = ["program"].iter().chain(args);
+        one_line::<Program>(&Program::try_parse_from(all).unwrap_err()).unwrap()
+    }
+
+    #[test]
+    fn each_bad_setting_is_one_line_that_names_its_variable() {
+        for (args, variable) in [
+            (&["--database-url", "mysql:x"][..], "DATABASE_URL"),
+            (&["--database-url", "sqlite:x", "--bind", "0.0.0.0:1"], "BIND"),
+            (&["--database-url", "sqlite:x", "--bind", "nonsense"], "BIND"),
+            (&["--database-url", "sqlite:x", "--nats-url", "http://x y"], "NATS_URL"),
+            (&["--database-url", "sqlite:x", "--log-format", "xml"], "LOG_FORMAT"),
+            (&["--database-url", "sqlite:x", "--log", "a=b=c"], "LOG"),
+            (&[], "DATABASE_URL"),
+        ] {
+            let line = line(args);
+            assert!(line.starts_with(&format!("error: {variable} (--")), "{args:?}: {line}");
+            assert!(!line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn good_settings_are_taken() {
+        let program = Program::try_parse_from(["p", "--database-url", "sqlite:a.db"]).unwrap();
+        assert_eq!(program.service.database_url, "sqlite:a.db");
+        assert!(program.bind.ip().is_loopback());
+        assert_eq!(http_url("http://127.0.0.1:7101/").unwrap(), "http://127.0.0.1:7101");
+        assert!(http_url("ftp://x").is_err() && http_url("127.0.0.1:1").is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! A NATS connection that says when it was made, made again, and what went wrong.
+//!
+//! Permission violations reach a NATS client as timeouts plus an asynchronous error; without the
+//! callback installed here they would look like a hang.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_nats::{Client, ConnectOptions, Event, jetstream};
+use tokio::sync::watch;
+
+/// Longest wait for the server's answer to a request or an acknowledgement.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most publishes that wait for their acknowledgement at a time.
+pub const MAX_ACKS_IN_FLIGHT: usize = 4_000;
+/// Longest pause between two attempts to connect again.
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
+/// A connection to NATS. Cloning is cheap and shares it.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    /// The plain client.
+    pub client: Client,
+    /// JetStream on it.
+    pub jetstream: jetstream::Context,
+    connections: watch::Receiver<u64>,
+    last_error: Arc<Mutex<Option<String>>>,
+}
+
+/// Why there is no connection. Only a bad URL or credentials file gets here: a server that is down
+/// is waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("NATS_URL: cannot connect to {url}")]
+pub struct BrokerError {
+    url: String,
+    #[source]
+    source: async_nats::ConnectError,
+}
+
+impl Broker {
+    /// Connects to the server at `url` as `name`. Returns at once even when the server is down, and
+    /// keeps trying for as long as the program runs.
+    pub async fn connect(url: &str, name: &str) -> Result<Self, BrokerError> {
+        let (counter, connections) = watch::channel(0u64);
+        let last_error = Arc::new(Mutex::new(None));
+        let seen = last_error.clone();
+        let client = ConnectOptions::new()
+            .name(name)
+            // The reply subjects of one service can then be permitted to that service alone.
+            .custom_inbox_prefix(format!("_INBOX_{name}"))
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempt| {
+                (Duration::from_millis(20) * (1 << attempt.min(6))).min(MAX_RECONNECT_DELAY)
+            })
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .event_callback(move |event| {
+                match &event {
+                    Event::Connected => counter.send_modify(|n| *n += 1),
+                    Event::ServerError(error) => note(&seen, error.to_string()),
+                    Event::ClientError(error) => note(&seen, error.to_string()),
+                    other => tracing::debug!(event = %other, "nats"),
+                }
+                async {}
+            })
+            .connect(url)
+            .await
+            .map_err(|source| BrokerError { url: url.to_owned(), source })?;
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(REQUEST_TIMEOUT)
+            .ack_timeout(REQUEST_TIMEOUT)
+            .max_ack_inflight(MAX_ACKS_IN_FLIGHT)
+            .backpressure_on_inflight(true)
+            .build(client.clone());
+        Ok(Self { client, jetstream, connections, last_error })
+    }
+
+    /// Counts connections made: changes each time the link was lost and made again.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.clone()
+    }
+
+    /// Whether the link stands at this moment.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// What the server last complained about, for instance a permission violation.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+}
+
+fn note(last: &Mutex<Option<String>>, error: String) {
+    tracing::warn!(%error, "nats reported an error");
+    *last.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+}

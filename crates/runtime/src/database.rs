@@ -1,0 +1,362 @@
+//! One handle for SQLite (embedded, the default) and PostgreSQL (production).
+//!
+//! SQL runs through sqlx's `Any` driver, so that the same text and the same transaction type serve
+//! both databases; where they differ, ask [`Database::kind`]. Columns are `TEXT`, `BIGINT` and
+//! `BLOB`/`BYTEA`: the types that mean the same on both.
+//!
+//! On SQLite there is one writing connection and a few reading ones. Writers queue in this process
+//! instead of meeting `SQLITE_BUSY`, and readers (write-ahead log) never wait for them.
+
+use std::{borrow::Cow, future::Future, sync::Once, time::Duration};
+
+use sqlx::{
+    Any, AnyPool, Executor, Transaction,
+    any::AnyPoolOptions,
+    migrate::{MigrateError, Migrator},
+};
+
+/// A transaction. Dropping it without commit rolls it back.
+///
+/// Run statements on it as with any sqlx transaction: `sqlx::query(…).execute(&mut **tx)`.
+pub type Tx = Transaction<'static, Any>;
+
+/// Longest wait for a lock that another process holds, before the transaction is tried again.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a free connection of the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+const SQLITE_READERS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 16;
+
+/// Which database stands behind a [`Database`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// SQLite, embedded.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+}
+
+/// What a power loss may take from a SQLite database. (PostgreSQL decides by its own settings.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Every commit is on disk before it is answered. For owners: their data exists nowhere else.
+    Full,
+    /// The last commits may be lost together, never torn. For read models: they refill from their
+    /// recorded position (see the subscriber kit's intake).
+    Refillable,
+}
+
+/// How database futures are driven.
+#[derive(Clone, Debug, Default)]
+pub enum Driver {
+    /// Awaited, like any other future.
+    #[default]
+    Awaited,
+    /// Driven to completion on another, running runtime, while the calling thread does nothing
+    /// else. In a simulation on a paused clock the world stands still while SQL runs: the
+    /// database's own thread would otherwise look like idleness, and tokio would jump ahead in
+    /// time. (Blocking on the caller's runtime instead hangs: the pool gets a connection back
+    /// through a task of the runtime it was used on.)
+    Stepped(tokio::runtime::Handle),
+}
+
+/// Why a database cannot be opened or migrated.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is not one of the two kinds.
+    #[error("DATABASE_URL must begin with sqlite: or postgres:, not {0:?}")]
+    Url(String),
+    /// The database refused.
+    #[error("cannot open the database")]
+    Connect(#[source] sqlx::Error),
+    /// A migration failed.
+    #[error("cannot migrate the tables of {component}")]
+    Migrate {
+        /// Whose tables.
+        component: &'static str,
+        /// What the database said.
+        #[source]
+        source: MigrateError,
+    },
+}
+
+/// One step of a component's schema. The number and the text never change once released.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Position in the component's history, from 1.
+    pub number: i64,
+    /// What it does, in a few words.
+    pub title: &'static str,
+    /// The statements for SQLite.
+    pub sqlite: &'static str,
+    /// The statements for PostgreSQL.
+    pub postgres: &'static str,
+}
+
+/// An open database. Cloning is cheap and shares the connections.
+#[derive(Clone, Debug)]
+pub struct Database {
+    kind: Kind,
+    writer: AnyPool,
+    reader: AnyPool,
+    driver: Driver,
+}
+
+impl Database {
+    /// Opens (SQLite: creates if missing) the database at `url`: `sqlite:path/to/file.db`,
+    /// `sqlite::memory:` or `postgres://…`.
+    pub async fn open(url: &str, durability: Durability) -> Result<Self, OpenError> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        if url.starts_with("sqlite:") {
+            Self::open_sqlite(url, durability).await.map_err(OpenError::Connect)
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            let pool = pool_options(POSTGRES_CONNECTIONS).connect(url).await;
+            let pool = pool.map_err(OpenError::Connect)?;
+            let (kind, driver) = (Kind::Postgres, Driver::default());
+            Ok(Self { kind, writer: pool.clone(), reader: pool, driver })
+        } else {
+            Err(OpenError::Url(url.chars().take(40).collect()))
+        }
+    }
+
+    async fn open_sqlite(url: &str, durability: Durability) -> Result<Self, sqlx::Error> {
+        let memory = url.contains(":memory:");
+        let url = match url.contains('?') || memory {
+            true => url.to_owned(),
+            false => format!("{url}?mode=rwc"),
+        };
+        let pragmas = format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA busy_timeout = {}; \
+             PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000;",
+            if durability == Durability::Full { "FULL" } else { "NORMAL" },
+            LOCK_TIMEOUT.as_millis(),
+        );
+        let options = |connections| {
+            let pragmas = pragmas.clone();
+            pool_options(connections).after_connect(move |connection, _| {
+                let pragmas = pragmas.clone();
+                Box::pin(async move {
+                    connection.execute(sqlx::AssertSqlSafe(pragmas)).await.map(drop)
+                })
+            })
+        };
+        let writer = options(1).connect(&url).await?;
+        // A database in memory belongs to its one connection: readers share it.
+        let reader =
+            if memory { writer.clone() } else { options(SQLITE_READERS).connect(&url).await? };
+        Ok(Self { kind: Kind::Sqlite, writer, reader, driver: Driver::default() })
+    }
+
+    /// The same database, its futures driven as `driver` says. For simulations.
+    #[must_use]
+    pub fn with_driver(mut self, driver: Driver) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// Which database this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Picks the text for this database.
+    pub fn pick<T>(&self, sqlite: T, postgres: T) -> T {
+        match self.kind {
+            Kind::Sqlite => sqlite,
+            Kind::Postgres => postgres,
+        }
+    }
+
+    /// Connections for reading outside a transaction.
+    pub fn reader(&self) -> &AnyPool {
+        &self.reader
+    }
+
+    /// Begins a writing transaction. On SQLite it holds the write lock from the start, so it
+    /// cannot fail half way because another writer came first.
+    pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
+        self.writer.begin_with(self.pick("BEGIN IMMEDIATE", "BEGIN")).await
+    }
+
+    /// Begins a reading transaction: every statement in it sees one and the same snapshot.
+    pub async fn snapshot(&self) -> Result<Tx, sqlx::Error> {
+        let begin = self.pick("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        self.reader.begin_with(begin).await
+    }
+
+    /// Runs a unit of database work the way this handle's [`Driver`] says. All of the kit's and
+    /// the publisher's database work goes through here, an author's `apply` included; the work
+    /// must not wait for anything but the database.
+    pub async fn run<F>(&self, work: F) -> F::Output
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        match &self.driver {
+            Driver::Awaited => work.await,
+            Driver::Stepped(helper) => std::thread::scope(|scope| {
+                let done = scope.spawn(|| helper.block_on(work)).join();
+                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }),
+        }
+    }
+
+    /// Brings a component's tables up to date. Every component keeps its own history, so that a
+    /// service's tables, the kit's and the publisher's can share a database.
+    pub async fn migrate(
+        &self,
+        component: &'static str,
+        migrations: &[Migration],
+    ) -> Result<(), OpenError> {
+        let steps = migrations.iter().map(|m| {
+            let sql = sqlx::SqlSafeStr::into_sql_str(self.pick(m.sqlite, m.postgres));
+            let kind = sqlx::migrate::MigrationType::Simple;
+            sqlx::migrate::Migration::new(m.number, Cow::Borrowed(m.title), kind, sql, false)
+        });
+        let mut migrator = Migrator::with_migrations(steps.collect());
+        migrator.dangerous_set_table_name(format!("nudge_migrations_{}", component.replace('-', "_")));
+        let migrated = migrator.run(&self.writer).await;
+        migrated.map_err(|source| OpenError::Migrate { component, source })
+    }
+
+    /// Closes every connection, SQLite's write-ahead log folded in.
+    pub async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+}
+
+fn pool_options(connections: u32) -> AnyPoolOptions {
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A ping before each use costs a round trip; a broken connection shows as a retryable error.
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+}
+
+/// Whether the same work may succeed when it is simply tried again: the lock is taken, the
+/// database is gone or full, a transaction lost a race. The opposite is an error of the work itself.
+pub fn is_retryable(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<sqlx::Error>() {
+            return is_retryable_sqlx(error);
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn is_retryable_sqlx(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_retryable_code(&code)),
+        _ => false,
+    }
+}
+
+/// SQLite codes are numbers, PostgreSQL's have five characters and may be numbers too.
+fn is_retryable_code(code: &str) -> bool {
+    if code.len() == 5 {
+        let class = &code[..2];
+        // 08 connection, 40 rollback (deadlock, serialization), 53 resources (disk full, too many
+        // connections), 57 operator (shutdown), 58 system; 55P03 lock timeout; 25006 a server that
+        // is read-only just now (failover).
+        return matches!(class, "08" | "40" | "53" | "57" | "58") || matches!(code, "55P03" | "25006");
+    }
+    // The low byte is the primary code: BUSY 5, LOCKED 6, READONLY 8, INTERRUPT 9, IOERR 10,
+    // FULL 13, CANTOPEN 14, PROTOCOL 15.
+    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 9 | 10 | 13 | 14 | 15))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIGRATIONS: &[Migration] = &[Migration {
+        number: 1,
+        title: "things",
+        sqlite: "CREATE TABLE thing (id TEXT PRIMARY KEY, n BIGINT NOT NULL)",
+        postgres: "CREATE TABLE thing (id TEXT COLLATE \"C\" PRIMARY KEY, n BIGINT NOT NULL)",
+    }];
+
+    #[test]
+    fn codes_of_both_databases_are_told_apart() {
+        for code in ["5", "517", "13", "266", "40001", "40P01", "53100", "57P01", "08006", "55P03"] {
+            assert!(is_retryable_code(code), "{code}");
+        }
+        for code in ["1", "19", "1555", "2067", "23505", "42601", "22P02"] {
+            assert!(!is_retryable_code(code), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_created_migrated_twice_and_keeps_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("a.db").display());
+        for expected in 1..=2 {
+            let db = Database::open(&url, Durability::Full).await.unwrap();
+            db.migrate("test", MIGRATIONS).await.unwrap();
+            let mut tx = db.begin().await.unwrap();
+            let insert = "INSERT INTO thing VALUES ($1, 1) ON CONFLICT (id) DO UPDATE SET n = thing.n + 1 RETURNING n";
+            let (n,): (i64,) = sqlx::query_as(insert).bind("a").fetch_one(&mut *tx).await.unwrap();
+            assert_eq!(n, expected);
+            tx.commit().await.unwrap();
+            db.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_url_of_another_database_is_refused_by_name() {
+        let error = Database::open("mysql://x", Durability::Full).await.unwrap_err();
+        assert!(error.to_string().contains("DATABASE_URL"));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_transaction_leaves_nothing() {
+        let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
+        db.migrate("test", MIGRATIONS).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        sqlx::query("INSERT INTO thing VALUES ('a', 1)").execute(&mut *tx).await.unwrap();
+        drop(tx);
+        let (n,): (i64,) =
+            sqlx::query_as("SELECT count(*) FROM thing").fetch_one(db.reader()).await.unwrap();
+        assert_eq!(n, 0);
+    }
+
+    /// What the simulation of a service's real SQL stands on: with the clock paused and the driver
+    /// stepped, database work takes no virtual time at all, however long it really takes.
+    #[tokio::test(start_paused = true)]
+    async fn stepped_work_takes_no_virtual_time() {
+        let helper = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
+        let helper = std::thread::spawn(move || { helper }.build().unwrap()).join().unwrap();
+        let opened = Database::open("sqlite::memory:", Durability::Refillable);
+        let opened = std::thread::scope(|s| s.spawn(|| helper.block_on(opened)).join().unwrap());
+        let db = opened.unwrap().with_driver(Driver::Stepped(helper.handle().clone()));
+        db.run(db.migrate("test", MIGRATIONS)).await.unwrap();
+        let start = tokio::time::Instant::now();
+        for n in 0..50 {
+            let work = async {
+                let mut tx = db.begin().await?;
+                let insert = sqlx::query("INSERT INTO thing VALUES ($1, 1)").bind(n.to_string());
+                insert.execute(&mut *tx).await?;
+                tx.commit().await
+            };
+            db.run(work).await.unwrap();
+        }
+        let count = async {
+            let count = "SELECT count(*) FROM thing";
+            sqlx::query_as::<_, (i64,)>(count).fetch_one(db.reader()).await
+        };
+        assert_eq!(db.run(count).await.unwrap(), (50i64,));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        helper.shutdown_background();
+    }
+}

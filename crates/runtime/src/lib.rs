@@ -1,0 +1,26 @@
+//! What every Nudge program needs around its own purpose. No rule of the protocol lives here.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`database`] | one handle for SQLite and PostgreSQL, its transactions, its migrations |
+//! | [`set_sql`] | one JSON parameter as a set of rows, on both databases |
+//! | [`broker`] | a NATS connection that says when it was (re)made and what went wrong |
+//! | [`problem`] | RFC 9457 errors |
+//! | [`body`] | JSON bodies with limits and errors that name the field |
+//! | [`serve`] | a loopback listener with graceful stop |
+//! | [`args`] | flags and environment, with one-line errors |
+
+pub mod args;
+pub mod body;
+pub mod broker;
+pub mod database;
+pub mod problem;
+pub mod serve;
+pub mod set_sql;
+
+pub use broker::Broker;
+pub use database::{Database, Tx};
+pub use problem::Problem;
+
+/// Any error, as service authors return it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -1,0 +1,61 @@
+//! Sets of rows as one parameter.
+//!
+//! A statement per row is what makes hand-written consumers slow. Here a whole batch travels as one
+//! JSON array, and one statement takes it apart: `json_each` on SQLite, `json_to_recordset` on
+//! PostgreSQL. [`rows`] writes the part of the statement that differs.
+
+use crate::database::Kind;
+
+/// A column of a JSON row: its name, which is also the object's field, and its type.
+#[derive(Clone, Copy, Debug)]
+pub enum Column {
+    /// Text.
+    Text(&'static str),
+    /// A whole number.
+    Int(&'static str),
+    /// A JSON value, kept as text.
+    Json(&'static str),
+}
+
+/// A table expression named `r` over the JSON array of objects in parameter `parameter`.
+///
+/// ```
+/// use nudge_runtime::{database::Kind, set_sql::{Column, rows}};
+/// let columns = [Column::Text("id"), Column::Int("n")];
+/// assert_eq!(
+///     rows(Kind::Postgres, "$1", &columns),
+///     "json_to_recordset($1::json) AS r(id text, n bigint)",
+/// );
+/// assert_eq!(
+///     rows(Kind::Sqlite, "$1", &columns),
+///     "(SELECT value ->> 'id' AS id, value ->> 'n' AS n FROM json_each($1)) AS r",
+/// );
+/// ```
+pub fn rows(kind: Kind, parameter: &str, columns: &[Column]) -> String {
+    let column = |column: &Column| match (kind, *column) {
+        (Kind::Sqlite, Column::Text(n) | Column::Int(n)) => format!("value ->> '{n}' AS {n}"),
+        (Kind::Sqlite, Column::Json(n)) => format!("value -> '{n}' AS {n}"),
+        (Kind::Postgres, Column::Text(n)) => format!("{n} text"),
+        (Kind::Postgres, Column::Int(n)) => format!("{n} bigint"),
+        (Kind::Postgres, Column::Json(n)) => format!("{n} json"),
+    };
+    let columns: Vec<_> = columns.iter().map(column).collect();
+    let columns = columns.join(", ");
+    match kind {
+        Kind::Sqlite => format!("(SELECT {columns} FROM json_each({parameter})) AS r"),
+        Kind::Postgres => format!("json_to_recordset({parameter}::json) AS r({columns})"),
+    }
+}
+
+/// A subquery over the JSON array of strings in parameter `parameter`, for `id IN …`.
+///
+/// ```
+/// use nudge_runtime::{database::Kind, set_sql::strings};
+/// assert_eq!(strings(Kind::Sqlite, "$1"), "(SELECT value FROM json_each($1))");
+/// ```
+pub fn strings(kind: Kind, parameter: &str) -> String {
+    match kind {
+        Kind::Sqlite => format!("(SELECT value FROM json_each({parameter}))"),
+        Kind::Postgres => format!("(SELECT json_array_elements_text({parameter}::json))"),
+    }
+}
