@@ -335,8 +335,11 @@ mod tests {
     /// stepped, database work takes no virtual time at all, however long it really takes.
     #[tokio::test(start_paused = true)]
     async fn stepped_work_takes_no_virtual_time() {
-        let helper = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
-        let helper = std::thread::spawn(move || { helper }.build().unwrap()).join().unwrap();
+        let build = || {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1).enable_all().build().unwrap()
+        };
+        let helper = std::thread::spawn(build).join().unwrap();
         let opened = Database::open("sqlite::memory:", Durability::Refillable);
         let opened = std::thread::scope(|s| s.spawn(|| helper.block_on(opened)).join().unwrap());
         let db = opened.unwrap().with_driver(Driver::Stepped(helper.handle().clone()));
