@@ -38,7 +38,9 @@ impl Change {
 
     /// The kind that a word stands for.
     pub fn parse(word: &str) -> Option<Self> {
-        [Change::Created, Change::Updated, Change::Deleted].into_iter().find(|c| c.as_str() == word)
+        [Change::Created, Change::Updated, Change::Deleted]
+            .into_iter()
+            .find(|c| c.as_str() == word)
     }
 }
 
@@ -84,16 +86,25 @@ mod tests {
 
     #[test]
     fn bodies_that_say_too_little_or_something_else_are_refused() {
-        for body in
-            ["", "{}", "42", r#"{"id":"1"}"#, r#"{"id":"","change":"updated"}"#, r#"{"id":"1","change":"renamed"}"#, "\u{0}"]
-        {
+        for body in [
+            "",
+            "{}",
+            "42",
+            r#"{"id":"1"}"#,
+            r#"{"id":"","change":"updated"}"#,
+            r#"{"id":"1","change":"renamed"}"#,
+            "\u{0}",
+        ] {
             assert!(Notification::from_json(body.as_bytes()).is_err(), "{body}");
         }
     }
 
     #[test]
     fn the_body_holds_two_fields_and_no_more() {
-        let n = Notification { id: EntityId::new("42").unwrap(), change: Change::Created };
+        let n = Notification {
+            id: EntityId::new("42").unwrap(),
+            change: Change::Created,
+        };
         let value: serde_json::Value = serde_json::from_slice(&n.to_json()).unwrap();
         let mut fields: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
         fields.sort();

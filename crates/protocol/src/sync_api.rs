@@ -137,6 +137,8 @@ mod tests {
 
     #[test]
     fn a_request_with_a_misspelt_field_is_refused_rather_than_misread() {
-        assert!(serde_json::from_str::<BatchGetRequest>(r#"{"ids":["1"],"field":["name"]}"#).is_err());
+        assert!(
+            serde_json::from_str::<BatchGetRequest>(r#"{"ids":["1"],"field":["name"]}"#).is_err()
+        );
     }
 }

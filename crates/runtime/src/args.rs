@@ -36,7 +36,9 @@ impl ServiceArgs {
         if self.log_format == "json" {
             builder.json().init();
         } else {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+            builder
+                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .init();
         }
     }
 }
@@ -50,7 +52,9 @@ fn database_url(text: &str) -> Result<String, String> {
 }
 
 fn nats_url(text: &str) -> Result<String, String> {
-    text.parse::<async_nats::ServerAddr>().map(|_| text.to_owned()).map_err(|e| e.to_string())
+    text.parse::<async_nats::ServerAddr>()
+        .map(|_| text.to_owned())
+        .map_err(|e| e.to_string())
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
@@ -60,8 +64,9 @@ fn log_filter(text: &str) -> Result<String, String> {
 
 /// For `value_parser`: an address that may be listened on.
 pub fn loopback_address(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr =
-        text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:7101".to_owned())?;
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "must be an address and a port, such as 127.0.0.1:7101".to_owned())?;
     match address.ip().is_loopback() {
         true => Ok(address),
         false => Err("only loopback addresses are allowed".into()),
@@ -102,13 +107,20 @@ fn one_line<T: CommandFactory>(error: &clap::Error) -> Option<String> {
     };
     let arg = text(ContextKind::InvalidArg)?;
     let env = variables::<T>(&arg);
-    let named = if env.is_empty() { arg.clone() } else { format!("{env} ({arg})") };
+    let named = if env.is_empty() {
+        arg.clone()
+    } else {
+        format!("{env} ({arg})")
+    };
     match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
             let value = text(ContextKind::InvalidValue)?;
             let why = match std::error::Error::source(error) {
                 Some(source) => source.to_string(),
-                None => format!("expected one of: {}", text(ContextKind::ValidValue).unwrap_or_default()),
+                None => format!(
+                    "expected one of: {}",
+                    text(ContextKind::ValidValue).unwrap_or_default()
+                ),
             };
             Some(format!("error: {named}: {value:?}: {why}"))
         }
@@ -121,10 +133,18 @@ fn one_line<T: CommandFactory>(error: &clap::Error) -> Option<String> {
 fn variables<T: CommandFactory>(shown: &str) -> String {
     let command = T::command();
     let all = command.get_arguments().filter(|arg| {
-        let long = arg.get_long().map(|long| format!("--{long} ")).unwrap_or_default();
-        !long.is_empty() && shown.split(", ").any(|one| format!("{one} ").starts_with(&long))
+        let long = arg
+            .get_long()
+            .map(|long| format!("--{long} "))
+            .unwrap_or_default();
+        !long.is_empty()
+            && shown
+                .split(", ")
+                .any(|one| format!("{one} ").starts_with(&long))
     });
-    let names = all.filter_map(|arg| arg.get_env()).map(|env| env.to_string_lossy().into_owned());
+    let names = all
+        .filter_map(|arg| arg.get_env())
+        .map(|env| env.to_string_lossy().into_owned());
     names.collect::<Vec<_>>().join(", ")
 }
 
@@ -149,15 +169,30 @@ mod tests {
     fn each_bad_setting_is_one_line_that_names_its_variable() {
         for (args, variable) in [
             (&["--database-url", "mysql:x"][..], "DATABASE_URL"),
-            (&["--database-url", "sqlite:x", "--bind", "0.0.0.0:1"], "BIND"),
-            (&["--database-url", "sqlite:x", "--bind", "nonsense"], "BIND"),
-            (&["--database-url", "sqlite:x", "--nats-url", "http://x y"], "NATS_URL"),
-            (&["--database-url", "sqlite:x", "--log-format", "xml"], "LOG_FORMAT"),
+            (
+                &["--database-url", "sqlite:x", "--bind", "0.0.0.0:1"],
+                "BIND",
+            ),
+            (
+                &["--database-url", "sqlite:x", "--bind", "nonsense"],
+                "BIND",
+            ),
+            (
+                &["--database-url", "sqlite:x", "--nats-url", "http://x y"],
+                "NATS_URL",
+            ),
+            (
+                &["--database-url", "sqlite:x", "--log-format", "xml"],
+                "LOG_FORMAT",
+            ),
             (&["--database-url", "sqlite:x", "--log", "a=b=c"], "LOG"),
             (&[], "DATABASE_URL"),
         ] {
             let line = line(args);
-            assert!(line.starts_with(&format!("error: {variable} (--")), "{args:?}: {line}");
+            assert!(
+                line.starts_with(&format!("error: {variable} (--")),
+                "{args:?}: {line}"
+            );
             assert!(!line.contains('\n'), "{line}");
         }
     }
@@ -167,7 +202,10 @@ mod tests {
         let program = Program::try_parse_from(["p", "--database-url", "sqlite:a.db"]).unwrap();
         assert_eq!(program.service.database_url, "sqlite:a.db");
         assert!(program.bind.ip().is_loopback());
-        assert_eq!(http_url("http://127.0.0.1:7101/").unwrap(), "http://127.0.0.1:7101");
+        assert_eq!(
+            http_url("http://127.0.0.1:7101/").unwrap(),
+            "http://127.0.0.1:7101"
+        );
         assert!(http_url("ftp://x").is_err() && http_url("127.0.0.1:1").is_err());
     }
 }

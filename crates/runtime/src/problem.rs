@@ -68,14 +68,16 @@ impl Problem {
 
     /// 422 for one field.
     pub fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::fields(vec![FieldError { field: field.into(), detail: detail.into() }])
+        Self::fields(vec![FieldError {
+            field: field.into(),
+            detail: detail.into(),
+        }])
     }
 
     /// 422 for several fields. `errors` must not be empty.
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let first = errors.first().map(|e| format!("{}: {}", e.field, e.detail));
-        let mut problem =
-            Self::new(StatusCode::UNPROCESSABLE_ENTITY, first.unwrap_or_default());
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, first.unwrap_or_default());
         problem.errors = errors;
         problem
     }
@@ -105,7 +107,10 @@ impl Problem {
     /// 500 for an error that is ours: logged in full, told in general.
     pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = %chain(error), "request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the service failed; its log says why",
+        )
     }
 }
 
@@ -126,8 +131,11 @@ impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         if crate::database::is_retryable(&error) {
             tracing::warn!(error = %chain(&error), "database unavailable");
-            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "the database is not available")
-                .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the database is not available",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         Self::internal(&error)
     }
@@ -152,5 +160,8 @@ pub async fn not_found() -> Problem {
 
 /// For a router's `method_not_allowed_fallback`.
 pub async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path does not take this method",
+    )
 }

@@ -1,0 +1,165 @@
+//! For services that own an entity.
+//!
+//! ```text
+//! business write ┐ one transaction
+//! change log row ┘        relay ──► NATS JetStream {id, change}
+//!                         sync API ◄── callbacks: current state, version
+//! ```
+//!
+//! [`Publisher::record`] writes one row of the change log in the caller's own transaction; there
+//! is no way to call it without one. The relay publishes what is pending, and records for each row
+//! what now stands in the stream. The sync API answers callbacks with state and version of one
+//! snapshot.
+//!
+//! ```no_run
+//! use nudge_protocol::{Change, EntityId, EntityName};
+//! use nudge_publisher::Publisher;
+//! use nudge_runtime::{Broker, BoxError, database::{Database, Durability}};
+//! # async fn example(stop: tokio_util::sync::CancellationToken) -> Result<(), BoxError> {
+//! let db = Database::open("sqlite:chargers.db", Durability::Full).await?;
+//! let broker = Broker::connect("nats://127.0.0.1:4222", "chargers").await?;
+//! let publisher = Publisher::open(&db, EntityName::new("charger")?).await?;
+//! publisher.spawn_relay(&broker, stop);
+//!
+//! let mut tx = publisher.begin().await?;
+//! sqlx::query("UPDATE charger SET in_use = 1 WHERE id = '42'").execute(&mut *tx).await?;
+//! let version = publisher.record(&mut tx, &EntityId::new("42")?, Change::Updated).await?;
+//! publisher.commit(tx).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`change_log`] | one row per entity: its newest version, and what stands in the stream for it |
+//! | [`relay`] | change log → NATS, and repair when the broker lost something |
+//! | [`stream`] | the stream's configuration, field by field |
+//! | [`sync_api`] | the routes for callbacks, over one trait of the owner |
+
+pub mod change_log;
+mod metrics;
+pub mod relay;
+pub mod stream;
+pub mod sync_api;
+
+use std::{collections::HashMap, sync::Arc};
+
+use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken};
+use nudge_runtime::{Broker, Database, Tx, database::OpenError};
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use change_log::ChangeLog;
+pub use change_log::Recorded;
+use metrics::Metrics;
+pub use metrics::RelayHealth;
+pub use sync_api::Owner;
+
+/// One kind of entity of one owner. Cloning is cheap and shares everything.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    log: ChangeLog,
+    wake: Arc<Notify>,
+    metrics: Metrics,
+}
+
+impl Publisher {
+    /// Migrates the change log's tables in `db`, and returns a handle for `entity`.
+    pub async fn open(db: &Database, entity: EntityName) -> Result<Self, OpenError> {
+        db.migrate("publisher", change_log::MIGRATIONS).await?;
+        let log = ChangeLog::new(db.clone(), entity);
+        Ok(Self {
+            log,
+            wake: Arc::new(Notify::new()),
+            metrics: Metrics::default(),
+        })
+    }
+
+    /// The kind of entity that this handle publishes.
+    pub fn entity(&self) -> &EntityName {
+        self.log.entity()
+    }
+
+    /// Begins a writing transaction on the owner's database.
+    pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
+        self.log.db().begin().await
+    }
+
+    /// Commits, and only then wakes the relay. Without the wake-up the change is still published,
+    /// after at most [`relay::MAX_POLL_INTERVAL`].
+    pub async fn commit(&self, tx: Tx) -> Result<(), sqlx::Error> {
+        tx.commit().await?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Wakes the relay: for transactions that were committed in another way.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Notes in the caller's transaction that an entity changed, and returns its new version.
+    ///
+    /// The version is `max(previous + 1, now in unix µs)`, taken while the row's lock is held, so
+    /// versions of one entity rise in commit order.
+    pub async fn record(
+        &self,
+        tx: &mut Tx,
+        id: &EntityId,
+        change: Change,
+    ) -> Result<Version, sqlx::Error> {
+        let versions = self.log.record(tx, &[(id.clone(), change)]).await?;
+        versions.first().copied().ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// [`record`](Self::record) for many entities with one statement. The ids must be distinct;
+    /// the versions come back in the same order.
+    pub async fn record_all(
+        &self,
+        tx: &mut Tx,
+        changes: &[(EntityId, Change)],
+    ) -> Result<Vec<Version>, sqlx::Error> {
+        self.log.record(tx, changes).await
+    }
+
+    /// What the change log holds for these ids, as this transaction sees it. An id that is absent
+    /// was never recorded.
+    pub async fn recorded(
+        &self,
+        tx: &mut Tx,
+        ids: &[EntityId],
+    ) -> Result<HashMap<EntityId, Recorded>, sqlx::Error> {
+        self.log.recorded(tx, ids).await
+    }
+
+    /// The token that names a write, for the `Nudge-Token` header of its answer.
+    pub fn token(&self, id: &EntityId, version: Version) -> WriteToken {
+        WriteToken {
+            entity: self.entity().clone(),
+            id: id.clone(),
+            version,
+        }
+    }
+
+    /// Publishes pending changes until `stop` is cancelled. Creates the stream, and creates and
+    /// refills it again when it is gone. Several relays at once, in one process or many, are harmless.
+    pub fn spawn_relay(&self, broker: &Broker, stop: CancellationToken) -> JoinHandle<()> {
+        let (log, wake, metrics) = (self.log.clone(), self.wake.clone(), self.metrics.clone());
+        tokio::spawn(relay::Relay::new(log, broker.clone(), wake, metrics).run(stop))
+    }
+
+    /// The routes under `/sync/v1/{entity}` for callbacks.
+    pub fn sync_api<O: Owner>(&self, owner: O) -> axum::Router {
+        sync_api::router(self.log.clone(), owner)
+    }
+
+    /// How the relay is doing.
+    pub fn health(&self) -> RelayHealth {
+        self.metrics.health()
+    }
+
+    /// Adds the relay's metrics to a registry, labelled by entity.
+    pub fn register_metrics(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.metrics.register(registry, self.entity());
+    }
+}

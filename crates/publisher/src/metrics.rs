@@ -1,0 +1,67 @@
+//! What the relay counts.
+
+use nudge_protocol::EntityName;
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) published: Counter,
+    pub(crate) errors: Counter,
+    pub(crate) republished: Counter,
+    pub(crate) pending: Gauge,
+    pub(crate) connected: Gauge,
+}
+
+/// How a relay is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RelayHealth {
+    /// Whether the stream was reached when last tried.
+    pub connected: bool,
+    /// Changes that the stream does not show yet.
+    pub pending: u64,
+    /// Notifications published since the start.
+    pub published: u64,
+}
+
+impl Metrics {
+    pub(crate) fn health(&self) -> RelayHealth {
+        RelayHealth {
+            connected: self.connected.get() == 1,
+            pending: u64::try_from(self.pending.get()).unwrap_or(0),
+            published: self.published.get(),
+        }
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry, entity: &EntityName) {
+        let label = [("entity".into(), entity.to_string().into())];
+        let registry = registry.sub_registry_with_labels(label.into_iter());
+        registry.register(
+            "nudge_relay_published",
+            "Notifications published and acknowledged",
+            self.published.clone(),
+        );
+        registry.register(
+            "nudge_relay_errors",
+            "Publishes that failed",
+            self.errors.clone(),
+        );
+        registry.register(
+            "nudge_relay_repairs",
+            "Times that rows were made pending again because the stream may have lost them",
+            self.republished.clone(),
+        );
+        registry.register(
+            "nudge_relay_pending",
+            "Changes that the stream does not show yet",
+            self.pending.clone(),
+        );
+        registry.register(
+            "nudge_relay_connected",
+            "1 while the stream can be reached",
+            self.connected.clone(),
+        );
+    }
+}

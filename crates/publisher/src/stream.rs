@@ -1,0 +1,88 @@
+//! The stream that holds an entity's notifications.
+
+use async_nats::jetstream::{
+    Context,
+    context::{CreateStreamErrorKind, GetStreamErrorKind},
+    stream::{Config, DiscardPolicy, RetentionPolicy, State, StorageType},
+};
+use nudge_protocol::{EntityName, subject};
+use nudge_runtime::BoxError;
+
+/// Largest notification, headers included, in bytes. A body is at most about 250 bytes.
+pub const MAX_MESSAGE_BYTES: i32 = 4_096;
+/// The stream's fuse, in bytes: about ten million entities. Beyond it publishes fail and rows stay
+/// pending, rather than old notifications being dropped.
+pub const MAX_STREAM_BYTES: i64 = 4 * 1024 * 1024 * 1024;
+
+/// The configuration of an entity's stream.
+///
+/// One message per subject: a new notification replaces the one that waited there, so storage is
+/// bounded by entities and not by edits. No maximum age: a subscriber that was away for a month
+/// replays each changed entity once. No duplicate window is relied on: notifications carry no
+/// message id, because duplicates are harmless here and deduplication can swallow a republish.
+pub fn config(entity: &EntityName) -> Config {
+    Config {
+        name: subject::stream_name(entity),
+        subjects: vec![subject::all_subjects(entity)],
+        description: Some(format!(
+            "Nudge notifications of {entity}: the newest for each id"
+        )),
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        num_replicas: 1,
+        max_messages_per_subject: 1,
+        max_messages: -1,
+        max_bytes: MAX_STREAM_BYTES,
+        max_message_size: MAX_MESSAGE_BYTES,
+        // The fuse refuses new messages. A full stream must not silently lose old ones.
+        discard: DiscardPolicy::New,
+        allow_direct: true,
+        deny_delete: true,
+        deny_purge: true,
+        ..Config::default()
+    }
+}
+
+/// What the relay compares between two looks at the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Tells one incarnation of the stream from the next.
+    pub(crate) created: String,
+    pub(crate) last_seq: u64,
+    pub(crate) messages: u64,
+}
+
+/// Looks at the stream, creating it when it is missing.
+pub(crate) async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<Standing, BoxError> {
+    let name = subject::stream_name(entity);
+    let info = match jetstream.get_stream(&name).await {
+        Ok(stream) => stream.cached_info().clone(),
+        Err(error) if is_missing(&error) => {
+            tracing::info!(stream = %name, "creating the stream");
+            match jetstream.create_stream(config(entity)).await {
+                Ok(stream) => stream.cached_info().clone(),
+                // Another relay was first.
+                Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(_)) => {
+                    jetstream.get_stream(&name).await?.cached_info().clone()
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let State {
+        last_sequence,
+        messages,
+        ..
+    } = info.state;
+    Ok(Standing {
+        created: info.created.to_string(),
+        last_seq: last_sequence,
+        messages,
+    })
+}
+
+fn is_missing(error: &async_nats::jetstream::context::GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(e)
+        if e.error_code() == async_nats::jetstream::ErrorCode::STREAM_NOT_FOUND)
+}
