@@ -1,0 +1,100 @@
+//! Acknowledgements, held from the arrival of a message until its key is durable.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use async_nats::jetstream::{AckKind, message::Acker};
+use tokio::time::Instant;
+
+/// The future of sending an acknowledgement.
+pub(crate) type Sending<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// The port that gives a message back to where it came from. Losing an acknowledgement is harmless:
+/// the message comes again.
+pub(crate) trait AckHandle: Send + Sync {
+    /// The message is handled.
+    fn ack(&self) -> Sending<'_>;
+    /// The message is still being worked on: do not deliver it again yet.
+    fn progress(&self) -> Sending<'_>;
+}
+
+/// An acknowledgement that is held.
+pub(crate) struct Held {
+    handle: Box<dyn AckHandle>,
+    pub(crate) touched: Instant,
+}
+
+impl Held {
+    pub(crate) fn new(handle: impl AckHandle + 'static) -> Self {
+        Self {
+            handle: Box::new(handle),
+            touched: Instant::now(),
+        }
+    }
+
+    pub(crate) async fn ack(self) {
+        self.handle.ack().await;
+    }
+
+    pub(crate) async fn progress(&mut self) {
+        self.handle.progress().await;
+        self.touched = Instant::now();
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held")
+            .field("touched", &self.touched)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AckHandle for Acker {
+    fn ack(&self) -> Sending<'_> {
+        Box::pin(send(self, AckKind::Ack))
+    }
+
+    fn progress(&self) -> Sending<'_> {
+        Box::pin(send(self, AckKind::Progress))
+    }
+}
+
+async fn send(acker: &Acker, kind: AckKind) {
+    if let Err(error) = acker.ack_with(kind).await {
+        tracing::debug!(%error, "an acknowledgement was not sent; the message will come again");
+    }
+}
+
+/// Counts down when acknowledged: for work that no broker waits for, but whose end matters.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Countdown(Arc<AtomicUsize>);
+
+impl Countdown {
+    /// One more to wait for.
+    pub(crate) fn handle(&self) -> Self {
+        self.0.fetch_add(1, Relaxed);
+        self.clone()
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+impl AckHandle for Countdown {
+    fn ack(&self) -> Sending<'_> {
+        self.0.fetch_sub(1, Relaxed);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn progress(&self) -> Sending<'_> {
+        Box::pin(std::future::ready(()))
+    }
+}

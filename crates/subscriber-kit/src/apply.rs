@@ -1,0 +1,312 @@
+//! The guarded write: the kit's guard and the service's own SQL in one transaction.
+//!
+//! The guard is a table, not memory: another replica may be applying the same entity right now,
+//! and only the database sees both. *Newer wins*: rows that are not newer than what is applied
+//! never reach the service's `apply`.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt;
+use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_runtime::{
+    BoxError, Database, Tx,
+    database::{Migration, is_retryable},
+    problem::chain,
+    set_sql::{Column, rows},
+};
+use serde::de::DeserializeOwned;
+use sqlx::AssertSqlSafe;
+
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    title: "applied versions, intake positions, dead letters",
+    sqlite: "
+        CREATE TABLE nudge_applied (
+            entity TEXT NOT NULL,
+            id TEXT NOT NULL,
+            version BIGINT NOT NULL,
+            deleted BIGINT NOT NULL,
+            applied_at BIGINT NOT NULL,
+            PRIMARY KEY (entity, id)
+        ) WITHOUT ROWID;
+        CREATE TABLE nudge_intake (
+            entity TEXT PRIMARY KEY,
+            consumer TEXT NOT NULL,
+            stream_created TEXT NOT NULL,
+            position BIGINT NOT NULL,
+            caught_up_at BIGINT
+        );
+        CREATE TABLE nudge_dead_letter (
+            entity TEXT NOT NULL,
+            id TEXT NOT NULL,
+            floor BIGINT NOT NULL,
+            error TEXT NOT NULL,
+            attempts BIGINT NOT NULL,
+            first_failed_at BIGINT NOT NULL,
+            last_failed_at BIGINT NOT NULL,
+            next_at BIGINT,
+            PRIMARY KEY (entity, id)
+        ) WITHOUT ROWID;
+        CREATE INDEX nudge_dead_letter_due ON nudge_dead_letter (entity, next_at);",
+    postgres: "
+        CREATE TABLE nudge_applied (
+            entity TEXT COLLATE \"C\" NOT NULL,
+            id TEXT COLLATE \"C\" NOT NULL,
+            version BIGINT NOT NULL,
+            deleted BIGINT NOT NULL,
+            applied_at BIGINT NOT NULL,
+            PRIMARY KEY (entity, id)
+        );
+        CREATE TABLE nudge_intake (
+            entity TEXT COLLATE \"C\" PRIMARY KEY,
+            consumer TEXT NOT NULL,
+            stream_created TEXT NOT NULL,
+            position BIGINT NOT NULL,
+            caught_up_at BIGINT
+        );
+        CREATE TABLE nudge_dead_letter (
+            entity TEXT COLLATE \"C\" NOT NULL,
+            id TEXT COLLATE \"C\" NOT NULL,
+            floor BIGINT NOT NULL,
+            error TEXT NOT NULL,
+            attempts BIGINT NOT NULL,
+            first_failed_at BIGINT NOT NULL,
+            last_failed_at BIGINT NOT NULL,
+            next_at BIGINT,
+            PRIMARY KEY (entity, id)
+        );
+        CREATE INDEX nudge_dead_letter_due ON nudge_dead_letter (entity, next_at);",
+}];
+
+/// What the owner says of one entity now.
+#[derive(Clone, Debug)]
+pub struct EntityState<S> {
+    /// Which entity.
+    pub id: EntityId,
+    /// The version of this state, or of the tombstone.
+    pub version: Version,
+    /// When the owner committed it.
+    pub changed_at: Timestamp,
+    /// The state; `None` when the entity is deleted.
+    pub state: Option<S>,
+}
+
+/// What a service does with current states: the one thing that it must write.
+///
+/// ```
+/// use nudge_runtime::{BoxError, Tx};
+/// use nudge_subscriber_kit::{Apply, EntityState};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Store { name: String }
+///
+/// struct Names;
+///
+/// impl Apply for Names {
+///     type State = Store;
+///     const FIELDS: &'static [&'static str] = &["name"];
+///
+///     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Store>]) -> Result<(), BoxError> {
+///         let rows: Vec<_> = entities
+///             .iter()
+///             .map(|e| serde_json::json!({"id": e.id, "name": e.state.as_ref().map(|s| &s.name)}))
+///             .collect();
+///         // One statement for the whole batch; deleted entities arrive with no name.
+///         sqlx::query(
+///             "INSERT INTO names (id, name) SELECT value ->> 'id', value ->> 'name' FROM json_each($1)
+///              WHERE true ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+///         )
+///         .bind(serde_json::json!(rows).to_string())
+///         .execute(&mut **tx)
+///         .await?;
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Apply: Send + Sync + 'static {
+    /// The state as this service reads it. Fields that it does not name are ignored.
+    type State: DeserializeOwned + Send + Sync + 'static;
+
+    /// Top-level fields of the state to ask the owner for; none means all. Fewer fields, smaller
+    /// callbacks.
+    const FIELDS: &'static [&'static str] = &[];
+
+    /// Brings the service's tables to these states.
+    ///
+    /// Called with winners only: each is newer than what was applied before. They are sorted by id,
+    /// so that two batches cannot deadlock over them. `tx` also holds the kit's own writes and is
+    /// committed by the kit. No I/O outside `tx`: the work may be rolled back and done again.
+    ///
+    /// # Errors
+    /// An error that a retry can mend (see [`is_retryable`]) makes the batch run again. Any other
+    /// error, and a panic, splits the batch until the entity that causes it is alone; that one
+    /// becomes a dead letter and the rest is applied.
+    fn apply(
+        &self,
+        tx: &mut Tx,
+        entities: &[EntityState<Self::State>],
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// What became of one entity of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// It was newer and is committed.
+    Newer,
+    /// The read model had this version or a later one already.
+    NotNewer,
+    /// The database could not take it now; nothing is wrong with the entity.
+    Later(String),
+    /// This entity cannot be applied.
+    Refused(String),
+}
+
+/// Runs batches through the guard and the service's `apply`.
+pub(crate) struct Applier<A> {
+    db: Database,
+    entity: EntityName,
+    handler: A,
+    guard: Arc<str>,
+    close: Arc<str>,
+}
+
+impl<A: Apply> Applier<A> {
+    pub(crate) fn new(db: Database, entity: EntityName, handler: A) -> Self {
+        let columns = [
+            Column::Text("id"),
+            Column::Int("version"),
+            Column::Int("deleted"),
+        ];
+        let set = rows(db.kind(), "$2", &columns);
+        let guard = format!(
+            "INSERT INTO nudge_applied AS applied (entity, id, version, deleted, applied_at) \
+             SELECT $1, r.id, r.version, r.deleted, $3 FROM {set} WHERE true ORDER BY r.id \
+             ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version, \
+             deleted = excluded.deleted, applied_at = excluded.applied_at \
+             WHERE excluded.version > applied.version RETURNING id"
+        );
+        let close = format!(
+            "DELETE FROM nudge_dead_letter WHERE entity = $1 AND EXISTS \
+             (SELECT 1 FROM {set} WHERE r.id = nudge_dead_letter.id AND r.version >= nudge_dead_letter.floor)"
+        );
+        Self {
+            db,
+            entity,
+            handler,
+            guard: guard.into(),
+            close: close.into(),
+        }
+    }
+
+    /// Applies a batch and says what became of each entity. Reorders `entities`.
+    pub(crate) async fn apply(
+        &self,
+        entities: &mut [EntityState<A::State>],
+    ) -> Vec<(EntityId, Applied)> {
+        let mut results = Vec::with_capacity(entities.len());
+        let mut parts = vec![entities];
+        while let Some(part) = parts.pop() {
+            match self.db.run(self.one_transaction(part)).await {
+                Ok(winners) => results.extend(part.iter().enumerate().map(|(n, entity)| {
+                    let applied = if n < winners {
+                        Applied::Newer
+                    } else {
+                        Applied::NotNewer
+                    };
+                    (entity.id.clone(), applied)
+                })),
+                Err(failure) if failure.later => {
+                    // The database is in trouble: the other parts would only meet it too.
+                    parts.push(part);
+                    let left = parts.iter().flat_map(|part| part.iter());
+                    let later = Applied::Later(failure.error);
+                    results.extend(left.map(|entity| (entity.id.clone(), later.clone())));
+                    return results;
+                }
+                Err(failure) if part.len() == 1 => {
+                    results.push((part[0].id.clone(), Applied::Refused(failure.error)));
+                }
+                Err(_) => {
+                    let (left, right) = part.split_at_mut(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+            }
+        }
+        results
+    }
+
+    /// Guard, the service's own writes, and closing of dead letters: all or nothing. Returns how
+    /// many entities were newer; those are moved to the front.
+    async fn one_transaction(&self, part: &mut [EntityState<A::State>]) -> Result<usize, Failure> {
+        let mut tx = self.db.begin().await?;
+        let set: Vec<_> = part
+            .iter()
+            .map(|e| serde_json::json!({"id": e.id, "version": e.version, "deleted": i64::from(e.state.is_none())}))
+            .collect();
+        let set = serde_json::Value::from(set).to_string();
+        let winners: Vec<(String,)> = sqlx::query_as(AssertSqlSafe(self.guard.clone()))
+            .bind(self.entity.as_str())
+            .bind(set.as_str())
+            .bind(Timestamp::now().unix_micros())
+            .fetch_all(&mut *tx)
+            .await?;
+        let winners: std::collections::HashSet<&str> =
+            winners.iter().map(|(id,)| id.as_str()).collect();
+        part.sort_by(|a, b| {
+            let order = |e: &EntityState<A::State>| !winners.contains(e.id.as_str());
+            order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id))
+        });
+        if !winners.is_empty() {
+            let work = self.handler.apply(&mut tx, &part[..winners.len()]);
+            match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(applied) => applied.map_err(Failure::from)?,
+                Err(panic) => {
+                    return Err(Failure {
+                        later: false,
+                        error: panic_message(&*panic),
+                    });
+                }
+            }
+        }
+        sqlx::query(AssertSqlSafe(self.close.clone()))
+            .bind(self.entity.as_str())
+            .bind(set.as_str())
+            .execute(&mut *tx)
+            .await?;
+        // A commit that was cut off may have happened: trying again is safe, the guard sees it.
+        tx.commit().await.map_err(|error| Failure {
+            later: true,
+            error: chain(&error),
+        })?;
+        Ok(winners.len())
+    }
+}
+
+struct Failure {
+    later: bool,
+    error: String,
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self {
+            later: is_retryable(&error),
+            error: chain(&error),
+        }
+    }
+}
+
+impl From<BoxError> for Failure {
+    fn from(error: BoxError) -> Self {
+        Self {
+            later: is_retryable(&*error),
+            error: chain(&*error),
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("apply panicked: {}", text.unwrap_or("no message"))
+}

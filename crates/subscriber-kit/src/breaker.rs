@@ -1,0 +1,203 @@
+//! The circuit breaker of one owner. Pure: `now` is passed in.
+//!
+//! While the owner fails, calls stop; one probe at a time, ever more rarely, finds out whether it
+//! is back. Nothing that happens while the breaker is open counts against any key.
+
+use std::time::{Duration, Instant};
+
+/// Failures in a row that open the breaker.
+pub const FAILURES_TO_OPEN: u32 = 5;
+/// Pause before the first probe.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause between two probes.
+pub const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Longest pause that an owner's `Retry-After` can ask for.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// What a caller may do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// Call freely.
+    Full,
+    /// Probe the owner, and report how that went. No key takes part in it.
+    Probe,
+    /// Do not call before this instant, then ask again.
+    Wait(Instant),
+}
+
+/// How the breaker stands, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Calls flow.
+    Closed,
+    /// Calls are stopped.
+    Open,
+    /// A probe is under way.
+    HalfOpen,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Breaker {
+    failures: u32,
+    pause: Option<Duration>,
+    until: Option<Instant>,
+    probing: bool,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Breaker {
+    /// A closed breaker.
+    pub const fn new() -> Self {
+        Self {
+            failures: 0,
+            pause: None,
+            until: None,
+            probing: false,
+        }
+    }
+
+    /// Asks before a call. A [`Permit::Probe`] must be followed by [`success`](Self::success) or
+    /// [`failure`](Self::failure).
+    pub fn permit(&mut self, now: Instant) -> Permit {
+        match (self.pause, self.until) {
+            (_, Some(until)) if now < until => Permit::Wait(until),
+            (Some(_), _) if self.probing => Permit::Wait(now + FIRST_PAUSE / 10),
+            (Some(_), _) => {
+                self.probing = true;
+                Permit::Probe
+            }
+            (None, _) => Permit::Full,
+        }
+    }
+
+    /// A call was answered. Returns whether that closed an open breaker.
+    pub fn success(&mut self) -> bool {
+        let was_open = self.pause.is_some();
+        *self = Self::new();
+        was_open
+    }
+
+    /// A call failed for a reason that is the owner's. `retry_after` is what it asked for.
+    pub fn failure(&mut self, now: Instant, retry_after: Option<Duration>) {
+        self.failures = self.failures.saturating_add(1);
+        let probe_failed = std::mem::take(&mut self.probing);
+        if self.failures >= FAILURES_TO_OPEN || probe_failed {
+            let pause = self.pause.map_or(FIRST_PAUSE, |p| (p * 2).min(MAX_PAUSE));
+            // Calls that were under way when it opened do not lengthen the pause.
+            if self.pause.is_none() || probe_failed {
+                self.pause = Some(pause);
+                self.until = Some(now + pause);
+            }
+        }
+        if let Some(asked) = retry_after {
+            let until = now + asked.min(MAX_RETRY_AFTER);
+            self.until = Some(self.until.map_or(until, |u| u.max(until)));
+        }
+    }
+
+    /// How it stands.
+    pub fn standing(&self) -> Standing {
+        match self.pause {
+            None => Standing::Closed,
+            Some(_) if self.probing => Standing::HalfOpen,
+            Some(_) => Standing::Open,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(now: Instant) -> Breaker {
+        let mut breaker = Breaker::new();
+        for _ in 0..FAILURES_TO_OPEN {
+            assert_eq!(breaker.permit(now), Permit::Full);
+            breaker.failure(now, None);
+        }
+        breaker
+    }
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_and_not_before() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        for _ in 0..10 {
+            for _ in 1..FAILURES_TO_OPEN {
+                breaker.failure(now, None);
+            }
+            breaker.success();
+        }
+        assert_eq!(breaker.standing(), Standing::Closed);
+        let mut breaker = opened(now);
+        assert_eq!(breaker.standing(), Standing::Open);
+        assert_eq!(breaker.permit(now), Permit::Wait(now + FIRST_PAUSE));
+    }
+
+    #[test]
+    fn one_probe_at_a_time_and_its_failure_lengthens_the_pause() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let later = now + FIRST_PAUSE;
+        assert_eq!(breaker.permit(later), Permit::Probe);
+        assert!(matches!(breaker.permit(later), Permit::Wait(_)));
+        breaker.failure(later, None);
+        assert_eq!(breaker.permit(later), Permit::Wait(later + FIRST_PAUSE * 2));
+    }
+
+    #[test]
+    fn a_successful_probe_closes_it() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        assert_eq!(breaker.permit(now + FIRST_PAUSE), Permit::Probe);
+        assert!(breaker.success());
+        assert_eq!(breaker.permit(now + FIRST_PAUSE), Permit::Full);
+        assert!(!breaker.success(), "it was closed already");
+    }
+
+    #[test]
+    fn the_pause_is_capped() {
+        let mut now = Instant::now();
+        let mut breaker = opened(now);
+        for _ in 0..20 {
+            let Permit::Wait(until) = breaker.permit(now) else {
+                panic!("open")
+            };
+            assert!(until - now <= MAX_PAUSE);
+            now = until;
+            assert_eq!(breaker.permit(now), Permit::Probe);
+            breaker.failure(now, None);
+        }
+    }
+
+    #[test]
+    fn retry_after_is_kept_to_and_capped_even_when_closed() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        breaker.failure(now, Some(Duration::from_secs(7)));
+        assert_eq!(
+            breaker.permit(now),
+            Permit::Wait(now + Duration::from_secs(7))
+        );
+        assert_eq!(breaker.permit(now + Duration::from_secs(7)), Permit::Full);
+        breaker.failure(now, Some(Duration::from_secs(86_400)));
+        assert_eq!(breaker.permit(now), Permit::Wait(now + MAX_RETRY_AFTER));
+    }
+
+    #[test]
+    fn late_failures_of_calls_under_way_do_not_lengthen_the_pause() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        for _ in 0..50 {
+            breaker.failure(now, None);
+        }
+        assert_eq!(breaker.permit(now + FIRST_PAUSE), Permit::Probe);
+    }
+}

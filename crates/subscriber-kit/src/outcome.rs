@@ -1,0 +1,129 @@
+//! What a callback's answer means. Pure: every rule of the protocol about answers is here.
+//!
+//! What the message said takes part in one way only: it can cause a further callback. Nothing in
+//! here can skip one.
+
+use nudge_protocol::Version;
+
+/// What the owner said of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It exists, in this version.
+    Live(Version),
+    /// It was deleted, and this is the tombstone's version.
+    Deleted(Version),
+    /// The owner has never heard of it.
+    Unknown,
+}
+
+/// What the run was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The highest version that a notification named.
+    pub floor: Version,
+    /// Some notification named none.
+    pub unsure: bool,
+}
+
+/// Why a key is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The answer is older than the notification: a stale replica or a cache.
+    Stale,
+    /// The notification named no version, so the answer may be older than it.
+    Unsure,
+    /// The owner does not know the key. Not a delete.
+    Unknown,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Apply the answer; the run is done.
+    Apply,
+    /// Apply the answer (the guard keeps it from overtaking), and look again.
+    ApplyAndLookAgain(Reason),
+    /// There is nothing to apply. Look again.
+    LookAgain(Reason),
+}
+
+/// Judges one answer.
+pub fn judge(answer: Answer, asked: Asked) -> Verdict {
+    match answer {
+        // Only a comparison with the owner's whole list may turn this into a delete: a replica
+        // that lags behind knows nothing of a new entity either.
+        Answer::Unknown => Verdict::LookAgain(Reason::Unknown),
+        Answer::Live(version) | Answer::Deleted(version) if version < asked.floor => {
+            Verdict::ApplyAndLookAgain(Reason::Stale)
+        }
+        Answer::Live(_) | Answer::Deleted(_) if asked.unsure => {
+            Verdict::ApplyAndLookAgain(Reason::Unsure)
+        }
+        Answer::Live(_) | Answer::Deleted(_) => Verdict::Apply,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v(n: u64) -> Version {
+        Version::new(n).unwrap()
+    }
+
+    fn sure(floor: u64) -> Asked {
+        Asked {
+            floor: v(floor),
+            unsure: false,
+        }
+    }
+
+    #[test]
+    fn an_answer_at_or_above_the_floor_is_final() {
+        for answer in [Answer::Live(v(10)), Answer::Deleted(v(10))] {
+            assert_eq!(judge(answer, sure(10)), Verdict::Apply);
+            assert_eq!(judge(answer, sure(9)), Verdict::Apply);
+            assert_eq!(judge(answer, sure(0)), Verdict::Apply);
+        }
+    }
+
+    #[test]
+    fn an_answer_below_the_floor_is_applied_and_looked_at_again() {
+        for answer in [Answer::Live(v(9)), Answer::Deleted(v(9))] {
+            assert_eq!(
+                judge(answer, sure(10)),
+                Verdict::ApplyAndLookAgain(Reason::Stale)
+            );
+        }
+    }
+
+    #[test]
+    fn a_notification_without_a_version_costs_a_second_look() {
+        let asked = Asked {
+            floor: v(3),
+            unsure: true,
+        };
+        assert_eq!(
+            judge(Answer::Live(v(5)), asked),
+            Verdict::ApplyAndLookAgain(Reason::Unsure)
+        );
+        assert_eq!(
+            judge(Answer::Live(v(2)), asked),
+            Verdict::ApplyAndLookAgain(Reason::Stale)
+        );
+    }
+
+    #[test]
+    fn unknown_is_never_a_delete() {
+        for unsure in [false, true] {
+            let asked = Asked {
+                floor: v(1),
+                unsure,
+            };
+            assert_eq!(
+                judge(Answer::Unknown, asked),
+                Verdict::LookAgain(Reason::Unknown)
+            );
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! How far intake has got, kept in the read model's own database.
+//!
+//! The broker remembers what was acknowledged, and the database what was applied. They can part: a
+//! read model may be emptied, restored from a backup, or lose its last commits with the power. So
+//! the durable consumer's name carries an id that is kept here, and so does the stream sequence up
+//! to which everything was handled. No row here: a new id, a new consumer, everything from the
+//! start. A position behind the consumer's: what lies between is read again.
+
+use nudge_protocol::{EntityName, Timestamp};
+use nudge_runtime::Database;
+use uuid::Uuid;
+
+/// The row of one followed entity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Part of the durable consumer's name.
+    pub(crate) consumer: String,
+    /// Which incarnation of the stream `position` belongs to.
+    pub(crate) stream_created: String,
+    /// Everything up to this stream sequence is handled.
+    pub(crate) position: u64,
+    /// Whether the first catch-up is done.
+    pub(crate) caught_up: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Positions {
+    db: Database,
+    entity: EntityName,
+}
+
+impl Positions {
+    pub(crate) fn new(db: Database, entity: EntityName) -> Self {
+        Self { db, entity }
+    }
+
+    /// The row, made new when there is none.
+    pub(crate) async fn load(&self) -> Result<Position, sqlx::Error> {
+        // The unused id of a replica that comes second is thrown away.
+        let insert = "INSERT INTO nudge_intake (entity, consumer, stream_created, position) \
+                      VALUES ($1, $2, '', 0) ON CONFLICT (entity) DO NOTHING";
+        let consumer = Uuid::new_v4().simple().to_string();
+        self.write(
+            sqlx::query(insert)
+                .bind(self.entity.as_str())
+                .bind(consumer),
+        )
+        .await?;
+        Ok(self.read().await?.ok_or(sqlx::Error::RowNotFound)?)
+    }
+
+    /// The row as it is, if there is one.
+    pub(crate) async fn read(&self) -> Result<Option<Position>, sqlx::Error> {
+        let sql = "SELECT consumer, stream_created, position, caught_up_at FROM nudge_intake WHERE entity = $1";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str());
+        let row: Option<(String, String, i64, Option<i64>)> =
+            self.db.run(query.fetch_optional(self.db.reader())).await?;
+        Ok(row.map(
+            |(consumer, stream_created, position, caught_up_at)| Position {
+                consumer,
+                stream_created,
+                position: u64::try_from(position).unwrap_or(0),
+                caught_up: caught_up_at.is_some(),
+            },
+        ))
+    }
+
+    /// Records how far intake has got. False when the row is gone or another's: the read model was
+    /// emptied or put back under us.
+    pub(crate) async fn record(
+        &self,
+        consumer: &str,
+        stream_created: &str,
+        position: u64,
+    ) -> Result<bool, sqlx::Error> {
+        let sql = "UPDATE nudge_intake SET stream_created = $3, position = $4 \
+                   WHERE entity = $1 AND consumer = $2";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(consumer);
+        Ok(self
+            .write(query.bind(stream_created).bind(position as i64))
+            .await?
+            == 1)
+    }
+
+    /// Records that the first catch-up is done.
+    pub(crate) async fn caught_up(&self, consumer: &str) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE nudge_intake SET caught_up_at = $3 WHERE entity = $1 AND consumer = $2";
+        let now = Timestamp::now().unix_micros();
+        let query = sqlx::query(sql)
+            .bind(self.entity.as_str())
+            .bind(consumer)
+            .bind(now);
+        self.write(query).await.map(drop)
+    }
+
+    async fn write<'q>(
+        &self,
+        query: sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>,
+    ) -> Result<u64, sqlx::Error> {
+        let work = async {
+            let mut tx = self.db.begin().await?;
+            let done = query.execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(done.rows_affected())
+        };
+        self.db.run(work).await
+    }
+}

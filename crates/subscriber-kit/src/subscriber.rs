@@ -1,0 +1,351 @@
+//! Putting it together: the builder, and the handle that owns every task.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use nudge_protocol::{EntityId, EntityName, InvalidEntityName, Version};
+use nudge_runtime::{Broker, Database, database::OpenError};
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    apply::{self, Applier, Apply},
+    batch::{Batches, OwnerLink},
+    breaker::Breaker,
+    dead_letter::DeadLetters,
+    events::Events,
+    intake::Intake,
+    owner_client::{HttpOwner, OwnerClient},
+    position::Positions,
+    progress::Progress,
+    reentry,
+    settings::Settings,
+    wait::Waiters,
+    worker::{Incoming, Worker},
+};
+
+/// Keys on their way from intake to the worker.
+const INCOMING_CAPACITY: usize = 1_024;
+
+/// Why a subscriber cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The kit's tables cannot be made.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The entity's name is not one.
+    #[error(transparent)]
+    Entity(#[from] InvalidEntityName),
+    /// An entity was followed twice.
+    #[error("{0} is followed twice")]
+    FollowedTwice(EntityName),
+    /// No entity was followed.
+    #[error("a subscriber must follow at least one entity")]
+    FollowsNothing,
+    /// The HTTP client cannot be made.
+    #[error("cannot make the HTTP client for {entity}")]
+    Client {
+        /// For which entity's owner.
+        entity: EntityName,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+}
+
+type Start = Box<dyn FnOnce(&mut Starting) -> Result<Followed, StartError> + Send>;
+
+/// Collects what a subscriber follows. Made by [`Subscriber::builder`].
+#[must_use]
+pub struct Builder {
+    service: String,
+    db: Database,
+    broker: Broker,
+    settings: Settings,
+    owned: Vec<String>,
+    after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
+    follows: Vec<Start>,
+}
+
+/// What the followed entities share while they are started.
+struct Starting {
+    service: String,
+    db: Database,
+    broker: Broker,
+    settings: Settings,
+    after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
+    events: Events,
+    paused: watch::Receiver<bool>,
+    owners: HashMap<String, OwnerLink>,
+    registry: Registry,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// One followed entity, seen from outside its tasks.
+pub(crate) struct Followed {
+    pub(crate) entity: EntityName,
+    pub(crate) owner: OwnerLink,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) waiters: Waiters,
+    queue: mpsc::Sender<Incoming>,
+}
+
+impl Followed {
+    /// Puts a key on the work queue. False when the subscriber has stopped.
+    pub(crate) async fn enqueue(&self, id: EntityId, floor: Version, attempts: u32) -> bool {
+        self.queue
+            .send(Incoming::unasked(id, floor, attempts))
+            .await
+            .is_ok()
+    }
+}
+
+pub(crate) struct Shared {
+    pub(crate) service: String,
+    pub(crate) followed: Vec<Followed>,
+    pub(crate) owned: Vec<String>,
+    pub(crate) events: Events,
+    pub(crate) paused: watch::Sender<bool>,
+    pub(crate) registry: Mutex<Registry>,
+    pub(crate) db: Database,
+    pub(crate) stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A running subscriber. Cloning is cheap; the tasks live until the token given to
+/// [`Builder::start`] is cancelled.
+#[derive(Clone)]
+pub struct Subscriber {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Subscriber {
+    /// Begins a subscriber. `service` names it at the broker: replicas that share a database use
+    /// the same name.
+    pub fn builder(service: &str, db: &Database, broker: &Broker) -> Builder {
+        Builder {
+            service: service.to_owned(),
+            db: db.clone(),
+            broker: broker.clone(),
+            settings: Settings::default(),
+            owned: Vec::new(),
+            after_commit: None,
+            follows: Vec::new(),
+        }
+    }
+
+    /// Resolves once every task has ended, after the token was cancelled: runs under way have
+    /// finished (within the deadline), and everything else stays unacknowledged.
+    pub async fn stopped(&self) {
+        self.shared.stop.cancelled().await;
+        self.shared.tasks.wait().await;
+    }
+
+    /// Whether every followed entity has caught up once since this read model was made. An outage
+    /// of the broker or an owner does not make it unready: it serves what it has.
+    pub fn is_ready(&self) -> bool {
+        let caught_up = |f: &Followed| {
+            f.progress
+                .caught_up
+                .load(std::sync::atomic::Ordering::Relaxed)
+        };
+        !self.shared.stop.is_cancelled() && self.shared.followed.iter().all(caught_up)
+    }
+
+    /// Lets a service add its own metrics to `/metrics`.
+    pub fn with_registry<T>(&self, add: impl FnOnce(&mut Registry) -> T) -> T {
+        add(&mut self
+            .shared
+            .registry
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+}
+
+impl Builder {
+    /// Follows `entity`, which the owner at `owner_url` publishes, and hands its states to
+    /// `handler`. Call again for further entities: of the same owner or another, into the same
+    /// database.
+    pub fn follow<A: Apply>(mut self, entity: &str, owner_url: &str, handler: A) -> Self {
+        let (entity, url) = (
+            entity.to_owned(),
+            owner_url.trim_end_matches('/').to_owned(),
+        );
+        self.follows.push(Box::new(move |starting| {
+            let entity = EntityName::new(&entity)?;
+            let owner = starting.http_owner(&entity, &url)?;
+            Ok(starting.follow(entity, owner, handler))
+        }));
+        self
+    }
+
+    /// [`follow`](Self::follow) with another way to reach the owner: for tests and simulations.
+    pub fn follow_with<A: Apply>(
+        mut self,
+        entity: &str,
+        client: Arc<dyn OwnerClient>,
+        handler: A,
+    ) -> Self {
+        let entity = entity.to_owned();
+        self.follows.push(Box::new(move |starting| {
+            let entity = EntityName::new(&entity)?;
+            let owner = OwnerLink {
+                client,
+                breaker: Arc::new(Mutex::new(Breaker::new())),
+            };
+            Ok(starting.follow(entity, owner, handler))
+        }));
+        self
+    }
+
+    /// Says that this service owns `entity` itself, so that a reader's token for it, whose write
+    /// is visible at once, is not refused.
+    pub fn owns(mut self, entity: &str) -> Self {
+        self.owned.push(entity.to_owned());
+        self
+    }
+
+    /// Calls `hook` after each commit of applied states: for instance to wake a relay, when `apply`
+    /// records changes of its own.
+    pub fn after_commit(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.after_commit = Some(Arc::new(hook));
+        self
+    }
+
+    /// Other limits than the default ones.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Migrates the kit's tables and starts every task. They run until `stop` is cancelled.
+    pub async fn start(self, stop: CancellationToken) -> Result<Subscriber, StartError> {
+        if self.follows.is_empty() {
+            return Err(StartError::FollowsNothing);
+        }
+        self.db.migrate("subscriber-kit", apply::MIGRATIONS).await?;
+        let (paused, _) = watch::channel(false);
+        let mut starting = Starting {
+            service: self.service,
+            db: self.db,
+            broker: self.broker,
+            settings: self.settings,
+            after_commit: self.after_commit,
+            events: Events::new(),
+            paused: paused.subscribe(),
+            owners: HashMap::new(),
+            registry: Registry::default(),
+            tasks: TaskTracker::new(),
+            // A child: when starting fails half way, what was started is stopped again.
+            stop: stop.child_token(),
+        };
+        let guard = starting.stop.clone().drop_guard();
+        let mut followed: Vec<Followed> = Vec::new();
+        for follow in self.follows {
+            let one = follow(&mut starting)?;
+            if followed.iter().any(|other| other.entity == one.entity) {
+                return Err(StartError::FollowedTwice(one.entity));
+            }
+            followed.push(one);
+        }
+        guard.disarm();
+        starting.tasks.close();
+        let Starting {
+            service,
+            db,
+            events,
+            registry,
+            tasks,
+            stop,
+            ..
+        } = starting;
+        let (owned, registry) = (self.owned, Mutex::new(registry));
+        let shared = Shared {
+            service,
+            followed,
+            owned,
+            events,
+            paused,
+            registry,
+            db,
+            stop,
+            tasks,
+        };
+        Ok(Subscriber {
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+impl Starting {
+    /// The link to an owner; entities of one owner share it, and so its breaker.
+    fn http_owner(&mut self, entity: &EntityName, url: &str) -> Result<OwnerLink, StartError> {
+        if let Some(owner) = self.owners.get(url) {
+            return Ok(owner.clone());
+        }
+        let client = HttpOwner::new(url, &self.settings).map_err(|source| StartError::Client {
+            entity: entity.clone(),
+            source,
+        })?;
+        let owner = OwnerLink {
+            client: Arc::new(client),
+            breaker: Arc::new(Mutex::new(Breaker::new())),
+        };
+        self.owners.insert(url.to_owned(), owner.clone());
+        Ok(owner)
+    }
+
+    fn follow<A: Apply>(&mut self, entity: EntityName, owner: OwnerLink, handler: A) -> Followed {
+        let progress = Arc::new(Progress::new());
+        progress.register(&mut self.registry, &entity);
+        let dead_letters = DeadLetters::new(self.db.clone(), entity.clone());
+        let waiters = Waiters::new(self.db.clone(), entity.clone());
+        let (queue, incoming) = mpsc::channel(INCOMING_CAPACITY);
+        let batches = Arc::new(Batches {
+            entity: entity.clone(),
+            owner: owner.clone(),
+            applier: Applier::new(self.db.clone(), entity.clone(), handler),
+            dead_letters: dead_letters.clone(),
+            waiters: waiters.clone(),
+            events: self.events.clone(),
+            progress: progress.clone(),
+            settings: self.settings,
+            after_commit: self.after_commit.clone(),
+        });
+        let intake = Intake {
+            service: self.service.clone(),
+            entity: entity.clone(),
+            broker: self.broker.clone(),
+            positions: Positions::new(self.db.clone(), entity.clone()),
+            queue: queue.clone(),
+            paused: self.paused.clone(),
+            progress: progress.clone(),
+            events: self.events.clone(),
+            settings: self.settings,
+        };
+        let stop = || self.stop.clone();
+        self.tasks
+            .spawn(Worker::new(batches, incoming, self.paused.clone()).run(stop()));
+        self.tasks.spawn(intake.run(stop()));
+        let reentry = reentry::run(
+            dead_letters.clone(),
+            progress.clone(),
+            queue.clone(),
+            stop(),
+        );
+        self.tasks.spawn(reentry);
+        Followed {
+            entity,
+            owner,
+            progress,
+            dead_letters,
+            waiters,
+            queue,
+        }
+    }
+}

@@ -1,0 +1,280 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const DISTANCE: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_secs(2);
+
+fn queue() -> WorkQueue<u32> {
+    WorkQueue::new(Limits {
+        min_distance: DISTANCE,
+        max_wait: MAX_WAIT,
+    })
+}
+
+fn id(name: &str) -> EntityId {
+    EntityId::new(name).unwrap()
+}
+
+fn work(token: u32) -> Work<u32> {
+    Work {
+        lane: Lane::Fresh,
+        token: Some(token),
+        floor: Version::NONE,
+        unsure: false,
+        attempts: 0,
+    }
+}
+
+fn backlog(token: u32) -> Work<u32> {
+    Work {
+        lane: Lane::Backlog,
+        ..work(token)
+    }
+}
+
+fn again(after: Duration, tokens: Vec<u32>) -> Again<u32> {
+    let (floor, unsure) = (Version::NONE, false);
+    Again {
+        after,
+        tokens,
+        floor,
+        unsure,
+        failed: true,
+        yields: false,
+    }
+}
+
+fn names(runs: &[Run<u32>]) -> Vec<&str> {
+    runs.iter().map(|run| run.id.as_str()).collect()
+}
+
+#[test]
+fn the_first_run_starts_at_once_and_carries_everything_that_came_before() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.push(id("a"), work(1), now);
+    queue.push(id("a"), work(2), now);
+    let runs = queue.take(10, now);
+    assert_eq!(runs.len(), 1);
+    assert_eq!(runs[0].tokens, [1, 2]);
+    assert_eq!((queue.queued(), queue.processing()), (0, 1));
+}
+
+#[test]
+fn work_that_arrives_during_a_run_belongs_to_exactly_one_next_run() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.push(id("a"), work(1), now);
+    assert_eq!(queue.take(10, now)[0].tokens, [1]);
+    for token in 2..=9 {
+        queue.push(id("a"), work(token), now);
+    }
+    assert!(
+        queue.take(10, now + DISTANCE).is_empty(),
+        "never two runs of a key at once"
+    );
+    queue.finish(&id("a"), Finish::Done, now + DISTANCE);
+    let runs = queue.take(10, now + DISTANCE);
+    assert_eq!(runs.len(), 1);
+    assert_eq!(runs[0].tokens, (2..=9).collect::<Vec<_>>());
+    queue.finish(&id("a"), Finish::Done, now + DISTANCE * 3);
+    assert!(queue.take(10, now + DISTANCE * 3).is_empty());
+}
+
+#[test]
+fn further_runs_keep_the_minimum_distance_and_then_the_key_is_forgotten() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.push(id("a"), work(1), now);
+    queue.take(1, now);
+    queue.finish(&id("a"), Finish::Done, now);
+    queue.push(id("a"), work(2), now + DISTANCE / 2);
+    assert!(queue.take(1, now + DISTANCE / 2).is_empty());
+    assert_eq!(queue.next_due(), Some(now + DISTANCE));
+    assert_eq!(queue.take(1, now + DISTANCE).len(), 1);
+    queue.finish(&id("a"), Finish::Done, now + DISTANCE);
+    queue.take(1, now + DISTANCE * 2);
+    assert!(queue.entries.is_empty() && queue.timers.is_empty());
+}
+
+#[test]
+fn new_work_does_not_shorten_a_backoff() {
+    let (mut queue, now) = (queue(), Instant::now());
+    let backoff = Duration::from_secs(5);
+    queue.push(id("a"), work(1), now);
+    queue.take(1, now);
+    queue.finish(&id("a"), Finish::Again(again(backoff, vec![1])), now);
+    queue.push(id("a"), work(2), now + DISTANCE);
+    assert!(queue.take(1, now + backoff - DISTANCE).is_empty());
+    let runs = queue.take(1, now + backoff);
+    assert_eq!(runs[0].tokens, [1, 2]);
+    assert_eq!(runs[0].attempts, 1);
+    assert_eq!(queue.retrying(), 1);
+}
+
+#[test]
+fn work_that_arrived_during_a_failing_run_waits_for_the_backoff_too() {
+    let (mut queue, now) = (queue(), Instant::now());
+    let backoff = Duration::from_secs(5);
+    queue.push(id("a"), work(1), now);
+    queue.take(1, now);
+    queue.push(id("a"), work(2), now);
+    queue.finish(&id("a"), Finish::Again(again(backoff, vec![1])), now);
+    assert!(queue.take(1, now + backoff - DISTANCE).is_empty());
+    assert_eq!(queue.take(1, now + backoff)[0].tokens, [1, 2]);
+}
+
+#[test]
+fn new_work_runs_before_a_second_look_that_yields() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.push(id("a"), work(1), now);
+    queue.take(1, now);
+    let look = Again {
+        yields: true,
+        failed: false,
+        ..again(Duration::from_secs(1), vec![1])
+    };
+    queue.finish(&id("a"), Finish::Again(look), now);
+    queue.push(id("a"), work(2), now + DISTANCE * 2);
+    assert_eq!(queue.take(1, now + DISTANCE * 2)[0].tokens, [1, 2]);
+}
+
+#[test]
+fn floors_and_doubts_are_joined_and_end_with_the_run() {
+    let (mut queue, now) = (queue(), Instant::now());
+    let floor = |n| Version::new(n).unwrap();
+    queue.push(
+        id("a"),
+        Work {
+            floor: floor(9),
+            ..work(1)
+        },
+        now,
+    );
+    queue.push(
+        id("a"),
+        Work {
+            floor: floor(10),
+            unsure: true,
+            ..work(2)
+        },
+        now,
+    );
+    let run = queue.take(1, now).remove(0);
+    assert_eq!((run.floor, run.unsure), (floor(10), true));
+    queue.finish(&id("a"), Finish::Done, now);
+    queue.push(id("a"), work(3), now + DISTANCE);
+    let run = queue.take(1, now + DISTANCE).remove(0);
+    assert_eq!((run.floor, run.unsure), (Version::NONE, false));
+}
+
+#[test]
+fn fresh_goes_first_until_backlog_has_waited_long_enough() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.push(id("old"), backlog(1), now);
+    queue.push(id("new"), work(2), now);
+    assert_eq!(names(&queue.take(1, now)), ["new"]);
+    queue.push(id("newer"), work(3), now + MAX_WAIT);
+    assert_eq!(names(&queue.take(1, now + MAX_WAIT)), ["old"]);
+}
+
+#[test]
+fn a_fresh_notification_lifts_a_waiting_key_out_of_the_backlog() {
+    let (mut queue, now) = (queue(), Instant::now());
+    for n in 0..10u32 {
+        queue.push(id(&format!("b{n}")), backlog(n), now);
+    }
+    queue.push(id("b9"), work(10), now);
+    let run = queue.take(1, now).remove(0);
+    assert_eq!((run.id.as_str(), run.tokens), ("b9", vec![9, 10]));
+    assert_eq!(
+        queue.take(100, now).len(),
+        9,
+        "its old place does not run it twice"
+    );
+}
+
+#[test]
+fn a_key_that_keeps_failing_counts_until_it_succeeds() {
+    let (mut queue, mut now) = (queue(), Instant::now());
+    queue.push(id("a"), work(1), now);
+    for attempts in 0..3 {
+        let run = queue.take(1, now).remove(0);
+        assert_eq!(run.attempts, attempts);
+        queue.finish(&id("a"), Finish::Again(again(DISTANCE, run.tokens)), now);
+        now += DISTANCE;
+    }
+    queue.take(1, now);
+    queue.finish(&id("a"), Finish::Done, now);
+    assert_eq!(queue.retrying(), 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(u8, bool),
+    Take(usize),
+    FinishOldest(bool, u64),
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0u8..4, any::<bool>()).prop_map(|(key, fresh)| Step::Push(key, fresh)),
+        (1usize..4).prop_map(Step::Take),
+        (any::<bool>(), 0u64..300).prop_map(|(done, after)| Step::FinishOldest(done, after)),
+        (0u64..200).prop_map(Step::Wait),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+proptest! {
+    /// Whatever happens in whatever order: no key is in two runs, and every token is carried by a
+    /// run that began after it arrived and ended well. None is lost, none is carried twice.
+    #[test]
+    fn every_token_ends_in_a_run_that_began_after_it(steps in steps()) {
+        let (mut queue, mut now) = (queue(), Instant::now());
+        let mut arrived: BTreeMap<u32, Instant> = BTreeMap::new();
+        let mut running: Vec<(Run<u32>, Instant)> = Vec::new();
+        let mut acknowledged = Vec::new();
+        let mut next_token = 0;
+        let settle = [Step::Wait(400), Step::Take(9), Step::FinishOldest(true, 0)];
+        let settle = settle.into_iter().cycle().take(60);
+        for step in steps.into_iter().chain(settle) {
+            match step {
+                Step::Push(key, fresh) => {
+                    let work = if fresh { work(next_token) } else { backlog(next_token) };
+                    queue.push(id(&key.to_string()), work, now);
+                    arrived.insert(next_token, now);
+                    next_token += 1;
+                }
+                Step::Take(max) => for run in queue.take(max, now) {
+                    prop_assert!(running.iter().all(|(other, _)| other.id != run.id));
+                    running.push((run, now));
+                },
+                Step::FinishOldest(done, after) if !running.is_empty() => {
+                    let (run, began) = running.remove(0);
+                    for token in &run.tokens {
+                        prop_assert!(arrived[token] <= began);
+                    }
+                    if done {
+                        acknowledged.extend(run.tokens);
+                        queue.finish(&run.id, Finish::Done, now);
+                    } else {
+                        let again = again(Duration::from_millis(after), run.tokens);
+                        queue.finish(&run.id, Finish::Again(again), now);
+                    }
+                }
+                Step::FinishOldest(..) => {}
+                Step::Wait(ms) => now += Duration::from_millis(ms),
+            }
+            prop_assert_eq!(queue.processing(), running.len());
+            let failing = queue.entries.values().filter(|entry| entry.attempts > 0).count();
+            prop_assert_eq!(queue.retrying(), failing);
+        }
+        acknowledged.sort_unstable();
+        prop_assert_eq!(acknowledged, (0..next_token).collect::<Vec<_>>());
+        prop_assert_eq!((queue.queued(), queue.processing()), (0, 0));
+        queue.take(9, now + DISTANCE);
+        prop_assert!(queue.entries.is_empty(), "keys are forgotten once idle");
+    }
+}
