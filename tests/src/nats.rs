@@ -1,0 +1,139 @@
+//! A real nats-server of a test's own.
+
+use std::{
+    env,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use async_nats::jetstream;
+use nudge_runtime::Broker;
+use tempfile::TempDir;
+
+/// A nats-server with JetStream. Killed when dropped.
+pub struct Nats {
+    child: Option<Child>,
+    port: u16,
+    store: TempDir,
+    config: Option<String>,
+}
+
+impl Nats {
+    /// Starts a server and waits until it answers.
+    pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts a server with further lines of configuration.
+    pub async fn start_with(config: Option<&str>) -> Self {
+        crate::logs();
+        let store = tempfile::tempdir().expect("a temporary directory");
+        let config = config.map(str::to_owned);
+        let mut nats = Self {
+            child: None,
+            port: free_port(),
+            store,
+            config,
+        };
+        nats.restart().await;
+        nats
+    }
+
+    /// Where clients connect.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where the server keeps its streams.
+    pub fn store_dir(&self) -> &Path {
+        self.store.path()
+    }
+
+    /// Kills the server, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts the server again, on the same port with the same store.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let mut command = Command::new(server_binary());
+        command.args([
+            "-a",
+            "127.0.0.1",
+            "-p",
+            &self.port.to_string(),
+            "-js",
+            "-sd",
+        ]);
+        command.arg(self.store.path()).stdin(Stdio::null());
+        if let Some(config) = &self.config {
+            let path = self.store.path().join("test.conf");
+            std::fs::write(&path, config).expect("the configuration is written");
+            command.arg("-c").arg(path);
+        }
+        if env::var("LOG").is_err() {
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        }
+        self.child = Some(command.spawn().expect("nats-server starts"));
+        crate::eventually("nats-server answers", || async {
+            let connected = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await;
+            connected.ok()
+        })
+        .await;
+    }
+
+    /// A connection for a program under test.
+    pub async fn broker(&self, name: &str) -> Broker {
+        Broker::connect(&self.url(), name)
+            .await
+            .expect("a good URL")
+    }
+
+    /// A connection of the test's own.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(
+            async_nats::connect(self.url())
+                .await
+                .expect("nats-server answers"),
+        )
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that is free now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// `NATS_SERVER_BIN`, or what the project's own script finds or installs.
+fn server_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = env::var_os("NATS_SERVER_BIN").filter(|path| !path.is_empty()) {
+            return path.into();
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/nats-server");
+        let output = Command::new(script)
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("the script runs");
+        assert!(output.status.success(), "scripts/nats-server failed");
+        PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+    })
+}
+
+/// Time that a test gives a server to do something that must not happen.
+pub const QUIET: Duration = Duration::from_millis(300);
