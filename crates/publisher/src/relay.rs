@@ -83,7 +83,7 @@ impl Relay {
                 Err(error) => {
                     tracing::warn!(entity = %self.log.entity(), error = %chain(&*error), "relay: will try again");
                     self.metrics.errors.inc();
-                    self.standing = None;
+                    self.next_check = Instant::now();
                     self.note_pending().await;
                     // A wake-up must not turn an outage into a busy loop.
                     tokio::select! {

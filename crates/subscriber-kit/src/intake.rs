@@ -78,8 +78,12 @@ struct Session {
     position: Position,
     stream_created: String,
     consumer: PullConsumer,
-    /// Messages of the gap between the recorded position and the consumer's, not yet handled.
+    /// The stream's last sequence when the session began: what the first catch-up must reach.
+    target: u64,
+    /// Messages read again past the consumer, not yet handled.
     gap: Countdown,
+    /// The position as last recorded in this session.
+    recorded: Option<u64>,
 }
 
 impl Intake {
@@ -120,7 +124,7 @@ impl Intake {
     /// From finding the stream until something is lost.
     async fn session(&mut self) -> Over {
         match self.begin().await {
-            Ok(session) => match self.pull(&session).await {
+            Ok(mut session) => match self.pull(&mut session).await {
                 Ok(()) => Over::Lost("the message stream ended".into()),
                 Err(over) => over,
             },
@@ -143,20 +147,19 @@ impl Intake {
         let caught_up = &self.progress.caught_up;
         caught_up.store(position.caught_up, std::sync::atomic::Ordering::Relaxed);
         let consumer = self.consumer(&stream, &position).await?;
-        let floor = consumer.cached_info().ack_floor.stream_sequence;
         let gap = Countdown::default();
-        if floor > position.position {
-            self.read_gap(&stream, position.position + 1, floor, &gap)
-                .await?;
+        // Handled, the consumer says, but not in this read model; or delivered to somebody who may
+        // be gone, and then it would come again only after `ack_wait`.
+        let info = consumer.cached_info();
+        let delivered = info.delivered.stream_sequence;
+        let to = if info.num_ack_pending > 0 { delivered } else { info.ack_floor.stream_sequence };
+        if to > position.position {
+            self.read_gap(&stream, position.position + 1, to, &gap).await?;
         }
         self.progress.connected.set(1);
         self.progress.set_error(None);
-        Ok(Session {
-            position,
-            stream_created,
-            consumer,
-            gap,
-        })
+        let target = stream.cached_info().state.last_sequence;
+        Ok(Session { position, stream_created, consumer, target, gap, recorded: None })
     }
 
     async fn consumer(&self, stream: &Stream, position: &Position) -> Result<PullConsumer, Over> {
@@ -214,7 +217,7 @@ impl Intake {
         Ok(())
     }
 
-    async fn pull(&mut self, session: &Session) -> Result<(), Over> {
+    async fn pull(&mut self, session: &mut Session) -> Result<(), Over> {
         let pull = session
             .consumer
             .stream()
@@ -310,27 +313,26 @@ impl Intake {
     }
 
     /// Records the position, and whether the first catch-up is done. Returns the latter.
-    async fn check(&self, session: &Session, info: &Info) -> Result<bool, Over> {
+    async fn check(&self, session: &mut Session, info: &Info) -> Result<bool, Over> {
         use std::sync::atomic::Ordering::Relaxed;
         self.progress.stream_pending.set(info.num_pending as i64);
+        let floor = info.ack_floor.stream_sequence;
         // Until the gap is handled, the old position is the true one.
-        if session.gap.left() == 0 {
-            let floor = info.ack_floor.stream_sequence;
+        let gap_closed = session.gap.left() == 0;
+        if gap_closed {
             let (consumer, created) = (&session.position.consumer, &session.stream_created);
-            let known = self.progress.position.swap(floor, Relaxed);
-            let recorded = match known == floor && floor != 0 {
-                true => self
-                    .positions
-                    .read()
-                    .await?
-                    .is_some_and(|p| p.consumer == *consumer),
+            let known = match session.recorded == Some(floor) {
+                true => self.positions.read().await?.is_some_and(|p| p.consumer == *consumer),
                 false => self.positions.record(consumer, created, floor).await?,
             };
-            if !recorded {
+            if !known {
                 return Err(Over::ReadModelReplaced);
             }
+            session.recorded = Some(floor);
+            self.progress.position.store(floor, Relaxed);
         }
-        let done = info.num_pending == 0 && info.num_ack_pending == 0 && session.gap.left() == 0;
+        let nothing_left = info.num_pending == 0 && info.num_ack_pending == 0;
+        let done = gap_closed && (floor >= session.target || nothing_left);
         if done && !self.progress.caught_up.swap(true, Relaxed) {
             self.positions.caught_up(&session.position.consumer).await?;
             tracing::info!(entity = %self.entity, "caught up");

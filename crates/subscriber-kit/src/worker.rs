@@ -234,8 +234,9 @@ impl<A: Apply> Worker<A> {
 
     /// Tells the broker of messages that wait for long that they are not forgotten.
     async fn keep_held(&mut self) {
-        let old = Instant::now() - self.batches.settings.ack_wait / 3;
-        for held in self.queue.tokens_mut().filter(|held| held.touched < old) {
+        let (now, old) = (Instant::now(), self.batches.settings.ack_wait / 3);
+        let old = |held: &&mut Held| now.duration_since(held.touched) > old;
+        for held in self.queue.tokens_mut().filter(old) {
             held.progress().await;
         }
     }
