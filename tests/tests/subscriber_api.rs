@@ -1,0 +1,65 @@
+//! `api/subscriber.openapi.json` says what every subscriber offers.
+
+use nudge_tests::{Copy, Nats, Owner, eventually};
+use serde_json::{Value, json};
+
+fn document() -> Value {
+    let text = include_str!("../../api/subscriber.openapi.json");
+    serde_json::from_str(text).expect("the document is JSON")
+}
+
+/// The fields of an answer are those of the schema: all required ones, and no others.
+fn conforms(answer: &Value, schema: &str) {
+    let document = document();
+    let schema = &document["components"]["schemas"][schema];
+    let documented = schema["properties"].as_object().expect("an object schema");
+    let answer = answer.as_object().expect("an object");
+    for field in answer.keys() {
+        assert!(documented.contains_key(field), "not documented: {field}");
+    }
+    for field in schema["required"].as_array().expect("required fields") {
+        assert!(answer.contains_key(field.as_str().expect("a name")), "missing: {field}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_documented_path_is_there_and_answers_as_documented() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.refuse(|id| (id == "bad").then(|| "refused".into()));
+    owner.put("bad", json!({})).await;
+    copy.wait(&owner.put("42", json!({})).await).await;
+    let dead = eventually("a dead letter", || async {
+        copy.get("dead-letters").await["items"].get(0).cloned()
+    })
+    .await;
+    conforms(&dead, "DeadLetter");
+    conforms(&copy.get("dead-letters").await, "DeadLetters");
+    conforms(&copy.get("status").await, "Status");
+    conforms(&copy.status().await, "EntityStatus");
+    conforms(&copy.get("applied/thing/42").await, "Applied");
+    conforms(&copy.get("applied/thing/none").await, "Problem");
+    conforms(&copy.get("../../readyz").await, "Readiness");
+
+    let http = reqwest::Client::new();
+    let base = copy.admin("").replace("/nudge/v1/", "");
+    let document = document();
+    let paths = document["paths"].as_object().expect("paths");
+    let operations = paths.iter().flat_map(|(path, methods)| {
+        let methods = methods.as_object().expect("methods");
+        methods.iter().map(move |(method, operation)| (method.to_uppercase(), path, operation))
+    });
+    let mut operations: Vec<_> = operations.collect();
+    // What removes the dead letter comes after what needs it.
+    operations.sort_by_key(|(method, ..)| method == "DELETE");
+    for (method, path, operation) in operations {
+        let path = path.replace("{entity}", "thing").replace("{id}", "bad");
+        let query = if path.ends_with("/wait") { "?token=thing/42@1" } else { "" };
+        let request = http.request(method.parse().expect("a method"), format!("{base}{path}{query}"));
+        let status = request.send().await.expect("an answer").status();
+        let documented = operation["responses"].as_object().expect("responses");
+        assert!(documented.contains_key(status.as_str()), "{path}: {status}");
+        assert!(status.is_success() || path.contains("/applied/"), "{path}: {status}");
+    }
+}
