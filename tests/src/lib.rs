@@ -8,10 +8,12 @@
 //! | [`nats`] | a real nats-server |
 //! | [`owner`] | a small owner of `thing`s: the real publisher, with faults to order |
 //! | [`copy`] | a small subscriber of `thing`s: the real kit, with an `apply` that can be made to fail |
+//! | [`services`] | store-info, search and review, in this process |
 
 pub mod copy;
 pub mod nats;
 pub mod owner;
+pub mod services;
 
 use std::{
     future::Future,
@@ -23,6 +25,7 @@ use nudge_protocol::EntityId;
 pub use copy::Copy;
 pub use nats::Nats;
 pub use owner::{Fault, Owner};
+pub use services::Services;
 
 /// Longest wait for a state. Only a test that fails waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -124,6 +124,14 @@ pub struct Subscriber {
     pub(crate) shared: Arc<Shared>,
 }
 
+impl std::fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let follows: Vec<_> = self.shared.followed.iter().map(|f| &f.entity).collect();
+        let mut debug = f.debug_struct("Subscriber");
+        debug.field("service", &self.shared.service).field("follows", &follows).finish()
+    }
+}
+
 impl Subscriber {
     /// Begins a subscriber. `service` names it at the broker: replicas that share a database use
     /// the same name.

@@ -1,0 +1,262 @@
+//! Requests to the services, and what went wrong with one in a single line.
+
+use std::time::Duration;
+
+use nudge_protocol::{EntityId, WriteToken, subject};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::failure::Failure;
+
+/// Longest wait for a whole answer, except where a command sets another.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a connection: everything is on this machine.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Most of an error answer that is read, in bytes.
+const MAX_PROBLEM_BYTES: usize = 64 * 1024;
+/// From `--port-base` to NATS; the highest offset in use.
+pub(crate) const NATS_PORT_OFFSET: u16 = 22;
+
+/// A service of the demo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Service {
+    /// The owner of stores.
+    StoreInfo,
+    /// Follows stores, for searching.
+    Search,
+    /// Follows stores, owns reviews.
+    Review,
+}
+
+impl Service {
+    /// All of them, in the order in which they are shown.
+    pub(crate) const ALL: [Self; 3] = [Self::StoreInfo, Self::Search, Self::Review];
+    /// Those that follow stores.
+    pub(crate) const SUBSCRIBERS: [Self; 2] = [Self::Search, Self::Review];
+
+    /// Its name, which is also its executable's.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::StoreInfo => "store-info",
+            Self::Search => "search",
+            Self::Review => "review",
+        }
+    }
+
+    /// Its port.
+    pub(crate) const fn port(self, port_base: u16) -> u16 {
+        port_base + 1 + self as u16
+    }
+
+    /// Its base URL.
+    pub(crate) fn url(self, port_base: u16) -> String {
+        format!("http://127.0.0.1:{}", self.port(port_base))
+    }
+
+    /// The service of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.name() == name)
+    }
+}
+
+/// Sends requests to the services. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    /// In the order of [`Service::ALL`].
+    ports: [u16; 3],
+}
+
+impl Api {
+    /// For the services at `port_base`.
+    pub(crate) fn new(port_base: u16) -> Self {
+        Self::with_ports(Service::ALL.map(|service| service.port(port_base)))
+    }
+
+    /// For the services on these ports, in the order of [`Service::ALL`].
+    pub(crate) fn with_ports(ports: [u16; 3]) -> Self {
+        let http = reqwest::Client::builder()
+            // The services are on this machine; a proxy of the environment cannot reach them.
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .expect("a client without TLS and files can always be built");
+        Self { http, ports }
+    }
+
+    /// Where a service listens.
+    pub(crate) fn address(&self, service: Service) -> String {
+        format!("127.0.0.1:{}", self.ports[service as usize])
+    }
+
+    /// A request that must be answered soon.
+    pub(crate) fn request(&self, method: Method, service: Service, path: &str) -> RequestBuilder {
+        self.long_request(method, service, path)
+            .timeout(ANSWER_TIMEOUT)
+    }
+
+    /// A request without a time limit, for streams.
+    pub(crate) fn long_request(
+        &self,
+        method: Method,
+        service: Service,
+        path: &str,
+    ) -> RequestBuilder {
+        self.http
+            .request(method, format!("http://{}{path}", self.address(service)))
+    }
+
+    /// Sends a request; any status is an answer.
+    pub(crate) async fn send(
+        &self,
+        service: Service,
+        request: RequestBuilder,
+    ) -> Result<Response, Failure> {
+        request
+            .send()
+            .await
+            .map_err(|error| self.transport(service, &error))
+    }
+
+    /// Sends a request; anything but 2xx is a failure that carries the problem's detail.
+    pub(crate) async fn expect(
+        &self,
+        service: Service,
+        request: RequestBuilder,
+    ) -> Result<Response, Failure> {
+        let response = self.send(service, request).await?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(refusal(service, response).await),
+        }
+    }
+
+    /// Sends a request and reads the JSON of a 2xx answer.
+    pub(crate) async fn json<T: DeserializeOwned>(
+        &self,
+        service: Service,
+        request: RequestBuilder,
+    ) -> Result<T, Failure> {
+        let response = self.expect(service, request).await?;
+        self.body(service, response).await
+    }
+
+    /// The JSON of an answer.
+    pub(crate) async fn body<T: DeserializeOwned>(
+        &self,
+        service: Service,
+        response: Response,
+    ) -> Result<T, Failure> {
+        let bytes = response
+            .bytes()
+            .await
+            .map_err(|error| self.transport(service, &error))?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let name = service.name();
+            Failure::failed(format!(
+                "{name} answered with something unexpected: {error}"
+            ))
+        })
+    }
+
+    /// One line for a request that got no answer.
+    pub(crate) fn transport(&self, service: Service, error: &reqwest::Error) -> Failure {
+        let address = self.address(service);
+        let name = service.name();
+        if error.is_connect() {
+            Failure::failed(format!(
+                "nothing answers on {address}: is \"make demo\" running?"
+            ))
+        } else if error.is_timeout() {
+            Failure::failed(format!("{name} on {address} did not answer in time"))
+        } else {
+            let reason = nudge_runtime::problem::chain(error);
+            Failure::failed(format!(
+                "the request to {name} on {address} failed: {reason}"
+            ))
+        }
+    }
+}
+
+/// The path of one store, with its id percent-encoded.
+pub(crate) fn store_path(id: &EntityId) -> Result<String, Failure> {
+    segment(id).map(|segment| format!("/stores/{segment}"))
+}
+
+/// An id as a path segment.
+///
+/// URLs have no way to write the segments `.` and `..`: even percent-encoded they mean "here" and
+/// "one up", and would address something else.
+pub(crate) fn segment(id: &EntityId) -> Result<String, Failure> {
+    match id.as_str() {
+        "." | ".." => Err(Failure::Usage(format!(
+            "the id {id:?} cannot be part of a URL"
+        ))),
+        _ => Ok(subject::encode_token(id)),
+    }
+}
+
+/// The `Nudge-Token` of a write's answer.
+pub(crate) fn write_token(response: &Response) -> Option<WriteToken> {
+    let header = response
+        .headers()
+        .get(nudge_protocol::write_token::WRITE_TOKEN_HEADER)?;
+    header.to_str().ok()?.parse().ok()
+}
+
+/// What is read of an RFC 9457 problem.
+#[derive(Debug, Default, Deserialize)]
+struct ProblemBody {
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(default)]
+    detail: Option<String>,
+    #[serde(default)]
+    errors: Vec<FieldError>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FieldError {
+    field: String,
+    detail: String,
+}
+
+/// One line for an answer that is not 2xx.
+pub(crate) async fn refusal(service: Service, mut response: Response) -> Failure {
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_PROBLEM_BYTES {
+            break;
+        }
+    }
+    Failure::failed(describe(service, status, &body))
+}
+
+fn describe(service: Service, status: StatusCode, body: &[u8]) -> String {
+    let problem: ProblemBody = serde_json::from_slice(body).unwrap_or_default();
+    let fields: Vec<_> = problem
+        .errors
+        .iter()
+        .map(|error| format!("{}: {}", error.field, error.detail))
+        .collect();
+    let reason = match (fields.is_empty(), problem.detail, problem.title) {
+        (false, ..) => fields.join("; "),
+        (true, Some(detail), _) => detail,
+        (true, None, Some(title)) => title,
+        (true, None, None) => status
+            .canonical_reason()
+            .unwrap_or("no reason given")
+            .to_owned(),
+    };
+    // A problem's text comes from outside: it must stay one line.
+    let reason: String = reason
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    format!("{reason} ({} answered {})", service.name(), status.as_u16())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,8 @@
+//! The verbs, one module each.
+
+pub(crate) mod dead_letters;
+pub(crate) mod import;
+pub(crate) mod status;
+pub(crate) mod store;
+pub(crate) mod wait;
+pub(crate) mod watch;

@@ -1,0 +1,274 @@
+//! `nudge status`: how each subscriber is doing, and what owners have not published yet.
+
+use console::style;
+use futures_util::future::join_all;
+use nudge_protocol::{EntityName, Timestamp};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    client::{Api, Service},
+    failure::Failure,
+    output::{self, duration},
+};
+
+/// Where a subscriber tells how it is doing.
+pub(crate) const STATUS_PATH: &str = "/nudge/v1/status";
+/// Services that own an entity, and which.
+const OWNERS: [(Service, &str); 2] = [(Service::StoreInfo, "store"), (Service::Review, "review")];
+
+/// `GET /nudge/v1/status`. What an older or newer subscriber does not tell is left empty.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct SubscriberStatus {
+    #[serde(default)]
+    pub(crate) ready: bool,
+    #[serde(default)]
+    pub(crate) paused: bool,
+    #[serde(default)]
+    pub(crate) entities: Vec<EntityStatus>,
+}
+
+/// How one followed entity is doing.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct EntityStatus {
+    pub(crate) entity: EntityName,
+    #[serde(default)]
+    pub(crate) applied: u64,
+    #[serde(default)]
+    pub(crate) lag_seconds: Option<f64>,
+    #[serde(default)]
+    pub(crate) queued: i64,
+    #[serde(default)]
+    pub(crate) processing: i64,
+    #[serde(default)]
+    pub(crate) retrying: i64,
+    #[serde(default)]
+    pub(crate) parked: u64,
+    #[serde(default)]
+    pub(crate) dead_letters: u64,
+    #[serde(default)]
+    pub(crate) breaker: Option<String>,
+    #[serde(default)]
+    pub(crate) paused: bool,
+    #[serde(default)]
+    pub(crate) last_progress: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) connected: Option<bool>,
+    #[serde(default)]
+    pub(crate) last_error: Option<String>,
+}
+
+/// What an owner's relay has to do, from its metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct OwnerStatus {
+    /// Changes that are committed and not published yet.
+    pub(crate) pending: Option<u64>,
+    /// Whether it reaches the stream.
+    pub(crate) connected: Option<bool>,
+    /// Notifications published since its start.
+    pub(crate) published: Option<u64>,
+}
+
+type Answers<T> = Vec<(Service, Result<T, Failure>)>;
+
+/// Runs `nudge status`.
+pub(crate) async fn run(api: Api, json: bool) -> Result<(), Failure> {
+    let (owners, subscribers) =
+        futures_util::future::join(ask_owners(&api), ask_subscribers(&api)).await;
+    if json {
+        output::json(&to_json(&owners, &subscribers))?;
+    } else {
+        for line in to_lines(&owners, &subscribers, Timestamp::now()) {
+            output::line(line)?;
+        }
+    }
+    let failed = owners.into_iter().filter_map(|(_, answer)| answer.err());
+    let mut failed = failed.chain(
+        subscribers
+            .into_iter()
+            .filter_map(|(_, answer)| answer.err()),
+    );
+    failed.next().map_or(Ok(()), Err)
+}
+
+async fn ask_subscribers(api: &Api) -> Answers<SubscriberStatus> {
+    let ask = async |service| {
+        let request = api.request(Method::GET, service, STATUS_PATH);
+        (service, api.json(service, request).await)
+    };
+    join_all(Service::SUBSCRIBERS.map(ask)).await
+}
+
+async fn ask_owners(api: &Api) -> Answers<OwnerStatus> {
+    let ask = async |(service, entity)| (service, ask_owner(api, service, entity).await);
+    join_all(OWNERS.map(ask)).await
+}
+
+/// An owner has no status of its own in the contract; its metrics say the same.
+async fn ask_owner(api: &Api, service: Service, entity: &str) -> Result<OwnerStatus, Failure> {
+    let response = api
+        .expect(service, api.request(Method::GET, service, "/metrics"))
+        .await?;
+    let text = response
+        .text()
+        .await
+        .map_err(|error| api.transport(service, &error))?;
+    Ok(OwnerStatus {
+        pending: metric(&text, "nudge_relay_pending", entity),
+        connected: metric(&text, "nudge_relay_connected", entity).map(|number| number == 1),
+        published: metric(&text, "nudge_relay_published_total", entity),
+    })
+}
+
+/// A whole number from OpenMetrics text: the sample of this name with this entity's label.
+fn metric(text: &str, name: &str, entity: &str) -> Option<u64> {
+    let label = format!("entity=\"{entity}\"");
+    text.lines().find_map(|line| {
+        let labels = line.strip_prefix(name)?.strip_prefix('{')?;
+        let (labels, value) = labels.split_once('}')?;
+        let value: f64 = value.split_whitespace().next()?.parse().ok()?;
+        labels
+            .split(',')
+            .any(|one| one == label)
+            .then_some(value as u64)
+    })
+}
+
+fn to_json(
+    owners: &Answers<OwnerStatus>,
+    subscribers: &Answers<SubscriberStatus>,
+) -> serde_json::Value {
+    fn members<T: Serialize>(answers: &Answers<T>) -> serde_json::Map<String, serde_json::Value> {
+        let member = |(service, answer): &(Service, Result<T, Failure>)| {
+            let value = match answer {
+                Ok(status) => json!(status),
+                Err(failure) => json!({ "error": failure.to_string() }),
+            };
+            (service.name().to_owned(), value)
+        };
+        answers.iter().map(member).collect()
+    }
+    json!({ "owners": members(owners), "subscribers": members(subscribers) })
+}
+
+fn to_lines(
+    owners: &Answers<OwnerStatus>,
+    subscribers: &Answers<SubscriberStatus>,
+    now: Timestamp,
+) -> Vec<String> {
+    let heading = |cells: &[&str]| {
+        cells
+            .iter()
+            .map(|cell| style(cell).dim().to_string())
+            .collect()
+    };
+    let mut rows: Vec<Vec<String>> =
+        vec![heading(&["owner", "of", "pending", "published", "broker"])];
+    for ((service, answer), (_, entity)) in owners.iter().zip(OWNERS) {
+        rows.push(match answer {
+            Ok(status) => vec![
+                service.name().to_owned(),
+                entity.to_owned(),
+                attention(status.pending.unwrap_or_default() as i64),
+                status
+                    .published
+                    .map_or_else(|| "—".to_owned(), |number| number.to_string()),
+                link(status.connected),
+            ],
+            Err(_) => away(*service, entity, rows[0].len()),
+        });
+    }
+    let mut lines = output::table(&rows);
+    lines.push(String::new());
+    let mut rows: Vec<Vec<String>> = vec![heading(&[
+        "subscriber",
+        "follows",
+        "applied",
+        "lag",
+        "queued",
+        "processing",
+        "retrying",
+        "parked",
+        "dead letters",
+        "breaker",
+        "broker",
+        "last progress",
+    ])];
+    let mut errors = Vec::new();
+    for (service, answer) in subscribers {
+        match answer {
+            Ok(status) => {
+                for entity in &status.entities {
+                    rows.push(entity_row(*service, entity, now));
+                    let error = entity.last_error.as_ref();
+                    errors.extend(error.map(|error| format!("{}: {error}", service.name())));
+                }
+            }
+            Err(_) => rows.push(away(*service, "—", rows[0].len())),
+        }
+    }
+    lines.extend(output::table(&rows));
+    lines.extend(
+        errors
+            .iter()
+            .map(|error| style(format!("  {error}")).yellow().to_string()),
+    );
+    lines
+}
+
+fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<String> {
+    let breaker = status.breaker.clone().unwrap_or_default();
+    let breaker = match breaker.as_str() {
+        "closed" => style(breaker).green(),
+        _ => style(breaker).red(),
+    };
+    let progress = status
+        .last_progress
+        .map(|at| duration(now.seconds_since(at)) + " ago");
+    let link = match status.paused {
+        true => style("paused").yellow().to_string(),
+        false => link(status.connected),
+    };
+    vec![
+        service.name().to_owned(),
+        status.entity.to_string(),
+        status.applied.to_string(),
+        status.lag_seconds.map_or_else(|| "—".to_owned(), duration),
+        status.queued.to_string(),
+        status.processing.to_string(),
+        attention(status.retrying),
+        attention(status.parked as i64),
+        attention(status.dead_letters as i64),
+        breaker.to_string(),
+        link,
+        progress.unwrap_or_else(|| "—".to_owned()),
+    ]
+}
+
+/// A number that ought to be 0.
+fn attention(number: i64) -> String {
+    match number {
+        0 => "0".to_owned(),
+        _ => style(number).yellow().bold().to_string(),
+    }
+}
+
+fn link(connected: Option<bool>) -> String {
+    match connected {
+        Some(true) => style("connected").green().to_string(),
+        Some(false) => style("away").red().to_string(),
+        None => "—".to_owned(),
+    }
+}
+
+/// A row of dashes that ends in the reason.
+fn away(service: Service, entity: &str, columns: usize) -> Vec<String> {
+    let mut row = vec![service.name().to_owned(), entity.to_owned()];
+    row.resize(columns - 1, "—".to_owned());
+    row.push(style("does not answer").red().to_string());
+    row
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+use axum::{Json, Router, routing::get};
+use console::strip_ansi_codes;
+
+use super::*;
+use crate::stub;
+
+const METRICS: &str = "# TYPE nudge_relay_pending gauge\n\
+    nudge_relay_pending{entity=\"other\"} 9\n\
+    nudge_relay_pending{entity=\"store\"} 3\n\
+    nudge_relay_connected{entity=\"store\"} 1\n\
+    nudge_relay_published_total{entity=\"store\"} 120\n# EOF\n";
+
+#[test]
+fn a_metric_is_found_by_its_name_and_entity() {
+    assert_eq!(metric(METRICS, "nudge_relay_pending", "store"), Some(3));
+    assert_eq!(metric(METRICS, "nudge_relay", "store"), None);
+    assert_eq!(metric(METRICS, "nudge_relay_pending", "review"), None);
+}
+
+fn search() -> Router {
+    let status = json!({"service": "search", "ready": true, "paused": false, "entities": [
+        {"entity": "store", "applied": 63, "lag_seconds": 0.0021, "queued": 0, "processing": 1,
+         "retrying": 0, "parked": 2, "dead_letters": 1, "breaker": "closed", "paused": false,
+         "last_progress": "2026-01-01T00:00:00Z", "connected": true, "new_field": {},
+         "last_error": "the owner answered 503"}]});
+    Router::new().route(STATUS_PATH, get(async move || Json(status)))
+}
+
+#[tokio::test]
+async fn the_table_shows_who_is_away_and_what_wants_attention() {
+    let owner = Router::new().route("/metrics", get(async || METRICS));
+    let stub = stub::start([(Service::StoreInfo, owner), (Service::Search, search())]).await;
+    let (owners, subscribers) = (
+        ask_owners(&stub.api).await,
+        ask_subscribers(&stub.api).await,
+    );
+    let now = "2026-01-01T00:00:03Z".parse().unwrap();
+    let lines = to_lines(&owners, &subscribers, now);
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|line| strip_ansi_codes(line).into_owned())
+        .collect();
+    assert!(
+        lines[1].starts_with("store-info  store   3        120"),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[2].starts_with("review      review  —        —"),
+        "{lines:#?}"
+    );
+    assert!(lines[2].ends_with("does not answer"), "{lines:#?}");
+    assert!(
+        lines[5].contains("2.1 ms") && lines[5].ends_with("3.0 s ago"),
+        "{lines:#?}"
+    );
+    assert!(lines[6].ends_with("does not answer"), "{lines:#?}");
+    assert_eq!(lines[7], "  search: the owner answered 503");
+    let json = to_json(&owners, &subscribers);
+    assert_eq!(json["owners"]["store-info"]["pending"], 3);
+    assert_eq!(
+        json["subscribers"]["search"]["entities"][0]["dead_letters"],
+        1
+    );
+    assert!(json["subscribers"]["review"]["error"].is_string());
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_makes_the_command_fail() {
+    let failure = run(stub::nobody().await, true).await.unwrap_err();
+    assert!(
+        failure
+            .to_string()
+            .starts_with("nothing answers on 127.0.0.1:"),
+        "{failure}"
+    );
+}

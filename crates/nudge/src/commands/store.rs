@@ -1,0 +1,240 @@
+//! `nudge store`: reads and edits stores at their owner.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use nudge_protocol::{EntityId, WriteToken};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use super::{import, wait};
+use crate::{
+    client::{Api, Service, store_path, write_token},
+    failure::Failure,
+    output,
+};
+
+mod fields;
+
+use fields::Fields;
+
+const OWNER: Service = Service::StoreInfo;
+/// How long `--wait` waits.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Verbs of `nudge store`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreVerb {
+    /// Change some fields of a store, or make one
+    #[command(after_help = PUT_EXAMPLES)]
+    Put(Box<PutArgs>),
+    /// Show a store as its owner has it
+    Get {
+        /// Which one
+        id: EntityId,
+    },
+    /// Delete a store
+    Rm {
+        /// Which one
+        id: EntityId,
+        #[command(flatten)]
+        wait: WaitFlag,
+    },
+    /// Load stores from a file of JSON lines
+    Import(import::ImportArgs),
+}
+
+const PUT_EXAMPLES: &str = "\
+Examples:
+  nudge store put 42 --name '달빛국수 망원점' --region 마포구 --menu '잔치국수=7000'
+  nudge store put 42 --open false --wait
+  nudge store get 42 --json | nudge store put 43 --file -";
+
+/// Arguments of `nudge store put`.
+#[derive(Args, Debug)]
+pub(crate) struct PutArgs {
+    /// Which one
+    id: EntityId,
+    #[command(flatten)]
+    fields: Fields,
+    /// Replace the whole store by the JSON in this file ('-' reads standard input)
+    #[arg(long, value_name = "FILE", conflicts_with = "Fields")]
+    file: Option<String>,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct WaitFlag {
+    /// Wait until search and review have applied it
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Runs a verb of `nudge store`.
+pub(crate) async fn run(api: Api, verb: StoreVerb, json: bool) -> Result<(), Failure> {
+    match verb {
+        StoreVerb::Put(args) => put(&api, *args, json).await,
+        StoreVerb::Get { id } => get(&api, &id, json).await,
+        StoreVerb::Rm { id, wait } => remove(&api, &id, wait, json).await,
+        StoreVerb::Import(args) => import::run(&api, args, json).await,
+    }
+}
+
+async fn put(api: &Api, args: PutArgs, json: bool) -> Result<(), Failure> {
+    let path = store_path(&args.id)?;
+    let before = current_tag(api, &path).await?;
+    let request = match &args.file {
+        Some(file) => {
+            let whole = whole_store(&read_file(file).await?, &args.id)?;
+            api.request(Method::PUT, OWNER, &path).json(&whole)
+        }
+        None => {
+            let fields = args.fields.to_json();
+            if fields.is_empty() {
+                let line = "nothing to change: give a field, such as --name, or --file";
+                return Err(Failure::Usage(line.into()));
+            }
+            edit(api, &path, before.is_some(), &fields)
+        }
+    };
+    let response = api.expect(OWNER, request).await?;
+    let done = match (
+        response.status(),
+        response.headers().get(header::ETAG),
+        before,
+    ) {
+        (StatusCode::CREATED, ..) => "created",
+        (_, Some(after), Some(before)) if *after == before => "unchanged",
+        _ => "updated",
+    };
+    written(api, done, &response, args.wait, json).await
+}
+
+/// Some fields: a merge patch of what exists, a whole store otherwise.
+fn edit(api: &Api, path: &str, exists: bool, fields: &Map<String, Value>) -> RequestBuilder {
+    match exists {
+        true => api
+            .request(Method::PATCH, OWNER, path)
+            .header(header::CONTENT_TYPE, "application/merge-patch+json")
+            .body(Value::from(fields.clone()).to_string()),
+        false => api.request(Method::PUT, OWNER, path).json(fields),
+    }
+}
+
+/// The entity tag of the store, if it exists.
+async fn current_tag(api: &Api, path: &str) -> Result<Option<header::HeaderValue>, Failure> {
+    let response = api
+        .send(OWNER, api.request(Method::GET, OWNER, path))
+        .await?;
+    let tag = response.headers().get(header::ETAG).cloned();
+    Ok(tag.filter(|_| response.status() == StatusCode::OK))
+}
+
+async fn read_file(file: &str) -> Result<Vec<u8>, Failure> {
+    let read = match file {
+        "-" => {
+            let mut bytes = Vec::new();
+            tokio::io::AsyncReadExt::read_to_end(&mut tokio::io::stdin(), &mut bytes)
+                .await
+                .map(|_| bytes)
+        }
+        path => tokio::fs::read(path).await,
+    };
+    read.map_err(|error| Failure::failed(format!("cannot read {file}: {error}")))
+}
+
+/// A whole store under another id: what one `get` printed is good for any.
+fn whole_store(bytes: &[u8], id: &EntityId) -> Result<Value, Failure> {
+    let mut store: Value = serde_json::from_slice(bytes)
+        .map_err(|error| Failure::failed(format!("the file is not JSON: {error}")))?;
+    if let Some(fields) = store.as_object_mut() {
+        fields.insert("id".into(), json!(id));
+    }
+    Ok(store)
+}
+
+async fn remove(api: &Api, id: &EntityId, wait: WaitFlag, json: bool) -> Result<(), Failure> {
+    let request = api.request(Method::DELETE, OWNER, &store_path(id)?);
+    let response = api.expect(OWNER, request).await?;
+    written(api, "deleted", &response, wait, json).await
+}
+
+/// Tells what a write did, and if wanted how soon the subscribers had it.
+async fn written(
+    api: &Api,
+    done: &str,
+    response: &Response,
+    WaitFlag { wait }: WaitFlag,
+    json: bool,
+) -> Result<(), Failure> {
+    let Some(token) = write_token(response) else {
+        return Err(Failure::failed("store-info answered without a Nudge-Token"));
+    };
+    if !json {
+        output::line(format!(
+            "{done} store {}, version {}",
+            token.id, token.version
+        ))?;
+        output::line(format!("Nudge-Token: {token}"))?;
+    }
+    let waited = match wait {
+        true => wait::wait_for(api, &Service::SUBSCRIBERS, &token, WAIT_TIMEOUT).await?,
+        false => Vec::new(),
+    };
+    if json {
+        let mut result = json!({
+            "result": done,
+            "id": token.id,
+            "version": token.version,
+            "token": token.to_string(),
+        });
+        if wait {
+            result["subscribers"] = json!(waited);
+        }
+        output::json(&result)?;
+    }
+    for one in waited.iter().filter(|one| !json && one.applied) {
+        output::line(format!(
+            "{:<8} {}",
+            one.subscriber,
+            how_soon(one, &token, done)
+        ))?;
+    }
+    wait::check(&waited, WAIT_TIMEOUT)
+}
+
+/// When a subscriber had a write.
+fn how_soon(waited: &wait::Waited, token: &WriteToken, done: &str) -> String {
+    // The version of a new write is its commit in unix microseconds, unless that clock has stood
+    // behind an earlier version; then this says too little, and never less than nothing.
+    let committed = i64::try_from(token.version.get()).unwrap_or(i64::MAX);
+    match waited.applied_at {
+        Some(at) if done != "unchanged" && waited.version == Some(token.version) => {
+            let seconds = (at.unix_micros() - committed) as f64 / 1e6;
+            format!("applied it {} after the commit", output::duration(seconds))
+        }
+        _ => "has it".to_owned(),
+    }
+}
+
+async fn get(api: &Api, id: &EntityId, json: bool) -> Result<(), Failure> {
+    let request = api.request(Method::GET, OWNER, &store_path(id)?);
+    let response = api.expect(OWNER, request).await?;
+    let tag = response
+        .headers()
+        .get(header::ETAG)
+        .and_then(|tag| tag.to_str().ok());
+    let version = tag.unwrap_or_default().trim_matches('"').to_owned();
+    let store = api.body::<Map<String, Value>>(OWNER, response).await?;
+    if json {
+        return output::json(&store);
+    }
+    for line in fields::show(&store, &version) {
+        output::line(line)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

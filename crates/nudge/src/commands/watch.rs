@@ -1,0 +1,280 @@
+//! `nudge watch`: every change, from the owner's commit to each subscriber's read model.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use console::style;
+use nudge_protocol::{EntityId, Timestamp};
+use tokio::sync::mpsc;
+
+use self::{
+    ask::{Note, ask_applied, ask_follows},
+    board::Board,
+    event::Told,
+    render::Layout,
+    row::{Key, Row},
+    screen::Screen,
+};
+use crate::{
+    client::{Api, Service},
+    failure::Failure,
+    output, signals,
+    sse::{self, Signal},
+};
+
+mod ask;
+mod board;
+mod event;
+mod owner;
+mod render;
+mod row;
+mod screen;
+mod summary;
+
+/// Time between two looks at what is to be shown.
+const TICK: Duration = Duration::from_millis(50);
+/// Time between two rounds of asking for changes whose end we may have missed.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// Most such questions in one round.
+const MAX_QUESTIONS: usize = 16;
+/// Most signals and notes that wait to be taken; streams wait beyond that.
+const MAX_WAITING: usize = 1_024;
+/// Most rows of changes under way that are drawn.
+const MAX_LIVE_ROWS: usize = 10;
+
+/// Arguments of `nudge watch`.
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    /// Show only the changes of this id
+    id: Option<EntityId>,
+    /// End after this many changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+}
+
+enum View {
+    Terminal(Screen),
+    Lines,
+    Json,
+}
+
+struct Watch {
+    api: Api,
+    only: Option<EntityId>,
+    board: Board,
+    up: Vec<bool>,
+    view: View,
+    wanted: mpsc::Sender<Key>,
+    notes: mpsc::Sender<Note>,
+    began: Instant,
+}
+
+/// Runs until Ctrl-C, SIGTERM or the wanted number of changes.
+pub(crate) async fn run(api: Api, args: WatchArgs, json: bool) -> Result<(), Failure> {
+    let (sender, mut signals) = mpsc::channel(MAX_WAITING);
+    for service in Service::SUBSCRIBERS {
+        tokio::spawn(sse::follow(api.clone(), service, sender.clone()));
+    }
+    drop(sender);
+    let (notes, mut told) = mpsc::channel(MAX_WAITING);
+    let (wanted, keys) = mpsc::channel(owner::MAX_WAITING_KEYS);
+    tokio::spawn(owner::describe(api.clone(), keys, notes.clone()));
+    let view = match json {
+        true => View::Json,
+        false => Screen::new().map_or(View::Lines, View::Terminal),
+    };
+    let mut watch = Watch {
+        api,
+        only: args.id,
+        board: Board::new(Service::SUBSCRIBERS.len()),
+        up: vec![false; Service::SUBSCRIBERS.len()],
+        view,
+        wanted,
+        notes,
+        began: Instant::now(),
+    };
+    watch.first_contact(&mut signals).await?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ask = tokio::time::interval(ASK_INTERVAL);
+    let stop = signals::stop();
+    loop {
+        tokio::select! {
+            Some(signal) = signals.recv() => watch.signal(signal)?,
+            Some(note) = told.recv() => watch.note(note),
+            _ = tick.tick() => {
+                watch.show()?;
+                if args.count.is_some_and(|count| watch.board.changes >= count) {
+                    break;
+                }
+            }
+            _ = ask.tick() => watch.ask_again(),
+            () = stop.cancelled() => break,
+        }
+    }
+    watch.finish()
+}
+
+impl Watch {
+    /// Waits until each subscriber is connected or known to be away. When all are away there is
+    /// nothing to watch.
+    async fn first_contact(&mut self, signals: &mut mpsc::Receiver<Signal>) -> Result<(), Failure> {
+        let mut answered = HashMap::new();
+        while answered.len() < Service::SUBSCRIBERS.len() {
+            let Some(signal) = signals.recv().await else {
+                break;
+            };
+            match &signal {
+                Signal::Up(service) => answered.insert(service.name(), None),
+                Signal::Down(service, why) => answered.insert(service.name(), Some(why.clone())),
+                Signal::Event(..) => None,
+            };
+            self.signal(signal)?;
+        }
+        match self.up.iter().any(|up| *up) {
+            true => Ok(()),
+            false => {
+                let first = Service::SUBSCRIBERS
+                    .iter()
+                    .find_map(|s| answered.remove(s.name())?);
+                Err(Failure::failed(first.unwrap_or_default()))
+            }
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), Failure> {
+        match signal {
+            Signal::Up(service) => {
+                let subscriber = number(service);
+                self.up[subscriber] = true;
+                tokio::spawn(ask_follows(self.api.clone(), service, self.notes.clone()));
+                self.remark(service, "is connected")
+            }
+            Signal::Down(service, reason) => {
+                self.up[number(service)] = false;
+                self.remark(service, &format!("is away, trying again ({reason})"))
+            }
+            Signal::Event(service, line) => match event::read(&line.data) {
+                Some(Told::Event(event)) => {
+                    if self.only.as_ref().is_none_or(|only| *only == event.id) {
+                        let now = Timestamp::now();
+                        let begun = self.board.take(number(service), &event, now);
+                        // When too many wait, the row goes without a name.
+                        begun.map(|key| self.wanted.try_send(key));
+                    }
+                    Ok(())
+                }
+                Some(Told::Missed(count)) => {
+                    let what = format!("told {count} events that came too fast to be shown");
+                    self.remark(service, &what)
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Described(description) => self.board.describe(&description),
+            Note::Follows(subscriber, entities) => self.board.set_follows(subscriber, entities),
+            Note::Found {
+                subscriber,
+                key,
+                version,
+                applied_at,
+            } => {
+                self.board.found(subscriber, &key, version, applied_at);
+            }
+        }
+    }
+
+    /// A remark on the connection. On a terminal the line at the bottom says it already.
+    fn remark(&self, service: Service, what: &str) -> Result<(), Failure> {
+        if !matches!(self.view, View::Terminal(_)) {
+            eprintln!("watch: {} {what}", service.name());
+        }
+        Ok(())
+    }
+
+    fn ask_again(&mut self) {
+        for (subscriber, key) in self.board.overdue(&self.up, MAX_QUESTIONS) {
+            tokio::spawn(ask_applied(
+                self.api.clone(),
+                subscriber,
+                key,
+                self.notes.clone(),
+            ));
+        }
+    }
+
+    fn show(&mut self) -> Result<(), Failure> {
+        let due = self.board.due(Timestamp::now());
+        let names = Service::SUBSCRIBERS.map(Service::name);
+        let View::Terminal(screen) = &mut self.view else {
+            return self.tell(&due);
+        };
+        let (height, width) = screen.size();
+        let layout = Layout::new(Some(width));
+        let lines = |row: &Row| render::lines(row, &names, &layout);
+        let finished: Vec<_> = due.iter().flat_map(lines).collect();
+        let most = MAX_LIVE_ROWS.min(height.saturating_sub(2));
+        let rows: Vec<_> = self
+            .board
+            .live()
+            .filter(|row| !row.is_settled())
+            .take(most)
+            .collect();
+        let mut live: Vec<_> = rows.into_iter().flat_map(lines).take(most).collect();
+        live.push(render::footer(&self.board, &names, &self.up, &layout));
+        screen.draw(&finished, &live)
+    }
+
+    /// Tells changes to a file or a pipe.
+    fn tell(&self, rows: &[Row]) -> Result<(), Failure> {
+        let names = Service::SUBSCRIBERS.map(Service::name);
+        for row in rows {
+            match self.view {
+                View::Json => output::json(&render::row_json(row, &names))?,
+                _ => {
+                    for line in render::lines(row, &names, &Layout::new(None)) {
+                        output::line(line)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        let names = Service::SUBSCRIBERS.map(Service::name);
+        let rest = self.board.finish();
+        let seconds = self.began.elapsed().as_secs_f64();
+        let summary = render::summary(&self.board, &names, seconds);
+        if let View::Terminal(screen) = &mut self.view {
+            let layout = Layout::new(Some(screen.size().1));
+            let rows = rest
+                .iter()
+                .flat_map(|row| render::lines(row, &names, &layout));
+            let rule = style("─".repeat(screen.size().1.saturating_sub(1)))
+                .dim()
+                .to_string();
+            let last: Vec<_> = rows.chain([rule]).chain(summary).collect();
+            return screen.finish(&last);
+        }
+        self.tell(&rest)?;
+        match self.view {
+            View::Json => output::json(&render::summary_json(&self.board, &names, seconds)),
+            _ => summary.iter().try_for_each(output::line),
+        }
+    }
+}
+
+fn number(service: Service) -> usize {
+    Service::SUBSCRIBERS
+        .iter()
+        .position(|s| *s == service)
+        .expect("only subscribers are followed")
+}

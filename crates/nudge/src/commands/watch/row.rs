@@ -1,0 +1,109 @@
+//! One change, and how far each subscriber is with it.
+
+use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use serde::Serialize;
+
+use super::event::{Event, Kind};
+
+/// Which entity a row is about.
+pub(crate) type Key = (EntityName, EntityId);
+
+/// How far one subscriber is with a change.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub(crate) enum Step {
+    /// It does not follow this kind of entity.
+    NotFollowed,
+    /// Nothing heard of it yet.
+    Waiting,
+    /// The notification arrived.
+    Received,
+    /// The owner answered.
+    Fetched,
+    /// It failed this often so far and will be tried again.
+    Retrying { times: u32, detail: String },
+    /// Committed to the read model, this long after the owner's commit.
+    Applied { lag_ms: Option<f64> },
+    /// The read model had this version already.
+    Ignored,
+    /// A newer version was applied instead, which is just as good.
+    Overtaken { by: Version },
+    /// It failed for good.
+    DeadLetter { detail: String },
+}
+
+impl Step {
+    /// Whether nothing more is to come.
+    pub(crate) const fn is_final(&self) -> bool {
+        !matches!(
+            self,
+            Self::Waiting | Self::Received | Self::Fetched | Self::Retrying { .. }
+        )
+    }
+
+    /// The step after an event.
+    pub(super) fn after(&self, event: &Event) -> Self {
+        let detail = || event.detail.clone().unwrap_or_default();
+        match (event.kind, self) {
+            // Told late, or again: what has been reached stays.
+            (Kind::Received | Kind::Malformed | Kind::Fetched | Kind::Ignored, step)
+                if step.is_final() =>
+            {
+                step.clone()
+            }
+            // A row that was retried stays marked until it comes to an end.
+            (Kind::Received | Kind::Malformed | Kind::Fetched, Self::Retrying { .. })
+            | (Kind::Other, _) => self.clone(),
+            (Kind::Received | Kind::Malformed, Self::Fetched) | (Kind::Fetched, _) => Self::Fetched,
+            (Kind::Received | Kind::Malformed, _) => Self::Received,
+            (Kind::Ignored, _) => Self::Ignored,
+            (Kind::Applied, _) => Self::Applied {
+                lag_ms: event.lag_seconds.map(millis),
+            },
+            (Kind::Retried, Self::Retrying { times, .. }) => Self::Retrying {
+                times: times + 1,
+                detail: detail(),
+            },
+            (Kind::Retried, _) => Self::Retrying {
+                times: 1,
+                detail: detail(),
+            },
+            (Kind::DeadLettered, _) => Self::DeadLetter { detail: detail() },
+        }
+    }
+}
+
+/// Seconds as milliseconds with three decimals: what a clock of microseconds can say.
+pub(super) fn millis(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e3
+}
+
+/// One change of one entity.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// Which entity.
+    pub(crate) key: Key,
+    /// Its version after the change, as far as anyone has told.
+    pub(crate) version: Option<Version>,
+    /// Its name, when its owner has told.
+    pub(crate) name: Option<String>,
+    /// Whether the change was its deletion.
+    pub(crate) deleted: bool,
+    /// When the owner committed.
+    pub(crate) committed_at: Option<Timestamp>,
+    /// When we heard of it first.
+    pub(crate) first_seen: Timestamp,
+    /// One per subscriber.
+    pub(crate) steps: Vec<Step>,
+    /// Whether the owner was asked for the name and has answered, or could not.
+    pub(super) described: bool,
+    /// Whether it has been told before, while it was still under way.
+    pub(crate) told: bool,
+}
+
+impl Row {
+    /// Whether nothing more is to come.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.steps.iter().all(Step::is_final)
+    }
+}

@@ -1,0 +1,296 @@
+//! `nudge dev`: everything on this machine, in the foreground, until Ctrl-C.
+//!
+//! ```text
+//! lock the data directory ► check the ports ► guard ► NATS ► store-info, search, review ► console
+//!                                                         and back again when it stops
+//! ```
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use nudge_runtime::{Broker, serve};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    data_dir::DataDir,
+    guard::Guard,
+    supervisor::{Program, supervise},
+    talk::Talk,
+};
+use crate::{
+    client::{Api, Service},
+    failure::Failure,
+    output, signals,
+};
+
+mod console;
+mod data_dir;
+pub(crate) mod guard;
+mod nats;
+mod ports;
+mod proxy;
+mod supervisor;
+mod talk;
+
+/// Time between two looks at whether everything is ready.
+const READY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Arguments of `nudge dev`.
+#[derive(Args, Debug)]
+pub(crate) struct DevArgs {
+    /// Begin with empty data: deletes what an earlier `nudge dev` left in the data directory
+    #[arg(long)]
+    fresh: bool,
+    /// Where data and logs are kept
+    #[arg(
+        long,
+        env = "NUDGE_DATA_DIR",
+        value_name = "DIR",
+        default_value = ".nudge"
+    )]
+    data_dir: PathBuf,
+    /// Do not load the sample stores on the first start
+    #[arg(long)]
+    no_sample: bool,
+}
+
+/// Runs until it is told to stop.
+pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
+    let began = Instant::now();
+    let stop = signals::stop();
+    let talk = Talk::new();
+    let exe = std::env::current_exe().map_err(|error| {
+        Failure::failed(format!("cannot find this program's own path: {error}"))
+    })?;
+    let services = find_services(&exe)?;
+    let nats_exe = tokio::select! {
+        found = nats::find(&exe, &talk) => found?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let data = DataDir::lock(&args.data_dir, args.fresh)?;
+    ports::check_free(port_base)?;
+    if args.fresh {
+        data.clear()?;
+    }
+    data.prepare()?;
+    let mut programs = Vec::new();
+    for (service, exe) in services {
+        programs.push(service_program(
+            service,
+            exe,
+            port_base,
+            &data,
+            !args.no_sample,
+        )?);
+    }
+    let nats = nats::program(nats_exe, port_base, &data);
+    let broker = Broker::connect(&nats::url(port_base), "nudge-dev")
+        .await
+        .map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
+    let guard = Guard::start(&exe, &data)?;
+    let demo = Demo {
+        port_base,
+        broker,
+        guard,
+        talk,
+        stop,
+    };
+    let result = demo.run(nats, programs, &exe, &data, began).await;
+    demo.talk.done();
+    demo.guard.finish();
+    result
+}
+
+struct Demo {
+    port_base: u16,
+    broker: Broker,
+    guard: Guard,
+    talk: Talk,
+    stop: CancellationToken,
+}
+
+impl Demo {
+    async fn run(
+        &self,
+        nats: Program,
+        services: Vec<Program>,
+        exe: &Path,
+        data: &DataDir,
+        began: Instant,
+    ) -> Result<(), Failure> {
+        let address = ([127, 0, 0, 1], self.port_base).into();
+        let listener = serve::bind(address)
+            .await
+            .map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
+        let restarts = services.iter().chain([&nats]);
+        let restarts = restarts
+            .map(|program| (program.name, program.restarts.clone()))
+            .collect();
+        let state = console::Console::new(
+            Api::new(self.port_base),
+            self.broker.clone(),
+            restarts,
+            self.stop.clone(),
+        );
+        let router = console::router(state.clone());
+        let console = tokio::spawn(serve::serve(listener, router, self.stop.clone()));
+
+        let (stop_services, stop_nats) = (CancellationToken::new(), CancellationToken::new());
+        let mut nats_task = JoinSet::new();
+        self.spawn(&mut nats_task, nats, &stop_nats);
+        let mut service_tasks = JoinSet::new();
+        let up = async {
+            nats::wait_ready(&self.broker, &self.talk).await;
+            for program in services {
+                self.spawn(&mut service_tasks, program, &stop_services);
+            }
+            self.wait_ready(&state).await;
+        };
+        let result = tokio::select! {
+            () = up => {
+                self.talk.done();
+                let told = welcome(exe, self.port_base, data, began.elapsed());
+                // Whoever has closed our output does not want us to stop.
+                match told.iter().try_for_each(output::line) {
+                    Ok(()) | Err(Failure::OutputClosed) => {
+                        self.stop.cancelled().await;
+                        Ok(())
+                    }
+                    failed => failed,
+                }
+            }
+            () = self.stop.cancelled() => Ok(()),
+        };
+
+        self.stop.cancel();
+        self.talk.doing("stopping store-info, search and review");
+        stop_services.cancel();
+        service_tasks.join_all().await;
+        self.talk.doing("stopping NATS");
+        stop_nats.cancel();
+        nats_task.join_all().await;
+        let _ = console.await;
+        self.talk.done();
+        self.talk.say("dev: stopped; the data is kept");
+        result
+    }
+
+    fn spawn(&self, tasks: &mut JoinSet<()>, program: Program, stop: &CancellationToken) {
+        tasks.spawn(supervise(
+            program,
+            stop.clone(),
+            self.guard.clone(),
+            self.talk.clone(),
+        ));
+    }
+
+    async fn wait_ready(&self, console: &console::Console) {
+        loop {
+            let states = console.look().await;
+            let waiting = states
+                .iter()
+                .filter(|state| !state.ready)
+                .map(|state| state.name);
+            let waiting: Vec<_> = waiting.collect();
+            if waiting.is_empty() {
+                return;
+            }
+            self.talk
+                .doing(&format!("waiting for {}", waiting.join(", ")));
+            tokio::time::sleep(READY_INTERVAL).await;
+        }
+    }
+}
+
+/// The services' executables, which are built beside ours.
+fn find_services(exe: &Path) -> Result<Vec<(Service, PathBuf)>, Failure> {
+    let find = |service: Service| {
+        let path = exe.with_file_name(service.name());
+        match path.is_file() {
+            true => Ok((service, path)),
+            false => Err(Failure::failed(format!(
+                "{} is not built: run `cargo build --workspace --bins`",
+                path.display()
+            ))),
+        }
+    };
+    Service::ALL.into_iter().map(find).collect()
+}
+
+fn service_program(
+    service: Service,
+    exe: PathBuf,
+    port_base: u16,
+    data: &DataDir,
+    sample: bool,
+) -> Result<Program, Failure> {
+    let mut env = vec![
+        ("DATABASE_URL", data.database_url(service)?),
+        ("NATS_URL", nats::url(port_base)),
+        ("BIND", format!("127.0.0.1:{}", service.port(port_base))),
+    ];
+    match service {
+        Service::StoreInfo => env.push(("SAMPLE", sample.to_string())),
+        Service::Search | Service::Review => {
+            env.push(("STORE_OWNER_URL", Service::StoreInfo.url(port_base)));
+        }
+    }
+    Ok(Program {
+        name: service.name(),
+        exe,
+        args: Vec::new(),
+        env,
+        log: data.logs().join(format!("{}.log", service.name())),
+        last: false,
+        restarts: Arc::new(AtomicU64::new(0)),
+    })
+}
+
+/// What is said once everything is up.
+fn welcome(exe: &Path, port_base: u16, data: &DataDir, took: Duration) -> Vec<String> {
+    let here = std::env::current_dir().unwrap_or_default();
+    let short = |path: &Path| {
+        path.strip_prefix(&here)
+            .unwrap_or(path)
+            .display()
+            .to_string()
+    };
+    let mut nudge = quoted(&short(exe));
+    if port_base != crate::DEFAULT_PORT_BASE {
+        nudge.push_str(&format!(" --port-base {port_base}"));
+    }
+    let search = Service::Search.url(port_base);
+    vec![
+        format!(
+            "ready after {}: http://127.0.0.1:{port_base}",
+            output::duration(took.as_secs_f64())
+        ),
+        format!("data and logs are in {}", short(data.path())),
+        String::new(),
+        "Try next, in another terminal:".to_owned(),
+        format!("  {nudge} watch"),
+        format!(
+            "  {nudge} store put my-store --name \"달빛분식 $(date +%T)\" --region 마포구 --wait"
+        ),
+        format!("  curl -sG {search}/stores --data-urlencode q=달빛"),
+        String::new(),
+        "Ctrl-C stops everything; the data is kept.".to_owned(),
+    ]
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    match path.chars().all(plain) {
+        true => path.to_owned(),
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

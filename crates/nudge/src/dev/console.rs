@@ -1,0 +1,216 @@
+//! The console: whether everything is ready, and the page that shows it at work.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{
+        IntoResponse, Response,
+        sse::{self, KeepAlive, Sse},
+    },
+    routing::{any, get},
+};
+use futures_util::{Stream, StreamExt, future, stream};
+use nudge_runtime::{Broker, Problem};
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{nats, proxy};
+use crate::{
+    client::{Api, Service},
+    commands::status::STATUS_PATH,
+    sse::{Signal, follow},
+};
+
+/// What one look at a service may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most pages that watch at a time.
+const MAX_WATCHERS: usize = 32;
+/// Most events that wait for a slow page; the services' streams wait beyond that.
+const MAX_WAITING_EVENTS: usize = 1_024;
+/// The page comes from here whole, and talks to nobody else.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
+     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub(super) struct Console {
+    pub(super) api: Api,
+    broker: Broker,
+    restarts: Arc<HashMap<&'static str, Arc<AtomicU64>>>,
+    watchers: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+/// How one part of the demo is.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct PartState {
+    pub(super) name: &'static str,
+    pub(super) ready: bool,
+    restarts: u64,
+}
+
+impl Console {
+    pub(super) fn new(
+        api: Api,
+        broker: Broker,
+        restarts: HashMap<&'static str, Arc<AtomicU64>>,
+        stop: CancellationToken,
+    ) -> Self {
+        let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
+        Self {
+            api,
+            broker,
+            restarts: Arc::new(restarts),
+            watchers,
+            stop,
+        }
+    }
+
+    /// Looks at every part, now.
+    pub(super) async fn look(&self) -> Vec<PartState> {
+        let services = Service::ALL.map(|service| async move {
+            let request = self.api.long_request(Method::GET, service, "/readyz");
+            let answer = self
+                .api
+                .expect(service, request.timeout(LOOK_TIMEOUT))
+                .await;
+            (service.name(), answer.is_ok())
+        });
+        let nats = async { ("NATS", nats::is_ready(&self.broker).await) };
+        let (nats, services) = future::join(nats, future::join_all(services)).await;
+        let restarts = |name| {
+            self.restarts
+                .get(name)
+                .map_or(0, |restarts| restarts.load(Relaxed))
+        };
+        let state = |(name, ready)| PartState {
+            name,
+            ready,
+            restarts: restarts(name),
+        };
+        [nats].into_iter().chain(services).map(state).collect()
+    }
+}
+
+/// All routes of the console.
+pub(super) fn router(console: Console) -> Router {
+    Router::new()
+        .route(
+            "/",
+            get(async || asset("text/html", include_str!("page/index.html"))),
+        )
+        .route(
+            "/style.css",
+            get(async || asset("text/css", include_str!("page/style.css"))),
+        )
+        .route(
+            "/app.js",
+            get(async || asset("text/javascript", include_str!("page/app.js"))),
+        )
+        .route("/livez", get(async || Json(json!({"live": true}))))
+        .route("/readyz", get(readyz))
+        .route("/api/status", get(status))
+        .route("/api/events", get(events))
+        .route("/api/{service}/{*path}", any(proxy::forward))
+        .layer(axum::middleware::from_fn(proxy::only_from_here))
+        .with_state(console)
+}
+
+fn asset(kind: &str, text: &'static str) -> Response {
+    let kind = format!("{kind}; charset=utf-8");
+    let headers = [
+        (header::CONTENT_TYPE, kind.as_str()),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        // The page belongs to this build; the next one may be started any moment.
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, text).into_response()
+}
+
+/// 200 when every part is ready, else 503 that names those which are not.
+async fn readyz(State(console): State<Console>) -> Response {
+    let parts = console.look().await;
+    let waiting: Vec<_> = parts
+        .iter()
+        .filter(|part| !part.ready)
+        .map(|part| part.name)
+        .collect();
+    if waiting.is_empty() && !console.stop.is_cancelled() {
+        return Json(json!({"ready": true, "parts": parts})).into_response();
+    }
+    let detail = match waiting.is_empty() {
+        true => "the demo is stopping".to_owned(),
+        false => format!("not ready: {}", waiting.join(", ")),
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        .with("ready", false)
+        .with("not_ready", json!(waiting))
+        .with("parts", json!(parts))
+        .into_response()
+}
+
+/// Every part, and what each subscriber says of itself.
+async fn status(State(console): State<Console>) -> Json<Value> {
+    let api = &console.api;
+    let statuses = Service::SUBSCRIBERS.map(|service| async move {
+        let request = api
+            .long_request(Method::GET, service, STATUS_PATH)
+            .timeout(LOOK_TIMEOUT);
+        let status = api
+            .json::<Value>(service, request)
+            .await
+            .unwrap_or(Value::Null);
+        (service.name().to_owned(), status)
+    });
+    let (parts, statuses) = future::join(console.look(), future::join_all(statuses)).await;
+    let statuses: serde_json::Map<_, _> = statuses.into_iter().collect();
+    Json(json!({"parts": parts, "subscribers": statuses}))
+}
+
+/// The events of all subscribers in one stream. Each is named after its subscriber.
+async fn events(
+    State(console): State<Console>,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
+    let Ok(permit) = console.watchers.clone().try_acquire_owned() else {
+        let detail = format!("at most {MAX_WATCHERS} can watch at a time");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    };
+    let (sender, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
+    for service in Service::SUBSCRIBERS {
+        tokio::spawn(follow(console.api.clone(), service, sender.clone()));
+    }
+    let events = stream::unfold((receiver, permit), |(mut receiver, permit)| async {
+        let event = match receiver.recv().await? {
+            Signal::Up(service) => named("link", json!({"subscriber": service.name(), "up": true})),
+            Signal::Down(service, _) => {
+                named("link", json!({"subscriber": service.name(), "up": false}))
+            }
+            Signal::Event(service, event) => {
+                sse::Event::default().event(service.name()).data(event.data)
+            }
+        };
+        Some((Ok(event), (receiver, permit)))
+    });
+    let until_stop = events.take_until(console.stop.clone().cancelled_owned());
+    Ok(Sse::new(until_stop).keep_alive(KeepAlive::default()))
+}
+
+fn named(event: &str, data: Value) -> sse::Event {
+    sse::Event::default().event(event).data(data.to_string())
+}

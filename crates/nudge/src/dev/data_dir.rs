@@ -1,0 +1,195 @@
+//! The directory where the demo keeps its data: who may use it, and what may be deleted from it.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{ErrorKind, Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::{client::Service, failure::Failure};
+
+/// Locked while a `nudge dev` runs. That it is there also marks the directory as the demo's own.
+const LOCK_FILE: &str = "nudge-dev.lock";
+const NATS_DIRECTORY: &str = "nats";
+const LOG_DIRECTORY: &str = "logs";
+/// What NATS makes in its directory.
+const NATS_ENTRIES: &[&str] = &["jetstream"];
+/// What SQLite makes for one database, after its name.
+const DATABASE_SUFFIXES: &[&str] = &["", "-wal", "-shm", "-journal"];
+
+/// The data directory, locked for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if need be and locks it. With `fresh` it must hold nothing that the demo
+    /// has not made; nothing is deleted yet.
+    pub(crate) fn lock(path: &Path, fresh: bool) -> Result<Self, Failure> {
+        let failed = |what: &str, error: std::io::Error| {
+            Failure::failed(format!(
+                "cannot {what} {} (--data-dir): {error}",
+                path.display()
+            ))
+        };
+        if fresh {
+            check_all_ours(path)?;
+        }
+        fs::create_dir_all(path).map_err(|error| failed("make the data directory", error))?;
+        // Absolute: the services are told, and may not share our working directory for ever.
+        let path = fs::canonicalize(path).map_err(|error| failed("find", error))?;
+        let mut lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path.join(LOCK_FILE))
+            .map_err(|error| failed("write to", error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = lock.read_to_string(&mut holder);
+                let holder = holder.trim();
+                let line = format!("{} is in use by another `nudge dev`", path.display());
+                let hint = "stop it, or give this one another --data-dir and --port-base";
+                return Err(Failure::failed(format!(
+                    "{line} (process {holder}): {hint}"
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
+        }
+        let noted = lock
+            .set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        noted.map_err(|error| failed("write to", error))?;
+        Ok(Self { path, lock })
+    }
+
+    /// Another handle on the same lock: it is held until both are gone.
+    pub(crate) fn share_lock(&self) -> std::io::Result<File> {
+        self.lock.try_clone()
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where NATS keeps its streams.
+    pub(crate) fn nats(&self) -> PathBuf {
+        self.path.join(NATS_DIRECTORY)
+    }
+
+    /// Where the log files are.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.path.join(LOG_DIRECTORY)
+    }
+
+    /// The database of a service, as `DATABASE_URL`.
+    pub(crate) fn database_url(&self, service: Service) -> Result<String, Failure> {
+        let path = self.path.join(format!("{}.db", service.name()));
+        let Some(path) = path.to_str() else {
+            return Err(Failure::failed("the path of --data-dir is not UTF-8"));
+        };
+        // What would mean something in a URL.
+        Ok(format!(
+            "sqlite:{}",
+            path.replace('%', "%25").replace('?', "%3F")
+        ))
+    }
+
+    /// Deletes what the demo has made, except the lock, which is held.
+    pub(crate) fn clear(&self) -> Result<(), Failure> {
+        check_all_ours(&self.path)?;
+        for name in names(&self.path)?
+            .into_iter()
+            .filter(|name| name != LOCK_FILE)
+        {
+            let path = self.path.join(name);
+            // A link is removed and not followed: `symlink_metadata` sees the link itself.
+            let directory = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+            let removed = if directory {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(|error| {
+                Failure::failed(format!("cannot delete {}: {error}", path.display()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directories inside.
+    pub(crate) fn prepare(&self) -> Result<(), Failure> {
+        for directory in [self.nats(), self.logs()] {
+            fs::create_dir_all(&directory).map_err(|error| {
+                Failure::failed(format!("cannot make {}: {error}", directory.display()))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses when there is anything at `path` that the demo has not made.
+fn check_all_ours(path: &Path) -> Result<(), Failure> {
+    let found = names(path)?;
+    let strange = |inside: &Path| {
+        let hint = "--fresh deletes only a directory that `nudge dev` made";
+        let name = inside.display();
+        Err(Failure::failed(format!(
+            "{name} was not made by `nudge dev`; {hint}, so it is kept"
+        )))
+    };
+    if let Some(name) = found.iter().find(|name| !is_ours(name)) {
+        return strange(&path.join(name));
+    }
+    if !found.is_empty() && !found.iter().any(|name| name == LOCK_FILE) {
+        return strange(path);
+    }
+    for (directory, ours) in [
+        (
+            NATS_DIRECTORY,
+            (|name| NATS_ENTRIES.contains(&name)) as fn(&str) -> bool,
+        ),
+        (LOG_DIRECTORY, |name| name.ends_with(".log")),
+    ] {
+        let directory = path.join(directory);
+        if let Some(name) = names(&directory)?.iter().find(|name| !ours(name)) {
+            return strange(&directory.join(name));
+        }
+    }
+    Ok(())
+}
+
+fn is_ours(name: &str) -> bool {
+    let of_database = |service: &Service| {
+        let rest = name
+            .strip_prefix(service.name())
+            .and_then(|rest| rest.strip_prefix(".db"));
+        rest.is_some_and(|suffix| DATABASE_SUFFIXES.contains(&suffix))
+    };
+    [LOCK_FILE, NATS_DIRECTORY, LOG_DIRECTORY].contains(&name)
+        || Service::ALL.iter().any(of_database)
+}
+
+/// What a directory holds; nothing, when it is not there.
+fn names(path: &Path) -> Result<Vec<String>, Failure> {
+    let failed = |error| Failure::failed(format!("cannot read {}: {error}", path.display()));
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    entries
+        .map(|entry| entry.map(name).map_err(failed))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! What `nudge dev` says while it works: a spinner on a terminal, plain lines elsewhere.
+
+use std::{
+    io::IsTerminal,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Time between two frames of the spinner.
+const FRAME: Duration = Duration::from_millis(100);
+/// Without a terminal, a task that takes longer than this is mentioned again and again.
+const REMIND_AFTER: Duration = Duration::from_secs(2);
+
+/// Says things on standard error. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(super) struct Talk {
+    spinner: Option<ProgressBar>,
+    current: Arc<Mutex<Option<Task>>>,
+}
+
+#[derive(Debug)]
+struct Task {
+    what: String,
+    began: Instant,
+    reminded: Instant,
+}
+
+impl Talk {
+    pub(super) fn new() -> Self {
+        let spinner = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}");
+            let bar = ProgressBar::no_length();
+            bar.with_style(style.expect("the template is a constant"))
+        });
+        Self {
+            spinner,
+            current: Arc::default(),
+        }
+    }
+
+    /// What is being done or waited for now. Call it as often as you like.
+    pub(super) fn doing(&self, what: &str) {
+        let mut current = self.current.lock().unwrap_or_else(|e| e.into_inner());
+        let now = Instant::now();
+        let same = current.as_mut().filter(|task| task.what == what);
+        match (&self.spinner, same) {
+            (Some(_), Some(_)) => {}
+            (Some(spinner), None) => {
+                spinner.enable_steady_tick(FRAME);
+                spinner.set_message(what.to_owned());
+            }
+            (None, Some(task)) if now - task.reminded > REMIND_AFTER => {
+                task.reminded = now;
+                eprintln!("dev: {what} ({} s)", task.began.elapsed().as_secs());
+            }
+            (None, Some(_)) => {}
+            (None, None) => eprintln!("dev: {what}"),
+        }
+        if current.as_ref().is_none_or(|task| task.what != what) {
+            *current = Some(Task {
+                what: what.to_owned(),
+                began: now,
+                reminded: now,
+            });
+        }
+    }
+
+    /// A line that stays.
+    pub(super) fn say(&self, line: &str) {
+        match &self.spinner {
+            Some(spinner) => spinner.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// The task is done.
+    pub(super) fn done(&self) {
+        *self.current.lock().unwrap_or_else(|e| e.into_inner()) = None;
+        if let Some(spinner) = &self.spinner {
+            spinner.disable_steady_tick();
+            spinner.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `nudge`: the command line of the demo.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`dev`] | runs everything, and serves the console |
+//! | [`commands`] | the other verbs, which talk HTTP to the services |
+//! | [`client`] | requests, and what went wrong with one in a line |
+//! | [`sse`] | server-sent events |
+
+mod client;
+mod commands;
+mod dev;
+mod failure;
+mod output;
+mod signals;
+mod sse;
+#[cfg(test)]
+mod stub;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use nudge_runtime::args::parse_or_exit;
+
+use client::{Api, NATS_PORT_OFFSET};
+use commands::{dead_letters, status, store, wait, watch};
+use failure::Failure;
+
+/// Where the demo's ports begin, unless it is told otherwise.
+const DEFAULT_PORT_BASE: u16 = 7_100;
+
+const AFTER_HELP: &str = "\
+Examples:
+  nudge dev                                  run everything, until Ctrl-C
+  nudge watch                                see changes arrive, in another terminal
+  nudge store put 42 --open false --wait     edit a store, and see who has followed
+  nudge wait store/42@1767225600000001       until search and review have that version
+  nudge status                               how everyone is doing
+
+Exit status: 0 done, 1 failed, 2 the command line makes no sense, 3 timed out waiting.";
+
+/// Update a store, and search and review follow.
+#[derive(Debug, Parser)]
+#[command(name = "nudge", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+struct Global {
+    /// First port of the demo: console +0, store-info +1, search +2, review +3, NATS +22
+    #[arg(
+        long,
+        global = true,
+        env = "NUDGE_PORT_BASE",
+        value_name = "PORT",
+        default_value_t = DEFAULT_PORT_BASE,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - NATS_PORT_OFFSET)),
+    )]
+    port_base: u16,
+    /// Print JSON, one value a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run NATS and all services in the foreground, with a console
+    Dev(dev::DevArgs),
+    /// Read and edit stores
+    #[command(subcommand)]
+    Store(store::StoreVerb),
+    /// See each change arrive: the owner's commit, then each subscriber
+    Watch(watch::WatchArgs),
+    /// Wait until subscribers have applied a write
+    Wait(wait::WaitArgs),
+    /// Show how the services are doing
+    Status,
+    /// List, replay or discard what subscribers could not apply
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersVerb),
+    /// Ends the children of a `nudge dev` that was killed
+    #[command(name = dev::guard::VERB, hide = true)]
+    Guard,
+}
+
+fn main() -> ExitCode {
+    let cli = parse_or_exit::<Cli>();
+    // Without a runtime: it is there for when everything else has gone wrong.
+    if matches!(cli.verb, Verb::Guard) {
+        dev::guard::run();
+        return ExitCode::SUCCESS;
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::failed(format!("cannot start: {error}")).report(),
+    };
+    let result = runtime.block_on(run(cli));
+    // A read of standard input may still be under way, and cannot be cancelled.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let Global { port_base, json } = cli.global;
+    let api = Api::new(port_base);
+    match cli.verb {
+        Verb::Dev(args) => dev::run(port_base, args).await,
+        Verb::Store(verb) => store::run(api, verb, json).await,
+        Verb::Watch(args) => watch::run(api, args, json).await,
+        Verb::Wait(args) => wait::run(api, args, json).await,
+        Verb::Status => status::run(api, json).await,
+        Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
+        Verb::Guard => unreachable!("the guard runs without a runtime"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_work_on_either_side_of_the_verb() {
+        for line in [
+            ["nudge", "--json", "--port-base=7300", "status"],
+            ["nudge", "status", "--json", "--port-base=7300"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(cli.global.json && cli.global.port_base == 7_300);
+        }
+        assert!(Cli::try_parse_from(["nudge", "status", "--port-base", "65520"]).is_err());
+    }
+}

@@ -1,0 +1,205 @@
+//! The service's own endpoints: HTTP in, HTTP out, nothing decided here.
+
+mod wire;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use nudge_protocol::{EntityId, Version, write_token::WRITE_TOKEN_HEADER};
+use nudge_runtime::{
+    Problem,
+    body::{Json, Query},
+    problem::FieldError,
+};
+
+use crate::{
+    conditional::{Tags, etag},
+    domain::{Draft, Review},
+    draft::{Fault, Fields},
+    openapi::{IfMatchHeader, IfNoneMatchHeader, TokenHeader},
+    reviews::{Reviews, Versioned},
+};
+pub use wire::{DEFAULT_PAGE_ITEMS, MAX_PAGE_ITEMS};
+use wire::{PageQuery, PathId, StorePage};
+
+/// The routes of reviews.
+pub fn router(reviews: Reviews) -> Router {
+    Router::new()
+        .route("/stores/{id}/reviews", post(create).get(list))
+        .route("/reviews/{id}", get(read).put(rewrite).delete(remove))
+        .with_state(reviews)
+}
+
+/// Write a review of a store.
+///
+/// Decided by what this service knows of the store, without a call to anyone. Pass the
+/// `Nudge-Token` of a write to the store to have it known first.
+#[utoipa::path(
+    post, path = "/stores/{id}/reviews", operation_id = "writeReview", tag = "reviews",
+    params(("id" = String, Path, description = "The store"), TokenHeader),
+    request_body = Draft,
+    responses(
+        (status = 201, description = "Written", body = Review, headers(
+            ("Location" = String, description = "Where the review is"),
+            ("ETag" = String, description = "Its version"),
+            ("Nudge-Token" = String, description = "Stands for this write"),
+        )),
+        (status = 404, description = "No such store is known"),
+        (status = 409, description = "The store is closed"),
+        (status = 410, description = "The store was deleted"),
+    ),
+)]
+pub(crate) async fn create(
+    State(reviews): State<Reviews>,
+    PathId(store_id): PathId,
+    Json(fields): Json<Fields>,
+) -> Result<Response, Problem> {
+    let written = reviews.create(&store_id, draft(fields)?).await?;
+    let location = HeaderValue::try_from(format!("/reviews/{}", written.review.id))
+        .expect("the service's own ids are header values");
+    let mut response = written_as(StatusCode::CREATED, &reviews, written);
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// List a store's reviews, the newest first.
+#[utoipa::path(
+    get, path = "/stores/{id}/reviews", operation_id = "listReviews", tag = "reviews",
+    params(("id" = String, Path, description = "The store"), PageQuery, TokenHeader),
+    responses(
+        (status = 200, description = "A page", body = StorePage),
+        (status = 404, description = "No such store is known"),
+        (status = 410, description = "The store was deleted; its reviews are kept, not shown"),
+    ),
+)]
+pub(crate) async fn list(
+    State(reviews): State<Reviews>,
+    PathId(store_id): PathId,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<StorePage>, Problem> {
+    let (after, limit) = query.checked()?;
+    let found = reviews.of_store(&store_id, after.as_ref(), limit).await?;
+    Ok(axum::Json(StorePage::new(store_id, found)))
+}
+
+/// Read a review.
+#[utoipa::path(
+    get, path = "/reviews/{id}", operation_id = "readReview", tag = "reviews",
+    params(("id" = String, Path, description = "The review"), IfNoneMatchHeader, TokenHeader),
+    responses(
+        (status = 200, description = "The review", body = Review, headers(
+            ("ETag" = String, description = "Its version"),
+        )),
+        (status = 304, description = "The caller has it"),
+        (status = 404, description = "No such review"),
+        (status = 410, description = "It was deleted, or its store was"),
+    ),
+)]
+pub(crate) async fn read(
+    State(reviews): State<Reviews>,
+    PathId(id): PathId,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let known = Tags::if_none_match(&headers)?;
+    let Versioned { review, version } = reviews.get(&id).await?;
+    let tag = [(header::ETAG, etag(version))];
+    Ok(match known.is_some_and(|tags| tags.match_weakly(version)) {
+        true => (StatusCode::NOT_MODIFIED, tag).into_response(),
+        false => (tag, axum::Json(review)).into_response(),
+    })
+}
+
+/// Rewrite a review.
+///
+/// Allowed while the store is closed too: everyone may mend their own words. The same words again
+/// change nothing and keep the version.
+#[utoipa::path(
+    put, path = "/reviews/{id}", operation_id = "rewriteReview", tag = "reviews",
+    params(("id" = String, Path, description = "The review"), IfMatchHeader, TokenHeader),
+    request_body = Draft,
+    responses(
+        (status = 200, description = "Rewritten", body = Review, headers(
+            ("ETag" = String, description = "Its version"),
+            ("Nudge-Token" = String, description = "Stands for this write"),
+        )),
+        (status = 404, description = "No such review"),
+        (status = 410, description = "It was deleted, or its store was"),
+        (status = 412, description = "Another version stands"),
+    ),
+)]
+pub(crate) async fn rewrite(
+    State(reviews): State<Reviews>,
+    PathId(id): PathId,
+    headers: HeaderMap,
+    Json(fields): Json<Fields>,
+) -> Result<Response, Problem> {
+    let wanted = Tags::if_match(&headers)?;
+    let written = reviews
+        .rewrite(&id, draft(fields)?, |now| matches(&wanted, now))
+        .await?;
+    Ok(written_as(StatusCode::OK, &reviews, written))
+}
+
+/// Delete a review.
+#[utoipa::path(
+    delete, path = "/reviews/{id}", operation_id = "deleteReview", tag = "reviews",
+    params(("id" = String, Path, description = "The review"), IfMatchHeader, TokenHeader),
+    responses(
+        (status = 204, description = "Deleted", headers(
+            ("ETag" = String, description = "The version of the delete"),
+            ("Nudge-Token" = String, description = "Stands for this write"),
+        )),
+        (status = 404, description = "No such review"),
+        (status = 410, description = "It was deleted before"),
+        (status = 412, description = "Another version stands"),
+    ),
+)]
+pub(crate) async fn remove(
+    State(reviews): State<Reviews>,
+    PathId(id): PathId,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let wanted = Tags::if_match(&headers)?;
+    let version = reviews.delete(&id, |now| matches(&wanted, now)).await?;
+    Ok((
+        StatusCode::NO_CONTENT,
+        write_headers(&reviews, &id, version),
+    )
+        .into_response())
+}
+
+fn matches(wanted: &Option<Tags>, standing: Version) -> bool {
+    wanted
+        .as_ref()
+        .is_none_or(|tags| tags.match_strongly(standing))
+}
+
+fn draft(fields: Fields) -> Result<Draft, Problem> {
+    fields.into_draft().map_err(|faults| {
+        let error = |fault: Fault| FieldError {
+            field: fault.field,
+            detail: fault.detail,
+        };
+        Problem::fields(faults.into_iter().map(error).collect())
+    })
+}
+
+fn written_as(status: StatusCode, reviews: &Reviews, written: Versioned) -> Response {
+    let headers = write_headers(reviews, &written.review.id, written.version);
+    (status, headers, axum::Json(written.review)).into_response()
+}
+
+fn write_headers(
+    reviews: &Reviews,
+    id: &EntityId,
+    version: Version,
+) -> [(HeaderName, HeaderValue); 2] {
+    let token = reviews.token(id, version).to_string();
+    let token = HeaderValue::try_from(token).expect("a token's text is a header value");
+    let name = HeaderName::from_bytes(WRITE_TOKEN_HEADER.as_bytes()).expect("a header name");
+    [(header::ETAG, etag(version)), (name, token)]
+}

@@ -1,0 +1,165 @@
+//! The review service: it owns reviews, and follows stores.
+//!
+//! ```text
+//!            store-info ──► NATS ──► subscriber kit ──► known_store      (read model)
+//! author ──► http ──► reviews ──► store known and open? ──► review + change log, one transaction
+//!                                                              └──► relay ──► NATS ──► whoever follows reviews
+//! ```
+//!
+//! Whether a store may be reviewed is decided by the copy in this database, in the transaction that
+//! writes the review; store-info may be down. That copy holds a name, a flag and a version.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`domain`] | what a review is, and when one may be written |
+//! | [`draft`] | reads what an author sent, and tells all that is wrong with it |
+//! | [`reviews`] | what can be done with reviews, a transaction each |
+//! | [`storage`] | the SQL of reviews |
+//! | [`stores`] | what is known of stores, and how it is kept in step |
+//! | [`conditional`] | `If-Match` and `If-None-Match` |
+//! | [`http`] | the endpoints |
+//! | [`openapi`] | their description |
+
+pub mod conditional;
+pub mod domain;
+pub mod draft;
+pub mod http;
+pub mod openapi;
+pub mod reviews;
+pub mod storage;
+pub mod stores;
+
+use std::net::SocketAddr;
+
+use axum::{Router, http::header, routing::get};
+use nudge_protocol::EntityName;
+use nudge_publisher::Publisher;
+use nudge_runtime::{
+    Broker, Database,
+    args::{ServiceArgs, http_url, loopback_address},
+    broker::BrokerError,
+    database::{Durability, OpenError},
+    serve,
+};
+use nudge_subscriber_kit::Subscriber;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use reviews::Reviews;
+use stores::KeepStores;
+
+/// The kind of entity that this service owns.
+pub const REVIEW: &str = "review";
+/// The kind of entity that it follows.
+pub const STORE: &str = "store";
+
+/// What the program is told. `review openapi` prints the OpenAPI document instead of serving.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(
+    name = "review",
+    version,
+    about = "Owns reviews and follows stores",
+    after_help = "`review openapi` prints the OpenAPI document."
+)]
+pub struct Args {
+    /// What every service is told.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+    /// Where to listen; loopback only
+    #[arg(long, env = "BIND", value_name = "ADDRESS", default_value = "127.0.0.1:7103", value_parser = loopback_address)]
+    pub bind: SocketAddr,
+    /// Base URL of store-info, the owner of stores
+    #[arg(long, env = "STORE_OWNER_URL", value_name = "URL", default_value = "http://127.0.0.1:7101", value_parser = http_url)]
+    pub store_owner_url: String,
+}
+
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] serve::BindError),
+    /// The database cannot be opened or migrated.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The NATS URL is of no use.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The subscriber cannot start.
+    #[error(transparent)]
+    Subscriber(#[from] nudge_subscriber_kit::StartError),
+}
+
+/// The service while it runs.
+pub struct Service {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its database.
+    pub database: Database,
+    subscriber: Subscriber,
+    relay: JoinHandle<()>,
+    server: JoinHandle<()>,
+}
+
+/// Starts the service. It serves until `stop` is cancelled; await [`Service::stopped`] then.
+pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
+    // First, since a taken port is the likeliest fault and the cheapest to find.
+    let listener = serve::bind(args.bind).await?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| serve::BindError::Io {
+            address: args.bind,
+            source,
+        })?;
+    // Full: reviews exist nowhere else.
+    let database = Database::open(&args.service.database_url, Durability::Full).await?;
+    database
+        .migrate(storage::COMPONENT, storage::MIGRATIONS)
+        .await?;
+    database
+        .migrate(stores::COMPONENT, stores::MIGRATIONS)
+        .await?;
+    let broker = Broker::connect(&args.service.nats_url, REVIEW).await?;
+    let entity = EntityName::new(REVIEW).expect("a constant that follows the rules");
+    let publisher = Publisher::open(&database, entity).await?;
+    let subscriber = Subscriber::builder(REVIEW, &database, &broker)
+        .follow(STORE, &args.store_owner_url, KeepStores::new(&database))
+        // A token of an own write has nothing to wait for.
+        .owns(REVIEW)
+        .start(stop.clone())
+        .await?;
+    subscriber.with_registry(|registry| publisher.register_metrics(registry));
+    let reviews = Reviews::new(database.clone(), publisher.clone());
+    let router = subscriber
+        .wait_layer(http::router(reviews.clone()))
+        .merge(publisher.sync_api(reviews))
+        .merge(subscriber.router())
+        .merge(Router::new().route("/openapi.json", get(openapi_json)));
+    let relay = publisher.spawn_relay(&broker, stop.clone());
+    let server = tokio::spawn(serve::serve(listener, router, stop));
+    tracing::info!(%address, "review serves");
+    Ok(Service {
+        address,
+        database,
+        subscriber,
+        relay,
+        server,
+    })
+}
+
+async fn openapi_json() -> impl axum::response::IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        openapi::document(),
+    )
+}
+
+impl Service {
+    /// Resolves when everything has stopped after `stop` was cancelled, the database closed.
+    pub async fn stopped(self) {
+        let _ = self.server.await;
+        self.subscriber.stopped().await;
+        let _ = self.relay.await;
+        self.database.close().await;
+    }
+}

@@ -1,0 +1,210 @@
+//! What can be done with reviews: one transaction each. A write and its place in the change log are
+//! committed together; the relay is woken after that.
+
+use nudge_protocol::{Change, EntityId, Timestamp, Version, WriteToken};
+use nudge_publisher::{Owner, Publisher};
+use nudge_runtime::{BoxError, Database, Tx};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::{
+    domain::{Draft, KnownStore, Ratings, Refusal, Review, StoreStanding},
+    storage, stores,
+};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The rules of the domain forbid it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The caller meant another state of the review than the one that stands.
+    #[error("the review has version {0} now")]
+    Stale(Version),
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+/// A review and the version of that state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Versioned {
+    /// The state.
+    pub review: Review,
+    /// Its version.
+    pub version: Version,
+}
+
+/// A page of a store's reviews, and what is known of all of them. One snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreReviews {
+    /// The store.
+    pub store: KnownStore,
+    /// The ratings of all of its reviews.
+    pub ratings: Ratings,
+    /// This page's, the newest first.
+    pub items: Vec<Review>,
+    /// The id to go on after.
+    pub next: Option<EntityId>,
+}
+
+/// The reviews of this service. Cloning is cheap.
+#[derive(Clone)]
+pub struct Reviews {
+    db: Database,
+    publisher: Publisher,
+}
+
+impl Reviews {
+    /// Reviews kept in `db`, whose changes are recorded with `publisher`.
+    pub fn new(db: Database, publisher: Publisher) -> Self {
+        Self { db, publisher }
+    }
+
+    /// The token that stands for a write.
+    pub fn token(&self, id: &EntityId, version: Version) -> WriteToken {
+        self.publisher.token(id, version)
+    }
+
+    /// Writes a new review.
+    pub async fn create(&self, store_id: &EntityId, draft: Draft) -> Result<Versioned, Failure> {
+        let mut tx = self.publisher.begin().await?;
+        let store = stores::find(&mut tx, store_id).await?;
+        StoreStanding::of(store.as_ref()).may_be_reviewed()?;
+        // Made inside the transaction: where writers take turns, ids then follow their order.
+        let id = EntityId::new(&Uuid::now_v7().to_string()).expect("a UUID is an id");
+        let review = Review::written(id, store_id.clone(), draft, Timestamp::now());
+        storage::insert(&mut tx, &review).await?;
+        let version = self
+            .publisher
+            .record(&mut tx, &review.id, Change::Created)
+            .await?;
+        self.publisher.commit(tx).await?;
+        Ok(Versioned { review, version })
+    }
+
+    /// Rewrites a review, if `allowed` says so of the version that stands. Words that are the same
+    /// as before change nothing, the version included.
+    pub async fn rewrite(
+        &self,
+        id: &EntityId,
+        draft: Draft,
+        allowed: impl FnOnce(Version) -> bool,
+    ) -> Result<Versioned, Failure> {
+        let mut tx = self.publisher.begin().await?;
+        let review = storage::get_for_update(&mut tx, self.db.kind(), id).await?;
+        let Versioned { review, version } = self.versioned(&mut tx, id, review).await?;
+        self.standing(&mut tx, &review).await?.may_be_rewritten()?;
+        if !allowed(version) {
+            return Err(Failure::Stale(version));
+        }
+        match review.clone().rewritten(draft, Timestamp::now()) {
+            None => Ok(Versioned { review, version }),
+            Some(review) => {
+                storage::update(&mut tx, &review).await?;
+                let version = self.publisher.record(&mut tx, id, Change::Updated).await?;
+                self.publisher.commit(tx).await?;
+                Ok(Versioned { review, version })
+            }
+        }
+    }
+
+    /// Deletes a review, if `allowed` says so of the version that stands. Returns the tombstone's
+    /// version.
+    pub async fn delete(
+        &self,
+        id: &EntityId,
+        allowed: impl FnOnce(Version) -> bool,
+    ) -> Result<Version, Failure> {
+        let mut tx = self.publisher.begin().await?;
+        let review = storage::get_for_update(&mut tx, self.db.kind(), id).await?;
+        let Versioned { version, .. } = self.versioned(&mut tx, id, review).await?;
+        if !allowed(version) {
+            return Err(Failure::Stale(version));
+        }
+        storage::remove(&mut tx, id).await?;
+        let version = self.publisher.record(&mut tx, id, Change::Deleted).await?;
+        self.publisher.commit(tx).await?;
+        Ok(version)
+    }
+
+    /// Reads one review.
+    pub async fn get(&self, id: &EntityId) -> Result<Versioned, Failure> {
+        let mut tx = self.db.snapshot().await?;
+        let review = storage::get(&mut tx, id).await?;
+        let found = self.versioned(&mut tx, id, review).await?;
+        self.standing(&mut tx, &found.review)
+            .await?
+            .may_be_rewritten()?;
+        Ok(found)
+    }
+
+    /// Reads a page of a store's reviews, the newest first, beginning after the review `after`,
+    /// which need not exist any more.
+    pub async fn of_store(
+        &self,
+        store_id: &EntityId,
+        after: Option<&EntityId>,
+        limit: u32,
+    ) -> Result<StoreReviews, Failure> {
+        let mut tx = self.db.snapshot().await?;
+        let store = stores::find(&mut tx, store_id).await?;
+        StoreStanding::of(store.as_ref()).may_be_listed()?;
+        let store = store.ok_or(Refusal::UnknownStore)?;
+        let ratings = storage::ratings(&mut tx, store_id).await?;
+        // One more than asked for tells whether there is a next page.
+        let mut items = storage::page(&mut tx, store_id, after, limit + 1).await?;
+        let more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        let next = items.last().filter(|_| more).map(|last| last.id.clone());
+        Ok(StoreReviews {
+            store,
+            ratings,
+            items,
+            next,
+        })
+    }
+
+    async fn standing(&self, tx: &mut Tx, review: &Review) -> Result<StoreStanding, sqlx::Error> {
+        let store = stores::find(tx, &review.store_id).await?;
+        Ok(StoreStanding::of(store.as_ref()))
+    }
+
+    /// The row that was read, with its version. The version has one home, the change log: a copy
+    /// beside the row would part from it when the publisher heals after a restore.
+    async fn versioned(
+        &self,
+        tx: &mut Tx,
+        id: &EntityId,
+        review: Option<Review>,
+    ) -> Result<Versioned, Failure> {
+        let recorded = self
+            .publisher
+            .recorded(tx, std::slice::from_ref(id))
+            .await?
+            .remove(id);
+        match (review, recorded) {
+            (Some(review), recorded) => {
+                let version = recorded.map_or(Version::NONE, |recorded| recorded.version);
+                Ok(Versioned { review, version })
+            }
+            (None, Some(_)) => Err(Refusal::DeletedReview.into()),
+            (None, None) => Err(Refusal::UnknownReview.into()),
+        }
+    }
+}
+
+impl Owner for Reviews {
+    async fn states(
+        &self,
+        tx: &mut Tx,
+        ids: &[EntityId],
+    ) -> Result<Vec<(EntityId, Box<RawValue>)>, BoxError> {
+        let reviews = storage::get_all(tx, self.db.kind(), ids).await?;
+        let raw = |review: Review| {
+            let state = serde_json::value::to_raw_value(&review)?;
+            Ok((review.id, state))
+        };
+        reviews.into_iter().map(raw).collect()
+    }
+}

@@ -1,0 +1,265 @@
+//! What a request asks for, read from its parameters. No I/O: whatever comes in here from outside
+//! leaves as checked values, and the text of `q` as an expression that is safe in the database.
+
+use nudge_runtime::{database::Kind, problem::FieldError};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    bigram::{self, Lookup},
+    cursor::Cursor,
+    store,
+};
+
+/// Longest `q`, `category` and `region`, in characters.
+pub const MAX_TEXT_CHARS: usize = 200;
+/// Most results of one page.
+pub const MAX_LIMIT: u32 = 100;
+/// Results of a page when `limit` is not given.
+pub const DEFAULT_LIMIT: u32 = 20;
+
+/// The parameters of a search, as they come. One without a value counts as not given.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Parameters {
+    /// Words that all have to be found, each in the name, region, neighbourhood, category, address
+    /// or menus; part of a word is enough.
+    #[param(max_length = 200, example = "커피")]
+    q: Option<String>,
+    /// Exactly this category.
+    #[param(max_length = 200)]
+    category: Option<String>,
+    /// Exactly this region.
+    #[param(max_length = 200)]
+    region: Option<String>,
+    /// Only stores that are open, or only those that are closed.
+    #[param(value_type = Option<bool>)]
+    open: Option<String>,
+    /// How many results at most.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
+    limit: Option<String>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// A search.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreQuery {
+    /// Text to be found; `None` finds every store.
+    pub text: Option<Text>,
+    /// Exactly this category.
+    pub category: Option<String>,
+    /// Exactly this region.
+    pub region: Option<String>,
+    /// Only those in this state.
+    pub open: Option<bool>,
+    /// How many results at most.
+    pub limit: u32,
+    /// Only what comes after this place.
+    pub after: Option<Cursor>,
+}
+
+impl StoreQuery {
+    /// Checks the parameters; all that are wrong are named.
+    pub fn parse(parameters: Parameters) -> Result<Self, Vec<FieldError>> {
+        let mut wrong = Vec::new();
+        let mut check = |field: &str, value: Option<String>, rule: fn(&str) -> Option<String>| {
+            let value = value.filter(|value| !value.trim().is_empty())?;
+            if let Some(detail) = rule(&value) {
+                wrong.push(FieldError {
+                    field: field.to_owned(),
+                    detail,
+                });
+                return None;
+            }
+            Some(value)
+        };
+        let query = Self {
+            text: check("q", parameters.q, too_long).map(|text| Text::new(&text)),
+            category: check("category", parameters.category, not_plain),
+            region: check("region", parameters.region, not_plain),
+            open: check("open", parameters.open, |v| {
+                must(v.parse::<bool>(), "be true or false")
+            })
+            .map(|value| value == "true"),
+            limit: check("limit", parameters.limit, |v| {
+                must(limit(v), "be from 1 to 100")
+            })
+            .and_then(|value| limit(&value).ok())
+            .unwrap_or(DEFAULT_LIMIT),
+            after: check("cursor", parameters.cursor, |v| {
+                must(
+                    v.parse::<Cursor>(),
+                    "be what `next` of an earlier page said",
+                )
+            })
+            .and_then(|value| value.parse().ok()),
+        };
+        if wrong.is_empty() {
+            Ok(query)
+        } else {
+            Err(wrong)
+        }
+    }
+}
+
+fn must<T, E>(parsed: Result<T, E>, what: &str) -> Option<String> {
+    parsed.is_err().then(|| format!("must {what}"))
+}
+
+fn limit(text: &str) -> Result<u32, ()> {
+    text.parse()
+        .ok()
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+        .ok_or(())
+}
+
+fn too_long(text: &str) -> Option<String> {
+    let long = text.chars().nth(MAX_TEXT_CHARS).is_some();
+    long.then(|| format!("must be at most {MAX_TEXT_CHARS} characters"))
+}
+
+fn not_plain(text: &str) -> Option<String> {
+    // PostgreSQL takes no NUL in a text at all.
+    let control = text.chars().any(char::is_control);
+    too_long(text).or_else(|| control.then(|| "must not contain control characters".to_owned()))
+}
+
+/// The text of a search, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    words: Vec<String>,
+    name_key: String,
+}
+
+impl Text {
+    /// Takes a text apart. Whatever it holds, only letters and digits are left.
+    pub fn new(text: &str) -> Self {
+        let mut words = bigram::words(text);
+        words.sort_unstable();
+        words.dedup();
+        // What another word contains is found with that other word.
+        let all = words.clone();
+        words.retain(|word| {
+            !all.iter()
+                .any(|other| other != word && other.contains(word))
+        });
+        Self {
+            words,
+            name_key: store::name_key(text),
+        }
+    }
+
+    /// Whether there is nothing in it that could be found: only spaces, punctuation, symbols.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// The text as names are compared with it.
+    pub fn name_key(&self) -> &str {
+        &self.name_key
+    }
+
+    /// The condition in the query language of the database: an FTS5 expression, or a `tsquery`.
+    /// Must not be asked of an empty text: FTS5 refuses an empty expression.
+    ///
+    /// Nothing in it needs escaping: every token is letters and digits, inside quotes.
+    pub fn expression(&self, kind: Kind) -> String {
+        let word = |word: &String| match (kind, bigram::lookup(word)) {
+            (Kind::Sqlite, Lookup::Prefix(token)) => format!("\"{token}\" *"),
+            (Kind::Sqlite, Lookup::Phrase(tokens)) => format!("\"{}\"", tokens.join(" ")),
+            (Kind::Postgres, Lookup::Prefix(token)) => format!("'{token}':*"),
+            (Kind::Postgres, Lookup::Phrase(tokens)) => format!("('{}')", tokens.join("' <-> '")),
+        };
+        let words: Vec<_> = self.words.iter().map(word).collect();
+        words.join(match kind {
+            Kind::Sqlite => " AND ",
+            Kind::Postgres => " & ",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wrong(set: impl FnOnce(&mut Parameters)) -> Vec<String> {
+        let mut parameters = Parameters::default();
+        set(&mut parameters);
+        let errors = StoreQuery::parse(parameters).expect_err("something is wrong");
+        errors.into_iter().map(|error| error.field).collect()
+    }
+
+    #[test]
+    fn every_wrong_parameter_is_named() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(wrong(|p| p.q = Some("가".repeat(201))), ["q"]);
+        assert_eq!(wrong(|p| p.region = some("강\0남")), ["region"]);
+        assert_eq!(wrong(|p| p.category = Some("x".repeat(201))), ["category"]);
+        assert_eq!(wrong(|p| p.open = some("yes")), ["open"]);
+        for limit in ["0", "101", "-1", "1.5", "ten", "99999999999"] {
+            assert_eq!(wrong(|p| p.limit = some(limit)), ["limit"]);
+        }
+        for cursor in ["x", "abc", "30", "zz", "3020", &"30".repeat(1_001), "가가"] {
+            assert_eq!(wrong(|p| p.cursor = some(cursor)), ["cursor"], "{cursor}");
+        }
+        let both = |p: &mut Parameters| (p.open, p.limit) = (some("1"), some("0"));
+        assert_eq!(wrong(both), ["open", "limit"]);
+    }
+
+    #[test]
+    fn nothing_given_and_blanks_are_the_same() {
+        let blank = || Some(" ".to_owned());
+        let blanks = Parameters {
+            q: blank(),
+            category: blank(),
+            region: Some(String::new()),
+            open: blank(),
+            limit: blank(),
+            cursor: blank(),
+        };
+        let query = StoreQuery::parse(blanks).unwrap();
+        assert_eq!(query, StoreQuery::parse(Parameters::default()).unwrap());
+        assert_eq!((query.text, query.limit), (None, DEFAULT_LIMIT));
+    }
+
+    #[test]
+    fn a_text_of_200_characters_is_taken() {
+        let q = Some("가".repeat(200));
+        assert!(
+            StoreQuery::parse(Parameters {
+                q,
+                ..Parameters::default()
+            })
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn words_become_phrases_and_single_characters_prefixes() {
+        let text = Text::new("커피빈 (서) 커피빈 피빈 OR");
+        let (sqlite, postgres) = (
+            text.expression(Kind::Sqlite),
+            text.expression(Kind::Postgres),
+        );
+        assert_eq!(sqlite, "\"or\" AND \"서\" * AND \"커피 피빈\"");
+        assert_eq!(postgres, "('or') & '서':* & ('커피' <-> '피빈')");
+    }
+
+    proptest! {
+        #[test]
+        fn expressions_hold_nothing_from_outside_but_letters_and_digits(text in any::<String>()) {
+            let text = Text::new(&text);
+            let own = |c: char| "\"*'<->:&() AND".contains(c) || c.is_alphanumeric();
+            prop_assert!(text.expression(Kind::Sqlite).chars().all(own));
+            prop_assert!(text.expression(Kind::Postgres).chars().all(own));
+            // Quotes come in pairs only: nothing closed one early.
+            for word in text.expression(Kind::Sqlite).split(" AND ").filter(|w| !w.is_empty()) {
+                prop_assert_eq!(word.matches('"').count(), 2);
+            }
+        }
+    }
+}

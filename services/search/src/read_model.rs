@@ -1,0 +1,68 @@
+//! The read model: all of this service's SQL.
+//!
+//! | table | |
+//! |---|---|
+//! | `store` | one row per store that exists: what is filtered by, ordered by and answered |
+//! | `store_words` (SQLite) | the text index, FTS5 over the tokens of [`crate::bigram`] |
+//! | `store.words` (PostgreSQL) | the same as a `tsvector` column with a GIN index |
+//!
+//! `store_words` keeps no text of its own, only the index. It is joined by `store.row`, and can
+//! delete and replace rows by that number alone.
+
+mod apply;
+mod find;
+
+use nudge_runtime::{
+    Database,
+    database::{Migration, OpenError},
+};
+
+pub use apply::Stores;
+pub use find::{Item, Page, find};
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    title: "stores and their words",
+    // The tokens are cut by the program: `ascii` takes them as they are, since letters and digits
+    // never separate there. `text_hash` and `text_changed` spare the text index when only other
+    // fields changed: see `apply.rs`.
+    sqlite: "
+        CREATE TABLE store (
+            row INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            version BIGINT NOT NULL,
+            name TEXT NOT NULL,
+            category TEXT NOT NULL,
+            region TEXT NOT NULL,
+            open BIGINT NOT NULL,
+            name_key TEXT NOT NULL,
+            text_hash BIGINT NOT NULL,
+            text_changed BIGINT NOT NULL
+        );
+        CREATE INDEX store_by_name ON store (name_key, id);
+        CREATE INDEX store_by_region ON store (region, name_key, id);
+        CREATE INDEX store_by_category ON store (category, name_key, id);
+        CREATE VIRTUAL TABLE store_words USING fts5 (
+            words, content = '', contentless_delete = 1, tokenize = 'ascii'
+        );",
+    postgres: r#"
+        CREATE TABLE store (
+            id TEXT COLLATE "C" PRIMARY KEY,
+            version BIGINT NOT NULL,
+            name TEXT NOT NULL,
+            category TEXT COLLATE "C" NOT NULL,
+            region TEXT COLLATE "C" NOT NULL,
+            open BIGINT NOT NULL,
+            name_key TEXT COLLATE "C" NOT NULL,
+            words TSVECTOR NOT NULL
+        );
+        CREATE INDEX store_by_name ON store (name_key, id);
+        CREATE INDEX store_by_region ON store (region, name_key, id);
+        CREATE INDEX store_by_category ON store (category, name_key, id);
+        CREATE INDEX store_words ON store USING gin (words);"#,
+}];
+
+/// Creates the tables, or brings them up to date.
+pub async fn migrate(db: &Database) -> Result<(), OpenError> {
+    db.migrate("search", MIGRATIONS).await
+}

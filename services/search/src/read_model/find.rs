@@ -1,0 +1,268 @@
+//! From a search to a page of results: one statement, so one snapshot.
+
+use nudge_protocol::{EntityId, Version};
+use nudge_runtime::{Database, database::Kind};
+use serde::Serialize;
+use sqlx::AssertSqlSafe;
+use utoipa::ToSchema;
+
+use crate::{
+    cursor::Cursor,
+    query::{StoreQuery, Text},
+};
+
+/// One store found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Item {
+    /// Which store.
+    #[schema(value_type = String)]
+    pub id: EntityId,
+    /// Its name.
+    pub name: String,
+    /// Its category; empty when its owner gave none.
+    pub category: String,
+    /// Its region; empty when its owner gave none.
+    pub region: String,
+    /// Whether it takes orders.
+    pub open: bool,
+    /// The owner's version of the state that was searched.
+    #[schema(value_type = u64)]
+    pub version: Version,
+}
+
+/// One page of results, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The stores found.
+    pub items: Vec<Item>,
+    /// Where the next page begins; none when this is the last.
+    pub next: Option<Cursor>,
+}
+
+/// id, name, category, region, open, version, name key, tier
+type Found = (String, String, String, String, i64, i64, String, i64);
+
+/// Finds one page. Names that are like the text come first, see [`Cursor::tier`]; then it goes by
+/// name, then by id.
+pub async fn find(db: &Database, query: &StoreQuery) -> Result<Page, sqlx::Error> {
+    if query.text.as_ref().is_some_and(Text::is_empty) {
+        return Ok(Page {
+            items: Vec::new(),
+            next: None,
+        });
+    }
+    let (sql, values) = statement(db.kind(), query);
+    let mut statement = sqlx::query_as::<_, Found>(AssertSqlSafe(sql));
+    for value in values.0 {
+        statement = match value {
+            Value::Text(text) => statement.bind(text),
+            Value::Int(number) => statement.bind(number),
+        };
+    }
+    let mut found = statement.fetch_all(db.reader()).await?;
+    let limit = query.limit as usize;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = match found.last() {
+        Some((id, .., name_key, tier)) if more => Some(Cursor {
+            tier: *tier,
+            name_key: name_key.clone(),
+            id: stored(EntityId::new(id))?,
+        }),
+        _ => None,
+    };
+    let items = found.into_iter().map(item).collect::<Result<_, _>>()?;
+    Ok(Page { items, next })
+}
+
+fn item((id, name, category, region, open, version, ..): Found) -> Result<Item, sqlx::Error> {
+    let (id, version) = (
+        stored(EntityId::new(&id))?,
+        stored(Version::try_from(version))?,
+    );
+    Ok(Item {
+        id,
+        name,
+        category,
+        region,
+        open: open != 0,
+        version,
+    })
+}
+
+/// A value that was checked before it was stored.
+fn stored<T, E>(value: Result<T, E>) -> Result<T, sqlx::Error>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    value.map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// The statement for a search, which asks for one row more than the page holds. Only conditions
+/// that were asked for are in it, so that the database can plan each with the index that fits.
+fn statement(kind: Kind, query: &StoreQuery) -> (String, Values) {
+    let mut values = Values::default();
+    let (source, mut conditions) = match &query.text {
+        None => (
+            "SELECT store.*, CAST(0 AS BIGINT) AS tier FROM store".to_owned(),
+            Vec::new(),
+        ),
+        Some(text) => matches(kind, text, &mut values),
+    };
+    for (column, wanted) in [("category", &query.category), ("region", &query.region)] {
+        if let Some(wanted) = wanted {
+            conditions.push(format!("store.{column} = {}", values.text(wanted)));
+        }
+    }
+    if let Some(open) = query.open {
+        conditions.push(format!("store.open = {}", values.int(open.into())));
+    }
+    let filter = match conditions.is_empty() {
+        true => String::new(),
+        false => format!(" WHERE {}", conditions.join(" AND ")),
+    };
+    // Without a cursor this is the place before everything: no id is empty.
+    let (tier, name_key, id) = match &query.after {
+        Some(cursor) => (cursor.tier, &*cursor.name_key, cursor.id.as_str()),
+        None => (0, "", ""),
+    };
+    // Without a text all are of one tier. Leaving it out lets an index give the order.
+    let (order, place) = match &query.text {
+        Some(_) => ("tier, name_key, id", format!("{}, ", values.int(tier))),
+        None => ("name_key, id", String::new()),
+    };
+    let place = format!("{place}{}, {}", values.text(name_key), values.text(id));
+    let limit = values.int(i64::from(query.limit) + 1);
+    let sql = format!(
+        "SELECT id, name, category, region, open, version, name_key, tier \
+         FROM ({source}{filter}) AS found \
+         WHERE ({order}) > ({place}) ORDER BY {order} LIMIT {limit}"
+    );
+    (sql, values)
+}
+
+/// The stores that a text matches, by the text index, and how their names are like it.
+fn matches(kind: Kind, text: &Text, values: &mut Values) -> (String, Vec<String>) {
+    let expression = values.text(&text.expression(kind));
+    let name = values.text(text.name_key());
+    let (index, condition) = match kind {
+        // CROSS JOIN keeps SQLite from asking the index once for each store.
+        Kind::Sqlite => (
+            "store_words CROSS JOIN ",
+            format!("store_words MATCH {expression} AND store.row = store_words.rowid"),
+        ),
+        Kind::Postgres => ("", format!("store.words @@ CAST({expression} AS tsquery)")),
+    };
+    // The patterns hold letters and digits, so there are no wildcards in them but these.
+    let source = format!(
+        "SELECT store.*, CAST(CASE WHEN store.name_key = {name} THEN 0 \
+         WHEN store.name_key LIKE {name} || '%' THEN 1 \
+         WHEN store.name_key LIKE '%' || {name} || '%' THEN 2 \
+         ELSE 3 END AS BIGINT) AS tier FROM {index}store"
+    );
+    (source, vec![condition])
+}
+
+/// What a statement is given for its placeholders.
+#[derive(Default)]
+struct Values(Vec<Value>);
+
+enum Value {
+    Text(String),
+    Int(i64),
+}
+
+impl Values {
+    fn text(&mut self, text: &str) -> String {
+        self.add(Value::Text(text.to_owned()))
+    }
+
+    fn int(&mut self, number: i64) -> String {
+        self.add(Value::Int(number))
+    }
+
+    /// Keeps the value and returns its placeholder.
+    fn add(&mut self, value: Value) -> String {
+        self.0.push(value);
+        format!("${}", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_runtime::database::Durability;
+
+    use super::*;
+
+    /// How SQLite goes about a search, one line per step.
+    async fn plan(
+        db: &Database,
+        text: Option<&str>,
+        region: Option<&str>,
+        category: Option<&str>,
+    ) -> Vec<String> {
+        let some = |text: Option<&str>| text.map(str::to_owned);
+        let text = text.map(Text::new);
+        let (region, category) = (some(region), some(category));
+        let query = StoreQuery {
+            text,
+            category,
+            region,
+            open: Some(true),
+            limit: 20,
+            after: None,
+        };
+        let (sql, values) = statement(db.kind(), &query);
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let mut statement = sqlx::query_as::<_, (i64, i64, i64, String)>(explain);
+        for value in values.0 {
+            statement = match value {
+                Value::Text(text) => statement.bind(text),
+                Value::Int(number) => statement.bind(number),
+            };
+        }
+        let steps = statement.fetch_all(db.reader()).await.unwrap();
+        steps.into_iter().map(|(.., step)| step).collect()
+    }
+
+    #[tokio::test]
+    async fn every_search_goes_by_an_index() {
+        let db = Database::open("sqlite::memory:", Durability::Refillable)
+            .await
+            .unwrap();
+        crate::read_model::migrate(&db).await.unwrap();
+        let by_text = "SCAN store_words VIRTUAL TABLE INDEX 0:M1";
+        for (text, region, category, step) in [
+            (Some("커피"), None, None, by_text),
+            (Some("커"), None, None, by_text),
+            (Some("커피 빈"), Some("강남구"), Some("cafe"), by_text),
+            (None, None, None, "SEARCH store USING INDEX store_by_name "),
+            (
+                None,
+                Some("강남구"),
+                None,
+                "SEARCH store USING INDEX store_by_region ",
+            ),
+            (
+                None,
+                None,
+                Some("cafe"),
+                "SEARCH store USING INDEX store_by_category ",
+            ),
+            (
+                None,
+                Some("강남구"),
+                Some("cafe"),
+                "SEARCH store USING INDEX store_by_",
+            ),
+        ] {
+            let steps = plan(&db, text, region, category).await;
+            let has = |part: &str| steps.iter().any(|step| format!("{step} ").contains(part));
+            assert!(has(step) && !has("SCAN store "), "{steps:?}");
+            match text {
+                Some(_) => assert!(has("SEARCH store USING INTEGER PRIMARY KEY"), "{steps:?}"),
+                None => assert!(!has("ORDER BY"), "the index gives the order: {steps:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The read model and its HTTP edge over a real database, without NATS and without an owner.
+
+mod applying;
+mod finding;
+mod hostile;
+mod http;
+mod paging;
+mod support;

@@ -1,0 +1,22 @@
+//! What a store is and how it may change. Pure: no I/O, no clock, no randomness.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`store`] | the fields of a store and their limits |
+//! | [`read`] | JSON to a store |
+//! | [`fault`] | what is wrong with it, all of it at once |
+//! | [`merge_patch`] | RFC 7396 |
+//! | [`decide`] | what a request does to what is there: save, delete, keep, refuse |
+//! | [`import`] | what a batch of imported stores does to what is there |
+
+pub mod decide;
+pub mod fault;
+pub mod import;
+pub mod merge_patch;
+pub mod read;
+pub mod store;
+
+pub use decide::{Condition, Decision, Expected, Found, Refusal};
+pub use fault::{Fault, Invalid};
+pub use read::GivenId;
+pub use store::{Menu, Store};

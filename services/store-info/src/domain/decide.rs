@@ -1,0 +1,256 @@
+//! What a request does to what is there.
+
+use nudge_protocol::Version;
+use serde_json::Value;
+
+use super::{Invalid, Store};
+
+/// What is known of an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Never heard of.
+    Unknown,
+    /// It was deleted; the version is the tombstone's.
+    Deleted(Version),
+    /// It exists.
+    Live {
+        /// Its state.
+        store: Box<Store>,
+        /// The version of that state.
+        version: Version,
+    },
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Write this state.
+    Save(Box<Store>),
+    /// Remove the store, leaving a tombstone.
+    Delete,
+    /// Nothing would change: no write, no new version, no notification.
+    Keep,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such store.
+    Unknown,
+    /// There was one; the version is the tombstone's.
+    Deleted(Version),
+    /// There is one already.
+    Exists,
+    /// The store is not in the version that the request wants it in.
+    NotExpected,
+    /// The store is in a version that the request does not want it in.
+    Unwanted,
+    /// What the request makes of the store is none.
+    Invalid(Invalid),
+}
+
+/// Versions that a condition names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever exists.
+    Any,
+    /// One of these. Empty when the request named none that can match.
+    OneOf(Vec<Version>),
+}
+
+impl Expected {
+    /// Whether a store in this version, or none, is what is named.
+    pub fn matches(&self, current: Option<Version>) -> bool {
+        match (self, current) {
+            (_, None) => false,
+            (Self::Any, Some(_)) => true,
+            (Self::OneOf(versions), Some(current)) => versions.contains(&current),
+        }
+    }
+}
+
+/// What a request is conditional on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// `If-Match`: only while it is so.
+    pub only_if: Option<Expected>,
+    /// `If-None-Match`: only while it is not so.
+    pub unless: Option<Expected>,
+}
+
+impl Condition {
+    /// Refuses unless the condition holds for a store in this version, or for none.
+    pub fn check(&self, current: Option<Version>) -> Result<(), Refusal> {
+        let wanted = self
+            .only_if
+            .as_ref()
+            .is_none_or(|expected| expected.matches(current));
+        let unwanted = self
+            .unless
+            .as_ref()
+            .is_some_and(|expected| expected.matches(current));
+        match (wanted, unwanted) {
+            (false, _) => Err(Refusal::NotExpected),
+            (true, true) => Err(Refusal::Unwanted),
+            (true, false) => Ok(()),
+        }
+    }
+}
+
+impl Found {
+    /// The existing store with its version.
+    pub fn live(&self) -> Result<(&Store, Version), Refusal> {
+        match self {
+            Self::Live { store, version } => Ok((store, *version)),
+            Self::Deleted(version) => Err(Refusal::Deleted(*version)),
+            Self::Unknown => Err(Refusal::Unknown),
+        }
+    }
+}
+
+/// `POST`: only where nothing is. What was deleted does not exist, so it may be made anew.
+pub fn create(found: &Found, condition: &Condition, store: &Store) -> Result<Decision, Refusal> {
+    if found.live().is_ok() {
+        return Ok(Decision::Keep);
+    }
+    condition.check(None)?;
+    Ok(Decision::Save(Box::new(store.clone())))
+}
+
+/// `PUT`: the whole state, whatever was there.
+pub fn put(found: &Found, condition: &Condition, store: &Store) -> Result<Decision, Refusal> {
+    let live = found.live().ok();
+    condition.check(live.map(|(_, version)| version))?;
+    match live {
+        Some((current, _)) if current == store => Ok(Decision::Keep),
+        _ => Ok(Decision::Save(Box::new(store.clone()))),
+    }
+}
+
+/// `PATCH`: some fields of what exists.
+pub fn patch(found: &Found, condition: &Condition, patch: &Value) -> Result<Decision, Refusal> {
+    let (current, version) = found.live()?;
+    condition.check(Some(version))?;
+    let patched = current.patched(patch).map_err(Refusal::Invalid)?;
+    Ok(if patched == *current {
+        Decision::Keep
+    } else {
+        Decision::Save(Box::new(patched))
+    })
+}
+
+/// `DELETE`: what exists.
+pub fn delete(found: &Found, condition: &Condition) -> Result<Decision, Refusal> {
+    let (_, version) = found.live()?;
+    condition.check(Some(version))?;
+    Ok(Decision::Delete)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::GivenId;
+
+    fn version(number: u64) -> Version {
+        Version::new(number).unwrap()
+    }
+
+    fn store(name: &str) -> Store {
+        Store::read(&json!({"id": "s", "name": name}), GivenId::InBody).unwrap()
+    }
+
+    fn live() -> Found {
+        Found::Live {
+            store: store("a").into(),
+            version: version(7),
+        }
+    }
+
+    fn only_if(versions: &[u64]) -> Condition {
+        let versions = versions.iter().map(|n| version(*n)).collect();
+        Condition {
+            only_if: Some(Expected::OneOf(versions)),
+            unless: None,
+        }
+    }
+
+    #[test]
+    fn what_is_gone_can_be_made_anew_but_not_changed() {
+        let (none, free) = (Found::Deleted(version(9)), Condition::default());
+        assert_eq!(
+            create(&none, &free, &store("a")),
+            Ok(Decision::Save(store("a").into()))
+        );
+        assert_eq!(
+            put(&none, &free, &store("a")),
+            Ok(Decision::Save(store("a").into()))
+        );
+        assert_eq!(
+            patch(&none, &free, &json!({})),
+            Err(Refusal::Deleted(version(9)))
+        );
+        assert_eq!(delete(&none, &free), Err(Refusal::Deleted(version(9))));
+        assert_eq!(delete(&Found::Unknown, &free), Err(Refusal::Unknown));
+        assert_eq!(create(&live(), &free, &store("b")), Err(Refusal::Exists));
+    }
+
+    #[test]
+    fn what_changes_nothing_is_kept() {
+        let free = Condition::default();
+        assert_eq!(put(&live(), &free, &store("a")), Ok(Decision::Keep));
+        assert_eq!(
+            patch(&live(), &free, &json!({"name": "a", "phone": null})),
+            Ok(Decision::Keep)
+        );
+        assert_eq!(
+            put(&live(), &free, &store("b")),
+            Ok(Decision::Save(store("b").into()))
+        );
+    }
+
+    #[test]
+    fn a_condition_is_checked_even_where_nothing_would_change() {
+        assert_eq!(
+            put(&live(), &only_if(&[6]), &store("a")),
+            Err(Refusal::NotExpected)
+        );
+        assert_eq!(
+            patch(&live(), &only_if(&[]), &json!({})),
+            Err(Refusal::NotExpected)
+        );
+        assert_eq!(
+            delete(&live(), &only_if(&[6, 8])),
+            Err(Refusal::NotExpected)
+        );
+        assert_eq!(delete(&live(), &only_if(&[6, 7])), Ok(Decision::Delete));
+    }
+
+    #[test]
+    fn any_means_whatever_exists() {
+        let any = Condition {
+            only_if: Some(Expected::Any),
+            unless: None,
+        };
+        let none = Condition {
+            only_if: None,
+            unless: Some(Expected::Any),
+        };
+        assert_eq!(
+            put(&Found::Unknown, &any, &store("a")),
+            Err(Refusal::NotExpected)
+        );
+        assert_eq!(put(&live(), &any, &store("a")), Ok(Decision::Keep));
+        assert_eq!(put(&live(), &none, &store("b")), Err(Refusal::Unwanted));
+        assert_eq!(
+            put(&Found::Unknown, &none, &store("a")),
+            Ok(Decision::Save(store("a").into()))
+        );
+        // What does not exist has no version that could be expected.
+        assert_eq!(
+            create(&Found::Unknown, &only_if(&[7]), &store("a")),
+            Err(Refusal::NotExpected)
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! The HTTP edge: requests to decisions of the domain, results to answers.
+//!
+//! | module | routes |
+//! |---|---|
+//! | [`stores`] | `/stores` and `/stores/{id}` |
+//! | [`import`] | `/stores/import` |
+//! | [`operations`] | `/livez` `/readyz` `/metrics` `/openapi.json` |
+//!
+//! `/sync/v1/store/…` is the publisher's, over this service's states.
+
+mod conditional;
+pub mod import;
+pub mod operations;
+pub mod stores;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, FromRequestParts},
+    http::{HeaderMap, HeaderValue, StatusCode, request::Parts},
+    routing::{get, post},
+};
+use nudge_protocol::{EntityId, Version, subject};
+use nudge_runtime::{
+    Problem,
+    body::{MAX_BODY_BYTES, parse, read_body, require_content_type},
+    problem::FieldError,
+};
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{Invalid, Refusal},
+    storage::{Stores, WriteError},
+};
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The stores.
+    pub stores: Stores,
+    /// What `/metrics` shows.
+    pub registry: Arc<Registry>,
+    /// Cancelled when the service is to stop.
+    pub stop: CancellationToken,
+}
+
+/// All routes of the service.
+pub fn router(app: App) -> Router {
+    let sync_api = app.stores.publisher().sync_api(app.stores.clone());
+    let one = get(stores::get_one)
+        .put(stores::put)
+        .patch(stores::patch)
+        .delete(stores::delete);
+    Router::new()
+        .route("/stores", get(stores::list).post(stores::create))
+        // "import" is an id like any other: only POST means something else there.
+        .route("/stores/import", one.clone().merge(post(import::import)))
+        .route("/stores/{id}", one)
+        .route("/livez", get(operations::livez))
+        .route("/readyz", get(operations::readyz))
+        .route("/metrics", get(operations::metrics))
+        .route("/openapi.json", get(operations::openapi))
+        // Every handler that reads a body sets its own limit.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(app)
+        .merge(sync_api)
+}
+
+/// The id in the path `/stores/{id}`.
+pub struct StoreId(pub EntityId);
+
+impl<S: Sync> FromRequestParts<S> for StoreId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // Not axum's `Path`: `/stores/import` has none.
+        let token = parts
+            .uri
+            .path()
+            .strip_prefix("/stores/")
+            .unwrap_or_default();
+        let id = subject::decode_token(token).map_err(|error| {
+            let detail = match error {
+                subject::InvalidSubject::Id(error) => error.to_string(),
+                _ => "must be percent-encoded UTF-8".to_owned(),
+            };
+            Problem::field("id", detail).with_status(StatusCode::BAD_REQUEST)
+        })?;
+        Ok(Self(id))
+    }
+}
+
+/// A JSON body of one of these content types.
+async fn read_json(headers: &HeaderMap, accepted: &[&str], body: Body) -> Result<Value, Problem> {
+    require_content_type(headers, accepted)?;
+    parse(&read_body(body, MAX_BODY_BYTES).await?)
+}
+
+/// The entity tag of a version.
+fn etag(version: Version) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header value")
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        let faults = invalid.0.into_iter();
+        let error = faults.map(|fault| FieldError {
+            field: fault.field,
+            detail: fault.detail,
+        });
+        Problem::fields(error.collect())
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unknown => Problem::new(StatusCode::NOT_FOUND, "there is no such store"),
+            Refusal::Deleted(version) => Problem::new(StatusCode::GONE, "the store was deleted")
+                .with("version", version.get()),
+            Refusal::Exists => Problem::field("id", "a store with this id exists already")
+                .with_status(StatusCode::CONFLICT),
+            Refusal::NotExpected => Problem::field("If-Match", "the store is not in this version")
+                .with_status(StatusCode::PRECONDITION_FAILED),
+            Refusal::Unwanted => Problem::field("If-None-Match", "the store is in this version")
+                .with_status(StatusCode::PRECONDITION_FAILED),
+            Refusal::Invalid(invalid) => invalid.into(),
+        }
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Refused(refusal) => refusal.into(),
+            WriteError::Database(error) => error.into(),
+        }
+    }
+}

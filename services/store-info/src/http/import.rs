@@ -1,0 +1,87 @@
+//! `/stores/import`.
+
+use axum::{
+    body::{Body, BodyDataStream, HttpBody},
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use futures_util::StreamExt;
+use nudge_runtime::{Problem, body::require_content_type};
+
+use super::App;
+use crate::{
+    import::{Import, Report},
+    openapi::ImportProblems,
+};
+
+/// Largest import, in bytes. The bodies of imports are streamed, so this bounds time, not memory.
+pub const MAX_IMPORT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Import stores, one a line
+///
+/// NDJSON: a store with its `id` on each line, at most 64 KiB long; each is written as by `PUT`.
+/// Lines that are no store are listed in the answer and do not stop the rest. What was committed
+/// stays when the import breaks off.
+#[utoipa::path(post, path = "/stores/import", operation_id = "importStores", tag = "stores",
+request_body(content = String, content_type = "application/x-ndjson"), responses(
+    (status = 200, description = "The whole body was read", body = Report),
+    ImportProblems,
+))]
+pub async fn import(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<axum::Json<Report>, Problem> {
+    require_content_type(&headers, &["application/x-ndjson"])?;
+    // A body that says that it is too large need not be begun.
+    if body.size_hint().lower() > MAX_IMPORT_BYTES {
+        return Err(too_large());
+    }
+    let import = Import::new(app.stores);
+    run(import, body.into_data_stream(), MAX_IMPORT_BYTES)
+        .await
+        .map(axum::Json)
+}
+
+async fn run(mut import: Import, mut body: BodyDataStream, limit: u64) -> Result<Report, Problem> {
+    let mut bytes = 0;
+    while let Some(chunk) = body.next().await {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            // The sender went away: what it began and did not finish is not written.
+            Err(error) => {
+                tracing::info!(%error, "an import broke off");
+                let problem = Problem::field("body", "could not be read whole");
+                return Err(broken_off(
+                    problem.with_status(StatusCode::BAD_REQUEST),
+                    import.report(),
+                ));
+            }
+        };
+        bytes += chunk.len() as u64;
+        if bytes > limit {
+            return Err(broken_off(too_large(), import.report()));
+        }
+        if let Err(error) = import.feed(&chunk).await {
+            return Err(broken_off(error.into(), import.report()));
+        }
+    }
+    import
+        .finish()
+        .await
+        .map_err(|(report, error)| broken_off(error.into(), &report))
+}
+
+fn too_large() -> Problem {
+    Problem::field("body", format!("must be at most {MAX_IMPORT_BYTES} bytes"))
+        .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+}
+
+/// Tells how far an import got that did not get to its end.
+fn broken_off(problem: Problem, report: &Report) -> Problem {
+    problem
+        .with("created", report.created)
+        .with("updated", report.updated)
+        .with("unchanged", report.unchanged)
+        .with("rejected_total", report.rejected_total)
+}

@@ -1,0 +1,71 @@
+//! What operators and their tools ask.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use nudge_runtime::Problem;
+
+use super::App;
+use crate::{
+    metrics,
+    openapi::{self, UnavailableProblem},
+};
+
+/// Longest wait for the database before the service counts as not ready.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Whether the process runs
+#[utoipa::path(get, path = "/livez", tag = "operations", responses(
+    (status = 200, description = "It does", body = String),
+))]
+pub async fn livez() -> &'static str {
+    "live\n"
+}
+
+/// Whether it can serve
+///
+/// An outage of NATS leaves it ready: writes are stored, and published when NATS is back.
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses(
+    (status = 200, description = "The database answers", body = String),
+    UnavailableProblem,
+))]
+pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
+    let unready = |why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
+    if app.stop.is_cancelled() {
+        return Err(unready("the service is stopping"));
+    }
+    match tokio::time::timeout(PING_TIMEOUT, app.stores.ping()).await {
+        Ok(Ok(())) => Ok("ready\n"),
+        _ => Err(unready("the database does not answer")),
+    }
+}
+
+/// Metrics, for Prometheus
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses(
+    (status = 200, description = "OpenMetrics text", body = String,
+     content_type = "application/openmetrics-text"),
+))]
+pub async fn metrics(State(app): State<App>) -> Response {
+    (
+        [(header::CONTENT_TYPE, OPENMETRICS)],
+        metrics::text(&app.registry),
+    )
+        .into_response()
+}
+
+/// This document
+#[utoipa::path(get, path = "/openapi.json", operation_id = "openapiDocument", tag = "operations", responses(
+    (status = 200, description = "OpenAPI 3.1", body = serde_json::Value),
+))]
+pub async fn openapi() -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        openapi::document(),
+    )
+        .into_response()
+}

@@ -1,0 +1,187 @@
+//! Importing stores, a line each: from a request or from the sample file.
+//!
+//! Nothing is held but the line that is being read and one batch, so a file may be larger than the
+//! memory. Each batch is one transaction: when the sender goes away, what was committed stays.
+
+mod lines;
+
+use nudge_protocol::EntityId;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    domain::{GivenId, Store},
+    storage::Stores,
+};
+use lines::{Line, Lines};
+
+/// Longest line, in bytes.
+pub const MAX_LINE_BYTES: usize = 64 * 1024;
+/// Stores per transaction.
+pub const BATCH_LINES: usize = 256;
+/// Most rejected lines that a report lists; all are counted.
+pub const MAX_REJECTED_LISTED: usize = 1_000;
+/// How much is said about a rejected line, in characters: its text is the sender's.
+const MAX_ERROR_CHARS: usize = 400;
+
+/// What an import did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Report {
+    /// Stores that did not exist, or were deleted.
+    pub created: u64,
+    /// Stores that are in another state now.
+    pub updated: u64,
+    /// Lines that changed nothing: the store was so already, or a later line of the same batch
+    /// says otherwise.
+    pub unchanged: u64,
+    /// How many lines were no store.
+    pub rejected_total: u64,
+    /// The first 1,000 of them.
+    #[schema(max_items = 1000)]
+    pub rejected: Vec<Rejected>,
+}
+
+/// A line that was no store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Rejected {
+    /// Its number, from 1. Blank lines count.
+    pub line: u64,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+/// An import under way.
+#[derive(Debug)]
+pub struct Import {
+    stores: Stores,
+    lines: Lines,
+    batch: Vec<Store>,
+    report: Report,
+}
+
+impl Import {
+    /// An import into these stores.
+    pub fn new(stores: Stores) -> Self {
+        let (lines, batch) = (Lines::new(MAX_LINE_BYTES), Vec::with_capacity(BATCH_LINES));
+        Self {
+            stores,
+            lines,
+            batch,
+            report: Report::default(),
+        }
+    }
+
+    /// What was done so far.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Takes the next bytes, wherever they begin and end.
+    pub async fn feed(&mut self, bytes: &[u8]) -> Result<(), sqlx::Error> {
+        for line in self.lines.feed(bytes) {
+            self.line(line).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes what is left as the last line, and writes the last batch.
+    pub async fn finish(mut self) -> Result<Report, (Report, sqlx::Error)> {
+        let done = async {
+            if let Some(line) = self.lines.finish() {
+                self.line(line).await?;
+            }
+            self.flush().await
+        };
+        match done.await {
+            Ok(()) => Ok(self.report),
+            Err(error) => Err((self.report, error)),
+        }
+    }
+
+    async fn line(&mut self, line: Line) -> Result<(), sqlx::Error> {
+        match read(&line) {
+            Ok(store) => self.batch.push(store),
+            Err(error) => self.reject(line.number, &error),
+        }
+        if self.batch.len() >= BATCH_LINES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), sqlx::Error> {
+        if !self.batch.is_empty() {
+            let done = self.stores.import(std::mem::take(&mut self.batch)).await?;
+            self.report.created += done.created;
+            self.report.updated += done.updated;
+            self.report.unchanged += done.unchanged;
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, line: u64, error: &str) {
+        self.stores.metrics().rejected_line();
+        self.report.rejected_total += 1;
+        if self.report.rejected.len() < MAX_REJECTED_LISTED {
+            let error = error.chars().take(MAX_ERROR_CHARS).collect();
+            self.report.rejected.push(Rejected { line, error });
+        }
+    }
+}
+
+fn read(line: &Line) -> Result<Store, String> {
+    let Some(text) = &line.text else {
+        return Err(format!("a line must be at most {MAX_LINE_BYTES} bytes"));
+    };
+    let json = serde_json::from_slice(text).map_err(|error| format!("not valid JSON: {error}"))?;
+    Store::read(&json, GivenId::InBody).map_err(|invalid| invalid.to_string())
+}
+
+/// The project's own invented stores.
+const SAMPLE: &[u8] = include_bytes!("../sample/stores.ndjson");
+
+/// Loads the sample stores, unless this database has, or ever had, stores.
+pub async fn load_sample(stores: &Stores) -> Result<(), sqlx::Error> {
+    let lines = SAMPLE
+        .split(|byte| *byte == b'\n')
+        .map(serde_json::from_slice);
+    let ids: Vec<EntityId> = lines
+        .filter_map(|line: Result<IdOnly, _>| Some(line.ok()?.id))
+        .collect();
+    if !stores.is_untouched(&ids).await? {
+        tracing::info!("the database has stores, so the sample stores are not loaded");
+        return Ok(());
+    }
+    let mut import = Import::new(stores.clone());
+    import.feed(SAMPLE).await?;
+    let report = import.finish().await.map_err(|(_, error)| error)?;
+    tracing::info!(
+        created = report.created,
+        rejected = report.rejected_total,
+        "sample stores loaded"
+    );
+    Ok(())
+}
+
+#[derive(serde::Deserialize)]
+struct IdOnly {
+    id: EntityId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_line_is_a_store_of_its_own() {
+        let mut lines = Lines::new(MAX_LINE_BYTES);
+        let stores: Vec<_> = lines
+            .feed(SAMPLE)
+            .iter()
+            .map(|line| read(line).unwrap())
+            .collect();
+        let ids: std::collections::HashSet<_> = stores.iter().map(|store| &store.id).collect();
+        assert!(stores.len() >= 60 && ids.len() == stores.len());
+        assert!(stores.iter().all(|store| !store.menus.is_empty()));
+    }
+}

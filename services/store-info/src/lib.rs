@@ -1,0 +1,152 @@
+//! The owner of stores.
+//!
+//! A write goes through one transaction: the store's rows and the change-log row, or neither. The
+//! publisher then tells NATS *that* it changed, and answers those who call back with *what* it is.
+//!
+//! ```text
+//! http ──► domain (pure: what may a store be, what does this request do) ──► storage (all SQL)
+//!                                                                              └─► publisher
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`domain`] | the store, its limits, merge patch, and what each request does: pure |
+//! | [`storage`] | the tables, and the one transaction of each write |
+//! | [`mod@import`] | many stores from a stream of lines |
+//! | [`http`] | the edge: section 9 of the design |
+//! | [`openapi`] | the document of that edge |
+//! | [`metrics`] | what is counted |
+
+pub mod domain;
+pub mod http;
+pub mod import;
+pub mod metrics;
+pub mod openapi;
+pub mod storage;
+
+use std::net::SocketAddr;
+
+use nudge_protocol::EntityName;
+use nudge_publisher::Publisher;
+use nudge_runtime::{
+    Broker, Database,
+    args::{ServiceArgs, loopback_address},
+    broker::BrokerError,
+    database::{Durability, OpenError},
+    serve::{self, BindError},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use metrics::Metrics;
+use storage::Stores;
+
+/// The kind of entity that this service owns.
+pub const ENTITY: &str = "store";
+
+/// What the service is told at its start.
+#[derive(clap::Parser, Clone, Debug)]
+#[command(
+    name = "store-info",
+    version,
+    about = "The owner of stores",
+    after_help = "`store-info openapi` prints the OpenAPI document of the HTTP API."
+)]
+pub struct Args {
+    /// Database, NATS, logs.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+    /// Address to listen on
+    #[arg(long, env = "BIND", value_name = "ADDRESS", default_value = "127.0.0.1:7101", value_parser = loopback_address)]
+    pub bind: SocketAddr,
+    /// Load the sample stores when the database is empty
+    #[arg(long, env = "SAMPLE", value_parser = clap::builder::BoolishValueParser::new())]
+    pub sample: bool,
+}
+
+/// Why the service cannot start. Each names the setting to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is not to be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The database cannot be opened, or its tables not brought up to date.
+    #[error("DATABASE_URL")]
+    Database(#[from] OpenError),
+    /// The NATS server's URL is none. (A server that is down is waited for.)
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The sample stores cannot be written.
+    #[error("SAMPLE: cannot load the sample stores")]
+    Sample(#[source] sqlx::Error),
+}
+
+/// The running service.
+#[derive(Debug)]
+pub struct Service {
+    address: SocketAddr,
+    stores: Stores,
+    db: Database,
+    server: JoinHandle<()>,
+    relay: JoinHandle<()>,
+}
+
+impl Service {
+    /// Where it listens: the port that was picked, when it was told 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its stores, for programs that run it inside themselves.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// Waits until it has stopped: requests answered, the relay at rest, the database closed.
+    pub async fn stopped(self) {
+        for task in [self.server, self.relay] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the service failed");
+            }
+        }
+        self.db.close().await;
+    }
+}
+
+/// Starts the service, which runs until `stop` is cancelled. NATS may be down: what is written
+/// meanwhile is published when it is back.
+pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
+    // First, so that a second instance ends before it has touched anything.
+    let listener = serve::bind(args.bind).await?;
+    let address = listener.local_addr().map_err(|source| BindError::Io {
+        address: args.bind,
+        source,
+    })?;
+    let db = Database::open(&args.service.database_url, Durability::Full).await?;
+    let entity = EntityName::new(ENTITY).expect("a lower-case word is an entity name");
+    let publisher = Publisher::open(&db, entity).await?;
+    let metrics = Metrics::default();
+    let registry = metrics.registry(&publisher);
+    let stores = Stores::open(&db, publisher.clone(), metrics).await?;
+    if args.sample {
+        import::load_sample(&stores)
+            .await
+            .map_err(StartError::Sample)?;
+    }
+    let broker = Broker::connect(&args.service.nats_url, "store-info").await?;
+    let relay = publisher.spawn_relay(&broker, stop.clone());
+    let app = http::App {
+        stores: stores.clone(),
+        registry,
+        stop: stop.clone(),
+    };
+    let server = tokio::spawn(serve::serve(listener, http::router(app), stop));
+    tracing::info!(%address, "store-info listens");
+    Ok(Service {
+        address,
+        stores,
+        db,
+        server,
+        relay,
+    })
+}

@@ -1,0 +1,225 @@
+//! Tables and statements, for both databases.
+//!
+//! Columns instead of one JSON text, so that triggers can tell a change from a rewrite and other
+//! programs can use the tables. Text, BIGINT and one JSON parameter per set of rows: what means the
+//! same on SQLite and PostgreSQL.
+
+use std::sync::Arc;
+
+use nudge_protocol::EntityId;
+use nudge_runtime::{
+    database::{Kind, Migration},
+    set_sql::{Column, rows, strings},
+};
+use serde_json::json;
+
+use crate::domain::{Menu, Store};
+
+pub(super) const MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    title: "stores and their menus",
+    sqlite: "
+        CREATE TABLE store (
+            id TEXT NOT NULL PRIMARY KEY,
+            name TEXT NOT NULL,
+            category TEXT NOT NULL,
+            region TEXT NOT NULL,
+            address TEXT NOT NULL,
+            neighbourhood TEXT NOT NULL,
+            phone TEXT NOT NULL,
+            description TEXT NOT NULL,
+            open BIGINT NOT NULL,
+            min_order_amount BIGINT NOT NULL,
+            delivery_fee BIGINT NOT NULL
+        );
+        CREATE TABLE store_menu (
+            store_id TEXT NOT NULL REFERENCES store (id) ON DELETE CASCADE,
+            position BIGINT NOT NULL,
+            name TEXT NOT NULL,
+            price BIGINT NOT NULL,
+            PRIMARY KEY (store_id, position)
+        ) WITHOUT ROWID;",
+    postgres: "
+        CREATE TABLE store (
+            id TEXT COLLATE \"C\" NOT NULL PRIMARY KEY,
+            name TEXT NOT NULL,
+            category TEXT NOT NULL,
+            region TEXT NOT NULL,
+            address TEXT NOT NULL,
+            neighbourhood TEXT NOT NULL,
+            phone TEXT NOT NULL,
+            description TEXT NOT NULL,
+            open BIGINT NOT NULL,
+            min_order_amount BIGINT NOT NULL,
+            delivery_fee BIGINT NOT NULL
+        );
+        CREATE TABLE store_menu (
+            store_id TEXT COLLATE \"C\" NOT NULL REFERENCES store (id) ON DELETE CASCADE,
+            position BIGINT NOT NULL,
+            name TEXT NOT NULL,
+            price BIGINT NOT NULL,
+            PRIMARY KEY (store_id, position)
+        );",
+}];
+
+const COLUMNS: [Column; 11] = [
+    Column::Text("id"),
+    Column::Text("name"),
+    Column::Text("category"),
+    Column::Text("region"),
+    Column::Text("address"),
+    Column::Text("neighbourhood"),
+    Column::Text("phone"),
+    Column::Text("description"),
+    Column::Int("open"),
+    Column::Int("min_order_amount"),
+    Column::Int("delivery_fee"),
+];
+const MENU_COLUMNS: [Column; 4] = [
+    Column::Text("store_id"),
+    Column::Int("position"),
+    Column::Text("name"),
+    Column::Int("price"),
+];
+
+/// Lets one batch of an import run at a time on PostgreSQL, as on SQLite everything does.
+///
+/// A batch locks the stores that exist and then inserts those that do not. Two batches at once could
+/// so hold what the other waits for, in whatever order each goes; one batch and single writes cannot,
+/// since a single write holds nothing while it waits. (`count`, because the function itself answers
+/// with a type that the driver does not know. The number means this and nothing else.)
+pub(super) const LOCK_IMPORTS: &str = "SELECT count(pg_advisory_xact_lock(5210371))";
+
+/// The statements, their text written once.
+#[derive(Clone, Debug)]
+pub(super) struct Sql {
+    pub(super) lock: Option<Arc<str>>,
+    pub(super) read: Arc<str>,
+    pub(super) page: Arc<str>,
+    pub(super) create: Arc<str>,
+    pub(super) save: Arc<str>,
+    pub(super) clear_menus: Arc<str>,
+    pub(super) insert_menus: Arc<str>,
+}
+
+impl Sql {
+    pub(super) fn new(kind: Kind) -> Self {
+        let ids = strings(kind, "$1");
+        let names: Vec<_> = COLUMNS.iter().map(name).collect();
+        let (columns, from) = (names.join(", "), rows(kind, "$1", &COLUMNS));
+        let updates: Vec<_> = names[1..]
+            .iter()
+            .map(|n| format!("{n} = excluded.{n}"))
+            .collect();
+        // `WHERE true` tells SQLite that ON CONFLICT is not a join's ON.
+        let insert = format!(
+            "INSERT INTO store ({columns}) SELECT {columns} FROM {from} WHERE true \
+             ON CONFLICT (id) DO"
+        );
+        let menus = match kind {
+            Kind::Sqlite => {
+                "json_group_array(json_object('name', m.name, 'price', m.price) ORDER BY m.position)"
+            }
+            Kind::Postgres => {
+                "coalesce(json_agg(json_build_object('name', m.name, 'price', m.price) \
+                 ORDER BY m.position), '[]')::text"
+            }
+        };
+        let select = format!(
+            "SELECT {columns}, (SELECT {menus} FROM store_menu m WHERE m.store_id = store.id) \
+             FROM store"
+        );
+        let menu_columns: Vec<_> = MENU_COLUMNS.iter().map(name).collect();
+        let (menu_columns, menu_rows) = (menu_columns.join(", "), rows(kind, "$1", &MENU_COLUMNS));
+        Self {
+            lock: (kind == Kind::Postgres).then(|| {
+                format!("SELECT id FROM store WHERE id IN {ids} ORDER BY id FOR UPDATE").into()
+            }),
+            read: format!("{select} WHERE id IN {ids}").into(),
+            page: format!("{select} WHERE id > $1 ORDER BY id LIMIT $2").into(),
+            create: format!("{insert} NOTHING").into(),
+            save: format!("{insert} UPDATE SET {}", updates.join(", ")).into(),
+            clear_menus: format!("DELETE FROM store_menu WHERE store_id IN {ids}").into(),
+            insert_menus: format!(
+                "INSERT INTO store_menu ({menu_columns}) SELECT {menu_columns} FROM {menu_rows}"
+            )
+            .into(),
+        }
+    }
+}
+
+fn name(column: &Column) -> &'static str {
+    match *column {
+        Column::Text(name) | Column::Int(name) | Column::Json(name) => name,
+    }
+}
+
+/// What the writing statements take: the rows of the stores, and those of their menus.
+pub(super) fn parameters(stores: &[Store]) -> (String, String) {
+    let root = |store: &Store| {
+        json!({
+            "id": store.id,
+            "name": store.name,
+            "category": store.category,
+            "region": store.region,
+            "address": store.address,
+            "neighbourhood": store.neighbourhood,
+            "phone": store.phone,
+            "description": store.description,
+            "open": i64::from(store.open),
+            "min_order_amount": store.min_order_amount,
+            "delivery_fee": store.delivery_fee,
+        })
+    };
+    let menus = stores.iter().flat_map(|store| {
+        store.menus.iter().enumerate().map(|(position, menu)| {
+            json!({
+                "store_id": store.id,
+                "position": position,
+                "name": menu.name,
+                "price": menu.price,
+            })
+        })
+    });
+    let menus = json!(menus.collect::<Vec<_>>()).to_string();
+    (
+        json!(stores.iter().map(root).collect::<Vec<_>>()).to_string(),
+        menus,
+    )
+}
+
+/// A row of the reading statements: the columns in their order, and the menus as JSON.
+type Row = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    i64,
+    i64,
+    i64,
+    String,
+);
+
+/// The store that a row holds.
+pub(super) fn store(row: Row) -> Result<Store, sqlx::Error> {
+    let decoding = |error: nudge_runtime::BoxError| sqlx::Error::Decode(error);
+    let menus: Vec<Menu> = serde_json::from_str(&row.11).map_err(|error| decoding(error.into()))?;
+    Ok(Store {
+        id: EntityId::new(&row.0).map_err(|error| decoding(error.into()))?,
+        name: row.1,
+        category: row.2,
+        region: row.3,
+        address: row.4,
+        neighbourhood: row.5,
+        phone: row.6,
+        description: row.7,
+        open: row.8 != 0,
+        min_order_amount: row.9,
+        delivery_fee: row.10,
+        menus,
+    })
+}

@@ -1,0 +1,175 @@
+//! One write, in one transaction.
+
+use nudge_protocol::{Change, EntityId, Version};
+use nudge_runtime::Tx;
+use sqlx::AssertSqlSafe;
+
+use super::{Stores, sql};
+use crate::domain::{Decision, Found, Refusal, Store};
+
+/// Attempts of a write whose store is created by someone else each time it looks.
+const MAX_CREATE_ATTEMPTS: usize = 10;
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The store did not exist, or was deleted.
+    Created,
+    /// It is in another state now.
+    Updated,
+    /// It was so already: same version, nothing published.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
+/// The result of a write.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// What it did.
+    pub effect: Effect,
+    /// The version of what is there now; after a delete, of the tombstone.
+    pub version: Version,
+    /// What is there now.
+    pub store: Option<Box<Store>>,
+}
+
+/// Why nothing was written.
+#[derive(Debug)]
+pub enum WriteError {
+    /// The domain said no.
+    Refused(Refusal),
+    /// The database failed; the transaction is rolled back.
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for WriteError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Stores {
+    /// Writes what `decide` makes of what is there. `decide` may be asked again, when someone else
+    /// creates the store in between.
+    pub async fn write(
+        &self,
+        id: &EntityId,
+        decide: impl Fn(&Found) -> Result<Decision, Refusal> + Send + Sync,
+    ) -> Result<Written, WriteError> {
+        for _ in 0..MAX_CREATE_ATTEMPTS {
+            let mut tx = self.publisher.begin().await?;
+            let locked = self.lock(&mut tx, std::slice::from_ref(id)).await?;
+            let found = self.find(&mut tx, id).await?;
+            if !locked && found.live().is_ok() {
+                tx.rollback().await?;
+                continue;
+            }
+            let decision = match decide(&found) {
+                Ok(decision) => decision,
+                Err(refusal) => {
+                    // Dropping it would do as well, but only once the pool gets round to it.
+                    tx.rollback().await?;
+                    return Err(WriteError::Refused(refusal));
+                }
+            };
+            if let Some(written) = self.carry_out(&mut tx, id, found, decision).await? {
+                match written.effect {
+                    Effect::Unchanged => tx.rollback().await?,
+                    _ => self.publisher.commit(tx).await?,
+                }
+                self.metrics.wrote(written.effect, 1);
+                return Ok(written);
+            }
+            tx.rollback().await?;
+        }
+        Err(WriteError::Database(sqlx::Error::RowNotFound))
+    }
+
+    /// Nothing, when the store was to be created and someone else just did.
+    async fn carry_out(
+        &self,
+        tx: &mut Tx,
+        id: &EntityId,
+        found: Found,
+        decision: Decision,
+    ) -> Result<Option<Written>, sqlx::Error> {
+        let (effect, version, store) = match (decision, found) {
+            (Decision::Save(store), Found::Live { .. }) => {
+                self.save(tx, std::slice::from_ref(&*store)).await?;
+                let version = self.publisher.record(tx, id, Change::Updated).await?;
+                (Effect::Updated, version, Some(store))
+            }
+            (Decision::Save(store), Found::Unknown | Found::Deleted(_)) => {
+                if !self.create(tx, &store).await? {
+                    return Ok(None);
+                }
+                let version = self.publisher.record(tx, id, Change::Created).await?;
+                (Effect::Created, version, Some(store))
+            }
+            (Decision::Delete, _) => {
+                let delete = sqlx::query("DELETE FROM store WHERE id = $1").bind(id.as_str());
+                delete.execute(&mut **tx).await?;
+                let version = self.publisher.record(tx, id, Change::Deleted).await?;
+                (Effect::Deleted, version, None)
+            }
+            (Decision::Keep, Found::Live { store, version }) => {
+                (Effect::Unchanged, version, Some(store))
+            }
+            // Only what exists can be kept: the domain never decides this.
+            (Decision::Keep, Found::Unknown | Found::Deleted(_)) => {
+                return Err(sqlx::Error::RowNotFound);
+            }
+        };
+        Ok(Some(Written {
+            effect,
+            version,
+            store,
+        }))
+    }
+
+    /// Makes other writers of these stores wait until this transaction ends, and tells whether any
+    /// was there to lock. On SQLite a writing transaction is alone from its start.
+    ///
+    /// A statement of its own, before the reading one: PostgreSQL would read a locked row again,
+    /// but not the menus beside it.
+    pub(super) async fn lock(&self, tx: &mut Tx, ids: &[EntityId]) -> Result<bool, sqlx::Error> {
+        let Some(lock) = &self.sql.lock else {
+            return Ok(true);
+        };
+        let query =
+            sqlx::query(AssertSqlSafe(lock.clone())).bind(serde_json::json!(ids).to_string());
+        Ok(!query.fetch_all(&mut **tx).await?.is_empty())
+    }
+
+    /// Inserts a store, unless there is one of its id.
+    async fn create(&self, tx: &mut Tx, store: &Store) -> Result<bool, sqlx::Error> {
+        let (root, menus) = sql::parameters(std::slice::from_ref(store));
+        let query = sqlx::query(AssertSqlSafe(self.sql.create.clone())).bind(root);
+        if query.execute(&mut **tx).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.insert_menus(tx, menus).await?;
+        Ok(true)
+    }
+
+    /// Writes these states, whatever was there. The ids must be distinct.
+    pub(super) async fn save(&self, tx: &mut Tx, stores: &[Store]) -> Result<(), sqlx::Error> {
+        let (root, menus) = sql::parameters(stores);
+        sqlx::query(AssertSqlSafe(self.sql.save.clone()))
+            .bind(root)
+            .execute(&mut **tx)
+            .await?;
+        let ids: Vec<_> = stores.iter().map(|store| &store.id).collect();
+        sqlx::query(AssertSqlSafe(self.sql.clear_menus.clone()))
+            .bind(serde_json::json!(ids).to_string())
+            .execute(&mut **tx)
+            .await?;
+        self.insert_menus(tx, menus).await
+    }
+
+    async fn insert_menus(&self, tx: &mut Tx, menus: String) -> Result<(), sqlx::Error> {
+        let query = sqlx::query(AssertSqlSafe(self.sql.insert_menus.clone())).bind(menus);
+        query.execute(&mut **tx).await.map(drop)
+    }
+}

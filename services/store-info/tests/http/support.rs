@@ -1,0 +1,187 @@
+//! A running service, and answers that can be asked about.
+
+use clap::Parser;
+use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
+use serde_json::{Value, json};
+use store_info::{Args, Service};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const UNREACHABLE_NATS: &str = "nats://127.0.0.1:1";
+
+/// The service, stopped when this is dropped.
+pub(crate) struct Api {
+    client: Client,
+    pub(crate) service: Option<Service>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) dir: TempDir,
+    base: String,
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Api {
+    pub(crate) async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), &[]).await
+    }
+
+    /// Starts on the database in `dir`, with further flags.
+    pub(crate) async fn start_in(dir: TempDir, flags: &[&str]) -> Self {
+        let url = format!("sqlite:{}", dir.path().join("store-info.db").display());
+        let fixed = [
+            "store-info",
+            "--database-url",
+            &url,
+            "--nats-url",
+            UNREACHABLE_NATS,
+        ];
+        let bind = ["--bind", "127.0.0.1:0"];
+        let args = Args::parse_from(fixed.iter().chain(&bind).chain(flags));
+        let stop = CancellationToken::new();
+        let service = store_info::start(&args, stop.clone()).await.unwrap();
+        let base = format!("http://{}", service.address());
+        Self {
+            client: Client::new(),
+            service: Some(service),
+            stop,
+            dir,
+            base,
+        }
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request("GET", path)).await
+    }
+
+    /// Sends a JSON body.
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
+        Answer::of(self.request(method, path).json(&body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.request("DELETE", path)).await
+    }
+
+    pub(crate) async fn import(&self, lines: impl Into<reqwest::Body>) -> Answer {
+        let request = self.request("POST", "/stores/import");
+        Answer::of(
+            request
+                .header("Content-Type", "application/x-ndjson")
+                .body(lines),
+        )
+        .await
+    }
+
+    /// Everything the service holds: the states, and the version of each id, tombstones included.
+    pub(crate) async fn everything(&self) -> Value {
+        let list = self.get("/stores?limit=500").await;
+        let items = self
+            .send("POST", "/sync/v1/store/items", json!({"limit": 1000}))
+            .await;
+        assert_eq!((list.status, items.status), (200, 200));
+        json!({"stores": list.json["items"], "versions": items.json["items"]})
+    }
+
+    /// Opens a connection and sends these bytes as they are.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.base.trim_start_matches("http://"))
+            .await
+            .unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+
+    /// Sends a request whose path no URL parser has touched, and answers with status line to body.
+    pub(crate) async fn raw_request(&self, method: &str, path: &str, body: &str) -> String {
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        let mut stream = self.raw(request.as_bytes()).await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// Null when the body is not JSON.
+    pub(crate) json: Value,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        Self {
+            status,
+            headers,
+            json: serde_json::from_str(&text).unwrap_or_default(),
+            text,
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The version in the entity tag.
+    #[track_caller]
+    pub(crate) fn version(&self) -> u64 {
+        let tag = self.header("ETag");
+        let digits = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+        digits
+            .and_then(|d| d.parse().ok())
+            .unwrap_or_else(|| panic!("no version: {self:?}"))
+    }
+
+    /// The fields that a problem names.
+    pub(crate) fn fields(&self) -> Vec<&str> {
+        let errors = self.json["errors"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        errors
+            .iter()
+            .filter_map(|error| error["field"].as_str())
+            .collect()
+    }
+
+    /// Asserts a problem of this status that names this field (when one is given).
+    #[track_caller]
+    pub(crate) fn assert_problem(&self, status: u16, field: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(
+            self.header("Content-Type"),
+            "application/problem+json",
+            "{self:?}"
+        );
+        assert_eq!(self.json["status"], status, "{self:?}");
+        assert!(
+            field.is_empty() || self.fields().contains(&field),
+            "{field}: {self:?}"
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! The three services in this process, on real NATS and databases of their own.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use reqwest::{Client, Response};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::Nats;
+
+/// store-info, search and review. Stopped when dropped.
+pub struct Services {
+    /// The HTTP client of the tests.
+    pub http: Client,
+    store_info: SocketAddr,
+    search: SocketAddr,
+    review: SocketAddr,
+    stop: CancellationToken,
+    _dir: TempDir,
+}
+
+impl Services {
+    /// Starts all three on new databases.
+    pub async fn start(nats: &Nats) -> Self {
+        crate::logs();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let stop = CancellationToken::new();
+        let arguments = |program: &str, further: &[String]| {
+            let database = format!("sqlite:{}", dir.path().join(format!("{program}.db")).display());
+            let own = [program, "--bind", "127.0.0.1:0", "--nats-url", &nats.url(), "--database-url", &database];
+            own.iter().map(|text| (*text).to_owned()).chain(further.iter().cloned()).collect::<Vec<_>>()
+        };
+        let args = store_info::Args::parse_from(arguments("store-info", &[]));
+        let store_info = store_info::start(&args, stop.clone()).await.expect("store-info starts");
+        let owner = ["--store-owner-url".to_owned(), format!("http://{}", store_info.address())];
+        let args = search::Args::parse_from(arguments("search", &owner));
+        let search = search::start(&args, stop.clone()).await.expect("search starts");
+        let args = review::Args::parse_from(arguments("review", &owner));
+        let review = review::start(&args, stop.clone()).await.expect("review starts");
+        Self {
+            http: Client::new(),
+            store_info: store_info.address(),
+            search: search.address,
+            review: review.address,
+            stop,
+            _dir: dir,
+        }
+    }
+
+    /// A path of store-info.
+    pub fn store_info(&self, path: &str) -> String {
+        format!("http://{}{path}", self.store_info)
+    }
+
+    /// A path of search.
+    pub fn search(&self, path: &str) -> String {
+        format!("http://{}{path}", self.search)
+    }
+
+    /// A path of review.
+    pub fn review(&self, path: &str) -> String {
+        format!("http://{}{path}", self.review)
+    }
+
+    /// Replaces a store. Returns its `Nudge-Token`.
+    pub async fn put_store(&self, id: &str, body: Value) -> String {
+        let url = self.store_info(&format!("/stores/{}", nudge_protocol::subject::encode_token(&crate::id(id))));
+        let response = self.http.put(url).json(&body).send().await.expect("an answer");
+        assert!(response.status().is_success(), "{response:?}");
+        token(&response)
+    }
+
+    /// The ids that a search finds, once the write that `token` names is applied.
+    pub async fn found(&self, query: &[(&str, &str)], token: &str) -> Vec<String> {
+        let request = self.http.get(self.search("/stores")).query(query).header("Nudge-Token", token);
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap_or_default());
+        let answer: Value = response.json().await.expect("JSON");
+        let ids = answer["ids"].as_array().expect("ids").iter();
+        ids.map(|id| id.as_str().expect("an id").to_owned()).collect()
+    }
+}
+
+/// The `Nudge-Token` of an answer.
+pub fn token(response: &Response) -> String {
+    let token = response.headers().get("Nudge-Token").expect("a token");
+    token.to_str().expect("ASCII").to_owned()
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
