@@ -3,6 +3,10 @@
 //! A statement per row is what makes hand-written consumers slow. Here a whole batch travels as one
 //! JSON array, and one statement takes it apart: `json_each` on SQLite, `json_to_recordset` on
 //! PostgreSQL. [`rows`] writes the part of the statement that differs.
+//!
+//! When joining rows with a table, write `FROM <rows> CROSS JOIN table WHERE …`: SQLite keeps the
+//! order of a CROSS JOIN. Left free, it may scan the table and take the JSON apart for each row of
+//! it, which turns milliseconds into minutes.
 
 use crate::database::Kind;
 

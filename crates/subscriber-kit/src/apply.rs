@@ -185,9 +185,11 @@ impl<A: Apply> Applier<A> {
              deleted = excluded.deleted, applied_at = excluded.applied_at \
              WHERE excluded.version > applied.version RETURNING id"
         );
+        // CROSS JOIN keeps the JSON outside: SQLite would else take it apart for each dead letter.
         let close = format!(
-            "DELETE FROM nudge_dead_letter WHERE entity = $1 AND EXISTS \
-             (SELECT 1 FROM {set} WHERE r.id = nudge_dead_letter.id AND r.version >= nudge_dead_letter.floor)"
+            "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id IN \
+             (SELECT r.id FROM {set} CROSS JOIN nudge_dead_letter AS dead \
+              WHERE dead.entity = $1 AND dead.id = r.id AND r.version >= dead.floor)"
         );
         Self {
             db,
@@ -309,4 +311,39 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("apply panicked: {}", text.unwrap_or("no message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_runtime::database::Durability;
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Apply for Nothing {
+        type State = serde_json::Value;
+
+        async fn apply(&self, _: &mut Tx, _: &[EntityState<Self::State>]) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+
+    /// Joined the wrong way round, thousands of dead letters would slow down every batch.
+    #[tokio::test]
+    async fn closing_looks_dead_letters_up_by_key_instead_of_scanning_them() {
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        db.migrate("subscriber-kit", MIGRATIONS).await.unwrap();
+        let applier = Applier::new(db.clone(), EntityName::new("store").unwrap(), Nothing);
+        let explain = format!("EXPLAIN QUERY PLAN {}", applier.close);
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
+            .bind("store")
+            .bind("[]")
+            .fetch_all(db.reader())
+            .await
+            .unwrap();
+        let plan: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
+        let by_key = |step: &String| step.contains("SEARCH dead") && step.contains("entity=? AND id=?");
+        assert!(plan.iter().any(by_key), "{plan:?}");
+    }
 }

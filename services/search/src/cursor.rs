@@ -18,7 +18,7 @@ pub struct Cursor {
     /// How the name is like the text: 0 the same, 1 begins with it, 2 contains it, 3 otherwise.
     /// Without a text, 0.
     pub tier: i64,
-    /// See [`store::StoreState::name_key`].
+    /// See [`crate::store::StoreState::name_key`].
     pub name_key: String,
     /// The store.
     pub id: EntityId,
@@ -57,7 +57,7 @@ impl FromStr for Cursor {
 
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    if text.len() > MAX_CURSOR_CHARS || text.len() % 2 != 0 {
+    if text.len() > MAX_CURSOR_CHARS || !text.len().is_multiple_of(2) {
         return None;
     }
     text.as_bytes()

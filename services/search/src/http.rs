@@ -52,6 +52,7 @@ pub(crate) struct SearchResults {
 #[utoipa::path(
     get,
     path = "/stores",
+    tag = "stores",
     operation_id = "searchStores",
     params(
         Parameters,

@@ -26,9 +26,10 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use nudge_runtime::{
-    BoxError, Broker, Database,
+    Broker, Database,
     args::{ServiceArgs, http_url, loopback_address},
-    database::Durability,
+    broker::BrokerError,
+    database::{Durability, OpenError},
     serve,
 };
 use nudge_subscriber_kit::Subscriber;
@@ -50,6 +51,23 @@ pub struct Args {
     pub store_owner_url: String,
 }
 
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] serve::BindError),
+    /// The database cannot be opened or migrated.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The NATS URL is of no use.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The subscriber cannot start.
+    #[error(transparent)]
+    Subscriber(#[from] nudge_subscriber_kit::StartError),
+}
+
 /// The running service.
 #[derive(Debug)]
 pub struct Service {
@@ -61,10 +79,14 @@ pub struct Service {
 }
 
 /// Starts the service; it runs until `stop` is cancelled.
-pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, BoxError> {
+pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
     // First, so that a port that is taken ends the start before anything else happens.
     let listener = serve::bind(args.bind).await?;
-    let address = listener.local_addr()?;
+    let local = listener.local_addr();
+    let address = local.map_err(|source| serve::BindError::Io {
+        address: args.bind,
+        source,
+    })?;
     // What a power loss takes comes back by itself, from the recorded position.
     let db = Database::open(&args.service.database_url, Durability::Refillable).await?;
     read_model::migrate(&db).await?;

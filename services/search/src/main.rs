@@ -23,7 +23,7 @@ async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {}", chain(&*error));
+            eprintln!("error: {}", chain(&error));
             ExitCode::FAILURE
         }
     }

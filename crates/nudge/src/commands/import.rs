@@ -1,18 +1,12 @@
 //! `nudge store import`: a file of JSON lines, streamed to the owner.
 
 use std::{
-    io::IsTerminal,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::atomic::Ordering::Relaxed,
 };
 
 use clap::Args;
 use futures_util::TryStreamExt;
-use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use reqwest::{Body, Method, header};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
@@ -24,10 +18,12 @@ use crate::{
     output,
 };
 
+mod progress;
+
+use progress::Progress;
+
 /// How much of the file is read at a time, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Time between two lines of progress when there is no terminal to draw on.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Most rejected lines that are shown. All of them are in `--json`.
 const MAX_SHOWN_REJECTIONS: usize = 20;
 
@@ -58,11 +54,12 @@ struct Rejected {
 /// Runs `nudge store import`.
 pub(crate) async fn run(api: &Api, args: ImportArgs, json: bool) -> Result<(), Failure> {
     let (reader, size) = open(&args.file).await?;
-    let progress = Progress::start(size);
-    let (bar, sent) = (progress.bar.clone(), progress.sent.clone());
+    let progress = Progress::start(api, size).await;
+    let counts = progress.counts.clone();
     let chunks = ReaderStream::with_capacity(reader, CHUNK_BYTES).inspect_ok(move |chunk| {
-        let before = sent.fetch_add(chunk.len() as u64, Relaxed);
-        bar.set_position(before + chunk.len() as u64);
+        counts.sent_bytes.fetch_add(chunk.len() as u64, Relaxed);
+        let lines = chunk.iter().filter(|byte| **byte == b'\n').count();
+        counts.sent_lines.fetch_add(lines as u64, Relaxed);
     });
     let request = api
         .long_request(Method::POST, Service::StoreInfo, "/stores/import")
@@ -123,48 +120,6 @@ async fn open(file: &str) -> Result<(Pin<Box<dyn AsyncRead + Send>>, Option<u64>
         Box::pin(opened),
         metadata.is_file().then_some(metadata.len()),
     ))
-}
-
-/// A bar on a terminal, a line each second elsewhere; both on standard error.
-struct Progress {
-    bar: ProgressBar,
-    sent: Arc<AtomicU64>,
-    lines: Option<tokio::task::JoinHandle<()>>,
-}
-
-impl Progress {
-    fn start(size: Option<u64>) -> Self {
-        let sent = Arc::new(AtomicU64::new(0));
-        let template = match size {
-            Some(_) => {
-                "importing {bar:30} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta}"
-            }
-            None => "importing {spinner} {binary_bytes}  {binary_bytes_per_sec}",
-        };
-        let bar = size.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-        bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant"));
-        let drawn = std::io::stderr().is_terminal();
-        let lines = (!drawn).then(|| {
-            let sent = sent.clone();
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(REPORT_INTERVAL).await;
-                    let of = size
-                        .map(|n| format!(" of {}", BinaryBytes(n)))
-                        .unwrap_or_default();
-                    eprintln!("importing: {}{of} sent", BinaryBytes(sent.load(Relaxed)));
-                }
-            })
-        });
-        Self { bar, sent, lines }
-    }
-
-    fn end(self) {
-        self.bar.finish_and_clear();
-        if let Some(lines) = self.lines {
-            lines.abort();
-        }
-    }
 }
 
 #[cfg(test)]

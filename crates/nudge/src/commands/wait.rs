@@ -146,7 +146,7 @@ async fn wait_for_one(
                 applied,
                 version: answer.version,
                 applied_at: answer.applied_at,
-                waited_ms: began.elapsed().as_secs_f64() * 1e3,
+                waited_ms: began.elapsed().as_micros() as f64 / 1e3,
             });
         }
     }

@@ -169,11 +169,12 @@ fn upsert_statements(kind: Kind) -> Vec<String> {
                      ON CONFLICT (id) DO UPDATE SET {update}, text_hash = excluded.text_hash, \
                      text_changed = store.text_hash <> excluded.text_hash"
                 ),
-                // Replacing takes out every token of the older text.
+                // Replacing takes out every token of the older text. CROSS JOIN: never all of `store`
+                // with the batch searched for each of its rows.
                 format!(
                     "INSERT OR REPLACE INTO store_words (rowid, words) \
-                     SELECT store.row, r.words FROM {texts} JOIN store ON store.id = r.id \
-                     WHERE store.text_changed = 1"
+                     SELECT store.row, r.words FROM {texts} CROSS JOIN store \
+                     WHERE store.id = r.id AND store.text_changed = 1"
                 ),
             ]
         }

@@ -99,3 +99,13 @@ async fn the_openapi_document_names_what_is_served() {
         );
     }
 }
+
+#[test]
+fn the_published_document_is_that_of_this_code() {
+    let published = include_str!("../../../../api/search.openapi.json");
+    let hint = "cargo run -p search -- openapi > api/search.openapi.json";
+    assert!(
+        published == search::openapi::document(),
+        "bring it up to date: {hint}"
+    );
+}

@@ -111,7 +111,7 @@ impl Found {
 /// `POST`: only where nothing is. What was deleted does not exist, so it may be made anew.
 pub fn create(found: &Found, condition: &Condition, store: &Store) -> Result<Decision, Refusal> {
     if found.live().is_ok() {
-        return Ok(Decision::Keep);
+        return Err(Refusal::Exists);
     }
     condition.check(None)?;
     Ok(Decision::Save(Box::new(store.clone())))
