@@ -7,6 +7,7 @@ mod apply;
 mod batch;
 pub mod breaker;
 mod dead_letter;
+mod ending;
 mod events;
 mod intake;
 pub mod outcome;

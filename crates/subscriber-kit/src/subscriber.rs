@@ -66,6 +66,7 @@ pub struct Builder {
     broker: Broker,
     settings: Settings,
     owned: Vec<String>,
+    no_tombstones: Vec<String>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     follows: Vec<Start>,
 }
@@ -76,6 +77,7 @@ struct Starting {
     db: Database,
     broker: Broker,
     settings: Settings,
+    no_tombstones: Vec<String>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     events: Events,
     paused: watch::Receiver<bool>,
@@ -142,6 +144,7 @@ impl Subscriber {
             broker: broker.clone(),
             settings: Settings::default(),
             owned: Vec::new(),
+            no_tombstones: Vec::new(),
             after_commit: None,
             follows: Vec::new(),
         }
@@ -218,6 +221,15 @@ impl Builder {
         self
     }
 
+    /// Says that the owner of `entity` forgets what it deletes, so that it answers "unknown" for it
+    /// for ever. Then an entity that is applied here and unknown to the owner twice, the second
+    /// time at least [`Settings::second_look_after`] later, is taken for deleted. Without this,
+    /// unknown is never a delete.
+    pub fn owner_keeps_no_tombstones(mut self, entity: &str) -> Self {
+        self.no_tombstones.push(entity.to_owned());
+        self
+    }
+
     /// Calls `hook` after each commit of applied states: for instance to wake a relay, when `apply`
     /// records changes of its own.
     pub fn after_commit(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
@@ -243,6 +255,7 @@ impl Builder {
             db: self.db,
             broker: self.broker,
             settings: self.settings,
+            no_tombstones: self.no_tombstones,
             after_commit: self.after_commit,
             events: Events::new(),
             paused: paused.subscribe(),
@@ -324,6 +337,7 @@ impl Starting {
             progress: progress.clone(),
             settings: self.settings,
             after_commit: self.after_commit.clone(),
+            no_tombstones: self.no_tombstones.iter().any(|name| name == entity.as_str()),
         });
         let intake = Intake {
             service: self.service.clone(),

@@ -1,9 +1,6 @@
 //! `nudge store import`: a file of JSON lines, streamed to the owner.
 
-use std::{
-    pin::Pin,
-    sync::atomic::Ordering::Relaxed,
-};
+use std::{pin::Pin, sync::atomic::Ordering::Relaxed};
 
 use clap::Args;
 use futures_util::TryStreamExt;

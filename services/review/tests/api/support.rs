@@ -109,9 +109,7 @@ impl World {
     /// Starts on the database in a directory, which may have served another world before.
     pub(crate) async fn start_in(dir: Arc<tempfile::TempDir>) -> Self {
         let (owner, calls_to_owner) = counting_listener().await;
-        let name = format!("r{}", dir.path().file_name().unwrap().to_str().unwrap().replace('.', "").to_lowercase());
-        let _ = std::process::Command::new("psql").args(["-h", "127.0.0.1", "-p", "55432", "-U", "postgres", "-qc", &format!("CREATE DATABASE {name}")]).output();
-        let database = format!("postgres://postgres@127.0.0.1:55432/{name}");
+        let database = format!("sqlite:{}", dir.path().join("review.db").display());
         let args = Args::try_parse_from([
             "review",
             "--bind=127.0.0.1:0",

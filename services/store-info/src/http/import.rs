@@ -59,7 +59,7 @@ async fn run(mut import: Import, mut body: BodyDataStream, limit: u64) -> Result
             }
         };
         bytes += chunk.len() as u64;
-        if bytes > 2*limit {
+        if bytes > limit {
             return Err(broken_off(too_large(), import.report()));
         }
         if let Err(error) = import.feed(&chunk).await {

@@ -12,6 +12,16 @@ use crate::output::{count, duration, table};
 
 /// Width of a subscriber's result, such as `1.2 ms` or `overtaken`.
 const RESULT_WIDTH: usize = 9;
+/// Width of a time of day with milliseconds.
+const TIME_WIDTH: usize = 12;
+/// Width of a version in microseconds, with its `@`.
+const WHOLE_VERSION_WIDTH: usize = 17;
+/// Width of a subscriber's name.
+const SUBSCRIBER_WIDTH: usize = 6;
+/// Width of an entity's name, at least.
+const MIN_NAME_WIDTH: usize = 12;
+/// Width of an entity's name, at most: about 14 Korean syllables.
+const MAX_NAME_WIDTH: usize = 28;
 /// What stands for a version in a narrow terminal: its last digits.
 const SHORT_VERSION_DIGITS: usize = 6;
 /// Lags below this are what one expects of a change on this machine, in milliseconds.
@@ -34,19 +44,32 @@ impl Layout {
     /// For a terminal this wide; `None` for a file or a pipe, which has no width.
     pub(crate) fn new(width: Option<usize>) -> Self {
         let room = width.unwrap_or(usize::MAX);
+        let (time, entity, whole_version) = (room >= 96, room >= 104, room >= 126);
+        let key = match room {
+            126.. => 24,
+            104.. => 20,
+            _ => 14,
+        };
+        // What the other columns, their gaps and the free cell at the end take.
+        let others = key
+            + if time { TIME_WIDTH + 2 } else { 0 }
+            + if whole_version {
+                WHOLE_VERSION_WIDTH
+            } else {
+                SHORT_VERSION_DIGITS + 2
+            }
+            + 2 * (SUBSCRIBER_WIDTH + 1 + RESULT_WIDTH)
+            + 12;
+        let name = room
+            .saturating_sub(others)
+            .clamp(MIN_NAME_WIDTH, MAX_NAME_WIDTH);
         Self {
             width,
-            time: room >= 96,
-            entity: room >= 104,
-            key: if room >= 126 {
-                24
-            } else if room >= 104 {
-                20
-            } else {
-                14
-            },
-            name: if room >= 126 { 20 } else { 12 },
-            whole_version: room >= 126,
+            time,
+            entity,
+            key,
+            name,
+            whole_version,
         }
     }
 
@@ -65,7 +88,7 @@ pub(crate) fn lines(row: &Row, subscribers: &[&str], layout: &Layout) -> Vec<Str
     if layout.time {
         let committed = row.committed_at.map(|at| at.to_string()[11..23].to_owned());
         columns.push(
-            style(pad(&committed.unwrap_or_default(), 12))
+            style(pad(&committed.unwrap_or_default(), TIME_WIDTH))
                 .dim()
                 .to_string(),
         );

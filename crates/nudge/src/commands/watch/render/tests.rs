@@ -40,7 +40,7 @@ fn a_change_reads_from_the_commit_to_each_subscriber() {
     assert_eq!(
         lines,
         [
-            "00:00:00.123  store store-001           달빛국수 망원점       @1767225600123456  →  \
+            "00:00:00.123  store store-001           달빛국수 망원점               @1767225600123456  →  \
           search    2.1 ms  review     1.2 s"
         ]
     );
@@ -90,7 +90,7 @@ fn a_deletion_is_told_apart() {
     let mut row = row([applied(1.0), applied(1.0)]);
     row.deleted = true;
     assert!(
-        shown(&row, None)[0].contains("✕ deleted 달빛국수 …"),
+        shown(&row, None)[0].contains("✕ deleted 달빛국수 망원점"),
         "{:?}",
         shown(&row, None)
     );
