@@ -196,7 +196,7 @@ impl<T> WorkQueue<T> {
 
     /// Starts up to `max` runs that are due.
     pub fn take(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
-        self.wake(now);
+        self.tick(now);
         let mut runs = Vec::new();
         while runs.len() < max {
             let aged = self
@@ -250,7 +250,7 @@ impl<T> WorkQueue<T> {
                 if entry.dirty {
                     self.place(id, rested, now);
                 } else if rested > now {
-                    // Remembered only to keep the distance, then forgotten by `wake`.
+                    // Remembered only to keep the distance, then forgotten by `tick`.
                     self.place(id, rested, now);
                 } else {
                     self.entries.remove(id);
@@ -335,8 +335,9 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Moves keys whose time has come into their lanes, and forgets those that only rested.
-    fn wake(&mut self, now: Instant) {
+    /// Moves keys whose time has come into their lanes, and forgets those that only rested. After
+    /// it [`next_due`](Self::next_due) lies in the future, so that a loop may sleep until then.
+    pub fn tick(&mut self, now: Instant) {
         while let Some((due, id)) = self.timers.first().cloned() {
             if due > now {
                 break;

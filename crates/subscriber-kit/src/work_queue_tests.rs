@@ -267,6 +267,8 @@ proptest! {
                 Step::FinishOldest(..) => {}
                 Step::Wait(ms) => now += Duration::from_millis(ms),
             }
+            queue.tick(now);
+            prop_assert!(queue.next_due().is_none_or(|due| due > now), "a loop would spin");
             prop_assert_eq!(queue.processing(), running.len());
             let failing = queue.entries.values().filter(|entry| entry.attempts > 0).count();
             prop_assert_eq!(queue.retrying(), failing);

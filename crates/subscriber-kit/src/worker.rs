@@ -148,6 +148,7 @@ impl<A: Apply> Worker<A> {
     fn start_batches(&mut self) -> Option<Instant> {
         let settings = self.batches.settings;
         let now = Instant::now();
+        self.queue.tick(now.into_std());
         while self.running.len() < settings.max_batches_in_flight && !*self.paused.borrow() {
             let waiting = !self.parts.is_empty() || self.queue.queued() > 0;
             if !waiting && self.batches.owner.breaker().standing() == Standing::Closed {
