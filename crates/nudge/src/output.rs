@@ -22,6 +22,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// Writes bytes as they are and flushes them, so that a pipe's reader sees them at once.
 pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
+    // Tests are quiet: what `print!` writes is captured.
+    if cfg!(test) {
+        print!("{}", String::from_utf8_lossy(bytes));
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     out.write_all(bytes)
         .and_then(|()| out.flush())

@@ -91,7 +91,7 @@ impl Parser {
 }
 
 /// What a subscription tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// Connected; events follow.
     Up(Service),

@@ -67,10 +67,10 @@ pub enum OpenError {
     #[error("DATABASE_URL must begin with sqlite: or postgres:, not {0:?}")]
     Url(String),
     /// The database refused.
-    #[error("cannot open the database")]
+    #[error("DATABASE_URL: cannot open the database")]
     Connect(#[source] sqlx::Error),
     /// A migration failed.
-    #[error("cannot migrate the tables of {component}")]
+    #[error("DATABASE_URL: cannot migrate the tables of {component}")]
     Migrate {
         /// Whose tables.
         component: &'static str,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, FromRequestParts},
+    extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, StatusCode, request::Parts},
     routing::{get, post},
 };
@@ -64,8 +64,6 @@ pub fn router(app: App) -> Router {
         .route("/readyz", get(operations::readyz))
         .route("/metrics", get(operations::metrics))
         .route("/openapi.json", get(operations::openapi))
-        // Every handler that reads a body sets its own limit.
-        .layer(DefaultBodyLimit::disable())
         .with_state(app)
         .merge(sync_api)
 }

@@ -103,7 +103,7 @@ impl Import {
             Ok(store) => self.batch.push(store),
             Err(error) => self.reject(line.number, &error),
         }
-        if self.batch.len() >= 100 * BATCH_LINES {
+        if self.batch.len() >= BATCH_LINES {
             self.flush().await?;
         }
         Ok(())

@@ -1,9 +1,6 @@
 //! `nudge watch`: every change, from the owner's commit to each subscriber's read model.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use console::style;
@@ -122,27 +119,25 @@ impl Watch {
     /// Waits until each subscriber is connected or known to be away. When all are away there is
     /// nothing to watch.
     async fn first_contact(&mut self, signals: &mut mpsc::Receiver<Signal>) -> Result<(), Failure> {
-        let mut answered = HashMap::new();
-        while answered.len() < Service::SUBSCRIBERS.len() {
+        let mut first = vec![None; Service::SUBSCRIBERS.len()];
+        while first.contains(&None) {
             let Some(signal) = signals.recv().await else {
                 break;
             };
-            match &signal {
-                Signal::Up(service) => answered.insert(service.name(), None),
-                Signal::Down(service, why) => answered.insert(service.name(), Some(why.clone())),
-                Signal::Event(..) => None,
-            };
-            self.signal(signal)?;
-        }
-        match self.up.iter().any(|up| *up) {
-            true => Ok(()),
-            false => {
-                let first = Service::SUBSCRIBERS
-                    .iter()
-                    .find_map(|s| answered.remove(s.name())?);
-                Err(Failure::failed(first.unwrap_or_default()))
+            match signal {
+                Signal::Up(service) | Signal::Down(service, _) => {
+                    first[number(service)] = Some(signal);
+                }
+                Signal::Event(..) => self.signal(signal)?,
             }
         }
+        let first: Vec<_> = first.into_iter().flatten().collect();
+        if let [Signal::Down(_, why), ..] = &first[..]
+            && !first.iter().any(|signal| matches!(signal, Signal::Up(_)))
+        {
+            return Err(Failure::failed(why));
+        }
+        first.into_iter().try_for_each(|signal| self.signal(signal))
     }
 
     fn signal(&mut self, signal: Signal) -> Result<(), Failure> {

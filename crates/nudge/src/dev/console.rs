@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path, State},
     http::{StatusCode, header},
     response::{
         IntoResponse, Response,
@@ -21,7 +21,7 @@ use axum::{
     routing::{any, get},
 };
 use futures_util::{Stream, StreamExt, future, stream};
-use nudge_runtime::{Broker, Problem};
+use nudge_runtime::{Broker, Problem, problem};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -113,14 +113,7 @@ pub(super) fn router(console: Console) -> Router {
             "/",
             get(async || asset("text/html", include_str!("page/index.html"))),
         )
-        .route(
-            "/style.css",
-            get(async || asset("text/css", include_str!("page/style.css"))),
-        )
-        .route(
-            "/app.js",
-            get(async || asset("text/javascript", include_str!("page/app.js"))),
-        )
+        .route("/{file}", get(page_file))
         .route("/livez", get(async || Json(json!({"live": true}))))
         .route("/readyz", get(readyz))
         .route("/api/status", get(status))
@@ -128,6 +121,35 @@ pub(super) fn router(console: Console) -> Router {
         .route("/api/{service}/{*path}", any(proxy::forward))
         .layer(axum::middleware::from_fn(proxy::only_from_here))
         .with_state(console)
+}
+
+/// The other files of the page.
+const PAGE_FILES: [(&str, &str, &str); 6] = [
+    ("style.css", "text/css", include_str!("page/style.css")),
+    ("app.js", "text/javascript", include_str!("page/app.js")),
+    (
+        "common.js",
+        "text/javascript",
+        include_str!("page/common.js"),
+    ),
+    (
+        "services.js",
+        "text/javascript",
+        include_str!("page/services.js"),
+    ),
+    (
+        "changes.js",
+        "text/javascript",
+        include_str!("page/changes.js"),
+    ),
+    ("edit.js", "text/javascript", include_str!("page/edit.js")),
+];
+
+async fn page_file(Path(wanted): Path<String>) -> Response {
+    match PAGE_FILES.iter().find(|(name, ..)| *name == wanted) {
+        Some((_, kind, text)) => asset(kind, text),
+        None => problem::not_found().await.into_response(),
+    }
 }
 
 fn asset(kind: &str, text: &'static str) -> Response {
@@ -214,3 +236,6 @@ async fn events(
 fn named(event: &str, data: Value) -> sse::Event {
     sse::Event::default().event(event).data(data.to_string())
 }
+
+#[cfg(test)]
+mod tests;

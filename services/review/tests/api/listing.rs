@@ -176,7 +176,7 @@ async fn a_batch_of_stores_is_applied_as_one() {
     let world = World::start().await;
     let state = |n: u64| review::stores::StoreState {
         name: format!("{n}호점"),
-        open: n % 2 == 0,
+        open: n.is_multiple_of(2),
     };
     let mut batch: Vec<_> = (0..500)
         .map(|n| entity(&format!("b{n:03}"), n, Some(state(n))))

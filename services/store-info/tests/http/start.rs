@@ -41,7 +41,7 @@ async fn it_is_live_and_ready_without_nats_and_counts_what_it_does() {
 
 #[tokio::test]
 async fn what_was_written_is_there_after_a_restart() {
-    let mut api = Api::start().await;
+    let api = Api::start().await;
     let put = api
         .send(
             "PUT",
@@ -49,10 +49,7 @@ async fn what_was_written_is_there_after_a_restart() {
             json!({"name": "a", "menus": [{"name": "m", "price": 1}]}),
         )
         .await;
-    api.stop.cancel();
-    api.service.take().unwrap().stopped().await;
-    let dir = std::mem::replace(&mut api.dir, tempfile::tempdir().unwrap());
-    let again = Api::start_in(dir, &[]).await;
+    let again = api.restart(&[]).await;
     let got = again.get("/stores/1").await;
     assert_eq!((&got.json, got.version()), (&put.json, put.version()));
 }
@@ -70,23 +67,17 @@ async fn the_sample_is_loaded_into_an_empty_database_only() {
     }
     let emptied = api.everything().await;
     for flags in [&["--sample"][..], &[]] {
-        api.stop.cancel();
-        api.service.take().unwrap().stopped().await;
-        let dir = std::mem::replace(&mut api.dir, tempfile::tempdir().unwrap());
-        api = Api::start_in(dir, flags).await;
+        api = api.restart(flags).await;
         assert_eq!(api.everything().await, emptied);
     }
 }
 
 #[tokio::test]
 async fn someone_elses_stores_keep_the_sample_out() {
-    let mut api = Api::start().await;
+    let api = Api::start().await;
     api.send("PUT", "/stores/mine", json!({"name": "a"})).await;
     let before = api.everything().await;
-    api.stop.cancel();
-    api.service.take().unwrap().stopped().await;
-    let dir = std::mem::replace(&mut api.dir, tempfile::tempdir().unwrap());
-    let again = Api::start_in(dir, &["--sample"]).await;
+    let again = api.restart(&["--sample"]).await;
     assert_eq!(again.everything().await, before);
 }
 

@@ -1,5 +1,7 @@
 //! A running service, and answers that can be asked about.
 
+use std::{future::Future, time::Duration};
+
 use clap::Parser;
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
@@ -11,14 +13,24 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Longest wait for a state or an answer. Far more than any takes: only a fault gets here.
+const DEADLINE: Duration = Duration::from_secs(20);
+
 pub(crate) const UNREACHABLE_NATS: &str = "nats://127.0.0.1:1";
+
+/// The future's output, which must be there before the deadline.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("in time")
+}
 
 /// The service, stopped when this is dropped.
 pub(crate) struct Api {
     client: Client,
-    pub(crate) service: Option<Service>,
-    pub(crate) stop: CancellationToken,
-    pub(crate) dir: TempDir,
+    service: Option<Service>,
+    stop: CancellationToken,
+    dir: TempDir,
     base: String,
 }
 
@@ -85,6 +97,19 @@ impl Api {
         .await
     }
 
+    /// Waits until this path answers with 200.
+    pub(crate) async fn appears(&self, path: &str) {
+        in_time(async { while self.get(path).await.status != 200 {} }).await;
+    }
+
+    /// Stops the service and starts it again on the same database.
+    pub(crate) async fn restart(mut self, flags: &[&str]) -> Self {
+        self.stop.cancel();
+        in_time(self.service.take().unwrap().stopped()).await;
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::start_in(dir, flags).await
+    }
+
     /// Everything the service holds: the states, and the version of each id, tombstones included.
     pub(crate) async fn everything(&self) -> Value {
         let list = self.get("/stores?limit=500").await;
@@ -113,7 +138,7 @@ impl Api {
         );
         let mut stream = self.raw(request.as_bytes()).await;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        in_time(stream.read_to_string(&mut answer)).await.unwrap();
         answer
     }
 }
@@ -130,7 +155,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) async fn of(request: RequestBuilder) -> Self {
-        let response = request.send().await.unwrap();
+        let response = in_time(request.send()).await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
         Self {

@@ -106,8 +106,10 @@ pub(crate) fn lines(row: &Row, subscribers: &[&str], layout: &Layout) -> Vec<Str
     columns.push(style("→").dim().to_string());
     columns.push(steps.join("  "));
     let mut line = columns.join("  ").trim_end().to_owned();
-    if row.told {
-        line.push_str(&style("  (late)").dim().to_string());
+    let late = style("  (late)").dim().to_string();
+    let room = layout.width.unwrap_or(usize::MAX);
+    if row.told && measure_text_width(&line) + measure_text_width(&late) < room {
+        line.push_str(&late);
     }
     let mut lines = vec![layout.fit(&line)];
     for (step, subscriber) in row.steps.iter().zip(subscribers) {

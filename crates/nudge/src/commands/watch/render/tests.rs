@@ -69,10 +69,13 @@ fn a_narrow_terminal_gets_fewer_columns_and_no_wrapped_line() {
 
 #[test]
 fn from_eighty_columns_on_both_results_are_there() {
+    let mut late = row([applied(2.1), Step::Received]);
+    late.told = true;
     for width in 80..200 {
-        let line = &shown(&row([applied(2.1), Step::Received]), Some(width))[0];
-        assert!(line.ends_with("received"), "{width}: {line}");
+        let line = &shown(&late, Some(width))[0];
+        assert!(line.contains("review  received"), "{width}: {line}");
     }
+    assert!(shown(&late, None)[0].ends_with("review  received  (late)"));
 }
 
 #[test]
@@ -95,7 +98,7 @@ fn a_deletion_is_told_apart() {
         shown(&row, None)
     );
     assert!(
-        shown(&row, Some(80))[0].contains("✕ 달빛국수 …"),
+        shown(&row, Some(80))[0].contains("✕ 달빛국수 망…"),
         "{:?}",
         shown(&row, Some(80))
     );

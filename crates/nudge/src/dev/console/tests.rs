@@ -1,0 +1,158 @@
+use axum::{body::Bytes, extract::Path as Segments, http::HeaderMap, routing::patch};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::stub::{self, Stubs};
+
+struct Fixture {
+    base: String,
+    client: reqwest::Client,
+    stop: CancellationToken,
+    _stubs: Stubs,
+}
+
+/// A console in front of stub services, without NATS.
+async fn start(services: Vec<(Service, Router)>) -> Fixture {
+    let stubs = stub::start(services).await;
+    // Nobody listens there: the broker connects in the background, or never.
+    let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
+    let stop = CancellationToken::new();
+    let restarts = HashMap::from([("search", Arc::new(AtomicU64::new(3)))]);
+    let console = Console::new(stubs.api.clone(), broker, restarts, stop.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router(console)).await.unwrap() });
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    Fixture {
+        base,
+        client,
+        stop,
+        _stubs: stubs,
+    }
+}
+
+fn ready() -> Router {
+    Router::new().route("/readyz", get(async || "ready"))
+}
+
+#[tokio::test]
+async fn whoever_is_not_ready_is_named() {
+    let fixture = start(vec![
+        (Service::StoreInfo, ready()),
+        (Service::Search, ready()),
+    ])
+    .await;
+    let answer = fixture
+        .client
+        .get(format!("{}/readyz", fixture.base))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["ready"], false);
+    assert_eq!(body["not_ready"], json!(["NATS", "review"]));
+    assert_eq!(
+        body["parts"][2],
+        json!({"name": "search", "ready": true, "restarts": 3})
+    );
+}
+
+#[tokio::test]
+async fn the_page_comes_whole_from_here_and_may_talk_to_nobody_else() {
+    let fixture = start(Vec::new()).await;
+    let page = fixture.client.get(&fixture.base).send().await.unwrap();
+    let policy = page.headers()["content-security-policy"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    let text = page.text().await.unwrap();
+    assert!(
+        !text.contains("http://") || text.contains("www.w3.org"),
+        "{text}"
+    );
+    for (name, kind, text) in PAGE_FILES {
+        let file = fixture
+            .client
+            .get(format!("{}/{name}", fixture.base))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            file.headers()["content-type"],
+            format!("{kind}; charset=utf-8")
+        );
+        assert_eq!(file.text().await.unwrap(), text);
+    }
+    let missing = fixture
+        .client
+        .get(format!("{}/other.js", fixture.base))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(missing.status(), 404);
+}
+
+#[tokio::test]
+async fn an_edit_is_handed_on_with_its_encoded_id_and_comes_back_with_its_token() {
+    let edit = async |Segments(id): Segments<String>, headers: HeaderMap, body: Bytes| {
+        assert_eq!((id.as_str(), &body[..]), ("a/b", &b"{}"[..]));
+        assert_eq!(headers["content-type"], "application/merge-patch+json");
+        assert!(!headers.contains_key("cookie"));
+        [("Nudge-Token", "store/a%2Fb@17"), ("X-Secret", "stays")]
+    };
+    let owner = Router::new().route("/stores/{id}", patch(edit));
+    let fixture = start(vec![(Service::StoreInfo, owner)]).await;
+    let answer = fixture
+        .client
+        .patch(format!("{}/api/store-info/stores/a%2Fb", fixture.base))
+        .header("Content-Type", "application/merge-patch+json")
+        .header("Cookie", "mine")
+        .body("{}")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["nudge-token"], "store/a%2Fb@17");
+    assert!(!answer.headers().contains_key("x-secret"));
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_or_unknown_is_a_problem() {
+    let fixture = start(Vec::new()).await;
+    let status = async |path: &str| {
+        fixture
+            .client
+            .get(format!("{}{path}", fixture.base))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    assert_eq!(status("/api/search/stores").await, 502);
+    assert_eq!(status("/api/favourites/stores").await, 404);
+}
+
+#[tokio::test]
+async fn events_of_all_subscribers_come_in_one_stream_that_ends_with_the_demo() {
+    let events = async || {
+        let once = stream::iter([Ok::<_, Infallible>("data: {\"kind\":\"applied\"}\n\n")]);
+        axum::body::Body::from_stream(once.chain(stream::pending()))
+    };
+    let search = Router::new().route("/nudge/v1/events", get(events));
+    let fixture = start(vec![(Service::Search, search)]).await;
+    let url = format!("{}/api/events", fixture.base);
+    let mut answer = fixture.client.get(url).send().await.unwrap();
+    let mut text = String::new();
+    while !(text.contains("event: search\ndata: {\"kind\":\"applied\"}")
+        && text.contains("\"subscriber\":\"review\",\"up\":false"))
+    {
+        let chunk = answer.chunk().await.unwrap().expect("the stream goes on");
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    fixture.stop.cancel();
+    while answer.chunk().await.unwrap().is_some() {}
+}
