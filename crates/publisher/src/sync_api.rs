@@ -7,13 +7,13 @@ use std::{collections::HashMap, future::Future, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use nudge_protocol::{
-    EntityId, Version,
+    EntityId, Version, subject,
     sync_api::{
         BatchGetAnswer, BatchGetRequest, DEFAULT_ITEMS_LIMIT, DeletedEntity, Item, ItemStatus,
         ItemVersion, ItemsPage, ItemsRequest, LiveEntity, MAX_BATCH_IDS, MAX_FIELDS,
@@ -47,8 +47,9 @@ struct Api<O> {
 pub(crate) fn router<O: Owner>(log: ChangeLog, owner: O) -> Router {
     let base = format!("/sync/v1/{}", log.entity());
     Router::new()
-        .route(&format!("{base}/batch-get"), post(batch_get::<O>))
-        .route(&format!("{base}/items"), post(items::<O>))
+        // Both words are ids too: only POST means something else there.
+        .route(&format!("{base}/batch-get"), post(batch_get::<O>).get(get_one::<O>))
+        .route(&format!("{base}/items"), post(items::<O>).get(get_one::<O>))
         .route(&format!("{base}/{{id}}"), get(get_one::<O>))
         .with_state(Arc::new(Api { log, owner }))
 }
@@ -122,12 +123,9 @@ async fn items<O: Owner>(
 
 async fn get_one<O: Owner>(
     State(api): State<Arc<Api<O>>>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = EntityId::new(&id).map_err(|error| {
-        Problem::field("id", error.to_string()).with_status(StatusCode::BAD_REQUEST)
-    })?;
     let (recorded, mut states) = api.snapshot(std::slice::from_ref(&id)).await?;
     let state = states.remove(&id);
     let not_found = || Problem::new(StatusCode::NOT_FOUND, "no such entity was ever recorded");
@@ -141,11 +139,7 @@ async fn get_one<O: Owner>(
         };
         return Ok((StatusCode::GONE, no_store(axum::Json(body))).into_response());
     }
-    if headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .any(|value| value == etag)
-    {
+    if is_named(&headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
     let state = state.ok_or_else(|| without_state(&id))?;
@@ -231,6 +225,30 @@ fn project(state: Box<RawValue>, fields: Option<&[String]>) -> Result<Box<RawVal
     let mut all = parsed.map_err(|error| Problem::internal(&error))?;
     all.retain(|name, _| fields.contains(name));
     serde_json::value::to_raw_value(&all).map_err(|error| Problem::internal(&error))
+}
+
+/// The id that ends the path. Not axum's `Path`: two of the routes have no parameter.
+struct PathId(EntityId);
+
+impl<S: Sync> FromRequestParts<S> for PathId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let token = parts.uri.path().rsplit('/').next().unwrap_or_default();
+        let id = subject::decode_token(token).map_err(|error| {
+            Problem::field("id", error.to_string()).with_status(StatusCode::BAD_REQUEST)
+        })?;
+        Ok(Self(id))
+    }
+}
+
+/// Whether `If-None-Match` names the tag. It compares weakly.
+fn is_named(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(|tag| tag.trim().trim_start_matches("W/"))
+        .any(|tag| tag == "*" || tag.as_bytes() == etag.as_bytes())
 }
 
 fn etag(version: Version) -> HeaderValue {

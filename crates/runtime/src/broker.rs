@@ -104,7 +104,13 @@ impl Broker {
     }
 }
 
+/// An outage repeats the same error at every attempt: only a new one is a warning.
 fn note(last: &Mutex<Option<String>>, error: String) {
-    tracing::warn!(%error, "nats reported an error");
-    *last.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+    let mut last = last.lock().unwrap_or_else(|e| e.into_inner());
+    if last.as_ref() == Some(&error) {
+        tracing::debug!(%error, "nats reported the same error again");
+    } else {
+        tracing::warn!(%error, "nats reported an error");
+        *last = Some(error);
+    }
 }

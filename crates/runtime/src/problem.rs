@@ -114,13 +114,17 @@ impl Problem {
     }
 }
 
-/// An error with its sources, once each.
+/// An error with its sources, once each: a source whose words the text has already is left out,
+/// since some libraries put it into their own.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
         source = error.source();
     }
     text

@@ -28,7 +28,7 @@ pub enum Column {
 /// let columns = [Column::Text("id"), Column::Int("n")];
 /// assert_eq!(
 ///     rows(Kind::Postgres, "$1", &columns),
-///     "json_to_recordset($1::json) AS r(id text, n bigint)",
+///     "json_to_recordset($1::json) AS r(id text COLLATE \"C\", n bigint)",
 /// );
 /// assert_eq!(
 ///     rows(Kind::Sqlite, "$1", &columns),
@@ -39,7 +39,8 @@ pub fn rows(kind: Kind, parameter: &str, columns: &[Column]) -> String {
     let column = |column: &Column| match (kind, *column) {
         (Kind::Sqlite, Column::Text(n) | Column::Int(n)) => format!("value ->> '{n}' AS {n}"),
         (Kind::Sqlite, Column::Json(n)) => format!("value -> '{n}' AS {n}"),
-        (Kind::Postgres, Column::Text(n)) => format!("{n} text"),
+        // Bytewise, as id columns compare: rows are then locked in one order by everyone.
+        (Kind::Postgres, Column::Text(n)) => format!("{n} text COLLATE \"C\""),
         (Kind::Postgres, Column::Int(n)) => format!("{n} bigint"),
         (Kind::Postgres, Column::Json(n)) => format!("{n} json"),
     };
