@@ -46,7 +46,7 @@ impl Positions {
                 .bind(consumer),
         )
         .await?;
-        Ok(self.read().await?.ok_or(sqlx::Error::RowNotFound)?)
+        self.read().await?.ok_or(sqlx::Error::RowNotFound)
     }
 
     /// The row as it is, if there is one.
