@@ -89,6 +89,12 @@ impl Nats {
         .await;
     }
 
+    /// [`restart`](Self::restart) with other further lines of configuration.
+    pub async fn restart_with(&mut self, config: &str) {
+        self.config = Some(config.to_owned());
+        self.restart().await;
+    }
+
     /// A connection for a program under test.
     pub async fn broker(&self, name: &str) -> Broker {
         Broker::connect(&self.url(), name)

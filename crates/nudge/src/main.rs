@@ -55,6 +55,7 @@ struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Everywhere",
         env = "NUDGE_PORT_BASE",
         value_name = "PORT",
         default_value_t = DEFAULT_PORT_BASE,
@@ -62,7 +63,7 @@ struct Global {
     )]
     port_base: u16,
     /// Print JSON, one value a line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
 }
 

@@ -77,12 +77,18 @@ pub(crate) struct Published {
     pub(crate) seq: u64,
 }
 
+const PENDING: &str = "SELECT id, version, change FROM nudge_change_log \
+    WHERE entity = $1 AND version <> published_version ORDER BY version LIMIT $2";
+const COUNT_PENDING: &str = "SELECT count(*) FROM nudge_change_log \
+    WHERE entity = $1 AND version <> published_version";
+
 /// Statements whose text depends on the database, written once.
 #[derive(Debug)]
 struct Sql {
     record: Arc<str>,
     recorded: Arc<str>,
     mark: Arc<str>,
+    unpublish: Arc<str>,
 }
 
 /// The change log of one kind of entity.
@@ -149,6 +155,12 @@ impl ChangeLog {
                  published_version = excluded.published_version, published_seq = excluded.published_seq \
                  WHERE excluded.published_seq > log.published_seq",
                 rows(kind, "$2", &marks)
+            )
+            .into(),
+            unpublish: format!(
+                "UPDATE nudge_change_log SET published_version = 0, published_seq = $2 \
+                 WHERE entity = $1 AND id IN {} AND published_version <> 0",
+                strings(kind, "$3")
             )
             .into(),
         };
@@ -229,9 +241,7 @@ impl ChangeLog {
 
     /// Up to `limit` pending rows, oldest version first. No lock is held.
     pub(crate) async fn pending(&self, limit: usize) -> Result<Vec<Pending>, sqlx::Error> {
-        let pending = "SELECT id, version, change FROM nudge_change_log \
-                       WHERE entity = $1 AND version <> published_version ORDER BY version LIMIT $2";
-        let query = sqlx::query_as(pending)
+        let query = sqlx::query_as(PENDING)
             .bind(self.entity.as_str())
             .bind(limit as i64);
         let rows: Vec<(String, i64, String)> =
@@ -248,27 +258,19 @@ impl ChangeLog {
 
     /// How many rows are pending.
     pub(crate) async fn count_pending(&self) -> Result<u64, sqlx::Error> {
-        self.count("SELECT count(*) FROM nudge_change_log WHERE entity = $1 AND version <> published_version").await
-    }
-
-    /// How many entities the stream should show: those that were published at least once.
-    pub(crate) async fn count_published(&self) -> Result<u64, sqlx::Error> {
-        self.count(
-            "SELECT count(*) FROM nudge_change_log WHERE entity = $1 AND published_version <> 0",
-        )
-        .await
-    }
-
-    /// The highest stream sequence that any row records.
-    pub(crate) async fn highest_published_seq(&self) -> Result<u64, sqlx::Error> {
-        self.count("SELECT COALESCE(max(published_seq), 0) FROM nudge_change_log WHERE entity = $1")
-            .await
-    }
-
-    async fn count(&self, sql: &'static str) -> Result<u64, sqlx::Error> {
-        let query = sqlx::query_as(sql).bind(self.entity.as_str());
+        let query = sqlx::query_as(COUNT_PENDING).bind(self.entity.as_str());
         let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        Ok(count as u64)
+    }
+
+    /// How many entities the stream should show, which are those that were published at least once,
+    /// and the highest stream sequence that any row records.
+    pub(crate) async fn published(&self) -> Result<(u64, u64), sqlx::Error> {
+        let sql = "SELECT count(*) FILTER (WHERE published_version <> 0), \
+                   COALESCE(max(published_seq), 0) FROM nudge_change_log WHERE entity = $1";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str());
+        let (count, seq): (i64, i64) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok((count as u64, seq as u64))
     }
 
     /// Records what stands in the stream, where that is newer than what is recorded.
@@ -290,6 +292,18 @@ impl ChangeLog {
                    WHERE entity = $1 AND changed_at >= $3 AND published_version <> 0";
         let query = sqlx::query(sql).bind(self.entity.as_str());
         self.write(query.bind(last_seq as i64).bind(since.unix_micros()))
+            .await
+    }
+
+    /// Makes these rows pending again: it is not known what stands in the stream for them.
+    pub(crate) async fn unpublish(
+        &self,
+        ids: &[EntityId],
+        last_seq: u64,
+    ) -> Result<(), sqlx::Error> {
+        let query = sqlx::query(AssertSqlSafe(self.sql.unpublish.clone()));
+        let query = query.bind(self.entity.as_str()).bind(last_seq as i64);
+        self.write(query.bind(serde_json::json!(ids).to_string()))
             .await
     }
 
@@ -357,21 +371,71 @@ mod tests {
 
     use super::*;
 
-    /// Joined the wrong way round, marking one round of 2,000 rows takes minutes.
-    #[tokio::test]
-    async fn marking_looks_rows_up_by_key_instead_of_scanning_the_log() {
-        let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
+    async fn log() -> ChangeLog {
+        let db = Database::open("sqlite::memory:", Durability::Full);
+        let db = db.await.unwrap();
         db.migrate("publisher", MIGRATIONS).await.unwrap();
-        let log = ChangeLog::new(db.clone(), EntityName::new("store").unwrap());
-        let explain = format!("EXPLAIN QUERY PLAN {}", log.sql.mark);
+        ChangeLog::new(db, EntityName::new("store").unwrap())
+    }
+
+    /// What SQLite says it would do, step by step.
+    async fn plan(log: &ChangeLog, sql: &str) -> String {
+        let explain = format!("EXPLAIN QUERY PLAN {sql}");
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
             .bind("store")
             .bind("[]")
-            .fetch_all(db.reader())
+            .fetch_all(log.db.reader())
             .await
             .unwrap();
-        let plan: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
-        let by_key = |step: &String| step.contains("SEARCH known") && step.contains("entity=? AND id=?");
-        assert!(plan.iter().any(by_key), "{plan:?}");
+        let steps: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
+        steps.join("\n")
+    }
+
+    /// Joined the wrong way round, marking one round of 2,000 rows takes minutes.
+    #[tokio::test]
+    async fn marking_looks_rows_up_by_key_instead_of_scanning_the_log() {
+        let log = log().await;
+        let plan = plan(&log, &log.sql.mark).await;
+        let by_key =
+            |step: &str| step.contains("SEARCH known") && step.contains("entity=? AND id=?");
+        assert!(plan.lines().any(by_key), "{plan}");
+    }
+
+    /// They are looked for twice a second when nothing happens, in a log of any size.
+    #[tokio::test]
+    async fn pending_rows_are_found_by_their_index_and_in_its_order() {
+        let log = log().await;
+        for sql in [PENDING, COUNT_PENDING] {
+            let plan = plan(&log, sql).await;
+            assert!(
+                plan.contains("nudge_change_log_pending (entity=?)"),
+                "{plan}"
+            );
+            assert!(!plan.contains("SCAN") && !plan.contains("B-TREE"), "{plan}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_from_before_a_row_was_made_pending_again_counts_no_more() {
+        let log = log().await;
+        let id = EntityId::new("42").unwrap();
+        let mut tx = log.db.begin().await.unwrap();
+        let changes = [(id.clone(), Change::Updated)];
+        let version = log.record(&mut tx, &changes).await.unwrap()[0];
+        tx.commit().await.unwrap();
+        let mark = async |seq| {
+            let id = id.clone();
+            log.mark(&[Published { id, version, seq }]).await.unwrap();
+            log.count_pending().await.unwrap()
+        };
+        assert_eq!(mark(7).await, 0);
+        let always = Timestamp::from_unix_micros(0);
+        log.unpublish_since(always, 9).await.unwrap();
+        assert_eq!((mark(9).await, mark(10).await), (1, 0));
+        log.unpublish(std::slice::from_ref(&id), 20).await.unwrap();
+        assert_eq!((mark(20).await, mark(21).await), (1, 0));
+        // The broker went back: from here on, lower places are new ones.
+        log.unpublish_beyond(3).await.unwrap();
+        assert_eq!((mark(3).await, mark(4).await), (1, 0));
     }
 }

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::{HeaderMap, jetstream::message::PublishMessage};
 use futures_util::future::join_all;
-use nudge_protocol::{Notification, Timestamp, notification::VERSION_HEADER, subject};
+use nudge_protocol::{EntityId, Notification, Timestamp, notification::VERSION_HEADER, subject};
 use nudge_runtime::{BoxError, Broker, problem::chain};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,10 @@ pub(crate) struct Relay {
     /// The stream as last seen; `None` before the first look on a connection.
     standing: Option<Standing>,
     next_check: Instant,
+    /// What was published and not acknowledged: it may still have come to stand in the stream, over
+    /// a newer version that another relay published. Bounded by one round: the stream is looked at
+    /// before the next.
+    unsure: Vec<EntityId>,
 }
 
 impl Relay {
@@ -57,18 +61,22 @@ impl Relay {
             metrics,
             standing: None,
             next_check: Instant::now(),
+            unsure: Vec::new(),
         }
     }
 
     /// Runs until `stop`. Nothing ends it early: every failure is logged and tried again.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut connections = self.broker.connections();
+        let mut connection = 0;
         let mut pause = MIN_POLL_INTERVAL;
         loop {
-            if connections.has_changed().unwrap_or(false) {
-                connections.mark_unchanged();
+            let now = *connections.borrow_and_update();
+            // The first connection may be counted after the first look at the stream was answered.
+            if now > connection.max(1) {
                 self.standing = None;
             }
+            connection = now;
             let round = tokio::select! {
                 round = self.round() => round,
                 () = stop.cancelled() => return,
@@ -95,7 +103,7 @@ impl Relay {
             };
             tokio::select! {
                 () = self.wake.notified() => pause = MIN_POLL_INTERVAL,
-                _ = connections.changed() => self.standing = None,
+                _ = connections.changed() => {}
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
@@ -121,10 +129,6 @@ impl Relay {
         if !published.is_empty() {
             self.log.mark(&published).await?;
             self.metrics.published.inc_by(published.len() as u64);
-            let last = published.iter().map(|p| p.seq).max();
-            if let (Some(standing), Some(last)) = (&mut self.standing, last) {
-                standing.last_seq = standing.last_seq.max(last);
-            }
         }
         match failed {
             Some(error) => Err(error),
@@ -138,85 +142,83 @@ impl Relay {
         }
     }
 
-    /// Publishes all rows, then awaits all acknowledgements. Returns what is acknowledged, and the
-    /// first failure if there was one.
-    async fn publish(&self, pending: &[Pending]) -> (Vec<Published>, Option<BoxError>) {
-        let stream = subject::stream_name(self.log.entity());
-        let mut in_flight = Vec::with_capacity(pending.len());
-        let mut failed: Option<BoxError> = None;
-        for row in pending {
-            let subject = subject::subject(self.log.entity(), &row.id);
-            match self
-                .broker
-                .jetstream
-                .send_publish(subject, message(row))
-                .await
-            {
-                Ok(ack) => in_flight.push(async move { (row, ack.await) }),
+    /// Publishes all rows at once and awaits their acknowledgements. Returns what is acknowledged,
+    /// and the first failure if there was one.
+    async fn publish(&mut self, pending: &[Pending]) -> (Vec<Published>, Option<BoxError>) {
+        // Each awaits its acknowledgement as soon as it is sent: several relays share the
+        // connection's bound on acknowledgements in flight, and must not all wait for a place.
+        let results = join_all(pending.iter().map(|row| self.publish_one(row))).await;
+        let mut published = Vec::with_capacity(pending.len());
+        let mut failed = None;
+        for (row, result) in pending.iter().zip(results) {
+            match result {
+                Ok(one) => published.push(one),
                 Err(error) => {
-                    failed = Some(error.into());
-                    break;
+                    self.unsure.push(row.id.clone());
+                    failed = failed.or(Some(error));
                 }
-            }
-        }
-        let mut published = Vec::with_capacity(in_flight.len());
-        for (row, ack) in join_all(in_flight).await {
-            match ack {
-                // An acknowledgement counts only for our stream, and `duplicate` proves nothing
-                // about what stands there.
-                Ok(ack) if ack.stream == stream && !ack.duplicate => published.push(Published {
-                    id: row.id.clone(),
-                    version: row.version,
-                    seq: ack.sequence,
-                }),
-                Ok(ack) => failed = Some(format!("unexpected acknowledgement {ack:?}").into()),
-                Err(error) => failed = Some(error.into()),
             }
         }
         (published, failed)
     }
 
+    async fn publish_one(&self, row: &Pending) -> Result<Published, BoxError> {
+        let subject = subject::subject(self.log.entity(), &row.id);
+        let ack = self
+            .broker
+            .jetstream
+            .send_publish(subject, message(row))
+            .await?
+            .await?;
+        // An acknowledgement counts only for our stream, and `duplicate` proves nothing about what
+        // stands there.
+        if ack.stream != subject::stream_name(self.log.entity()) || ack.duplicate {
+            return Err(format!("unexpected acknowledgement {ack:?}").into());
+        }
+        Ok(Published {
+            id: row.id.clone(),
+            version: row.version,
+            seq: ack.sequence,
+        })
+    }
+
     /// Finds out whether the broker may have lost something, and makes those rows pending again.
     async fn check_stream(&mut self) -> Result<(), BoxError> {
-        let now = stream::ensure(&self.broker.jetstream, self.log.entity()).await?;
         let log = &self.log;
-        let recorded = log.stream_created().await?;
-        let another = recorded.as_deref() != Some(&now.created);
-        let repaired = match &self.standing {
+        let mut now = stream::ensure(&self.broker.jetstream, log.entity()).await?;
+        if self.standing.as_ref() != Some(&now) {
+            let recorded = log.stream_created().await?;
+            let (published, highest_seq) = log.published().await?;
+            // Looked at again after the log, so that it shows everything that the log counts.
+            now = stream::ensure(&self.broker.jetstream, log.entity()).await?;
             // A new incarnation holds nothing of what was published to the last one.
-            _ if another => {
+            let another = recorded.as_deref() != Some(&now.created);
+            let went_back = highest_seq > now.last_seq;
+            // Fewer messages than entities: which are missing is unknown.
+            let emptied = published > now.messages;
+            if another || went_back {
+                log.unpublish_beyond(now.last_seq).await?;
+            }
+            if another || emptied {
                 log.unpublish_since(Timestamp::from_unix_micros(i64::MIN), now.last_seq)
                     .await?;
-                log.set_stream_created(&now.created).await?;
-                true
-            }
-            None => {
-                let rolled_back = log.highest_published_seq().await? > now.last_seq;
-                if rolled_back {
-                    log.unpublish_beyond(now.last_seq).await?;
-                }
-                // Fewer messages than entities: it was purged, and which are missing is unknown.
-                let everything = log.count_published().await? > now.messages;
+            } else if self.standing.is_none() {
                 let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
-                let since = match everything {
-                    true => i64::MIN,
-                    false => Timestamp::now().unix_micros() - window,
-                };
+                let since = Timestamp::now().unix_micros() - window;
                 log.unpublish_since(Timestamp::from_unix_micros(since), now.last_seq)
                     .await?;
-                everything || rolled_back
             }
-            Some(before) if now.last_seq < before.last_seq || now.messages < before.messages => {
-                log.unpublish_beyond(now.last_seq).await?;
-                log.unpublish_since(Timestamp::from_unix_micros(i64::MIN), now.last_seq)
-                    .await?;
-                true
+            if another {
+                log.set_stream_created(&now.created).await?;
             }
-            Some(_) => false,
-        };
-        if repaired {
-            tracing::warn!(entity = %log.entity(), ?now, "the stream lost notifications: publishing them again");
-            self.metrics.republished.inc();
+            if (another && recorded.is_some()) || went_back || emptied {
+                tracing::warn!(entity = %log.entity(), ?now, "the stream lost notifications: publishing them again");
+                self.metrics.republished.inc();
+            }
+        }
+        if !self.unsure.is_empty() {
+            log.unpublish(&self.unsure, now.last_seq).await?;
+            self.unsure.clear();
         }
         self.standing = Some(now);
         self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;

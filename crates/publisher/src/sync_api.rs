@@ -48,7 +48,10 @@ pub(crate) fn router<O: Owner>(log: ChangeLog, owner: O) -> Router {
     let base = format!("/sync/v1/{}", log.entity());
     Router::new()
         // Both words are ids too: only POST means something else there.
-        .route(&format!("{base}/batch-get"), post(batch_get::<O>).get(get_one::<O>))
+        .route(
+            &format!("{base}/batch-get"),
+            post(batch_get::<O>).get(get_one::<O>),
+        )
         .route(&format!("{base}/items"), post(items::<O>).get(get_one::<O>))
         .route(&format!("{base}/{{id}}"), get(get_one::<O>))
         .with_state(Arc::new(Api { log, owner }))
@@ -140,7 +143,8 @@ async fn get_one<O: Owner>(
         return Ok((StatusCode::GONE, no_store(axum::Json(body))).into_response());
     }
     if is_named(&headers, &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+        let response = no_store([(header::ETAG, etag)]);
+        return Ok((StatusCode::NOT_MODIFIED, response).into_response());
     }
     let state = state.ok_or_else(|| without_state(&id))?;
     let body = LiveEntity {
@@ -244,7 +248,10 @@ impl<S: Sync> FromRequestParts<S> for PathId {
 
 /// Whether `If-None-Match` names the tag. It compares weakly.
 fn is_named(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let values = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|v| v.to_str().ok());
     values
         .flat_map(|value| value.split(','))
         .map(|tag| tag.trim().trim_start_matches("W/"))

@@ -29,6 +29,7 @@ mod owner;
 mod render;
 mod row;
 mod screen;
+mod settled;
 mod summary;
 
 /// Time between two looks at what is to be shown.
@@ -36,7 +37,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// Time between two rounds of asking for changes whose end we may have missed.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// Most such questions in one round.
-const MAX_QUESTIONS: usize = 16;
+const MAX_QUESTIONS: usize = 64;
 /// Most signals and notes that wait to be taken; streams wait beyond that.
 const MAX_WAITING: usize = 1_024;
 /// Most rows of changes under way that are drawn.

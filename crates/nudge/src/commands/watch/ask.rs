@@ -7,7 +7,10 @@ use reqwest::Method;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{board::Description, number, row::Key};
+use super::{
+    number,
+    row::{Description, Key},
+};
 use crate::{
     client::{Api, Service, segment},
     commands::status,

@@ -6,7 +6,8 @@ use nudge_protocol::{EntityName, Timestamp, Version};
 
 use super::{
     event::{Event, Kind},
-    row::{Key, Row, Step, millis},
+    row::{Description, Key, Row, Step, millis},
+    settled::Settled,
     summary::Tally,
 };
 
@@ -14,21 +15,10 @@ use super::{
 const MAX_ROWS: usize = 10_000;
 /// How long a finished row waits for its name.
 const NAME_PATIENCE_SECONDS: f64 = 0.3;
+/// How long a row that says nothing new waits for something that does.
+const REPEAT_PATIENCE_SECONDS: f64 = 1.0;
 /// A row that is still under way after this long is told as it stands, and again when it is done.
 const SETTLE_PATIENCE_SECONDS: f64 = 5.0;
-
-/// What the owner says of an entity.
-#[derive(Clone, Debug)]
-pub(crate) struct Description {
-    /// Which entity.
-    pub(crate) key: Key,
-    /// Its name; `None` when it has none, is gone, or the owner cannot be asked.
-    pub(crate) name: Option<String>,
-    /// Whether it is deleted, in which version, since when.
-    pub(crate) deleted: bool,
-    pub(crate) version: Option<Version>,
-    pub(crate) changed_at: Option<Timestamp>,
-}
 
 /// The changes under way and what they have added up to.
 #[derive(Debug)]
@@ -36,6 +26,7 @@ pub(crate) struct Board {
     follows: Vec<Option<HashSet<EntityName>>>,
     rows: BTreeMap<u64, Row>,
     by_key: HashMap<Key, Vec<u64>>,
+    settled: Settled,
     next_number: u64,
     /// Where [`Board::overdue`] goes on.
     asked_up_to: u64,
@@ -52,6 +43,7 @@ impl Board {
             follows: vec![None; subscribers],
             rows: BTreeMap::new(),
             by_key: HashMap::new(),
+            settled: Settled::default(),
             next_number: 0,
             asked_up_to: 0,
             changes: 0,
@@ -74,7 +66,14 @@ impl Board {
     pub(crate) fn take(&mut self, subscriber: usize, event: &Event, now: Timestamp) -> Option<Key> {
         self.count(subscriber, event);
         let key = (event.entity.clone(), event.id.clone());
+        let news = [Kind::Applied, Kind::Retried, Kind::DeadLettered].contains(&event.kind);
         let found = self.find(subscriber, &key, event.version);
+        let known = event
+            .version
+            .is_some_and(|version| self.settled.covers(&key, version));
+        if found.is_none() && known && !news {
+            return None;
+        }
         let number = found.unwrap_or_else(|| self.begin(key.clone(), now));
         let row = self
             .rows
@@ -162,15 +161,19 @@ impl Board {
         for (&number, row) in &mut self.rows {
             let age = now.seconds_since(row.first_seen);
             let named = row.described || age > NAME_PATIENCE_SECONDS;
-            let leaves = excess > 0 || (row.is_settled() && named);
+            let settled = row.is_settled() && named;
+            let idle = row.is_nothing_new() && age > REPEAT_PATIENCE_SECONDS;
+            let leaves = excess > 0 || settled || idle;
             excess = excess.saturating_sub(1);
             let late = age > SETTLE_PATIENCE_SECONDS && !row.told;
-            if leaves || late {
+            if (leaves || late) && !row.is_nothing_new() {
                 self.changes += u64::from(!row.told);
                 due.push(row.clone());
                 row.told = true;
             }
             if leaves {
+                let settled_at = row.version.filter(|_| settled || idle);
+                settled_at.inspect(|version| self.settled.note(&row.key, *version));
                 gone.push(number);
             }
         }
@@ -182,19 +185,24 @@ impl Board {
 
     /// The rows under way that have not been told, oldest first.
     pub(crate) fn live(&self) -> impl DoubleEndedIterator<Item = &Row> {
-        self.rows.values().filter(|row| !row.told)
+        let untold = self.rows.values().filter(|row| !row.told);
+        untold.filter(|row| !row.is_nothing_new())
     }
 
     /// How many rows are under way, told or not.
     pub(crate) fn under_way(&self) -> usize {
-        self.rows.values().filter(|row| !row.is_settled()).count()
+        let open = self.rows.values().filter(|row| !row.is_settled());
+        open.filter(|row| !row.is_nothing_new()).count()
     }
 
     /// Takes all rows that have not been told, for the end.
     pub(crate) fn finish(&mut self) -> Vec<Row> {
         let rows = std::mem::take(&mut self.rows);
         self.by_key.clear();
-        let untold: Vec<_> = rows.into_values().filter(|row| !row.told).collect();
+        let untold = rows
+            .into_values()
+            .filter(|row| !row.told && !row.is_nothing_new());
+        let untold: Vec<_> = untold.collect();
         self.changes += untold.len() as u64;
         untold
     }
@@ -203,6 +211,7 @@ impl Board {
         let tally = &mut self.tallies[subscriber];
         match event.kind {
             Kind::Applied => tally.applied(event.lag_seconds),
+            Kind::Ignored => tally.ignored += 1,
             Kind::Retried => tally.retried += 1,
             Kind::DeadLettered => tally.dead_lettered += 1,
             _ => {}

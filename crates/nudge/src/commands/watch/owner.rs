@@ -13,7 +13,10 @@ use reqwest::Method;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{ask::Note, board::Description, row::Key};
+use super::{
+    ask::Note,
+    row::{Description, Key},
+};
 use crate::client::{Api, Service};
 
 /// Most keys that wait to be asked for; the rows of others stay without a name.

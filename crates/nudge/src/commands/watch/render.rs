@@ -246,6 +246,7 @@ pub(crate) fn summary(board: &Board, subscribers: &[&str], seconds: f64) -> Vec<
         "p50",
         "p99",
         "max",
+        "had it",
         "retried",
         "dead letters",
     ];
@@ -259,6 +260,7 @@ pub(crate) fn summary(board: &Board, subscribers: &[&str], seconds: f64) -> Vec<
             lag(lags.map(|lags| lags.p50)),
             lag(lags.map(|lags| lags.p99)),
             lag(lags.map(|lags| lags.max)),
+            tally.ignored.to_string(),
             tally.retried.to_string(),
             tally.dead_lettered.to_string(),
         ]);
@@ -278,6 +280,7 @@ pub(crate) fn summary_json(board: &Board, subscribers: &[&str], seconds: f64) ->
         let tally = json!({
             "applied": tally.applied,
             "lag_seconds": tally.lags(),
+            "ignored": tally.ignored,
             "retried": tally.retried,
             "dead_lettered": tally.dead_lettered,
         });

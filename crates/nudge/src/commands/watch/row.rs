@@ -78,6 +78,19 @@ pub(super) fn millis(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e3
 }
 
+/// What the owner says of an entity.
+#[derive(Clone, Debug)]
+pub(crate) struct Description {
+    /// Which entity.
+    pub(crate) key: Key,
+    /// Its name; `None` when it has none, is gone, or the owner cannot be asked.
+    pub(crate) name: Option<String>,
+    /// Whether it is deleted, in which version, since when.
+    pub(crate) deleted: bool,
+    pub(crate) version: Option<Version>,
+    pub(crate) changed_at: Option<Timestamp>,
+}
+
 /// One change of one entity.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
@@ -105,5 +118,15 @@ impl Row {
     /// Whether nothing more is to come.
     pub(crate) fn is_settled(&self) -> bool {
         self.steps.iter().all(Step::is_final)
+    }
+
+    /// Whether all that came of it is that somebody had it already: a notification came twice, or
+    /// after its state. That is no change.
+    pub(super) fn is_nothing_new(&self) -> bool {
+        self.steps.contains(&Step::Ignored)
+            && self
+                .steps
+                .iter()
+                .all(|step| matches!(step, Step::Ignored | Step::Waiting | Step::NotFollowed))
     }
 }

@@ -12,6 +12,8 @@ const RECENT_LAGS: usize = 1_000;
 pub(crate) struct Tally {
     /// States committed to its read model.
     pub(crate) applied: u64,
+    /// Times that it had the state already.
+    pub(crate) ignored: u64,
     /// Failures that were tried again.
     pub(crate) retried: u64,
     /// Failures for good.

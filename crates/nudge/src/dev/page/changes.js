@@ -68,6 +68,8 @@ async function nextName() {
 
 function onEvent(subscriber, event) {
   if (event.version === undefined) return;
+  // A repetition of something that has left the table is nothing new.
+  if (event.kind === "ignored" && !rows.has(`${event.entity}/${event.id}@${event.version}`)) return;
   const column = SUBSCRIBERS.indexOf(subscriber);
   const row = rowOf(event);
   const cell = row.cells[column];

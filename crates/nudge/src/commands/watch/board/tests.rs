@@ -249,3 +249,40 @@ fn a_deletion_is_marked_only_on_the_version_that_is_deleted() {
     // The name that was known is kept for the row of the deletion.
     assert!(board.live().all(|row| row.name.is_some() || row.deleted));
 }
+
+#[test]
+fn what_comes_after_a_change_was_told_is_nothing_new() {
+    let mut board = board();
+    for who in [SEARCH, REVIEW] {
+        take(&mut board, who, Kind::Applied, 7);
+    }
+    assert_eq!(board.due(at(0.1)).len(), 1);
+    // Its own notification comes after its state, and an older one after both.
+    for (kind, version) in [(Kind::Received, 7), (Kind::Ignored, 7), (Kind::Received, 6)] {
+        take(&mut board, SEARCH, kind, version);
+    }
+    assert_eq!(board.rows.len(), 0);
+    assert_eq!(board.tallies[SEARCH].ignored, 1);
+    take(&mut board, SEARCH, Kind::Received, 8);
+    assert_eq!(board.live().count(), 1);
+}
+
+#[test]
+fn a_repetition_alone_is_no_change_and_does_not_stay() {
+    let mut board = board();
+    take(&mut board, SEARCH, Kind::Received, 7);
+    take(&mut board, SEARCH, Kind::Ignored, 7);
+    assert_eq!((board.live().count(), board.under_way()), (0, 0));
+    assert!(board.due(at(2.0)).is_empty());
+    assert_eq!((board.rows.len(), board.changes), (0, 0));
+}
+
+#[test]
+fn a_repetition_that_turns_out_to_be_a_change_for_another_is_told() {
+    let mut board = board();
+    take(&mut board, SEARCH, Kind::Ignored, 7);
+    take(&mut board, REVIEW, Kind::Applied, 7);
+    let rows = board.due(at(0.1));
+    assert_eq!(rows[0].steps[SEARCH], Step::Ignored);
+    assert!(matches!(rows[0].steps[REVIEW], Step::Applied { .. }));
+}

@@ -128,15 +128,15 @@ fn the_summary_has_a_line_per_subscriber() {
     assert_eq!(lines[0], "2 changes in 65.0 s");
     assert_eq!(
         lines[1],
-        "          applied  p50     p99     max     retried  dead letters"
+        "          applied  p50     p99     max     had it  retried  dead letters"
     );
     assert_eq!(
         lines[2],
-        "  search  1        2.0 ms  2.0 ms  2.0 ms  0        0"
+        "  search  1        2.0 ms  2.0 ms  2.0 ms  0       0        0"
     );
     assert_eq!(
         lines[3],
-        "  review  0        —       —       —       0        0"
+        "  review  0        —       —       —       0       0        0"
     );
     let json = summary_json(&board, &NAMES, 65.0);
     assert_eq!(json["subscribers"]["review"]["lag_seconds"], Value::Null);

@@ -1,0 +1,11 @@
+//! The publisher on a real nats-server: change log, relay, repair, sync API.
+
+mod batch_get;
+mod change_log;
+mod link;
+mod notifications;
+mod one_and_all;
+mod outages;
+mod repair;
+mod several_relays;
+mod support;

@@ -1,0 +1,221 @@
+//! The broker lost something that it had acknowledged: the relay finds out and fills it up again.
+//!
+//! Every change is made to look old first: what is recent is published again in any case.
+
+use std::{path::Path, process::Command};
+
+use nudge_publisher::stream::config;
+use nudge_tests::{Nats, Owner, eventually};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::{
+    Relay, STREAM, age, execute, last_seq, message, messages, owner_of, published, row, shown,
+    stream, thing,
+};
+
+const IDS: [&str; 5] = ["1", "2", "3", "4", "5"];
+
+/// An owner of [`IDS`], of which `5` is deleted. All of it happened long ago.
+async fn long_ago(nats: &Nats) -> Owner {
+    let owner = owner_of(&nats.broker("things").await, &IDS).await;
+    owner.delete("5").await;
+    published(&owner.db).await;
+    age(&owner.db).await;
+    owner
+}
+
+/// Waits until everything is back, the tombstone too.
+async fn filled_up(nats: &Nats, owner: &Owner) {
+    shown(nats, &owner.db).await;
+    assert_eq!(messages(nats).await.len(), IDS.len());
+    assert_eq!(message(nats, "5").await.change(), "deleted");
+}
+
+#[tokio::test]
+async fn a_stream_deleted_under_the_relay_is_made_again_and_filled_tombstones_included() {
+    let nats = Nats::start().await;
+    let owner = long_ago(&nats).await;
+    let before = stream(&nats).await.get_info().await.unwrap();
+    nats.jetstream().await.delete_stream(STREAM).await.unwrap();
+    filled_up(&nats, &owner).await;
+    let after = stream(&nats).await.get_info().await.unwrap();
+    assert_ne!(before.created, after.created);
+    assert_eq!(before.config, after.config);
+    assert_eq!(before.config.subjects, config(&thing()).subjects);
+}
+
+#[tokio::test]
+async fn a_change_right_after_the_stream_was_deleted_does_not_wait_for_the_next_look_at_it() {
+    let nats = Nats::start().await;
+    let owner = long_ago(&nats).await;
+    nats.jetstream().await.delete_stream(STREAM).await.unwrap();
+    owner.put("1", json!({})).await;
+    filled_up(&nats, &owner).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_comes_back_empty_is_filled_up_again() {
+    let mut nats = Nats::start().await;
+    let owner = long_ago(&nats).await;
+    nats.kill();
+    std::fs::remove_dir_all(nats.store_dir().join("jetstream")).unwrap();
+    nats.restart().await;
+    filled_up(&nats, &owner).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_went_back_to_an_older_state_is_brought_up_to_date() {
+    let mut nats = Nats::start().await;
+    let owner = long_ago(&nats).await;
+    nats.kill();
+    let backup = tempfile::tempdir().unwrap();
+    copy_tree(&nats.store_dir().join("jetstream"), &backup);
+    nats.restart().await;
+    let seq = row(&owner.db, "1").await.published_seq;
+    for id in ["2", "3", "5"] {
+        owner.put(id, json!({ "newer": true })).await;
+    }
+    owner.delete("4").await;
+    shown(&nats, &owner.db).await;
+    age(&owner.db).await;
+    nats.kill();
+    std::fs::remove_dir_all(nats.store_dir().join("jetstream")).unwrap();
+    std::fs::rename(
+        backup.path().join("jetstream"),
+        nats.store_dir().join("jetstream"),
+    )
+    .unwrap();
+    nats.restart().await;
+    shown(&nats, &owner.db).await;
+    assert_eq!(message(&nats, "4").await.change(), "deleted");
+    assert_eq!(
+        message(&nats, "1").await.seq,
+        seq,
+        "what was not lost stays as it was"
+    );
+}
+
+fn copy_tree(from: &Path, to: &TempDir) {
+    let copied = Command::new("cp")
+        .arg("-R")
+        .arg(from)
+        .arg(to.path())
+        .status();
+    assert!(copied.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_stream_emptied_under_the_relay_is_filled_up_again() {
+    let nats = Nats::start().await;
+    purgeable(&nats).await;
+    let owner = long_ago(&nats).await;
+    let before = last_seq(&nats).await;
+    stream(&nats).await.purge().await.unwrap();
+    filled_up(&nats, &owner).await;
+    assert!(
+        last_seq(&nats).await > before,
+        "it is still the same stream"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_lost_a_message_while_no_relay_ran_is_filled_up_at_the_next_start() {
+    let nats = Nats::start().await;
+    purgeable(&nats).await;
+    let owner = Owner::start_silent().await;
+    let broker = nats.broker("things").await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    owner.put_all(&IDS.map(|id| (id, json!({})))).await;
+    owner.delete("5").await;
+    published(&owner.db).await;
+    age(&owner.db).await;
+    relay.stop().await;
+    let purge = stream(&nats).await;
+    purge.purge().filter("changes.thing.3").await.unwrap();
+    let _relay = Relay::start(&owner.db, &broker).await;
+    filled_up(&nats, &owner).await;
+}
+
+/// Makes the stream as a person might, who could then empty it: the publisher's own cannot be.
+async fn purgeable(nats: &Nats) {
+    let mut config = config(&thing());
+    config.deny_purge = false;
+    nats.jetstream().await.create_stream(config).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_place_recorded_for_a_stream_that_is_gone_does_not_hold_up_the_next() {
+    let mut nats = Nats::start().await;
+    let owner = long_ago(&nats).await;
+    nats.kill();
+    std::fs::remove_dir_all(nats.store_dir().join("jetstream")).unwrap();
+    // A relay made the row pending on one connection, and could not publish it any more.
+    execute(
+        &owner.db,
+        "UPDATE nudge_change_log SET published_version = 0, published_seq = 10000000 WHERE id = '1'",
+    )
+    .await;
+    nats.restart().await;
+    filled_up(&nats, &owner).await;
+    assert!(
+        last_seq(&nats).await < 100,
+        "it was published again and again"
+    );
+}
+
+#[tokio::test]
+async fn on_every_start_what_changed_in_the_last_minutes_is_published_again() {
+    let nats = Nats::start().await;
+    let owner = Owner::start_silent().await;
+    let broker = nats.broker("things").await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    owner.put("old", json!({})).await;
+    published(&owner.db).await;
+    age(&owner.db).await;
+    owner.put("recent", json!({})).await;
+    published(&owner.db).await;
+    let before = last_seq(&nats).await;
+    relay.stop().await;
+    let old = message(&nats, "old").await;
+    let _relay = Relay::start(&owner.db, &broker).await;
+    eventually("it is published again", || async {
+        (message(&nats, "recent").await.seq > before).then_some(())
+    })
+    .await;
+    shown(&nats, &owner.db).await;
+    assert_eq!(message(&nats, "old").await, old);
+    assert_eq!(last_seq(&nats).await, before + 1);
+}
+
+#[tokio::test]
+async fn on_every_new_connection_what_changed_in_the_last_minutes_is_published_again() {
+    let mut nats = Nats::start().await;
+    let owner = owner_of(&nats.broker("things").await, &["recent"]).await;
+    let before = last_seq(&nats).await;
+    nats.restart().await;
+    eventually("it is published again", || async {
+        (last_seq(&nats).await > before).then_some(())
+    })
+    .await;
+    shown(&nats, &owner.db).await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_of_another_stream_counts_for_nothing() {
+    let nats = Nats::start().await;
+    let owner = long_ago(&nats).await;
+    let jetstream = nats.jetstream().await;
+    jetstream.delete_stream(STREAM).await.unwrap();
+    let mut foreign = config(&thing());
+    foreign.name = "SOMEBODY_ELSES".to_owned();
+    jetstream.create_stream(foreign).await.unwrap();
+    owner.put("1", json!({})).await;
+    eventually("the relay is refused", || async {
+        let health = owner.publisher.health();
+        (!health.connected && health.pending == 1).then_some(())
+    })
+    .await;
+    jetstream.delete_stream("SOMEBODY_ELSES").await.unwrap();
+    filled_up(&nats, &owner).await;
+}

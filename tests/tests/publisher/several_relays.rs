@@ -1,0 +1,128 @@
+//! Two relays of one owner, and one of them slow.
+
+use nudge_runtime::Broker;
+use nudge_tests::{Nats, Owner, eventually};
+use serde_json::json;
+
+use crate::{
+    link::Link,
+    support::{Relay, last_seq, message, messages, owner_of, published, row, shown},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_relays_at_once_end_with_every_entity_at_its_newest_version() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("one").await).await;
+    let _other = Relay::start(&owner.db, &nats.broker("two").await).await;
+    owner.second_relay(&nats.broker("three").await);
+    let edits = |part: usize| {
+        let owner = &owner;
+        async move {
+            for n in 0..150 {
+                let id = (n % 10 * 3 + part).to_string();
+                owner.put(&id, json!({ "n": n })).await;
+                if n % 4 == 0 {
+                    owner.delete(&id).await;
+                }
+            }
+        }
+    };
+    tokio::join!(edits(0), edits(1), edits(2));
+    shown(&nats, &owner.db).await;
+    assert_eq!(messages(&nats).await.len(), 30);
+}
+
+/// An owner of `42` whose relay reaches the server over a link that can be slow.
+async fn slow_owner(nats: &Nats) -> (Owner, Link) {
+    let link = Link::to(nats).await;
+    let broker = Broker::connect(&link.url, "slow").await.unwrap();
+    (owner_of(&broker, &["42"]).await, link)
+}
+
+/// Publishes what is pending, through a relay that is not slow.
+async fn publish_by_another(nats: &Nats, owner: &Owner) {
+    let relay = Relay::start(&owner.db, &nats.broker("quick").await).await;
+    published(&owner.db).await;
+    relay.stop().await;
+}
+
+async fn sent(link: &Link, version: u64) {
+    eventually("the slow relay publishes", || async {
+        link.up
+            .saw(&format!("Nudge-Version: {version}"))
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_old_version_published_over_a_newer_one_is_followed_by_the_newer() {
+    let nats = Nats::start().await;
+    let (owner, link) = slow_owner(&nats).await;
+    link.up.hold();
+    let old = owner.put("42", json!({ "n": 1 })).await.version.get();
+    sent(&link, old).await;
+    let new = owner.put("42", json!({ "n": 2 })).await.version.get();
+    publish_by_another(&nats, &owner).await;
+    let before = row(&owner.db, "42").await;
+    assert_eq!(before.published_version, new);
+    assert_eq!(message(&nats, "42").await.version(), new);
+    link.up.release();
+    eventually("the newer one follows", || async {
+        let message = message(&nats, "42").await;
+        (message.seq >= before.published_seq + 2 && message.version() == new).then_some(())
+    })
+    .await;
+    shown(&nats, &owner.db).await;
+}
+
+#[tokio::test]
+async fn a_late_acknowledgement_of_an_older_message_changes_nothing() {
+    let nats = Nats::start().await;
+    let (owner, link) = slow_owner(&nats).await;
+    link.down.hold();
+    let old = owner.put("42", json!({ "n": 1 })).await.version.get();
+    eventually("the slow relay publishes", || async {
+        (message(&nats, "42").await.version() == old).then_some(())
+    })
+    .await;
+    owner.put("42", json!({ "n": 2 })).await;
+    publish_by_another(&nats, &owner).await;
+    let before = row(&owner.db, "42").await;
+    link.down.release();
+    // The slow relay publishes this after it has recorded that acknowledgement.
+    owner.put("next", json!({})).await;
+    published(&owner.db).await;
+    assert_eq!(row(&owner.db, "42").await, before);
+    assert_eq!(
+        last_seq(&nats).await,
+        before.published_seq + 1,
+        "42 is published once more"
+    );
+    shown(&nats, &owner.db).await;
+}
+
+#[tokio::test]
+async fn a_publish_of_unknown_outcome_is_followed_by_the_newest_version() {
+    let nats = Nats::start().await;
+    let (owner, link) = slow_owner(&nats).await;
+    link.up.hold();
+    let old = owner.put("42", json!({ "n": 1 })).await.version.get();
+    sent(&link, old).await;
+    let new = owner.put("42", json!({ "n": 2 })).await.version.get();
+    publish_by_another(&nats, &owner).await;
+    let before = row(&owner.db, "42").await;
+    eventually(
+        "the slow relay gives up waiting for its acknowledgement",
+        || async { (!owner.publisher.health().connected).then_some(()) },
+    )
+    .await;
+    // Only now the old message arrives, and nobody records that it did.
+    link.up.release();
+    eventually("the newest version stands in the stream again", || async {
+        let message = message(&nats, "42").await;
+        (message.seq > before.published_seq && message.version() == new).then_some(())
+    })
+    .await;
+    shown(&nats, &owner.db).await;
+}

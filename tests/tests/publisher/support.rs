@@ -1,0 +1,225 @@
+//! What these tests share: looks at the change log and at the stream.
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::{
+    consumer::{AckPolicy, pull},
+    stream::Stream,
+};
+use futures_util::TryStreamExt;
+use nudge_protocol::{EntityName, subject};
+use nudge_publisher::Publisher;
+use nudge_runtime::{Broker, Database, database::Durability};
+use nudge_tests::{Nats, Owner, eventually, owner::ENTITY};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) const STREAM: &str = "CHANGES_thing";
+/// Most messages that a test reads from a stream.
+const MAX_MESSAGES: usize = 10_000;
+const ONE_HOUR_MICROS: i64 = 3_600_000_000;
+
+pub(crate) fn thing() -> EntityName {
+    EntityName::new(ENTITY).unwrap()
+}
+
+/// A row of the change log, as the relay sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) version: u64,
+    pub(crate) published_version: u64,
+    pub(crate) published_seq: u64,
+}
+
+/// The change log of things, by id.
+pub(crate) async fn rows(db: &Database) -> BTreeMap<String, Row> {
+    let sql = "SELECT id, version, published_version, published_seq FROM nudge_change_log \
+               WHERE entity = 'thing'";
+    let rows: Vec<(String, i64, i64, i64)> =
+        sqlx::query_as(sql).fetch_all(db.reader()).await.unwrap();
+    let row = |(id, version, published_version, published_seq): (_, i64, i64, i64)| {
+        let row = Row {
+            version: version as u64,
+            published_version: published_version as u64,
+            published_seq: published_seq as u64,
+        };
+        (id, row)
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// The change log's row of one thing.
+pub(crate) async fn row(db: &Database, id: &str) -> Row {
+    rows(db).await.remove(id).expect("a row of the change log")
+}
+
+/// Waits until the relay has nothing left to publish.
+pub(crate) async fn published(db: &Database) {
+    eventually("every change is published", || async {
+        let pending = |row: &Row| row.version != row.published_version;
+        (!rows(db).await.values().any(pending)).then_some(())
+    })
+    .await;
+}
+
+/// Runs a statement on the owner's database behind the publisher's back.
+pub(crate) async fn execute(db: &Database, sql: &'static str) {
+    let mut tx = db.begin().await.unwrap();
+    sqlx::query(sql).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// Makes every change look older than what is published again on each connection.
+pub(crate) async fn age(db: &Database) {
+    let mut tx = db.begin().await.unwrap();
+    let sql = "UPDATE nudge_change_log SET changed_at = changed_at - $1";
+    let query = sqlx::query(sql).bind(ONE_HOUR_MICROS);
+    query.execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// The owner's database as another program opens it.
+pub(crate) async fn another_program(db: &Database) -> Database {
+    let sql = "SELECT file FROM pragma_database_list WHERE name = 'main'";
+    let (file,): (String,) = sqlx::query_as(sql).fetch_one(db.reader()).await.unwrap();
+    let url = format!("sqlite:{file}");
+    Database::open(&url, Durability::Refillable).await.unwrap()
+}
+
+/// A relay that can be stopped. It stops when this is dropped.
+pub(crate) struct Relay {
+    pub(crate) publisher: Publisher,
+    running: tokio::task::JoinHandle<()>,
+    stop: DropGuard,
+}
+
+impl Relay {
+    /// Starts a relay as a program of its own would: nobody's commit wakes it.
+    pub(crate) async fn start(db: &Database, broker: &Broker) -> Self {
+        let db = another_program(db).await;
+        let publisher = Publisher::open(&db, thing()).await.unwrap();
+        let stop = CancellationToken::new();
+        let running = publisher.spawn_relay(broker, stop.clone());
+        Self {
+            publisher,
+            running,
+            stop: stop.drop_guard(),
+        }
+    }
+
+    pub(crate) async fn stop(self) {
+        drop(self.stop);
+        self.running.await.unwrap();
+    }
+}
+
+/// A notification as it lies in the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) subject: String,
+    pub(crate) seq: u64,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Message {
+    /// The id that the subject names.
+    pub(crate) fn id(&self) -> String {
+        let id = subject::decode_subject(&thing(), &self.subject);
+        id.expect("a subject that names an id").to_string()
+    }
+
+    /// What `Nudge-Version` says.
+    pub(crate) fn version(&self) -> u64 {
+        let header = self
+            .headers
+            .iter()
+            .find(|(name, _)| name == "Nudge-Version");
+        header.expect("a version header").1.parse().unwrap()
+    }
+
+    /// The kind of change in the body.
+    pub(crate) fn change(&self) -> String {
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap();
+        body["change"].as_str().unwrap().to_owned()
+    }
+}
+
+/// The stream of things, once it is there.
+pub(crate) async fn stream(nats: &Nats) -> Stream {
+    let jetstream = nats.jetstream().await;
+    eventually("the stream is there", || async {
+        jetstream.get_stream(STREAM).await.ok()
+    })
+    .await
+}
+
+/// Every message in the stream, oldest first.
+pub(crate) async fn messages(nats: &Nats) -> Vec<Message> {
+    let config = pull::Config {
+        ack_policy: AckPolicy::None,
+        ..pull::Config::default()
+    };
+    let consumer = stream(nats).await.create_consumer(config).await.unwrap();
+    let fetch = consumer.fetch().max_messages(MAX_MESSAGES);
+    let messages = fetch.messages().await.unwrap();
+    let read = |message: async_nats::jetstream::Message| {
+        let headers = message.headers.iter().flat_map(|headers| headers.iter());
+        let header = |(name, values): (&async_nats::HeaderName, &Vec<_>)| {
+            let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+            (name.to_string(), values.join(","))
+        };
+        Message {
+            subject: message.subject.to_string(),
+            seq: message.info().unwrap().stream_sequence,
+            headers: headers.map(header).collect(),
+            body: String::from_utf8(message.payload.to_vec()).unwrap(),
+        }
+    };
+    messages.map_ok(read).try_collect().await.unwrap()
+}
+
+/// The one message of an id.
+pub(crate) async fn message(nats: &Nats, id: &str) -> Message {
+    let mut all = messages(nats).await;
+    all.retain(|message| message.id() == id);
+    assert_eq!(all.len(), 1, "messages of {id}");
+    all.remove(0)
+}
+
+/// Waits until the stream shows every entity of the change log in its newest version, tombstones
+/// included, and nothing else, and the change log knows that.
+pub(crate) async fn shown(nats: &Nats, db: &Database) {
+    eventually("the stream shows the change log", || async {
+        let rows = rows(db).await;
+        let clean = rows
+            .values()
+            .all(|row| row.version == row.published_version);
+        let logged = rows.iter().map(|(id, row)| (id.clone(), row.version));
+        let messages = messages(nats).await;
+        let shown = messages
+            .iter()
+            .map(|message| (message.id(), message.version()));
+        (clean && shown.collect::<BTreeMap<_, _>>() == logged.collect()).then_some(())
+    })
+    .await;
+}
+
+/// The sequence of the stream's newest message.
+pub(crate) async fn last_seq(nats: &Nats) -> u64 {
+    stream(nats)
+        .await
+        .get_info()
+        .await
+        .unwrap()
+        .state
+        .last_sequence
+}
+
+/// An owner of these things, each in its first version, published through a relay of the owner.
+pub(crate) async fn owner_of(broker: &Broker, ids: &[&str]) -> Owner {
+    let owner = Owner::start(broker).await;
+    let things: Vec<_> = ids.iter().map(|id| (*id, serde_json::json!({}))).collect();
+    owner.put_all(&things).await;
+    published(&owner.db).await;
+    owner
+}
