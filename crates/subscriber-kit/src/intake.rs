@@ -52,6 +52,8 @@ enum Over {
     Stopped,
     /// The read model no longer is the one that this session began with.
     ReadModelReplaced,
+    /// The connection was lost and made again: what was asked of the old one may be lost.
+    Reconnected,
     Lost(BoxError),
 }
 
@@ -98,6 +100,7 @@ impl Intake {
             self.progress.connected.set(0);
             match over {
                 Over::Stopped => return,
+                Over::Reconnected => continue,
                 Over::ReadModelReplaced => {
                     tracing::warn!(entity = %self.entity, "the read model was emptied or replaced: refilling");
                 }
@@ -123,12 +126,19 @@ impl Intake {
 
     /// From finding the stream until something is lost.
     async fn session(&mut self) -> Over {
-        match self.begin().await {
-            Ok(mut session) => match self.pull(&mut session).await {
+        // Before anything is asked, so that no reconnection is missed.
+        let mut connections = self.broker.connections();
+        connections.mark_unchanged();
+        let ended = async {
+            let mut session = self.begin().await?;
+            self.pull(&mut session).await
+        };
+        tokio::select! {
+            ended = ended => match ended {
                 Ok(()) => Over::Lost("the message stream ended".into()),
                 Err(over) => over,
             },
-            Err(over) => over,
+            Ok(()) = connections.changed() => Over::Reconnected,
         }
     }
 
