@@ -32,11 +32,13 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`change_log`] | one row per entity: its newest version, and what stands in the stream for it |
+//! | [`conditional`] | `If-Match` and `If-None-Match` over versions |
 //! | [`relay`] | change log → NATS, and repair when the broker lost something |
 //! | [`stream`] | the stream's configuration, field by field |
 //! | [`sync_api`] | the routes for callbacks, over one trait of the owner |
 
 pub mod change_log;
+pub mod conditional;
 mod metrics;
 pub mod relay;
 pub mod stream;

@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use nudge_protocol::{
-    EntityId, Version, subject,
+    EntityId, subject,
     sync_api::{
         BatchGetAnswer, BatchGetRequest, DEFAULT_ITEMS_LIMIT, DeletedEntity, Item, ItemStatus,
         ItemVersion, ItemsPage, ItemsRequest, LiveEntity, MAX_BATCH_IDS, MAX_FIELDS,
@@ -23,7 +23,10 @@ use nudge_protocol::{
 use nudge_runtime::{BoxError, Problem, Tx, body::Json};
 use serde_json::value::RawValue;
 
-use crate::change_log::{ChangeLog, Recorded};
+use crate::{
+    change_log::{ChangeLog, Recorded},
+    conditional::{etag, if_none_match},
+};
 
 /// States answered in one batch-get, in bytes, before the rest is left for the next call.
 pub const MAX_BATCH_STATE_BYTES: usize = 8 * 1024 * 1024;
@@ -142,7 +145,7 @@ async fn get_one<O: Owner>(
         };
         return Ok((StatusCode::GONE, no_store(axum::Json(body))).into_response());
     }
-    if is_named(&headers, &etag) {
+    if if_none_match(&headers).is_some_and(|seen| seen.matches(Some(row.version))) {
         let response = no_store([(header::ETAG, etag)]);
         return Ok((StatusCode::NOT_MODIFIED, response).into_response());
     }
@@ -244,22 +247,6 @@ impl<S: Sync> FromRequestParts<S> for PathId {
         })?;
         Ok(Self(id))
     }
-}
-
-/// Whether `If-None-Match` names the tag. It compares weakly.
-fn is_named(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let values = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|v| v.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .map(|tag| tag.trim().trim_start_matches("W/"))
-        .any(|tag| tag == "*" || tag.as_bytes() == etag.as_bytes())
-}
-
-fn etag(version: Version) -> HeaderValue {
-    HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header value")
 }
 
 fn no_store(body: impl IntoResponse) -> Response {

@@ -332,7 +332,9 @@ mod tests {
     /// Joined the wrong way round, thousands of dead letters would slow down every batch.
     #[tokio::test]
     async fn closing_looks_dead_letters_up_by_key_instead_of_scanning_them() {
-        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        let db = Database::open("sqlite::memory:", Durability::Refillable)
+            .await
+            .unwrap();
         db.migrate("subscriber-kit", MIGRATIONS).await.unwrap();
         let applier = Applier::new(db.clone(), EntityName::new("store").unwrap(), Nothing);
         let explain = format!("EXPLAIN QUERY PLAN {}", applier.close);
@@ -343,7 +345,8 @@ mod tests {
             .await
             .unwrap();
         let plan: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
-        let by_key = |step: &String| step.contains("SEARCH dead") && step.contains("entity=? AND id=?");
+        let by_key =
+            |step: &String| step.contains("SEARCH dead") && step.contains("entity=? AND id=?");
         assert!(plan.iter().any(by_key), "{plan:?}");
     }
 }

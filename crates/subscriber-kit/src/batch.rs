@@ -157,7 +157,8 @@ impl<A: Apply> Batches<A> {
             answers.insert(item.id, answer);
         }
         if self.no_tombstones {
-            self.take_unknown_for_deleted(runs, &mut answers, &mut entities).await;
+            self.take_unknown_for_deleted(runs, &mut answers, &mut entities)
+                .await;
         }
         let mut applied = HashMap::with_capacity(entities.len());
         if !entities.is_empty() {
@@ -192,7 +193,9 @@ impl<A: Apply> Batches<A> {
             if answers.get(&run.id) != Some(&Ok(Answer::Unknown)) {
                 continue;
             }
-            let Ok(Some(held)) = self.waiters.applied(&run.id).await else { continue };
+            let Ok(Some(held)) = self.waiters.applied(&run.id).await else {
+                continue;
+            };
             // The owner gave the delete no version. One above what is held is enough for the
             // guard, and below whatever the owner makes of the id next.
             let next = Version::new(held.version.get() + 1);
@@ -200,7 +203,12 @@ impl<A: Apply> Batches<A> {
             let Ok(version) = version else { continue };
             let (id, changed_at, state) = (run.id.clone(), Timestamp::now(), None);
             answers.insert(id.clone(), Ok(Answer::Deleted(version.max(run.floor))));
-            entities.push(EntityState { id, version, changed_at, state });
+            entities.push(EntityState {
+                id,
+                version,
+                changed_at,
+                state,
+            });
         }
     }
 

@@ -29,7 +29,12 @@ pub(crate) enum End {
 
 impl<A: Apply> Batches<A> {
     /// What the owner said and what became of it, put together.
-    pub(crate) fn end_of(&self, run: &Run<Held>, answer: Answer, applied: Option<&Applied>) -> (End, String) {
+    pub(crate) fn end_of(
+        &self,
+        run: &Run<Held>,
+        answer: Answer,
+        applied: Option<&Applied>,
+    ) -> (End, String) {
         let verdict = judge(
             answer,
             Asked {
@@ -242,4 +247,3 @@ impl<A: Apply> Batches<A> {
         });
     }
 }
-

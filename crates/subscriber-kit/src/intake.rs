@@ -162,14 +162,26 @@ impl Intake {
         // be gone, and then it would come again only after `ack_wait`.
         let info = consumer.cached_info();
         let delivered = info.delivered.stream_sequence;
-        let to = if info.num_ack_pending > 0 { delivered } else { info.ack_floor.stream_sequence };
+        let to = if info.num_ack_pending > 0 {
+            delivered
+        } else {
+            info.ack_floor.stream_sequence
+        };
         if to > position.position {
-            self.read_gap(&stream, position.position + 1, to, &gap).await?;
+            self.read_gap(&stream, position.position + 1, to, &gap)
+                .await?;
         }
         self.progress.connected.set(1);
         self.progress.set_error(None);
         let target = stream.cached_info().state.last_sequence;
-        Ok(Session { position, stream_created, consumer, target, gap, recorded: None })
+        Ok(Session {
+            position,
+            stream_created,
+            consumer,
+            target,
+            gap,
+            recorded: None,
+        })
     }
 
     async fn consumer(&self, stream: &Stream, position: &Position) -> Result<PullConsumer, Over> {
@@ -332,7 +344,11 @@ impl Intake {
         if gap_closed {
             let (consumer, created) = (&session.position.consumer, &session.stream_created);
             let known = match session.recorded == Some(floor) {
-                true => self.positions.read().await?.is_some_and(|p| p.consumer == *consumer),
+                true => self
+                    .positions
+                    .read()
+                    .await?
+                    .is_some_and(|p| p.consumer == *consumer),
                 false => self.positions.record(consumer, created, floor).await?,
             };
             if !known {

@@ -130,7 +130,10 @@ impl std::fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let follows: Vec<_> = self.shared.followed.iter().map(|f| &f.entity).collect();
         let mut debug = f.debug_struct("Subscriber");
-        debug.field("service", &self.shared.service).field("follows", &follows).finish()
+        debug
+            .field("service", &self.shared.service)
+            .field("follows", &follows)
+            .finish()
     }
 }
 
@@ -337,7 +340,10 @@ impl Starting {
             progress: progress.clone(),
             settings: self.settings,
             after_commit: self.after_commit.clone(),
-            no_tombstones: self.no_tombstones.iter().any(|name| name == entity.as_str()),
+            no_tombstones: self
+                .no_tombstones
+                .iter()
+                .any(|name| name == entity.as_str()),
         });
         let intake = Intake {
             service: self.service.clone(),

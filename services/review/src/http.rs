@@ -10,6 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use nudge_protocol::{EntityId, Version, write_token::WRITE_TOKEN_HEADER};
+use nudge_publisher::conditional::{Expected, etag, if_match, if_none_match};
 use nudge_runtime::{
     Problem,
     body::{Json, Query},
@@ -17,7 +18,6 @@ use nudge_runtime::{
 };
 
 use crate::{
-    conditional::{Tags, etag},
     domain::{Draft, Review},
     draft::{Fault, Fields},
     openapi::{IfMatchHeader, IfNoneMatchHeader, TokenHeader},
@@ -104,13 +104,15 @@ pub(crate) async fn read(
     PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let known = Tags::if_none_match(&headers)?;
+    let known = if_none_match(&headers);
     let Versioned { review, version } = reviews.get(&id).await?;
     let tag = [(header::ETAG, etag(version))];
-    Ok(match known.is_some_and(|tags| tags.match_weakly(version)) {
-        true => (StatusCode::NOT_MODIFIED, tag).into_response(),
-        false => (tag, axum::Json(review)).into_response(),
-    })
+    Ok(
+        match known.is_some_and(|known| known.matches(Some(version))) {
+            true => (StatusCode::NOT_MODIFIED, tag).into_response(),
+            false => (tag, axum::Json(review)).into_response(),
+        },
+    )
 }
 
 /// Rewrite a review.
@@ -137,7 +139,7 @@ pub(crate) async fn rewrite(
     headers: HeaderMap,
     Json(fields): Json<Fields>,
 ) -> Result<Response, Problem> {
-    let wanted = Tags::if_match(&headers)?;
+    let wanted = if_match(&headers);
     let written = reviews
         .rewrite(&id, draft(fields)?, |now| matches(&wanted, now))
         .await?;
@@ -163,7 +165,7 @@ pub(crate) async fn remove(
     PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let wanted = Tags::if_match(&headers)?;
+    let wanted = if_match(&headers);
     let version = reviews.delete(&id, |now| matches(&wanted, now)).await?;
     Ok((
         StatusCode::NO_CONTENT,
@@ -172,10 +174,10 @@ pub(crate) async fn remove(
         .into_response())
 }
 
-fn matches(wanted: &Option<Tags>, standing: Version) -> bool {
+fn matches(wanted: &Option<Expected>, standing: Version) -> bool {
     wanted
         .as_ref()
-        .is_none_or(|tags| tags.match_strongly(standing))
+        .is_none_or(|wanted| wanted.matches(Some(standing)))
 }
 
 fn draft(fields: Fields) -> Result<Draft, Problem> {

@@ -16,11 +16,9 @@
 //! | [`reviews`] | what can be done with reviews, a transaction each |
 //! | [`storage`] | the SQL of reviews |
 //! | [`stores`] | what is known of stores, and how it is kept in step |
-//! | [`conditional`] | `If-Match` and `If-None-Match` |
 //! | [`http`] | the endpoints |
 //! | [`openapi`] | their description |
 
-pub mod conditional;
 pub mod domain;
 pub mod draft;
 pub mod http;

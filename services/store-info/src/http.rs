@@ -8,7 +8,6 @@
 //!
 //! `/sync/v1/store/…` is the publisher's, over this service's states.
 
-mod conditional;
 pub mod import;
 pub mod operations;
 pub mod stores;
@@ -19,10 +18,10 @@ use axum::{
     Router,
     body::Body,
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderValue, StatusCode, request::Parts},
+    http::{HeaderMap, StatusCode, request::Parts},
     routing::{get, post},
 };
-use nudge_protocol::{EntityId, Version, subject};
+use nudge_protocol::{EntityId, subject};
 use nudge_runtime::{
     Problem,
     body::{MAX_BODY_BYTES, parse, read_body, require_content_type},
@@ -96,11 +95,6 @@ impl<S: Sync> FromRequestParts<S> for StoreId {
 async fn read_json(headers: &HeaderMap, accepted: &[&str], body: Body) -> Result<Value, Problem> {
     require_content_type(headers, accepted)?;
     parse(&read_body(body, MAX_BODY_BYTES).await?)
-}
-
-/// The entity tag of a version.
-fn etag(version: Version) -> HeaderValue {
-    HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header value")
 }
 
 impl From<Invalid> for Problem {

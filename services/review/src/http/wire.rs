@@ -5,13 +5,13 @@ use axum::{
     http::{StatusCode, header, request::Parts},
 };
 use nudge_protocol::{EntityId, Version};
+use nudge_publisher::conditional::etag;
 use nudge_runtime::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
-    conditional::etag,
     domain::{Refusal, Review},
     reviews::{Failure, StoreReviews},
 };

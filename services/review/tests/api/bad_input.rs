@@ -124,17 +124,17 @@ async fn wrong_parameters_are_named() {
         );
     }
     let path = world.review(&draft()).await;
-    for (method, name) in [
-        (Method::GET, "if-none-match"),
-        (Method::PUT, "if-match"),
-        (Method::DELETE, "if-match"),
-    ] {
+    // A condition that cannot be understood lets no write through.
+    for method in [Method::PUT, Method::DELETE] {
         let request = world
             .request(method, &path)
-            .header(name, "not a tag")
+            .header("If-Match", "not a tag")
             .json(&draft());
         let answer = send(request).await;
-        assert_eq!((answer.problem(), answer.wrong_fields()), (400, vec![name]));
+        assert_eq!(
+            (answer.problem(), answer.wrong_fields()),
+            (412, vec!["If-Match"])
+        );
     }
     world.stop().await;
 }

@@ -1,6 +1,7 @@
 //! What a request does to what is there.
 
 use nudge_protocol::Version;
+use nudge_publisher::conditional::Expected;
 use serde_json::Value;
 
 use super::{Invalid, Store};
@@ -47,26 +48,6 @@ pub enum Refusal {
     Unwanted,
     /// What the request makes of the store is none.
     Invalid(Invalid),
-}
-
-/// Versions that a condition names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// Whatever exists.
-    Any,
-    /// One of these. Empty when the request named none that can match.
-    OneOf(Vec<Version>),
-}
-
-impl Expected {
-    /// Whether a store in this version, or none, is what is named.
-    pub fn matches(&self, current: Option<Version>) -> bool {
-        match (self, current) {
-            (_, None) => false,
-            (Self::Any, Some(_)) => true,
-            (Self::OneOf(versions), Some(current)) => versions.contains(&current),
-        }
-    }
 }
 
 /// What a request is conditional on.

@@ -7,17 +7,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use nudge_protocol::{EntityId, subject, write_token::WRITE_TOKEN_HEADER};
+use nudge_publisher::conditional::{etag, if_match, if_none_match};
 use nudge_runtime::{Problem, body::Query};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    App, StoreId,
-    conditional::{condition, if_none_match},
-    etag, read_json,
-};
+use super::{App, StoreId, read_json};
 use crate::{
-    domain::{GivenId, Store, decide},
+    domain::{Condition, GivenId, Store, decide},
     openapi::{BodyProblems, ConditionProblem, ConflictProblem, MissingProblems, QueryProblem},
     storage::{Effect, Written},
 };
@@ -227,6 +224,14 @@ pub async fn delete(
         .write(&id, |found| decide::delete(found, &condition))
         .await?;
     Ok(answer(&app, &id, written))
+}
+
+/// What a write is conditional on.
+fn condition(headers: &HeaderMap) -> Condition {
+    Condition {
+        only_if: if_match(headers),
+        unless: if_none_match(headers),
+    }
 }
 
 fn token_header() -> HeaderName {

@@ -208,7 +208,7 @@ async fn wrong_methods_are_405_and_unknown_paths_404() {
         ("PATCH", "/stores"),
         ("POST", "/stores/1"),
         ("POST", "/livez"),
-        ("GET", "/sync/v1/store/batch-get"),
+        ("PUT", "/sync/v1/store/batch-get"),
     ] {
         let answer = api.send(method, path, json!({"name": "a"})).await;
         answer.assert_problem(405, "");

@@ -1,26 +1,40 @@
-//! `If-Match` and `If-None-Match` (RFC 9110, section 13).
+//! Conditional requests (RFC 9110, section 13) over versions: for every owner's own routes.
 
-use axum::http::{HeaderMap, HeaderName, header};
-
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use nudge_protocol::Version;
 
-use crate::domain::{Condition, Expected};
+/// The entity tag of a version: `"17"`.
+pub fn etag(version: Version) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header value")
+}
 
-/// What a write is conditional on.
-pub(super) fn condition(headers: &HeaderMap) -> Condition {
-    Condition {
-        only_if: if_match(headers),
-        unless: if_none_match(headers),
+/// Versions that a condition names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever exists.
+    Any,
+    /// One of these. Empty when the request named none that can match.
+    OneOf(Vec<Version>),
+}
+
+impl Expected {
+    /// Whether an entity in this version, or none, is what is named.
+    pub fn matches(&self, current: Option<Version>) -> bool {
+        match (self, current) {
+            (_, None) => false,
+            (Self::Any, Some(_)) => true,
+            (Self::OneOf(versions), Some(current)) => versions.contains(&current),
+        }
     }
 }
 
 /// `If-Match` compares strongly: a weak tag never matches.
-fn if_match(headers: &HeaderMap) -> Option<Expected> {
+pub fn if_match(headers: &HeaderMap) -> Option<Expected> {
     expected(headers, header::IF_MATCH, false)
 }
 
 /// `If-None-Match` compares weakly: a weak tag matches as well.
-pub(super) fn if_none_match(headers: &HeaderMap) -> Option<Expected> {
+pub fn if_none_match(headers: &HeaderMap) -> Option<Expected> {
     expected(headers, header::IF_NONE_MATCH, true)
 }
 
@@ -53,13 +67,13 @@ fn expected(headers: &HeaderMap, name: HeaderName, weak: bool) -> Option<Expecte
 mod tests {
     use super::*;
 
-    fn parse(values: &[&str]) -> Condition {
+    fn parse(values: &[&str]) -> (Option<Expected>, Option<Expected>) {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(header::IF_MATCH, value.parse().unwrap());
             headers.append(header::IF_NONE_MATCH, value.parse().unwrap());
         }
-        condition(&headers)
+        (if_match(&headers), if_none_match(&headers))
     }
 
     fn one_of(versions: &[u64]) -> Option<Expected> {
@@ -69,11 +83,11 @@ mod tests {
 
     #[test]
     fn tags_are_read_from_lists_and_repeated_headers() {
-        let condition = parse(&["\"1\", W/\"2\"", "\"x\",\"3\""]);
-        assert_eq!(condition.only_if, one_of(&[1, 3]));
-        assert_eq!(condition.unless, one_of(&[1, 2, 3]));
-        assert_eq!(parse(&["*"]).only_if, Some(Expected::Any));
-        assert_eq!(parse(&[]), Condition::default());
+        let (strong, weak) = parse(&["\"1\", W/\"2\"", "\"x\",\"3\""]);
+        assert_eq!(strong, one_of(&[1, 3]));
+        assert_eq!(weak, one_of(&[1, 2, 3]));
+        assert_eq!(parse(&["*"]).0, Some(Expected::Any));
+        assert_eq!(parse(&[]), (None, None));
     }
 
     #[test]
@@ -81,7 +95,15 @@ mod tests {
         for value in [
             "", "1", "\"1", "'1'", "\"a,\"", "nonsense", "\"\"", "\"-1\"", "w/\"1\"", "\"*\"",
         ] {
-            assert_eq!(parse(&[value]).only_if, one_of(&[]), "{value}");
+            assert_eq!(parse(&[value]).0, one_of(&[]), "{value}");
         }
+    }
+
+    #[test]
+    fn a_version_matches_its_own_tag_and_no_other() {
+        let version = Version::new(17).unwrap();
+        let expected = parse(&[etag(version).to_str().unwrap()]).0.unwrap();
+        assert!(expected.matches(Some(version)));
+        assert!(!expected.matches(Version::new(170).ok()) && !expected.matches(None));
     }
 }
