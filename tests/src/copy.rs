@@ -13,6 +13,7 @@ use nudge_runtime::{
     serve,
 };
 use nudge_subscriber_kit::{Apply, EntityState, Settings, Subscriber};
+use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -27,18 +28,43 @@ const MIGRATIONS: &[Migration] = &[Migration {
 }];
 
 type Refuse = Arc<dyn Fn(&str) -> Option<BoxError> + Send + Sync>;
+type Hook = Arc<dyn Fn() + Send + Sync>;
+
+/// What a copy keeps of a thing: all of it. A thing with a field `unreadable` cannot be read, and
+/// one with a field `panic` ends its reader.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub struct Body(Value);
+
+impl TryFrom<Value> for Body {
+    type Error = &'static str;
+
+    fn try_from(body: Value) -> Result<Self, Self::Error> {
+        assert!(body.get("panic").is_none(), "unreadable");
+        match body.get("unreadable") {
+            Some(_) => Err("unreadable"),
+            None => Ok(Self(body)),
+        }
+    }
+}
 
 /// The handler: keeps each thing's whole body.
 #[derive(Clone, Default)]
 pub struct Keep {
     refuse: Arc<Mutex<Option<Refuse>>>,
+    hold: Arc<Mutex<Option<Hold>>>,
     applied: Arc<Mutex<Vec<(String, u64)>>>,
 }
 
 impl Apply for Keep {
-    type State = Value;
+    type State = Body;
 
-    async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Value>]) -> Result<(), BoxError> {
+    async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Body>]) -> Result<(), BoxError> {
+        let hold = self.hold.lock().expect("not poisoned").clone();
+        if let Some(hold) = hold {
+            hold.begun.cancel();
+            hold.end.cancelled().await;
+        }
         let refuse = self.refuse.lock().expect("not poisoned").clone();
         let mut rows = Vec::new();
         for entity in entities {
@@ -48,7 +74,7 @@ impl Apply for Keep {
             {
                 return Err(error);
             }
-            let body = entity.state.as_ref().map(Value::to_string);
+            let body = entity.state.as_ref().map(|body| body.0.to_string());
             rows.push(serde_json::json!([entity.id, entity.version, body]));
         }
         let rows = Value::from(rows).to_string();
@@ -68,16 +94,23 @@ impl Apply for Keep {
     }
 }
 
-/// See the module's description. Stopped when dropped.
-pub struct Copy {
-    /// The subscriber under test.
-    pub subscriber: Subscriber,
-    /// Its database.
-    pub db: Database,
-    keep: Keep,
-    address: std::net::SocketAddr,
-    stop: CancellationToken,
-    dir: Arc<TempDir>,
+/// Holds up `apply`. See [`Copy::hold`].
+#[derive(Clone, Default)]
+pub struct Hold {
+    begun: CancellationToken,
+    end: CancellationToken,
+}
+
+impl Hold {
+    /// Whether an `apply` has come that far.
+    pub fn begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
+    /// Lets it go on, and those after it.
+    pub fn end(&self) {
+        self.end.cancel();
+    }
 }
 
 /// Settings with short waits, so that tests of retries are quick.
@@ -88,41 +121,66 @@ pub fn quick() -> Settings {
     settings.parked_retry.initial = Duration::from_millis(300);
     settings.parked_retry.max = Duration::from_secs(1);
     settings.second_look_after = Duration::from_millis(200);
-    settings.fetch_timeout = Duration::from_secs(1);
+    settings.fetch_timeout = Duration::from_secs(30);
     settings.queue.min_distance = Duration::from_millis(20);
     settings
 }
 
-impl Copy {
-    /// Starts a subscriber of `owner` on a new database.
-    pub async fn start(broker: &Broker, owner: &Owner) -> Self {
-        Self::start_with(broker, owner, quick()).await
+/// A read model while nothing runs on it: its file, its handler, and what to run it with.
+#[derive(Clone)]
+pub struct ReadModel {
+    /// Limits and paces.
+    pub settings: Settings,
+    dir: Arc<TempDir>,
+    keep: Keep,
+    after_commit: Option<Hook>,
+}
+
+impl Default for ReadModel {
+    fn default() -> Self {
+        Self {
+            settings: quick(),
+            dir: Arc::new(tempfile::tempdir().expect("a temporary directory")),
+            keep: Keep::default(),
+            after_commit: None,
+        }
+    }
+}
+
+impl ReadModel {
+    /// The database's file. It is whole only while nothing runs.
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("copy.db")
     }
 
-    /// [`start`](Self::start) with other settings.
-    pub async fn start_with(broker: &Broker, owner: &Owner, settings: Settings) -> Self {
-        let dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
-        Self::start_in(dir, broker, owner, settings, Keep::default()).await
+    /// Calls `hook` after each commit, before anything is acknowledged.
+    pub fn after_commit(&mut self, hook: impl Fn() + Send + Sync + 'static) {
+        self.after_commit = Some(Arc::new(hook));
     }
 
-    async fn start_in(
-        dir: Arc<TempDir>,
-        broker: &Broker,
-        owner: &Owner,
-        settings: Settings,
-        keep: Keep,
-    ) -> Self {
-        let url = format!("sqlite:{}", dir.path().join("copy.db").display());
+    /// Opens the database, with the handler's table in it.
+    pub async fn open(&self) -> Database {
+        let url = format!("sqlite:{}", self.file().display());
         let db = Database::open(&url, Durability::Refillable)
             .await
             .expect("the database opens");
         db.migrate("copies", MIGRATIONS)
             .await
             .expect("the tables are made");
+        db
+    }
+
+    /// Runs a subscriber of `owner` on it.
+    pub async fn start(self, broker: &Broker, owner: &Owner) -> Copy {
+        let db = self.open().await;
         let stop = CancellationToken::new();
-        let subscriber = Subscriber::builder("copies", &db, broker)
-            .follow(ENTITY, &owner.url(), keep.clone())
-            .settings(settings)
+        let mut builder = Subscriber::builder("copies", &db, broker)
+            .follow(ENTITY, &owner.url(), self.keep.clone())
+            .settings(self.settings);
+        if let Some(hook) = self.after_commit.clone() {
+            builder = builder.after_commit(move || hook());
+        }
+        let subscriber = builder
             .start(stop.clone())
             .await
             .expect("the subscriber starts");
@@ -131,34 +189,58 @@ impl Copy {
             .expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(serve::serve(listener, subscriber.router(), stop.clone()));
-        Self {
+        Copy {
             subscriber,
             db,
-            keep,
+            model: self,
             address,
             stop,
-            dir,
         }
     }
+}
 
-    /// A second replica on the same database.
+/// See the module's description. Stopped when dropped.
+pub struct Copy {
+    /// The subscriber under test.
+    pub subscriber: Subscriber,
+    /// Its database.
+    pub db: Database,
+    model: ReadModel,
+    address: std::net::SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Copy {
+    /// Starts a subscriber of `owner` on a new database.
+    pub async fn start(broker: &Broker, owner: &Owner) -> Self {
+        ReadModel::default().start(broker, owner).await
+    }
+
+    /// [`start`](Self::start) with other settings.
+    pub async fn start_with(broker: &Broker, owner: &Owner, settings: Settings) -> Self {
+        let mut model = ReadModel::default();
+        model.settings = settings;
+        model.start(broker, owner).await
+    }
+
+    /// A second replica on the same database, with a handler of its own.
     pub async fn replica(&self, broker: &Broker, owner: &Owner) -> Self {
-        Self::start_in(self.dir.clone(), broker, owner, quick(), Keep::default()).await
+        let mut model = self.model.clone();
+        model.keep = Keep::default();
+        model.start(broker, owner).await
     }
 
     /// Stops gracefully, and starts again on the same database.
     pub async fn restart(self, broker: &Broker, owner: &Owner) -> Self {
-        let (dir, keep) = (self.dir.clone(), self.keep.clone());
-        self.stop().await;
-        Self::start_in(dir, broker, owner, quick(), keep).await
+        self.stop().await.start(broker, owner).await
     }
 
-    /// Stops gracefully. Returns where the database file was.
-    pub async fn stop(self) -> PathBuf {
+    /// Stops gracefully.
+    pub async fn stop(self) -> ReadModel {
         self.stop.cancel();
         self.subscriber.stopped().await;
         self.db.close().await;
-        self.dir.path().join("copy.db")
+        self.model.clone()
     }
 
     /// The address of `/nudge/v1/{path}`.
@@ -177,19 +259,64 @@ impl Copy {
         self.get("status").await["entities"][0].clone()
     }
 
+    /// `POST /nudge/v1/{path}`. Returns the status.
+    pub async fn post(&self, path: &str) -> u16 {
+        let request = reqwest::Client::new().post(self.admin(path));
+        request.send().await.expect("an answer").status().as_u16()
+    }
+
+    /// The value of a metric of the one followed entity.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let url = format!("http://{}/metrics", self.address);
+        let answer = reqwest::get(url).await.expect("an answer");
+        let text = answer.text().await.expect("a text");
+        let series = format!("{name}{{entity=\"{ENTITY}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&series));
+        line.unwrap_or_else(|| panic!("no {name}"))
+            .parse()
+            .expect("a number")
+    }
+
+    /// Waits until the dead-letter table has exactly these many rows, parked ones included.
+    pub async fn dead_letters(&self, count: usize) -> Vec<Value> {
+        eventually(
+            &format!("{count} rows in the dead-letter table"),
+            || async {
+                let items = self.get("dead-letters?limit=1000").await["items"].take();
+                let Value::Array(items) = items else {
+                    return None;
+                };
+                (items.len() == count).then_some(items)
+            },
+        )
+        .await
+    }
+
+    /// Makes `apply` wait, its transaction open.
+    pub fn hold(&self) -> Hold {
+        let hold = Hold::default();
+        *self.model.keep.hold.lock().expect("not poisoned") = Some(hold.clone());
+        hold
+    }
+
     /// Makes `apply` fail for the ids for which `refuse` gives an error.
     pub fn refuse(&self, refuse: impl Fn(&str) -> Option<BoxError> + Send + Sync + 'static) {
-        *self.keep.refuse.lock().expect("not poisoned") = Some(Arc::new(refuse));
+        *self.model.keep.refuse.lock().expect("not poisoned") = Some(Arc::new(refuse));
     }
 
     /// Makes `apply` work again.
     pub fn accept(&self) {
-        *self.keep.refuse.lock().expect("not poisoned") = None;
+        *self.model.keep.refuse.lock().expect("not poisoned") = None;
     }
 
     /// Every (id, version) that reached `apply`, in order. Includes work that was rolled back.
     pub fn applied(&self) -> Vec<(String, u64)> {
-        self.keep.applied.lock().expect("not poisoned").clone()
+        self.model
+            .keep
+            .applied
+            .lock()
+            .expect("not poisoned")
+            .clone()
     }
 
     /// Every copy there is, in the order of ids.

@@ -9,11 +9,13 @@
 //! | [`owner`] | a small owner of `thing`s: the real publisher, with faults to order |
 //! | [`copy`] | a small subscriber of `thing`s: the real kit, with an `apply` that can be made to fail |
 //! | [`services`] | store-info, search and review, in this process |
+//! | [`wire`] | publishing by hand, whatever a test wants on the wire |
 
 pub mod copy;
 pub mod nats;
 pub mod owner;
 pub mod services;
+pub mod wire;
 
 use std::{
     future::Future,
@@ -22,10 +24,11 @@ use std::{
 
 use nudge_protocol::EntityId;
 
-pub use copy::Copy;
+pub use copy::{Copy, ReadModel};
 pub use nats::Nats;
 pub use owner::{Fault, Owner};
 pub use services::Services;
+pub use wire::Wire;
 
 /// Longest wait for a state. Only a test that fails waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -48,6 +48,8 @@ pub enum Fault {
     Half,
     /// Answers late.
     Delay(Duration),
+    /// Makes its answer, and gives it once the token is cancelled: it may be old by then.
+    Until(CancellationToken),
     /// Never answers.
     Hang,
     /// Answers, as stale replicas and caches do, what is given here.
@@ -110,6 +112,11 @@ impl Owner {
 
     /// Starts an owner without a relay: what it publishes is up to the test.
     pub async fn start_silent() -> Self {
+        Self::start_silent_of(ENTITY).await
+    }
+
+    /// [`start_silent`](Self::start_silent) for another kind of entity.
+    pub async fn start_silent_of(entity: &str) -> Self {
         crate::logs();
         let dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         let url = format!("sqlite:{}", dir.path().join("owner.db").display());
@@ -119,7 +126,7 @@ impl Owner {
         db.migrate("things", MIGRATIONS)
             .await
             .expect("the tables are made");
-        let entity = EntityName::new(ENTITY).expect("a good name");
+        let entity = EntityName::new(entity).expect("a good name");
         let publisher = Publisher::open(&db, entity)
             .await
             .expect("the publisher opens");
@@ -162,9 +169,11 @@ impl Owner {
         .await;
     }
 
-    /// Listens again on the same port. The relay does not come back with it.
+    /// Listens again on the same port. The relay does not come back with it: start another with
+    /// [`second_relay`](Self::second_relay).
     pub async fn come_back(&mut self) {
         self.stop = CancellationToken::new();
+        self.relay = self.stop.child_token();
         let router = self.publisher.sync_api(Things(self.db.clone()));
         let router = router.layer(from_fn_with_state(self.desk.clone(), interfere));
         let listener = serve::bind(self.address)
@@ -220,6 +229,22 @@ impl Owner {
         self.publisher.token(&key, version)
     }
 
+    /// Forgets that a thing ever was, as an owner restored from an old backup would.
+    pub async fn forget(&self, id: &str) {
+        let mut tx = self.db.begin().await.expect("a transaction");
+        for sql in [
+            "DELETE FROM thing WHERE id = $1",
+            "DELETE FROM nudge_change_log WHERE id = $1",
+        ] {
+            let query = sqlx::query(sql).bind(id.to_owned());
+            query
+                .execute(&mut *tx)
+                .await
+                .expect("the thing is forgotten");
+        }
+        tx.commit().await.expect("the transaction commits");
+    }
+
     /// Every thing there is, in the order of ids.
     pub async fn all(&self) -> Vec<(String, String)> {
         let query = sqlx::query_as("SELECT id, body FROM thing ORDER BY id");
@@ -254,6 +279,15 @@ impl Owner {
             .iter()
             .cloned()
             .collect()
+    }
+
+    /// Batch-gets that asked for `id` so far.
+    pub fn times_asked(&self, id: &str) -> usize {
+        let asked = self.desk.asked.lock().expect("not poisoned");
+        asked
+            .iter()
+            .filter(|ids| ids.iter().any(|asked| asked == id))
+            .count()
     }
 
     /// The last true answer, for [`Fault::Replay`].
@@ -300,6 +334,11 @@ async fn interfere(State(desk): State<Desk>, request: Request, next: Next) -> Re
             tokio::time::sleep(delay).await;
             whole(answer)
         }
+        Some(Fault::Until(gate)) => {
+            let answer = answer.await;
+            gate.cancelled().await;
+            whole(answer)
+        }
         Some(Fault::Half) => {
             let (parts, body) = answer.await;
             let half = body.slice(..body.len() / 2);
@@ -326,7 +365,9 @@ async fn instead(fault: Fault) -> Response<Body> {
             .body(Body::empty()),
         Fault::Body(body) => json(200, body.as_bytes().to_vec()),
         Fault::Replay(body) => json(200, body),
-        Fault::Hang | Fault::Half | Fault::Delay(_) => std::future::pending().await,
+        Fault::Hang | Fault::Half | Fault::Delay(_) | Fault::Until(_) => {
+            std::future::pending().await
+        }
     }
     .expect("a good response")
 }

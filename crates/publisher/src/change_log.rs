@@ -278,8 +278,7 @@ impl ChangeLog {
     pub(crate) async fn mark(&self, published: &[Published]) -> Result<(), sqlx::Error> {
         let json = serde_json::json!(published).to_string();
         let query = sqlx::query(AssertSqlSafe(self.sql.mark.clone()));
-        self.write(query.bind(self.entity.as_str()).bind(json))
-            .await
+        self.db.write(query.bind(self.entity.as_str()).bind(json)).await.map(drop)
     }
 
     /// Makes rows pending again that changed at `since` or later. `last_seq` is the stream's
@@ -292,8 +291,7 @@ impl ChangeLog {
         let sql = "UPDATE nudge_change_log SET published_version = 0, published_seq = $2 \
                    WHERE entity = $1 AND changed_at >= $3 AND published_version <> 0";
         let query = sqlx::query(sql).bind(self.entity.as_str());
-        self.write(query.bind(last_seq as i64).bind(since.unix_micros()))
-            .await
+        self.db.write(query.bind(last_seq as i64).bind(since.unix_micros())).await.map(drop)
     }
 
     /// Makes these rows pending again: it is not known what stands in the stream for them.
@@ -304,8 +302,7 @@ impl ChangeLog {
     ) -> Result<(), sqlx::Error> {
         let query = sqlx::query(AssertSqlSafe(self.sql.unpublish.clone()));
         let query = query.bind(self.entity.as_str()).bind(last_seq as i64);
-        self.write(query.bind(serde_json::json!(ids).to_string()))
-            .await
+        self.db.write(query.bind(serde_json::json!(ids).to_string())).await.map(drop)
     }
 
     /// Makes every row pending again whose recorded place lies beyond the stream's end: the broker
@@ -314,7 +311,7 @@ impl ChangeLog {
         let sql = "UPDATE nudge_change_log SET published_version = 0, published_seq = $2 \
                    WHERE entity = $1 AND published_seq > $2";
         let query = sqlx::query(sql).bind(self.entity.as_str());
-        self.write(query.bind(last_seq as i64)).await
+        self.db.write(query.bind(last_seq as i64)).await.map(drop)
     }
 
     /// When the stream that this log was published to was created, as last recorded.
@@ -329,20 +326,7 @@ impl ChangeLog {
     pub(crate) async fn set_stream_created(&self, created: &str) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO nudge_relay_stream (entity, created) VALUES ($1, $2) \
                    ON CONFLICT (entity) DO UPDATE SET created = excluded.created";
-        self.write(sqlx::query(sql).bind(self.entity.as_str()).bind(created))
-            .await
-    }
-
-    async fn write<'q>(
-        &self,
-        query: sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>,
-    ) -> Result<(), sqlx::Error> {
-        let work = async {
-            let mut tx = self.db.begin().await?;
-            query.execute(&mut *tx).await?;
-            tx.commit().await
-        };
-        self.db.run(work).await
+        self.db.write(sqlx::query(sql).bind(self.entity.as_str()).bind(created)).await.map(drop)
     }
 }
 

@@ -209,6 +209,20 @@ impl Database {
         self.reader.begin_with(begin).await
     }
 
+    /// Runs one statement in a transaction of its own. Returns how many rows it touched.
+    pub async fn write(
+        &self,
+        query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,
+    ) -> Result<u64, sqlx::Error> {
+        let work = async {
+            let mut tx = self.begin().await?;
+            let done = query.execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(done.rows_affected())
+        };
+        self.run(work).await
+    }
+
     /// Runs a unit of database work the way this handle's [`Driver`] says. All of the kit's and
     /// the publisher's database work goes through here, an author's `apply` included; the work
     /// must not wait for anything but the database.

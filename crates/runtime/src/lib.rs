@@ -7,6 +7,7 @@
 //! | [`broker`] | a NATS connection that says when it was (re)made and what went wrong |
 //! | [`problem`] | RFC 9457 errors |
 //! | [`body`] | JSON bodies with limits and errors that name the field |
+//! | [`program`] | the `main` of a service |
 //! | [`serve`] | a loopback listener with graceful stop |
 //! | [`args`] | flags and environment, with one-line errors |
 
@@ -15,6 +16,7 @@ pub mod body;
 pub mod broker;
 pub mod database;
 pub mod problem;
+pub mod program;
 pub mod serve;
 pub mod set_sql;
 

@@ -7,10 +7,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use async_nats::jetstream::{AckKind, message::Acker};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+/// Longest wait for a broker that takes nothing more because it is away. What is not said by then is
+/// not said at all: the messages come again.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// The future of sending an acknowledgement.
 pub(crate) type Sending<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -45,6 +50,30 @@ impl Held {
     pub(crate) async fn progress(&mut self) {
         self.handle.progress().await;
         self.touched = Instant::now();
+    }
+}
+
+/// Says that these messages are handled.
+pub(crate) async fn ack_all(held: Vec<Held>) {
+    let all = async {
+        for held in held {
+            held.ack().await;
+        }
+    };
+    if timeout(MAX_WAIT, all).await.is_err() {
+        tracing::debug!("the broker is away: messages that are handled will come again");
+    }
+}
+
+/// Says that these messages, which wait for long, are not forgotten.
+pub(crate) async fn progress_all(held: impl Iterator<Item = &mut Held>) {
+    let all = async {
+        for held in held {
+            held.progress().await;
+        }
+    };
+    if timeout(MAX_WAIT, all).await.is_err() {
+        tracing::debug!("the broker is away: messages that wait will come again");
     }
 }
 

@@ -265,7 +265,7 @@ impl<A: Apply> Applier<A> {
                 Err(panic) => {
                     return Err(Failure {
                         later: false,
-                        error: panic_message(&*panic),
+                        error: panic_message("apply", &*panic),
                     });
                 }
             }
@@ -307,10 +307,11 @@ impl From<BoxError> for Failure {
     }
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a piece of the service's own code said as it panicked.
+pub(crate) fn panic_message(work: &str, panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("apply panicked: {}", text.unwrap_or("no message"))
+    format!("{work} panicked: {}", text.unwrap_or("no message"))
 }
 
 #[cfg(test)]

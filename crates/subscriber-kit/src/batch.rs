@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::catch_unwind,
     sync::{Arc, Mutex, atomic::Ordering::Relaxed},
 };
 
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     acknowledge::Held,
-    apply::{Applied, Applier, Apply, EntityState},
+    apply::{Applied, Applier, Apply, EntityState, panic_message},
     breaker::Breaker,
     dead_letter::DeadLetters,
     ending::End,
@@ -60,6 +61,9 @@ pub(crate) struct Batches<A> {
     /// The owner forgets what it deletes: see [`crate::Builder::owner_keeps_no_tombstones`].
     pub(crate) no_tombstones: bool,
 }
+
+/// What the owner said of a key; or, of which version, why that cannot be taken.
+type Decoded = Result<Answer, (Version, String)>;
 
 /// How a batch ended.
 #[derive(Default)]
@@ -108,6 +112,7 @@ impl<A: Apply> Batches<A> {
                         after,
                         failed: false,
                         yields: false,
+                        spoils: false,
                         unsure,
                     },
                     fault.message.clone(),
@@ -129,8 +134,8 @@ impl<A: Apply> Batches<A> {
         }
         let refused = error.kind == FetchErrorKind::Refused;
         let end = |run: &Run<Held>| match refused {
-            true => self.dead(run, run.floor, &error.message),
-            false => self.again_or_park(run, &error.message, None, false),
+            true => self.dead(run, Version::NONE, &error.message),
+            false => self.again_or_park(run, &error.message, None, true),
         };
         let ends = runs
             .iter()
@@ -145,8 +150,7 @@ impl<A: Apply> Batches<A> {
     /// Applies what the owner answered. Returns an end for each run, in order, with its reason.
     async fn judge_and_apply(&self, runs: &[Run<Held>], items: Vec<Item>) -> Vec<(End, String)> {
         let mut entities = Vec::with_capacity(items.len());
-        let mut answers: HashMap<EntityId, Result<Answer, String>> =
-            HashMap::with_capacity(items.len());
+        let mut answers: HashMap<EntityId, Decoded> = HashMap::with_capacity(items.len());
         for item in items {
             self.events.emit(|| Event {
                 version: item.version,
@@ -154,7 +158,8 @@ impl<A: Apply> Batches<A> {
                 ..Event::now(EventKind::Fetched, &self.entity, &item.id)
             });
             let answer = decode::<A>(&item, &mut entities);
-            answers.insert(item.id, answer);
+            let version = item.version.unwrap_or(Version::NONE);
+            answers.insert(item.id, answer.map_err(|error| (version, error)));
         }
         if self.no_tombstones {
             self.take_unknown_for_deleted(runs, &mut answers, &mut entities)
@@ -171,10 +176,10 @@ impl<A: Apply> Batches<A> {
         }
         let end = |run: &Run<Held>| match answers.get(&run.id) {
             Some(Ok(answer)) => self.end_of(run, *answer, applied.get(&run.id)),
-            Some(Err(error)) => (self.dead(run, run.floor, error), error.clone()),
+            Some(Err((version, error))) => (self.dead(run, *version, error), error.clone()),
             // `fetch_all` answers for every id, or fails.
             None => (
-                self.again_or_park(run, "not answered", None, false),
+                self.again_or_park(run, "not answered", None, true),
                 "not answered".into(),
             ),
         };
@@ -186,7 +191,7 @@ impl<A: Apply> Batches<A> {
     async fn take_unknown_for_deleted(
         &self,
         runs: &[Run<Held>],
-        answers: &mut HashMap<EntityId, Result<Answer, String>>,
+        answers: &mut HashMap<EntityId, Decoded>,
         entities: &mut Vec<EntityState<A::State>>,
     ) {
         for run in runs.iter().filter(|run| run.attempts > 0) {
@@ -200,9 +205,11 @@ impl<A: Apply> Batches<A> {
             // guard, and below whatever the owner makes of the id next.
             let next = Version::new(held.version.get() + 1);
             let version = if held.deleted { Ok(held.version) } else { next };
-            let Ok(version) = version else { continue };
+            let Ok(version) = version.map(|version| version.max(run.floor)) else {
+                continue;
+            };
             let (id, changed_at, state) = (run.id.clone(), Timestamp::now(), None);
-            answers.insert(id.clone(), Ok(Answer::Deleted(version.max(run.floor))));
+            answers.insert(id.clone(), Ok(Answer::Deleted(version)));
             entities.push(EntityState {
                 id,
                 version,
@@ -273,7 +280,9 @@ fn decode<A: Apply>(
     };
     let state = match (&answer, &item.state) {
         (Answer::Live(_), Some(state)) => {
-            let state = serde_json::from_str(state.get());
+            // The service's own code may panic here, and must not take the rest of the batch along.
+            let state = catch_unwind(|| serde_json::from_str(state.get()));
+            let state = state.map_err(|panic| panic_message("reading the state", &*panic))?;
             Some(state.map_err(|error| format!("the state cannot be read: {error}"))?)
         }
         (Answer::Live(_), None) => return Err("the answer has no state".to_owned()),

@@ -43,6 +43,8 @@ pub struct Breaker {
     failures: u32,
     pause: Option<Duration>,
     until: Option<Instant>,
+    /// What the owner asked for in `Retry-After`. It passes; nothing else ends it.
+    asked: Option<Instant>,
     probing: bool,
 }
 
@@ -59,6 +61,7 @@ impl Breaker {
             failures: 0,
             pause: None,
             until: None,
+            asked: None,
             probing: false,
         }
     }
@@ -66,7 +69,7 @@ impl Breaker {
     /// Asks before a call. A [`Permit::Probe`] must be followed by [`success`](Self::success) or
     /// [`failure`](Self::failure).
     pub fn permit(&mut self, now: Instant) -> Permit {
-        match (self.pause, self.until) {
+        match (self.pause, self.until.max(self.asked)) {
             (_, Some(until)) if now < until => Permit::Wait(until),
             (Some(_), _) if self.probing => Permit::Wait(now + FIRST_PAUSE / 10),
             (Some(_), _) => {
@@ -77,10 +80,14 @@ impl Breaker {
         }
     }
 
-    /// A call was answered. Returns whether that closed an open breaker.
+    /// A call was answered. Returns whether that closed an open breaker. The call may have begun
+    /// before another one was told to wait, so it does not end that wait.
     pub fn success(&mut self) -> bool {
         let was_open = self.pause.is_some();
-        *self = Self::new();
+        *self = Self {
+            asked: self.asked,
+            ..Self::new()
+        };
         was_open
     }
 
@@ -96,10 +103,8 @@ impl Breaker {
                 self.until = Some(now + pause);
             }
         }
-        if let Some(asked) = retry_after {
-            let until = now + asked.min(MAX_RETRY_AFTER);
-            self.until = Some(self.until.map_or(until, |u| u.max(until)));
-        }
+        let asked = retry_after.map(|asked| now + asked.min(MAX_RETRY_AFTER));
+        self.asked = self.asked.max(asked);
     }
 
     /// How it stands.
@@ -189,6 +194,17 @@ mod tests {
         assert_eq!(breaker.permit(now + Duration::from_secs(7)), Permit::Full);
         breaker.failure(now, Some(Duration::from_secs(86_400)));
         assert_eq!(breaker.permit(now), Permit::Wait(now + MAX_RETRY_AFTER));
+    }
+
+    #[test]
+    fn the_success_of_a_call_under_way_does_not_cut_retry_after_short() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        breaker.failure(now, Some(Duration::from_secs(7)));
+        breaker.success();
+        let until = now + Duration::from_secs(7);
+        assert_eq!(breaker.permit(now), Permit::Wait(until));
+        assert_eq!(breaker.permit(until), Permit::Full);
     }
 
     #[test]

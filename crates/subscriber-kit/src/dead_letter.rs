@@ -25,6 +25,8 @@ const LEASE: Duration = Duration::from_secs(120);
 pub(crate) struct Parking {
     pub(crate) id: EntityId,
     pub(crate) floor: Version,
+    /// The version that the owner answered; none when it gave no answer.
+    pub(crate) answered: Version,
     pub(crate) error: String,
     pub(crate) attempts: u32,
     /// `None` makes it a dead letter.
@@ -83,21 +85,23 @@ impl DeadLetters {
         Self { db, entity }
     }
 
-    /// Puts keys into the table, or notes their newest failure. A key that meanwhile was applied
-    /// at its floor or later (by another replica) is left out.
+    /// Puts keys into the table, or notes their newest failure. A key that meanwhile was applied at
+    /// the version that the owner answered or later (by another replica) is left out. What a
+    /// message said does not count for that: it may be lower than the change that it replaced.
     pub(crate) async fn park(&self, keys: &[Parking]) -> Result<(), sqlx::Error> {
         let now = Timestamp::now().unix_micros();
         let row = |key: &Parking| {
             let next_at = key.retry_after.map(|after| now + after.as_micros() as i64);
             serde_json::json!({
-                "id": key.id, "floor": key.floor, "error": shortened(&key.error),
-                "attempts": key.attempts, "next_at": next_at,
+                "id": key.id, "floor": key.floor, "answered": key.answered,
+                "error": shortened(&key.error), "attempts": key.attempts, "next_at": next_at,
             })
         };
         let set = serde_json::Value::from(keys.iter().map(row).collect::<Vec<_>>()).to_string();
         let columns = [
             Column::Text("id"),
             Column::Int("floor"),
+            Column::Int("answered"),
             Column::Text("error"),
             Column::Int("attempts"),
             Column::Int("next_at"),
@@ -107,7 +111,7 @@ impl DeadLetters {
              (entity, id, floor, error, attempts, first_failed_at, last_failed_at, next_at) \
              SELECT $1, r.id, r.floor, r.error, r.attempts, $3, $3, r.next_at FROM {} \
              WHERE NOT EXISTS (SELECT 1 FROM nudge_applied a WHERE a.entity = $1 AND a.id = r.id \
-                               AND r.floor > 0 AND a.version >= r.floor) ORDER BY r.id \
+                               AND r.answered > 0 AND a.version >= r.answered) ORDER BY r.id \
              ON CONFLICT (entity, id) DO UPDATE SET \
              floor = CASE WHEN excluded.floor > dead.floor THEN excluded.floor ELSE dead.floor END, \
              error = excluded.error, attempts = excluded.attempts, \

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nudge_protocol::{EntityId, Version};
 
 use crate::{
-    acknowledge::Held,
+    acknowledge::{Held, ack_all},
     apply::{Applied, Apply},
     batch::Batches,
     dead_letter::Parking,
@@ -22,6 +22,7 @@ pub(crate) enum End {
         after: Duration,
         failed: bool,
         yields: bool,
+        spoils: bool,
         unsure: bool,
     },
     Park(Parking),
@@ -53,6 +54,7 @@ impl<A: Apply> Batches<A> {
                     after,
                     failed: false,
                     yields: false,
+                    spoils: false,
                     unsure: run.unsure,
                 };
                 (end, error.clone())
@@ -68,6 +70,7 @@ impl<A: Apply> Batches<A> {
                             after,
                             failed: false,
                             yields: true,
+                            spoils: false,
                             unsure: false,
                         };
                         (
@@ -80,12 +83,12 @@ impl<A: Apply> Batches<A> {
                             "the owner answered version {version}, older than the notification's {}",
                             run.floor
                         );
-                        (self.again_or_park(run, &error, None, true), error)
+                        (self.again_or_park(run, &error, None, false), error)
                     }
                     Reason::Unknown => {
                         let error = "the owner does not know this id";
                         (
-                            self.again_or_park(run, error, second_look, true),
+                            self.again_or_park(run, error, second_look, false),
                             error.into(),
                         )
                     }
@@ -94,13 +97,14 @@ impl<A: Apply> Batches<A> {
         }
     }
 
-    /// Another try from memory while there are few, later from the table.
+    /// Another try from memory while there are few, later from the table. `unanswered` says that
+    /// the callback failed because of this key.
     pub(crate) fn again_or_park(
         &self,
         run: &Run<Held>,
         error: &str,
         first_delay: Option<Duration>,
-        yields: bool,
+        unanswered: bool,
     ) -> End {
         let settings = &self.settings;
         let attempts = run.attempts + 1;
@@ -111,7 +115,8 @@ impl<A: Apply> Batches<A> {
             return End::Later {
                 after,
                 failed: true,
-                yields,
+                yields: !unanswered,
+                spoils: unanswered,
                 unsure: run.unsure,
             };
         }
@@ -128,17 +133,20 @@ impl<A: Apply> Batches<A> {
         End::Park(Parking {
             id,
             floor,
+            answered: Version::NONE,
             error,
             attempts,
             retry_after: Some(retry_after),
         })
     }
 
-    /// A failure that a retry alone does not mend.
-    pub(crate) fn dead(&self, run: &Run<Held>, version: Version, error: &str) -> End {
+    /// A failure that a retry alone does not mend. `answered` is the version that the owner
+    /// answered, if it did.
+    pub(crate) fn dead(&self, run: &Run<Held>, answered: Version, error: &str) -> End {
         End::Park(Parking {
             id: run.id.clone(),
-            floor: run.floor.max(version),
+            floor: run.floor.max(answered),
+            answered,
             error: error.to_owned(),
             attempts: run.attempts + 1,
             retry_after: None,
@@ -170,6 +178,7 @@ impl<A: Apply> Batches<A> {
             tracing::warn!(entity = %self.entity, %error, "cannot write dead letters: will try again");
         }
         let mut finished = Vec::with_capacity(runs.len());
+        let mut handled = Vec::new();
         for (run, (end, reason)) in runs.into_iter().zip(ends) {
             let id = run.id.clone();
             let finish = match end {
@@ -181,7 +190,7 @@ impl<A: Apply> Batches<A> {
                         unsure,
                         ..
                     } = run;
-                    let (failed, yields) = (false, false);
+                    let (failed, yields, spoils) = (false, false, false);
                     Finish::Again(Again {
                         after,
                         tokens,
@@ -189,12 +198,14 @@ impl<A: Apply> Batches<A> {
                         unsure,
                         failed,
                         yields,
+                        spoils,
                     })
                 }
                 End::Later {
                     after,
                     failed,
                     yields,
+                    spoils,
                     unsure,
                 } => {
                     self.note(EventKind::Retried, &run.id, &reason);
@@ -206,6 +217,7 @@ impl<A: Apply> Batches<A> {
                         unsure,
                         failed,
                         yields,
+                        spoils,
                     })
                 }
                 End::Park(Parking { retry_after, .. }) => {
@@ -214,20 +226,18 @@ impl<A: Apply> Batches<A> {
                         None => EventKind::DeadLettered,
                     };
                     self.note(kind, &run.id, &reason);
-                    self.done(run.tokens).await
+                    handled.extend(run.tokens);
+                    Finish::Done
                 }
-                End::Done => self.done(run.tokens).await,
+                End::Done => {
+                    handled.extend(run.tokens);
+                    Finish::Done
+                }
             };
             finished.push((id, finish));
         }
+        ack_all(handled).await;
         finished
-    }
-
-    async fn done(&self, tokens: Vec<Held>) -> Finish<Held> {
-        for token in tokens {
-            token.ack().await;
-        }
-        Finish::Done
     }
 
     fn note(&self, kind: EventKind, id: &EntityId, reason: &str) {

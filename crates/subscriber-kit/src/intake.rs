@@ -143,19 +143,20 @@ impl Intake {
     }
 
     async fn begin(&mut self) -> Result<Session, Over> {
+        // First, so that a read model that is full is ready while the broker is away.
+        let mut position = self.positions.load().await?;
+        let caught_up = &self.progress.caught_up;
+        caught_up.store(position.caught_up, std::sync::atomic::Ordering::Relaxed);
         let stream = self
             .broker
             .jetstream
             .get_stream(subject::stream_name(&self.entity))
             .await?;
         let stream_created = stream.cached_info().created.to_string();
-        let mut position = self.positions.load().await?;
         if position.stream_created != stream_created {
             // Another stream: its sequences say nothing about the last one's.
             position.position = 0;
         }
-        let caught_up = &self.progress.caught_up;
-        caught_up.store(position.caught_up, std::sync::atomic::Ordering::Relaxed);
         let consumer = self.consumer(&stream, &position).await?;
         let gap = Countdown::default();
         // Handled, the consumer says, but not in this read model; or delivered to somebody who may
@@ -267,7 +268,7 @@ impl Intake {
                         fresh = None;
                     }
                 }
-                _ = self.paused.changed() => {}
+                Ok(()) = self.paused.changed() => {}
                 () = tokio::time::sleep_until(next_check) => {
                     let info = session.consumer.get_info().await?;
                     let caught_up = self.check(session, &info).await?;

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use nudge_protocol::{EntityId, EntityName, InvalidEntityName, Version};
@@ -27,6 +28,8 @@ use crate::{
     worker::{Incoming, Worker},
 };
 
+/// Longest wait for the broker to take the last acknowledgements of a subscriber that stops.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 /// Keys on their way from intake to the worker.
 const INCOMING_CAPACITY: usize = 1_024;
 
@@ -115,6 +118,7 @@ pub(crate) struct Shared {
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) registry: Mutex<Registry>,
     pub(crate) db: Database,
+    broker: Broker,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -154,10 +158,15 @@ impl Subscriber {
     }
 
     /// Resolves once every task has ended, after the token was cancelled: runs under way have
-    /// finished (within the deadline), and everything else stays unacknowledged.
+    /// finished (within the deadline) and are acknowledged, and everything else is not.
     pub async fn stopped(&self) {
         self.shared.stop.cancelled().await;
         self.shared.tasks.wait().await;
+        // A connection that is dropped takes along what it has not sent yet.
+        let flushed = tokio::time::timeout(FLUSH_DEADLINE, self.shared.broker.client.flush()).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::debug!("the broker is away: the last messages handled will come again");
+        }
     }
 
     /// Whether every followed entity has caught up once since this read model was made. An outage
@@ -282,6 +291,7 @@ impl Builder {
         let Starting {
             service,
             db,
+            broker,
             events,
             registry,
             tasks,
@@ -297,6 +307,7 @@ impl Builder {
             paused,
             registry,
             db,
+            broker,
             stop,
             tasks,
         };

@@ -9,7 +9,8 @@
 //! 4. The first run of a key starts at once; further runs keep a minimum distance. New work on a
 //!    key that is in backoff does not shorten the backoff.
 //!
-//! Fresh notifications go before backlog, until backlog has waited for [`Limits::max_wait`].
+//! Fresh notifications go before backlog, until backlog has waited for [`Limits::max_wait`]. Keys
+//! that may spoil the batch that they are in go last, and in batches of their own.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -47,7 +48,8 @@ pub struct Work<T> {
     pub floor: Version,
     /// The message named no version: its callback gets a second look.
     pub unsure: bool,
-    /// Failed runs so far, when the work comes back from the dead-letter table.
+    /// Failed runs so far, when the work comes back from the dead-letter table. If there are any,
+    /// the key runs apart from those that did not fail.
     pub attempts: u32,
 }
 
@@ -90,6 +92,8 @@ pub struct Again<T> {
     pub failed: bool,
     /// Whether new work may run before `after` has passed. False while the owner is to be spared.
     pub yields: bool,
+    /// Whether the key made the whole callback fail. It then runs apart from those that did not.
+    pub spoils: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +109,7 @@ struct Entry<T> {
     /// When a waiting key is due, while it stands in `timers`.
     due: Option<Instant>,
     yields: bool,
+    apart: bool,
     /// Which of the key's places in the lanes is the valid one.
     ticket: u64,
 }
@@ -123,6 +128,7 @@ pub struct WorkQueue<T> {
     entries: HashMap<EntityId, Entry<T>>,
     fresh: VecDeque<Place>,
     backlog: VecDeque<Place>,
+    apart: VecDeque<Place>,
     timers: BTreeSet<(Instant, EntityId)>,
     next_ticket: u64,
     processing: usize,
@@ -138,6 +144,7 @@ impl<T> WorkQueue<T> {
             entries: HashMap::new(),
             fresh: VecDeque::new(),
             backlog: VecDeque::new(),
+            apart: VecDeque::new(),
             timers: BTreeSet::new(),
             next_ticket: 0,
             processing: 0,
@@ -159,6 +166,7 @@ impl<T> WorkQueue<T> {
             attempts: 0,
             due: None,
             yields: true,
+            apart: false,
             ticket: 0,
         });
         entry.tokens.extend(work.token);
@@ -166,6 +174,7 @@ impl<T> WorkQueue<T> {
         entry.unsure |= work.unsure;
         self.retrying += usize::from(entry.attempts == 0 && work.attempts > 0);
         entry.attempts = entry.attempts.max(work.attempts);
+        entry.apart |= work.attempts > 0;
         let raised = work.lane == Lane::Fresh && entry.lane == Lane::Backlog;
         let was_dirty = std::mem::replace(&mut entry.dirty, true);
         if !was_dirty {
@@ -198,38 +207,67 @@ impl<T> WorkQueue<T> {
     pub fn take(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
         self.tick(now);
         let mut runs = Vec::new();
+        if self.is_aged(&self.apart, now) {
+            runs = self.take_apart(max, now);
+        }
+        if runs.is_empty() {
+            runs = self.take_together(max, now);
+        }
+        if runs.is_empty() {
+            runs = self.take_apart(max, now);
+        }
+        runs
+    }
+
+    fn take_together(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
+        let mut runs = Vec::new();
         while runs.len() < max {
-            let aged = self
-                .backlog
-                .front()
-                .is_some_and(|p| now >= p.since + self.limits.max_wait);
-            let (first, second) = match aged {
+            let (first, second) = match self.is_aged(&self.backlog, now) {
                 true => (&mut self.backlog, &mut self.fresh),
                 false => (&mut self.fresh, &mut self.backlog),
             };
             let Some(place) = first.pop_front().or_else(|| second.pop_front()) else {
                 break;
             };
-            let Some(entry) = self.entries.get_mut(&place.id) else {
-                continue;
-            };
-            if entry.ticket != place.ticket || entry.processing || !entry.dirty {
-                continue;
-            }
-            entry.dirty = false;
-            entry.processing = true;
-            entry.started = Some(now);
-            self.dirty -= 1;
-            self.processing += 1;
-            runs.push(Run {
-                id: place.id,
-                tokens: std::mem::take(&mut entry.tokens),
-                floor: std::mem::replace(&mut entry.floor, Version::NONE),
-                unsure: std::mem::take(&mut entry.unsure),
-                attempts: entry.attempts,
-            });
+            runs.extend(self.begin(place, now));
         }
         runs
+    }
+
+    fn take_apart(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
+        let mut runs = Vec::new();
+        while runs.len() < max {
+            let Some(place) = self.apart.pop_front() else {
+                break;
+            };
+            runs.extend(self.begin(place, now));
+        }
+        runs
+    }
+
+    fn is_aged(&self, lane: &VecDeque<Place>, now: Instant) -> bool {
+        let waited = |place: &Place| now >= place.since + self.limits.max_wait;
+        lane.front().is_some_and(waited)
+    }
+
+    /// Begins the run that a place stands for, if it is still the key's valid one.
+    fn begin(&mut self, place: Place, now: Instant) -> Option<Run<T>> {
+        let entry = self.entries.get_mut(&place.id)?;
+        if entry.ticket != place.ticket || entry.processing || !entry.dirty {
+            return None;
+        }
+        entry.dirty = false;
+        entry.processing = true;
+        entry.started = Some(now);
+        self.dirty -= 1;
+        self.processing += 1;
+        Some(Run {
+            id: place.id,
+            tokens: std::mem::take(&mut entry.tokens),
+            floor: std::mem::replace(&mut entry.floor, Version::NONE),
+            unsure: std::mem::take(&mut entry.unsure),
+            attempts: entry.attempts,
+        })
     }
 
     /// Ends a run.
@@ -247,6 +285,7 @@ impl<T> WorkQueue<T> {
             Finish::Done => {
                 self.retrying -= usize::from(entry.attempts > 0);
                 entry.attempts = 0;
+                entry.apart = false;
                 if entry.dirty {
                     self.place(id, rested, now);
                 } else if rested > now {
@@ -261,6 +300,7 @@ impl<T> WorkQueue<T> {
                 entry.floor = entry.floor.max(again.floor);
                 entry.unsure |= again.unsure;
                 entry.yields = again.yields;
+                entry.apart |= again.spoils;
                 if again.failed {
                     self.retrying += usize::from(entry.attempts == 0);
                     entry.attempts = entry.attempts.saturating_add(1);
@@ -330,6 +370,7 @@ impl<T> WorkQueue<T> {
             since: now,
         };
         match entry.lane {
+            _ if entry.apart => self.apart.push_back(place),
             Lane::Fresh => self.fresh.push_back(place),
             Lane::Backlog => self.backlog.push_back(place),
         }

@@ -44,6 +44,7 @@ fn again(after: Duration, tokens: Vec<u32>) -> Again<u32> {
         unsure,
         failed: true,
         yields: false,
+        spoils: false,
     }
 }
 
@@ -195,6 +196,44 @@ fn a_fresh_notification_lifts_a_waiting_key_out_of_the_backlog() {
 }
 
 #[test]
+fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
+    let (mut queue, now) = (queue(), Instant::now());
+    let spoiled = |tokens| Again {
+        spoils: true,
+        ..again(DISTANCE, tokens)
+    };
+    queue.push(id("bad"), work(1), now);
+    queue.push(id("good"), work(2), now);
+    assert_eq!(names(&queue.take(9, now)), ["bad", "good"]);
+    queue.finish(&id("good"), Finish::Done, now);
+    queue.finish(&id("bad"), Finish::Again(spoiled(vec![1])), now);
+    let later = now + DISTANCE;
+    // One that comes back from the dead-letter table may do the same.
+    let parked = Work {
+        attempts: 8,
+        ..backlog(3)
+    };
+    queue.push(id("parked"), parked, later);
+    queue.push(id("good"), work(4), later);
+    assert_eq!(names(&queue.take(9, later)), ["good"]);
+    assert_eq!(names(&queue.take(9, later)), ["parked", "bad"]);
+    queue.finish(&id("good"), Finish::Done, later);
+    queue.finish(&id("parked"), Finish::Done, later);
+    queue.finish(&id("bad"), Finish::Again(spoiled(vec![1])), later);
+    // They wait for the others only so long.
+    let late = later + DISTANCE + MAX_WAIT;
+    queue.tick(later + DISTANCE);
+    queue.push(id("good"), work(5), late);
+    assert_eq!(names(&queue.take(9, late)), ["bad"]);
+    assert_eq!(names(&queue.take(9, late)), ["good"]);
+    queue.finish(&id("bad"), Finish::Done, late);
+    // It ended well, and is one of them again.
+    queue.push(id("bad"), work(6), late + DISTANCE);
+    queue.push(id("other"), work(7), late + DISTANCE);
+    assert_eq!(names(&queue.take(9, late + DISTANCE)), ["bad", "other"]);
+}
+
+#[test]
 fn a_key_that_keeps_failing_counts_until_it_succeeds() {
     let (mut queue, mut now) = (queue(), Instant::now());
     queue.push(id("a"), work(1), now);
@@ -261,6 +300,7 @@ proptest! {
                         queue.finish(&run.id, Finish::Done, now);
                     } else {
                         let again = again(Duration::from_millis(after), run.tokens);
+                        let again = Again { spoils: after % 2 == 0, ..again };
                         queue.finish(&run.id, Finish::Again(again), now);
                     }
                 }

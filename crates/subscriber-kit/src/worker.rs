@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    acknowledge::Held,
+    acknowledge::{Held, progress_all},
     apply::Apply,
     batch::{Batches, Ended},
     breaker::{Permit, Standing},
@@ -98,20 +98,23 @@ impl<A: Apply> Worker<A> {
             let due = self.queue.next_due().map(Instant::from_std);
             let wake = ask_again.into_iter().chain(due).min();
             let wake = wake.unwrap_or_else(|| Instant::now() + HELD_CHECK_INTERVAL);
-            let full = self.queue.queued() >= self.batches.settings.max_queued_keys;
+            let max_queued_keys = self.batches.settings.max_queued_keys;
+            let room = max_queued_keys
+                .saturating_sub(self.queue.queued())
+                .min(INCOMING_AT_A_TIME);
             // While the owner is down there is nothing to gain from taking more.
             let open = self.batches.owner.breaker().standing() != Standing::Closed;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(ended) = self.running.join_next_with_id() => self.end(ended),
-                count = self.incoming.recv_many(&mut taken, INCOMING_AT_A_TIME), if !full && !open => {
+                count = self.incoming.recv_many(&mut taken, room), if room > 0 && !open => {
                     if count == 0 {
                         break;
                     }
                     self.take_in(&mut taken);
                 }
-                _ = self.paused.changed() => {}
+                Ok(()) = self.paused.changed() => {}
                 _ = held_check.tick() => self.keep_held().await,
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -218,7 +221,7 @@ impl<A: Apply> Worker<A> {
                 // Its acknowledgements are lost with it, so the broker delivers again as well.
                 for id in self.keys.remove(&error.id()).unwrap_or_default() {
                     let (tokens, floor, unsure) = (Vec::new(), Version::NONE, true);
-                    let (after, failed, yields) = (AFTER_PANIC, true, false);
+                    let (after, failed, yields, spoils) = (AFTER_PANIC, true, false, true);
                     let again = Again {
                         after,
                         tokens,
@@ -226,6 +229,7 @@ impl<A: Apply> Worker<A> {
                         unsure,
                         failed,
                         yields,
+                        spoils,
                     };
                     self.queue.finish(&id, Finish::Again(again), now);
                 }
@@ -237,9 +241,7 @@ impl<A: Apply> Worker<A> {
     async fn keep_held(&mut self) {
         let (now, old) = (Instant::now(), self.batches.settings.ack_wait / 3);
         let old = |held: &&mut Held| now.duration_since(held.touched) > old;
-        for held in self.queue.tokens_mut().filter(old) {
-            held.progress().await;
-        }
+        progress_all(self.queue.tokens_mut().filter(old)).await;
     }
 
     fn show(&self) {

@@ -1,0 +1,45 @@
+//! The `main` of a service.
+
+use std::{future::Future, process::ExitCode};
+
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    BoxError,
+    args::{ServiceArgs, parse_or_exit},
+    problem::chain,
+    serve::stop_on_signal,
+};
+
+/// Runs a service until SIGINT or SIGTERM: reads the arguments, starts logging, calls `start`, and
+/// awaits what that returned, which ends when everything has stopped. `PROGRAM openapi` prints
+/// `document` instead, and needs no database for that.
+///
+/// A start that fails ends the program with one line and exit status 1.
+pub async fn run<A, S>(
+    document: impl FnOnce() -> String,
+    common: impl FnOnce(&A) -> &ServiceArgs,
+    start: impl AsyncFnOnce(&A, CancellationToken) -> Result<S, BoxError>,
+) -> ExitCode
+where
+    A: Parser,
+    S: Future<Output = ()>,
+{
+    if std::env::args().nth(1).is_some_and(|word| word == "openapi") {
+        print!("{}", document());
+        return ExitCode::SUCCESS;
+    }
+    let args = parse_or_exit::<A>();
+    common(&args).init_logs();
+    match start(&args, stop_on_signal()).await {
+        Ok(stopped) => {
+            stopped.await;
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Publishing by hand: what foreign publishers, bugs and accidents put on the wire.
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{Context, consumer::PullConsumer, context::PublishError, stream::Stream},
+};
+use futures_util::{TryStreamExt, future::join_all};
+use nudge_protocol::{Change, EntityName, Notification, WriteToken, notification, subject};
+
+use crate::{Nats, owner::ENTITY};
+
+/// A publisher without a change log, on the stream of `thing`s.
+pub struct Wire {
+    jetstream: Context,
+    stream: Stream,
+}
+
+impl Wire {
+    /// Connects, and makes the stream if it is missing, as an owner would.
+    pub async fn open(nats: &Nats) -> Self {
+        let jetstream = nats.jetstream().await;
+        let entity = EntityName::new(ENTITY).expect("a good name");
+        let config = nudge_publisher::stream::config(&entity);
+        let stream = jetstream.get_or_create_stream(config).await;
+        Self {
+            jetstream,
+            stream: stream.expect("a stream"),
+        }
+    }
+
+    /// The subject of a thing.
+    pub fn subject(id: &str) -> String {
+        subject::subject(
+            &EntityName::new(ENTITY).expect("a good name"),
+            &crate::id(id),
+        )
+    }
+
+    /// A true notification, as the relay publishes it.
+    pub async fn notify(&self, token: &WriteToken) {
+        let version = token.version.to_string();
+        self.announce(token.id.as_str(), Some(&version)).await;
+    }
+
+    /// A good body under any version header, or none.
+    pub async fn announce(&self, id: &str, version: Option<&str>) {
+        let change = Change::Updated;
+        let body = Notification {
+            id: crate::id(id),
+            change,
+        };
+        self.send(&Self::subject(id), version, &body.to_json())
+            .await
+            .expect("the stream takes it");
+    }
+
+    /// [`announce`](Self::announce) without a version, for many.
+    pub async fn announce_all(&self, ids: impl IntoIterator<Item = String>) {
+        let announce = |id: String| async move { self.announce(&id, None).await };
+        join_all(ids.into_iter().map(announce)).await;
+    }
+
+    /// Any message.
+    pub async fn send(
+        &self,
+        subject: &str,
+        version: Option<&str>,
+        body: &[u8],
+    ) -> Result<(), PublishError> {
+        let mut headers = HeaderMap::new();
+        if let Some(version) = version {
+            headers.insert(notification::VERSION_HEADER, version);
+        }
+        let (subject, body) = (subject.to_owned(), body.to_vec());
+        let sent = self
+            .jetstream
+            .publish_with_headers(subject, headers, body.into());
+        sent.await?.await.map(drop)
+    }
+
+    /// The stream's last sequence.
+    pub async fn last_sequence(&self) -> u64 {
+        let info = self.stream.get_info().await.expect("the stream is there");
+        info.state.last_sequence
+    }
+
+    /// The name of the durable consumer of a service.
+    pub async fn consumer(&self, service: &str) -> String {
+        let names: Vec<_> = self
+            .stream
+            .consumer_names()
+            .try_collect()
+            .await
+            .expect("names");
+        let prefix = format!("{service}-{ENTITY}-");
+        let name = names
+            .into_iter()
+            .find(|name: &String| name.starts_with(&prefix));
+        name.expect("the service has a consumer")
+    }
+
+    /// Messages that a service has not acknowledged.
+    pub async fn unacknowledged(&self, service: &str) -> usize {
+        let name = self.consumer(service).await;
+        let consumer: PullConsumer = self.stream.get_consumer(&name).await.expect("it is there");
+        let info = consumer.cached_info();
+        info.num_ack_pending + info.num_pending as usize
+    }
+}

@@ -1,0 +1,56 @@
+//! The service that opens the kit's crate page is compiled, and runs.
+
+use std::process::{Child, Command};
+
+use nudge_runtime::{Database, database::Durability};
+use nudge_tests::{Nats, Services, eventually, nats::free_port};
+use serde_json::json;
+
+#[test]
+fn the_page_opens_with_the_program_and_it_is_short() {
+    let page = include_str!("../../crates/subscriber-kit/README.md");
+    let program = include_str!("../../crates/subscriber-kit/examples/names.rs");
+    assert!(page.contains(&format!("```no_run\n{program}```\n")), "the page shows another program");
+    assert!(program.lines().count() < 60);
+}
+
+/// Ends the program also when the test fails.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_of_the_page_fills_itself_and_stays_in_step() {
+    let nats = Nats::start().await;
+    let services = Services::start(&nats).await;
+    services.put_store("1", json!({"name": "달빛국수"})).await;
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("names.db").display());
+    let program = Command::new(env!("CARGO_BIN_EXE_names"))
+        .env("DATABASE_URL", &url)
+        .env("NATS_URL", nats.url())
+        .env("STORE_OWNER_URL", services.store_info(""))
+        .env("BIND", format!("127.0.0.1:{}", free_port()))
+        .spawn();
+    let _program = Program(program.unwrap());
+    let named = async |expected: Option<&str>| {
+        eventually("the name is kept", || async {
+            let db = Database::open(&url, Durability::Refillable).await.ok()?;
+            let sql = "SELECT name FROM names WHERE id = '1'";
+            let (name,): (Option<String>,) = sqlx::query_as(sql).fetch_one(db.reader()).await.ok()?;
+            (name.as_deref() == expected).then_some(())
+        })
+        .await;
+    };
+    named(Some("달빛국수")).await;
+    services.put_store("1", json!({"name": "별빛우동"})).await;
+    named(Some("별빛우동")).await;
+    let delete = services.http.delete(services.store_info("/stores/1")).send().await.unwrap();
+    assert_eq!(delete.status(), 204);
+    named(None).await;
+}

@@ -1,0 +1,264 @@
+//! What cannot be applied is set aside, one entity at a time, where people see it; it heals by itself
+//! as soon as it can, and delays nobody else.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nudge_tests::{Copy, Fault, Nats, Owner, Wire, copy::quick, eventually};
+use serde_json::{Value, json};
+
+/// A batch of ten in one transaction, "bad" in its middle.
+async fn put_ten(owner: &Owner, n: usize) {
+    let ids = ["a", "b", "b1", "b2", "bad", "c", "d", "e", "f", "g"];
+    owner.put_all(&ids.map(|id| (id, json!(n)))).await;
+}
+
+/// Waits until all but "bad" is applied.
+async fn the_others_are_applied(copy: &Copy, owner: &Owner) {
+    eventually("everything but the bad one is applied", || async {
+        let good = |rows: Vec<(String, String)>| -> Vec<_> {
+            rows.into_iter()
+                .filter(|(id, _)| !id.starts_with("bad"))
+                .collect()
+        };
+        (good(copy.all().await) == good(owner.all().await)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entity_that_apply_refuses_is_set_aside_and_replayed() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    let ways: [fn(&str) -> Option<nudge_runtime::BoxError>; 2] = [
+        |id| (id == "bad").then(|| "there is no column for it".into()),
+        |id| {
+            if id == "bad" {
+                panic!("there is no column for it")
+            } else {
+                None
+            }
+        },
+    ];
+    for (n, way) in ways.into_iter().enumerate() {
+        copy.refuse(way);
+        put_ten(&owner, n).await;
+        the_others_are_applied(&copy, &owner).await;
+        let dead = copy.dead_letters(1).await.remove(0);
+        assert_eq!(
+            (&dead["entity"], &dead["id"]),
+            (&json!("thing"), &json!("bad"))
+        );
+        assert_eq!(dead["attempts"], 1);
+        assert!(dead["next_at"].is_null(), "{dead}");
+        let error = dead["error"].as_str().expect("a text");
+        assert!(error.contains("there is no column for it"), "{error}");
+        assert_eq!(copy.status().await["dead_letters"], 1);
+
+        assert_eq!(copy.post("dead-letters/thing/bad/replay").await, 202);
+        eventually("the replay failed as well", || async {
+            let dead = copy.dead_letters(1).await.remove(0);
+            (dead["last_failed_at"] != dead["first_failed_at"]).then_some(())
+        })
+        .await;
+        copy.accept();
+        assert_eq!(copy.post("dead-letters/thing/bad/replay").await, 202);
+        copy.converged(&owner).await;
+        copy.dead_letters(0).await;
+        assert_eq!(copy.post("dead-letters/thing/bad/replay").await, 404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_can_be_discarded() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.refuse(|id| (id == "bad").then(|| "refused".into()));
+    put_ten(&owner, 0).await;
+    copy.dead_letters(1).await;
+    let discard = || async {
+        let request = reqwest::Client::new().delete(copy.admin("dead-letters/thing/bad"));
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    assert_eq!(discard().await, 204);
+    copy.dead_letters(0).await;
+    assert_eq!(discard().await, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_closes_when_a_newer_version_is_applied_by_whichever_replica() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.refuse(|id| (id == "bad").then(|| "refused".into()));
+    owner.put("bad", json!("refused")).await;
+    copy.dead_letters(1).await;
+    let good = copy.replica(&nats.broker("copies").await, &owner).await;
+    eventually("the other replica applies a newer one", || async {
+        owner.put("bad", json!("better")).await;
+        good.applied()
+            .iter()
+            .any(|(id, _)| id == "bad")
+            .then_some(())
+    })
+    .await;
+    copy.accept();
+    copy.wait(&owner.put("bad", json!("best")).await).await;
+    copy.dead_letters(0).await;
+    good.dead_letters(0).await;
+    good.converged(&owner).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_tries_dead_letters_once() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.refuse(|id| id.starts_with("bad").then(|| "refused".into()));
+    owner.put("bad", json!(1)).await;
+    let first = copy.dead_letters(1).await.remove(0);
+    let copy = copy.restart(&nats.broker("copies").await, &owner).await;
+    eventually("it was tried and refused again", || async {
+        let dead = copy.dead_letters(1).await.remove(0);
+        let tried = dead["attempts"].as_u64() > first["attempts"].as_u64();
+        (tried && dead["next_at"].is_null()).then_some(())
+    })
+    .await;
+    let tried = owner.times_asked("bad");
+    copy.accept();
+    let copy = copy.restart(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    copy.dead_letters(0).await;
+    assert_eq!(owner.times_asked("bad"), tried + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_cannot_be_read_is_a_dead_letter_until_it_can() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    let old = owner.put("bad", json!("old")).await;
+    wire.notify(&old).await;
+    copy.converged(&owner).await;
+    for (field, version) in [
+        ("unreadable", None),
+        ("panic", Some(old.version.to_string())),
+    ] {
+        // Neither message says that there is something newer than what the copy has.
+        let unreadable = owner.put("bad", json!({field: true})).await;
+        wire.announce("bad", version.as_deref()).await;
+        let dead = copy.dead_letters(1).await.remove(0);
+        let error = dead["error"].as_str().expect("a text");
+        assert!(error.contains("unreadable"), "{error}");
+        assert_eq!(dead["floor"], unreadable.version.get());
+        assert!(dead["next_at"].is_null());
+        wire.notify(&owner.put("bad", json!("readable")).await)
+            .await;
+        copy.converged(&owner).await;
+        copy.dead_letters(0).await;
+    }
+    owner.misbehave(|ids| {
+        let no_version = r#"{"items":[{"id":"odd","status":"live","state":1}]}"#;
+        ids.contains(&"odd".into())
+            .then_some(Fault::Body(no_version))
+    });
+    wire.notify(&owner.put("odd", json!(1)).await).await;
+    assert_eq!(copy.dead_letters(1).await[0]["id"], "odd");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_busy_makes_no_dead_letters() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    static TIMES: AtomicUsize = AtomicUsize::new(0);
+    copy.refuse(|id| {
+        let busy = id == "bad" && TIMES.fetch_add(1, Ordering::SeqCst) < 2;
+        let error = || sqlx::Error::Io(std::io::Error::other("the disk is full"));
+        busy.then(|| Box::new(error()) as nudge_runtime::BoxError)
+    });
+    put_ten(&owner, 0).await;
+    copy.converged(&owner).await;
+    assert_eq!(copy.metric("nudge_dead_lettered_total").await, 0);
+    assert_eq!(
+        TIMES.load(Ordering::SeqCst),
+        3,
+        "the batch was tried again as it was"
+    );
+}
+
+async fn put_many(owner: &Owner, prefix: &str, count: usize) {
+    let ids: Vec<_> = (0..count).map(|n| format!("{prefix}-{n:05}")).collect();
+    for ids in ids.chunks(1_000) {
+        let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(0))).collect();
+        owner.put_all(&things).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_refused_keys_do_not_stop_the_good_ones() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.refuse(|id| id.starts_with("bad").then(|| "refused".into()));
+    put_many(&owner, "bad", 5_000).await;
+    put_many(&owner, "good", 500).await;
+    the_others_are_applied(&copy, &owner).await;
+    eventually("all bad ones are set aside", || async {
+        (copy.status().await["dead_letters"] == 5_000).then_some(())
+    })
+    .await;
+    copy.wait(&owner.put("good-00001", json!("again")).await)
+        .await;
+    let page = copy.get("dead-letters?limit=1000").await;
+    assert_eq!(page["items"].as_array().map(Vec::len), Some(1_000));
+    let next = copy
+        .get("dead-letters?limit=1000&entity=thing&after=bad-03999")
+        .await;
+    assert_eq!(next["items"][0]["id"], "bad-04000");
+    assert_eq!(next["next"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_unknown_keys_do_not_stop_the_good_ones() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (
+        Owner::start(&nats.broker("things").await).await,
+        Wire::open(&nats).await,
+    );
+    // Patience for a single key, which five thousand of them must not use up together.
+    let mut settings = quick();
+    settings.max_attempts_in_memory = u32::MAX;
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    wire.announce_all((0..6_000).map(|n| format!("unknown-{n:05}")))
+        .await;
+    put_many(&owner, "good", 500).await;
+    copy.converged(&owner).await;
+    let status = eventually("most are parked", || async {
+        let status = copy.status().await;
+        (status["parked"].as_u64()? >= 3_500).then_some(status)
+    })
+    .await;
+    // The broker lets us hold 5,000 messages. Far fewer are those of failing keys.
+    assert!(status["retrying"].as_u64() < Some(2_500), "{status}");
+    assert!(wire.unacknowledged("copies").await < 2_500);
+    copy.wait(&owner.put("good-00001", json!("again")).await)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_text_of_an_error_is_bounded() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.refuse(|_| Some(format!("a{}", "가".repeat(10_000)).into()));
+    owner.put("bad", json!(1)).await;
+    let dead = copy.dead_letters(1).await.remove(0);
+    let error = dead["error"].as_str().expect("a text");
+    assert!(
+        error.starts_with("a가가") && error.len() <= 1_000,
+        "{} bytes",
+        error.len()
+    );
+}

@@ -1,0 +1,191 @@
+//! The read model's database may be emptied, lost or put back: it refills by itself. It says that it
+//! is ready once it is full, and goes on saying so whatever else fails.
+
+use std::fs;
+
+use nudge_tests::{Copy, Fault, Nats, Owner, Wire, eventually};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+async fn put_some(owner: &Owner, n: usize) {
+    let ids: Vec<_> = (0..50).map(|m| format!("thing-{n}-{m}")).collect();
+    let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(n))).collect();
+    owner.put_all(&things).await;
+}
+
+/// What `/readyz` answers.
+async fn ready(copy: &Copy) -> (u16, bool) {
+    let answer = reqwest::get(copy.admin("../../readyz"))
+        .await
+        .expect("an answer");
+    let status = answer.status().as_u16();
+    let body: serde_json::Value = answer.json().await.expect("JSON");
+    (status, body["ready"] == true)
+}
+
+async fn becomes_ready(copy: &Copy) {
+    let ready = || async { (ready(copy).await == (200, true)).then_some(()) };
+    eventually("it is ready", ready).await;
+}
+
+/// Waits until everything in the stream is handled, and the database knows it.
+async fn at_the_end(copy: &Copy, wire: &Wire) {
+    eventually("the position is the stream's end", || async {
+        let sql = "SELECT position FROM nudge_intake";
+        let row: Option<(i64,)> = sqlx::query_as(sql)
+            .fetch_optional(copy.db.reader())
+            .await
+            .expect("a row");
+        (row?.0 as u64 == wire.last_sequence().await).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_model_whose_file_is_lost_refills() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (
+        Owner::start(&nats.broker("things").await).await,
+        Wire::open(&nats).await,
+    );
+    put_some(&owner, 1).await;
+    owner.delete("thing-1-7").await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let model = copy.stop().await;
+    fs::remove_file(model.file()).expect("the file is removed");
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    becomes_ready(&copy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_model_that_is_emptied_while_it_runs_refills() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (
+        Owner::start(&nats.broker("things").await).await,
+        Wire::open(&nats).await,
+    );
+    put_some(&owner, 1).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    for n in 2..=3 {
+        let mut tx = copy.db.begin().await.expect("a transaction");
+        for sql in [
+            "DELETE FROM copy",
+            "DELETE FROM nudge_applied",
+            "DELETE FROM nudge_intake",
+            "DELETE FROM nudge_dead_letter",
+        ] {
+            sqlx::query(sql)
+                .execute(&mut *tx)
+                .await
+                .expect("rows are deleted");
+        }
+        tx.commit().await.expect("it commits");
+        put_some(&owner, n).await;
+        copy.converged(&owner).await;
+        becomes_ready(&copy).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_model_put_back_to_an_older_copy_catches_up() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (
+        Owner::start(&nats.broker("things").await).await,
+        Wire::open(&nats).await,
+    );
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let model = copy.stop().await;
+    let backup = fs::read(model.file()).expect("the file is read");
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    // Changed, new, deleted, and left alone.
+    owner.put("thing-1-1", json!("changed")).await;
+    put_some(&owner, 2).await;
+    owner.delete("thing-1-2").await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let model = copy.stop().await;
+    fs::write(model.file(), backup).expect("the file is put back");
+    let asked = owner.times_asked("thing-1-3");
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    assert_eq!(
+        owner.times_asked("thing-1-3"),
+        asked,
+        "only the gap is read again"
+    );
+    becomes_ready(&copy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_goes_on_where_it_was() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (
+        Owner::start(&nats.broker("things").await).await,
+        Wire::open(&nats).await,
+    );
+    put_some(&owner, 1).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let calls = owner.calls();
+    let copy = copy.restart(&nats.broker("copies").await, &owner).await;
+    eventually("it is connected", || async {
+        let status = copy.status().await;
+        (status["connected"] == true && status["position"] == wire.last_sequence().await)
+            .then_some(())
+    })
+    .await;
+    copy.quiet().await;
+    assert_eq!(owner.calls(), calls, "nothing is asked for again");
+    copy.wait(&owner.put("new", json!(1)).await).await;
+    assert_eq!(owner.calls(), calls + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_ready_once_it_has_caught_up_and_stays_so() {
+    let mut nats = Nats::start().await;
+    let (mut owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    for n in 0..5 {
+        wire.notify(&owner.put(&format!("thing-{n}"), json!(n)).await)
+            .await;
+    }
+    let gate = CancellationToken::new();
+    let held = gate.clone();
+    owner.misbehave(move |_| Some(Fault::Until(held.clone())));
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    eventually("it is catching up", || async {
+        (copy.status().await["processing"].as_u64()? > 0).then_some(())
+    })
+    .await;
+    assert_eq!(ready(&copy).await, (503, false));
+    gate.cancel();
+    becomes_ready(&copy).await;
+    assert_eq!(copy.all().await, owner.all().await, "ready means full");
+
+    nats.kill();
+    owner.go_away().await;
+    eventually("it has noticed", || async {
+        (copy.status().await["connected"] == false).then_some(())
+    })
+    .await;
+    assert_eq!(ready(&copy).await, (200, true));
+
+    let copy = copy.restart(&nats.broker("copies").await, &owner).await;
+    // It cannot become ready in any other way than from what it remembers: the broker is gone.
+    becomes_ready(&copy).await;
+    assert_eq!(copy.all().await, owner.all().await);
+    let status = copy.status().await;
+    assert_eq!(
+        (&status["connected"], &status["caught_up"]),
+        (&json!(false), &json!(true))
+    );
+}
