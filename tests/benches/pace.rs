@@ -31,11 +31,7 @@ async fn main() {
     let mut lags = idle(&nats, &owner).await;
     lags.sort_by(f64::total_cmp);
     let at = |share: f64| lags[((lags.len() - 1) as f64 * share) as usize] * 1e3;
-    println!(
-        "idle, commit to applied: p50 {:.2} ms, p99 {:.2} ms",
-        at(0.5),
-        at(0.99)
-    );
+    println!("idle, commit to applied: p50 {:.2} ms, p99 {:.2} ms", at(0.5), at(0.99));
 }
 
 async fn fill(owner: &Owner) {
@@ -69,23 +65,13 @@ async fn kit(nats: &Nats, owner: &Owner) -> f64 {
 async fn plain_loop(nats: &Nats, owner: &Owner) -> f64 {
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite:{}", dir.path().join("plain.db").display());
-    let db = Database::open(&url, Durability::Refillable)
-        .await
-        .expect("a database");
+    let db = Database::open(&url, Durability::Refillable).await.expect("a database");
     let create =
         "CREATE TABLE copy (id TEXT PRIMARY KEY, version BIGINT NOT NULL, body TEXT NOT NULL)";
     let mut tx = db.begin().await.expect("a transaction");
-    sqlx::query(create)
-        .execute(&mut *tx)
-        .await
-        .expect("a table");
+    sqlx::query(create).execute(&mut *tx).await.expect("a table");
     tx.commit().await.expect("a commit");
-    let stream = nats
-        .jetstream()
-        .await
-        .get_stream("CHANGES_thing")
-        .await
-        .expect("the stream");
+    let stream = nats.jetstream().await.get_stream("CHANGES_thing").await.expect("the stream");
     let config = async_nats::jetstream::consumer::pull::Config {
         durable_name: Some("plain".into()),
         ..Default::default()
@@ -96,30 +82,16 @@ async fn plain_loop(nats: &Nats, owner: &Owner) -> f64 {
     let entity = owner.publisher.entity();
     let began = Instant::now();
     for _ in 0..PLAIN_ENTITIES {
-        let message = messages
-            .next()
-            .await
-            .expect("a message")
-            .expect("a good message");
+        let message = messages.next().await.expect("a message").expect("a good message");
         let id = subject::decode_subject(entity, &message.subject).expect("an id");
-        let url = format!(
-            "{}/sync/v1/{entity}/{}",
-            owner.url(),
-            subject::encode_token(&id)
-        );
+        let url = format!("{}/sync/v1/{entity}/{}", owner.url(), subject::encode_token(&id));
         let answer = http.get(url).send().await.expect("an answer");
         let live: LiveEntity = answer.json().await.expect("an entity");
         let upsert = "INSERT INTO copy VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET \
                       version = excluded.version, body = excluded.body WHERE excluded.version > copy.version";
-        let query = sqlx::query(upsert)
-            .bind(id.as_str().to_owned())
-            .bind(live.version.to_i64());
+        let query = sqlx::query(upsert).bind(id.as_str().to_owned()).bind(live.version.to_i64());
         let mut tx = db.begin().await.expect("a transaction");
-        query
-            .bind(live.state.get().to_owned())
-            .execute(&mut *tx)
-            .await
-            .expect("an upsert");
+        query.bind(live.state.get().to_owned()).execute(&mut *tx).await.expect("an upsert");
         tx.commit().await.expect("a commit");
         message.ack().await.expect("an ack");
     }

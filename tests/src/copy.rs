@@ -1,23 +1,19 @@
-//! A small subscriber of `thing`s: the real kit, with an `apply` that can be made to fail.
+//! A small subscriber of `thing`s: the real kit around [`Keep`].
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use nudge_protocol::WriteToken;
 use nudge_runtime::{
-    BoxError, Broker, Database, Tx,
+    BoxError, Broker, Database,
     database::{Durability, Migration},
     serve,
 };
-use nudge_subscriber_kit::{Apply, EntityState, Settings, Subscriber};
-use serde::Deserialize;
+use nudge_subscriber_kit::{Settings, Subscriber};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::keep::{Hold, Keep};
 use crate::{Owner, eventually, owner::ENTITY};
 
 const MIGRATIONS: &[Migration] = &[Migration {
@@ -27,91 +23,7 @@ const MIGRATIONS: &[Migration] = &[Migration {
     postgres: "CREATE TABLE copy (id TEXT COLLATE \"C\" PRIMARY KEY, version BIGINT NOT NULL, body TEXT NOT NULL)",
 }];
 
-type Refuse = Arc<dyn Fn(&str) -> Option<BoxError> + Send + Sync>;
 type Hook = Arc<dyn Fn() + Send + Sync>;
-
-/// What a copy keeps of a thing: all of it. A thing with a field `unreadable` cannot be read, and
-/// one with a field `panic` ends its reader.
-#[derive(Deserialize)]
-#[serde(try_from = "Value")]
-pub struct Body(Value);
-
-impl TryFrom<Value> for Body {
-    type Error = &'static str;
-
-    fn try_from(body: Value) -> Result<Self, Self::Error> {
-        assert!(body.get("panic").is_none(), "unreadable");
-        match body.get("unreadable") {
-            Some(_) => Err("unreadable"),
-            None => Ok(Self(body)),
-        }
-    }
-}
-
-/// The handler: keeps each thing's whole body.
-#[derive(Clone, Default)]
-pub struct Keep {
-    refuse: Arc<Mutex<Option<Refuse>>>,
-    hold: Arc<Mutex<Option<Hold>>>,
-    applied: Arc<Mutex<Vec<(String, u64)>>>,
-}
-
-impl Apply for Keep {
-    type State = Body;
-
-    async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Body>]) -> Result<(), BoxError> {
-        let hold = self.hold.lock().expect("not poisoned").clone();
-        if let Some(hold) = hold {
-            hold.begun.cancel();
-            hold.end.cancelled().await;
-        }
-        let refuse = self.refuse.lock().expect("not poisoned").clone();
-        let mut rows = Vec::new();
-        for entity in entities {
-            if let Some(error) = refuse
-                .as_ref()
-                .and_then(|refuse| refuse(entity.id.as_str()))
-            {
-                return Err(error);
-            }
-            let body = entity.state.as_ref().map(|body| body.0.to_string());
-            rows.push(serde_json::json!([entity.id, entity.version, body]));
-        }
-        let rows = Value::from(rows).to_string();
-        let upsert = "INSERT INTO copy (id, version, body) \
-             SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE value ->> 2 IS NOT NULL \
-             ON CONFLICT (id) DO UPDATE SET version = excluded.version, body = excluded.body";
-        sqlx::query(upsert)
-            .bind(rows.clone())
-            .execute(&mut **tx)
-            .await?;
-        let delete = "DELETE FROM copy WHERE id IN \
-             (SELECT value ->> 0 FROM json_each($1) WHERE value ->> 2 IS NULL)";
-        sqlx::query(delete).bind(rows).execute(&mut **tx).await?;
-        let applied = entities.iter().map(|e| (e.id.to_string(), e.version.get()));
-        self.applied.lock().expect("not poisoned").extend(applied);
-        Ok(())
-    }
-}
-
-/// Holds up `apply`. See [`Copy::hold`].
-#[derive(Clone, Default)]
-pub struct Hold {
-    begun: CancellationToken,
-    end: CancellationToken,
-}
-
-impl Hold {
-    /// Whether an `apply` has come that far.
-    pub fn begun(&self) -> bool {
-        self.begun.is_cancelled()
-    }
-
-    /// Lets it go on, and those after it.
-    pub fn end(&self) {
-        self.end.cancel();
-    }
-}
 
 /// Settings with short waits, so that tests of retries are quick.
 pub fn quick() -> Settings {
@@ -161,12 +73,8 @@ impl ReadModel {
     /// Opens the database, with the handler's table in it.
     pub async fn open(&self) -> Database {
         let url = format!("sqlite:{}", self.file().display());
-        let db = Database::open(&url, Durability::Refillable)
-            .await
-            .expect("the database opens");
-        db.migrate("copies", MIGRATIONS)
-            .await
-            .expect("the tables are made");
+        let db = Database::open(&url, Durability::Refillable).await.expect("the database opens");
+        db.migrate("copies", MIGRATIONS).await.expect("the tables are made");
         db
     }
 
@@ -180,22 +88,12 @@ impl ReadModel {
         if let Some(hook) = self.after_commit.clone() {
             builder = builder.after_commit(move || hook());
         }
-        let subscriber = builder
-            .start(stop.clone())
-            .await
-            .expect("the subscriber starts");
-        let listener = serve::bind("127.0.0.1:0".parse().expect("an address"))
-            .await
-            .expect("a port");
+        let subscriber = builder.start(stop.clone()).await.expect("the subscriber starts");
+        let listener =
+            serve::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(serve::serve(listener, subscriber.router(), stop.clone()));
-        Copy {
-            subscriber,
-            db,
-            model: self,
-            address,
-            stop,
-        }
+        Copy { subscriber, db, model: self, address, stop }
     }
 }
 
@@ -218,8 +116,7 @@ impl Copy {
 
     /// [`start`](Self::start) with other settings.
     pub async fn start_with(broker: &Broker, owner: &Owner, settings: Settings) -> Self {
-        let mut model = ReadModel::default();
-        model.settings = settings;
+        let model = ReadModel { settings, ..ReadModel::default() };
         model.start(broker, owner).await
     }
 
@@ -272,60 +169,45 @@ impl Copy {
         let text = answer.text().await.expect("a text");
         let series = format!("{name}{{entity=\"{ENTITY}\"}} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&series));
-        line.unwrap_or_else(|| panic!("no {name}"))
-            .parse()
-            .expect("a number")
+        line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
     }
 
     /// Waits until the dead-letter table has exactly these many rows, parked ones included.
     pub async fn dead_letters(&self, count: usize) -> Vec<Value> {
-        eventually(
-            &format!("{count} rows in the dead-letter table"),
-            || async {
-                let items = self.get("dead-letters?limit=1000").await["items"].take();
-                let Value::Array(items) = items else {
-                    return None;
-                };
-                (items.len() == count).then_some(items)
-            },
-        )
+        eventually(&format!("{count} rows in the dead-letter table"), || async {
+            let items = self.get("dead-letters?limit=1000").await["items"].take();
+            let Value::Array(items) = items else {
+                return None;
+            };
+            (items.len() == count).then_some(items)
+        })
         .await
     }
 
     /// Makes `apply` wait, its transaction open.
     pub fn hold(&self) -> Hold {
-        let hold = Hold::default();
-        *self.model.keep.hold.lock().expect("not poisoned") = Some(hold.clone());
-        hold
+        self.model.keep.hold()
     }
 
     /// Makes `apply` fail for the ids for which `refuse` gives an error.
     pub fn refuse(&self, refuse: impl Fn(&str) -> Option<BoxError> + Send + Sync + 'static) {
-        *self.model.keep.refuse.lock().expect("not poisoned") = Some(Arc::new(refuse));
+        self.model.keep.refuse(Some(Arc::new(refuse)));
     }
 
     /// Makes `apply` work again.
     pub fn accept(&self) {
-        *self.model.keep.refuse.lock().expect("not poisoned") = None;
+        self.model.keep.refuse(None);
     }
 
     /// Every (id, version) that reached `apply`, in order. Includes work that was rolled back.
     pub fn applied(&self) -> Vec<(String, u64)> {
-        self.model
-            .keep
-            .applied
-            .lock()
-            .expect("not poisoned")
-            .clone()
+        self.model.keep.applied()
     }
 
     /// Every copy there is, in the order of ids.
     pub async fn all(&self) -> Vec<(String, String)> {
         let query = sqlx::query_as("SELECT id, body FROM copy ORDER BY id");
-        query
-            .fetch_all(self.db.reader())
-            .await
-            .expect("copies are read")
+        query.fetch_all(self.db.reader()).await.expect("copies are read")
     }
 
     /// One copy's body.
@@ -361,9 +243,7 @@ impl Copy {
     pub async fn quiet(&self) {
         eventually("the subscriber is quiet", || async {
             let status = self.status().await;
-            let idle = ["queued", "processing", "stream_pending"]
-                .iter()
-                .all(|f| status[*f] == 0);
+            let idle = ["queued", "processing", "stream_pending"].iter().all(|f| status[*f] == 0);
             (idle && status["connected"] == true).then_some(())
         })
         .await;

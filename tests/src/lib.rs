@@ -6,12 +6,16 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`nats`] | a real nats-server |
-//! | [`owner`] | a small owner of `thing`s: the real publisher, with faults to order |
-//! | [`copy`] | a small subscriber of `thing`s: the real kit, with an `apply` that can be made to fail |
+//! | [`owner`] | a small owner of `thing`s: the real publisher |
+//! | [`fault`] | what goes wrong at its sync API, to order |
+//! | [`copy`] | a small subscriber of `thing`s: the real kit |
+//! | [`keep`] | its `apply`, which can be made to fail or to wait |
 //! | [`services`] | store-info, search and review, in this process |
 //! | [`wire`] | publishing by hand, whatever a test wants on the wire |
 
 pub mod copy;
+pub mod fault;
+pub mod keep;
 pub mod nats;
 pub mod owner;
 pub mod services;
@@ -25,8 +29,9 @@ use std::{
 use nudge_protocol::EntityId;
 
 pub use copy::{Copy, ReadModel};
+pub use fault::Fault;
 pub use nats::Nats;
-pub use owner::{Fault, Owner};
+pub use owner::Owner;
 pub use services::Services;
 pub use wire::Wire;
 
@@ -48,6 +53,25 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
     }
 }
 
+/// Pseudo-random numbers: the same seed, the same numbers.
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        let next = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 = next.wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % limit
+    }
+
+    /// Puts things into any order.
+    pub fn shuffle<T>(&mut self, things: &mut [T]) {
+        for last in (1..things.len()).rev() {
+            things.swap(last, self.below(last + 1));
+        }
+    }
+}
+
 /// An id that must be good.
 pub fn id(text: &str) -> EntityId {
     EntityId::new(text).expect("a good id")
@@ -56,9 +80,6 @@ pub fn id(text: &str) -> EntityId {
 /// Shows logs of a failing test when `LOG` is set.
 pub fn logs() {
     if let Ok(filter) = std::env::var("LOG") {
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_test_writer()
-            .try_init();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     }
 }

@@ -32,12 +32,7 @@ impl Nats {
         crate::logs();
         let store = tempfile::tempdir().expect("a temporary directory");
         let config = config.map(str::to_owned);
-        let mut nats = Self {
-            child: None,
-            port: free_port(),
-            store,
-            config,
-        };
+        let mut nats = Self { child: None, port: free_port(), store, config };
         nats.restart().await;
         nats
     }
@@ -64,14 +59,7 @@ impl Nats {
     pub async fn restart(&mut self) {
         self.kill();
         let mut command = Command::new(server_binary());
-        command.args([
-            "-a",
-            "127.0.0.1",
-            "-p",
-            &self.port.to_string(),
-            "-js",
-            "-sd",
-        ]);
+        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"]);
         command.arg(self.store.path()).stdin(Stdio::null());
         if let Some(config) = &self.config {
             let path = self.store.path().join("test.conf");
@@ -97,18 +85,12 @@ impl Nats {
 
     /// A connection for a program under test.
     pub async fn broker(&self, name: &str) -> Broker {
-        Broker::connect(&self.url(), name)
-            .await
-            .expect("a good URL")
+        Broker::connect(&self.url(), name).await.expect("a good URL")
     }
 
     /// A connection of the test's own.
     pub async fn jetstream(&self) -> jetstream::Context {
-        jetstream::new(
-            async_nats::connect(self.url())
-                .await
-                .expect("nats-server answers"),
-        )
+        jetstream::new(async_nats::connect(self.url()).await.expect("nats-server answers"))
     }
 }
 
@@ -132,10 +114,8 @@ fn server_binary() -> &'static Path {
             return path.into();
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/nats-server");
-        let output = Command::new(script)
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("the script runs");
+        let output =
+            Command::new(script).stderr(Stdio::inherit()).output().expect("the script runs");
         assert!(output.status.success(), "scripts/nats-server failed");
         PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
     })

@@ -28,10 +28,7 @@ impl Services {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let stop = CancellationToken::new();
         let arguments = |program: &str, further: &[String]| {
-            let database = format!(
-                "sqlite:{}",
-                dir.path().join(format!("{program}.db")).display()
-            );
+            let database = format!("sqlite:{}", dir.path().join(format!("{program}.db")).display());
             let own = [
                 program,
                 "--bind",
@@ -47,21 +44,12 @@ impl Services {
                 .collect::<Vec<_>>()
         };
         let args = store_info::Args::parse_from(arguments("store-info", &[]));
-        let store_info = store_info::start(&args, stop.clone())
-            .await
-            .expect("store-info starts");
-        let owner = [
-            "--store-owner-url".to_owned(),
-            format!("http://{}", store_info.address()),
-        ];
+        let store_info = store_info::start(&args, stop.clone()).await.expect("store-info starts");
+        let owner = ["--store-owner-url".to_owned(), format!("http://{}", store_info.address())];
         let args = search::Args::parse_from(arguments("search", &owner));
-        let search = search::start(&args, stop.clone())
-            .await
-            .expect("search starts");
+        let search = search::start(&args, stop.clone()).await.expect("search starts");
         let args = review::Args::parse_from(arguments("review", &owner));
-        let review = review::start(&args, stop.clone())
-            .await
-            .expect("review starts");
+        let review = review::start(&args, stop.clone()).await.expect("review starts");
         Self {
             http: Client::new(),
             store_info: store_info.address(),
@@ -93,35 +81,20 @@ impl Services {
             "/stores/{}",
             nudge_protocol::subject::encode_token(&crate::id(id))
         ));
-        let response = self
-            .http
-            .put(url)
-            .json(&body)
-            .send()
-            .await
-            .expect("an answer");
+        let response = self.http.put(url).json(&body).send().await.expect("an answer");
         assert!(response.status().is_success(), "{response:?}");
         token(&response)
     }
 
     /// The ids that a search finds, once the write that `token` names is applied.
     pub async fn found(&self, query: &[(&str, &str)], token: &str) -> Vec<String> {
-        let request = self
-            .http
-            .get(self.search("/stores"))
-            .query(query)
-            .header("Nudge-Token", token);
+        let request =
+            self.http.get(self.search("/stores")).query(query).header("Nudge-Token", token);
         let response = request.send().await.expect("an answer");
-        assert_eq!(
-            response.status(),
-            200,
-            "{}",
-            response.text().await.unwrap_or_default()
-        );
+        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap_or_default());
         let answer: Value = response.json().await.expect("JSON");
         let ids = answer["ids"].as_array().expect("ids").iter();
-        ids.map(|id| id.as_str().expect("an id").to_owned())
-            .collect()
+        ids.map(|id| id.as_str().expect("an id").to_owned()).collect()
     }
 }
 

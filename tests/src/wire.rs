@@ -22,18 +22,12 @@ impl Wire {
         let entity = EntityName::new(ENTITY).expect("a good name");
         let config = nudge_publisher::stream::config(&entity);
         let stream = jetstream.get_or_create_stream(config).await;
-        Self {
-            jetstream,
-            stream: stream.expect("a stream"),
-        }
+        Self { jetstream, stream: stream.expect("a stream") }
     }
 
     /// The subject of a thing.
     pub fn subject(id: &str) -> String {
-        subject::subject(
-            &EntityName::new(ENTITY).expect("a good name"),
-            &crate::id(id),
-        )
+        subject::subject(&EntityName::new(ENTITY).expect("a good name"), &crate::id(id))
     }
 
     /// A true notification, as the relay publishes it.
@@ -45,13 +39,8 @@ impl Wire {
     /// A good body under any version header, or none.
     pub async fn announce(&self, id: &str, version: Option<&str>) {
         let change = Change::Updated;
-        let body = Notification {
-            id: crate::id(id),
-            change,
-        };
-        self.send(&Self::subject(id), version, &body.to_json())
-            .await
-            .expect("the stream takes it");
+        let body = Notification { id: crate::id(id), change };
+        self.send(&Self::subject(id), version, &body.to_json()).await.expect("the stream takes it");
     }
 
     /// [`announce`](Self::announce) without a version, for many.
@@ -72,9 +61,7 @@ impl Wire {
             headers.insert(notification::VERSION_HEADER, version);
         }
         let (subject, body) = (subject.to_owned(), body.to_vec());
-        let sent = self
-            .jetstream
-            .publish_with_headers(subject, headers, body.into());
+        let sent = self.jetstream.publish_with_headers(subject, headers, body.into());
         sent.await?.await.map(drop)
     }
 
@@ -86,16 +73,9 @@ impl Wire {
 
     /// The name of the durable consumer of a service.
     pub async fn consumer(&self, service: &str) -> String {
-        let names: Vec<_> = self
-            .stream
-            .consumer_names()
-            .try_collect()
-            .await
-            .expect("names");
+        let names: Vec<_> = self.stream.consumer_names().try_collect().await.expect("names");
         let prefix = format!("{service}-{ENTITY}-");
-        let name = names
-            .into_iter()
-            .find(|name: &String| name.starts_with(&prefix));
+        let name = names.into_iter().find(|name: &String| name.starts_with(&prefix));
         name.expect("the service has a consumer")
     }
 

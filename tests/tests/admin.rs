@@ -56,9 +56,7 @@ async fn status_says_how_each_entity_is_doing() {
     }
     assert!(entity["lag_seconds"].as_f64() > Some(0.0), "{entity}");
     let last_progress = entity["last_progress"].as_str().expect("a time");
-    last_progress
-        .parse::<nudge_protocol::Timestamp>()
-        .expect("RFC 3339");
+    last_progress.parse::<nudge_protocol::Timestamp>().expect("RFC 3339");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,11 +83,7 @@ async fn wait_answers_when_the_version_is_applied_or_time_is_up() {
     let (_nats, owner, copy) = started().await;
     copy.post("pause").await;
     let token = owner.put("a b/1", json!(1)).await;
-    let now = problem(
-        fetch(&copy, &format!("wait?token={token}&timeout_ms=0")).await,
-        504,
-    )
-    .await;
+    let now = problem(fetch(&copy, &format!("wait?token={token}&timeout_ms=0")).await, 504).await;
     assert_eq!(now["version"], Value::Null, "nothing is applied yet");
     let waiting = tokio::spawn(reqwest::get(copy.admin(&format!("wait?token={token}"))));
     copy.post("resume").await;
@@ -98,20 +92,9 @@ async fn wait_answers_when_the_version_is_applied_or_time_is_up() {
     let applied: Value = answer.json().await.expect("JSON");
     assert_eq!(applied["version"], token.version.get());
     let later = Version::new(token.version.get() + 1).expect("a version");
-    let later = WriteToken {
-        version: later,
-        ..token.clone()
-    };
-    let now = problem(
-        fetch(&copy, &format!("wait?token={later}&timeout_ms=1")).await,
-        504,
-    )
-    .await;
-    assert_eq!(
-        now["version"],
-        token.version.get(),
-        "the version that is applied"
-    );
+    let later = WriteToken { version: later, ..token.clone() };
+    let now = problem(fetch(&copy, &format!("wait?token={later}&timeout_ms=1")).await, 504).await;
+    assert_eq!(now["version"], token.version.get(), "the version that is applied");
     for (query, field) in [
         ("token=nonsense", "token"),
         ("token=thing/42@x", "token"),
@@ -121,11 +104,7 @@ async fn wait_answers_when_the_version_is_applied_or_time_is_up() {
         let problem = problem(fetch(&copy, &format!("wait?{query}")).await, 400).await;
         assert_eq!(problem["errors"][0]["field"], field, "{query}: {problem}");
     }
-    problem(
-        fetch(&copy, "wait?token=thing/42@1&timeout_ms=soon").await,
-        400,
-    )
-    .await;
+    problem(fetch(&copy, "wait?token=thing/42@1&timeout_ms=soon").await, 400).await;
     problem(fetch(&copy, "wait").await, 400).await;
     problem(fetch(&copy, "wait?token=other/42@1").await, 404).await;
 }
@@ -134,22 +113,13 @@ async fn wait_answers_when_the_version_is_applied_or_time_is_up() {
 async fn service(copy: &Copy, stop: CancellationToken) -> String {
     let db = copy.db.clone();
     let count = get(async move || {
-        let row = sqlx::query_as("SELECT count(*) FROM copy")
-            .fetch_one(db.reader())
-            .await;
+        let row = sqlx::query_as("SELECT count(*) FROM copy").fetch_one(db.reader()).await;
         let (count,): (i64,) = row.expect("a count");
         count.to_string()
     });
-    let router = copy
-        .subscriber
-        .wait_layer(Router::new().route("/count", count));
-    let listener = serve::bind("127.0.0.1:0".parse().expect("an address"))
-        .await
-        .expect("a port");
-    let url = format!(
-        "http://{}/count",
-        listener.local_addr().expect("an address")
-    );
+    let router = copy.subscriber.wait_layer(Router::new().route("/count", count));
+    let listener = serve::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
+    let url = format!("http://{}/count", listener.local_addr().expect("an address"));
     tokio::spawn(serve::serve(listener, router, stop));
     url
 }
@@ -160,9 +130,7 @@ async fn a_request_with_a_token_sees_that_write() {
     let stop = CancellationToken::new();
     let url = service(&copy, stop.clone()).await;
     let ask = |tokens: String| {
-        let request = reqwest::Client::new()
-            .get(&url)
-            .header(WRITE_TOKEN_HEADER, tokens);
+        let request = reqwest::Client::new().get(&url).header(WRITE_TOKEN_HEADER, tokens);
         async move { request.send().await.expect("an answer") }
     };
     let token = owner.put("42", json!(1)).await;
@@ -262,10 +230,7 @@ async fn metrics_count_by_entity_and_never_by_id() {
         "nudge_connected",
         "nudge_convergence_lag_seconds_count",
     ] {
-        assert!(
-            text.contains(&format!("\n{series}{{entity=\"thing\"}} ")),
-            "{series}\n{text}"
-        );
+        assert!(text.contains(&format!("\n{series}{{entity=\"thing\"}} ")), "{series}\n{text}");
     }
     assert!(!text.contains("an-id"), "{text}");
     assert_eq!(copy.metric("nudge_applied_total").await, 1);
@@ -275,13 +240,7 @@ async fn metrics_count_by_entity_and_never_by_id() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_answered_as_a_problem() {
     let (_nats, _owner, copy) = started().await;
-    for path in [
-        "nothing",
-        "applied",
-        "applied/thing",
-        "applied/thing/1/2",
-        "../../nothing",
-    ] {
+    for path in ["nothing", "applied", "applied/thing", "applied/thing/1/2", "../../nothing"] {
         problem(fetch(&copy, path).await, 404).await;
     }
     problem(fetch(&copy, "pause").await, 405).await;
@@ -295,11 +254,7 @@ async fn what_is_not_there_is_answered_as_a_problem() {
         ("DELETE", "dead-letters/thing/42"),
     ] {
         let method = method.parse().expect("a method");
-        let answer = http
-            .request(method, copy.admin(path))
-            .send()
-            .await
-            .expect("an answer");
+        let answer = http.request(method, copy.admin(path)).send().await.expect("an answer");
         problem(answer, 404).await;
     }
     assert_eq!(fetch(&copy, "../../livez").await.status(), StatusCode::OK);

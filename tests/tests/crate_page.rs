@@ -42,7 +42,8 @@ async fn the_program_of_the_page_fills_itself_and_stays_in_step() {
         eventually("the name is kept", || async {
             let db = Database::open(&url, Durability::Refillable).await.ok()?;
             let sql = "SELECT name FROM names WHERE id = '1'";
-            let (name,): (Option<String>,) = sqlx::query_as(sql).fetch_one(db.reader()).await.ok()?;
+            let (name,): (Option<String>,) =
+                sqlx::query_as(sql).fetch_one(db.reader()).await.ok()?;
             (name.as_deref() == expected).then_some(())
         })
         .await;

@@ -16,9 +16,7 @@ async fn put_ten(owner: &Owner, n: usize) {
 async fn the_others_are_applied(copy: &Copy, owner: &Owner) {
     eventually("everything but the bad one is applied", || async {
         let good = |rows: Vec<(String, String)>| -> Vec<_> {
-            rows.into_iter()
-                .filter(|(id, _)| !id.starts_with("bad"))
-                .collect()
+            rows.into_iter().filter(|(id, _)| !id.starts_with("bad")).collect()
         };
         (good(copy.all().await) == good(owner.all().await)).then_some(())
     })
@@ -33,11 +31,7 @@ async fn an_entity_that_apply_refuses_is_set_aside_and_replayed() {
     let ways: [fn(&str) -> Option<nudge_runtime::BoxError>; 2] = [
         |id| (id == "bad").then(|| "there is no column for it".into()),
         |id| {
-            if id == "bad" {
-                panic!("there is no column for it")
-            } else {
-                None
-            }
+            if id == "bad" { panic!("there is no column for it") } else { None }
         },
     ];
     for (n, way) in ways.into_iter().enumerate() {
@@ -45,10 +39,7 @@ async fn an_entity_that_apply_refuses_is_set_aside_and_replayed() {
         put_ten(&owner, n).await;
         the_others_are_applied(&copy, &owner).await;
         let dead = copy.dead_letters(1).await.remove(0);
-        assert_eq!(
-            (&dead["entity"], &dead["id"]),
-            (&json!("thing"), &json!("bad"))
-        );
+        assert_eq!((&dead["entity"], &dead["id"]), (&json!("thing"), &json!("bad")));
         assert_eq!(dead["attempts"], 1);
         assert!(dead["next_at"].is_null(), "{dead}");
         let error = dead["error"].as_str().expect("a text");
@@ -97,10 +88,7 @@ async fn a_dead_letter_closes_when_a_newer_version_is_applied_by_whichever_repli
     let good = copy.replica(&nats.broker("copies").await, &owner).await;
     eventually("the other replica applies a newer one", || async {
         owner.put("bad", json!("better")).await;
-        good.applied()
-            .iter()
-            .any(|(id, _)| id == "bad")
-            .then_some(())
+        good.applied().iter().any(|(id, _)| id == "bad").then_some(())
     })
     .await;
     copy.accept();
@@ -141,10 +129,7 @@ async fn a_state_that_cannot_be_read_is_a_dead_letter_until_it_can() {
     let old = owner.put("bad", json!("old")).await;
     wire.notify(&old).await;
     copy.converged(&owner).await;
-    for (field, version) in [
-        ("unreadable", None),
-        ("panic", Some(old.version.to_string())),
-    ] {
+    for (field, version) in [("unreadable", None), ("panic", Some(old.version.to_string()))] {
         // Neither message says that there is something newer than what the copy has.
         let unreadable = owner.put("bad", json!({field: true})).await;
         wire.announce("bad", version.as_deref()).await;
@@ -153,15 +138,13 @@ async fn a_state_that_cannot_be_read_is_a_dead_letter_until_it_can() {
         assert!(error.contains("unreadable"), "{error}");
         assert_eq!(dead["floor"], unreadable.version.get());
         assert!(dead["next_at"].is_null());
-        wire.notify(&owner.put("bad", json!("readable")).await)
-            .await;
+        wire.notify(&owner.put("bad", json!("readable")).await).await;
         copy.converged(&owner).await;
         copy.dead_letters(0).await;
     }
     owner.misbehave(|ids| {
         let no_version = r#"{"items":[{"id":"odd","status":"live","state":1}]}"#;
-        ids.contains(&"odd".into())
-            .then_some(Fault::Body(no_version))
+        ids.contains(&"odd".into()).then_some(Fault::Body(no_version))
     });
     wire.notify(&owner.put("odd", json!(1)).await).await;
     assert_eq!(copy.dead_letters(1).await[0]["id"], "odd");
@@ -181,11 +164,7 @@ async fn a_database_that_is_busy_makes_no_dead_letters() {
     put_ten(&owner, 0).await;
     copy.converged(&owner).await;
     assert_eq!(copy.metric("nudge_dead_lettered_total").await, 0);
-    assert_eq!(
-        TIMES.load(Ordering::SeqCst),
-        3,
-        "the batch was tried again as it was"
-    );
+    assert_eq!(TIMES.load(Ordering::SeqCst), 3, "the batch was tried again as it was");
 }
 
 async fn put_many(owner: &Owner, prefix: &str, count: usize) {
@@ -209,13 +188,10 @@ async fn five_thousand_refused_keys_do_not_stop_the_good_ones() {
         (copy.status().await["dead_letters"] == 5_000).then_some(())
     })
     .await;
-    copy.wait(&owner.put("good-00001", json!("again")).await)
-        .await;
+    copy.wait(&owner.put("good-00001", json!("again")).await).await;
     let page = copy.get("dead-letters?limit=1000").await;
     assert_eq!(page["items"].as_array().map(Vec::len), Some(1_000));
-    let next = copy
-        .get("dead-letters?limit=1000&entity=thing&after=bad-03999")
-        .await;
+    let next = copy.get("dead-letters?limit=1000&entity=thing&after=bad-03999").await;
     assert_eq!(next["items"][0]["id"], "bad-04000");
     assert_eq!(next["next"], Value::Null);
 }
@@ -223,16 +199,12 @@ async fn five_thousand_refused_keys_do_not_stop_the_good_ones() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_unknown_keys_do_not_stop_the_good_ones() {
     let nats = Nats::start().await;
-    let (owner, wire) = (
-        Owner::start(&nats.broker("things").await).await,
-        Wire::open(&nats).await,
-    );
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
     // Patience for a single key, which five thousand of them must not use up together.
     let mut settings = quick();
     settings.max_attempts_in_memory = u32::MAX;
     let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
-    wire.announce_all((0..6_000).map(|n| format!("unknown-{n:05}")))
-        .await;
+    wire.announce_all((0..6_000).map(|n| format!("unknown-{n:05}"))).await;
     put_many(&owner, "good", 500).await;
     copy.converged(&owner).await;
     let status = eventually("most are parked", || async {
@@ -243,8 +215,7 @@ async fn five_thousand_unknown_keys_do_not_stop_the_good_ones() {
     // The broker lets us hold 5,000 messages. Far fewer are those of failing keys.
     assert!(status["retrying"].as_u64() < Some(2_500), "{status}");
     assert!(wire.unacknowledged("copies").await < 2_500);
-    copy.wait(&owner.put("good-00001", json!("again")).await)
-        .await;
+    copy.wait(&owner.put("good-00001", json!("again")).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -256,9 +227,5 @@ async fn the_text_of_an_error_is_bounded() {
     owner.put("bad", json!(1)).await;
     let dead = copy.dead_letters(1).await.remove(0);
     let error = dead["error"].as_str().expect("a text");
-    assert!(
-        error.starts_with("a가가") && error.len() <= 1_000,
-        "{} bytes",
-        error.len()
-    );
+    assert!(error.starts_with("a가가") && error.len() <= 1_000, "{} bytes", error.len());
 }

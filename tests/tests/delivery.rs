@@ -1,14 +1,11 @@
-//! Callbacks and notifications overtake each other, replicas share the work, backlogs pile up: every
+//! Callbacks and notifications overtake each other, replicas share the work: every
 //! copy still ends at the owner's state, and no callback is made for nothing.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nudge_protocol::EntityName;
 use nudge_runtime::{BoxError, Tx};
-use nudge_subscriber_kit::{Apply, EntityState, Settings, Subscriber};
+use nudge_subscriber_kit::{Apply, EntityState, Subscriber};
 use nudge_tests::{
     Copy, Fault, Nats, Owner, ReadModel, Wire,
     copy::{Keep, quick},
@@ -54,10 +51,7 @@ async fn an_older_answer_that_arrives_last_does_not_win() {
     })
     .await;
     for replica in [&one, &two] {
-        assert!(
-            !replica.applied().contains(&("42".into(), old)),
-            "the old state was applied"
-        );
+        assert!(!replica.applied().contains(&("42".into(), old)), "the old state was applied");
         replica.converged(&owner).await;
     }
 }
@@ -75,20 +69,12 @@ async fn changes_during_a_callback_lead_to_exactly_one_more() {
         })
         .await;
     }
-    assert_eq!(
-        owner.times_asked("42"),
-        1,
-        "a key is never in two runs at once"
-    );
+    assert_eq!(owner.times_asked("42"), 1, "a key is never in two runs at once");
     gate.cancel();
     copy.converged(&owner).await;
     copy.quiet().await;
     tokio::time::sleep(QUIET).await;
-    assert_eq!(
-        owner.times_asked("42"),
-        2,
-        "nine notifications share one callback"
-    );
+    assert_eq!(owner.times_asked("42"), 2, "nine notifications share one callback");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,18 +132,11 @@ async fn two_replicas_share_the_work_and_miss_nothing() {
     })
     .await;
     one.converged(&owner).await;
-    let (mut all, count) = (
-        [one.applied(), two.applied()].concat(),
-        owner.all().await.len(),
-    );
+    let (mut all, count) = ([one.applied(), two.applied()].concat(), owner.all().await.len());
     all.sort();
     all.dedup();
     assert_eq!(all.len(), count, "each thing was applied");
-    assert_eq!(
-        one.applied().len() + two.applied().len(),
-        count,
-        "and applied once"
-    );
+    assert_eq!(one.applied().len() + two.applied().len(), count, "and applied once");
 }
 
 #[derive(serde::Deserialize)]
@@ -176,9 +155,7 @@ impl Apply for Labels {
         for label in entities.iter().filter_map(|entity| entity.state.as_ref()) {
             let sql = "INSERT INTO labelled VALUES ($1, $2) \
                        ON CONFLICT (thing) DO UPDATE SET label = excluded.label";
-            let query = sqlx::query(sql)
-                .bind(label.thing.clone())
-                .bind(label.text.clone());
+            let query = sqlx::query(sql).bind(label.thing.clone()).bind(label.text.clone());
             query.execute(&mut **tx).await?;
         }
         Ok(())
@@ -194,10 +171,7 @@ async fn one_subscriber_follows_entities_of_several_owners_and_one_owner_may_fai
     let model = ReadModel::default();
     let db = model.open().await;
     let table = "CREATE TABLE labelled (thing TEXT PRIMARY KEY, label TEXT NOT NULL)";
-    sqlx::query(table)
-        .execute(db.reader())
-        .await
-        .expect("a table");
+    sqlx::query(table).execute(db.reader()).await.expect("a table");
     let stop = CancellationToken::new();
     let both = Subscriber::builder("both", &db, &nats.broker("both").await)
         .follow("thing", &things.url(), Keep::default())
@@ -213,95 +187,23 @@ async fn one_subscriber_follows_entities_of_several_owners_and_one_owner_may_fai
             async move {
                 let sql = "SELECT count(*) FROM copy JOIN labelled ON thing = id \
                            WHERE body = $1 AND label = $2";
-                let query = sqlx::query_as(sql)
-                    .bind(json!(name).to_string())
-                    .bind(label);
+                let query = sqlx::query_as(sql).bind(json!(name).to_string()).bind(label);
                 let (count,): (i64,) = query.fetch_one(db.reader()).await.expect("a count");
                 (count == 1).then_some(())
             }
         }
     };
     things.put("42", json!("가")).await;
-    labels
-        .put("l1", json!({"thing": "42", "text": "new"}))
-        .await;
+    labels.put("l1", json!({"thing": "42", "text": "new"})).await;
     eventually("both are followed", joined("가", "new")).await;
     labels.misbehave(|_| Some(Fault::Status(503, None)));
-    labels
-        .put("l1", json!({"thing": "42", "text": "newer"}))
-        .await;
+    labels.put("l1", json!({"thing": "42", "text": "newer"})).await;
     things.put("42", json!("나")).await;
     eventually("one owner's failure is its own", joined("나", "new")).await;
     labels.behave();
     eventually("the other one comes back", joined("나", "newer")).await;
     stop.cancel();
     both.stopped().await;
-}
-
-/// One callback at a time, of few keys, so that a backlog lasts.
-fn slow() -> Settings {
-    let mut settings = quick();
-    (settings.max_batches_in_flight, settings.max_batch_keys) = (1, 10);
-    (settings.max_ack_pending, settings.max_backlog_messages) = (100, 100);
-    settings
-}
-
-async fn backlog(owner: &Owner, wire: &Wire, count: usize) {
-    let ids: Vec<_> = (0..count).map(|n| format!("thing-{n:05}")).collect();
-    let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(0))).collect();
-    owner.put_all(&things).await;
-    eventually("all is published", || async {
-        (wire.last_sequence().await >= count as u64).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thing_rewritten_again_and_again_is_not_kept_behind_the_backlog() {
-    let nats = Nats::start().await;
-    let (owner, wire) = (
-        Owner::start(&nats.broker("things").await).await,
-        Wire::open(&nats).await,
-    );
-    backlog(&owner, &wire, 2_000).await;
-    owner.misbehave(|_| Some(Fault::Delay(Duration::from_millis(100))));
-    let copy = Copy::start_with(&nats.broker("copies").await, &owner, slow()).await;
-    // Each rewrite moves it to the stream's tail, behind everything else.
-    eventually("the busy thing is applied", || async {
-        owner.put("busy", json!("busy")).await;
-        copy.body("busy").await
-    })
-    .await;
-    let others = copy.applied().iter().position(|(id, _)| id == "busy");
-    assert!(others < Some(1_500), "it came after {others:?} others");
-    owner.behave();
-    copy.converged(&owner).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_owner_hangs_the_queue_stays_within_its_limit() {
-    let nats = Nats::start().await;
-    let (owner, wire) = (
-        Owner::start(&nats.broker("things").await).await,
-        Wire::open(&nats).await,
-    );
-    backlog(&owner, &wire, 3_000).await;
-    let gate = CancellationToken::new();
-    let held = gate.clone();
-    owner.misbehave(move |_| Some(Fault::Until(held.clone())));
-    let mut settings = slow();
-    (settings.max_queued_keys, settings.max_ack_pending) = (200, 5_000);
-    settings.fetch_timeout = Duration::from_secs(60);
-    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
-    let queued = || async { copy.status().await["queued"].as_u64().expect("a number") };
-    eventually("the queue is full", || async {
-        (queued().await >= 200).then_some(())
-    })
-    .await;
-    tokio::time::sleep(QUIET).await;
-    assert_eq!(queued().await, 200);
-    gate.cancel();
-    copy.converged(&owner).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -314,10 +216,7 @@ async fn a_consumer_or_a_stream_deleted_under_it_is_made_again() {
     let (jetstream, wire) = (nats.jetstream().await, Wire::open(&nats).await);
     let name = nudge_protocol::subject::stream_name(&EntityName::new("thing").expect("a name"));
     let stream = jetstream.get_stream(&name).await.expect("the stream");
-    stream
-        .delete_consumer(&wire.consumer("copies").await)
-        .await
-        .expect("deleted");
+    stream.delete_consumer(&wire.consumer("copies").await).await.expect("deleted");
     owner.put("between", json!(2)).await;
     copy.converged(&owner).await;
     jetstream.delete_stream(&name).await.expect("deleted");

@@ -61,14 +61,10 @@ async fn an_owner_that_is_down_is_left_alone_until_it_is_back() {
     let nats = Nats::start().await;
     let (mut owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    eventually("it is ready", || async {
-        copy.subscriber.is_ready().then_some(())
-    })
-    .await;
+    eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
     owner.misbehave(|_| Some(Fault::Status(503, None)));
     for n in 0..1_000 {
-        wire.notify(&owner.put(&format!("thing-{n}"), json!(n)).await)
-            .await;
+        wire.notify(&owner.put(&format!("thing-{n}"), json!(n)).await).await;
     }
     let before = breaker(&copy, "open").await["callbacks"].as_u64();
     let at_most = u64::from(FAILURES_TO_OPEN) + quick().max_batches_in_flight as u64;
@@ -76,11 +72,7 @@ async fn an_owner_that_is_down_is_left_alone_until_it_is_back() {
     owner.go_away().await;
     tokio::time::sleep(QUIET).await;
     let status = copy.status().await;
-    assert_eq!(
-        status["callbacks"].as_u64(),
-        before,
-        "no key is asked for while it is open"
-    );
+    assert_eq!(status["callbacks"].as_u64(), before, "no key is asked for while it is open");
     assert_eq!(status["retrying"], 0);
     assert!(copy.subscriber.is_ready(), "it serves what it has");
     owner.come_back().await;
@@ -125,10 +117,7 @@ async fn no_call_is_made_before_retry_after_has_passed() {
     copy.converged(&owner).await;
     let times = times.lock().expect("not poisoned").clone();
     let waited = times[1] - times[0];
-    assert!(
-        waited >= Duration::from_secs(1),
-        "the next call came after {waited:?}"
-    );
+    assert!(waited >= Duration::from_secs(1), "the next call came after {waited:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,17 +159,8 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
         eventually("everybody else is applied", settled).await;
         let parked = copy.dead_letters(1).await;
         assert_eq!(parked[0]["id"], json!(poison), "{fault:?}");
-        assert!(
-            parked[0]["next_at"].is_string(),
-            "{fault:?}: it is tried again by itself"
-        );
-        let spoilt = || {
-            owner
-                .asked()
-                .iter()
-                .filter(|b| b.len() > 1 && b.contains(&poison))
-                .count()
-        };
+        assert!(parked[0]["next_at"].is_string(), "{fault:?}: it is tried again by itself");
+        let spoilt = || owner.asked().iter().filter(|b| b.len() > 1 && b.contains(&poison)).count();
         let (before, tried) = (spoilt(), owner.times_asked(&poison));
         eventually("it is tried again while others come and go", || async {
             for id in &others {
@@ -189,11 +169,7 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
             (owner.times_asked(&poison) > tried + 1).then_some(())
         })
         .await;
-        assert_eq!(
-            spoilt(),
-            before,
-            "{fault:?}: a key that failed spoils no batch again"
-        );
+        assert_eq!(spoilt(), before, "{fault:?}: a key that failed spoils no batch again");
         owner.behave();
         copy.converged(&owner).await;
         copy.dead_letters(0).await;
@@ -205,24 +181,14 @@ async fn a_request_that_the_owner_refuses_for_one_key_is_a_dead_letter() {
     let nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("things").await).await;
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    let refused = |ids: &[String]| {
-        ids.contains(&"bad".into())
-            .then_some(Fault::Status(422, None))
-    };
+    let refused = |ids: &[String]| ids.contains(&"bad".into()).then_some(Fault::Status(422, None));
     owner.misbehave(refused);
-    owner
-        .put_all(&[("a", json!(1)), ("bad", json!(2)), ("c", json!(3))])
-        .await;
+    owner.put_all(&[("a", json!(1)), ("bad", json!(2)), ("c", json!(3))]).await;
     let dead = copy.dead_letters(1).await;
     assert_eq!(dead[0]["id"], "bad");
-    assert!(
-        dead[0]["next_at"].is_null(),
-        "only a person or a new version tries it again"
-    );
-    eventually("the others are applied", || async {
-        (copy.all().await.len() == 2).then_some(())
-    })
-    .await;
+    assert!(dead[0]["next_at"].is_null(), "only a person or a new version tries it again");
+    eventually("the others are applied", || async { (copy.all().await.len() == 2).then_some(()) })
+        .await;
     owner.behave();
     owner.put("bad", json!("better")).await;
     copy.converged(&owner).await;
@@ -240,11 +206,7 @@ async fn an_id_that_the_owner_does_not_know_is_kept_parked_and_healed() {
     wire.announce("42", None).await;
     let parked = copy.dead_letters(1).await;
     assert!(parked[0]["next_at"].is_string());
-    assert_eq!(
-        copy.body("42").await,
-        Some(json!("first")),
-        "unknown is not deleted"
-    );
+    assert_eq!(copy.body("42").await, Some(json!("first")), "unknown is not deleted");
     // The owner knows it again, and publishes nothing.
     owner.put("42", json!("second")).await;
     copy.converged(&owner).await;
@@ -280,10 +242,7 @@ async fn a_stale_version_does_not_talk_a_failing_key_out_of_being_parked() {
     let old = owner.put("42", json!("old")).await;
     wire.notify(&old).await;
     copy.converged(&owner).await;
-    owner.misbehave(|ids| {
-        ids.contains(&"42".into())
-            .then_some(Fault::Status(500, None))
-    });
+    owner.misbehave(|ids| ids.contains(&"42".into()).then_some(Fault::Status(500, None)));
     owner.put("42", json!("new")).await;
     wire.notify(&old).await;
     copy.dead_letters(1).await;

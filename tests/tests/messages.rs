@@ -4,27 +4,8 @@
 use std::{collections::HashMap, sync::atomic::AtomicUsize, sync::atomic::Ordering};
 
 use nudge_protocol::WriteToken;
-use nudge_tests::{Copy, Fault, Nats, Owner, Wire, eventually, nats::QUIET};
+use nudge_tests::{Copy, Fault, Nats, Owner, Random, Wire, eventually, nats::QUIET};
 use serde_json::json;
-
-/// A small generator of pseudo-random numbers: the same seed, the same order.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        ((self.0 >> 33) as usize) % limit
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn notifications_may_come_twice_and_in_any_order() {
@@ -57,10 +38,7 @@ async fn notifications_may_come_twice_and_in_any_order() {
         let mut newest = HashMap::new();
         for (id, version) in copy.applied() {
             let before = newest.insert(id.clone(), version);
-            assert!(
-                before < Some(version),
-                "seed {seed}: {id} went back to {version}"
-            );
+            assert!(before < Some(version), "seed {seed}: {id} went back to {version}");
         }
     }
 }
@@ -74,26 +52,14 @@ const MALFORMED: &[(&str, Option<&str>, &str)] = &[
     ("an empty body", Some("{new}"), ""),
     ("garbage", Some("{new}"), "}{ \0 not json"),
     ("another shape", Some("{new}"), r#"["updated"]"#),
-    (
-        "another id",
-        Some("{new}"),
-        r#"{"id":"other","change":"updated"}"#,
-    ),
-    (
-        "an unknown change",
-        Some("{new}"),
-        r#"{"id":"{id}","change":"renamed"}"#,
-    ),
+    ("another id", Some("{new}"), r#"{"id":"other","change":"updated"}"#),
+    ("an unknown change", Some("{new}"), r#"{"id":"{id}","change":"renamed"}"#),
     ("garbage without a version", None, "garbage"),
     ("an empty version", Some(""), TRUE_BODY),
     ("a version in words", Some("seven"), TRUE_BODY),
     ("a negative version", Some("-1"), TRUE_BODY),
     ("a version beyond 2^53", Some("9007199254740992"), TRUE_BODY),
-    (
-        "a version beyond 64 bits",
-        Some("99999999999999999999"),
-        TRUE_BODY,
-    ),
+    ("a version beyond 64 bits", Some("99999999999999999999"), TRUE_BODY),
     ("a version of another kind", Some("1.5e3"), TRUE_BODY),
 ];
 /// These are as they should be, and yet not true.
@@ -101,11 +67,7 @@ const LEGAL: &[(&str, Option<&str>, &str)] = &[
     ("no version", None, TRUE_BODY),
     ("the version that is applied", Some("{old}"), TRUE_BODY),
     ("version 0", Some("0"), TRUE_BODY),
-    (
-        "a stale delete",
-        Some("1"),
-        r#"{"id":"{id}","change":"deleted"}"#,
-    ),
+    ("a stale delete", Some("1"), r#"{"id":"{id}","change":"deleted"}"#),
     ("deleted", Some("{old}"), TRUE_BODY),
 ];
 
@@ -137,9 +99,7 @@ async fn a_message_that_replaced_a_true_notification_does_not_lose_the_change() 
     }
     let binary = owner.put("binary", json!("new")).await;
     wire.notify(&binary).await;
-    let sent = wire
-        .send("changes.thing.binary", None, b"\x00\xff\xfe\x80")
-        .await;
+    let sent = wire.send("changes.thing.binary", None, b"\x00\xff\xfe\x80").await;
     sent.expect("the stream takes it");
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     copy.converged(&owner).await;
@@ -154,21 +114,15 @@ async fn a_notification_without_a_version_gets_a_second_look_and_no_third() {
     let known = owner.put("known", json!("old")).await;
     wire.notify(&known).await;
     copy.converged(&owner).await;
-    assert_eq!(
-        owner.times_asked("known"),
-        1,
-        "a version saves the second look"
-    );
+    assert_eq!(owner.times_asked("known"), 1, "a version saves the second look");
     let stale = owner.last_answer();
     owner.put("known", json!("new")).await;
     // A replica that lags behind answers the first call. No version says that the answer is old.
     let first = AtomicUsize::new(1);
-    owner.misbehave(
-        move |ids| match ids.is_empty() || first.swap(0, Ordering::SeqCst) == 0 {
-            true => None,
-            false => Some(Fault::Replay(stale.clone())),
-        },
-    );
+    owner.misbehave(move |ids| match ids.is_empty() || first.swap(0, Ordering::SeqCst) == 0 {
+        true => None,
+        false => Some(Fault::Replay(stale.clone())),
+    });
     wire.announce("known", None).await;
     copy.converged(&owner).await;
     copy.quiet().await;
@@ -186,9 +140,7 @@ async fn a_subject_that_names_no_entity_is_counted_and_blocks_nothing() {
     for token in tokens {
         let subject = format!("changes.thing.{token}");
         let body = br#"{"id":"42","change":"updated"}"#;
-        wire.send(&subject, Some("1"), body)
-            .await
-            .expect("the stream takes it");
+        wire.send(&subject, Some("1"), body).await.expect("the stream takes it");
     }
     wire.notify(&owner.put("42", json!("good")).await).await;
     copy.converged(&owner).await;

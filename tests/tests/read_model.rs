@@ -15,9 +15,7 @@ async fn put_some(owner: &Owner, n: usize) {
 
 /// What `/readyz` answers.
 async fn ready(copy: &Copy) -> (u16, bool) {
-    let answer = reqwest::get(copy.admin("../../readyz"))
-        .await
-        .expect("an answer");
+    let answer = reqwest::get(copy.admin("../../readyz")).await.expect("an answer");
     let status = answer.status().as_u16();
     let body: serde_json::Value = answer.json().await.expect("JSON");
     (status, body["ready"] == true)
@@ -32,10 +30,8 @@ async fn becomes_ready(copy: &Copy) {
 async fn at_the_end(copy: &Copy, wire: &Wire) {
     eventually("the position is the stream's end", || async {
         let sql = "SELECT position FROM nudge_intake";
-        let row: Option<(i64,)> = sqlx::query_as(sql)
-            .fetch_optional(copy.db.reader())
-            .await
-            .expect("a row");
+        let row: Option<(i64,)> =
+            sqlx::query_as(sql).fetch_optional(copy.db.reader()).await.expect("a row");
         (row?.0 as u64 == wire.last_sequence().await).then_some(())
     })
     .await;
@@ -44,10 +40,7 @@ async fn at_the_end(copy: &Copy, wire: &Wire) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_whose_file_is_lost_refills() {
     let nats = Nats::start().await;
-    let (owner, wire) = (
-        Owner::start(&nats.broker("things").await).await,
-        Wire::open(&nats).await,
-    );
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
     put_some(&owner, 1).await;
     owner.delete("thing-1-7").await;
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
@@ -63,10 +56,7 @@ async fn a_read_model_whose_file_is_lost_refills() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_that_is_emptied_while_it_runs_refills() {
     let nats = Nats::start().await;
-    let (owner, wire) = (
-        Owner::start(&nats.broker("things").await).await,
-        Wire::open(&nats).await,
-    );
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
     put_some(&owner, 1).await;
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
     copy.converged(&owner).await;
@@ -79,10 +69,7 @@ async fn a_read_model_that_is_emptied_while_it_runs_refills() {
             "DELETE FROM nudge_intake",
             "DELETE FROM nudge_dead_letter",
         ] {
-            sqlx::query(sql)
-                .execute(&mut *tx)
-                .await
-                .expect("rows are deleted");
+            sqlx::query(sql).execute(&mut *tx).await.expect("rows are deleted");
         }
         tx.commit().await.expect("it commits");
         put_some(&owner, n).await;
@@ -94,10 +81,7 @@ async fn a_read_model_that_is_emptied_while_it_runs_refills() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_to_an_older_copy_catches_up() {
     let nats = Nats::start().await;
-    let (owner, wire) = (
-        Owner::start(&nats.broker("things").await).await,
-        Wire::open(&nats).await,
-    );
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
     put_some(&owner, 1).await;
     copy.converged(&owner).await;
@@ -117,21 +101,14 @@ async fn a_read_model_put_back_to_an_older_copy_catches_up() {
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
-    assert_eq!(
-        owner.times_asked("thing-1-3"),
-        asked,
-        "only the gap is read again"
-    );
+    assert_eq!(owner.times_asked("thing-1-3"), asked, "only the gap is read again");
     becomes_ready(&copy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_goes_on_where_it_was() {
     let nats = Nats::start().await;
-    let (owner, wire) = (
-        Owner::start(&nats.broker("things").await).await,
-        Wire::open(&nats).await,
-    );
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
     put_some(&owner, 1).await;
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
     copy.converged(&owner).await;
@@ -155,8 +132,7 @@ async fn it_is_ready_once_it_has_caught_up_and_stays_so() {
     let mut nats = Nats::start().await;
     let (mut owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
     for n in 0..5 {
-        wire.notify(&owner.put(&format!("thing-{n}"), json!(n)).await)
-            .await;
+        wire.notify(&owner.put(&format!("thing-{n}"), json!(n)).await).await;
     }
     let gate = CancellationToken::new();
     let held = gate.clone();
@@ -184,8 +160,5 @@ async fn it_is_ready_once_it_has_caught_up_and_stays_so() {
     becomes_ready(&copy).await;
     assert_eq!(copy.all().await, owner.all().await);
     let status = copy.status().await;
-    assert_eq!(
-        (&status["connected"], &status["caught_up"]),
-        (&json!(false), &json!(true))
-    );
+    assert_eq!((&status["connected"], &status["caught_up"]), (&json!(false), &json!(true)));
 }

@@ -7,7 +7,8 @@ fn each_promise_names_a_test_that_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let readme = fs::read_to_string(root.join("README.md")).expect("the README");
     let promises = readme.split("\n## ").find(|part| part.starts_with("Promises"));
-    let rows = promises.expect("a chapter of promises").lines().filter(|line| line.starts_with("| "));
+    let rows =
+        promises.expect("a chapter of promises").lines().filter(|line| line.starts_with("| "));
     let rows: Vec<_> = rows.filter(|row| !row.starts_with("| promise")).collect();
     assert!(rows.len() >= 15, "the table was not found");
     for row in rows {

@@ -23,11 +23,7 @@ struct Program(Runtime);
 impl Program {
     async fn start(nats: &Nats, owner: &Owner, model: ReadModel) -> (Self, Copy) {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
         let run = async { model.start(&nats.broker("copies").await, owner).await };
         let copy = block_in_place(|| runtime.block_on(run));
         (Self(runtime), copy)
@@ -49,11 +45,7 @@ async fn a_crash_before_the_commit_loses_nothing() {
     owner.put("42", json!("new")).await;
     eventually("apply has begun", || async { held.begun().then_some(()) }).await;
     program.crash();
-    assert_eq!(
-        copy.body("42").await,
-        Some(json!("old")),
-        "nothing of it is committed"
-    );
+    assert_eq!(copy.body("42").await, Some(json!("old")), "nothing of it is committed");
     held.end();
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     copy.converged(&owner).await;
@@ -62,10 +54,7 @@ async fn a_crash_before_the_commit_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_between_commit_and_acknowledgement_is_harmless() {
     let nats = Nats::start().await;
-    let (owner, wire) = (
-        Owner::start(&nats.broker("things").await).await,
-        Wire::open(&nats).await,
-    );
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
     let mut model = impatient();
     let (committed, commits) = mpsc::sync_channel(1);
     model.after_commit(move || {
@@ -81,20 +70,13 @@ async fn a_crash_between_commit_and_acknowledgement_is_harmless() {
     program.crash();
     model.after_commit(|| ());
     let again = model.start(&nats.broker("copies").await, &owner).await;
-    eventually(
-        "it comes again, is found to be applied, and is acknowledged",
-        || async {
-            let ignored = again.metric("nudge_ignored_total").await;
-            (ignored > 0 && wire.unacknowledged("copies").await == 0).then_some(())
-        },
-    )
+    eventually("it comes again, is found to be applied, and is acknowledged", || async {
+        let ignored = again.metric("nudge_ignored_total").await;
+        (ignored > 0 && wire.unacknowledged("copies").await == 0).then_some(())
+    })
     .await;
     again.converged(&owner).await;
-    assert_eq!(
-        copy.applied().len(),
-        1,
-        "apply ran once, in the program that crashed"
-    );
+    assert_eq!(copy.applied().len(), 1, "apply ran once, in the program that crashed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,14 +87,10 @@ async fn a_graceful_stop_finishes_what_is_under_way_and_leaves_the_rest() {
     let held = gate.clone();
     owner.misbehave(move |_| Some(Fault::Until(held.clone())));
     let mut model = impatient();
-    (
-        model.settings.max_batches_in_flight,
-        model.settings.max_batch_keys,
-    ) = (1, 5);
+    (model.settings.max_batches_in_flight, model.settings.max_batch_keys) = (1, 5);
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     for n in 0..20 {
-        wire.notify(&owner.put(&format!("thing-{n:02}"), json!(n)).await)
-            .await;
+        wire.notify(&owner.put(&format!("thing-{n:02}"), json!(n)).await).await;
     }
     eventually("a batch is under way and the rest is queued", || async {
         let status = copy.status().await;
@@ -122,29 +100,16 @@ async fn a_graceful_stop_finishes_what_is_under_way_and_leaves_the_rest() {
     .await;
     let subscriber = copy.subscriber.clone();
     let stopping = tokio::spawn(copy.stop());
-    eventually("it is stopping", || async {
-        (!subscriber.is_ready()).then_some(())
-    })
-    .await;
+    eventually("it is stopping", || async { (!subscriber.is_ready()).then_some(()) }).await;
     gate.cancel();
     let model = stopping.await.expect("it stops");
     let asked: Vec<String> = owner.asked().concat();
-    assert!(
-        !asked.is_empty() && asked.len() <= 5,
-        "one batch: {asked:?}"
-    );
+    assert!(!asked.is_empty() && asked.len() <= 5, "one batch: {asked:?}");
     let db = model.open().await;
     let finished = "SELECT count(*) FROM copy";
-    let (finished,): (i64,) = sqlx::query_as(finished)
-        .fetch_one(db.reader())
-        .await
-        .expect("read");
+    let (finished,): (i64,) = sqlx::query_as(finished).fetch_one(db.reader()).await.expect("read");
     db.close().await;
-    assert_eq!(
-        finished,
-        asked.len() as i64,
-        "what was under way is finished"
-    );
+    assert_eq!(finished, asked.len() as i64, "what was under way is finished");
     eventually("that is acknowledged, and nothing else", || async {
         (wire.unacknowledged("copies").await == 20 - asked.len()).then_some(())
     })
@@ -156,10 +121,7 @@ async fn a_graceful_stop_finishes_what_is_under_way_and_leaves_the_rest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_is_not_held_up_by_a_broker_that_is_gone() {
     let mut nats = Nats::start().await;
-    let (owner, wire) = (
-        Owner::start(&nats.broker("things").await).await,
-        Wire::open(&nats).await,
-    );
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
     let ids: Vec<_> = (0..4_000).map(|n| format!("thing-{n:05}")).collect();
     let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(0))).collect();
     owner.put_all(&things).await;
@@ -244,8 +206,5 @@ async fn a_subscriber_that_starts_first_waits_for_broker_owner_and_stream() {
     owner.come_back().await;
     owner.second_relay(&nats.broker("things").await);
     copy.converged(&owner).await;
-    eventually("it is ready", || async {
-        copy.subscriber.is_ready().then_some(())
-    })
-    .await;
+    eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
 }

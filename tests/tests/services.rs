@@ -7,34 +7,18 @@ use serde_json::{Value, json};
 async fn an_edited_store_is_found_under_its_new_name_and_no_longer_under_the_old() {
     let nats = Nats::start().await;
     let services = Services::start(&nats).await;
-    let written = services
-        .put_store("42", json!({"name": "달빛국수 망원점", "region": "마포구"}))
-        .await;
+    let written =
+        services.put_store("42", json!({"name": "달빛국수 망원점", "region": "마포구"})).await;
     for query in ["달빛국수", "빛국", "망원", "마포"] {
-        assert_eq!(
-            services.found(&[("q", query)], &written).await,
-            ["42"],
-            "{query}"
-        );
+        assert_eq!(services.found(&[("q", query)], &written).await, ["42"], "{query}");
     }
-    let written = services
-        .put_store("42", json!({"name": "별빛우동 합정점", "region": "마포구"}))
-        .await;
+    let written =
+        services.put_store("42", json!({"name": "별빛우동 합정점", "region": "마포구"})).await;
     assert_eq!(services.found(&[("q", "별빛")], &written).await, ["42"]);
     assert!(services.found(&[("q", "달빛")], &written).await.is_empty());
-    let delete = services
-        .http
-        .delete(services.store_info("/stores/42"))
-        .send()
-        .await
-        .unwrap();
+    let delete = services.http.delete(services.store_info("/stores/42")).send().await.unwrap();
     assert_eq!(delete.status(), 204);
-    assert!(
-        services
-            .found(&[("q", "별빛")], &token(&delete))
-            .await
-            .is_empty()
-    );
+    assert!(services.found(&[("q", "별빛")], &token(&delete)).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,12 +29,7 @@ async fn review_refuses_what_it_knows_to_be_closed_or_deleted_and_accepts_a_reop
         let post = services.http.post(services.review("/stores/42/reviews"));
         let body = json!({"rating": 5, "text": "맛있어요", "author": "지은"});
         async move {
-            let answer = post
-                .header("Nudge-Token", token)
-                .json(&body)
-                .send()
-                .await
-                .unwrap();
+            let answer = post.header("Nudge-Token", token).json(&body).send().await.unwrap();
             answer.status().as_u16()
         }
     };
@@ -59,16 +38,9 @@ async fn review_refuses_what_it_knows_to_be_closed_or_deleted_and_accepts_a_reop
     assert_eq!(unknown.json(&body).send().await.unwrap().status(), 404);
     let open = services.put_store("42", json!({"name": "가게"})).await;
     assert_eq!(review(open).await, 201);
-    let closed = services
-        .put_store("42", json!({"name": "가게", "open": false}))
-        .await;
+    let closed = services.put_store("42", json!({"name": "가게", "open": false})).await;
     assert_eq!(review(closed).await, 409);
-    let delete = services
-        .http
-        .delete(services.store_info("/stores/42"))
-        .send()
-        .await
-        .unwrap();
+    let delete = services.http.delete(services.store_info("/stores/42")).send().await.unwrap();
     assert_eq!(review(token(&delete)).await, 410);
     let again = services.put_store("42", json!({"name": "새 가게"})).await;
     assert_eq!(review(again).await, 201);
@@ -81,23 +53,14 @@ async fn an_import_is_followed_and_importing_it_again_publishes_nothing() {
     let import = || async {
         let post = services.http.post(services.store_info("/stores/import"));
         let body = include_str!("../../services/store-info/sample/stores.ndjson");
-        let answer = post
-            .header("Content-Type", "application/x-ndjson")
-            .body(body)
-            .send()
-            .await;
+        let answer = post.header("Content-Type", "application/x-ndjson").body(body).send().await;
         answer.unwrap().json::<Value>().await.unwrap()
     };
     let first = import().await;
     let count = first["created"].as_u64().unwrap();
     assert!(count >= 60 && first["rejected"] == json!([]), "{first}");
     let state = || async {
-        let mut stream = nats
-            .jetstream()
-            .await
-            .get_stream("CHANGES_store")
-            .await
-            .ok()?;
+        let mut stream = nats.jetstream().await.get_stream("CHANGES_store").await.ok()?;
         let state = stream.info().await.ok()?.state.clone();
         (state.messages == count).then_some(state)
     };
@@ -107,21 +70,10 @@ async fn an_import_is_followed_and_importing_it_again_publishes_nothing() {
     // A later change is published after anything that the import would have published.
     let written = services.put_store("after", json!({"name": "나중"})).await;
     assert_eq!(services.found(&[("q", "나중")], &written).await, ["after"]);
-    let mut stream = nats
-        .jetstream()
-        .await
-        .get_stream("CHANGES_store")
-        .await
-        .unwrap();
-    assert_eq!(
-        stream.info().await.unwrap().state.last_sequence,
-        published.last_sequence + 1
-    );
+    let mut stream = nats.jetstream().await.get_stream("CHANGES_store").await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.last_sequence, published.last_sequence + 1);
 
-    for subscriber in [
-        services.search("/nudge/v1/status"),
-        services.review("/nudge/v1/status"),
-    ] {
+    for subscriber in [services.search("/nudge/v1/status"), services.review("/nudge/v1/status")] {
         nudge_tests::eventually("every store is known", || async {
             let status: Value = reqwest::get(&subscriber).await.ok()?.json().await.ok()?;
             (status["entities"][0]["applied"].as_u64()? == count + 1).then_some(())
@@ -135,21 +87,14 @@ async fn a_review_is_published_by_the_service_that_also_follows_stores() {
     let nats = Nats::start().await;
     let services = Services::start(&nats).await;
     let written = services.put_store("42", json!({"name": "가게"})).await;
-    let post = services
-        .http
-        .post(services.review("/stores/42/reviews"))
-        .header("Nudge-Token", written);
+    let post =
+        services.http.post(services.review("/stores/42/reviews")).header("Nudge-Token", written);
     let body = json!({"rating": 4, "text": "또 올게요", "author": "민수"});
     let answer = post.json(&body).send().await.unwrap();
     let token: nudge_protocol::WriteToken = token(&answer).parse().unwrap();
     let subject = nudge_protocol::subject::subject(&token.entity, &token.id);
     let message = nudge_tests::eventually("the review is published", || async {
-        let stream = nats
-            .jetstream()
-            .await
-            .get_stream("CHANGES_review")
-            .await
-            .ok()?;
+        let stream = nats.jetstream().await.get_stream("CHANGES_review").await.ok()?;
         stream.get_last_raw_message_by_subject(&subject).await.ok()
     })
     .await;

@@ -18,10 +18,7 @@ fn conforms(answer: &Value, schema: &str) {
         assert!(documented.contains_key(field), "not documented: {field}");
     }
     for field in schema["required"].as_array().expect("required fields") {
-        assert!(
-            answer.contains_key(field.as_str().expect("a name")),
-            "missing: {field}"
-        );
+        assert!(answer.contains_key(field.as_str().expect("a name")), "missing: {field}");
     }
 }
 
@@ -53,30 +50,19 @@ async fn every_documented_path_is_there_and_answers_as_documented() {
     let paths = document["paths"].as_object().expect("paths");
     let operations = paths.iter().flat_map(|(path, methods)| {
         let methods = methods.as_object().expect("methods");
-        methods
-            .iter()
-            .map(move |(method, operation)| (method.to_uppercase(), path, operation))
+        methods.iter().map(move |(method, operation)| (method.to_uppercase(), path, operation))
     });
     let mut operations: Vec<_> = operations.collect();
     // What removes the dead letter comes after what needs it.
     operations.sort_by_key(|(method, ..)| method == "DELETE");
     for (method, path, operation) in operations {
         let path = path.replace("{entity}", "thing").replace("{id}", "bad");
-        let query = if path.ends_with("/wait") {
-            "?token=thing/42@1"
-        } else {
-            ""
-        };
-        let request = http.request(
-            method.parse().expect("a method"),
-            format!("{base}{path}{query}"),
-        );
+        let query = if path.ends_with("/wait") { "?token=thing/42@1" } else { "" };
+        let request =
+            http.request(method.parse().expect("a method"), format!("{base}{path}{query}"));
         let status = request.send().await.expect("an answer").status();
         let documented = operation["responses"].as_object().expect("responses");
         assert!(documented.contains_key(status.as_str()), "{path}: {status}");
-        assert!(
-            status.is_success() || path.contains("/applied/"),
-            "{path}: {status}"
-        );
+        assert!(status.is_success() || path.contains("/applied/"), "{path}: {status}");
     }
 }

@@ -23,23 +23,13 @@ async fn copies_left_after_the_owner_forgot(no_tombstones: bool) -> i64 {
     let builder = Subscriber::builder("copies", &db, &broker)
         .follow(ENTITY, &owner.url(), copy::Keep::default())
         .settings(copy::quick());
-    let builder = if no_tombstones {
-        builder.owner_keeps_no_tombstones(ENTITY)
-    } else {
-        builder
-    };
+    let builder = if no_tombstones { builder.owner_keeps_no_tombstones(ENTITY) } else { builder };
     let stop = CancellationToken::new();
     let subscriber = builder.start(stop.clone()).await.unwrap();
 
     let row = |sql: &'static str| {
         let db = db.clone();
-        async move {
-            sqlx::query_as::<_, (i64,)>(sql)
-                .fetch_one(db.reader())
-                .await
-                .unwrap()
-                .0
-        }
+        async move { sqlx::query_as::<_, (i64,)>(sql).fetch_one(db.reader()).await.unwrap().0 }
     };
     let token = owner.put("42", json!({})).await;
     eventually("42 is applied", || async {

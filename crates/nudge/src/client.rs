@@ -91,8 +91,7 @@ impl Api {
 
     /// A request that must be answered soon.
     pub(crate) fn request(&self, method: Method, service: Service, path: &str) -> RequestBuilder {
-        self.long_request(method, service, path)
-            .timeout(ANSWER_TIMEOUT)
+        self.long_request(method, service, path).timeout(ANSWER_TIMEOUT)
     }
 
     /// A request without a time limit, for streams.
@@ -102,8 +101,7 @@ impl Api {
         service: Service,
         path: &str,
     ) -> RequestBuilder {
-        self.http
-            .request(method, format!("http://{}{path}", self.address(service)))
+        self.http.request(method, format!("http://{}{path}", self.address(service)))
     }
 
     /// Sends a request; any status is an answer.
@@ -112,10 +110,7 @@ impl Api {
         service: Service,
         request: RequestBuilder,
     ) -> Result<Response, Failure> {
-        request
-            .send()
-            .await
-            .map_err(|error| self.transport(service, &error))
+        request.send().await.map_err(|error| self.transport(service, &error))
     }
 
     /// Sends a request; anything but 2xx is a failure that carries the problem's detail.
@@ -147,15 +142,10 @@ impl Api {
         service: Service,
         response: Response,
     ) -> Result<T, Failure> {
-        let bytes = response
-            .bytes()
-            .await
-            .map_err(|error| self.transport(service, &error))?;
+        let bytes = response.bytes().await.map_err(|error| self.transport(service, &error))?;
         serde_json::from_slice(&bytes).map_err(|error| {
             let name = service.name();
-            Failure::failed(format!(
-                "{name} answered with something unexpected: {error}"
-            ))
+            Failure::failed(format!("{name} answered with something unexpected: {error}"))
         })
     }
 
@@ -164,16 +154,12 @@ impl Api {
         let address = self.address(service);
         let name = service.name();
         if error.is_connect() {
-            Failure::failed(format!(
-                "nothing answers on {address}: is \"make demo\" running?"
-            ))
+            Failure::failed(format!("nothing answers on {address}: is \"make demo\" running?"))
         } else if error.is_timeout() {
             Failure::failed(format!("{name} on {address} did not answer in time"))
         } else {
             let reason = nudge_runtime::problem::chain(error);
-            Failure::failed(format!(
-                "the request to {name} on {address} failed: {reason}"
-            ))
+            Failure::failed(format!("the request to {name} on {address} failed: {reason}"))
         }
     }
 }
@@ -189,18 +175,14 @@ pub(crate) fn store_path(id: &EntityId) -> Result<String, Failure> {
 /// "one up", and would address something else.
 pub(crate) fn segment(id: &EntityId) -> Result<String, Failure> {
     match id.as_str() {
-        "." | ".." => Err(Failure::Usage(format!(
-            "the id {id:?} cannot be part of a URL"
-        ))),
+        "." | ".." => Err(Failure::Usage(format!("the id {id:?} cannot be part of a URL"))),
         _ => Ok(subject::encode_token(id)),
     }
 }
 
 /// The `Nudge-Token` of a write's answer.
 pub(crate) fn write_token(response: &Response) -> Option<WriteToken> {
-    let header = response
-        .headers()
-        .get(nudge_protocol::write_token::WRITE_TOKEN_HEADER)?;
+    let header = response.headers().get(nudge_protocol::write_token::WRITE_TOKEN_HEADER)?;
     header.to_str().ok()?.parse().ok()
 }
 
@@ -236,25 +218,16 @@ pub(crate) async fn refusal(service: Service, mut response: Response) -> Failure
 
 fn describe(service: Service, status: StatusCode, body: &[u8]) -> String {
     let problem: ProblemBody = serde_json::from_slice(body).unwrap_or_default();
-    let fields: Vec<_> = problem
-        .errors
-        .iter()
-        .map(|error| format!("{}: {}", error.field, error.detail))
-        .collect();
+    let fields: Vec<_> =
+        problem.errors.iter().map(|error| format!("{}: {}", error.field, error.detail)).collect();
     let reason = match (fields.is_empty(), problem.detail, problem.title) {
         (false, ..) => fields.join("; "),
         (true, Some(detail), _) => detail,
         (true, None, Some(title)) => title,
-        (true, None, None) => status
-            .canonical_reason()
-            .unwrap_or("no reason given")
-            .to_owned(),
+        (true, None, None) => status.canonical_reason().unwrap_or("no reason given").to_owned(),
     };
     // A problem's text comes from outside: it must stay one line.
-    let reason: String = reason
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!("{reason} ({} answered {})", service.name(), status.as_u16())
 }
 

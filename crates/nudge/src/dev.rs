@@ -47,12 +47,7 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     fresh: bool,
     /// Where data and logs are kept
-    #[arg(
-        long,
-        env = "NUDGE_DATA_DIR",
-        value_name = "DIR",
-        default_value = ".nudge"
-    )]
+    #[arg(long, env = "NUDGE_DATA_DIR", value_name = "DIR", default_value = ".nudge")]
     data_dir: PathBuf,
     /// Do not load the sample stores on the first start
     #[arg(long)]
@@ -80,26 +75,14 @@ pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     data.prepare()?;
     let mut programs = Vec::new();
     for (service, exe) in services {
-        programs.push(service_program(
-            service,
-            exe,
-            port_base,
-            &data,
-            !args.no_sample,
-        )?);
+        programs.push(service_program(service, exe, port_base, &data, !args.no_sample)?);
     }
     let nats = nats::program(nats_exe, port_base, &data);
     let broker = Broker::connect(&nats::url(port_base), "nudge-dev")
         .await
         .map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
     let guard = Guard::start(&exe, &data)?;
-    let demo = Demo {
-        port_base,
-        broker,
-        guard,
-        talk,
-        stop,
-    };
+    let demo = Demo { port_base, broker, guard, talk, stop };
     let result = demo.run(nats, programs, &exe, &data, began).await;
     demo.talk.done();
     demo.guard.finish();
@@ -128,9 +111,7 @@ impl Demo {
             .await
             .map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
         let restarts = services.iter().chain([&nats]);
-        let restarts = restarts
-            .map(|program| (program.name, program.restarts.clone()))
-            .collect();
+        let restarts = restarts.map(|program| (program.name, program.restarts.clone())).collect();
         let state = console::Console::new(
             Api::new(self.port_base),
             self.broker.clone(),
@@ -181,27 +162,18 @@ impl Demo {
     }
 
     fn spawn(&self, tasks: &mut JoinSet<()>, program: Program, stop: &CancellationToken) {
-        tasks.spawn(supervise(
-            program,
-            stop.clone(),
-            self.guard.clone(),
-            self.talk.clone(),
-        ));
+        tasks.spawn(supervise(program, stop.clone(), self.guard.clone(), self.talk.clone()));
     }
 
     async fn wait_ready(&self, console: &console::Console) {
         loop {
             let states = console.look().await;
-            let waiting = states
-                .iter()
-                .filter(|state| !state.ready)
-                .map(|state| state.name);
+            let waiting = states.iter().filter(|state| !state.ready).map(|state| state.name);
             let waiting: Vec<_> = waiting.collect();
             if waiting.is_empty() {
                 return;
             }
-            self.talk
-                .doing(&format!("waiting for {}", waiting.join(", ")));
+            self.talk.doing(&format!("waiting for {}", waiting.join(", ")));
             tokio::time::sleep(READY_INTERVAL).await;
         }
     }
@@ -254,12 +226,7 @@ fn service_program(
 /// What is said once everything is up.
 fn welcome(exe: &Path, port_base: u16, data: &DataDir, took: Duration) -> Vec<String> {
     let here = std::env::current_dir().unwrap_or_default();
-    let short = |path: &Path| {
-        path.strip_prefix(&here)
-            .unwrap_or(path)
-            .display()
-            .to_string()
-    };
+    let short = |path: &Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
     let mut nudge = quoted(&short(exe));
     if port_base != crate::DEFAULT_PORT_BASE {
         nudge.push_str(&format!(" --port-base {port_base}"));

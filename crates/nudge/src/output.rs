@@ -28,12 +28,10 @@ pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
         return Ok(());
     }
     let mut out = std::io::stdout().lock();
-    out.write_all(bytes)
-        .and_then(|()| out.flush())
-        .map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => Failure::OutputClosed,
-            _ => Failure::failed(format!("standard output: {error}")),
-        })
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ => Failure::failed(format!("standard output: {error}")),
+    })
 }
 
 /// Lines up rows in columns by their width on the screen (a Korean syllable takes two cells) and
@@ -41,14 +39,9 @@ pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
 pub(crate) fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| measure_text_width(cell))
-            .max()
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| measure_text_width(cell)).max()
     };
-    let widths: Vec<_> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let format_row = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths);
         let padded = cells.map(|(cell, &width)| pad_str(cell, width, Alignment::Left, None));
@@ -81,19 +74,10 @@ mod tests {
 
     #[test]
     fn columns_line_up_whatever_the_script() {
-        let rows = [
-            vec!["name", "id"],
-            vec!["달빛국수", "1"],
-            vec!["Café", "22"],
-        ];
-        let rows: Vec<Vec<String>> = rows
-            .iter()
-            .map(|row| row.iter().map(ToString::to_string).collect())
-            .collect();
-        assert_eq!(
-            table(&rows),
-            ["name      id", "달빛국수  1", "Café      22"]
-        );
+        let rows = [vec!["name", "id"], vec!["달빛국수", "1"], vec!["Café", "22"]];
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
+        assert_eq!(table(&rows), ["name      id", "달빛국수  1", "Café      22"]);
     }
 
     #[test]
@@ -102,16 +86,8 @@ mod tests {
             .map(duration)
             .into_iter()
             .collect();
-        let expected = [
-            "0 ms",
-            "0.0 ms",
-            "2.1 ms",
-            "99.9 ms",
-            "340 ms",
-            "12.3 s",
-            "4 min 05 s",
-            "2 h 01 min",
-        ];
+        let expected =
+            ["0 ms", "0.0 ms", "2.1 ms", "99.9 ms", "340 ms", "12.3 s", "4 min 05 s", "2 h 01 min"];
         assert_eq!(shown, expected);
     }
 

@@ -21,22 +21,13 @@ pub(crate) async fn start(services: impl IntoIterator<Item = (Service, Router)>)
         listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
     }
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    let ports = [
-        port(&listeners[0]),
-        port(&listeners[1]),
-        port(&listeners[2]),
-    ];
+    let ports = [port(&listeners[0]), port(&listeners[1]), port(&listeners[2])];
     let mut listeners: Vec<_> = listeners.into_iter().map(Some).collect();
     for (service, router) in services {
-        let listener = listeners[service as usize]
-            .take()
-            .expect("each service once");
+        let listener = listeners[service as usize].take().expect("each service once");
         tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
     }
-    Stubs {
-        api: Api::with_ports(ports),
-        _tasks: tasks,
-    }
+    Stubs { api: Api::with_ports(ports), _tasks: tasks }
 }
 
 /// Ports with nobody behind them.

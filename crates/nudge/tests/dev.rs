@@ -32,10 +32,7 @@ impl Demo {
             fs::write(&path, script).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        Self {
-            directory,
-            port_base: free_port_base(),
-        }
+        Self { directory, port_base: free_port_base() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -50,10 +47,7 @@ impl Demo {
         let mut command = Command::new(self.path("nudge"));
         command.args(["dev", "--port-base", &self.port_base.to_string()]);
         command.arg("--data-dir").arg(self.path(data));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.kill_on_drop(true);
         command
     }
@@ -89,11 +83,7 @@ fn free_port_base() -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = listener.local_addr().unwrap().port();
         drop(listener);
-        if base < u16::MAX - 22
-            && [0, 1, 2, 3, 22]
-                .into_iter()
-                .all(|offset| free(base + offset))
-        {
+        if base < u16::MAX - 22 && [0, 1, 2, 3, 22].into_iter().all(|offset| free(base + offset)) {
             return base;
         }
     }
@@ -103,10 +93,7 @@ fn is_alive(pid: Pid) -> bool {
     // Whoever is ended but not yet waited for by its new parent counts as gone.
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     match (Path::new("/proc/self/stat").exists(), stat) {
-        (true, Ok(stat)) => !stat
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.starts_with(" Z")),
+        (true, Ok(stat)) => !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")),
         (true, Err(_)) => false,
         (false, _) => rustix::process::test_kill_process(pid).is_ok(),
     }
@@ -121,23 +108,15 @@ async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
             }
         }
     };
-    tokio::time::timeout(DEADLINE, seen)
-        .await
-        .unwrap_or_else(|_| panic!("not in time: {what}"))
+    tokio::time::timeout(DEADLINE, seen).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
 async fn ends(child: Child) -> Output {
-    tokio::time::timeout(DEADLINE, child.wait_with_output())
-        .await
-        .unwrap()
-        .unwrap()
+    tokio::time::timeout(DEADLINE, child.wait_with_output()).await.unwrap().unwrap()
 }
 
 fn signal(child: &Child, signal: Signal) {
-    let pid = child
-        .id()
-        .and_then(|id| Pid::from_raw(id.cast_signed()))
-        .unwrap();
+    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).unwrap();
     kill_process(pid, signal).unwrap();
 }
 
@@ -150,24 +129,14 @@ async fn a_signal_stops_everything_in_order_and_is_a_success() {
         let output = ends(child).await;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(0), "{stderr}");
-        let place = |text: &str| {
-            stderr
-                .find(text)
-                .unwrap_or_else(|| panic!("{text}: {stderr}"))
-        };
-        assert!(
-            place("stopping store-info") < place("stopping NATS"),
-            "{stderr}"
-        );
+        let place = |text: &str| stderr.find(text).unwrap_or_else(|| panic!("{text}: {stderr}"));
+        assert!(place("stopping store-info") < place("stopping NATS"), "{stderr}");
         demo.is_gone(pids).await;
         for service in SERVICES {
             fs::remove_file(demo.path(&format!("{service}.pid"))).unwrap();
         }
     }
-    assert!(
-        demo.path("data/nats/jetstream").is_dir(),
-        "the data is kept"
-    );
+    assert!(demo.path("data/nats/jetstream").is_dir(), "the data is kept");
 }
 
 #[tokio::test]
@@ -188,11 +157,7 @@ async fn a_second_start_on_the_same_data_or_ports_is_refused_before_it_touches_a
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(
-        stderr
-            .lines()
-            .last()
-            .unwrap()
-            .contains("is in use by another `nudge dev`"),
+        stderr.lines().last().unwrap().contains("is in use by another `nudge dev`"),
         "{stderr}"
     );
 
@@ -200,14 +165,8 @@ async fn a_second_start_on_the_same_data_or_ports_is_refused_before_it_touches_a
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let taken = format!("port {} (NATS) is already in use", demo.port_base + 22);
-    assert!(
-        stderr.contains(&taken) && stderr.contains("--port-base"),
-        "{stderr}"
-    );
-    assert!(
-        !demo.path("other/nats").exists(),
-        "it stopped before it made anything"
-    );
+    assert!(stderr.contains(&taken) && stderr.contains("--port-base"), "{stderr}");
+    assert!(!demo.path("other/nats").exists(), "it stopped before it made anything");
 
     signal(&child, Signal::TERM);
     assert!(ends(child).await.status.success());

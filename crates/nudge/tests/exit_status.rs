@@ -7,11 +7,7 @@ const NOBODY: &str = "900";
 
 fn nudge(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nudge"));
-    command
-        .args(["--port-base", NOBODY])
-        .args(args)
-        .output()
-        .unwrap()
+    command.args(["--port-base", NOBODY]).args(args).output().unwrap()
 }
 
 fn check(args: &[&str], code: i32, said: &str) {
@@ -36,11 +32,7 @@ fn when_nobody_answers_each_verb_fails_in_one_line_that_asks_for_the_demo() {
         check(args, 1, "error: nothing answers on 127.0.0.1:90");
         let stderr = nudge(args).stderr;
         assert!(stderr.ends_with(b"is \"make demo\" running?\n"), "{args:?}");
-        assert_eq!(
-            stderr.iter().filter(|byte| **byte == b'\n').count(),
-            1,
-            "{args:?}"
-        );
+        assert_eq!(stderr.iter().filter(|byte| **byte == b'\n').count(), 1, "{args:?}");
     }
 }
 
@@ -52,18 +44,10 @@ fn a_command_line_that_makes_no_sense_is_told_apart() {
     check(&["wait", "store/42"], 2, "a token is");
     check(&["wait", "store/42@17", "--subscriber", "ads"], 2, "search");
     check(&["dead-letters", "discard"], 2, "say which");
-    check(
-        &["dead-letters", "discard", "store", "42", "--all"],
-        2,
-        "cannot be used with",
-    );
+    check(&["dead-letters", "discard", "store", "42", "--all"], 2, "cannot be used with");
     check(&["store", "put", "42", "--open", "perhaps"], 2, "--open");
     check(&["store", "put", "42", "--menu", "국수"], 2, "국수=7000");
-    check(
-        &["store", "put", "42", "--name", "x", "--file", "-"],
-        2,
-        "cannot be used with",
-    );
+    check(&["store", "put", "42", "--name", "x", "--file", "-"], 2, "cannot be used with");
     check(&["praise"], 2, "praise");
 }
 
@@ -71,8 +55,5 @@ fn a_command_line_that_makes_no_sense_is_told_apart() {
 fn help_tells_the_exit_status() {
     let output = nudge(&["--help"]);
     let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success() && stdout.contains("3 timed out waiting"),
-        "{stdout}"
-    );
+    assert!(output.status.success() && stdout.contains("3 timed out waiting"), "{stdout}");
 }

@@ -41,11 +41,7 @@ impl EntityName {
         let ok = name.len() <= MAX_ENTITY_NAME_BYTES
             && name.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
             && name.bytes().all(allowed);
-        if ok {
-            Ok(Self(name.into()))
-        } else {
-            Err(InvalidEntityName(name.into()))
-        }
+        if ok { Ok(Self(name.into())) } else { Err(InvalidEntityName(name.into())) }
     }
 
     /// The name as text.
@@ -151,42 +147,22 @@ mod tests {
     #[test]
     fn an_id_may_be_200_bytes_and_no_more() {
         assert!(EntityId::new(&"a".repeat(200)).is_ok());
-        assert_eq!(
-            EntityId::new(&"a".repeat(201)),
-            Err(InvalidEntityId::TooLong(201))
-        );
+        assert_eq!(EntityId::new(&"a".repeat(201)), Err(InvalidEntityId::TooLong(201)));
         // 67 Korean syllables are 201 bytes: the bound counts bytes, not characters.
-        assert_eq!(
-            EntityId::new(&"가".repeat(67)),
-            Err(InvalidEntityId::TooLong(201))
-        );
+        assert_eq!(EntityId::new(&"가".repeat(67)), Err(InvalidEntityId::TooLong(201)));
         assert!(EntityId::new(&"가".repeat(66)).is_ok());
     }
 
     #[test]
     fn control_characters_are_refused_wherever_they_stand() {
         for id in ["\0", "a\tb", "a\u{7f}", "\u{85}x"] {
-            assert_eq!(
-                EntityId::new(id),
-                Err(InvalidEntityId::ControlCharacter),
-                "{id:?}"
-            );
+            assert_eq!(EntityId::new(id), Err(InvalidEntityId::ControlCharacter), "{id:?}");
         }
     }
 
     #[test]
     fn names_that_would_need_escaping_are_refused() {
-        for name in [
-            "",
-            "1store",
-            "-x",
-            "Store",
-            "a.b",
-            "a b",
-            "a/b",
-            "가게",
-            &"a".repeat(41),
-        ] {
+        for name in ["", "1store", "-x", "Store", "a.b", "a b", "a/b", "가게", &"a".repeat(41)] {
             assert!(EntityName::new(name).is_err(), "{name:?}");
         }
         for name in ["a", "store", "charging-station", "menu_2", &"a".repeat(40)] {

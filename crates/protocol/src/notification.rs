@@ -38,9 +38,7 @@ impl Change {
 
     /// The kind that a word stands for.
     pub fn parse(word: &str) -> Option<Self> {
-        [Change::Created, Change::Updated, Change::Deleted]
-            .into_iter()
-            .find(|c| c.as_str() == word)
+        [Change::Created, Change::Updated, Change::Deleted].into_iter().find(|c| c.as_str() == word)
     }
 }
 
@@ -101,10 +99,7 @@ mod tests {
 
     #[test]
     fn the_body_holds_two_fields_and_no_more() {
-        let n = Notification {
-            id: EntityId::new("42").unwrap(),
-            change: Change::Created,
-        };
+        let n = Notification { id: EntityId::new("42").unwrap(), change: Change::Created };
         let value: serde_json::Value = serde_json::from_slice(&n.to_json()).unwrap();
         let mut fields: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
         fields.sort();

@@ -56,9 +56,7 @@ pub enum InvalidSubject {
 /// The id that a token stands for. Accepts any percent-encoding of it, not only the one that
 /// [`encode_token`] writes, because a foreign publisher may encode more or less.
 pub fn decode_token(token: &str) -> Result<EntityId, InvalidSubject> {
-    let id = percent_decode_str(token)
-        .decode_utf8()
-        .map_err(|_| InvalidSubject::Encoding)?;
+    let id = percent_decode_str(token).decode_utf8().map_err(|_| InvalidSubject::Encoding)?;
     Ok(EntityId::new(&id)?)
 }
 
@@ -86,19 +84,8 @@ mod tests {
     #[test]
     fn ids_that_mean_something_to_nats_stay_inside_their_token() {
         let long = "가".repeat(66);
-        for id in [
-            ".",
-            "*",
-            ">",
-            "a b",
-            "a.b",
-            "a/b",
-            "%",
-            "%2E",
-            "강남점",
-            "-_",
-            long.as_str(),
-        ] {
+        for id in [".", "*", ">", "a b", "a.b", "a/b", "%", "%2E", "강남점", "-_", long.as_str()]
+        {
             let id = EntityId::new(id).unwrap();
             let subject = subject(&store(), &id);
             assert_eq!(subject.split('.').count(), 3, "{subject}");
@@ -114,10 +101,7 @@ mod tests {
         assert_eq!(decode("changes.store"), Err(InvalidSubject::Form));
         assert_eq!(decode("other.store.1"), Err(InvalidSubject::Form));
         assert_eq!(decode("changes.store.%FF"), Err(InvalidSubject::Encoding));
-        assert_eq!(
-            decode("changes.store.%00"),
-            Err(InvalidEntityId::ControlCharacter.into())
-        );
+        assert_eq!(decode("changes.store.%00"), Err(InvalidEntityId::ControlCharacter.into()));
     }
 
     #[test]

@@ -36,11 +36,7 @@ impl Version {
 
     /// A version from a number below [`VERSION_LIMIT`].
     pub const fn new(number: u64) -> Result<Self, InvalidVersion> {
-        if number < VERSION_LIMIT {
-            Ok(Self(number))
-        } else {
-            Err(InvalidVersion::OutOfRange)
-        }
+        if number < VERSION_LIMIT { Ok(Self(number)) } else { Err(InvalidVersion::OutOfRange) }
     }
 
     /// The version as a number.
@@ -58,9 +54,7 @@ impl Version {
 impl TryFrom<i64> for Version {
     type Error = InvalidVersion;
     fn try_from(number: i64) -> Result<Self, InvalidVersion> {
-        u64::try_from(number)
-            .map_err(|_| InvalidVersion::OutOfRange)
-            .and_then(Self::new)
+        u64::try_from(number).map_err(|_| InvalidVersion::OutOfRange).and_then(Self::new)
     }
 }
 
@@ -71,9 +65,7 @@ impl FromStr for Version {
         if text.starts_with('+') {
             return Err(InvalidVersion::OutOfRange);
         }
-        text.parse()
-            .map_err(InvalidVersion::NotANumber)
-            .and_then(Self::new)
+        text.parse().map_err(InvalidVersion::NotANumber).and_then(Self::new)
     }
 }
 

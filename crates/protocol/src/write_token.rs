@@ -35,13 +35,7 @@ pub struct InvalidWriteToken;
 
 impl fmt::Display for WriteToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}@{}",
-            self.entity,
-            subject::encode_token(&self.id),
-            self.version
-        )
+        write!(f, "{}/{}@{}", self.entity, subject::encode_token(&self.id), self.version)
     }
 }
 
@@ -67,16 +61,9 @@ mod tests {
 
     #[test]
     fn tokens_that_are_not_whole_are_refused() {
-        for text in [
-            "",
-            "store",
-            "store/1",
-            "store@1",
-            "store/@1",
-            "store/1@",
-            "store/1@x",
-            "S/1@1",
-        ] {
+        for text in
+            ["", "store", "store/1", "store@1", "store/@1", "store/1@", "store/1@x", "S/1@1"]
+        {
             assert_eq!(text.parse::<WriteToken>(), Err(InvalidWriteToken), "{text}");
         }
     }

@@ -110,16 +110,8 @@ struct RecordRow<'a> {
 impl ChangeLog {
     pub(crate) fn new(db: Database, entity: EntityName) -> Self {
         let kind = db.kind();
-        let changes = [
-            Column::Text("id"),
-            Column::Text("change"),
-            Column::Int("deleted"),
-        ];
-        let marks = [
-            Column::Text("id"),
-            Column::Int("version"),
-            Column::Int("seq"),
-        ];
+        let changes = [Column::Text("id"), Column::Text("change"), Column::Int("deleted")];
+        let marks = [Column::Text("id"), Column::Int("version"), Column::Int("seq")];
         let sql = Sql {
             // The version is computed from the table's row, inside DO UPDATE: a value proposed
             // before the row's lock was waited for could go backwards.
@@ -165,11 +157,7 @@ impl ChangeLog {
             )
             .into(),
         };
-        Self {
-            db,
-            entity,
-            sql: Arc::new(sql),
-        }
+        Self { db, entity, sql: Arc::new(sql) }
     }
 
     pub(crate) fn db(&self) -> &Database {
@@ -187,11 +175,7 @@ impl ChangeLog {
     ) -> Result<Vec<Version>, sqlx::Error> {
         let row = |(id, change): &(EntityId, Change)| {
             let deleted = i64::from(*change == Change::Deleted);
-            serde_json::json!(RecordRow {
-                id,
-                change: change.as_str(),
-                deleted
-            })
+            serde_json::json!(RecordRow { id, change: change.as_str(), deleted })
         };
         let json = serde_json::Value::from(changes.iter().map(row).collect::<Vec<_>>());
         let returned: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(self.sql.record.clone()))
@@ -242,9 +226,7 @@ impl ChangeLog {
 
     /// Up to `limit` pending rows, oldest version first. No lock is held.
     pub(crate) async fn pending(&self, limit: usize) -> Result<Vec<Pending>, sqlx::Error> {
-        let query = sqlx::query_as(PENDING)
-            .bind(self.entity.as_str())
-            .bind(limit as i64);
+        let query = sqlx::query_as(PENDING).bind(self.entity.as_str()).bind(limit as i64);
         let rows: Vec<(String, i64, String)> =
             self.db.run(query.fetch_all(self.db.reader())).await?;
         let row = |(id, version, change): (String, i64, String)| {
@@ -392,10 +374,7 @@ mod tests {
         let log = log().await;
         for sql in [PENDING, COUNT_PENDING] {
             let plan = plan(&log, sql).await;
-            assert!(
-                plan.contains("nudge_change_log_pending (entity=?"),
-                "{plan}"
-            );
+            assert!(plan.contains("nudge_change_log_pending (entity=?"), "{plan}");
             assert!(!plan.contains("SCAN") && !plan.contains("B-TREE"), "{plan}");
         }
     }

@@ -92,9 +92,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_tag_of_ours_matches_nothing_rather_than_everything() {
-        for value in [
-            "", "1", "\"1", "'1'", "\"a,\"", "nonsense", "\"\"", "\"-1\"", "w/\"1\"", "\"*\"",
-        ] {
+        for value in
+            ["", "1", "\"1", "'1'", "\"a,\"", "nonsense", "\"\"", "\"-1\"", "w/\"1\"", "\"*\""]
+        {
             assert_eq!(parse(&[value]).0, one_of(&[]), "{value}");
         }
     }

@@ -70,11 +70,7 @@ impl Publisher {
     pub async fn open(db: &Database, entity: EntityName) -> Result<Self, OpenError> {
         db.migrate("publisher", change_log::MIGRATIONS).await?;
         let log = ChangeLog::new(db.clone(), entity);
-        Ok(Self {
-            log,
-            wake: Arc::new(Notify::new()),
-            metrics: Metrics::default(),
-        })
+        Ok(Self { log, wake: Arc::new(Notify::new()), metrics: Metrics::default() })
     }
 
     /// The kind of entity that this handle publishes.
@@ -136,11 +132,7 @@ impl Publisher {
 
     /// The token that names a write, for the `Nudge-Token` header of its answer.
     pub fn token(&self, id: &EntityId, version: Version) -> WriteToken {
-        WriteToken {
-            entity: self.entity().clone(),
-            id: id.clone(),
-            version,
-        }
+        WriteToken { entity: self.entity().clone(), id: id.clone(), version }
     }
 
     /// Publishes pending changes until `stop` is cancelled. Creates the stream, and creates and

@@ -43,11 +43,7 @@ impl Metrics {
             "Notifications published and acknowledged",
             self.published.clone(),
         );
-        registry.register(
-            "nudge_relay_errors",
-            "Publishes that failed",
-            self.errors.clone(),
-        );
+        registry.register("nudge_relay_errors", "Publishes that failed", self.errors.clone());
         registry.register(
             "nudge_relay_repairs",
             "Times that rows were made pending again because the stream may have lost them",

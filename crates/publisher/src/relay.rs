@@ -164,22 +164,13 @@ impl Relay {
 
     async fn publish_one(&self, row: &Pending) -> Result<Published, BoxError> {
         let subject = subject::subject(self.log.entity(), &row.id);
-        let ack = self
-            .broker
-            .jetstream
-            .send_publish(subject, message(row))
-            .await?
-            .await?;
+        let ack = self.broker.jetstream.send_publish(subject, message(row)).await?.await?;
         // An acknowledgement counts only for our stream, and `duplicate` proves nothing about what
         // stands there.
         if ack.stream != subject::stream_name(self.log.entity()) || ack.duplicate {
             return Err(format!("unexpected acknowledgement {ack:?}").into());
         }
-        Ok(Published {
-            id: row.id.clone(),
-            version: row.version,
-            seq: ack.sequence,
-        })
+        Ok(Published { id: row.id.clone(), version: row.version, seq: ack.sequence })
     }
 
     /// Finds out whether the broker may have lost something, and makes those rows pending again.
@@ -196,17 +187,15 @@ impl Relay {
             let went_back = highest_seq > now.last_seq;
             // Fewer messages than entities: which are missing is unknown.
             let emptied = published > now.messages;
-            if another || went_back {
+            if went_back {
                 log.unpublish_beyond(now.last_seq).await?;
             }
             if another || emptied {
-                log.unpublish_since(Timestamp::from_unix_micros(i64::MIN), now.last_seq)
-                    .await?;
+                log.unpublish_since(Timestamp::from_unix_micros(i64::MIN), now.last_seq).await?;
             } else if self.standing.is_none() {
                 let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
                 let since = Timestamp::now().unix_micros() - window;
-                log.unpublish_since(Timestamp::from_unix_micros(since), now.last_seq)
-                    .await?;
+                log.unpublish_since(Timestamp::from_unix_micros(since), now.last_seq).await?;
             }
             if another {
                 log.set_stream_created(&now.created).await?;
@@ -227,14 +216,8 @@ impl Relay {
 }
 
 fn message(row: &Pending) -> PublishMessage {
-    let body = Notification {
-        id: row.id.clone(),
-        change: row.change,
-    }
-    .to_json();
+    let body = Notification { id: row.id.clone(), change: row.change }.to_json();
     let mut headers = HeaderMap::new();
     headers.insert(VERSION_HEADER, row.version.to_string().as_str());
-    PublishMessage::build()
-        .payload(body.into())
-        .headers(headers)
+    PublishMessage::build().payload(body.into()).headers(headers)
 }

@@ -24,9 +24,7 @@ pub fn config(entity: &EntityName) -> Config {
     Config {
         name: subject::stream_name(entity),
         subjects: vec![subject::all_subjects(entity)],
-        description: Some(format!(
-            "Nudge notifications of {entity}: the newest for each id"
-        )),
+        description: Some(format!("Nudge notifications of {entity}: the newest for each id")),
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
         num_replicas: 1,
@@ -70,16 +68,8 @@ pub(crate) async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<S
         }
         Err(error) => return Err(error.into()),
     };
-    let State {
-        last_sequence,
-        messages,
-        ..
-    } = info.state;
-    Ok(Standing {
-        created: info.created.to_string(),
-        last_seq: last_sequence,
-        messages,
-    })
+    let State { last_sequence, messages, .. } = info.state;
+    Ok(Standing { created: info.created.to_string(), last_seq: last_sequence, messages })
 }
 
 fn is_missing(error: &async_nats::jetstream::context::GetStreamError) -> bool {

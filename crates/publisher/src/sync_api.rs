@@ -51,10 +51,7 @@ pub(crate) fn router<O: Owner>(log: ChangeLog, owner: O) -> Router {
     let base = format!("/sync/v1/{}", log.entity());
     Router::new()
         // Both words are ids too: only POST means something else there.
-        .route(
-            &format!("{base}/batch-get"),
-            post(batch_get::<O>).get(get_one::<O>),
-        )
+        .route(&format!("{base}/batch-get"), post(batch_get::<O>).get(get_one::<O>))
         .route(&format!("{base}/items"), post(items::<O>).get(get_one::<O>))
         .route(&format!("{base}/{{id}}"), get(get_one::<O>))
         .with_state(Arc::new(Api { log, owner }))
@@ -65,20 +62,10 @@ async fn batch_get<O: Owner>(
     Json(request): Json<BatchGetRequest>,
 ) -> Result<Response, Problem> {
     if request.ids.is_empty() || request.ids.len() > MAX_BATCH_IDS {
-        return Err(Problem::field(
-            "ids",
-            format!("must hold 1 to {MAX_BATCH_IDS} ids"),
-        ));
+        return Err(Problem::field("ids", format!("must hold 1 to {MAX_BATCH_IDS} ids")));
     }
-    if request
-        .fields
-        .as_ref()
-        .is_some_and(|fields| fields.len() > MAX_FIELDS)
-    {
-        return Err(Problem::field(
-            "fields",
-            format!("must hold at most {MAX_FIELDS} names"),
-        ));
+    if request.fields.as_ref().is_some_and(|fields| fields.len() > MAX_FIELDS) {
+        return Err(Problem::field("fields", format!("must hold at most {MAX_FIELDS} names")));
     }
     let mut ids = request.ids;
     ids.sort();
@@ -103,17 +90,11 @@ async fn items<O: Owner>(
 ) -> Result<Response, Problem> {
     let limit = request.limit.unwrap_or(DEFAULT_ITEMS_LIMIT);
     if !(1..=MAX_ITEMS_LIMIT).contains(&limit) {
-        return Err(Problem::field(
-            "limit",
-            format!("must be from 1 to {MAX_ITEMS_LIMIT}"),
-        ));
+        return Err(Problem::field("limit", format!("must be from 1 to {MAX_ITEMS_LIMIT}")));
     }
     let mut tx = api.log.db().snapshot().await?;
     // One more than asked tells whether there is a next page.
-    let mut page = api
-        .log
-        .page(&mut tx, request.after.as_ref(), limit + 1)
-        .await?;
+    let mut page = api.log.page(&mut tx, request.after.as_ref(), limit + 1).await?;
     let more = page.len() > limit;
     page.truncate(limit);
     let row = |(id, row): (EntityId, Recorded)| ItemVersion {
@@ -138,11 +119,7 @@ async fn get_one<O: Owner>(
     let row = *recorded.get(&id).ok_or_else(not_found)?;
     let etag = etag(row.version);
     if row.deleted {
-        let body = DeletedEntity {
-            id,
-            version: row.version,
-            deleted: true,
-        };
+        let body = DeletedEntity { id, version: row.version, deleted: true };
         return Ok((StatusCode::GONE, no_store(axum::Json(body))).into_response());
     }
     if if_none_match(&headers).is_some_and(|seen| seen.matches(Some(row.version))) {
@@ -150,12 +127,7 @@ async fn get_one<O: Owner>(
         return Ok((StatusCode::NOT_MODIFIED, response).into_response());
     }
     let state = state.ok_or_else(|| without_state(&id))?;
-    let body = LiveEntity {
-        id,
-        version: row.version,
-        changed_at: row.changed_at,
-        state,
-    };
+    let body = LiveEntity { id, version: row.version, changed_at: row.changed_at, state };
     let mut response = no_store(axum::Json(body));
     response.headers_mut().insert(header::ETAG, etag);
     Ok(response)
@@ -189,13 +161,8 @@ fn item(
     state: Option<Box<RawValue>>,
     fields: Option<&[String]>,
 ) -> Result<Item, Problem> {
-    let unknown = |id| Item {
-        id,
-        status: ItemStatus::Unknown,
-        version: None,
-        changed_at: None,
-        state: None,
-    };
+    let unknown =
+        |id| Item { id, status: ItemStatus::Unknown, version: None, changed_at: None, state: None };
     let Some(row) = recorded.get(&id) else {
         return Ok(unknown(id));
     };
@@ -208,13 +175,7 @@ fn item(
         }
     };
     let (version, changed_at) = (Some(row.version), Some(row.changed_at));
-    Ok(Item {
-        id,
-        status,
-        version,
-        changed_at,
-        state,
-    })
+    Ok(Item { id, status, version, changed_at, state })
 }
 
 /// The change log knows the entity as live and the owner has no state: a write went past `record`.
@@ -250,9 +211,5 @@ impl<S: Sync> FromRequestParts<S> for PathId {
 }
 
 fn no_store(body: impl IntoResponse) -> Response {
-    (
-        [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))],
-        body,
-    )
-        .into_response()
+    ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], body).into_response()
 }

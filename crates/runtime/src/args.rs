@@ -36,9 +36,7 @@ impl ServiceArgs {
         if self.log_format == "json" {
             builder.json().init();
         } else {
-            builder
-                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-                .init();
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
         }
     }
 }
@@ -52,9 +50,7 @@ fn database_url(text: &str) -> Result<String, String> {
 }
 
 fn nats_url(text: &str) -> Result<String, String> {
-    text.parse::<async_nats::ServerAddr>()
-        .map(|_| text.to_owned())
-        .map_err(|e| e.to_string())
+    text.parse::<async_nats::ServerAddr>().map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
@@ -107,11 +103,7 @@ fn one_line<T: CommandFactory>(error: &clap::Error) -> Option<String> {
     };
     let arg = text(ContextKind::InvalidArg)?;
     let env = variables::<T>(&arg);
-    let named = if env.is_empty() {
-        arg.clone()
-    } else {
-        format!("{env} ({arg})")
-    };
+    let named = if env.is_empty() { arg.clone() } else { format!("{env} ({arg})") };
     match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
             let value = text(ContextKind::InvalidValue)?;
@@ -133,18 +125,10 @@ fn one_line<T: CommandFactory>(error: &clap::Error) -> Option<String> {
 fn variables<T: CommandFactory>(shown: &str) -> String {
     let command = T::command();
     let all = command.get_arguments().filter(|arg| {
-        let long = arg
-            .get_long()
-            .map(|long| format!("--{long} "))
-            .unwrap_or_default();
-        !long.is_empty()
-            && shown
-                .split(", ")
-                .any(|one| format!("{one} ").starts_with(&long))
+        let long = arg.get_long().map(|long| format!("--{long} ")).unwrap_or_default();
+        !long.is_empty() && shown.split(", ").any(|one| format!("{one} ").starts_with(&long))
     });
-    let names = all
-        .filter_map(|arg| arg.get_env())
-        .map(|env| env.to_string_lossy().into_owned());
+    let names = all.filter_map(|arg| arg.get_env()).map(|env| env.to_string_lossy().into_owned());
     names.collect::<Vec<_>>().join(", ")
 }
 
@@ -169,30 +153,15 @@ mod tests {
     fn each_bad_setting_is_one_line_that_names_its_variable() {
         for (args, variable) in [
             (&["--database-url", "mysql:x"][..], "DATABASE_URL"),
-            (
-                &["--database-url", "sqlite:x", "--bind", "0.0.0.0:1"],
-                "BIND",
-            ),
-            (
-                &["--database-url", "sqlite:x", "--bind", "nonsense"],
-                "BIND",
-            ),
-            (
-                &["--database-url", "sqlite:x", "--nats-url", "http://x y"],
-                "NATS_URL",
-            ),
-            (
-                &["--database-url", "sqlite:x", "--log-format", "xml"],
-                "LOG_FORMAT",
-            ),
+            (&["--database-url", "sqlite:x", "--bind", "0.0.0.0:1"], "BIND"),
+            (&["--database-url", "sqlite:x", "--bind", "nonsense"], "BIND"),
+            (&["--database-url", "sqlite:x", "--nats-url", "http://x y"], "NATS_URL"),
+            (&["--database-url", "sqlite:x", "--log-format", "xml"], "LOG_FORMAT"),
             (&["--database-url", "sqlite:x", "--log", "a=b=c"], "LOG"),
             (&[], "DATABASE_URL"),
         ] {
             let line = line(args);
-            assert!(
-                line.starts_with(&format!("error: {variable} (--")),
-                "{args:?}: {line}"
-            );
+            assert!(line.starts_with(&format!("error: {variable} (--")), "{args:?}: {line}");
             assert!(!line.contains('\n'), "{line}");
         }
     }
@@ -202,10 +171,7 @@ mod tests {
         let program = Program::try_parse_from(["p", "--database-url", "sqlite:a.db"]).unwrap();
         assert_eq!(program.service.database_url, "sqlite:a.db");
         assert!(program.bind.ip().is_loopback());
-        assert_eq!(
-            http_url("http://127.0.0.1:7101/").unwrap(),
-            "http://127.0.0.1:7101"
-        );
+        assert_eq!(http_url("http://127.0.0.1:7101/").unwrap(), "http://127.0.0.1:7101");
         assert!(http_url("ftp://x").is_err() && http_url("127.0.0.1:1").is_err());
     }
 }

@@ -41,9 +41,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
             Ok(query) => Ok(Self(query.0)),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                let detail = error
-                    .source()
-                    .map_or_else(|| error.to_string(), ToString::to_string);
+                let detail = error.source().map_or_else(|| error.to_string(), ToString::to_string);
                 let field = named_field(&detail).unwrap_or("query").to_owned();
                 Err(Problem::field(field, detail).with_status(StatusCode::BAD_REQUEST))
             }
@@ -88,25 +86,14 @@ fn named_field(message: &str) -> Option<&str> {
     match rest {
         Some(rest) => rest.split('`').next(),
         // A path error from a query string reads "name: reason".
-        None => message
-            .split_once(": ")
-            .map(|(name, _)| name)
-            .filter(|n| !n.contains(' ')),
+        None => message.split_once(": ").map(|(name, _)| name).filter(|n| !n.contains(' ')),
     }
 }
 
 /// 415 unless the content type is one of `accepted` (parameters such as `charset` are let pass).
 pub fn require_content_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(), Problem> {
-    let sent = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or("");
-    let media_type = sent
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .to_ascii_lowercase();
+    let sent = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media_type = sent.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if accepted.contains(&media_type.as_str()) {
         return Ok(());
     }
@@ -162,18 +149,12 @@ mod tests {
         assert_eq!(field_of("[]"), (422, "body".into()));
         assert_eq!(field_of("{}"), (422, "name".into()));
         assert_eq!(field_of(r#"{"name":1}"#), (422, "name".into()));
-        assert_eq!(
-            field_of(r#"{"name":"a","colour":1}"#),
-            (422, "colour".into())
-        );
+        assert_eq!(field_of(r#"{"name":"a","colour":1}"#), (422, "colour".into()));
         assert_eq!(
             field_of(r#"{"name":"a","menus":[{"price":-1}]}"#),
             (422, "menus[0].price".into())
         );
-        assert_eq!(
-            field_of(r#"{"name":"a","menus":[{"cost":1}]}"#),
-            (422, "menus[0].cost".into())
-        );
+        assert_eq!(field_of(r#"{"name":"a","menus":[{"cost":1}]}"#), (422, "menus[0].cost".into()));
     }
 
     #[tokio::test]

@@ -67,22 +67,14 @@ impl Broker {
             })
             .connect(url)
             .await
-            .map_err(|source| BrokerError {
-                url: url.to_owned(),
-                source,
-            })?;
+            .map_err(|source| BrokerError { url: url.to_owned(), source })?;
         let jetstream = jetstream::context::ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(REQUEST_TIMEOUT)
             .max_ack_inflight(MAX_ACKS_IN_FLIGHT)
             .backpressure_on_inflight(true)
             .build(client.clone());
-        Ok(Self {
-            client,
-            jetstream,
-            connections,
-            last_error,
-        })
+        Ok(Self { client, jetstream, connections, last_error })
     }
 
     /// Counts connections made: changes each time the link was lost and made again.
@@ -97,10 +89,7 @@ impl Broker {
 
     /// What the server last complained about, for instance a permission violation.
     pub fn last_error(&self) -> Option<String> {
-        self.last_error
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .clone()
+        self.last_error.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 }
 

@@ -109,19 +109,12 @@ impl Database {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         if url.starts_with("sqlite:") {
-            Self::open_sqlite(url, durability)
-                .await
-                .map_err(OpenError::Connect)
+            Self::open_sqlite(url, durability).await.map_err(OpenError::Connect)
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let pool = pool_options(POSTGRES_CONNECTIONS).connect(url).await;
             let pool = pool.map_err(OpenError::Connect)?;
             let (kind, driver) = (Kind::Postgres, Driver::default());
-            Ok(Self {
-                kind,
-                writer: pool.clone(),
-                reader: pool,
-                driver,
-            })
+            Ok(Self { kind, writer: pool.clone(), reader: pool, driver })
         } else {
             Err(OpenError::Url(url.chars().take(40).collect()))
         }
@@ -136,38 +129,23 @@ impl Database {
         let pragmas = format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA busy_timeout = {}; \
              PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000;",
-            if durability == Durability::Full {
-                "FULL"
-            } else {
-                "NORMAL"
-            },
+            if durability == Durability::Full { "FULL" } else { "NORMAL" },
             LOCK_TIMEOUT.as_millis(),
         );
         let options = |connections| {
             let pragmas = pragmas.clone();
             pool_options(connections).after_connect(move |connection, _| {
                 let pragmas = pragmas.clone();
-                Box::pin(async move {
-                    connection
-                        .execute(sqlx::AssertSqlSafe(pragmas))
-                        .await
-                        .map(drop)
-                })
+                Box::pin(
+                    async move { connection.execute(sqlx::AssertSqlSafe(pragmas)).await.map(drop) },
+                )
             })
         };
         let writer = options(1).connect(&url).await?;
         // A database in memory belongs to its one connection: readers share it.
-        let reader = if memory {
-            writer.clone()
-        } else {
-            options(SQLITE_READERS).connect(&url).await?
-        };
-        Ok(Self {
-            kind: Kind::Sqlite,
-            writer,
-            reader,
-            driver: Driver::default(),
-        })
+        let reader =
+            if memory { writer.clone() } else { options(SQLITE_READERS).connect(&url).await? };
+        Ok(Self { kind: Kind::Sqlite, writer, reader, driver: Driver::default() })
     }
 
     /// The same database, its futures driven as `driver` says. For simulations.
@@ -198,9 +176,7 @@ impl Database {
     /// Begins a writing transaction. On SQLite it holds the write lock from the start, so it
     /// cannot fail half way because another writer came first.
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
-        self.writer
-            .begin_with(self.pick("BEGIN IMMEDIATE", "BEGIN"))
-            .await
+        self.writer.begin_with(self.pick("BEGIN IMMEDIATE", "BEGIN")).await
     }
 
     /// Begins a reading transaction: every statement in it sees one and the same snapshot.
@@ -313,8 +289,7 @@ fn is_retryable_code(code: &str) -> bool {
     }
     // The low byte is the primary code: BUSY 5, LOCKED 6, READONLY 8, INTERRUPT 9, IOERR 10,
     // FULL 13, CANTOPEN 14, PROTOCOL 15.
-    code.parse::<i32>()
-        .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 9 | 10 | 13 | 14 | 15))
+    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 9 | 10 | 13 | 14 | 15))
 }
 
 #[cfg(test)]
@@ -330,9 +305,8 @@ mod tests {
 
     #[test]
     fn codes_of_both_databases_are_told_apart() {
-        for code in [
-            "5", "517", "13", "266", "40001", "40P01", "53100", "57P01", "08006", "55P03",
-        ] {
+        for code in ["5", "517", "13", "266", "40001", "40P01", "53100", "57P01", "08006", "55P03"]
+        {
             assert!(is_retryable_code(code), "{code}");
         }
         for code in ["1", "19", "1555", "2067", "23505", "42601", "22P02"] {
@@ -349,11 +323,7 @@ mod tests {
             db.migrate("test", MIGRATIONS).await.unwrap();
             let mut tx = db.begin().await.unwrap();
             let insert = "INSERT INTO thing VALUES ($1, 1) ON CONFLICT (id) DO UPDATE SET n = thing.n + 1 RETURNING n";
-            let (n,): (i64,) = sqlx::query_as(insert)
-                .bind("a")
-                .fetch_one(&mut *tx)
-                .await
-                .unwrap();
+            let (n,): (i64,) = sqlx::query_as(insert).bind("a").fetch_one(&mut *tx).await.unwrap();
             assert_eq!(n, expected);
             tx.commit().await.unwrap();
             db.close().await;
@@ -362,28 +332,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_url_of_another_database_is_refused_by_name() {
-        let error = Database::open("mysql://x", Durability::Full)
-            .await
-            .unwrap_err();
+        let error = Database::open("mysql://x", Durability::Full).await.unwrap_err();
         assert!(error.to_string().contains("DATABASE_URL"));
     }
 
     #[tokio::test]
     async fn a_dropped_transaction_leaves_nothing() {
-        let db = Database::open("sqlite::memory:", Durability::Full)
-            .await
-            .unwrap();
+        let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
         db.migrate("test", MIGRATIONS).await.unwrap();
         let mut tx = db.begin().await.unwrap();
-        sqlx::query("INSERT INTO thing VALUES ('a', 1)")
-            .execute(&mut *tx)
-            .await
-            .unwrap();
+        sqlx::query("INSERT INTO thing VALUES ('a', 1)").execute(&mut *tx).await.unwrap();
         drop(tx);
-        let (n,): (i64,) = sqlx::query_as("SELECT count(*) FROM thing")
-            .fetch_one(db.reader())
-            .await
-            .unwrap();
+        let (n,): (i64,) =
+            sqlx::query_as("SELECT count(*) FROM thing").fetch_one(db.reader()).await.unwrap();
         assert_eq!(n, 0);
     }
 
@@ -398,9 +359,7 @@ mod tests {
         let helper = std::thread::spawn(build).join().unwrap();
         let opened = Database::open("sqlite::memory:", Durability::Refillable);
         let opened = std::thread::scope(|s| s.spawn(|| helper.block_on(opened)).join().unwrap());
-        let db = opened
-            .unwrap()
-            .with_driver(Driver::Stepped(helper.handle().clone()));
+        let db = opened.unwrap().with_driver(Driver::Stepped(helper.handle().clone()));
         db.run(db.migrate("test", MIGRATIONS)).await.unwrap();
         let start = tokio::time::Instant::now();
         for n in 0..50 {
@@ -414,9 +373,7 @@ mod tests {
         }
         let count = async {
             let count = "SELECT count(*) FROM thing";
-            sqlx::query_as::<_, (i64,)>(count)
-                .fetch_one(db.reader())
-                .await
+            sqlx::query_as::<_, (i64,)>(count).fetch_one(db.reader()).await
         };
         assert_eq!(db.run(count).await.unwrap(), (50i64,));
         assert_eq!(start.elapsed(), Duration::ZERO);

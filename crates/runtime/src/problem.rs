@@ -68,10 +68,7 @@ impl Problem {
 
     /// 422 for one field.
     pub fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::fields(vec![FieldError {
-            field: field.into(),
-            detail: detail.into(),
-        }])
+        Self::fields(vec![FieldError { field: field.into(), detail: detail.into() }])
     }
 
     /// 422 for several fields. `errors` must not be empty.
@@ -107,10 +104,7 @@ impl Problem {
     /// 500 for an error that is ours: logged in full, told in general.
     pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = %chain(error), "request failed");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the service failed; its log says why",
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed; its log says why")
     }
 }
 
@@ -135,11 +129,8 @@ impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         if crate::database::is_retryable(&error) {
             tracing::warn!(error = %chain(&error), "database unavailable");
-            return Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the database is not available",
-            )
-            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "the database is not available")
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         Self::internal(&error)
     }
@@ -164,8 +155,5 @@ pub async fn not_found() -> Problem {
 
 /// For a router's `method_not_allowed_fallback`.
 pub async fn method_not_allowed() -> Problem {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "this path does not take this method",
-    )
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
 }

@@ -34,9 +34,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     if !address.ip().is_loopback() {
         return Err(BindError::NotLoopback(address));
     }
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| BindError::Io { address, source })
+    TcpListener::bind(address).await.map_err(|source| BindError::Io { address, source })
 }
 
 /// Serves `router` until `stop` is cancelled, then lets open requests finish for at most
@@ -45,15 +43,13 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     let router = router
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(CatchPanicLayer::custom(
-            |_: Box<dyn std::any::Any + Send>| {
-                let detail = "the service failed; its log says why";
-                axum::response::IntoResponse::into_response(Problem::new(
-                    axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-                    detail,
-                ))
-            },
-        ));
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            let detail = "the service failed; its log says why";
+            axum::response::IntoResponse::into_response(Problem::new(
+                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+                detail,
+            ))
+        }));
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         // Small answers must not wait for the peer's delayed acknowledgement.
         let _ = stream.set_nodelay(true);

@@ -30,7 +30,8 @@ impl Apply for Names {
 async fn main() -> Result<(), BoxError> {
     let set = |name: &str, default: &str| std::env::var(name).unwrap_or(default.into());
     let stop = serve::stop_on_signal();
-    let db = Database::open(&set("DATABASE_URL", "sqlite:names.db"), Durability::Refillable).await?;
+    let db =
+        Database::open(&set("DATABASE_URL", "sqlite:names.db"), Durability::Refillable).await?;
     let table = "CREATE TABLE IF NOT EXISTS names (id TEXT PRIMARY KEY, name TEXT)";
     db.write(sqlx::query(table)).await?;
     let broker = Broker::connect(&set("NATS_URL", "nats://127.0.0.1:7122"), "names").await?;

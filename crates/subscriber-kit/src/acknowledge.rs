@@ -37,10 +37,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn new(handle: impl AckHandle + 'static) -> Self {
-        Self {
-            handle: Box::new(handle),
-            touched: Instant::now(),
-        }
+        Self { handle: Box::new(handle), touched: Instant::now() }
     }
 
     pub(crate) async fn ack(self) {
@@ -79,9 +76,7 @@ pub(crate) async fn progress_all(held: impl Iterator<Item = &mut Held>) {
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held")
-            .field("touched", &self.touched)
-            .finish_non_exhaustive()
+        f.debug_struct("Held").field("touched", &self.touched).finish_non_exhaustive()
     }
 }
 

@@ -66,9 +66,7 @@ impl Subscriber {
 
 impl Shared {
     pub(crate) fn followed(&self, entity: &str) -> Option<&Followed> {
-        self.followed
-            .iter()
-            .find(|followed| followed.entity.as_str() == entity)
+        self.followed.iter().find(|followed| followed.entity.as_str() == entity)
     }
 
     /// The followed entity and the id that a path names.
@@ -100,11 +98,7 @@ async fn readyz(State(shared): Api) -> Response {
         .map(|followed| &followed.entity)
         .collect();
     let ready = database && subscriber.is_ready();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({"ready": ready, "database": database, "catching_up": waiting});
     (status, axum::Json(body)).into_response()
 }
@@ -115,10 +109,7 @@ async fn metrics(State(shared): Api) -> Result<Response, Problem> {
         followed.progress.breaker_open.set(i64::from(open));
     }
     let mut text = String::new();
-    let registry = shared
-        .registry
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let registry = shared.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     prometheus_client::encoding::text::encode(&mut text, &registry)
         .map_err(|error| Problem::internal(&error))?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -191,17 +182,8 @@ async fn status(State(shared): Api) -> Result<Response, Problem> {
             last_error: progress.last_error(),
         });
     }
-    let ready = Subscriber {
-        shared: shared.clone(),
-    }
-    .is_ready();
-    Ok(axum::Json(Status {
-        service: &shared.service,
-        ready,
-        paused,
-        entities,
-    })
-    .into_response())
+    let ready = Subscriber { shared: shared.clone() }.is_ready();
+    Ok(axum::Json(Status { service: &shared.service, ready, paused, entities }).into_response())
 }
 
 async fn applied(
@@ -211,10 +193,7 @@ async fn applied(
     let (followed, id) = shared.key(&path)?;
     match followed.waiters.applied(&id).await? {
         Some(applied) => Ok(axum::Json(applied).into_response()),
-        None => Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            "nothing is applied for this id",
-        )),
+        None => Err(Problem::new(StatusCode::NOT_FOUND, "nothing is applied for this id")),
     }
 }
 
@@ -228,10 +207,7 @@ struct WaitQuery {
 async fn wait(State(shared): Api, Query(query): Query<WaitQuery>) -> Result<Response, Problem> {
     let bad =
         |field, detail: String| Problem::field(field, detail).with_status(StatusCode::BAD_REQUEST);
-    let token: WriteToken = query
-        .token
-        .parse()
-        .map_err(|e| bad("token", format!("{e}")))?;
+    let token: WriteToken = query.token.parse().map_err(|e| bad("token", format!("{e}")))?;
     let timeout_ms = query.timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
     if timeout_ms > MAX_WAIT_MS {
         return Err(bad("timeout_ms", format!("must be at most {MAX_WAIT_MS}")));
@@ -318,12 +294,7 @@ async fn dead_letters(
     let mut items: Vec<DeadLetter> = Vec::new();
     let mut after = query.after.unwrap_or_default();
     for followed in &shared.followed[first..] {
-        items.extend(
-            followed
-                .dead_letters
-                .list(&after, limit + 1 - items.len())
-                .await?,
-        );
+        items.extend(followed.dead_letters.list(&after, limit + 1 - items.len()).await?);
         if items.len() > limit {
             break;
         }
@@ -332,10 +303,7 @@ async fn dead_letters(
     let more = items.len() > limit;
     items.truncate(limit);
     let next = items.last().filter(|_| more);
-    let next = next.map(|l| NextDeadLetter {
-        entity: l.entity.clone(),
-        after: l.id.to_string(),
-    });
+    let next = next.map(|l| NextDeadLetter { entity: l.entity.clone(), after: l.id.to_string() });
     Ok(axum::Json(DeadLetterPage { items, next }))
 }
 
@@ -346,16 +314,9 @@ async fn replay(
     Path(path): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (followed, id) = shared.key(&path)?;
-    let row = followed
-        .dead_letters
-        .get(&id)
-        .await?
-        .ok_or_else(no_dead_letter)?;
+    let row = followed.dead_letters.get(&id).await?.ok_or_else(no_dead_letter)?;
     if !followed.enqueue(id, row.floor, 0).await {
-        return Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the subscriber is stopping",
-        ));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the subscriber is stopping"));
     }
     Ok((StatusCode::ACCEPTED, axum::Json(json!({"queued": true}))).into_response())
 }

@@ -172,11 +172,7 @@ pub(crate) struct Applier<A> {
 
 impl<A: Apply> Applier<A> {
     pub(crate) fn new(db: Database, entity: EntityName, handler: A) -> Self {
-        let columns = [
-            Column::Text("id"),
-            Column::Int("version"),
-            Column::Int("deleted"),
-        ];
+        let columns = [Column::Text("id"), Column::Int("version"), Column::Int("deleted")];
         let set = rows(db.kind(), "$2", &columns);
         let guard = format!(
             "INSERT INTO nudge_applied AS applied (entity, id, version, deleted, applied_at) \
@@ -191,13 +187,7 @@ impl<A: Apply> Applier<A> {
              (SELECT r.id FROM {set} CROSS JOIN nudge_dead_letter AS dead \
               WHERE dead.entity = $1 AND dead.id = r.id AND r.version >= dead.floor)"
         );
-        Self {
-            db,
-            entity,
-            handler,
-            guard: guard.into(),
-            close: close.into(),
-        }
+        Self { db, entity, handler, guard: guard.into(), close: close.into() }
     }
 
     /// Applies a batch and says what became of each entity. Reorders `entities`.
@@ -210,11 +200,7 @@ impl<A: Apply> Applier<A> {
         while let Some(part) = parts.pop() {
             match self.db.run(self.one_transaction(part)).await {
                 Ok(winners) => results.extend(part.iter().enumerate().map(|(n, entity)| {
-                    let applied = if n < winners {
-                        Applied::Newer
-                    } else {
-                        Applied::NotNewer
-                    };
+                    let applied = if n < winners { Applied::Newer } else { Applied::NotNewer };
                     (entity.id.clone(), applied)
                 })),
                 Err(failure) if failure.later => {
@@ -263,10 +249,7 @@ impl<A: Apply> Applier<A> {
             match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(applied) => applied.map_err(Failure::from)?,
                 Err(panic) => {
-                    return Err(Failure {
-                        later: false,
-                        error: panic_message("apply", &*panic),
-                    });
+                    return Err(Failure { later: false, error: panic_message("apply", &*panic) });
                 }
             }
         }
@@ -276,10 +259,7 @@ impl<A: Apply> Applier<A> {
             .execute(&mut *tx)
             .await?;
         // A commit that was cut off may have happened: trying again is safe, the guard sees it.
-        tx.commit().await.map_err(|error| Failure {
-            later: true,
-            error: chain(&error),
-        })?;
+        tx.commit().await.map_err(|error| Failure { later: true, error: chain(&error) })?;
         Ok(winners.len())
     }
 }
@@ -291,19 +271,13 @@ struct Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self {
-            later: is_retryable(&error),
-            error: chain(&error),
-        }
+        Self { later: is_retryable(&error), error: chain(&error) }
     }
 }
 
 impl From<BoxError> for Failure {
     fn from(error: BoxError) -> Self {
-        Self {
-            later: is_retryable(&*error),
-            error: chain(&*error),
-        }
+        Self { later: is_retryable(&*error), error: chain(&*error) }
     }
 }
 
@@ -333,9 +307,7 @@ mod tests {
     /// Joined the wrong way round, thousands of dead letters would slow down every batch.
     #[tokio::test]
     async fn closing_looks_dead_letters_up_by_key_instead_of_scanning_them() {
-        let db = Database::open("sqlite::memory:", Durability::Refillable)
-            .await
-            .unwrap();
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
         db.migrate("subscriber-kit", MIGRATIONS).await.unwrap();
         let applier = Applier::new(db.clone(), EntityName::new("store").unwrap(), Nothing);
         let explain = format!("EXPLAIN QUERY PLAN {}", applier.close);

@@ -36,14 +36,11 @@ pub(crate) struct OwnerLink {
 
 impl OwnerLink {
     pub(crate) fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
-        self.breaker
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.breaker.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(crate) fn failed(&self, error: &FetchError) {
-        self.breaker()
-            .failure(Instant::now().into_std(), error.retry_after);
+        self.breaker().failure(Instant::now().into_std(), error.retry_after);
     }
 }
 
@@ -84,10 +81,7 @@ impl<A: Apply> Batches<A> {
                 self.owner.breaker().success();
                 self.progress.fetched.inc_by(items.len() as u64);
                 let ends = self.judge_and_apply(&runs, items).await;
-                Ended {
-                    finished: self.end(runs, ends).await,
-                    split: Vec::new(),
-                }
+                Ended { finished: self.end(runs, ends).await, split: Vec::new() }
             }
             Err(error) => self.fetch_failed(runs, error).await,
         }
@@ -108,43 +102,25 @@ impl<A: Apply> Batches<A> {
             let end = |run: &Run<Held>| {
                 let unsure = run.unsure;
                 (
-                    End::Later {
-                        after,
-                        failed: false,
-                        yields: false,
-                        spoils: false,
-                        unsure,
-                    },
+                    End::Later { after, failed: false, yields: false, spoils: false, unsure },
                     fault.message.clone(),
                 )
             };
             let ends = runs.iter().map(end).collect();
-            return Ended {
-                finished: self.end(runs, ends).await,
-                split: Vec::new(),
-            };
+            return Ended { finished: self.end(runs, ends).await, split: Vec::new() };
         }
         self.owner.breaker().success();
         if runs.len() > 1 {
             let right = runs.split_off(runs.len() / 2);
-            return Ended {
-                finished: Vec::new(),
-                split: vec![runs, right],
-            };
+            return Ended { finished: Vec::new(), split: vec![runs, right] };
         }
         let refused = error.kind == FetchErrorKind::Refused;
         let end = |run: &Run<Held>| match refused {
             true => self.dead(run, Version::NONE, &error.message),
             false => self.again_or_park(run, &error.message, None, true),
         };
-        let ends = runs
-            .iter()
-            .map(|run| (end(run), error.message.clone()))
-            .collect();
-        Ended {
-            finished: self.end(runs, ends).await,
-            split: Vec::new(),
-        }
+        let ends = runs.iter().map(|run| (end(run), error.message.clone())).collect();
+        Ended { finished: self.end(runs, ends).await, split: Vec::new() }
     }
 
     /// Applies what the owner answered. Returns an end for each run, in order, with its reason.
@@ -162,8 +138,7 @@ impl<A: Apply> Batches<A> {
             answers.insert(item.id, answer.map_err(|error| (version, error)));
         }
         if self.no_tombstones {
-            self.take_unknown_for_deleted(runs, &mut answers, &mut entities)
-                .await;
+            self.take_unknown_for_deleted(runs, &mut answers, &mut entities).await;
         }
         let mut applied = HashMap::with_capacity(entities.len());
         if !entities.is_empty() {
@@ -178,10 +153,7 @@ impl<A: Apply> Batches<A> {
             Some(Ok(answer)) => self.end_of(run, *answer, applied.get(&run.id)),
             Some(Err((version, error))) => (self.dead(run, *version, error), error.clone()),
             // `fetch_all` answers for every id, or fails.
-            None => (
-                self.again_or_park(run, "not answered", None, true),
-                "not answered".into(),
-            ),
+            None => (self.again_or_park(run, "not answered", None, true), "not answered".into()),
         };
         runs.iter().map(end).collect()
     }
@@ -210,12 +182,7 @@ impl<A: Apply> Batches<A> {
             };
             let (id, changed_at, state) = (run.id.clone(), Timestamp::now(), None);
             answers.insert(id.clone(), Ok(Answer::Deleted(version)));
-            entities.push(EntityState {
-                id,
-                version,
-                changed_at,
-                state,
-            });
+            entities.push(EntityState { id, version, changed_at, state });
         }
     }
 
@@ -236,9 +203,7 @@ impl<A: Apply> Batches<A> {
                 Applied::Newer => {
                     self.progress.applied.inc();
                     self.progress.lag.observe(lag);
-                    self.progress
-                        .last_lag_micros
-                        .store((lag * 1e6) as i64, Relaxed);
+                    self.progress.last_lag_micros.store((lag * 1e6) as i64, Relaxed);
                     EventKind::Applied
                 }
                 Applied::NotNewer => {

@@ -57,13 +57,7 @@ impl Default for Breaker {
 impl Breaker {
     /// A closed breaker.
     pub const fn new() -> Self {
-        Self {
-            failures: 0,
-            pause: None,
-            until: None,
-            asked: None,
-            probing: false,
-        }
+        Self { failures: 0, pause: None, until: None, asked: None, probing: false }
     }
 
     /// Asks before a call. A [`Permit::Probe`] must be followed by [`success`](Self::success) or
@@ -84,10 +78,7 @@ impl Breaker {
     /// before another one was told to wait, so it does not end that wait.
     pub fn success(&mut self) -> bool {
         let was_open = self.pause.is_some();
-        *self = Self {
-            asked: self.asked,
-            ..Self::new()
-        };
+        *self = Self { asked: self.asked, ..Self::new() };
         was_open
     }
 
@@ -172,9 +163,7 @@ mod tests {
         let mut now = Instant::now();
         let mut breaker = opened(now);
         for _ in 0..20 {
-            let Permit::Wait(until) = breaker.permit(now) else {
-                panic!("open")
-            };
+            let Permit::Wait(until) = breaker.permit(now) else { panic!("open") };
             assert!(until - now <= MAX_PAUSE);
             now = until;
             assert_eq!(breaker.permit(now), Permit::Probe);
@@ -187,10 +176,7 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::new();
         breaker.failure(now, Some(Duration::from_secs(7)));
-        assert_eq!(
-            breaker.permit(now),
-            Permit::Wait(now + Duration::from_secs(7))
-        );
+        assert_eq!(breaker.permit(now), Permit::Wait(now + Duration::from_secs(7)));
         assert_eq!(breaker.permit(now + Duration::from_secs(7)), Permit::Full);
         breaker.failure(now, Some(Duration::from_secs(86_400)));
         assert_eq!(breaker.permit(now), Permit::Wait(now + MAX_RETRY_AFTER));

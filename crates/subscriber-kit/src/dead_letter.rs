@@ -133,12 +133,7 @@ impl DeadLetters {
         // Looking first keeps the common case, nothing due, from taking the write lock.
         let look = "SELECT id FROM nudge_dead_letter WHERE entity = $1 AND next_at <= $2 LIMIT 1";
         let query = sqlx::query(look).bind(self.entity.as_str()).bind(now);
-        if self
-            .db
-            .run(query.fetch_optional(self.db.reader()))
-            .await?
-            .is_none()
-        {
+        if self.db.run(query.fetch_optional(self.db.reader())).await?.is_none() {
             return Ok(Vec::new());
         }
         let sql = "UPDATE nudge_dead_letter SET next_at = $3 WHERE entity = $1 AND id IN \
@@ -173,12 +168,7 @@ impl DeadLetters {
         let now = Timestamp::now().unix_micros();
         let sql =
             format!("UPDATE nudge_dead_letter SET next_at = $2 WHERE entity = $1 AND {which}");
-        self.write(
-            sqlx::query(AssertSqlSafe(sql))
-                .bind(self.entity.as_str())
-                .bind(now),
-        )
-        .await
+        self.write(sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(now)).await
     }
 
     /// Up to `limit` rows after `after`, by id; dead letters and parked ones.
@@ -189,10 +179,7 @@ impl DeadLetters {
     ) -> Result<Vec<DeadLetter>, sqlx::Error> {
         let sql = "SELECT id, floor, error, attempts, first_failed_at, last_failed_at, next_at \
                    FROM nudge_dead_letter WHERE entity = $1 AND id > $2 ORDER BY id LIMIT $3";
-        let query = sqlx::query_as(sql)
-            .bind(self.entity.as_str())
-            .bind(after)
-            .bind(limit as i64);
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(after).bind(limit as i64);
         let rows: Vec<Row> = self.db.run(query.fetch_all(self.db.reader())).await?;
         let row = |(id, floor, error, attempts, first, last, next): Row| {
             Some(DeadLetter {
@@ -212,9 +199,7 @@ impl DeadLetters {
     /// The floor and attempts of one row.
     pub(crate) async fn get(&self, id: &EntityId) -> Result<Option<Due>, sqlx::Error> {
         let sql = "SELECT id, floor, attempts FROM nudge_dead_letter WHERE entity = $1 AND id = $2";
-        let query = sqlx::query_as(sql)
-            .bind(self.entity.as_str())
-            .bind(id.as_str());
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(id.as_str());
         let row = self.db.run(query.fetch_optional(self.db.reader())).await?;
         Ok(row.and_then(due_row))
     }
@@ -222,9 +207,7 @@ impl DeadLetters {
     /// Removes a row; false when there is none.
     pub(crate) async fn discard(&self, id: &EntityId) -> Result<bool, sqlx::Error> {
         let sql = "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id = $2";
-        let query = sqlx::query(sql)
-            .bind(self.entity.as_str())
-            .bind(id.as_str());
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(id.as_str());
         Ok(self.write(query).await? > 0)
     }
 
@@ -234,10 +217,7 @@ impl DeadLetters {
                    FROM nudge_dead_letter WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
         let (parked, all): (i64, i64) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok(Counts {
-            parked: parked as u64,
-            dead_letters: (all - parked) as u64,
-        })
+        Ok(Counts { parked: parked as u64, dead_letters: (all - parked) as u64 })
     }
 
     async fn write<'q>(

@@ -18,13 +18,7 @@ use crate::{
 /// How one run ends, before acknowledgements and the dead-letter table are written.
 pub(crate) enum End {
     Done,
-    Later {
-        after: Duration,
-        failed: bool,
-        yields: bool,
-        spoils: bool,
-        unsure: bool,
-    },
+    Later { after: Duration, failed: bool, yields: bool, spoils: bool, unsure: bool },
     Park(Parking),
 }
 
@@ -36,13 +30,7 @@ impl<A: Apply> Batches<A> {
         answer: Answer,
         applied: Option<&Applied>,
     ) -> (End, String) {
-        let verdict = judge(
-            answer,
-            Asked {
-                floor: run.floor,
-                unsure: run.unsure,
-            },
-        );
+        let verdict = judge(answer, Asked { floor: run.floor, unsure: run.unsure });
         let version = match answer {
             Answer::Live(version) | Answer::Deleted(version) => version,
             Answer::Unknown => Version::NONE,
@@ -73,10 +61,7 @@ impl<A: Apply> Batches<A> {
                             spoils: false,
                             unsure: false,
                         };
-                        (
-                            end,
-                            "the notification named no version: looking again".into(),
-                        )
+                        (end, "the notification named no version: looking again".into())
                     }
                     Reason::Stale => {
                         let error = format!(
@@ -87,10 +72,7 @@ impl<A: Apply> Batches<A> {
                     }
                     Reason::Unknown => {
                         let error = "the owner does not know this id";
-                        (
-                            self.again_or_park(run, error, second_look, false),
-                            error.into(),
-                        )
+                        (self.again_or_park(run, error, second_look, false), error.into())
                     }
                 }
             }
@@ -123,10 +105,7 @@ impl<A: Apply> Batches<A> {
         let parked = attempts.saturating_sub(settings.max_attempts_in_memory) + 1;
         let retry_after = match attempts < settings.max_attempts_in_memory {
             // Parked only because memory is crowded: its own pace goes on.
-            true => settings
-                .retry
-                .delay(attempts, run.id.as_str())
-                .max(settings.second_look_after),
+            true => settings.retry.delay(attempts, run.id.as_str()).max(settings.second_look_after),
             false => settings.parked_retry.delay(parked, run.id.as_str()),
         };
         let (id, floor, error) = (run.id.clone(), run.floor, error.to_owned());
@@ -162,13 +141,11 @@ impl<A: Apply> Batches<A> {
     ) -> Vec<(EntityId, Finish<Held>)> {
         let parkings: Vec<_> = ends
             .iter()
-            .filter_map(|(end, _)| {
-                if let End::Park(parking) = end {
-                    Some(parking.clone())
-                } else {
-                    None
-                }
-            })
+            .filter_map(
+                |(end, _)| {
+                    if let End::Park(parking) = end { Some(parking.clone()) } else { None }
+                },
+            )
             .collect();
         let parked = match parkings.is_empty() {
             true => Ok(()),
@@ -184,41 +161,14 @@ impl<A: Apply> Batches<A> {
             let finish = match end {
                 End::Park(_) if parked.is_err() => {
                     let after = self.settings.retry.delay(2, run.id.as_str());
-                    let Run {
-                        tokens,
-                        floor,
-                        unsure,
-                        ..
-                    } = run;
+                    let Run { tokens, floor, unsure, .. } = run;
                     let (failed, yields, spoils) = (false, false, false);
-                    Finish::Again(Again {
-                        after,
-                        tokens,
-                        floor,
-                        unsure,
-                        failed,
-                        yields,
-                        spoils,
-                    })
+                    Finish::Again(Again { after, tokens, floor, unsure, failed, yields, spoils })
                 }
-                End::Later {
-                    after,
-                    failed,
-                    yields,
-                    spoils,
-                    unsure,
-                } => {
+                End::Later { after, failed, yields, spoils, unsure } => {
                     self.note(EventKind::Retried, &run.id, &reason);
                     let Run { tokens, floor, .. } = run;
-                    Finish::Again(Again {
-                        after,
-                        tokens,
-                        floor,
-                        unsure,
-                        failed,
-                        yields,
-                        spoils,
-                    })
+                    Finish::Again(Again { after, tokens, floor, unsure, failed, yields, spoils })
                 }
                 End::Park(Parking { retry_after, .. }) => {
                     let kind = match retry_after {
@@ -251,9 +201,6 @@ impl<A: Apply> Batches<A> {
             }
         }
         let detail = Some(reason.to_owned());
-        self.events.emit(|| Event {
-            detail,
-            ..Event::now(kind, &self.entity, id)
-        });
+        self.events.emit(|| Event { detail, ..Event::now(kind, &self.entity, id) });
     }
 }

@@ -58,16 +58,7 @@ impl Event {
     /// An event of this moment.
     pub fn now(kind: EventKind, entity: &EntityName, id: &EntityId) -> Self {
         let (entity, id, at) = (entity.clone(), id.clone(), Timestamp::now());
-        Self {
-            kind,
-            entity,
-            id,
-            version: None,
-            lag_seconds: None,
-            deleted: None,
-            at,
-            detail: None,
-        }
+        Self { kind, entity, id, version: None, lag_seconds: None, deleted: None, at, detail: None }
     }
 }
 

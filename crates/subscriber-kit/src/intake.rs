@@ -147,11 +147,7 @@ impl Intake {
         let mut position = self.positions.load().await?;
         let caught_up = &self.progress.caught_up;
         caught_up.store(position.caught_up, std::sync::atomic::Ordering::Relaxed);
-        let stream = self
-            .broker
-            .jetstream
-            .get_stream(subject::stream_name(&self.entity))
-            .await?;
+        let stream = self.broker.jetstream.get_stream(subject::stream_name(&self.entity)).await?;
         let stream_created = stream.cached_info().created.to_string();
         if position.stream_created != stream_created {
             // Another stream: its sequences say nothing about the last one's.
@@ -163,26 +159,14 @@ impl Intake {
         // be gone, and then it would come again only after `ack_wait`.
         let info = consumer.cached_info();
         let delivered = info.delivered.stream_sequence;
-        let to = if info.num_ack_pending > 0 {
-            delivered
-        } else {
-            info.ack_floor.stream_sequence
-        };
+        let to = if info.num_ack_pending > 0 { delivered } else { info.ack_floor.stream_sequence };
         if to > position.position {
-            self.read_gap(&stream, position.position + 1, to, &gap)
-                .await?;
+            self.read_gap(&stream, position.position + 1, to, &gap).await?;
         }
         self.progress.connected.set(1);
         self.progress.set_error(None);
         let target = stream.cached_info().state.last_sequence;
-        Ok(Session {
-            position,
-            stream_created,
-            consumer,
-            target,
-            gap,
-            recorded: None,
-        })
+        Ok(Session { position, stream_created, consumer, target, gap, recorded: None })
     }
 
     async fn consumer(&self, stream: &Stream, position: &Position) -> Result<PullConsumer, Over> {
@@ -212,9 +196,7 @@ impl Intake {
     ) -> Result<(), Over> {
         tracing::info!(entity = %self.entity, from, to, "reading again what this read model has not seen");
         let config = pull::Config {
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: from,
-            },
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
             ack_policy: AckPolicy::None,
             inactive_threshold: Duration::from_secs(30),
             ..pull::Config::default()
@@ -222,11 +204,7 @@ impl Intake {
         let consumer = stream.create_consumer(config).await?;
         let mut left = consumer.cached_info().num_pending;
         while left > 0 {
-            let mut batch = consumer
-                .fetch()
-                .max_messages(PULL_MESSAGES)
-                .messages()
-                .await?;
+            let mut batch = consumer.fetch().max_messages(PULL_MESSAGES).messages().await?;
             while let Some(message) = batch.next().await {
                 let message = message?;
                 let (sequence, pending) = message.info().map(|i| (i.stream_sequence, i.pending))?;
@@ -241,15 +219,9 @@ impl Intake {
     }
 
     async fn pull(&mut self, session: &mut Session) -> Result<(), Over> {
-        let pull = session
-            .consumer
-            .stream()
-            .max_messages_per_batch(PULL_MESSAGES);
-        let mut messages = pull
-            .expires(PULL_EXPIRES)
-            .heartbeat(PULL_EXPIRES / 2)
-            .messages()
-            .await?;
+        let pull = session.consumer.stream().max_messages_per_batch(PULL_MESSAGES);
+        let mut messages =
+            pull.expires(PULL_EXPIRES).heartbeat(PULL_EXPIRES / 2).messages().await?;
         let mut fresh: Option<async_nats::Subscriber> = None;
         let mut next_check = Instant::now();
         loop {
@@ -324,14 +296,7 @@ impl Intake {
         }
         let unsure = floor.is_none();
         let floor = floor.unwrap_or(Version::NONE);
-        let incoming = Incoming {
-            id,
-            lane,
-            floor,
-            unsure,
-            attempts: 0,
-            held,
-        };
+        let incoming = Incoming { id, lane, floor, unsure, attempts: 0, held };
         self.queue.send(incoming).await.map_err(|_| Over::Stopped)
     }
 
@@ -345,11 +310,7 @@ impl Intake {
         if gap_closed {
             let (consumer, created) = (&session.position.consumer, &session.stream_created);
             let known = match session.recorded == Some(floor) {
-                true => self
-                    .positions
-                    .read()
-                    .await?
-                    .is_some_and(|p| p.consumer == *consumer),
+                true => self.positions.read().await?.is_some_and(|p| p.consumer == *consumer),
                 false => self.positions.record(consumer, created, floor).await?,
             };
             if !known {
@@ -403,10 +364,7 @@ fn read(
     message: &async_nats::Message,
     id: &nudge_protocol::EntityId,
 ) -> (Option<Version>, Option<String>) {
-    let header = message
-        .headers
-        .as_ref()
-        .and_then(|headers| headers.get(VERSION_HEADER));
+    let header = message.headers.as_ref().and_then(|headers| headers.get(VERSION_HEADER));
     let version = header.map(|value| parse_version_header(value.as_str()));
     let version_fault = match &version {
         Some(Err(error)) => Some(format!("{VERSION_HEADER}: {error}")),

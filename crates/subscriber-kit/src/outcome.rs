@@ -72,10 +72,7 @@ mod tests {
     }
 
     fn sure(floor: u64) -> Asked {
-        Asked {
-            floor: v(floor),
-            unsure: false,
-        }
+        Asked { floor: v(floor), unsure: false }
     }
 
     #[test]
@@ -90,40 +87,22 @@ mod tests {
     #[test]
     fn an_answer_below_the_floor_is_applied_and_looked_at_again() {
         for answer in [Answer::Live(v(9)), Answer::Deleted(v(9))] {
-            assert_eq!(
-                judge(answer, sure(10)),
-                Verdict::ApplyAndLookAgain(Reason::Stale)
-            );
+            assert_eq!(judge(answer, sure(10)), Verdict::ApplyAndLookAgain(Reason::Stale));
         }
     }
 
     #[test]
     fn a_notification_without_a_version_costs_a_second_look() {
-        let asked = Asked {
-            floor: v(3),
-            unsure: true,
-        };
-        assert_eq!(
-            judge(Answer::Live(v(5)), asked),
-            Verdict::ApplyAndLookAgain(Reason::Unsure)
-        );
-        assert_eq!(
-            judge(Answer::Live(v(2)), asked),
-            Verdict::ApplyAndLookAgain(Reason::Stale)
-        );
+        let asked = Asked { floor: v(3), unsure: true };
+        assert_eq!(judge(Answer::Live(v(5)), asked), Verdict::ApplyAndLookAgain(Reason::Unsure));
+        assert_eq!(judge(Answer::Live(v(2)), asked), Verdict::ApplyAndLookAgain(Reason::Stale));
     }
 
     #[test]
     fn unknown_is_never_a_delete() {
         for unsure in [false, true] {
-            let asked = Asked {
-                floor: v(1),
-                unsure,
-            };
-            assert_eq!(
-                judge(Answer::Unknown, asked),
-                Verdict::LookAgain(Reason::Unknown)
-            );
+            let asked = Asked { floor: v(1), unsure };
+            assert_eq!(judge(Answer::Unknown, asked), Verdict::LookAgain(Reason::Unknown));
         }
     }
 }

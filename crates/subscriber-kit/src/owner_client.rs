@@ -44,11 +44,7 @@ pub struct FetchError {
 impl FetchError {
     /// An error without a `Retry-After`.
     pub fn new(kind: FetchErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            retry_after: None,
-        }
+        Self { kind, message: message.into(), retry_after: None }
     }
 }
 
@@ -95,11 +91,7 @@ impl HttpOwner {
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         let base_url = base_url.trim_end_matches('/').to_owned();
-        Ok(Self {
-            http,
-            base_url,
-            max_answer_bytes: settings.max_answer_bytes,
-        })
+        Ok(Self { http, base_url, max_answer_bytes: settings.max_answer_bytes })
     }
 
     /// Posts `request` and reads the answer, both bounded.
@@ -110,13 +102,7 @@ impl HttpOwner {
         request: Q,
     ) -> Result<T, FetchError> {
         let url = format!("{}/sync/v1/{entity}/{call}", self.base_url);
-        let response = self
-            .http
-            .post(url)
-            .json(&request)
-            .send()
-            .await
-            .map_err(transport)?;
+        let response = self.http.post(url).json(&request).send().await.map_err(transport)?;
         let status = response.status();
         if status != StatusCode::OK {
             return Err(refusal(status, response.headers()));
@@ -145,15 +131,9 @@ impl OwnerClient for HttpOwner {
         ids: &'a [EntityId],
         fields: &'a [&'static str],
     ) -> Fetching<'a> {
-        let fields = fields
-            .iter()
-            .map(|&field| field.to_owned())
-            .collect::<Vec<_>>();
+        let fields = fields.iter().map(|&field| field.to_owned()).collect::<Vec<_>>();
         let fields = Some(fields).filter(|fields| !fields.is_empty());
-        let request = BatchGetRequest {
-            ids: ids.to_vec(),
-            fields,
-        };
+        let request = BatchGetRequest { ids: ids.to_vec(), fields };
         Box::pin(async move {
             let answer: BatchGetAnswer = self.post(entity, "batch-get", request).await?;
             Ok(answer.items)
@@ -161,15 +141,8 @@ impl OwnerClient for HttpOwner {
     }
 
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
-        let request = ItemsRequest {
-            after: None,
-            limit: Some(1),
-        };
-        Box::pin(async move {
-            self.post(entity, "items", request)
-                .await
-                .map(|_: ItemsPage| ())
-        })
+        let request = ItemsRequest { after: None, limit: Some(1) };
+        Box::pin(async move { self.post(entity, "items", request).await.map(|_: ItemsPage| ()) })
     }
 }
 
@@ -182,9 +155,7 @@ fn transport(error: reqwest::Error) -> FetchError {
 }
 
 fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
-    let seconds = headers
-        .get(header::RETRY_AFTER)
-        .and_then(|v| v.to_str().ok()?.parse().ok());
+    let seconds = headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
     FetchError {
         kind: kind_of(status),
         message: format!("the owner answered {status}"),
@@ -244,11 +215,7 @@ mod tests {
             (500, FetchErrorKind::Broken),
             (503, FetchErrorKind::Unavailable),
         ] {
-            assert_eq!(
-                kind_of(StatusCode::from_u16(status).unwrap()),
-                kind,
-                "{status}"
-            );
+            assert_eq!(kind_of(StatusCode::from_u16(status).unwrap()), kind, "{status}");
         }
     }
 
@@ -285,18 +252,12 @@ mod tests {
     #[tokio::test]
     async fn what_an_answer_leaves_out_is_asked_again() {
         let entity = EntityName::new("store").unwrap();
-        let ids: Vec<_> = (0..10)
-            .map(|n| EntityId::new(&n.to_string()).unwrap())
-            .collect();
-        let items = fetch_all(&Sparse { at_most: 3 }, &entity, &ids, &[])
-            .await
-            .unwrap();
+        let ids: Vec<_> = (0..10).map(|n| EntityId::new(&n.to_string()).unwrap()).collect();
+        let items = fetch_all(&Sparse { at_most: 3 }, &entity, &ids, &[]).await.unwrap();
         let mut answered: Vec<_> = items.into_iter().map(|item| item.id).collect();
         answered.sort();
         assert_eq!(answered, ids);
-        let error = fetch_all(&Sparse { at_most: 0 }, &entity, &ids, &[])
-            .await
-            .unwrap_err();
+        let error = fetch_all(&Sparse { at_most: 0 }, &entity, &ids, &[]).await.unwrap_err();
         assert_eq!(error.kind, FetchErrorKind::Broken);
     }
 }

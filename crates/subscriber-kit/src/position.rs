@@ -40,12 +40,7 @@ impl Positions {
         let insert = "INSERT INTO nudge_intake (entity, consumer, stream_created, position) \
                       VALUES ($1, $2, '', 0) ON CONFLICT (entity) DO NOTHING";
         let consumer = Uuid::new_v4().simple().to_string();
-        self.write(
-            sqlx::query(insert)
-                .bind(self.entity.as_str())
-                .bind(consumer),
-        )
-        .await?;
+        self.write(sqlx::query(insert).bind(self.entity.as_str()).bind(consumer)).await?;
         self.read().await?.ok_or(sqlx::Error::RowNotFound)
     }
 
@@ -55,14 +50,12 @@ impl Positions {
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
         let row: Option<(String, String, i64, Option<i64>)> =
             self.db.run(query.fetch_optional(self.db.reader())).await?;
-        Ok(row.map(
-            |(consumer, stream_created, position, caught_up_at)| Position {
-                consumer,
-                stream_created,
-                position: u64::try_from(position).unwrap_or(0),
-                caught_up: caught_up_at.is_some(),
-            },
-        ))
+        Ok(row.map(|(consumer, stream_created, position, caught_up_at)| Position {
+            consumer,
+            stream_created,
+            position: u64::try_from(position).unwrap_or(0),
+            caught_up: caught_up_at.is_some(),
+        }))
     }
 
     /// Records how far intake has got. False when the row is gone or another's: the read model was
@@ -76,20 +69,14 @@ impl Positions {
         let sql = "UPDATE nudge_intake SET stream_created = $3, position = $4 \
                    WHERE entity = $1 AND consumer = $2";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(consumer);
-        Ok(self
-            .write(query.bind(stream_created).bind(position as i64))
-            .await?
-            == 1)
+        Ok(self.write(query.bind(stream_created).bind(position as i64)).await? == 1)
     }
 
     /// Records that the first catch-up is done.
     pub(crate) async fn caught_up(&self, consumer: &str) -> Result<(), sqlx::Error> {
         let sql = "UPDATE nudge_intake SET caught_up_at = $3 WHERE entity = $1 AND consumer = $2";
         let now = Timestamp::now().unix_micros();
-        let query = sqlx::query(sql)
-            .bind(self.entity.as_str())
-            .bind(consumer)
-            .bind(now);
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(consumer).bind(now);
         self.write(query).await.map(drop)
     }
 

@@ -78,16 +78,12 @@ impl Progress {
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {
-        self.last_error
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .clone()
+        self.last_error.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Notes that an entity was found at its owner's state.
     pub(crate) fn progressed(&self) {
-        self.last_progress
-            .store(Timestamp::now().unix_micros(), Relaxed);
+        self.last_progress.store(Timestamp::now().unix_micros(), Relaxed);
     }
 
     pub(crate) fn register(&self, registry: &mut Registry, entity: &EntityName) {
@@ -95,73 +91,33 @@ impl Progress {
         let registry = registry.sub_registry_with_labels(label.into_iter());
         for (name, help, counter) in [
             ("nudge_received", "Notifications received", &self.received),
-            (
-                "nudge_malformed",
-                "Messages that were not as they should be",
-                &self.malformed,
-            ),
+            ("nudge_malformed", "Messages that were not as they should be", &self.malformed),
             ("nudge_callbacks", "Calls to the owner", &self.callbacks),
-            (
-                "nudge_fetched",
-                "Entities that the owner answered",
-                &self.fetched,
-            ),
-            (
-                "nudge_applied",
-                "States committed in the read model",
-                &self.applied,
-            ),
-            (
-                "nudge_ignored",
-                "States that the read model had already",
-                &self.ignored,
-            ),
-            (
-                "nudge_retried",
-                "Runs that must be tried again",
-                &self.retried,
-            ),
-            (
-                "nudge_dead_lettered",
-                "Keys that became dead letters",
-                &self.dead_lettered,
-            ),
+            ("nudge_fetched", "Entities that the owner answered", &self.fetched),
+            ("nudge_applied", "States committed in the read model", &self.applied),
+            ("nudge_ignored", "States that the read model had already", &self.ignored),
+            ("nudge_retried", "Runs that must be tried again", &self.retried),
+            ("nudge_dead_lettered", "Keys that became dead letters", &self.dead_lettered),
         ] {
             registry.register(name, help, counter.clone());
         }
         for (name, help, gauge) in [
             ("nudge_queued", "Keys that wait for a run", &self.queued),
             ("nudge_processing", "Keys in a run", &self.processing),
-            (
-                "nudge_retrying",
-                "Keys in memory whose last run failed",
-                &self.retrying,
-            ),
+            ("nudge_retrying", "Keys in memory whose last run failed", &self.retrying),
             (
                 "nudge_parked",
                 "Rows of the dead-letter table that retry by themselves",
                 &self.parked,
             ),
-            (
-                "nudge_dead_letters",
-                "Rows of the dead-letter table that do not",
-                &self.dead_letters,
-            ),
+            ("nudge_dead_letters", "Rows of the dead-letter table that do not", &self.dead_letters),
             (
                 "nudge_stream_pending",
                 "Messages that the broker has not delivered",
                 &self.stream_pending,
             ),
-            (
-                "nudge_breaker_open",
-                "1 while calls to the owner are stopped",
-                &self.breaker_open,
-            ),
-            (
-                "nudge_connected",
-                "1 while notifications can arrive",
-                &self.connected,
-            ),
+            ("nudge_breaker_open", "1 while calls to the owner are stopped", &self.breaker_open),
+            ("nudge_connected", "1 while notifications can arrive", &self.connected),
         ] {
             registry.register(name, help, gauge.clone());
         }

@@ -48,21 +48,14 @@ impl RetryPolicy {
 mod tests {
     use super::*;
 
-    const POLICY: RetryPolicy = RetryPolicy {
-        initial: Duration::from_millis(100),
-        max: Duration::from_secs(10),
-    };
+    const POLICY: RetryPolicy =
+        RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(10) };
 
     #[test]
     fn delays_double_up_to_the_cap() {
-        for (failures, full) in [
-            (1, 100),
-            (2, 200),
-            (3, 400),
-            (7, 6_400),
-            (8, 10_000),
-            (99, 10_000),
-        ] {
+        for (failures, full) in
+            [(1, 100), (2, 200), (3, 400), (7, 6_400), (8, 10_000), (99, 10_000)]
+        {
             let (delay, full) = (POLICY.delay(failures, "a"), Duration::from_millis(full));
             assert!(delay >= full / 2 && delay <= full, "{failures}: {delay:?}");
         }

@@ -103,10 +103,7 @@ pub(crate) struct Followed {
 impl Followed {
     /// Puts a key on the work queue. False when the subscriber has stopped.
     pub(crate) async fn enqueue(&self, id: EntityId, floor: Version, attempts: u32) -> bool {
-        self.queue
-            .send(Incoming::unasked(id, floor, attempts))
-            .await
-            .is_ok()
+        self.queue.send(Incoming::unasked(id, floor, attempts)).await.is_ok()
     }
 }
 
@@ -134,10 +131,7 @@ impl std::fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let follows: Vec<_> = self.shared.followed.iter().map(|f| &f.entity).collect();
         let mut debug = f.debug_struct("Subscriber");
-        debug
-            .field("service", &self.shared.service)
-            .field("follows", &follows)
-            .finish()
+        debug.field("service", &self.shared.service).field("follows", &follows).finish()
     }
 }
 
@@ -172,21 +166,14 @@ impl Subscriber {
     /// Whether every followed entity has caught up once since this read model was made. An outage
     /// of the broker or an owner does not make it unready: it serves what it has.
     pub fn is_ready(&self) -> bool {
-        let caught_up = |f: &Followed| {
-            f.progress
-                .caught_up
-                .load(std::sync::atomic::Ordering::Relaxed)
-        };
+        let caught_up =
+            |f: &Followed| f.progress.caught_up.load(std::sync::atomic::Ordering::Relaxed);
         !self.shared.stop.is_cancelled() && self.shared.followed.iter().all(caught_up)
     }
 
     /// Lets a service add its own metrics to `/metrics`.
     pub fn with_registry<T>(&self, add: impl FnOnce(&mut Registry) -> T) -> T {
-        add(&mut self
-            .shared
-            .registry
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()))
+        add(&mut self.shared.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }
 
@@ -195,10 +182,7 @@ impl Builder {
     /// `handler`. Call again for further entities: of the same owner or another, into the same
     /// database.
     pub fn follow<A: Apply>(mut self, entity: &str, owner_url: &str, handler: A) -> Self {
-        let (entity, url) = (
-            entity.to_owned(),
-            owner_url.trim_end_matches('/').to_owned(),
-        );
+        let (entity, url) = (entity.to_owned(), owner_url.trim_end_matches('/').to_owned());
         self.follows.push(Box::new(move |starting| {
             let entity = EntityName::new(&entity)?;
             let owner = starting.http_owner(&entity, &url)?;
@@ -217,10 +201,7 @@ impl Builder {
         let entity = entity.to_owned();
         self.follows.push(Box::new(move |starting| {
             let entity = EntityName::new(&entity)?;
-            let owner = OwnerLink {
-                client,
-                breaker: Arc::new(Mutex::new(Breaker::new())),
-            };
+            let owner = OwnerLink { client, breaker: Arc::new(Mutex::new(Breaker::new())) };
             Ok(starting.follow(entity, owner, handler))
         }));
         self
@@ -288,32 +269,11 @@ impl Builder {
         }
         guard.disarm();
         starting.tasks.close();
-        let Starting {
-            service,
-            db,
-            broker,
-            events,
-            registry,
-            tasks,
-            stop,
-            ..
-        } = starting;
+        let Starting { service, db, broker, events, registry, tasks, stop, .. } = starting;
         let (owned, registry) = (self.owned, Mutex::new(registry));
-        let shared = Shared {
-            service,
-            followed,
-            owned,
-            events,
-            paused,
-            registry,
-            db,
-            broker,
-            stop,
-            tasks,
-        };
-        Ok(Subscriber {
-            shared: Arc::new(shared),
-        })
+        let shared =
+            Shared { service, followed, owned, events, paused, registry, db, broker, stop, tasks };
+        Ok(Subscriber { shared: Arc::new(shared) })
     }
 }
 
@@ -323,14 +283,10 @@ impl Starting {
         if let Some(owner) = self.owners.get(url) {
             return Ok(owner.clone());
         }
-        let client = HttpOwner::new(url, &self.settings).map_err(|source| StartError::Client {
-            entity: entity.clone(),
-            source,
-        })?;
-        let owner = OwnerLink {
-            client: Arc::new(client),
-            breaker: Arc::new(Mutex::new(Breaker::new())),
-        };
+        let client = HttpOwner::new(url, &self.settings)
+            .map_err(|source| StartError::Client { entity: entity.clone(), source })?;
+        let owner =
+            OwnerLink { client: Arc::new(client), breaker: Arc::new(Mutex::new(Breaker::new())) };
         self.owners.insert(url.to_owned(), owner.clone());
         Ok(owner)
     }
@@ -351,10 +307,7 @@ impl Starting {
             progress: progress.clone(),
             settings: self.settings,
             after_commit: self.after_commit.clone(),
-            no_tombstones: self
-                .no_tombstones
-                .iter()
-                .any(|name| name == entity.as_str()),
+            no_tombstones: self.no_tombstones.iter().any(|name| name == entity.as_str()),
         });
         let intake = Intake {
             service: self.service.clone(),
@@ -368,23 +321,10 @@ impl Starting {
             settings: self.settings,
         };
         let stop = || self.stop.clone();
-        self.tasks
-            .spawn(Worker::new(batches, incoming, self.paused.clone()).run(stop()));
+        self.tasks.spawn(Worker::new(batches, incoming, self.paused.clone()).run(stop()));
         self.tasks.spawn(intake.run(stop()));
-        let reentry = reentry::run(
-            dead_letters.clone(),
-            progress.clone(),
-            queue.clone(),
-            stop(),
-        );
+        let reentry = reentry::run(dead_letters.clone(), progress.clone(), queue.clone(), stop());
         self.tasks.spawn(reentry);
-        Followed {
-            entity,
-            owner,
-            progress,
-            dead_letters,
-            waiters,
-            queue,
-        }
+        Followed { entity, owner, progress, dead_letters, waiters, queue }
     }
 }

@@ -39,11 +39,7 @@ pub(crate) struct Waiters {
 
 impl Waiters {
     pub(crate) fn new(db: Database, entity: EntityName) -> Self {
-        Self {
-            db,
-            entity,
-            waiting: Arc::default(),
-        }
+        Self { db, entity, waiting: Arc::default() }
     }
 
     /// What is applied for `id`.
@@ -53,9 +49,7 @@ impl Waiters {
     ) -> Result<Option<AppliedVersion>, sqlx::Error> {
         let sql =
             "SELECT version, deleted, applied_at FROM nudge_applied WHERE entity = $1 AND id = $2";
-        let query = sqlx::query_as(sql)
-            .bind(self.entity.as_str())
-            .bind(id.as_str());
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(id.as_str());
         let row: Option<(i64, i64, i64)> =
             self.db.run(query.fetch_optional(self.db.reader())).await?;
         Ok(row.map(|(version, deleted, applied_at)| AppliedVersion {
@@ -109,9 +103,7 @@ impl Waiters {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EntityId, Arc<Notify>>> {
-        self.waiting
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -125,11 +117,7 @@ struct Armed<'a> {
 impl<'a> Armed<'a> {
     fn new(waiters: &'a Waiters, id: &EntityId) -> Self {
         let notify = waiters.lock().entry(id.clone()).or_default().clone();
-        Self {
-            waiters,
-            id: id.clone(),
-            notify,
-        }
+        Self { waiters, id: id.clone(), notify }
     }
 }
 
@@ -150,12 +138,8 @@ mod tests {
     use super::*;
 
     async fn waiters() -> Waiters {
-        let db = Database::open("sqlite::memory:", Durability::Refillable)
-            .await
-            .unwrap();
-        db.migrate("subscriber-kit", crate::apply::MIGRATIONS)
-            .await
-            .unwrap();
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        db.migrate("subscriber-kit", crate::apply::MIGRATIONS).await.unwrap();
         Waiters::new(db, EntityName::new("store").unwrap())
     }
 
@@ -163,12 +147,7 @@ mod tests {
         let mut tx = waiters.db.begin().await.unwrap();
         let sql = "INSERT INTO nudge_applied VALUES ('store', $1, $2, 0, 0) \
                    ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version";
-        sqlx::query(sql)
-            .bind(id.as_str())
-            .bind(version)
-            .execute(&mut *tx)
-            .await
-            .unwrap();
+        sqlx::query(sql).bind(id.as_str()).bind(version).execute(&mut *tx).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -179,8 +158,7 @@ mod tests {
         put(&waiters, &id, 1).await;
         let (w, i) = (waiters.clone(), id.clone());
         let waiting = tokio::spawn(async move {
-            w.wait(&i, Version::new(2).unwrap(), Duration::from_secs(60))
-                .await
+            w.wait(&i, Version::new(2).unwrap(), Duration::from_secs(60)).await
         });
         while waiters.lock().is_empty() {
             tokio::task::yield_now().await;
@@ -198,8 +176,7 @@ mod tests {
         let id = EntityId::new("42").unwrap();
         let (w, i) = (waiters.clone(), id.clone());
         let waiting = tokio::spawn(async move {
-            w.wait(&i, Version::new(1).unwrap(), Duration::from_secs(60))
-                .await
+            w.wait(&i, Version::new(1).unwrap(), Duration::from_secs(60)).await
         });
         while waiters.lock().is_empty() {
             tokio::task::yield_now().await;
@@ -213,10 +190,7 @@ mod tests {
         let waiters = waiters().await;
         let id = EntityId::new("42").unwrap();
         put(&waiters, &id, 1).await;
-        let waited = waiters
-            .wait(&id, Version::new(2).unwrap(), Duration::ZERO)
-            .await
-            .unwrap();
+        let waited = waiters.wait(&id, Version::new(2).unwrap(), Duration::ZERO).await.unwrap();
         assert_eq!(waited.unwrap_err().unwrap().version.get(), 1);
         assert!(waiters.lock().is_empty());
     }

@@ -47,26 +47,15 @@ async fn wait(shared: &Shared, headers: &HeaderMap) -> Result<(), Problem> {
     let tokens = tokens(headers)?;
     let deadline = tokio::time::Instant::now() + TOKEN_WAIT;
     for token in tokens {
-        if shared
-            .owned
-            .iter()
-            .any(|owned| owned == token.entity.as_str())
-        {
+        if shared.owned.iter().any(|owned| owned == token.entity.as_str()) {
             // The owner's own writes are visible to it at once.
             continue;
         }
         let Some(followed) = shared.followed(token.entity.as_str()) else {
-            return Err(bad(format!(
-                "{} does not follow {:?}",
-                shared.service, token.entity
-            )));
+            return Err(bad(format!("{} does not follow {:?}", shared.service, token.entity)));
         };
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        if let Err(current) = followed
-            .waiters
-            .wait(&token.id, token.version, left)
-            .await?
-        {
+        if let Err(current) = followed.waiters.wait(&token.id, token.version, left).await? {
             return Err(not_yet(&token, current.map(|applied| applied.version)));
         }
     }
@@ -77,11 +66,7 @@ fn tokens(headers: &HeaderMap) -> Result<Vec<WriteToken>, Problem> {
     let mut tokens = Vec::new();
     for value in headers.get_all(WRITE_TOKEN_HEADER) {
         let value = value.to_str().map_err(|_| bad("must be ASCII".into()))?;
-        for token in value
-            .split(',')
-            .map(str::trim)
-            .filter(|token| !token.is_empty())
-        {
+        for token in value.split(',').map(str::trim).filter(|token| !token.is_empty()) {
             tokens.push(token.parse().map_err(|error| bad(format!("{error}")))?);
         }
     }

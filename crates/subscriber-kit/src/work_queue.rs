@@ -186,9 +186,7 @@ impl<T> WorkQueue<T> {
         if entry.processing {
             return;
         }
-        let at_distance = entry
-            .started
-            .map_or(now, |s| (s + self.limits.min_distance).max(now));
+        let at_distance = entry.started.map_or(now, |s| (s + self.limits.min_distance).max(now));
         match (was_dirty, entry.due) {
             // It waits for a time: only a wait that yields may become shorter.
             (true, Some(due)) if entry.yields && at_distance < due => {
@@ -278,9 +276,7 @@ impl<T> WorkQueue<T> {
         debug_assert!(entry.processing, "finish without take");
         entry.processing = false;
         self.processing -= 1;
-        let rested = entry
-            .started
-            .map_or(now, |started| started + self.limits.min_distance);
+        let rested = entry.started.map_or(now, |started| started + self.limits.min_distance);
         match finish {
             Finish::Done => {
                 self.retrying -= usize::from(entry.attempts > 0);
@@ -307,11 +303,7 @@ impl<T> WorkQueue<T> {
                 }
                 let waited = (now + again.after).max(rested);
                 let arrived_meanwhile = entry.dirty;
-                let due = if arrived_meanwhile && again.yields {
-                    rested
-                } else {
-                    waited
-                };
+                let due = if arrived_meanwhile && again.yields { rested } else { waited };
                 if !arrived_meanwhile {
                     entry.dirty = true;
                     entry.lane = Lane::Backlog;
@@ -344,9 +336,7 @@ impl<T> WorkQueue<T> {
 
     /// Every acknowledgement held by keys that are not in a run.
     pub fn tokens_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.entries
-            .values_mut()
-            .flat_map(|entry| entry.tokens.iter_mut())
+        self.entries.values_mut().flat_map(|entry| entry.tokens.iter_mut())
     }
 
     /// Puts a key into its lane, or into the timers while it is not due.
@@ -364,11 +354,7 @@ impl<T> WorkQueue<T> {
             self.timers.insert((due, id.clone()));
             return;
         }
-        let place = Place {
-            id: id.clone(),
-            ticket: entry.ticket,
-            since: now,
-        };
+        let place = Place { id: id.clone(), ticket: entry.ticket, since: now };
         match entry.lane {
             _ if entry.apart => self.apart.push_back(place),
             Lane::Fresh => self.fresh.push_back(place),

@@ -8,10 +8,7 @@ const DISTANCE: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 fn queue() -> WorkQueue<u32> {
-    WorkQueue::new(Limits {
-        min_distance: DISTANCE,
-        max_wait: MAX_WAIT,
-    })
+    WorkQueue::new(Limits { min_distance: DISTANCE, max_wait: MAX_WAIT })
 }
 
 fn id(name: &str) -> EntityId {
@@ -19,33 +16,16 @@ fn id(name: &str) -> EntityId {
 }
 
 fn work(token: u32) -> Work<u32> {
-    Work {
-        lane: Lane::Fresh,
-        token: Some(token),
-        floor: Version::NONE,
-        unsure: false,
-        attempts: 0,
-    }
+    Work { lane: Lane::Fresh, token: Some(token), floor: Version::NONE, unsure: false, attempts: 0 }
 }
 
 fn backlog(token: u32) -> Work<u32> {
-    Work {
-        lane: Lane::Backlog,
-        ..work(token)
-    }
+    Work { lane: Lane::Backlog, ..work(token) }
 }
 
 fn again(after: Duration, tokens: Vec<u32>) -> Again<u32> {
     let (floor, unsure) = (Version::NONE, false);
-    Again {
-        after,
-        tokens,
-        floor,
-        unsure,
-        failed: true,
-        yields: false,
-        spoils: false,
-    }
+    Again { after, tokens, floor, unsure, failed: true, yields: false, spoils: false }
 }
 
 fn names(runs: &[Run<u32>]) -> Vec<&str> {
@@ -71,10 +51,7 @@ fn work_that_arrives_during_a_run_belongs_to_exactly_one_next_run() {
     for token in 2..=9 {
         queue.push(id("a"), work(token), now);
     }
-    assert!(
-        queue.take(10, now + DISTANCE).is_empty(),
-        "never two runs of a key at once"
-    );
+    assert!(queue.take(10, now + DISTANCE).is_empty(), "never two runs of a key at once");
     queue.finish(&id("a"), Finish::Done, now + DISTANCE);
     let runs = queue.take(10, now + DISTANCE);
     assert_eq!(runs.len(), 1);
@@ -130,11 +107,7 @@ fn new_work_runs_before_a_second_look_that_yields() {
     let (mut queue, now) = (queue(), Instant::now());
     queue.push(id("a"), work(1), now);
     queue.take(1, now);
-    let look = Again {
-        yields: true,
-        failed: false,
-        ..again(Duration::from_secs(1), vec![1])
-    };
+    let look = Again { yields: true, failed: false, ..again(Duration::from_secs(1), vec![1]) };
     queue.finish(&id("a"), Finish::Again(look), now);
     queue.push(id("a"), work(2), now + DISTANCE * 2);
     assert_eq!(queue.take(1, now + DISTANCE * 2)[0].tokens, [1, 2]);
@@ -144,23 +117,8 @@ fn new_work_runs_before_a_second_look_that_yields() {
 fn floors_and_doubts_are_joined_and_end_with_the_run() {
     let (mut queue, now) = (queue(), Instant::now());
     let floor = |n| Version::new(n).unwrap();
-    queue.push(
-        id("a"),
-        Work {
-            floor: floor(9),
-            ..work(1)
-        },
-        now,
-    );
-    queue.push(
-        id("a"),
-        Work {
-            floor: floor(10),
-            unsure: true,
-            ..work(2)
-        },
-        now,
-    );
+    queue.push(id("a"), Work { floor: floor(9), ..work(1) }, now);
+    queue.push(id("a"), Work { floor: floor(10), unsure: true, ..work(2) }, now);
     let run = queue.take(1, now).remove(0);
     assert_eq!((run.floor, run.unsure), (floor(10), true));
     queue.finish(&id("a"), Finish::Done, now);
@@ -188,20 +146,13 @@ fn a_fresh_notification_lifts_a_waiting_key_out_of_the_backlog() {
     queue.push(id("b9"), work(10), now);
     let run = queue.take(1, now).remove(0);
     assert_eq!((run.id.as_str(), run.tokens), ("b9", vec![9, 10]));
-    assert_eq!(
-        queue.take(100, now).len(),
-        9,
-        "its old place does not run it twice"
-    );
+    assert_eq!(queue.take(100, now).len(), 9, "its old place does not run it twice");
 }
 
 #[test]
 fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     let (mut queue, now) = (queue(), Instant::now());
-    let spoiled = |tokens| Again {
-        spoils: true,
-        ..again(DISTANCE, tokens)
-    };
+    let spoiled = |tokens| Again { spoils: true, ..again(DISTANCE, tokens) };
     queue.push(id("bad"), work(1), now);
     queue.push(id("good"), work(2), now);
     assert_eq!(names(&queue.take(9, now)), ["bad", "good"]);
@@ -209,10 +160,7 @@ fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     queue.finish(&id("bad"), Finish::Again(spoiled(vec![1])), now);
     let later = now + DISTANCE;
     // One that comes back from the dead-letter table may do the same.
-    let parked = Work {
-        attempts: 8,
-        ..backlog(3)
-    };
+    let parked = Work { attempts: 8, ..backlog(3) };
     queue.push(id("parked"), parked, later);
     queue.push(id("good"), work(4), later);
     assert_eq!(names(&queue.take(9, later)), ["good"]);

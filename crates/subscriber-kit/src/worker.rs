@@ -44,14 +44,7 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// Work that no message asked for: a replay, a parked row, a resync.
     pub(crate) fn unasked(id: EntityId, floor: Version, attempts: u32) -> Self {
-        Self {
-            id,
-            lane: Lane::Backlog,
-            floor,
-            unsure: false,
-            attempts,
-            held: None,
-        }
+        Self { id, lane: Lane::Backlog, floor, unsure: false, attempts, held: None }
     }
 }
 
@@ -75,15 +68,7 @@ impl<A: Apply> Worker<A> {
     ) -> Self {
         let queue = WorkQueue::new(batches.settings.queue);
         let (running, keys, parts) = (JoinSet::new(), HashMap::new(), VecDeque::new());
-        Self {
-            batches,
-            queue,
-            incoming,
-            paused,
-            running,
-            keys,
-            parts,
-        }
+        Self { batches, queue, incoming, paused, running, keys, parts }
     }
 
     /// Works until `stop`, then lets batches under way finish within the deadline. What is left is
@@ -99,9 +84,7 @@ impl<A: Apply> Worker<A> {
             let wake = ask_again.into_iter().chain(due).min();
             let wake = wake.unwrap_or_else(|| Instant::now() + HELD_CHECK_INTERVAL);
             let max_queued_keys = self.batches.settings.max_queued_keys;
-            let room = max_queued_keys
-                .saturating_sub(self.queue.queued())
-                .min(INCOMING_AT_A_TIME);
+            let room = max_queued_keys.saturating_sub(self.queue.queued()).min(INCOMING_AT_A_TIME);
             // While the owner is down there is nothing to gain from taking more.
             let open = self.batches.owner.breaker().standing() != Standing::Closed;
             tokio::select! {
@@ -124,26 +107,8 @@ impl<A: Apply> Worker<A> {
 
     fn take_in(&mut self, taken: &mut Vec<Incoming>) {
         let now = Instant::now().into_std();
-        for Incoming {
-            id,
-            lane,
-            floor,
-            unsure,
-            attempts,
-            held,
-        } in taken.drain(..)
-        {
-            self.queue.push(
-                id,
-                Work {
-                    lane,
-                    token: held,
-                    floor,
-                    unsure,
-                    attempts,
-                },
-                now,
-            );
+        for Incoming { id, lane, floor, unsure, attempts, held } in taken.drain(..) {
+            self.queue.push(id, Work { lane, token: held, floor, unsure, attempts }, now);
         }
     }
 
@@ -222,15 +187,7 @@ impl<A: Apply> Worker<A> {
                 for id in self.keys.remove(&error.id()).unwrap_or_default() {
                     let (tokens, floor, unsure) = (Vec::new(), Version::NONE, true);
                     let (after, failed, yields, spoils) = (AFTER_PANIC, true, false, true);
-                    let again = Again {
-                        after,
-                        tokens,
-                        floor,
-                        unsure,
-                        failed,
-                        yields,
-                        spoils,
-                    };
+                    let again = Again { after, tokens, floor, unsure, failed, yields, spoils };
                     self.queue.finish(&id, Finish::Again(again), now);
                 }
             }

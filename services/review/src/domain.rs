@@ -59,41 +59,19 @@ pub struct Review {
 impl Review {
     /// A new review.
     pub fn written(id: EntityId, store_id: EntityId, draft: Draft, now: Timestamp) -> Self {
-        let Draft {
-            rating,
-            text,
-            author,
-        } = draft;
-        Self {
-            id,
-            store_id,
-            rating,
-            text,
-            author,
-            created_at: now,
-            updated_at: now,
-        }
+        let Draft { rating, text, author } = draft;
+        Self { id, store_id, rating, text, author, created_at: now, updated_at: now }
     }
 
     /// The review with other words, or nothing when these are the words it has already.
     pub fn rewritten(self, draft: Draft, now: Timestamp) -> Option<Self> {
-        let Draft {
-            rating,
-            text,
-            author,
-        } = draft;
+        let Draft { rating, text, author } = draft;
         if (self.rating, &self.text, &self.author) == (rating, &text, &author) {
             return None;
         }
         // A clock that was set back must not make a change look older than what it changed.
         let updated_at = now.max(self.updated_at);
-        Some(Self {
-            rating,
-            text,
-            author,
-            updated_at,
-            ..self
-        })
+        Some(Self { rating, text, author, updated_at, ..self })
     }
 }
 
@@ -128,11 +106,7 @@ mod tests {
     use super::*;
 
     fn review(micros: i64) -> Review {
-        let draft = Draft {
-            rating: 4,
-            text: "좋아요".into(),
-            author: "민지".into(),
-        };
+        let draft = Draft { rating: 4, text: "좋아요".into(), author: "민지".into() };
         let id = |text| EntityId::new(text).unwrap();
         Review::written(id("r"), id("s"), draft, Timestamp::from_unix_micros(micros))
     }
@@ -140,49 +114,24 @@ mod tests {
     #[test]
     fn the_same_words_are_no_change_and_each_other_word_is_one() {
         let later = Timestamp::from_unix_micros(20);
-        let same = Draft {
-            rating: 4,
-            text: "좋아요".into(),
-            author: "민지".into(),
-        };
+        let same = Draft { rating: 4, text: "좋아요".into(), author: "민지".into() };
         assert_eq!(review(10).rewritten(same.clone(), later), None);
         for draft in [
-            Draft {
-                rating: 5,
-                ..same.clone()
-            },
-            Draft {
-                text: "좋아요.".into(),
-                ..same.clone()
-            },
-            Draft {
-                author: "하준".into(),
-                ..same.clone()
-            },
+            Draft { rating: 5, ..same.clone() },
+            Draft { text: "좋아요.".into(), ..same.clone() },
+            Draft { author: "하준".into(), ..same.clone() },
         ] {
             let new = review(10).rewritten(draft.clone(), later).unwrap();
             assert_eq!((new.rating, &new.text), (draft.rating, &draft.text));
-            assert_eq!(
-                (new.author.as_str(), new.updated_at),
-                (draft.author.as_str(), later)
-            );
-            assert_eq!(
-                (new.created_at, new.id),
-                (review(10).created_at, review(10).id)
-            );
+            assert_eq!((new.author.as_str(), new.updated_at), (draft.author.as_str(), later));
+            assert_eq!((new.created_at, new.id), (review(10).created_at, review(10).id));
         }
     }
 
     #[test]
     fn a_clock_set_back_does_not_make_a_change_older() {
-        let other = Draft {
-            rating: 1,
-            text: "별로".into(),
-            author: "민지".into(),
-        };
-        let new = review(10)
-            .rewritten(other, Timestamp::from_unix_micros(5))
-            .unwrap();
+        let other = Draft { rating: 1, text: "별로".into(), author: "민지".into() };
+        let new = review(10).rewritten(other, Timestamp::from_unix_micros(5)).unwrap();
         assert_eq!(new.updated_at, Timestamp::from_unix_micros(10));
     }
 

@@ -54,36 +54,24 @@ impl Fields {
         let mut faults = Faults::default();
         // The fields of a draft first: however many others there are, they must not hide these.
         let rating = faults.keep("rating", self.take("rating").and_then(rating));
-        let text = self
-            .take("text")
-            .and_then(|value| words(value, MAX_TEXT_CHARS, &['\n']));
+        let text = self.take("text").and_then(|value| words(value, MAX_TEXT_CHARS, &['\n']));
         let text = faults.keep("text", text);
-        let author = self
-            .take("author")
-            .and_then(|value| words(value, MAX_AUTHOR_CHARS, &[]));
+        let author = self.take("author").and_then(|value| words(value, MAX_AUTHOR_CHARS, &[]));
         let author = faults.keep("author", author);
         for (name, _) in self.0 {
-            faults.add(
-                &name,
-                "is not a field of a review (rating, text, author)".into(),
-            );
+            faults.add(&name, "is not a field of a review (rating, text, author)".into());
         }
         match (rating, text, author) {
-            (Some(rating), Some(text), Some(author)) if faults.0.is_empty() => Ok(Draft {
-                rating,
-                text,
-                author,
-            }),
+            (Some(rating), Some(text), Some(author)) if faults.0.is_empty() => {
+                Ok(Draft { rating, text, author })
+            }
             _ => Err(faults.0),
         }
     }
 
     /// Takes the one field of this name out.
     fn take(&mut self, name: &str) -> Result<Value, String> {
-        let mut found = self
-            .0
-            .extract_if(.., |(field, _)| field == name)
-            .map(|(_, value)| value);
+        let mut found = self.0.extract_if(.., |(field, _)| field == name).map(|(_, value)| value);
         match (found.next(), found.count()) {
             (Some(value), 0) => Ok(value),
             (Some(_), _) => Err("must be given once".into()),
@@ -111,15 +99,9 @@ impl Faults {
 fn rating(value: Value) -> Result<u8, String> {
     // `as_u64` is for whole numbers only: 4.0 is a float, and no one gives it by accident.
     let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
-    number
-        .filter(|number| RATINGS.contains(number))
-        .ok_or_else(|| {
-            format!(
-                "must be a whole number from {} to {}",
-                RATINGS.start(),
-                RATINGS.end()
-            )
-        })
+    number.filter(|number| RATINGS.contains(number)).ok_or_else(|| {
+        format!("must be a whole number from {} to {}", RATINGS.start(), RATINGS.end())
+    })
 }
 
 /// Text of 1 to `max_chars` characters (Unicode scalar values), not all blank, without control
@@ -132,18 +114,9 @@ fn words(value: Value, max_chars: usize, allowed: &[char]) -> Result<String, Str
     if text.trim().is_empty() {
         Err("must not be blank".into())
     } else if length > max_chars {
-        Err(format!(
-            "must be at most {max_chars} characters, this one has {length}"
-        ))
-    } else if text
-        .chars()
-        .any(|c| c.is_control() && !allowed.contains(&c))
-    {
-        let but = if allowed.is_empty() {
-            ""
-        } else {
-            " other than line feeds"
-        };
+        Err(format!("must be at most {max_chars} characters, this one has {length}"))
+    } else if text.chars().any(|c| c.is_control() && !allowed.contains(&c)) {
+        let but = if allowed.is_empty() { "" } else { " other than line feeds" };
         Err(format!("must not contain control characters{but}"))
     } else {
         Ok(text)
@@ -162,11 +135,7 @@ mod tests {
     }
 
     fn faulty(json: &str) -> Vec<String> {
-        read(json)
-            .unwrap_err()
-            .into_iter()
-            .map(|fault| fault.field)
-            .collect()
+        read(json).unwrap_err().into_iter().map(|fault| fault.field).collect()
     }
 
     fn with(field: &str, value: Value) -> String {
@@ -226,26 +195,18 @@ mod tests {
 
     #[test]
     fn a_field_given_twice_is_refused_rather_than_guessed() {
-        assert_eq!(
-            faulty(r#"{"rating":1,"rating":5,"text":"a","author":"b"}"#),
-            ["rating"]
-        );
+        assert_eq!(faulty(r#"{"rating":1,"rating":5,"text":"a","author":"b"}"#), ["rating"]);
     }
 
     #[test]
     fn the_list_of_faults_is_bounded_and_keeps_the_drafts_own() {
-        let mut many: serde_json::Map<_, _> = (0..500)
-            .map(|n| (format!("{n}{}", "x".repeat(500)), json!(1)))
-            .collect();
+        let mut many: serde_json::Map<_, _> =
+            (0..500).map(|n| (format!("{n}{}", "x".repeat(500)), json!(1))).collect();
         many.insert("rating".into(), json!(9));
         let faults = faulty(&Value::Object(many).to_string());
         assert_eq!(faults.len(), MAX_FAULTS);
         assert_eq!(faults[0], "rating");
-        assert!(
-            faults
-                .iter()
-                .all(|field| field.chars().count() <= MAX_NAME_CHARS)
-        );
+        assert!(faults.iter().all(|field| field.chars().count() <= MAX_NAME_CHARS));
     }
 
     proptest! {

@@ -107,12 +107,10 @@ pub(crate) async fn read(
     let known = if_none_match(&headers);
     let Versioned { review, version } = reviews.get(&id).await?;
     let tag = [(header::ETAG, etag(version))];
-    Ok(
-        match known.is_some_and(|known| known.matches(Some(version))) {
-            true => (StatusCode::NOT_MODIFIED, tag).into_response(),
-            false => (tag, axum::Json(review)).into_response(),
-        },
-    )
+    Ok(match known.is_some_and(|known| known.matches(Some(version))) {
+        true => (StatusCode::NOT_MODIFIED, tag).into_response(),
+        false => (tag, axum::Json(review)).into_response(),
+    })
 }
 
 /// Rewrite a review.
@@ -140,9 +138,7 @@ pub(crate) async fn rewrite(
     Json(fields): Json<Fields>,
 ) -> Result<Response, Problem> {
     let wanted = if_match(&headers);
-    let written = reviews
-        .rewrite(&id, draft(fields)?, |now| matches(&wanted, now))
-        .await?;
+    let written = reviews.rewrite(&id, draft(fields)?, |now| matches(&wanted, now)).await?;
     Ok(written_as(StatusCode::OK, &reviews, written))
 }
 
@@ -167,25 +163,16 @@ pub(crate) async fn remove(
 ) -> Result<Response, Problem> {
     let wanted = if_match(&headers);
     let version = reviews.delete(&id, |now| matches(&wanted, now)).await?;
-    Ok((
-        StatusCode::NO_CONTENT,
-        write_headers(&reviews, &id, version),
-    )
-        .into_response())
+    Ok((StatusCode::NO_CONTENT, write_headers(&reviews, &id, version)).into_response())
 }
 
 fn matches(wanted: &Option<Expected>, standing: Version) -> bool {
-    wanted
-        .as_ref()
-        .is_none_or(|wanted| wanted.matches(Some(standing)))
+    wanted.as_ref().is_none_or(|wanted| wanted.matches(Some(standing)))
 }
 
 fn draft(fields: Fields) -> Result<Draft, Problem> {
     fields.into_draft().map_err(|faults| {
-        let error = |fault: Fault| FieldError {
-            field: fault.field,
-            detail: fault.detail,
-        };
+        let error = |fault: Fault| FieldError { field: fault.field, detail: fault.detail };
         Problem::fields(faults.into_iter().map(error).collect())
     })
 }

@@ -105,18 +105,11 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let listener = serve::bind(args.bind).await?;
     let address = listener
         .local_addr()
-        .map_err(|source| serve::BindError::Io {
-            address: args.bind,
-            source,
-        })?;
+        .map_err(|source| serve::BindError::Io { address: args.bind, source })?;
     // Full: reviews exist nowhere else.
     let database = Database::open(&args.service.database_url, Durability::Full).await?;
-    database
-        .migrate(storage::COMPONENT, storage::MIGRATIONS)
-        .await?;
-    database
-        .migrate(stores::COMPONENT, stores::MIGRATIONS)
-        .await?;
+    database.migrate(storage::COMPONENT, storage::MIGRATIONS).await?;
+    database.migrate(stores::COMPONENT, stores::MIGRATIONS).await?;
     let broker = Broker::connect(&args.service.nats_url, REVIEW).await?;
     let entity = EntityName::new(REVIEW).expect("a constant that follows the rules");
     let publisher = Publisher::open(&database, entity).await?;
@@ -136,20 +129,11 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let relay = publisher.spawn_relay(&broker, stop.clone());
     let server = tokio::spawn(serve::serve(listener, router, stop));
     tracing::info!(%address, "review serves");
-    Ok(Service {
-        address,
-        database,
-        subscriber,
-        relay,
-        server,
-    })
+    Ok(Service { address, database, subscriber, relay, server })
 }
 
 async fn openapi_json() -> impl axum::response::IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        openapi::document(),
-    )
+    ([(header::CONTENT_TYPE, "application/json")], openapi::document())
 }
 
 impl Service {

@@ -9,9 +9,7 @@ use utoipa::{
 
 /// The document as JSON, indented, with a line feed at its end.
 pub fn document() -> String {
-    let json = Api::openapi()
-        .to_pretty_json()
-        .expect("a document of plain values serializes");
+    let json = Api::openapi().to_pretty_json().expect("a document of plain values serializes");
     json + "\n"
 }
 
@@ -68,21 +66,14 @@ struct FieldErrorDocument {
 #[expect(dead_code, reason = "only described here; the subscriber kit reads it")]
 pub(crate) struct TokenHeader {
     /// Wait (2 s at most) until this write, or these with commas between them, is known here.
-    #[param(
-        rename = "Nudge-Token",
-        nullable = false,
-        example = "store/42@1767225600000001"
-    )]
+    #[param(rename = "Nudge-Token", nullable = false, example = "store/42@1767225600000001")]
     nudge_token: Option<String>,
 }
 
 /// The condition of a write.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(
-    dead_code,
-    reason = "only described here; the handlers read the header"
-)]
+#[expect(dead_code, reason = "only described here; the handlers read the header")]
 pub(crate) struct IfMatchHeader {
     /// Versions of which one must stand, as `ETag` told them.
     #[param(rename = "If-Match", nullable = false)]
@@ -92,10 +83,7 @@ pub(crate) struct IfMatchHeader {
 /// The condition of a read.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(
-    dead_code,
-    reason = "only described here; the handlers read the header"
-)]
+#[expect(dead_code, reason = "only described here; the handlers read the header")]
 pub(crate) struct IfNoneMatchHeader {
     /// Versions that the caller has, as `ETag` told them.
     #[param(rename = "If-None-Match", nullable = false)]
@@ -104,10 +92,7 @@ pub(crate) struct IfNoneMatchHeader {
 
 /// Errors that any request may meet.
 const ALWAYS: [(&str, &str); 3] = [
-    (
-        "400",
-        "A parameter, a header or the JSON is malformed; the problem names it",
-    ),
+    ("400", "A parameter, a header or the JSON is malformed; the problem names it"),
     ("503", "The database is busy or gone"),
     ("504", "The write of `Nudge-Token` is not known here yet"),
 ];
@@ -115,10 +100,7 @@ const ALWAYS: [(&str, &str); 3] = [
 const WITH_BODY: [(&str, &str); 3] = [
     ("413", "The body is too large"),
     ("415", "The body is not `application/json`"),
-    (
-        "422",
-        "The body is wrong; the problem names all the fields that are",
-    ),
+    ("422", "The body is wrong; the problem names all the fields that are"),
 ];
 
 /// Adds the errors that endpoints share, and gives every error its body.
@@ -127,17 +109,10 @@ struct Problems;
 impl Modify for Problems {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
         for path in api.paths.paths.values_mut() {
-            let methods = [
-                &mut path.get,
-                &mut path.put,
-                &mut path.post,
-                &mut path.delete,
-            ];
+            let methods = [&mut path.get, &mut path.put, &mut path.post, &mut path.delete];
             for operation in methods.into_iter().flatten() {
                 let answers = &mut operation.responses.responses;
-                let with_body = WITH_BODY
-                    .into_iter()
-                    .filter(|_| operation.request_body.is_some());
+                let with_body = WITH_BODY.into_iter().filter(|_| operation.request_body.is_some());
                 for (status, description) in ALWAYS.into_iter().chain(with_body) {
                     let answer = RefOr::T(Response::new(description));
                     answers.entry(status.to_owned()).or_insert(answer);
@@ -146,9 +121,7 @@ impl Modify for Problems {
                     if let (true, RefOr::T(answer)) = (status.starts_with(['4', '5']), answer) {
                         let schema = Ref::from_schema_name("Problem");
                         let content = ContentBuilder::new().schema(Some(schema)).build();
-                        answer
-                            .content
-                            .insert(PROBLEM_JSON.to_owned(), RefOr::T(content));
+                        answer.content.insert(PROBLEM_JSON.to_owned(), RefOr::T(content));
                     }
                 }
             }
@@ -176,27 +149,15 @@ mod tests {
     fn every_error_is_a_problem_and_the_shared_ones_are_everywhere() {
         let api: serde_json::Value = serde_json::from_str(&document()).unwrap();
         assert_eq!(api["openapi"], "3.1.0");
-        assert_eq!(
-            api["components"]["schemas"]["Draft"]["additionalProperties"],
-            false
-        );
+        assert_eq!(api["components"]["schemas"]["Draft"]["additionalProperties"], false);
         let mut operations = 0;
-        for (method, operation) in api["paths"]
-            .as_object()
-            .unwrap()
-            .values()
-            .flat_map(|path| path.as_object().unwrap())
+        for (method, operation) in
+            api["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap())
         {
             operations += 1;
             let answers = operation["responses"].as_object().unwrap();
-            assert!(
-                answers.contains_key("504") && answers.contains_key("410"),
-                "{method}"
-            );
-            assert_eq!(
-                answers.contains_key("422"),
-                ["put", "post"].contains(&method.as_str())
-            );
+            assert!(answers.contains_key("504") && answers.contains_key("410"), "{method}");
+            assert_eq!(answers.contains_key("422"), ["put", "post"].contains(&method.as_str()));
             for (status, answer) in answers {
                 let schema = &answer["content"][PROBLEM_JSON]["schema"]["$ref"];
                 let problem = schema == "#/components/schemas/Problem";

@@ -75,10 +75,7 @@ impl Reviews {
         let id = EntityId::new(&Uuid::now_v7().to_string()).expect("a UUID is an id");
         let review = Review::written(id, store_id.clone(), draft, Timestamp::now());
         storage::insert(&mut tx, &review).await?;
-        let version = self
-            .publisher
-            .record(&mut tx, &review.id, Change::Created)
-            .await?;
+        let version = self.publisher.record(&mut tx, &review.id, Change::Created).await?;
         self.publisher.commit(tx).await?;
         Ok(Versioned { review, version })
     }
@@ -133,9 +130,7 @@ impl Reviews {
         let mut tx = self.db.snapshot().await?;
         let review = storage::get(&mut tx, id).await?;
         let found = self.versioned(&mut tx, id, review).await?;
-        self.standing(&mut tx, &found.review)
-            .await?
-            .may_be_rewritten()?;
+        self.standing(&mut tx, &found.review).await?.may_be_rewritten()?;
         Ok(found)
     }
 
@@ -157,12 +152,7 @@ impl Reviews {
         let more = items.len() > limit as usize;
         items.truncate(limit as usize);
         let next = items.last().filter(|_| more).map(|last| last.id.clone());
-        Ok(StoreReviews {
-            store,
-            ratings,
-            items,
-            next,
-        })
+        Ok(StoreReviews { store, ratings, items, next })
     }
 
     async fn standing(&self, tx: &mut Tx, review: &Review) -> Result<StoreStanding, sqlx::Error> {
@@ -178,11 +168,7 @@ impl Reviews {
         id: &EntityId,
         review: Option<Review>,
     ) -> Result<Versioned, Failure> {
-        let recorded = self
-            .publisher
-            .recorded(tx, std::slice::from_ref(id))
-            .await?
-            .remove(id);
+        let recorded = self.publisher.recorded(tx, std::slice::from_ref(id)).await?.remove(id);
         match (review, recorded) {
             (Some(review), recorded) => {
                 let version = recorded.map_or(Version::NONE, |recorded| recorded.version);

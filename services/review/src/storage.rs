@@ -44,9 +44,7 @@ fn review(row: Row) -> Result<Review, sqlx::Error> {
     Ok(Review {
         id: id_of(&id)?,
         store_id: id_of(&store_id)?,
-        rating: rating
-            .try_into()
-            .map_err(|_| sqlx::Error::Decode("rating".into()))?,
+        rating: rating.try_into().map_err(|_| sqlx::Error::Decode("rating".into()))?,
         text,
         author,
         created_at: Timestamp::from_unix_micros(created_at),
@@ -87,23 +85,14 @@ pub async fn update(tx: &mut Tx, review: &Review) -> Result<(), sqlx::Error> {
 
 /// Removes a review.
 pub async fn remove(tx: &mut Tx, id: &EntityId) -> Result<(), sqlx::Error> {
-    query("DELETE FROM review WHERE id = $1")
-        .bind(id.as_str())
-        .execute(&mut **tx)
-        .await
-        .map(drop)
+    query("DELETE FROM review WHERE id = $1").bind(id.as_str()).execute(&mut **tx).await.map(drop)
 }
 
 /// Reads a review.
 pub async fn get(tx: &mut Tx, id: &EntityId) -> Result<Option<Review>, sqlx::Error> {
     let sql = "SELECT id, store_id, rating, text, author, created_at, updated_at
                FROM review WHERE id = $1";
-    query_as(sql)
-        .bind(id.as_str())
-        .fetch_optional(&mut **tx)
-        .await?
-        .map(review)
-        .transpose()
+    query_as(sql).bind(id.as_str()).fetch_optional(&mut **tx).await?.map(review).transpose()
 }
 
 /// Reads a review that this transaction is about to change, and keeps others from changing it
@@ -115,10 +104,7 @@ pub async fn get_for_update(
 ) -> Result<Option<Review>, sqlx::Error> {
     if kind == Kind::Postgres {
         let lock = "SELECT id FROM review WHERE id = $1 FOR UPDATE";
-        query(lock)
-            .bind(id.as_str())
-            .fetch_optional(&mut **tx)
-            .await?;
+        query(lock).bind(id.as_str()).fetch_optional(&mut **tx).await?;
     }
     get(tx, id).await
 }
@@ -135,10 +121,7 @@ pub async fn get_all(
         strings(kind, "$1")
     );
     let ids = serde_json::to_string(ids).map_err(|e| sqlx::Error::Encode(e.into()))?;
-    let rows = query_as(AssertSqlSafe(sql))
-        .bind(ids)
-        .fetch_all(&mut **tx)
-        .await?;
+    let rows = query_as(AssertSqlSafe(sql)).bind(ids).fetch_all(&mut **tx).await?;
     rows.into_iter().map(review).collect()
 }
 
@@ -165,12 +148,7 @@ pub async fn ratings(tx: &mut Tx, store_id: &EntityId) -> Result<Ratings, sqlx::
     // PostgreSQL adds BIGINT up to NUMERIC, which is more than is needed here.
     let sql = "SELECT count(*), CAST(coalesce(sum(rating), 0) AS BIGINT)
                FROM review WHERE store_id = $1";
-    let (count, sum): (i64, i64) = query_as(sql)
-        .bind(store_id.as_str())
-        .fetch_one(&mut **tx)
-        .await?;
-    Ok(Ratings {
-        count: count.unsigned_abs(),
-        sum: sum.unsigned_abs(),
-    })
+    let (count, sum): (i64, i64) =
+        query_as(sql).bind(store_id.as_str()).fetch_one(&mut **tx).await?;
+    Ok(Ratings { count: count.unsigned_abs(), sum: sum.unsigned_abs() })
 }

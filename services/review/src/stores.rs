@@ -34,18 +34,11 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 /// Reads a store, in the transaction that decides by it.
 pub async fn find(tx: &mut Tx, id: &EntityId) -> Result<Option<KnownStore>, sqlx::Error> {
     let sql = "SELECT name, open, version, deleted FROM known_store WHERE id = $1";
-    let row: Option<(String, i64, i64, i64)> = query_as(sql)
-        .bind(id.as_str())
-        .fetch_optional(&mut **tx)
-        .await?;
+    let row: Option<(String, i64, i64, i64)> =
+        query_as(sql).bind(id.as_str()).fetch_optional(&mut **tx).await?;
     row.map(|(name, open, version, deleted)| {
         let version = Version::try_from(version).map_err(|e| sqlx::Error::Decode(e.into()))?;
-        Ok(KnownStore {
-            name,
-            open: open != 0,
-            version,
-            deleted: deleted != 0,
-        })
+        Ok(KnownStore { name, open: open != 0, version, deleted: deleted != 0 })
     })
     .transpose()
 }
@@ -83,10 +76,7 @@ struct Row<'a> {
 
 impl<'a> From<&'a EntityState<StoreState>> for Row<'a> {
     fn from(store: &'a EntityState<StoreState>) -> Self {
-        let (name, open) = store
-            .state
-            .as_ref()
-            .map_or(("", false), |s| (&s.name, s.open));
+        let (name, open) = store.state.as_ref().map_or(("", false), |s| (&s.name, s.open));
         Row {
             id: &store.id,
             name,
@@ -118,10 +108,7 @@ impl Apply for KeepStores {
             rows(self.kind, "$1", &columns)
         );
         let stores = serde_json::to_string(&stores.iter().map(Row::from).collect::<Vec<_>>())?;
-        query(AssertSqlSafe(sql))
-            .bind(stores)
-            .execute(&mut **tx)
-            .await?;
+        query(AssertSqlSafe(sql)).bind(stores).execute(&mut **tx).await?;
         Ok(())
     }
 }

@@ -22,50 +22,23 @@ const SEARCHES: usize = 200;
 async fn main() -> Result<(), BoxError> {
     let path = std::env::args().nth(1).ok_or("which file of stores?")?;
     let lines = std::fs::read_to_string(path)?;
-    let stores: Vec<Value> = lines
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()?;
+    let stores: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let directory = tempfile::tempdir()?;
     let url = format!("sqlite:{}", directory.path().join("search.db").display());
     let db = Database::open(&url, Durability::Refillable).await?;
     read_model::migrate(&db).await?;
 
-    println!(
-        "{} stores, batches of {BATCH}, one transaction each",
-        stores.len()
-    );
+    println!("{} stores, batches of {BATCH}, one transaction each", stores.len());
     apply(&db, "new", &stores, |_| {}).await?;
-    apply(&db, "open or closed", &stores, |store| {
-        store["open"] = json!(false)
-    })
-    .await?;
-    apply(&db, "renamed", &stores, |store| {
-        store["name"] = json!(format!("새 {}", store["name"]))
-    })
-    .await?;
+    apply(&db, "open or closed", &stores, |store| store["open"] = json!(false)).await?;
+    apply(&db, "renamed", &stores, |store| store["name"] = json!(format!("새 {}", store["name"])))
+        .await?;
     apply(&db, "named back", &stores, |_| {}).await?;
 
-    let first = stores
-        .first()
-        .and_then(|store| store["name"].as_str())
-        .unwrap_or_default();
-    let many: String = ('가'..)
-        .step_by(28)
-        .take(100)
-        .map(|c| format!("{c} "))
-        .collect();
-    for text in [
-        first,
-        "커피",
-        "서",
-        "서울",
-        "카페 강남",
-        "스타벅스",
-        "a",
-        "없는낱말",
-        &many,
-    ] {
+    let first = stores.first().and_then(|store| store["name"].as_str()).unwrap_or_default();
+    let many: String = ('가'..).step_by(28).take(100).map(|c| format!("{c} ")).collect();
+    for text in [first, "커피", "서", "서울", "카페 강남", "스타벅스", "a", "없는낱말", &many]
+    {
         search(&db, Some(text)).await?;
     }
     search(&db, None).await
@@ -90,10 +63,7 @@ async fn apply(
             state: Some(serde_json::from_value::<StoreState>(store)?),
         })
     };
-    let entities = stores
-        .iter()
-        .map(entity)
-        .collect::<Result<Vec<_>, BoxError>>()?;
+    let entities = stores.iter().map(entity).collect::<Result<Vec<_>, BoxError>>()?;
     let began = Instant::now();
     for batch in entities.chunks(BATCH) {
         let mut tx = db.begin().await?;
@@ -108,14 +78,8 @@ async fn apply(
 async fn search(db: &Database, text: Option<&str>) -> Result<(), BoxError> {
     let text = text.map(Text::new);
     let shown = format!("{text:?}").chars().take(60).collect::<String>();
-    let query = StoreQuery {
-        text,
-        category: None,
-        region: None,
-        open: None,
-        limit: 20,
-        after: None,
-    };
+    let query =
+        StoreQuery { text, category: None, region: None, open: None, limit: 20, after: None };
     let mut times = Vec::new();
     let mut found = 0;
     for _ in 0..SEARCHES {
@@ -125,10 +89,6 @@ async fn search(db: &Database, text: Option<&str>) -> Result<(), BoxError> {
     }
     times.sort();
     let ms = |part: f64| Duration::as_secs_f64(&times[(SEARCHES as f64 * part) as usize]) * 1e3;
-    println!(
-        "search: p50 {:.2} ms, p99 {:.2} ms, {found} on the page  {shown}",
-        ms(0.5),
-        ms(0.99)
-    );
+    println!("search: p50 {:.2} ms, p99 {:.2} ms, {found} on the page  {shown}", ms(0.5), ms(0.99));
     Ok(())
 }

@@ -38,9 +38,7 @@ fn fold(text: &str) -> String {
 pub fn words(text: &str) -> Vec<String> {
     let folded = fold(text);
     let runs = folded.split(|c: char| !c.is_alphanumeric());
-    runs.filter(|run| !run.is_empty())
-        .map(str::to_owned)
-        .collect()
+    runs.filter(|run| !run.is_empty()).map(str::to_owned).collect()
 }
 
 /// The text as one word, its spaces and punctuation left out. For names: people write `커피빈
@@ -106,10 +104,7 @@ mod tests {
 
     #[test]
     fn words_are_letters_and_digits_in_lower_case() {
-        assert_eq!(
-            words(" Café-B12, \"커피빈\"* (낙성대)☕"),
-            ["café", "b12", "커피빈", "낙성대"]
-        );
+        assert_eq!(words(" Café-B12, \"커피빈\"* (낙성대)☕"), ["café", "b12", "커피빈", "낙성대"]);
         assert!(words("\0 '\"*()☕-–·").is_empty());
         assert_eq!(squeezed("커피빈 낙성대역점 (B1)"), "커피빈낙성대역점b1");
     }

@@ -47,11 +47,7 @@ impl FromStr for Cursor {
         let name_key = part()?.to_owned();
         let id = EntityId::new(part()?).map_err(|_| InvalidCursor)?;
         let known = (0..TIERS).contains(&tier) && name_key.chars().all(char::is_alphanumeric);
-        if known {
-            Ok(Self { tier, name_key, id })
-        } else {
-            Err(InvalidCursor)
-        }
+        if known { Ok(Self { tier, name_key, id }) } else { Err(InvalidCursor) }
     }
 }
 
@@ -60,10 +56,7 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
     if text.len() > MAX_CURSOR_CHARS || !text.len().is_multiple_of(2) {
         return None;
     }
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect()
+    text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
 #[cfg(test)]
@@ -81,22 +74,10 @@ mod tests {
     fn what_no_page_ever_said_is_refused() {
         assert!(hex("3 커피 a b").parse::<Cursor>().is_ok());
         let long = format!("0 {} a", "가".repeat(400));
-        for plain in [
-            "",
-            "0",
-            "0 커피",
-            "0 커피 ",
-            "4 커피 a",
-            "-1 커피 a",
-            "x 커피 a",
-            "0 커\0 a",
-            &long,
-        ] {
-            assert_eq!(
-                hex(plain).parse::<Cursor>(),
-                Err(InvalidCursor),
-                "{plain:?}"
-            );
+        for plain in
+            ["", "0", "0 커피", "0 커피 ", "4 커피 a", "-1 커피 a", "x 커피 a", "0 커\0 a", &long]
+        {
+            assert_eq!(hex(plain).parse::<Cursor>(), Err(InvalidCursor), "{plain:?}");
         }
     }
 

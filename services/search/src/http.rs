@@ -20,12 +20,7 @@ use crate::{
 
 /// The service's own endpoints, over the read model in `db`.
 pub fn router(db: Database) -> Router {
-    let document = || async {
-        (
-            [(header::CONTENT_TYPE, "application/json")],
-            openapi::document(),
-        )
-    };
+    let document = || async { ([(header::CONTENT_TYPE, "application/json")], openapi::document()) };
     Router::new()
         .route("/stores", get(search_stores))
         .with_state(db)
@@ -74,9 +69,5 @@ pub(crate) async fn search_stores(
     let page = read_model::find(&db, &query).await?;
     let ids = page.items.iter().map(|item| item.id.clone()).collect();
     let next = page.next.map(|cursor| cursor.to_string());
-    Ok(Json(SearchResults {
-        ids,
-        items: page.items,
-        next,
-    }))
+    Ok(Json(SearchResults { ids, items: page.items, next }))
 }

@@ -83,10 +83,7 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     // First, so that a port that is taken ends the start before anything else happens.
     let listener = serve::bind(args.bind).await?;
     let local = listener.local_addr();
-    let address = local.map_err(|source| serve::BindError::Io {
-        address: args.bind,
-        source,
-    })?;
+    let address = local.map_err(|source| serve::BindError::Io { address: args.bind, source })?;
     // What a power loss takes comes back by itself, from the recorded position.
     let db = Database::open(&args.service.database_url, Durability::Refillable).await?;
     read_model::migrate(&db).await?;
@@ -99,12 +96,7 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let router = own.merge(subscriber.router());
     let listener = tokio::spawn(serve::serve(listener, router, stop));
     tracing::info!(%address, "search is listening");
-    Ok(Service {
-        address,
-        db,
-        subscriber,
-        listener,
-    })
+    Ok(Service { address, db, subscriber, listener })
 }
 
 impl Service {

@@ -15,9 +15,7 @@ struct Document;
 
 /// The document as JSON text, as it stands in `api/search.openapi.json`.
 pub fn document() -> String {
-    let mut text = Document::openapi()
-        .to_pretty_json()
-        .expect("the document is plain data");
+    let mut text = Document::openapi().to_pretty_json().expect("the document is plain data");
     text.push('\n');
     text
 }

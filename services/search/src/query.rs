@@ -67,10 +67,7 @@ impl StoreQuery {
         let mut check = |field: &str, value: Option<String>, rule: fn(&str) -> Option<String>| {
             let value = value.filter(|value| !value.trim().is_empty())?;
             if let Some(detail) = rule(&value) {
-                wrong.push(FieldError {
-                    field: field.to_owned(),
-                    detail,
-                });
+                wrong.push(FieldError { field: field.to_owned(), detail });
                 return None;
             }
             Some(value)
@@ -79,28 +76,17 @@ impl StoreQuery {
             text: check("q", parameters.q, too_long).map(|text| Text::new(&text)),
             category: check("category", parameters.category, not_plain),
             region: check("region", parameters.region, not_plain),
-            open: check("open", parameters.open, |v| {
-                must(v.parse::<bool>(), "be true or false")
-            })
-            .map(|value| value == "true"),
-            limit: check("limit", parameters.limit, |v| {
-                must(limit(v), "be from 1 to 100")
-            })
-            .and_then(|value| limit(&value).ok())
-            .unwrap_or(DEFAULT_LIMIT),
+            open: check("open", parameters.open, |v| must(v.parse::<bool>(), "be true or false"))
+                .map(|value| value == "true"),
+            limit: check("limit", parameters.limit, |v| must(limit(v), "be from 1 to 100"))
+                .and_then(|value| limit(&value).ok())
+                .unwrap_or(DEFAULT_LIMIT),
             after: check("cursor", parameters.cursor, |v| {
-                must(
-                    v.parse::<Cursor>(),
-                    "be what `next` of an earlier page said",
-                )
+                must(v.parse::<Cursor>(), "be what `next` of an earlier page said")
             })
             .and_then(|value| value.parse().ok()),
         };
-        if wrong.is_empty() {
-            Ok(query)
-        } else {
-            Err(wrong)
-        }
+        if wrong.is_empty() { Ok(query) } else { Err(wrong) }
     }
 }
 
@@ -109,10 +95,7 @@ fn must<T, E>(parsed: Result<T, E>, what: &str) -> Option<String> {
 }
 
 fn limit(text: &str) -> Result<u32, ()> {
-    text.parse()
-        .ok()
-        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-        .ok_or(())
+    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or(())
 }
 
 fn too_long(text: &str) -> Option<String> {
@@ -141,14 +124,8 @@ impl Text {
         words.dedup();
         // What another word contains is found with that other word.
         let all = words.clone();
-        words.retain(|word| {
-            !all.iter()
-                .any(|other| other != word && other.contains(word))
-        });
-        Self {
-            words,
-            name_key: store::name_key(text),
-        }
+        words.retain(|word| !all.iter().any(|other| other != word && other.contains(word)));
+        Self { words, name_key: store::name_key(text) }
     }
 
     /// Whether there is nothing in it that could be found: only spaces, punctuation, symbols.
@@ -229,22 +206,13 @@ mod tests {
     #[test]
     fn a_text_of_200_characters_is_taken() {
         let q = Some("가".repeat(200));
-        assert!(
-            StoreQuery::parse(Parameters {
-                q,
-                ..Parameters::default()
-            })
-            .is_ok()
-        );
+        assert!(StoreQuery::parse(Parameters { q, ..Parameters::default() }).is_ok());
     }
 
     #[test]
     fn words_become_phrases_and_single_characters_prefixes() {
         let text = Text::new("커피빈 (서) 커피빈 피빈 OR");
-        let (sqlite, postgres) = (
-            text.expression(Kind::Sqlite),
-            text.expression(Kind::Postgres),
-        );
+        let (sqlite, postgres) = (text.expression(Kind::Sqlite), text.expression(Kind::Postgres));
         assert_eq!(sqlite, "\"or\" AND \"서\" * AND \"커피 피빈\"");
         assert_eq!(postgres, "('or') & '서':* & ('커피' <-> '피빈')");
     }

@@ -5,15 +5,8 @@ use serde::Deserialize;
 use crate::bigram;
 
 /// The top-level fields of a store that are asked for in a callback: those of [`StoreState`].
-pub const FIELDS: &[&str] = &[
-    "name",
-    "category",
-    "region",
-    "address",
-    "neighbourhood",
-    "open",
-    "menus",
-];
+pub const FIELDS: &[&str] =
+    &["name", "category", "region", "address", "neighbourhood", "open", "menus"];
 
 /// Longest [`StoreState::name_key`], in characters. It is part of every cursor.
 pub const MAX_NAME_KEY_CHARS: usize = 100;
@@ -59,12 +52,7 @@ impl StoreState {
     /// whatever spaces they are written with; an address is one piece per word. The description is
     /// left out: prose mentions everything.
     pub fn segments(&self) -> Vec<String> {
-        let names = [
-            &self.name,
-            &self.region,
-            &self.neighbourhood,
-            &self.category,
-        ];
+        let names = [&self.name, &self.region, &self.neighbourhood, &self.category];
         let mut segments: Vec<_> = names.map(|name| bigram::squeezed(name)).into();
         segments.extend(bigram::words(&self.address));
         segments.extend(self.menus.iter().map(|menu| bigram::squeezed(&menu.name)));
@@ -75,10 +63,7 @@ impl StoreState {
 
 /// A name as it is ordered and compared: as one word, cut at [`MAX_NAME_KEY_CHARS`].
 pub fn name_key(name: &str) -> String {
-    bigram::squeezed(name)
-        .chars()
-        .take(MAX_NAME_KEY_CHARS)
-        .collect()
+    bigram::squeezed(name).chars().take(MAX_NAME_KEY_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -96,25 +81,13 @@ mod tests {
         let json = r#"{"name":"달빛 국수","category":"korean","region":"마포구","open":true,
             "address":"서울 마포구 27","neighbourhood":"망원동","menus":[{"name":"손 만두","price":1}]}"#;
         let state: StoreState = serde_json::from_str(json).unwrap();
-        let expected = [
-            "달빛국수",
-            "마포구",
-            "망원동",
-            "korean",
-            "서울",
-            "마포구",
-            "27",
-            "손만두",
-        ];
+        let expected = ["달빛국수", "마포구", "망원동", "korean", "서울", "마포구", "27", "손만두"];
         assert_eq!(state.segments(), expected);
     }
 
     #[test]
     fn the_name_key_is_bounded() {
         assert_eq!(name_key("B 가"), "b가");
-        assert_eq!(
-            name_key(&"가".repeat(300)).chars().count(),
-            MAX_NAME_KEY_CHARS
-        );
+        assert_eq!(name_key(&"가".repeat(300)).chars().count(), MAX_NAME_KEY_CHARS);
     }
 }

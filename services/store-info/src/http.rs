@@ -50,10 +50,7 @@ pub struct App {
 /// All routes of the service.
 pub fn router(app: App) -> Router {
     let sync_api = app.stores.publisher().sync_api(app.stores.clone());
-    let one = get(stores::get_one)
-        .put(stores::put)
-        .patch(stores::patch)
-        .delete(stores::delete);
+    let one = get(stores::get_one).put(stores::put).patch(stores::patch).delete(stores::delete);
     Router::new()
         .route("/stores", get(stores::list).post(stores::create))
         // "import" is an id like any other: only POST means something else there.
@@ -75,11 +72,7 @@ impl<S: Sync> FromRequestParts<S> for StoreId {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         // Not axum's `Path`: `/stores/import` has none.
-        let token = parts
-            .uri
-            .path()
-            .strip_prefix("/stores/")
-            .unwrap_or_default();
+        let token = parts.uri.path().strip_prefix("/stores/").unwrap_or_default();
         let id = subject::decode_token(token).map_err(|error| {
             let detail = match error {
                 subject::InvalidSubject::Id(error) => error.to_string(),
@@ -100,10 +93,7 @@ async fn read_json(headers: &HeaderMap, accepted: &[&str], body: Body) -> Result
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
         let faults = invalid.0.into_iter();
-        let error = faults.map(|fault| FieldError {
-            field: fault.field,
-            detail: fault.detail,
-        });
+        let error = faults.map(|fault| FieldError { field: fault.field, detail: fault.detail });
         Problem::fields(error.collect())
     }
 }

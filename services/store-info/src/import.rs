@@ -63,12 +63,7 @@ impl Import {
     /// An import into these stores.
     pub fn new(stores: Stores) -> Self {
         let (lines, batch) = (Lines::new(MAX_LINE_BYTES), Vec::with_capacity(BATCH_LINES));
-        Self {
-            stores,
-            lines,
-            batch,
-            report: Report::default(),
-        }
+        Self { stores, lines, batch, report: Report::default() }
     }
 
     /// What was done so far.
@@ -142,12 +137,9 @@ const SAMPLE: &[u8] = include_bytes!("../sample/stores.ndjson");
 
 /// Loads the sample stores, unless this database has, or ever had, stores.
 pub async fn load_sample(stores: &Stores) -> Result<(), sqlx::Error> {
-    let lines = SAMPLE
-        .split(|byte| *byte == b'\n')
-        .map(serde_json::from_slice);
-    let ids: Vec<EntityId> = lines
-        .filter_map(|line: Result<IdOnly, _>| Some(line.ok()?.id))
-        .collect();
+    let lines = SAMPLE.split(|byte| *byte == b'\n').map(serde_json::from_slice);
+    let ids: Vec<EntityId> =
+        lines.filter_map(|line: Result<IdOnly, _>| Some(line.ok()?.id)).collect();
     if !stores.is_untouched(&ids).await? {
         tracing::info!("the database has stores, so the sample stores are not loaded");
         return Ok(());
@@ -175,11 +167,7 @@ mod tests {
     #[test]
     fn every_sample_line_is_a_store_of_its_own() {
         let mut lines = Lines::new(MAX_LINE_BYTES);
-        let stores: Vec<_> = lines
-            .feed(SAMPLE)
-            .iter()
-            .map(|line| read(line).unwrap())
-            .collect();
+        let stores: Vec<_> = lines.feed(SAMPLE).iter().map(|line| read(line).unwrap()).collect();
         let ids: std::collections::HashSet<_> = stores.iter().map(|store| &store.id).collect();
         assert!(stores.len() >= 60 && ids.len() == stores.len());
         assert!(stores.iter().all(|store| !store.menus.is_empty()));

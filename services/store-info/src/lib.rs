@@ -118,10 +118,8 @@ impl Service {
 pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
     // First, so that a second instance ends before it has touched anything.
     let listener = serve::bind(args.bind).await?;
-    let address = listener.local_addr().map_err(|source| BindError::Io {
-        address: args.bind,
-        source,
-    })?;
+    let address =
+        listener.local_addr().map_err(|source| BindError::Io { address: args.bind, source })?;
     let db = Database::open(&args.service.database_url, Durability::Full).await?;
     let entity = EntityName::new(ENTITY).expect("a lower-case word is an entity name");
     let publisher = Publisher::open(&db, entity).await?;
@@ -129,24 +127,12 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let registry = metrics.registry(&publisher);
     let stores = Stores::open(&db, publisher.clone(), metrics).await?;
     if args.sample {
-        import::load_sample(&stores)
-            .await
-            .map_err(StartError::Sample)?;
+        import::load_sample(&stores).await.map_err(StartError::Sample)?;
     }
     let broker = Broker::connect(&args.service.nats_url, "store-info").await?;
     let relay = publisher.spawn_relay(&broker, stop.clone());
-    let app = http::App {
-        stores: stores.clone(),
-        registry,
-        stop: stop.clone(),
-    };
+    let app = http::App { stores: stores.clone(), registry, stop: stop.clone() };
     let server = tokio::spawn(serve::serve(listener, http::router(app), stop));
     tracing::info!(%address, "store-info listens");
-    Ok(Service {
-        address,
-        stores,
-        db,
-        server,
-        relay,
-    })
+    Ok(Service { address, stores, db, server, relay })
 }

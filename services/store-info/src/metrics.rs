@@ -27,9 +27,7 @@ impl Metrics {
             Effect::Unchanged => "unchanged",
             Effect::Deleted => "deleted",
         };
-        self.writes
-            .get_or_create(&[("effect", effect)])
-            .inc_by(count);
+        self.writes.get_or_create(&[("effect", effect)]).inc_by(count);
     }
 
     /// Counts a line of an import that was rejected.
@@ -40,11 +38,7 @@ impl Metrics {
     /// Everything that `/metrics` shows: these and the publisher's.
     pub fn registry(&self, publisher: &Publisher) -> Arc<Registry> {
         let mut registry = Registry::default();
-        registry.register(
-            "store_info_writes",
-            "Stores written, by effect",
-            self.writes.clone(),
-        );
+        registry.register("store_info_writes", "Stores written, by effect", self.writes.clone());
         registry.register(
             "store_info_import_rejected_lines",
             "Lines of imports that were no store",

@@ -54,37 +54,21 @@ pub fn document() -> String {
             schema.required = required.iter().map(|field| (*field).to_owned()).collect();
             schema.description = Some(description.to_owned());
             schema.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
-            components
-                .schemas
-                .insert(name.to_owned(), RefOr::T(Schema::Object(schema)));
+            components.schemas.insert(name.to_owned(), RefOr::T(Schema::Object(schema)));
         };
-        add(
-            "NewStore",
-            &["name"],
-            "A store as it is sent: what is left out gets its default.",
-        );
-        add(
-            "StorePatch",
-            &[],
-            "The fields to change; `null` brings back the default.",
-        );
+        add("NewStore", &["name"], "A store as it is sent: what is left out gets its default.");
+        add("StorePatch", &[], "The fields to change; `null` brings back the default.");
     }
     for item in document.paths.paths.values_mut() {
         let operations = [&mut item.post, &mut item.put, &mut item.patch];
-        for body in operations
-            .into_iter()
-            .flatten()
-            .filter_map(|o| o.request_body.as_mut())
-        {
+        for body in operations.into_iter().flatten().filter_map(|o| o.request_body.as_mut()) {
             // The macro says so for types, but not for references.
             if let RefOr::T(body) = body {
                 body.required = Some(Required::True);
             }
         }
     }
-    let mut text = document
-        .to_pretty_json()
-        .expect("the document is made of text and numbers");
+    let mut text = document.to_pretty_json().expect("the document is made of text and numbers");
     text.push('\n');
     text
 }
@@ -92,10 +76,7 @@ pub fn document() -> String {
 /// An error (RFC 9457).
 #[derive(ToSchema)]
 #[schema(as = Problem)]
-#[expect(
-    dead_code,
-    reason = "only its schema is used; the type is nudge_runtime::Problem"
-)]
+#[expect(dead_code, reason = "only its schema is used; the type is nudge_runtime::Problem")]
 pub(crate) struct ProblemDocument {
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]

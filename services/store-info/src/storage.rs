@@ -45,12 +45,7 @@ impl Stores {
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
         db.migrate("store-info", sql::MIGRATIONS).await?;
-        Ok(Self {
-            db: db.clone(),
-            publisher,
-            sql: Sql::new(db.kind()),
-            metrics,
-        })
+        Ok(Self { db: db.clone(), publisher, sql: Sql::new(db.kind()), metrics })
     }
 
     /// The publisher of this service's changes.
@@ -65,10 +60,7 @@ impl Stores {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT 1")
-            .execute(self.db.reader())
-            .await
-            .map(drop)
+        sqlx::query("SELECT 1").execute(self.db.reader()).await.map(drop)
     }
 
     /// What is known of an id, its version of the same snapshot.
@@ -146,8 +138,5 @@ impl Owner for Stores {
 
 /// Stores by their ids.
 fn by_id(stores: Vec<Store>) -> HashMap<EntityId, Store> {
-    stores
-        .into_iter()
-        .map(|store| (store.id.clone(), store))
-        .collect()
+    stores.into_iter().map(|store| (store.id.clone(), store)).collect()
 }

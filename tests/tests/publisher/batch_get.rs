@@ -33,10 +33,7 @@ fn state(item: &Item) -> Value {
 /// The problem of a refused request: status and the field it names.
 async fn refused(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
-    assert_eq!(
-        response.headers()[header::CONTENT_TYPE],
-        "application/problem+json"
-    );
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
     let problem: Value = response.json().await.unwrap();
     assert_eq!(problem["status"], status);
     (status, problem["errors"][0]["field"].clone())
@@ -51,10 +48,8 @@ async fn live_deleted_and_unknown_are_told_apart_and_each_id_is_answered_once() 
     let ids = json!({"ids": ["unknown", "live", "deleted", "live", "unknown"]});
     let mut items = batch_get(&owner, &ids).await;
     items.sort_by(|a, b| a.id.cmp(&b.id));
-    let said: Vec<_> = items
-        .iter()
-        .map(|item| (item.id.as_str(), item.status, item.version))
-        .collect();
+    let said: Vec<_> =
+        items.iter().map(|item| (item.id.as_str(), item.status, item.version)).collect();
     let expected = [
         ("deleted", ItemStatus::Deleted, Some(deleted)),
         ("live", ItemStatus::Live, Some(live)),
@@ -74,10 +69,7 @@ async fn an_entity_that_is_back_has_its_new_state_and_version() {
     owner.delete("42").await;
     let back = owner.put("42", json!({"n": 2})).await.version;
     let items = batch_get(&owner, &json!({"ids": ["42"]})).await;
-    assert_eq!(
-        (items[0].status, items[0].version),
-        (ItemStatus::Live, Some(back))
-    );
+    assert_eq!((items[0].status, items[0].version), (ItemStatus::Live, Some(back)));
     assert_eq!(state(&items[0]), json!({"n": 2}));
 }
 
@@ -93,11 +85,7 @@ async fn state_and_version_belong_together_while_a_writer_writes() {
             let mut tx = owner.publisher.begin().await.unwrap();
             for text in ids {
                 let change = Change::Updated;
-                let version = owner
-                    .publisher
-                    .record(&mut tx, &id(text), change)
-                    .await
-                    .unwrap();
+                let version = owner.publisher.record(&mut tx, &id(text), change).await.unwrap();
                 let sql = "INSERT INTO thing VALUES ($1, $2) \
                            ON CONFLICT (id) DO UPDATE SET body = excluded.body";
                 let body = json!({ "version": version }).to_string();
@@ -134,10 +122,7 @@ async fn one_to_512_ids_are_taken() {
         assert_eq!(refused, (422, json!("ids")), "{count} ids");
     }
     assert_eq!(MAX_BATCH_IDS, 512);
-    assert_eq!(
-        batch_get(&owner, &ids(MAX_BATCH_IDS)).await.len(),
-        MAX_BATCH_IDS
-    );
+    assert_eq!(batch_get(&owner, &ids(MAX_BATCH_IDS)).await.len(), MAX_BATCH_IDS);
     // The longest ids there are, with the most bytes each takes in JSON.
     let longest = |n: usize| format!("{n:03}{}", "\\\"".repeat(98) + "x");
     let body = json!({"ids": (0..MAX_BATCH_IDS).map(longest).collect::<Vec<_>>()});
@@ -159,11 +144,7 @@ async fn requests_of_another_shape_are_refused_by_the_name_of_the_field() {
         (json!({"ids": [1]}), "ids[0]"),
         (json!({}), "ids"),
     ] {
-        assert_eq!(
-            refused(post(&owner, &body).await).await,
-            (422, json!(field)),
-            "{body}"
-        );
+        assert_eq!(refused(post(&owner, &body).await).await, (422, json!(field)), "{body}");
     }
 }
 
@@ -173,10 +154,7 @@ async fn only_the_fields_asked_for_are_answered_and_their_text_is_kept() {
     let body = json!({"name": "가", "fee": 1.50, "menus": [{"name": "나"}], "open": null});
     let version = owner.put("42", body).await.version;
     for (fields, expected) in [
-        (
-            json!(["name", "menus"]),
-            json!({"name": "가", "menus": [{"name": "나"}]}),
-        ),
+        (json!(["name", "menus"]), json!({"name": "가", "menus": [{"name": "나"}]})),
         (json!(["open", "colour"]), json!({"open": null})),
         (json!([]), json!({})),
     ] {
@@ -185,11 +163,7 @@ async fn only_the_fields_asked_for_are_answered_and_their_text_is_kept() {
         assert_eq!(items[0].version, Some(version));
     }
     // 12345678901234567890.10 is no double.
-    execute(
-        &owner.db,
-        r#"UPDATE thing SET body = '{"fee": 12345678901234567890.10}'"#,
-    )
-    .await;
+    execute(&owner.db, r#"UPDATE thing SET body = '{"fee": 12345678901234567890.10}'"#).await;
     for fields in [json!(null), json!(["fee"])] {
         let items = batch_get(&owner, &json!({"ids": ["42"], "fields": fields})).await;
         let text = items[0].state.as_ref().unwrap().get();
@@ -230,8 +204,5 @@ async fn an_entity_removed_past_the_change_log_is_unknown_and_not_deleted() {
     owner.put("42", json!({})).await;
     execute(&owner.db, "DELETE FROM thing").await;
     let items = batch_get(&owner, &json!({"ids": ["42"]})).await;
-    assert_eq!(
-        (items[0].status, items[0].version),
-        (ItemStatus::Unknown, None)
-    );
+    assert_eq!((items[0].status, items[0].version), (ItemStatus::Unknown, None));
 }

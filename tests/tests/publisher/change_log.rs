@@ -13,19 +13,17 @@ async fn versions_rise_with_every_change_in_one_transaction_too() {
     let before = Timestamp::now().unix_micros();
     let mut versions = Vec::new();
     for _ in 0..100 {
-        let version = owner
-            .publisher
-            .record(&mut tx, &id("42"), Change::Updated)
-            .await
-            .unwrap();
+        let version = owner.publisher.record(&mut tx, &id("42"), Change::Updated).await.unwrap();
         versions.push(version);
     }
     owner.publisher.commit(tx).await.unwrap();
+    assert_eq!(row(&owner.db, "42").await.version, versions[99].get());
     assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
     // They are times, and so go on rising after the database was restored from a backup.
     assert!(versions[0].to_i64() >= before, "{versions:?}");
+    let later = Timestamp::now().unix_micros();
+    assert!(owner.put("42", json!({})).await.version.to_i64() >= later);
     assert!(versions[99].get() < VERSION_LIMIT);
-    assert_eq!(row(&owner.db, "42").await.version, versions[99].get());
 }
 
 #[tokio::test]
@@ -60,11 +58,7 @@ async fn versions_rise_through_delete_and_re_creation() {
         assert!(last < created && created < deleted);
         last = deleted;
         let mut tx = owner.db.snapshot().await.unwrap();
-        let recorded = owner
-            .publisher
-            .recorded(&mut tx, &[id("42"), id("43")])
-            .await
-            .unwrap();
+        let recorded = owner.publisher.recorded(&mut tx, &[id("42"), id("43")]).await.unwrap();
         assert_eq!(recorded.len(), 1, "43 was never recorded");
         assert!(recorded[&id("42")].deleted);
         assert_eq!(recorded[&id("42")].version, deleted);
@@ -76,11 +70,8 @@ async fn versions_rise_through_delete_and_re_creation() {
 async fn many_are_recorded_at_once_and_answered_in_the_order_asked() {
     let owner = Owner::start_silent().await;
     owner.put_all(&[("나", json!({})), ("a", json!({}))]).await;
-    execute(
-        &owner.db,
-        "UPDATE nudge_change_log SET version = version + 3600000000 WHERE id = 'a'",
-    )
-    .await;
+    execute(&owner.db, "UPDATE nudge_change_log SET version = version + 3600000000 WHERE id = 'a'")
+        .await;
     let ids = ["z", "나", "a", "10", "9", "B"];
     let changes = ids.map(|text| (id(text), Change::Updated));
     let mut tx = owner.publisher.begin().await.unwrap();
@@ -97,16 +88,9 @@ async fn a_version_beyond_the_limit_is_refused_and_the_old_row_stays() {
     let owner = Owner::start_silent().await;
     owner.put("42", json!({})).await;
     // 2^53 - 1, the last one.
-    execute(
-        &owner.db,
-        "UPDATE nudge_change_log SET version = 9007199254740991",
-    )
-    .await;
+    execute(&owner.db, "UPDATE nudge_change_log SET version = 9007199254740991").await;
     let mut tx = owner.publisher.begin().await.unwrap();
-    let recorded = owner
-        .publisher
-        .record(&mut tx, &id("42"), Change::Updated)
-        .await;
+    let recorded = owner.publisher.record(&mut tx, &id("42"), Change::Updated).await;
     assert!(recorded.is_err(), "{recorded:?}");
     drop(tx);
     assert_eq!(row(&owner.db, "42").await.version, VERSION_LIMIT - 1);
@@ -118,15 +102,8 @@ async fn a_transaction_that_is_rolled_back_or_dropped_publishes_nothing_and_leav
     let owner = Owner::start(&nats.broker("things").await).await;
     for dropped in [false, true] {
         let mut tx = owner.publisher.begin().await.unwrap();
-        sqlx::query("INSERT INTO thing VALUES ('42', '{}')")
-            .execute(&mut *tx)
-            .await
-            .unwrap();
-        owner
-            .publisher
-            .record(&mut tx, &id("42"), Change::Created)
-            .await
-            .unwrap();
+        sqlx::query("INSERT INTO thing VALUES ('42', '{}')").execute(&mut *tx).await.unwrap();
+        owner.publisher.record(&mut tx, &id("42"), Change::Created).await.unwrap();
         if dropped {
             drop(tx);
         } else {
@@ -134,18 +111,12 @@ async fn a_transaction_that_is_rolled_back_or_dropped_publishes_nothing_and_leav
         }
         owner.publisher.wake();
         // What comes after it in the log is published: the relay has been past the place.
-        owner
-            .put(if dropped { "dropped" } else { "rolled back" }, json!({}))
-            .await;
+        owner.put(if dropped { "dropped" } else { "rolled back" }, json!({})).await;
         published(&owner.db).await;
     }
     let logged: Vec<_> = rows(&owner.db).await.into_keys().collect();
     assert_eq!(logged, ["dropped", "rolled back"]);
-    let shown: Vec<_> = messages(&nats)
-        .await
-        .iter()
-        .map(|message| message.id())
-        .collect();
+    let shown: Vec<_> = messages(&nats).await.iter().map(|message| message.id()).collect();
     assert_eq!(shown, ["rolled back", "dropped"]);
 }
 
@@ -159,10 +130,7 @@ async fn a_commit_by_another_program_is_published_without_being_told() {
     let publisher = nudge_publisher::Publisher::open(&other, crate::support::thing());
     let publisher = publisher.await.unwrap();
     let mut tx = publisher.begin().await.unwrap();
-    publisher
-        .record(&mut tx, &id("theirs"), Change::Updated)
-        .await
-        .unwrap();
+    publisher.record(&mut tx, &id("theirs"), Change::Updated).await.unwrap();
     publisher.commit(tx).await.unwrap();
     shown(&nats, &owner.db).await;
     assert_eq!(messages(&nats).await.len(), 2);

@@ -21,10 +21,7 @@ pub(crate) struct Direction {
 
 impl Direction {
     fn new() -> Self {
-        Self {
-            held: Arc::new(watch::Sender::new(false)),
-            seen: Arc::default(),
-        }
+        Self { held: Arc::new(watch::Sender::new(false)), seen: Arc::default() }
     }
 
     /// Keeps back what is sent from now on.
@@ -40,8 +37,7 @@ impl Direction {
     /// Whether this text was sent, kept back or not.
     pub(crate) fn saw(&self, text: &str) -> bool {
         let seen = self.seen.lock().expect("not poisoned");
-        seen.windows(text.len())
-            .any(|bytes| bytes == text.as_bytes())
+        seen.windows(text.len()).any(|bytes| bytes == text.as_bytes())
     }
 
     async fn forward(self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {

@@ -1,7 +1,7 @@
 //! What is published: subject, body, headers, how many, on what kind of stream.
 
 use nudge_protocol::{Change, EntityName, subject};
-use nudge_publisher::Publisher;
+use nudge_publisher::{Publisher, relay::MAX_ROWS_PER_ROUND};
 use nudge_tests::{Nats, Owner, eventually, id};
 use serde_json::json;
 
@@ -11,6 +11,8 @@ use crate::support::{
 
 /// More than a relay publishes in two rounds.
 const MANY: usize = 4_500;
+/// All that a relay publishes in one round.
+const ROUND: usize = MAX_ROWS_PER_ROUND;
 
 #[tokio::test]
 async fn a_notification_is_an_id_and_a_change_and_a_version_and_nothing_else() {
@@ -18,11 +20,7 @@ async fn a_notification_is_an_id_and_a_change_and_a_version_and_nothing_else() {
     let owner = Owner::start(&nats.broker("things").await).await;
     for change in [Change::Created, Change::Updated, Change::Deleted] {
         let mut tx = owner.publisher.begin().await.unwrap();
-        let version = owner
-            .publisher
-            .record(&mut tx, &id("a.42"), change)
-            .await
-            .unwrap();
+        let version = owner.publisher.record(&mut tx, &id("a.42"), change).await.unwrap();
         owner.publisher.commit(tx).await.unwrap();
         published(&owner.db).await;
         let expected = Message {
@@ -61,24 +59,12 @@ async fn the_stream_is_what_the_design_says_field_by_field() {
         assert_eq!(config[field], expected, "{field}");
     }
     // Absent means off.
-    for field in [
-        "discard_new_per_subject",
-        "no_ack",
-        "sealed",
-        "allow_rollup_hdrs",
-        "republish",
-    ] {
+    for field in ["discard_new_per_subject", "no_ack", "sealed", "allow_rollup_hdrs", "republish"] {
         assert_eq!(config[field], json!(null), "{field}");
     }
-    assert!(
-        stream.purge().await.is_err(),
-        "a notification can be purged"
-    );
+    assert!(stream.purge().await.is_err(), "a notification can be purged");
     let seq = row(&owner.db, "42").await.published_seq;
-    assert!(
-        stream.delete_message(seq).await.is_err(),
-        "a notification can be deleted"
-    );
+    assert!(stream.delete_message(seq).await.is_err(), "a notification can be deleted");
 }
 
 #[tokio::test]
@@ -90,16 +76,9 @@ async fn a_hundred_edits_leave_one_notification() {
         owner.put("42", json!({ "n": n })).await;
         published(&owner.db).await;
     }
-    assert_eq!(
-        last_seq(&nats).await,
-        before + 100,
-        "each edit was published"
-    );
+    assert_eq!(last_seq(&nats).await, before + 100, "each edit was published");
     shown(&nats, &owner.db).await;
-    assert_eq!(
-        stream(&nats).await.get_info().await.unwrap().state.messages,
-        2
-    );
+    assert_eq!(stream(&nats).await.get_info().await.unwrap().state.messages, 2);
 }
 
 #[tokio::test]
@@ -113,10 +92,7 @@ async fn changes_made_while_no_relay_runs_become_one_notification_of_the_newest(
     let relay = Relay::start(&owner.db, &nats.broker("things").await).await;
     published(&owner.db).await;
     let message = message(&nats, "42").await;
-    assert_eq!(
-        (message.version(), message.change()),
-        (newest.get(), "deleted".to_owned())
-    );
+    assert_eq!((message.version(), message.change()), (newest.get(), "deleted".to_owned()));
     assert_eq!(last_seq(&nats).await, 1);
     assert_eq!(relay.publisher.health().published, 1);
 }
@@ -168,16 +144,12 @@ async fn every_id_is_published_on_a_subject_that_names_it() {
 async fn thousands_of_pending_rows_are_published_in_rounds_until_none_is_left() {
     let nats = Nats::start().await;
     let owner = Owner::start_silent().await;
-    record_many(&owner.publisher).await;
+    record_many(&owner.publisher, MANY).await;
     let relay = Relay::start(&owner.db, &nats.broker("things").await).await;
     published(&owner.db).await;
     assert_eq!(rows(&owner.db).await.len(), MANY);
     assert_eq!(messages(&nats).await.len(), MANY);
-    assert_eq!(
-        last_seq(&nats).await,
-        MANY as u64,
-        "none is published twice"
-    );
+    assert_eq!(last_seq(&nats).await, MANY as u64, "none is published twice");
     assert_eq!(relay.publisher.health().published, MANY as u64);
 }
 
@@ -189,26 +161,26 @@ async fn owners_of_several_entities_share_a_connection_without_starving_each_oth
     let stop = tokio_util::sync::CancellationToken::new();
     let _stopped = stop.clone().drop_guard();
     let mut publishers = Vec::new();
-    for name in ["bread", "cake", "dumpling", "egg"] {
+    for name in ["bread", "cake", "dumpling", "egg", "fig", "grape", "honey", "icing"] {
         let entity = EntityName::new(name).unwrap();
         let publisher = Publisher::open(&owner.db, entity).await.unwrap();
-        record_many(&publisher).await;
+        record_many(&publisher, ROUND).await;
         publishers.push(publisher);
     }
     for publisher in &publishers {
         publisher.spawn_relay(&broker, stop.clone());
     }
     eventually("every entity is published", || async {
-        let all = |publisher: &Publisher| publisher.health().published == MANY as u64;
+        let all = |publisher: &Publisher| publisher.health().published == ROUND as u64;
         publishers.iter().all(all).then_some(())
     })
     .await;
 }
 
-async fn record_many(publisher: &Publisher) {
+async fn record_many(publisher: &Publisher, many: usize) {
     let mut tx = publisher.begin().await.unwrap();
     let change = |n: usize| (id(&format!("{n}")), Change::Created);
-    let changes: Vec<_> = (0..MANY).map(change).collect();
+    let changes: Vec<_> = (0..many).map(change).collect();
     publisher.record_all(&mut tx, &changes).await.unwrap();
     publisher.commit(tx).await.unwrap();
 }

@@ -86,17 +86,12 @@ async fn health_and_metrics_tell_how_the_relay_is_doing() {
         encode(&mut text, &registry).unwrap();
         let line = format!("nudge_relay_{name}{{entity=\"thing\"}} ");
         let value = text.lines().find_map(|text| text.strip_prefix(&line));
-        value
-            .unwrap_or_else(|| panic!("no {line} in {text}"))
-            .parse::<u64>()
-            .unwrap()
+        value.unwrap_or_else(|| panic!("no {line} in {text}")).parse::<u64>().unwrap()
     };
     let stop = CancellationToken::new();
     let _stopped = stop.clone().drop_guard();
     owner.put_all(&[("1", json!({})), ("2", json!({}))]).await;
-    owner
-        .publisher
-        .spawn_relay(&nats.broker("things").await, stop);
+    owner.publisher.spawn_relay(&nats.broker("things").await, stop);
     let healthy = |published| {
         let publisher = &owner.publisher;
         eventually("the relay is healthy", move || async move {
@@ -106,34 +101,24 @@ async fn health_and_metrics_tell_how_the_relay_is_doing() {
         })
     };
     healthy(2).await;
-    assert_eq!(
-        (
-            metric("connected"),
-            metric("pending"),
-            metric("published_total")
-        ),
-        (1, 0, 2)
-    );
+    assert_eq!((metric("connected"), metric("pending"), metric("published_total")), (1, 0, 2));
     assert_eq!(metric("errors_total"), 0);
     assert_eq!(metric("repairs_total"), 0, "a first start repairs nothing");
 
     nats.kill();
-    owner
-        .put_all(&[("2", json!({})), ("3", json!({})), ("4", json!({}))])
-        .await;
+    owner.put("2", json!({})).await;
+    eventually("the relay tries", || async {
+        (owner.publisher.health().pending == 1).then_some(())
+    })
+    .await;
+    // It counts these too, though it cannot even try to publish them.
+    owner.put_all(&[("3", json!({})), ("4", json!({}))]).await;
     eventually("the relay notices", || async {
         let health = owner.publisher.health();
         (!health.connected && health.pending == 3).then_some(())
     })
     .await;
-    assert_eq!(
-        (
-            metric("connected"),
-            metric("pending"),
-            metric("published_total")
-        ),
-        (0, 3, 2)
-    );
+    assert_eq!((metric("connected"), metric("pending"), metric("published_total")), (0, 3, 2));
     assert!(metric("errors_total") >= 1);
     nats.restart().await;
     published(&owner.db).await;
@@ -153,10 +138,7 @@ async fn a_relay_ends_when_told_even_while_nats_is_down() {
     let relay = owner.publisher.spawn_relay(&broker, stop.clone());
     owner.put("42", json!({})).await;
     stop.cancel();
-    eventually("the relay ends", || async {
-        relay.is_finished().then_some(())
-    })
-    .await;
+    eventually("the relay ends", || async { relay.is_finished().then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -170,9 +152,7 @@ async fn without_permission_to_publish_the_relay_says_so_and_goes_on_when_it_is_
     owner.put("42", json!({})).await;
     let complaint = eventually("the relay fails", || async {
         let health = owner.publisher.health();
-        broker
-            .last_error()
-            .filter(|_| !health.connected && health.pending == 1)
+        broker.last_error().filter(|_| !health.connected && health.pending == 1)
     })
     .await;
     let expected = format!("changes.{}.42", thing());
@@ -186,25 +166,16 @@ async fn without_permission_to_publish_the_relay_says_so_and_goes_on_when_it_is_
 async fn a_write_waits_for_no_relay_that_waits_for_its_acknowledgements() {
     let nats = Nats::start().await;
     let link = crate::link::Link::to(&nats).await;
-    let broker = nudge_runtime::Broker::connect(&link.url, "things")
-        .await
-        .unwrap();
+    let broker = nudge_runtime::Broker::connect(&link.url, "things").await.unwrap();
     let owner = owner_of(&broker, &["41"]).await;
     link.down.hold();
     let version = owner.put("42", json!({})).await.version;
-    eventually("the relay publishes", || async {
-        link.up.saw(&version.to_string()).then_some(())
-    })
-    .await;
-    // The relay waits now. A lock that it held would make these fail or wait with it.
-    for n in 0..20 {
-        owner.put("42", json!({ "n": n })).await;
-    }
-    assert_eq!(
-        row(&owner.db, "42").await.published_version,
-        0,
-        "the relay did wait"
-    );
+    eventually("the relay publishes", || async { link.up.saw(&version.to_string()).then_some(()) })
+        .await;
+    owner.put("42", json!({})).await;
+    // A lock that the relay held would have been waited for until it gave up.
+    assert!(owner.publisher.health().connected, "the relay waits no more");
+    assert_eq!(row(&owner.db, "42").await.published_version, 0);
     link.down.release();
     shown(&nats, &owner.db).await;
 }

@@ -81,27 +81,15 @@ async fn a_broker_that_went_back_to_an_older_state_is_brought_up_to_date() {
     age(&owner.db).await;
     nats.kill();
     std::fs::remove_dir_all(nats.store_dir().join("jetstream")).unwrap();
-    std::fs::rename(
-        backup.path().join("jetstream"),
-        nats.store_dir().join("jetstream"),
-    )
-    .unwrap();
+    std::fs::rename(backup.path().join("jetstream"), nats.store_dir().join("jetstream")).unwrap();
     nats.restart().await;
     shown(&nats, &owner.db).await;
     assert_eq!(message(&nats, "4").await.change(), "deleted");
-    assert_eq!(
-        message(&nats, "1").await.seq,
-        seq,
-        "what was not lost stays as it was"
-    );
+    assert_eq!(message(&nats, "1").await.seq, seq, "what was not lost stays as it was");
 }
 
 fn copy_tree(from: &Path, to: &TempDir) {
-    let copied = Command::new("cp")
-        .arg("-R")
-        .arg(from)
-        .arg(to.path())
-        .status();
+    let copied = Command::new("cp").arg("-R").arg(from).arg(to.path()).status();
     assert!(copied.unwrap().success());
 }
 
@@ -113,10 +101,7 @@ async fn a_stream_emptied_under_the_relay_is_filled_up_again() {
     let before = last_seq(&nats).await;
     stream(&nats).await.purge().await.unwrap();
     filled_up(&nats, &owner).await;
-    assert!(
-        last_seq(&nats).await > before,
-        "it is still the same stream"
-    );
+    assert!(last_seq(&nats).await > before, "it is still the same stream");
 }
 
 #[tokio::test]
@@ -134,6 +119,34 @@ async fn a_stream_that_lost_a_message_while_no_relay_ran_is_filled_up_at_the_nex
     let purge = stream(&nats).await;
     purge.purge().filter("changes.thing.3").await.unwrap();
     let _relay = Relay::start(&owner.db, &broker).await;
+    filled_up(&nats, &owner).await;
+}
+
+#[tokio::test]
+async fn a_stream_made_anew_by_somebody_else_is_filled_though_it_looks_full() {
+    let nats = Nats::start().await;
+    let owner = Owner::start_silent().await;
+    let broker = nats.broker("things").await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    owner.put_all(&IDS.map(|id| (id, json!({})))).await;
+    owner.delete("5").await;
+    published(&owner.db).await;
+    age(&owner.db).await;
+    relay.stop().await;
+    let jetstream = nats.jetstream().await;
+    jetstream.delete_stream(STREAM).await.unwrap();
+    purgeable(&nats).await;
+    for id in IDS.iter().cycle().take(3 * IDS.len()) {
+        let subject = format!("changes.thing.{id}");
+        let foreign = jetstream.publish(subject, "{}".into()).await.unwrap();
+        foreign.await.unwrap();
+    }
+    let _relay = Relay::start(&owner.db, &broker).await;
+    eventually("the notifications are the owner's", || async {
+        let messages = messages(&nats).await;
+        messages.iter().all(|message| message.headers.len() == 1).then_some(())
+    })
+    .await;
     filled_up(&nats, &owner).await;
 }
 
@@ -158,10 +171,7 @@ async fn a_place_recorded_for_a_stream_that_is_gone_does_not_hold_up_the_next() 
     .await;
     nats.restart().await;
     filled_up(&nats, &owner).await;
-    assert!(
-        last_seq(&nats).await < 100,
-        "it was published again and again"
-    );
+    assert!(last_seq(&nats).await < 100, "it was published again and again");
 }
 
 #[tokio::test]

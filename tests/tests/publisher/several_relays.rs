@@ -48,9 +48,7 @@ async fn publish_by_another(nats: &Nats, owner: &Owner) {
 
 async fn sent(link: &Link, version: u64) {
     eventually("the slow relay publishes", || async {
-        link.up
-            .saw(&format!("Nudge-Version: {version}"))
-            .then_some(())
+        link.up.saw(&format!("Nudge-Version: {version}")).then_some(())
     })
     .await;
 }
@@ -94,11 +92,7 @@ async fn a_late_acknowledgement_of_an_older_message_changes_nothing() {
     owner.put("next", json!({})).await;
     published(&owner.db).await;
     assert_eq!(row(&owner.db, "42").await, before);
-    assert_eq!(
-        last_seq(&nats).await,
-        before.published_seq + 1,
-        "42 is published once more"
-    );
+    assert_eq!(last_seq(&nats).await, before.published_seq + 1, "42 is published once more");
     shown(&nats, &owner.db).await;
 }
 
@@ -112,10 +106,9 @@ async fn a_publish_of_unknown_outcome_is_followed_by_the_newest_version() {
     let new = owner.put("42", json!({ "n": 2 })).await.version.get();
     publish_by_another(&nats, &owner).await;
     let before = row(&owner.db, "42").await;
-    eventually(
-        "the slow relay gives up waiting for its acknowledgement",
-        || async { (!owner.publisher.health().connected).then_some(()) },
-    )
+    eventually("the slow relay gives up waiting for its acknowledgement", || async {
+        (!owner.publisher.health().connected).then_some(())
+    })
     .await;
     // Only now the old message arrives, and nobody records that it did.
     link.up.release();

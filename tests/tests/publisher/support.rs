@@ -99,11 +99,7 @@ impl Relay {
         let publisher = Publisher::open(&db, thing()).await.unwrap();
         let stop = CancellationToken::new();
         let running = publisher.spawn_relay(broker, stop.clone());
-        Self {
-            publisher,
-            running,
-            stop: stop.drop_guard(),
-        }
+        Self { publisher, running, stop: stop.drop_guard() }
     }
 
     pub(crate) async fn stop(self) {
@@ -130,10 +126,7 @@ impl Message {
 
     /// What `Nudge-Version` says.
     pub(crate) fn version(&self) -> u64 {
-        let header = self
-            .headers
-            .iter()
-            .find(|(name, _)| name == "Nudge-Version");
+        let header = self.headers.iter().find(|(name, _)| name == "Nudge-Version");
         header.expect("a version header").1.parse().unwrap()
     }
 
@@ -147,18 +140,12 @@ impl Message {
 /// The stream of things, once it is there.
 pub(crate) async fn stream(nats: &Nats) -> Stream {
     let jetstream = nats.jetstream().await;
-    eventually("the stream is there", || async {
-        jetstream.get_stream(STREAM).await.ok()
-    })
-    .await
+    eventually("the stream is there", || async { jetstream.get_stream(STREAM).await.ok() }).await
 }
 
 /// Every message in the stream, oldest first.
 pub(crate) async fn messages(nats: &Nats) -> Vec<Message> {
-    let config = pull::Config {
-        ack_policy: AckPolicy::None,
-        ..pull::Config::default()
-    };
+    let config = pull::Config { ack_policy: AckPolicy::None, ..pull::Config::default() };
     let consumer = stream(nats).await.create_consumer(config).await.unwrap();
     let fetch = consumer.fetch().max_messages(MAX_MESSAGES);
     let messages = fetch.messages().await.unwrap();
@@ -178,12 +165,15 @@ pub(crate) async fn messages(nats: &Nats) -> Vec<Message> {
     messages.map_ok(read).try_collect().await.unwrap()
 }
 
-/// The one message of an id.
+/// The one message of an id. While it is being replaced, a reader may see none for a moment.
 pub(crate) async fn message(nats: &Nats, id: &str) -> Message {
-    let mut all = messages(nats).await;
-    all.retain(|message| message.id() == id);
-    assert_eq!(all.len(), 1, "messages of {id}");
-    all.remove(0)
+    eventually("a message of the id", || async {
+        let mut all = messages(nats).await;
+        all.retain(|message| message.id() == id);
+        assert!(all.len() <= 1, "messages of {id}");
+        all.pop()
+    })
+    .await
 }
 
 /// Waits until the stream shows every entity of the change log in its newest version, tombstones
@@ -191,14 +181,10 @@ pub(crate) async fn message(nats: &Nats, id: &str) -> Message {
 pub(crate) async fn shown(nats: &Nats, db: &Database) {
     eventually("the stream shows the change log", || async {
         let rows = rows(db).await;
-        let clean = rows
-            .values()
-            .all(|row| row.version == row.published_version);
+        let clean = rows.values().all(|row| row.version == row.published_version);
         let logged = rows.iter().map(|(id, row)| (id.clone(), row.version));
         let messages = messages(nats).await;
-        let shown = messages
-            .iter()
-            .map(|message| (message.id(), message.version()));
+        let shown = messages.iter().map(|message| (message.id(), message.version()));
         (clean && shown.collect::<BTreeMap<_, _>>() == logged.collect()).then_some(())
     })
     .await;
@@ -206,13 +192,7 @@ pub(crate) async fn shown(nats: &Nats, db: &Database) {
 
 /// The sequence of the stream's newest message.
 pub(crate) async fn last_seq(nats: &Nats) -> u64 {
-    stream(nats)
-        .await
-        .get_info()
-        .await
-        .unwrap()
-        .state
-        .last_sequence
+    stream(nats).await.get_info().await.unwrap().state.last_sequence
 }
 
 /// An owner of these things, each in its first version, published through a relay of the owner.

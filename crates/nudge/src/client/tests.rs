@@ -18,11 +18,7 @@ async fn refused_with(problem: Problem) -> String {
     let router = Router::new().route("/stores", get(async move || problem.clone()));
     let stub = stub::start([(Service::StoreInfo, router)]).await;
     let request = stub.api.request(Method::GET, Service::StoreInfo, "/stores");
-    stub.api
-        .expect(Service::StoreInfo, request)
-        .await
-        .unwrap_err()
-        .to_string()
+    stub.api.expect(Service::StoreInfo, request).await.unwrap_err().to_string()
 }
 
 #[tokio::test]
@@ -33,19 +29,11 @@ async fn a_problem_becomes_one_line_with_its_detail() {
 
 #[tokio::test]
 async fn every_wrong_field_is_named() {
-    let wrong = |field: &str, detail: &str| Field {
-        field: field.into(),
-        detail: detail.into(),
-    };
-    let problem = Problem::fields(vec![
-        wrong("name", "must not be empty"),
-        wrong("open", "must be true"),
-    ]);
+    let wrong = |field: &str, detail: &str| Field { field: field.into(), detail: detail.into() };
+    let problem =
+        Problem::fields(vec![wrong("name", "must not be empty"), wrong("open", "must be true")]);
     let line = refused_with(problem).await;
-    assert_eq!(
-        line,
-        "name: must not be empty; open: must be true (store-info answered 422)"
-    );
+    assert_eq!(line, "name: must not be empty; open: must be true (store-info answered 422)");
 }
 
 #[test]

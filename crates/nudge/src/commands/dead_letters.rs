@@ -89,9 +89,7 @@ pub(crate) async fn run(api: Api, verb: DeadLettersVerb, json: bool) -> Result<(
             let rows = list(&api, &which).await?;
             match json {
                 true => rows.iter().try_for_each(output::json),
-                false => show(&rows, Timestamp::now())
-                    .iter()
-                    .try_for_each(output::line),
+                false => show(&rows, Timestamp::now()).iter().try_for_each(output::line),
             }
         }
         DeadLettersVerb::Replay(chosen) => act(&api, Action::Replay, chosen, json).await,
@@ -105,10 +103,7 @@ async fn list(api: &Api, which: &Which) -> Result<Vec<DeadLetter>, Failure> {
         rows.extend(list_one(api, service).await?);
     }
     rows.retain(|row| {
-        which
-            .entity
-            .as_ref()
-            .is_none_or(|entity| *entity == row.entity)
+        which.entity.as_ref().is_none_or(|entity| *entity == row.entity)
             && which.id.as_ref().is_none_or(|id| *id == row.id)
     });
     Ok(rows)
@@ -130,10 +125,7 @@ async fn list_one(api: &Api, service: Service) -> Result<Vec<DeadLetter>, Failur
     while rows.len() < MAX_ROWS {
         let request = api.request(Method::GET, service, PATH).query(&query);
         let page: Page = api.json(service, request).await?;
-        let named = |row| DeadLetter {
-            subscriber: service.name().to_owned(),
-            ..row
-        };
+        let named = |row| DeadLetter { subscriber: service.name().to_owned(), ..row };
         rows.extend(page.items.into_iter().map(named));
         let Some(next) = page.next else { break };
         query.truncate(1);
@@ -146,15 +138,7 @@ fn show(rows: &[DeadLetter], now: Timestamp) -> Vec<String> {
     if rows.is_empty() {
         return vec!["no dead letters".to_owned()];
     }
-    let heading = [
-        "subscriber",
-        "entity",
-        "id",
-        "attempts",
-        "last tried",
-        "next",
-        "error",
-    ];
+    let heading = ["subscriber", "entity", "id", "attempts", "last tried", "next", "error"];
     let mut table = vec![heading.map(str::to_owned).to_vec()];
     for row in rows {
         let error: String = row.error.chars().take(MAX_ERROR_CHARS).collect();
@@ -163,9 +147,8 @@ fn show(rows: &[DeadLetter], now: Timestamp) -> Vec<String> {
             row.entity.to_string(),
             row.id.to_string(),
             row.attempts.to_string(),
-            row.last_failed_at.map_or_else(String::new, |at| {
-                format!("{} ago", duration(now.seconds_since(at)))
-            }),
+            row.last_failed_at
+                .map_or_else(String::new, |at| format!("{} ago", duration(now.seconds_since(at)))),
             row.next_at.map_or_else(
                 || "only by replay".to_owned(),
                 |at| format!("in {}", duration(at.seconds_since(now))),
@@ -202,10 +185,9 @@ async fn act(api: &Api, action: Action, chosen: Chosen, json: bool) -> Result<()
             true => output::json(&json!({
                 "result": done, "subscriber": row.subscriber, "entity": row.entity, "id": row.id,
             }))?,
-            false => output::line(format!(
-                "{done} {} {} at {}",
-                row.entity, row.id, row.subscriber
-            ))?,
+            false => {
+                output::line(format!("{done} {} {} at {}", row.entity, row.id, row.subscriber))?
+            }
         }
     }
     if rows.is_empty() && !json {

@@ -70,22 +70,15 @@ pub(crate) async fn run(api: &Api, args: ImportArgs, json: bool) -> Result<(), F
     } else {
         tell(&report)?;
     }
-    let rejected = report
-        .rejected_total
-        .unwrap_or(report.rejected.len() as u64);
+    let rejected = report.rejected_total.unwrap_or(report.rejected.len() as u64);
     match rejected {
         0 => Ok(()),
-        n => Err(Failure::failed(format!(
-            "{} rejected",
-            output::count(n, "line")
-        ))),
+        n => Err(Failure::failed(format!("{} rejected", output::count(n, "line")))),
     }
 }
 
 fn tell(report: &Report) -> Result<(), Failure> {
-    let rejected = report
-        .rejected_total
-        .unwrap_or(report.rejected.len() as u64);
+    let rejected = report.rejected_total.unwrap_or(report.rejected.len() as u64);
     output::line(format!(
         "created {} · updated {} · unchanged {} · rejected {rejected}",
         report.created, report.updated, report.unchanged
@@ -109,14 +102,9 @@ async fn open(file: &str) -> Result<(Pin<Box<dyn AsyncRead + Send>>, Option<u64>
     let opened = tokio::fs::File::open(file).await.map_err(unreadable)?;
     let metadata = opened.metadata().await.map_err(unreadable)?;
     if metadata.is_dir() {
-        return Err(Failure::failed(format!(
-            "cannot read {file}: it is a directory"
-        )));
+        return Err(Failure::failed(format!("cannot read {file}: it is a directory")));
     }
-    Ok((
-        Box::pin(opened),
-        metadata.is_file().then_some(metadata.len()),
-    ))
+    Ok((Box::pin(opened), metadata.is_file().then_some(metadata.len())))
 }
 
 #[cfg(test)]
@@ -139,9 +127,7 @@ mod tests {
     async fn import(report: &'static str, json: bool) -> Result<(), Failure> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "{\"id\":\"1\"}\n").unwrap();
-        let args = ImportArgs {
-            file: file.path().to_str().unwrap().to_owned(),
-        };
+        let args = ImportArgs { file: file.path().to_str().unwrap().to_owned() };
         run(&owner(report).await.api, args, json).await
     }
 
@@ -155,28 +141,15 @@ mod tests {
     async fn a_rejected_line_is_a_failure() {
         let report =
             r#"{"created":0,"updated":0,"unchanged":0,"rejected":[{"line":1,"error":"name"}]}"#;
-        assert_eq!(
-            import(report, true).await,
-            Err(Failure::failed("1 line rejected"))
-        );
+        assert_eq!(import(report, true).await, Err(Failure::failed("1 line rejected")));
         let many = r#"{"created":0,"updated":0,"unchanged":0,"rejected_total":5000,"rejected":[]}"#;
-        assert_eq!(
-            import(many, false).await,
-            Err(Failure::failed("5000 lines rejected"))
-        );
+        assert_eq!(import(many, false).await, Err(Failure::failed("5000 lines rejected")));
     }
 
     #[tokio::test]
     async fn a_file_that_cannot_be_read_is_named() {
-        let args = ImportArgs {
-            file: "/nowhere.ndjson".into(),
-        };
+        let args = ImportArgs { file: "/nowhere.ndjson".into() };
         let failure = run(&stub::nobody().await, args, false).await.unwrap_err();
-        assert!(
-            failure
-                .to_string()
-                .starts_with("cannot read /nowhere.ndjson: "),
-            "{failure}"
-        );
+        assert!(failure.to_string().starts_with("cannot read /nowhere.ndjson: "), "{failure}");
     }
 }

@@ -84,11 +84,7 @@ pub(crate) async fn run(api: Api, json: bool) -> Result<(), Failure> {
         }
     }
     let failed = owners.into_iter().filter_map(|(_, answer)| answer.err());
-    let mut failed = failed.chain(
-        subscribers
-            .into_iter()
-            .filter_map(|(_, answer)| answer.err()),
-    );
+    let mut failed = failed.chain(subscribers.into_iter().filter_map(|(_, answer)| answer.err()));
     failed.next().map_or(Ok(()), Err)
 }
 
@@ -107,13 +103,8 @@ async fn ask_owners(api: &Api) -> Answers<OwnerStatus> {
 
 /// An owner has no status of its own in the contract; its metrics say the same.
 async fn ask_owner(api: &Api, service: Service, entity: &str) -> Result<OwnerStatus, Failure> {
-    let response = api
-        .expect(service, api.request(Method::GET, service, "/metrics"))
-        .await?;
-    let text = response
-        .text()
-        .await
-        .map_err(|error| api.transport(service, &error))?;
+    let response = api.expect(service, api.request(Method::GET, service, "/metrics")).await?;
+    let text = response.text().await.map_err(|error| api.transport(service, &error))?;
     Ok(OwnerStatus {
         pending: metric(&text, "nudge_relay_pending", entity),
         connected: metric(&text, "nudge_relay_connected", entity).map(|number| number == 1),
@@ -128,10 +119,7 @@ fn metric(text: &str, name: &str, entity: &str) -> Option<u64> {
         let labels = line.strip_prefix(name)?.strip_prefix('{')?;
         let (labels, value) = labels.split_once('}')?;
         let value: f64 = value.split_whitespace().next()?.parse().ok()?;
-        labels
-            .split(',')
-            .any(|one| one == label)
-            .then_some(value as u64)
+        labels.split(',').any(|one| one == label).then_some(value as u64)
     })
 }
 
@@ -157,12 +145,7 @@ fn to_lines(
     subscribers: &Answers<SubscriberStatus>,
     now: Timestamp,
 ) -> Vec<String> {
-    let heading = |cells: &[&str]| {
-        cells
-            .iter()
-            .map(|cell| style(cell).dim().to_string())
-            .collect()
-    };
+    let heading = |cells: &[&str]| cells.iter().map(|cell| style(cell).dim().to_string()).collect();
     let mut rows: Vec<Vec<String>> =
         vec![heading(&["owner", "of", "pending", "published", "broker"])];
     for ((service, answer), (_, entity)) in owners.iter().zip(OWNERS) {
@@ -171,9 +154,7 @@ fn to_lines(
                 service.name().to_owned(),
                 entity.to_owned(),
                 attention(status.pending.unwrap_or_default() as i64),
-                status
-                    .published
-                    .map_or_else(|| "—".to_owned(), |number| number.to_string()),
+                status.published.map_or_else(|| "—".to_owned(), |number| number.to_string()),
                 link(status.connected),
             ],
             Err(_) => away(*service, entity, rows[0].len()),
@@ -209,11 +190,7 @@ fn to_lines(
         }
     }
     lines.extend(output::table(&rows));
-    lines.extend(
-        errors
-            .iter()
-            .map(|error| style(format!("  {error}")).yellow().to_string()),
-    );
+    lines.extend(errors.iter().map(|error| style(format!("  {error}")).yellow().to_string()));
     lines
 }
 
@@ -223,9 +200,7 @@ fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<St
         "closed" => style(breaker).green(),
         _ => style(breaker).red(),
     };
-    let progress = status
-        .last_progress
-        .map(|at| duration(now.seconds_since(at)) + " ago");
+    let progress = status.last_progress.map(|at| duration(now.seconds_since(at)) + " ago");
     let link = match status.paused {
         true => style("paused").yellow().to_string(),
         false => link(status.connected),

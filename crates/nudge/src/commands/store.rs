@@ -99,11 +99,7 @@ async fn put(api: &Api, args: PutArgs, json: bool) -> Result<(), Failure> {
         }
     };
     let response = api.expect(OWNER, request).await?;
-    let done = match (
-        response.status(),
-        response.headers().get(header::ETAG),
-        before,
-    ) {
+    let done = match (response.status(), response.headers().get(header::ETAG), before) {
         (StatusCode::CREATED, ..) => "created",
         (_, Some(after), Some(before)) if *after == before => "unchanged",
         _ => "updated",
@@ -124,9 +120,7 @@ fn edit(api: &Api, path: &str, exists: bool, fields: &Map<String, Value>) -> Req
 
 /// The entity tag of the store, if it exists.
 async fn current_tag(api: &Api, path: &str) -> Result<Option<header::HeaderValue>, Failure> {
-    let response = api
-        .send(OWNER, api.request(Method::GET, OWNER, path))
-        .await?;
+    let response = api.send(OWNER, api.request(Method::GET, OWNER, path)).await?;
     let tag = response.headers().get(header::ETAG).cloned();
     Ok(tag.filter(|_| response.status() == StatusCode::OK))
 }
@@ -172,10 +166,7 @@ async fn written(
         return Err(Failure::failed("store-info answered without a Nudge-Token"));
     };
     if !json {
-        output::line(format!(
-            "{done} store {}, version {}",
-            token.id, token.version
-        ))?;
+        output::line(format!("{done} store {}, version {}", token.id, token.version))?;
         output::line(format!("Nudge-Token: {token}"))?;
     }
     let waited = match wait {
@@ -195,11 +186,7 @@ async fn written(
         output::json(&result)?;
     }
     for one in waited.iter().filter(|one| !json && one.applied) {
-        output::line(format!(
-            "{:<8} {}",
-            one.subscriber,
-            how_soon(one, &token, done)
-        ))?;
+        output::line(format!("{:<8} {}", one.subscriber, how_soon(one, &token, done)))?;
     }
     wait::check(&waited, WAIT_TIMEOUT)
 }
@@ -221,10 +208,7 @@ fn how_soon(waited: &wait::Waited, token: &WriteToken, done: &str) -> String {
 async fn get(api: &Api, id: &EntityId, json: bool) -> Result<(), Failure> {
     let request = api.request(Method::GET, OWNER, &store_path(id)?);
     let response = api.expect(OWNER, request).await?;
-    let tag = response
-        .headers()
-        .get(header::ETAG)
-        .and_then(|tag| tag.to_str().ok());
+    let tag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
     let version = tag.unwrap_or_default().trim_matches('"').to_owned();
     let store = api.body::<Map<String, Value>>(OWNER, response).await?;
     if json {

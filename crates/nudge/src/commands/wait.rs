@@ -52,8 +52,7 @@ pub(crate) struct Waited {
 /// The subscribers that a `--subscriber` argument names.
 pub(crate) fn subscribers(named: &str) -> Vec<Service> {
     let all = Service::SUBSCRIBERS.into_iter();
-    all.filter(|service| named == "all" || named == service.name())
-        .collect()
+    all.filter(|service| named == "all" || named == service.name()).collect()
 }
 
 /// Runs `nudge wait`.
@@ -77,18 +76,12 @@ pub(crate) async fn run(api: Api, args: WaitArgs, json: bool) -> Result<(), Fail
 
 /// A failure that names who has not applied the version.
 pub(crate) fn check(waited: &[Waited], timeout: Duration) -> Result<(), Failure> {
-    let late: Vec<_> = waited
-        .iter()
-        .filter(|one| !one.applied)
-        .map(|one| one.subscriber)
-        .collect();
+    let late: Vec<_> = waited.iter().filter(|one| !one.applied).map(|one| one.subscriber).collect();
     match late.is_empty() {
         true => Ok(()),
         false => {
             let (who, millis) = (late.join(" and "), timeout.as_millis());
-            Err(Failure::TimedOut(format!(
-                "not applied by {who} within {millis} ms"
-            )))
+            Err(Failure::TimedOut(format!("not applied by {who} within {millis} ms")))
         }
     }
 }
@@ -100,9 +93,7 @@ pub(crate) async fn wait_for(
     token: &WriteToken,
     timeout: Duration,
 ) -> Result<Vec<Waited>, Failure> {
-    let waits = services
-        .iter()
-        .map(|&service| wait_for_one(api, service, token, timeout));
+    let waits = services.iter().map(|&service| wait_for_one(api, service, token, timeout));
     join_all(waits).await.into_iter().collect()
 }
 
@@ -137,10 +128,8 @@ async fn wait_for_one(
         if applied || this_time == left {
             // The version is told in both answers; without it we still know what was asked.
             let body = api.body::<Value>(service, response).await?;
-            let answer = serde_json::from_value(body).unwrap_or(Answer {
-                version: applied.then_some(token.version),
-                applied_at: None,
-            });
+            let answer = serde_json::from_value(body)
+                .unwrap_or(Answer { version: applied.then_some(token.version), applied_at: None });
             return Ok(Waited {
                 subscriber: service.name(),
                 applied,

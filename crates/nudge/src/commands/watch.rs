@@ -176,12 +176,7 @@ impl Watch {
         match note {
             Note::Described(description) => self.board.describe(&description),
             Note::Follows(subscriber, entities) => self.board.set_follows(subscriber, entities),
-            Note::Found {
-                subscriber,
-                key,
-                version,
-                applied_at,
-            } => {
+            Note::Found { subscriber, key, version, applied_at } => {
                 self.board.found(subscriber, &key, version, applied_at);
             }
         }
@@ -197,12 +192,7 @@ impl Watch {
 
     fn ask_again(&mut self) {
         for (subscriber, key) in self.board.overdue(&self.up, MAX_QUESTIONS) {
-            tokio::spawn(ask_applied(
-                self.api.clone(),
-                subscriber,
-                key,
-                self.notes.clone(),
-            ));
+            tokio::spawn(ask_applied(self.api.clone(), subscriber, key, self.notes.clone()));
         }
     }
 
@@ -217,12 +207,7 @@ impl Watch {
         let lines = |row: &Row| render::lines(row, &names, &layout);
         let finished: Vec<_> = due.iter().flat_map(lines).collect();
         let most = MAX_LIVE_ROWS.min(height.saturating_sub(2));
-        let rows: Vec<_> = self
-            .board
-            .live()
-            .filter(|row| !row.is_settled())
-            .take(most)
-            .collect();
+        let rows: Vec<_> = self.board.live().filter(|row| !row.is_settled()).take(most).collect();
         let mut live: Vec<_> = rows.into_iter().flat_map(lines).take(most).collect();
         live.push(render::footer(&self.board, &names, &self.up, &layout));
         screen.draw(&finished, &live)
@@ -251,12 +236,8 @@ impl Watch {
         let summary = render::summary(&self.board, &names, seconds);
         if let View::Terminal(screen) = &mut self.view {
             let layout = Layout::new(Some(screen.size().1));
-            let rows = rest
-                .iter()
-                .flat_map(|row| render::lines(row, &names, &layout));
-            let rule = style("─".repeat(screen.size().1.saturating_sub(1)))
-                .dim()
-                .to_string();
+            let rows = rest.iter().flat_map(|row| render::lines(row, &names, &layout));
+            let rule = style("─".repeat(screen.size().1.saturating_sub(1))).dim().to_string();
             let last: Vec<_> = rows.chain([rule]).chain(summary).collect();
             return screen.finish(&last);
         }
@@ -269,8 +250,5 @@ impl Watch {
 }
 
 fn number(service: Service) -> usize {
-    Service::SUBSCRIBERS
-        .iter()
-        .position(|s| *s == service)
-        .expect("only subscribers are followed")
+    Service::SUBSCRIBERS.iter().position(|s| *s == service).expect("only subscribers are followed")
 }

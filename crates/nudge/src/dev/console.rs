@@ -71,37 +71,20 @@ impl Console {
         stop: CancellationToken,
     ) -> Self {
         let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
-        Self {
-            api,
-            broker,
-            restarts: Arc::new(restarts),
-            watchers,
-            stop,
-        }
+        Self { api, broker, restarts: Arc::new(restarts), watchers, stop }
     }
 
     /// Looks at every part, now.
     pub(super) async fn look(&self) -> Vec<PartState> {
         let services = Service::ALL.map(|service| async move {
             let request = self.api.long_request(Method::GET, service, "/readyz");
-            let answer = self
-                .api
-                .expect(service, request.timeout(LOOK_TIMEOUT))
-                .await;
+            let answer = self.api.expect(service, request.timeout(LOOK_TIMEOUT)).await;
             (service.name(), answer.is_ok())
         });
         let nats = async { ("NATS", nats::is_ready(&self.broker).await) };
         let (nats, services) = future::join(nats, future::join_all(services)).await;
-        let restarts = |name| {
-            self.restarts
-                .get(name)
-                .map_or(0, |restarts| restarts.load(Relaxed))
-        };
-        let state = |(name, ready)| PartState {
-            name,
-            ready,
-            restarts: restarts(name),
-        };
+        let restarts = |name| self.restarts.get(name).map_or(0, |restarts| restarts.load(Relaxed));
+        let state = |(name, ready)| PartState { name, ready, restarts: restarts(name) };
         [nats].into_iter().chain(services).map(state).collect()
     }
 }
@@ -109,10 +92,7 @@ impl Console {
 /// All routes of the console.
 pub(super) fn router(console: Console) -> Router {
     Router::new()
-        .route(
-            "/",
-            get(async || asset("text/html", include_str!("page/index.html"))),
-        )
+        .route("/", get(async || asset("text/html", include_str!("page/index.html"))))
         .route("/{file}", get(page_file))
         .route("/livez", get(async || Json(json!({"live": true}))))
         .route("/readyz", get(readyz))
@@ -127,21 +107,9 @@ pub(super) fn router(console: Console) -> Router {
 const PAGE_FILES: [(&str, &str, &str); 6] = [
     ("style.css", "text/css", include_str!("page/style.css")),
     ("app.js", "text/javascript", include_str!("page/app.js")),
-    (
-        "common.js",
-        "text/javascript",
-        include_str!("page/common.js"),
-    ),
-    (
-        "services.js",
-        "text/javascript",
-        include_str!("page/services.js"),
-    ),
-    (
-        "changes.js",
-        "text/javascript",
-        include_str!("page/changes.js"),
-    ),
+    ("common.js", "text/javascript", include_str!("page/common.js")),
+    ("services.js", "text/javascript", include_str!("page/services.js")),
+    ("changes.js", "text/javascript", include_str!("page/changes.js")),
     ("edit.js", "text/javascript", include_str!("page/edit.js")),
 ];
 
@@ -168,11 +136,7 @@ fn asset(kind: &str, text: &'static str) -> Response {
 /// 200 when every part is ready, else 503 that names those which are not.
 async fn readyz(State(console): State<Console>) -> Response {
     let parts = console.look().await;
-    let waiting: Vec<_> = parts
-        .iter()
-        .filter(|part| !part.ready)
-        .map(|part| part.name)
-        .collect();
+    let waiting: Vec<_> = parts.iter().filter(|part| !part.ready).map(|part| part.name).collect();
     if waiting.is_empty() && !console.stop.is_cancelled() {
         return Json(json!({"ready": true, "parts": parts})).into_response();
     }
@@ -191,13 +155,8 @@ async fn readyz(State(console): State<Console>) -> Response {
 async fn status(State(console): State<Console>) -> Json<Value> {
     let api = &console.api;
     let statuses = Service::SUBSCRIBERS.map(|service| async move {
-        let request = api
-            .long_request(Method::GET, service, STATUS_PATH)
-            .timeout(LOOK_TIMEOUT);
-        let status = api
-            .json::<Value>(service, request)
-            .await
-            .unwrap_or(Value::Null);
+        let request = api.long_request(Method::GET, service, STATUS_PATH).timeout(LOOK_TIMEOUT);
+        let status = api.json::<Value>(service, request).await.unwrap_or(Value::Null);
         (service.name().to_owned(), status)
     });
     let (parts, statuses) = future::join(console.look(), future::join_all(statuses)).await;

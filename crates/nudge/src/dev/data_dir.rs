@@ -29,10 +29,7 @@ impl DataDir {
     /// has not made; nothing is deleted yet.
     pub(crate) fn lock(path: &Path, fresh: bool) -> Result<Self, Failure> {
         let failed = |what: &str, error: std::io::Error| {
-            Failure::failed(format!(
-                "cannot {what} {} (--data-dir): {error}",
-                path.display()
-            ))
+            Failure::failed(format!("cannot {what} {} (--data-dir): {error}", path.display()))
         };
         if fresh {
             check_all_ours(path)?;
@@ -55,9 +52,7 @@ impl DataDir {
                 let holder = holder.trim();
                 let line = format!("{} is in use by another `nudge dev`", path.display());
                 let hint = "stop it, or give this one another --data-dir and --port-base";
-                return Err(Failure::failed(format!(
-                    "{line} (process {holder}): {hint}"
-                )));
+                return Err(Failure::failed(format!("{line} (process {holder}): {hint}")));
             }
             Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
         }
@@ -96,27 +91,18 @@ impl DataDir {
             return Err(Failure::failed("the path of --data-dir is not UTF-8"));
         };
         // What would mean something in a URL.
-        Ok(format!(
-            "sqlite:{}",
-            path.replace('%', "%25").replace('?', "%3F")
-        ))
+        Ok(format!("sqlite:{}", path.replace('%', "%25").replace('?', "%3F")))
     }
 
     /// Deletes what the demo has made, except the lock, which is held.
     pub(crate) fn clear(&self) -> Result<(), Failure> {
         check_all_ours(&self.path)?;
-        for name in names(&self.path)?
-            .into_iter()
-            .filter(|name| name != LOCK_FILE)
-        {
+        for name in names(&self.path)?.into_iter().filter(|name| name != LOCK_FILE) {
             let path = self.path.join(name);
             // A link is removed and not followed: `symlink_metadata` sees the link itself.
             let directory = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
-            let removed = if directory {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
+            let removed =
+                if directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.map_err(|error| {
                 Failure::failed(format!("cannot delete {}: {error}", path.display()))
             })?;
@@ -141,9 +127,7 @@ fn check_all_ours(path: &Path) -> Result<(), Failure> {
     let strange = |inside: &Path| {
         let hint = "--fresh deletes only a directory that `nudge dev` made";
         let name = inside.display();
-        Err(Failure::failed(format!(
-            "{name} was not made by `nudge dev`; {hint}, so it is kept"
-        )))
+        Err(Failure::failed(format!("{name} was not made by `nudge dev`; {hint}, so it is kept")))
     };
     if let Some(name) = found.iter().find(|name| !is_ours(name)) {
         return strange(&path.join(name));
@@ -152,10 +136,7 @@ fn check_all_ours(path: &Path) -> Result<(), Failure> {
         return strange(path);
     }
     for (directory, ours) in [
-        (
-            NATS_DIRECTORY,
-            (|name| NATS_ENTRIES.contains(&name)) as fn(&str) -> bool,
-        ),
+        (NATS_DIRECTORY, (|name| NATS_ENTRIES.contains(&name)) as fn(&str) -> bool),
         (LOG_DIRECTORY, |name| name.ends_with(".log")),
     ] {
         let directory = path.join(directory);
@@ -168,9 +149,7 @@ fn check_all_ours(path: &Path) -> Result<(), Failure> {
 
 fn is_ours(name: &str) -> bool {
     let of_database = |service: &Service| {
-        let rest = name
-            .strip_prefix(service.name())
-            .and_then(|rest| rest.strip_prefix(".db"));
+        let rest = name.strip_prefix(service.name()).and_then(|rest| rest.strip_prefix(".db"));
         rest.is_some_and(|suffix| DATABASE_SUFFIXES.contains(&suffix))
     };
     [LOCK_FILE, NATS_DIRECTORY, LOG_DIRECTORY].contains(&name)
@@ -186,9 +165,7 @@ fn names(path: &Path) -> Result<Vec<String>, Failure> {
         Err(error) => return Err(failed(error)),
     };
     let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
-    entries
-        .map(|entry| entry.map(name).map_err(failed))
-        .collect()
+    entries.map(|entry| entry.map(name).map_err(failed)).collect()
 }
 
 #[cfg(test)]

@@ -77,13 +77,7 @@ pub(crate) fn run() {
         note(&mut children, &line);
     }
     for last in [false, true] {
-        stop(
-            children
-                .iter()
-                .filter(|child| child.1 == last)
-                .map(|child| child.0)
-                .collect(),
-        );
+        stop(children.iter().filter(|child| child.1 == last).map(|child| child.0).collect());
     }
 }
 
@@ -108,10 +102,7 @@ fn stop(groups: Vec<Pid>) {
     let lives = |group: &&Pid| test_kill_process_group(**group).is_ok();
     while groups.iter().any(|group| lives(&group)) && Instant::now() < deadline {
         // No runtime runs here, and nothing else waits for this thread.
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the guard is one thread without a runtime"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the guard is one thread without a runtime")]
         std::thread::sleep(POLL_INTERVAL);
     }
     for group in groups.iter().filter(lives) {
@@ -126,9 +117,7 @@ mod tests {
     #[test]
     fn the_list_follows_what_it_is_told() {
         let mut children = Vec::new();
-        let lines = [
-            "+10 0", "+11 1", "+12 0", "-10", "", "nonsense", "+0 0", "+-4 0", "-99",
-        ];
+        let lines = ["+10 0", "+11 1", "+12 0", "-10", "", "nonsense", "+0 0", "+-4 0", "-99"];
         for line in lines {
             note(&mut children, line);
         }
@@ -138,11 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_left_is_stopped() {
-        let mut child = Command::new("sleep")
-            .arg("600")
-            .process_group(0)
-            .spawn()
-            .unwrap();
+        let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
         let pid = Pid::from_child(&child);
         let reaper = std::thread::spawn(move || child.wait().unwrap());
         stop(vec![pid]);

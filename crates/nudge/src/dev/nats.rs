@@ -32,9 +32,7 @@ pub(super) async fn find(exe: &Path, talk: &Talk) -> Result<PathBuf, Failure> {
             true => Ok(path),
             false => {
                 let path = path.display();
-                Err(Failure::failed(format!(
-                    "{SETTING}: {path} is not an executable file"
-                )))
+                Err(Failure::failed(format!("{SETTING}: {path} is not an executable file")))
             }
         };
     }
@@ -52,18 +50,14 @@ pub(super) async fn find(exe: &Path, talk: &Talk) -> Result<PathBuf, Failure> {
 }
 
 fn is_executable(path: &Path) -> bool {
-    let mode = path
-        .metadata()
-        .map(|found| (found.is_file(), found.permissions().mode()));
+    let mode = path.metadata().map(|found| (found.is_file(), found.permissions().mode()));
     mode.is_ok_and(|(file, mode)| file && mode & 0o111 != 0)
 }
 
 /// The script of the checkout that holds `path`.
 fn script_above(path: &Path) -> Option<PathBuf> {
     let of = |root: &Path| root.join("Cargo.toml").is_file().then(|| root.join(SCRIPT));
-    path.ancestors()
-        .filter_map(of)
-        .find(|script| script.is_file())
+    path.ancestors().filter_map(of).find(|script| script.is_file())
 }
 
 async fn ask_script(script: &Path) -> Result<PathBuf, Failure> {
@@ -79,9 +73,7 @@ async fn ask_script(script: &Path) -> Result<PathBuf, Failure> {
     let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     match output.status.success() && !path.is_empty() {
         true => Ok(PathBuf::from(path)),
-        false => Err(Failure::failed(format!(
-            "{SCRIPT} found no NATS server (see above)"
-        ))),
+        false => Err(Failure::failed(format!("{SCRIPT} found no NATS server (see above)"))),
     }
 }
 

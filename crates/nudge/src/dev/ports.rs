@@ -56,10 +56,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let line = check_free(port - 2).unwrap_err().to_string();
-        assert!(
-            line.contains(&format!("port {port} (search) is already in use")),
-            "{line}"
-        );
+        assert!(line.contains(&format!("port {port} (search) is already in use")), "{line}");
         assert!(line.contains("--port-base"), "{line}");
     }
 }

@@ -17,18 +17,11 @@ use super::console::Console;
 use crate::client::Service;
 
 /// Request headers that are handed on.
-const REQUEST_HEADERS: [HeaderName; 3] = [
-    header::CONTENT_TYPE,
-    header::IF_MATCH,
-    HeaderName::from_static("nudge-token"),
-];
+const REQUEST_HEADERS: [HeaderName; 3] =
+    [header::CONTENT_TYPE, header::IF_MATCH, HeaderName::from_static("nudge-token")];
 /// Response headers that are handed back.
-const RESPONSE_HEADERS: [HeaderName; 4] = [
-    header::CONTENT_TYPE,
-    header::ETAG,
-    header::LOCATION,
-    HeaderName::from_static("nudge-token"),
-];
+const RESPONSE_HEADERS: [HeaderName; 4] =
+    [header::CONTENT_TYPE, header::ETAG, header::LOCATION, HeaderName::from_static("nudge-token")];
 
 /// Hands `/api/{service}/…` on to that service: any read, and writes to stores and reviews.
 pub(super) async fn forward(
@@ -37,33 +30,19 @@ pub(super) async fn forward(
     request: Request,
 ) -> Result<Response, Problem> {
     let Some(service) = Service::named(&name) else {
-        return Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            format!("there is no service {name:?}"),
-        ));
+        return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no service {name:?}")));
     };
     let (parts, body) = request.into_parts();
     // Not the decoded path of the route: an id's own `/` must stay encoded.
-    let target = parts
-        .uri
-        .path_and_query()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let path = target
-        .strip_prefix(&format!("/api/{name}"))
-        .unwrap_or("/")
-        .to_owned();
+    let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    let path = target.strip_prefix(&format!("/api/{name}")).unwrap_or("/").to_owned();
     if !allowed(&parts.method, &path) {
         let detail = "the console only reads, and writes stores and reviews";
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail));
     }
     let body = read_body(body, MAX_BODY_BYTES).await?;
     let headers = only(&parts.headers, &REQUEST_HEADERS);
-    let request = console
-        .api
-        .request(parts.method, service, &path)
-        .headers(headers)
-        .body(body);
+    let request = console.api.request(parts.method, service, &path).headers(headers).body(body);
     let answer = console
         .api
         .send(service, request)
@@ -75,16 +54,12 @@ pub(super) async fn forward(
 
 fn allowed(method: &Method, path: &str) -> bool {
     let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    let own = ["/stores/", "/reviews/"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix));
+    let own = ["/stores/", "/reviews/"].iter().any(|prefix| path.starts_with(prefix));
     *method == Method::GET || (writes.contains(method) && (own || path == "/stores"))
 }
 
 fn only(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
-    let kept = names
-        .iter()
-        .filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
+    let kept = names.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
     kept.collect()
 }
 
@@ -124,12 +99,7 @@ mod tests {
         assert!(allowed(&Method::GET, "/nudge/v1/status"));
         assert!(allowed(&Method::PATCH, "/stores/a%2Fb"));
         assert!(allowed(&Method::POST, "/stores"));
-        for path in [
-            "/nudge/v1/pause",
-            "/sync/v1/store/batch-get",
-            "/storesx",
-            "/",
-        ] {
+        for path in ["/nudge/v1/pause", "/sync/v1/store/batch-get", "/storesx", "/"] {
             assert!(!allowed(&Method::POST, path), "{path}");
         }
         assert!(!allowed(&Method::OPTIONS, "/stores/1"));
@@ -139,9 +109,7 @@ mod tests {
     async fn pages_from_elsewhere_are_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new()
-            .route("/", get(async || "here"))
-            .layer(from_fn(only_from_here));
+        let router = Router::new().route("/", get(async || "here")).layer(from_fn(only_from_here));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let ask = async |host: Option<&str>, origin: Option<String>| {

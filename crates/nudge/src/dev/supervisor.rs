@@ -79,10 +79,7 @@ pub(super) async fn supervise(program: Program, stop: CancellationToken, guard: 
         }
         let again = delay.as_secs();
         let log = program.log.display();
-        talk.say(&format!(
-            "{} {ended}; starting it again in {again} s (log: {log})",
-            program.name
-        ));
+        talk.say(&format!("{} {ended}; starting it again in {again} s (log: {log})", program.name));
         for line in tail(&program.log, log_before) {
             talk.say(&format!("  | {line}"));
         }
@@ -96,10 +93,7 @@ pub(super) async fn supervise(program: Program, stop: CancellationToken, guard: 
 }
 
 fn spawn(program: &Program) -> std::io::Result<Child> {
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&program.log)?;
+    let log = OpenOptions::new().create(true).append(true).open(&program.log)?;
     Command::new(&program.exe)
         .args(&program.args)
         .envs(program.env.iter().map(|(name, value)| (name, value)))
@@ -129,15 +123,9 @@ async fn end(child: &mut Child, program: &Program, talk: &Talk) {
         }
     };
     signal(child, Signal::TERM);
-    if tokio::time::timeout(STOP_PATIENCE, child.wait())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(STOP_PATIENCE, child.wait()).await.is_err() {
         let seconds = STOP_PATIENCE.as_secs();
-        talk.say(&format!(
-            "{} did not stop within {seconds} s and is killed",
-            program.name
-        ));
+        talk.say(&format!("{} did not stop within {seconds} s and is killed", program.name));
         signal(child, Signal::KILL);
         let _ = child.wait().await;
     }
@@ -161,14 +149,8 @@ fn tail(log: &Path, from: u64) -> Vec<String> {
     };
     let bytes = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..]
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

@@ -34,10 +34,7 @@ impl Talk {
             let bar = ProgressBar::no_length();
             bar.with_style(style.expect("the template is a constant"))
         });
-        Self {
-            spinner,
-            current: Arc::default(),
-        }
+        Self { spinner, current: Arc::default() }
     }
 
     /// What is being done or waited for now. Call it as often as you like.
@@ -59,11 +56,7 @@ impl Talk {
             (None, None) => eprintln!("dev: {what}"),
         }
         if current.as_ref().is_none_or(|task| task.what != what) {
-            *current = Some(Task {
-                what: what.to_owned(),
-                began: now,
-                reminded: now,
-            });
+            *current = Some(Task { what: what.to_owned(), began: now, reminded: now });
         }
     }
 

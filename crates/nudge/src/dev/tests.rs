@@ -6,14 +6,8 @@ fn the_lines_to_copy_name_other_ports_and_odd_paths() {
     let data = DataDir::lock(temporary.path(), false).unwrap();
     let exe = Path::new("/my builds/nudge");
     let lines = welcome(exe, 7300, &data, Duration::from_millis(1_234)).join("\n");
-    assert!(
-        lines.starts_with("ready after 1.2 s: http://127.0.0.1:7300\n"),
-        "{lines}"
-    );
-    assert!(
-        lines.contains("'/my builds/nudge' --port-base 7300 watch"),
-        "{lines}"
-    );
+    assert!(lines.starts_with("ready after 1.2 s: http://127.0.0.1:7300\n"), "{lines}");
+    assert!(lines.contains("'/my builds/nudge' --port-base 7300 watch"), "{lines}");
     assert!(lines.contains("http://127.0.0.1:7302/stores"), "{lines}");
     let lines = welcome(Path::new("/bin/nudge"), 7100, &data, Duration::ZERO).join("\n");
     assert!(lines.contains("  /bin/nudge watch\n"), "{lines}");
@@ -23,9 +17,7 @@ fn the_lines_to_copy_name_other_ports_and_odd_paths() {
 fn a_service_that_is_not_built_is_named() {
     let temporary = tempfile::tempdir().unwrap();
     std::fs::write(temporary.path().join("store-info"), "").unwrap();
-    let failure = find_services(&temporary.path().join("nudge"))
-        .unwrap_err()
-        .to_string();
+    let failure = find_services(&temporary.path().join("nudge")).unwrap_err().to_string();
     assert!(failure.contains("/search is not built"), "{failure}");
 }
 

@@ -10,65 +10,42 @@ use crate::stub;
 fn parse(text: &str) -> Vec<(String, String)> {
     let mut parser = Parser::default();
     parser.push(text.as_bytes());
-    std::iter::from_fn(|| parser.next_event())
-        .map(|event| (event.event, event.data))
-        .collect()
+    std::iter::from_fn(|| parser.next_event()).map(|event| (event.event, event.data)).collect()
 }
 
 fn data(values: &[&str]) -> Vec<(String, String)> {
-    values
-        .iter()
-        .map(|value| (String::new(), (*value).to_owned()))
-        .collect()
+    values.iter().map(|value| (String::new(), (*value).to_owned())).collect()
 }
 
 #[test]
 fn events_end_at_an_empty_line() {
-    assert_eq!(
-        parse("data: one\n\ndata:two\n\ndata: three"),
-        data(&["one", "two"])
-    );
+    assert_eq!(parse("data: one\n\ndata:two\n\ndata: three"), data(&["one", "two"]));
 }
 
 #[test]
 fn every_line_ending_counts() {
-    assert_eq!(
-        parse("data: a\r\n\r\ndata: b\r\rdata: c\n\n"),
-        data(&["a", "b", "c"])
-    );
+    assert_eq!(parse("data: a\r\n\r\ndata: b\r\rdata: c\n\n"), data(&["a", "b", "c"]));
 }
 
 #[test]
 fn data_lines_are_joined_and_only_one_space_is_taken_off() {
-    assert_eq!(
-        parse("data:  two spaces\ndata\ndata: end\n\n"),
-        data(&[" two spaces\n\nend"])
-    );
+    assert_eq!(parse("data:  two spaces\ndata\ndata: end\n\n"), data(&[" two spaces\n\nend"]));
 }
 
 #[test]
 fn comments_ids_and_events_without_data_say_nothing() {
-    assert_eq!(
-        parse(": keep-alive\n\nid: 7\nretry: 10\n\nevent: gap\n\n"),
-        data(&[])
-    );
+    assert_eq!(parse(": keep-alive\n\nid: 7\nretry: 10\n\nevent: gap\n\n"), data(&[]));
 }
 
 #[test]
 fn the_event_name_is_kept_and_does_not_leak_into_the_next() {
     let events = parse("event: gap\ndata: 5\n\ndata: x\n\n");
-    assert_eq!(
-        events,
-        [("gap".into(), "5".into()), (String::new(), "x".into())]
-    );
+    assert_eq!(events, [("gap".into(), "5".into()), (String::new(), "x".into())]);
 }
 
 #[test]
 fn an_endless_line_is_cut_and_the_stream_goes_on() {
-    let text = format!(
-        "data: {}\n\ndata: after\n\n",
-        "x".repeat(MAX_LINE_BYTES * 2)
-    );
+    let text = format!("data: {}\n\ndata: after\n\n", "x".repeat(MAX_LINE_BYTES * 2));
     let events = parse(&text);
     assert_eq!(events.len(), 2);
     assert!(events[0].1.len() <= MAX_LINE_BYTES);
@@ -108,18 +85,12 @@ async fn a_stream_that_ends_is_connected_again() {
     let (sender, mut receiver) = mpsc::channel(8);
     let task = tokio::spawn(follow(stub.api.clone(), Service::Search, sender));
     for _ in 0..2 {
-        assert!(matches!(
-            receiver.recv().await,
-            Some(Signal::Up(Service::Search))
-        ));
+        assert!(matches!(receiver.recv().await, Some(Signal::Up(Service::Search))));
         match receiver.recv().await {
             Some(Signal::Event(Service::Search, event)) => assert_eq!(event.data, "1"),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(
-            receiver.recv().await,
-            Some(Signal::Down(Service::Search, _))
-        ));
+        assert!(matches!(receiver.recv().await, Some(Signal::Down(Service::Search, _))));
     }
     drop(receiver);
     // Nobody listens any more, so the follower ends by itself.

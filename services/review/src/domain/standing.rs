@@ -104,51 +104,24 @@ mod tests {
     use super::*;
 
     fn store(open: bool, deleted: bool) -> KnownStore {
-        KnownStore {
-            name: "가게".into(),
-            open,
-            version: Version::NONE,
-            deleted,
-        }
+        KnownStore { name: "가게".into(), open, version: Version::NONE, deleted }
     }
 
     #[test]
     fn a_deleted_store_is_deleted_whether_or_not_it_was_open() {
         assert_eq!(StoreStanding::of(None), StoreStanding::Unknown);
-        assert_eq!(
-            StoreStanding::of(Some(&store(true, false))),
-            StoreStanding::Open
-        );
-        assert_eq!(
-            StoreStanding::of(Some(&store(false, false))),
-            StoreStanding::Closed
-        );
-        assert_eq!(
-            StoreStanding::of(Some(&store(true, true))),
-            StoreStanding::Deleted
-        );
-        assert_eq!(
-            StoreStanding::of(Some(&store(false, true))),
-            StoreStanding::Deleted
-        );
+        assert_eq!(StoreStanding::of(Some(&store(true, false))), StoreStanding::Open);
+        assert_eq!(StoreStanding::of(Some(&store(false, false))), StoreStanding::Closed);
+        assert_eq!(StoreStanding::of(Some(&store(true, true))), StoreStanding::Deleted);
+        assert_eq!(StoreStanding::of(Some(&store(false, true))), StoreStanding::Deleted);
     }
 
     #[test]
     fn each_standing_allows_what_the_table_says() {
         use Refusal::{ClosedStore, DeletedStore, UnknownStore};
         let table = [
-            (
-                StoreStanding::Unknown,
-                Err(UnknownStore),
-                Err(UnknownStore),
-                Ok(()),
-            ),
-            (
-                StoreStanding::Deleted,
-                Err(DeletedStore),
-                Err(DeletedStore),
-                Err(DeletedStore),
-            ),
+            (StoreStanding::Unknown, Err(UnknownStore), Err(UnknownStore), Ok(())),
+            (StoreStanding::Deleted, Err(DeletedStore), Err(DeletedStore), Err(DeletedStore)),
             (StoreStanding::Closed, Err(ClosedStore), Ok(()), Ok(())),
             (StoreStanding::Open, Ok(()), Ok(()), Ok(())),
         ];

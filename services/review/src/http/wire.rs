@@ -54,9 +54,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
         let text = path.map_err(|_| bad_request("id", "must be percent-encoded UTF-8"))?;
-        EntityId::new(&text)
-            .map(PathId)
-            .map_err(|error| bad_request("id", error.to_string()))
+        EntityId::new(&text).map(PathId).map_err(|error| bad_request("id", error.to_string()))
     }
 }
 
@@ -78,18 +76,12 @@ impl PageQuery {
     pub(crate) fn checked(self) -> Result<(Option<EntityId>, u32), Problem> {
         let limit = self.limit.unwrap_or(DEFAULT_PAGE_ITEMS);
         if !(1..=MAX_PAGE_ITEMS).contains(&limit) {
-            return Err(bad_request(
-                "limit",
-                format!("must be from 1 to {MAX_PAGE_ITEMS}"),
-            ));
+            return Err(bad_request("limit", format!("must be from 1 to {MAX_PAGE_ITEMS}")));
         }
         // Only ids of reviews stand in `next`; written in one way, since they are compared as text.
         let id = |text: String| EntityId::new(&Uuid::try_parse(&text).ok()?.to_string()).ok();
         let wrong = || bad_request("after", "must be the next of a page");
-        let after = self
-            .after
-            .map(|text| id(text).ok_or_else(wrong))
-            .transpose()?;
+        let after = self.after.map(|text| id(text).ok_or_else(wrong)).transpose()?;
         Ok((after, limit))
     }
 }
@@ -125,19 +117,9 @@ pub(crate) struct PageStore {
 
 impl StorePage {
     pub(crate) fn new(id: EntityId, found: StoreReviews) -> Self {
-        let StoreReviews {
-            store,
-            ratings,
-            items,
-            next,
-        } = found;
+        let StoreReviews { store, ratings, items, next } = found;
         Self {
-            store: PageStore {
-                id,
-                name: store.name,
-                open: store.open,
-                version: store.version,
-            },
+            store: PageStore { id, name: store.name, open: store.open, version: store.version },
             rating_average: ratings.average(),
             rating_count: ratings.count,
             items,

@@ -30,10 +30,7 @@ fn wrong_bodies() -> Vec<(Value, Vec<&'static str>)> {
         (with("id", json!("mine")), vec!["id"]),
         (with("store_id", json!("other")), vec!["store_id"]),
         (json!({}), vec!["rating", "text", "author"]),
-        (
-            json!({"rating": 9, "text": 1, "stars": 5}),
-            vec!["rating", "text", "author", "stars"],
-        ),
+        (json!({"rating": 9, "text": 1, "stars": 5}), vec!["rating", "text", "author", "stars"]),
         (json!([]), vec!["body"]),
         (json!("review"), vec!["body"]),
         (json!(null), vec!["body"]),
@@ -46,21 +43,12 @@ async fn each_wrong_body_names_its_fields_and_changes_nothing() {
     let path = world.review(&draft()).await;
     let before = (world.get(&path).await.body, world.recorded().await);
     for (body, fields) in wrong_bodies() {
-        for answer in [
-            world.post("/stores/s/reviews", &body).await,
-            world.put(&path, &body).await,
-        ] {
-            assert_eq!(
-                (answer.problem(), answer.wrong_fields()),
-                (422, fields.clone()),
-                "{body}"
-            );
+        for answer in [world.post("/stores/s/reviews", &body).await, world.put(&path, &body).await]
+        {
+            assert_eq!((answer.problem(), answer.wrong_fields()), (422, fields.clone()), "{body}");
         }
     }
-    assert_eq!(
-        (world.get(&path).await.body, world.recorded().await),
-        before
-    );
+    assert_eq!((world.get(&path).await.body, world.recorded().await), before);
     assert_eq!(world.rows().await, 1);
     world.stop().await;
 }
@@ -75,29 +63,16 @@ async fn bodies_that_are_not_json_or_too_large_change_nothing() {
     for (content_type, body, status, field) in [
         (json, "{".to_owned(), 400, "body"),
         (json, format!("{} trailing", draft()), 400, "body"),
-        (
-            json,
-            r#"{"rating":5,"text":"\ud800","author":"a"}"#.to_owned(),
-            400,
-            "body",
-        ),
+        (json, r#"{"rating":5,"text":"\ud800","author":"a"}"#.to_owned(), 400, "body"),
         (json, String::new(), 400, "body"),
         (json, large, 413, "body"),
         ("text/plain", draft().to_string(), 415, "Content-Type"),
         ("application/xml", draft().to_string(), 415, "Content-Type"),
     ] {
-        for (method, path) in [
-            (Method::POST, "/stores/s/reviews"),
-            (Method::PUT, path.as_str()),
-        ] {
-            let request = world
-                .request(method, path)
-                .header(header::CONTENT_TYPE, content_type);
+        for (method, path) in [(Method::POST, "/stores/s/reviews"), (Method::PUT, path.as_str())] {
+            let request = world.request(method, path).header(header::CONTENT_TYPE, content_type);
             let answer = send(request.body(body.clone())).await;
-            assert_eq!(
-                (answer.problem(), answer.wrong_fields()),
-                (status, vec![field])
-            );
+            assert_eq!((answer.problem(), answer.wrong_fields()), (status, vec![field]));
         }
     }
     assert_eq!((world.recorded().await, world.rows().await), (before, 1));
@@ -117,24 +92,14 @@ async fn wrong_parameters_are_named() {
         ("before=x", "before"),
     ] {
         let answer = world.get(&format!("/stores/s/reviews?{query}")).await;
-        assert_eq!(
-            (answer.problem(), answer.wrong_fields()),
-            (400, vec![field]),
-            "{query}"
-        );
+        assert_eq!((answer.problem(), answer.wrong_fields()), (400, vec![field]), "{query}");
     }
     let path = world.review(&draft()).await;
     // A condition that cannot be understood lets no write through.
     for method in [Method::PUT, Method::DELETE] {
-        let request = world
-            .request(method, &path)
-            .header("If-Match", "not a tag")
-            .json(&draft());
+        let request = world.request(method, &path).header("If-Match", "not a tag").json(&draft());
         let answer = send(request).await;
-        assert_eq!(
-            (answer.problem(), answer.wrong_fields()),
-            (412, vec!["If-Match"])
-        );
+        assert_eq!((answer.problem(), answer.wrong_fields()), (412, vec!["If-Match"]));
     }
     world.stop().await;
 }
@@ -143,25 +108,13 @@ async fn wrong_parameters_are_named() {
 async fn ids_that_cannot_be_and_paths_that_are_not_are_problems_too() {
     let world = World::start().await;
     let long = format!("/stores/{}/reviews", "x".repeat(201));
-    for path in [
-        long.as_str(),
-        "/stores/a%0Ab/reviews",
-        "/stores/%FF/reviews",
-        "/reviews/%00",
-    ] {
+    for path in [long.as_str(), "/stores/a%0Ab/reviews", "/stores/%FF/reviews", "/reviews/%00"] {
         let answer = world.get(path).await;
-        assert_eq!(
-            (answer.problem(), answer.wrong_fields()),
-            (400, vec!["id"]),
-            "{path}"
-        );
+        assert_eq!((answer.problem(), answer.wrong_fields()), (400, vec!["id"]), "{path}");
     }
     assert_eq!(world.get("/stores").await.problem(), 404);
     assert_eq!(world.get("/reviews/anything").await.problem(), 404);
     assert_eq!(world.delete("/stores/s/reviews").await.problem(), 405);
-    assert_eq!(
-        world.post("/reviews/anything", &draft()).await.problem(),
-        405
-    );
+    assert_eq!(world.post("/reviews/anything", &draft()).await.problem(), 405);
     world.stop().await;
 }

@@ -25,10 +25,7 @@ async fn a_review_is_rewritten_as_a_whole() {
     let token = format!("review/{}@{version}", written.id());
     assert_eq!(rewritten.header("nudge-token"), token);
     let read = world.get(path).await;
-    assert_eq!(
-        (&read.body, read.header("etag")),
-        (&rewritten.body, rewritten.header("etag"))
-    );
+    assert_eq!((&read.body, read.header("etag")), (&rewritten.body, rewritten.header("etag")));
     world.stop().await;
 }
 
@@ -81,11 +78,7 @@ async fn a_deleted_review_is_gone_for_every_method() {
 #[tokio::test]
 async fn a_review_that_never_was_is_unknown_to_every_method() {
     let world = World::with_open_store().await;
-    for path in [
-        "/reviews/0190a1b2-0000-7000-8000-000000000000",
-        "/reviews/x",
-        "/reviews/a%2Fb",
-    ] {
+    for path in ["/reviews/0190a1b2-0000-7000-8000-000000000000", "/reviews/x", "/reviews/a%2Fb"] {
         assert_eq!(world.get(path).await.problem(), 404, "{path}");
         assert_eq!(world.put(path, &draft()).await.problem(), 404, "{path}");
         assert_eq!(world.delete(path).await.problem(), 404, "{path}");
@@ -103,33 +96,23 @@ async fn a_write_meant_for_another_version_is_refused_and_changes_nothing() {
     let stale = ["\"1\"".to_owned(), format!("W/{}", written.header("etag"))];
     for tag in &stale {
         for method in [Method::PUT, Method::DELETE] {
-            let request = world
-                .request(method, path)
-                .header("If-Match", tag)
-                .json(&rated(1));
+            let request = world.request(method, path).header("If-Match", tag).json(&rated(1));
             let refused = send(request).await;
-            assert_eq!(
-                (refused.problem(), refused.wrong_fields()),
-                (412, vec!["If-Match"])
-            );
+            assert_eq!((refused.problem(), refused.wrong_fields()), (412, vec!["If-Match"]));
             assert_eq!(refused.header("etag"), written.header("etag"));
         }
     }
     assert_eq!(world.get(path).await.body, written.body);
     assert_eq!(world.recorded().await, before);
 
-    let put = world
-        .request(Method::PUT, path)
-        .header("If-Match", written.header("etag"));
+    let put = world.request(Method::PUT, path).header("If-Match", written.header("etag"));
     let rewritten = send(put.json(&rated(1))).await;
     assert_eq!(rewritten.status, 200);
     let tags = format!("\"1\", {}", rewritten.header("etag"));
     let delete = world.request(Method::DELETE, path).header("If-Match", tags);
     assert_eq!(send(delete).await.status, 204);
     // What is not there is told before what was expected of it.
-    let delete = world
-        .request(Method::DELETE, path)
-        .header("If-Match", "\"1\"");
+    let delete = world.request(Method::DELETE, path).header("If-Match", "\"1\"");
     assert_eq!(send(delete).await.problem(), 410);
     world.stop().await;
 }
@@ -140,10 +123,7 @@ async fn of_two_writes_for_the_same_version_one_wins() {
     let written = world.post("/stores/s/reviews", &draft()).await;
     let put = |rating| {
         let put = world.request(Method::PUT, written.header("location"));
-        send(
-            put.header("If-Match", written.header("etag"))
-                .json(&rated(rating)),
-        )
+        send(put.header("If-Match", written.header("etag")).json(&rated(rating)))
     };
     let (one, two) = tokio::join!(put(1), put(2));
     let mut statuses = [one.status, two.status];
@@ -157,19 +137,8 @@ async fn a_reader_that_has_the_version_gets_304() {
     let world = World::with_open_store().await;
     let written = world.post("/stores/s/reviews", &draft()).await;
     let (path, tag) = (written.header("location"), written.header("etag"));
-    let get = |tag: String| {
-        send(
-            world
-                .request(Method::GET, path)
-                .header("If-None-Match", tag),
-        )
-    };
-    for has in [
-        tag.to_owned(),
-        format!("W/{tag}"),
-        format!("\"1\",{tag}"),
-        "*".to_owned(),
-    ] {
+    let get = |tag: String| send(world.request(Method::GET, path).header("If-None-Match", tag));
+    for has in [tag.to_owned(), format!("W/{tag}"), format!("\"1\",{tag}"), "*".to_owned()] {
         let answer = get(has).await;
         assert_eq!((answer.status, &answer.body), (304, &Value::Null));
         assert_eq!(answer.header("etag"), tag);

@@ -8,10 +8,7 @@ use crate::support::{World, draft, entity, rated, reviews_of};
 
 fn ids(page: &Value) -> Vec<String> {
     let items = page["items"].as_array().unwrap();
-    items
-        .iter()
-        .map(|item| item["id"].as_str().unwrap().to_owned())
-        .collect()
+    items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test]
@@ -55,16 +52,10 @@ async fn the_ratings_follow_every_write() {
         assert_eq!(page["rating_count"], paths.len());
     }
     world.put(&paths[0], &rated(1)).await;
-    assert_eq!(
-        world.get("/stores/s/reviews").await.body["rating_average"],
-        3.0
-    );
+    assert_eq!(world.get("/stores/s/reviews").await.body["rating_average"], 3.0);
     world.delete(&paths[0]).await;
     let page = world.get("/stores/s/reviews").await.body;
-    assert_eq!(
-        (&page["rating_average"], &page["rating_count"]),
-        (&json!(4.0), &json!(2))
-    );
+    assert_eq!((&page["rating_average"], &page["rating_count"]), (&json!(4.0), &json!(2)));
     world.stop().await;
 }
 
@@ -77,20 +68,13 @@ async fn the_ratings_are_right_after_writes_that_met() {
     }
     let mut writes = tokio::task::JoinSet::new();
     for path in &paths[..10] {
-        writes.spawn(
-            world
-                .request(reqwest::Method::PUT, path)
-                .json(&rated(5))
-                .send(),
-        );
+        writes.spawn(world.request(reqwest::Method::PUT, path).json(&rated(5)).send());
     }
     for path in &paths[10..15] {
         writes.spawn(world.request(reqwest::Method::DELETE, path).send());
     }
     for _ in 0..10 {
-        let new = world
-            .request(reqwest::Method::POST, "/stores/s/reviews")
-            .json(&rated(3));
+        let new = world.request(reqwest::Method::POST, "/stores/s/reviews").json(&rated(3));
         writes.spawn(new.send());
     }
     while let Some(answer) = writes.join_next().await {
@@ -98,10 +82,7 @@ async fn the_ratings_are_right_after_writes_that_met() {
     }
     // 10 fives, 5 ones left alone, 10 threes: 85 / 25.
     let page = world.get("/stores/s/reviews").await.body;
-    assert_eq!(
-        (&page["rating_average"], &page["rating_count"]),
-        (&json!(3.4), &json!(25))
-    );
+    assert_eq!((&page["rating_average"], &page["rating_count"]), (&json!(3.4), &json!(25)));
     world.stop().await;
 }
 
@@ -118,14 +99,8 @@ async fn pages_hold_each_review_once_from_the_newest_to_the_oldest() {
     let mut seen = Vec::new();
     let mut next = Value::Null;
     loop {
-        let after = next
-            .as_str()
-            .map(|next| format!("&after={next}"))
-            .unwrap_or_default();
-        let page = world
-            .get(&format!("/stores/s/reviews?limit=7{after}"))
-            .await
-            .body;
+        let after = next.as_str().map(|next| format!("&after={next}")).unwrap_or_default();
+        let page = world.get(&format!("/stores/s/reviews?limit=7{after}")).await.body;
         assert_eq!(page["rating_count"], written.len() + seen.len() / 7);
         seen.extend(ids(&page));
         next = page["next"].clone();
@@ -150,10 +125,7 @@ async fn a_page_goes_on_where_it_stopped_when_the_review_there_is_gone() {
     assert_eq!(world.delete(&format!("/reviews/{next}")).await.status, 204);
     // The same id, as others may write it.
     let after = next.to_uppercase();
-    let second = world
-        .get(&format!("/stores/s/reviews?limit=3&after={after}"))
-        .await
-        .body;
+    let second = world.get(&format!("/stores/s/reviews?limit=3&after={after}")).await.body;
     let both: BTreeSet<_> = ids(&first).into_iter().chain(ids(&second)).collect();
     assert_eq!((both.len(), &second["next"]), (6, &Value::Null));
     world.stop().await;
@@ -178,9 +150,8 @@ async fn a_batch_of_stores_is_applied_as_one() {
         name: format!("{n}호점"),
         open: n.is_multiple_of(2),
     };
-    let mut batch: Vec<_> = (0..500)
-        .map(|n| entity(&format!("b{n:03}"), n, Some(state(n))))
-        .collect();
+    let mut batch: Vec<_> =
+        (0..500).map(|n| entity(&format!("b{n:03}"), n, Some(state(n)))).collect();
     batch.push(entity("b999", 7, None));
     world.apply(batch).await;
     let page = world.get("/stores/b123/reviews").await.body;

@@ -20,25 +20,16 @@ async fn callbacks_get_live_deleted_and_unknown_reviews_in_one_answer() {
     };
     let version = |tag: &str| tag.trim_matches('"').parse::<u64>().unwrap();
     let item = find(&live.id());
-    assert_eq!(
-        (&item["status"], &item["state"]),
-        (&json!("live"), &live.body)
-    );
+    assert_eq!((&item["status"], &item["state"]), (&json!("live"), &live.body));
     assert_eq!(item["version"], version(live.header("etag")));
     let item = find(&gone.id());
-    assert_eq!(
-        (&item["status"], item.get("state")),
-        (&json!("deleted"), None)
-    );
+    assert_eq!((&item["status"], item.get("state")), (&json!("deleted"), None));
     assert_eq!(item["version"], version(deleted.header("etag")));
     assert_eq!(find("unknown")["status"], "unknown");
 
     let some = json!({"ids": [live.id()], "fields": ["store_id", "rating"]});
     let answer = world.post("/sync/v1/review/batch-get", &some).await;
-    assert_eq!(
-        answer.body["items"][0]["state"],
-        json!({"store_id": "s", "rating": 4})
-    );
+    assert_eq!(answer.body["items"][0]["state"], json!({"store_id": "s", "rating": 4}));
     world.stop().await;
 }
 
@@ -85,9 +76,7 @@ async fn the_end_of_a_store_is_no_change_of_its_reviews() {
     let before = world.recorded().await;
     world.store_deleted("s", 2).await;
     assert_eq!(world.recorded().await, before);
-    let answer = world
-        .get(&format!("/sync/v1/review/{}", written.id()))
-        .await;
+    let answer = world.get(&format!("/sync/v1/review/{}", written.id())).await;
     assert_eq!((answer.status, &answer.body["state"]), (200, &written.body));
     world.stop().await;
 }
@@ -98,10 +87,7 @@ async fn what_every_program_offers_is_there() {
     assert_eq!(world.get("/livez").await.status, 200);
     let metrics = world.get("/metrics").await;
     assert_eq!(metrics.status, 200);
-    assert!(
-        metrics.body.as_str().unwrap().contains("review"),
-        "the publisher's metrics"
-    );
+    assert!(metrics.body.as_str().unwrap().contains("review"), "the publisher's metrics");
     assert_eq!(world.get("/nudge/v1/status").await.status, 200);
     let document = world.get("/openapi.json").await;
     assert_eq!(document.header("content-type"), "application/json");

@@ -38,45 +38,26 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The fields that a problem names.
     pub(crate) fn wrong_fields(&self) -> Vec<&str> {
-        assert_eq!(
-            self.header("content-type"),
-            "application/problem+json",
-            "{self:?}"
-        );
-        let errors = self.body["errors"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        errors
-            .iter()
-            .map(|error| error["field"].as_str().unwrap())
-            .collect()
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let errors = self.body["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        errors.iter().map(|error| error["field"].as_str().unwrap()).collect()
     }
 
     /// The status of a problem, which its document repeats.
     pub(crate) fn problem(&self) -> u16 {
-        assert_eq!(
-            self.header("content-type"),
-            "application/problem+json",
-            "{self:?}"
-        );
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         assert_eq!(self.body["status"], self.status);
         assert!(self.body["detail"].is_string() && self.body["title"].is_string());
         self.status
     }
 
     pub(crate) fn id(&self) -> String {
-        self.body["id"]
-            .as_str()
-            .unwrap_or_else(|| panic!("no id: {self:?}"))
-            .to_owned()
+        self.body["id"].as_str().unwrap_or_else(|| panic!("no id: {self:?}")).to_owned()
     }
 }
 
@@ -120,13 +101,7 @@ impl World {
         let stop = CancellationToken::new();
         let service = start(&args.unwrap(), stop.clone()).await.unwrap();
         let client = reqwest::Client::new();
-        Self {
-            service,
-            stop,
-            client,
-            calls_to_owner,
-            _dir: dir,
-        }
+        Self { service, stop, client, calls_to_owner, _dir: dir }
     }
 
     /// A world in which the store `s` is open.
@@ -147,10 +122,7 @@ impl World {
 
     /// Puts a store into the read model the way the subscriber kit does.
     pub(crate) async fn store(&self, store: &str, number: u64, name: &str, open: bool) {
-        let state = StoreState {
-            name: name.to_owned(),
-            open,
-        };
+        let state = StoreState { name: name.to_owned(), open };
         self.apply(vec![entity(store, number, Some(state))]).await;
     }
 
@@ -167,8 +139,7 @@ impl World {
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client
-            .request(method, format!("http://{}{path}", self.service.address))
+        self.client.request(method, format!("http://{}{path}", self.service.address))
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -204,11 +175,7 @@ impl World {
     /// Rows in the table of reviews.
     pub(crate) async fn rows(&self) -> i64 {
         let count = sqlx::query_as::<_, (i64,)>("SELECT count(*) FROM review");
-        count
-            .fetch_one(self.service.database.reader())
-            .await
-            .unwrap()
-            .0
+        count.fetch_one(self.service.database.reader()).await.unwrap().0
     }
 }
 
@@ -234,11 +201,7 @@ pub(crate) async fn send(request: RequestBuilder) -> Answer {
         false => serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())),
     };
-    Answer {
-        status,
-        headers,
-        body,
-    }
+    Answer { status, headers, body }
 }
 
 /// Stands where the owner of stores would, and counts who comes.

@@ -18,10 +18,7 @@ async fn a_review_of_an_open_store_is_written_and_can_be_read() {
     assert_eq!(written.body["store_id"], "s");
     assert_eq!(written.body["created_at"], written.body["updated_at"]);
     let version = written.header("etag").trim_matches('"').to_owned();
-    assert_eq!(
-        written.header("nudge-token"),
-        format!("review/{}@{version}", written.id())
-    );
+    assert_eq!(written.header("nudge-token"), format!("review/{}@{version}", written.id()));
 
     let read = world.get(&location).await;
     assert_eq!((read.status, &read.body), (200, &written.body));
@@ -36,12 +33,9 @@ async fn a_store_is_refused_by_what_is_known_of_it_and_nothing_is_written() {
     world.store("gone", 1, "없어진 가게", true).await;
     world.store_deleted("gone", 2).await;
     world.store_deleted("never-seen-alive", 1).await;
-    for (store, status) in [
-        ("unknown", 404),
-        ("closed", 409),
-        ("gone", 410),
-        ("never-seen-alive", 410),
-    ] {
+    for (store, status) in
+        [("unknown", 404), ("closed", 409), ("gone", 410), ("never-seen-alive", 410)]
+    {
         let answer = world.post(&reviews_of(store), &draft()).await;
         assert_eq!(answer.problem(), status, "{store}");
     }
@@ -70,22 +64,10 @@ async fn any_id_that_a_store_may_have_can_be_reviewed() {
     let world = World::start().await;
     // ("." and ".." are ids as well, but clients take them out of a path, encoded or not.)
     let long = "가".repeat(66);
-    for store in [
-        "a/b",
-        "a b",
-        "%",
-        "%2F",
-        "강남 1호점",
-        "?x=1#y",
-        ".b.",
-        long.as_str(),
-    ] {
+    for store in ["a/b", "a b", "%", "%2F", "강남 1호점", "?x=1#y", ".b.", long.as_str()] {
         world.store(store, 1, "가게", true).await;
         let written = world.post(&reviews_of(store), &draft()).await;
-        assert_eq!(
-            (written.status, &written.body["store_id"]),
-            (201, &json!(store))
-        );
+        assert_eq!((written.status, &written.body["store_id"]), (201, &json!(store)));
         let listed = world.get(&reviews_of(store)).await;
         assert_eq!(listed.body["items"][0]["id"], written.body["id"], "{store}");
         assert_eq!(listed.body["store"]["id"], store);
@@ -101,23 +83,11 @@ async fn nobody_is_called_whatever_is_asked() {
         world.post(&reviews_of(store), &draft()).await;
         world.get(&reviews_of(store)).await;
     }
-    world
-        .put(
-            &path,
-            &json!({"rating": 1, "text": "다시", "author": "민지"}),
-        )
-        .await;
+    world.put(&path, &json!({"rating": 1, "text": "다시", "author": "민지"})).await;
     world.get(&path).await;
     world.delete(&path).await;
-    let waiting = world
-        .request(Method::POST, "/stores/late/reviews")
-        .json(&draft());
-    assert_eq!(
-        send(waiting.header("Nudge-Token", "store/late@5"))
-            .await
-            .problem(),
-        504
-    );
+    let waiting = world.request(Method::POST, "/stores/late/reviews").json(&draft());
+    assert_eq!(send(waiting.header("Nudge-Token", "store/late@5")).await.problem(), 504);
     assert_eq!(world.calls_to_owner(), 0);
     world.stop().await;
 }
@@ -127,27 +97,17 @@ async fn applied(world: &World, store: &str, version: i64) {
     let insert = "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at)
                   VALUES ('store', $1, $2, 0, 0)";
     let mut tx = world.service.database.begin().await.unwrap();
-    sqlx::query(insert)
-        .bind(store)
-        .bind(version)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
+    sqlx::query(insert).bind(store).bind(version).execute(&mut *tx).await.unwrap();
     tx.commit().await.unwrap();
 }
 
 #[tokio::test]
 async fn with_a_token_a_write_waits_until_the_store_is_known() {
     let world = World::start().await;
-    let request = world
-        .request(Method::POST, "/stores/new/reviews")
-        .json(&draft());
+    let request = world.request(Method::POST, "/stores/new/reviews").json(&draft());
     let waiting = tokio::spawn(send(request.header("Nudge-Token", "store/new@7")));
     // Without the token the store is unknown at this moment.
-    assert_eq!(
-        world.post("/stores/new/reviews", &draft()).await.status,
-        404
-    );
+    assert_eq!(world.post("/stores/new/reviews", &draft()).await.status, 404);
     assert!(!waiting.is_finished());
     world.store("new", 7, "새 가게", true).await;
     applied(&world, "new", 7).await;
@@ -161,9 +121,6 @@ async fn the_token_of_an_own_write_does_not_wait() {
     let written = world.post("/stores/s/reviews", &draft()).await;
     let list = world.request(Method::GET, "/stores/s/reviews");
     let listed = send(list.header("Nudge-Token", written.header("nudge-token"))).await;
-    assert_eq!(
-        (listed.status, &listed.body["rating_count"]),
-        (200, &json!(1))
-    );
+    assert_eq!((listed.status, &listed.body["rating_count"]), (200, &json!(1)));
     world.stop().await;
 }

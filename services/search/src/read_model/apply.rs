@@ -37,30 +37,13 @@ impl Apply for Stores {
         tx: &mut Tx,
         entities: &[EntityState<StoreState>],
     ) -> Result<(), BoxError> {
-        let gone: Vec<_> = entities
-            .iter()
-            .filter(|e| e.state.is_none())
-            .map(|e| &e.id)
-            .collect();
+        let gone: Vec<_> = entities.iter().filter(|e| e.state.is_none()).map(|e| &e.id).collect();
         if !gone.is_empty() {
-            self.run(
-                tx,
-                delete_statements(self.kind),
-                serde_json::to_string(&gone)?,
-            )
-            .await?;
+            self.run(tx, delete_statements(self.kind), serde_json::to_string(&gone)?).await?;
         }
-        let rows: Vec<_> = entities
-            .iter()
-            .filter_map(|e| Row::new(self.kind, e))
-            .collect();
+        let rows: Vec<_> = entities.iter().filter_map(|e| Row::new(self.kind, e)).collect();
         if !rows.is_empty() {
-            self.run(
-                tx,
-                upsert_statements(self.kind),
-                serde_json::to_string(&rows)?,
-            )
-            .await?;
+            self.run(tx, upsert_statements(self.kind), serde_json::to_string(&rows)?).await?;
         }
         Ok(())
     }
@@ -70,10 +53,7 @@ impl Stores {
     /// Runs each statement with the batch as its one parameter.
     async fn run(&self, tx: &mut Tx, sql: Vec<String>, batch: String) -> Result<(), sqlx::Error> {
         for sql in sql {
-            sqlx::query(AssertSqlSafe(sql))
-                .bind(&*batch)
-                .execute(&mut **tx)
-                .await?;
+            sqlx::query(AssertSqlSafe(sql)).bind(&*batch).execute(&mut **tx).await?;
         }
         Ok(())
     }
@@ -101,10 +81,8 @@ impl<'a> Row<'a> {
         let words = match kind {
             Kind::Sqlite => tokens.join(" "),
             Kind::Postgres => {
-                let placed = tokens
-                    .iter()
-                    .zip(1..)
-                    .map(|(token, place)| format!("'{token}':{place}"));
+                let placed =
+                    tokens.iter().zip(1..).map(|(token, place)| format!("'{token}':{place}"));
                 placed.collect::<Vec<_>>().join(" ")
             }
         };
@@ -136,10 +114,7 @@ fn delete_statements(kind: Kind) -> Vec<String> {
     match kind {
         Kind::Sqlite => {
             let rows = format!("SELECT row FROM store WHERE id IN {gone}");
-            vec![
-                format!("DELETE FROM store_words WHERE rowid IN ({rows})"),
-                store,
-            ]
+            vec![format!("DELETE FROM store_words WHERE rowid IN ({rows})"), store]
         }
         Kind::Postgres => vec![store],
     }

@@ -46,10 +46,7 @@ type Found = (String, String, String, String, i64, i64, String, i64);
 /// name, then by id.
 pub async fn find(db: &Database, query: &StoreQuery) -> Result<Page, sqlx::Error> {
     if query.text.as_ref().is_some_and(Text::is_empty) {
-        return Ok(Page {
-            items: Vec::new(),
-            next: None,
-        });
+        return Ok(Page { items: Vec::new(), next: None });
     }
     let (sql, values) = statement(db.kind(), query);
     let mut statement = sqlx::query_as::<_, Found>(AssertSqlSafe(sql));
@@ -64,11 +61,9 @@ pub async fn find(db: &Database, query: &StoreQuery) -> Result<Page, sqlx::Error
     let more = found.len() > limit;
     found.truncate(limit);
     let next = match found.last() {
-        Some((id, .., name_key, tier)) if more => Some(Cursor {
-            tier: *tier,
-            name_key: name_key.clone(),
-            id: stored(EntityId::new(id))?,
-        }),
+        Some((id, .., name_key, tier)) if more => {
+            Some(Cursor { tier: *tier, name_key: name_key.clone(), id: stored(EntityId::new(id))? })
+        }
         _ => None,
     };
     let items = found.into_iter().map(item).collect::<Result<_, _>>()?;
@@ -76,18 +71,8 @@ pub async fn find(db: &Database, query: &StoreQuery) -> Result<Page, sqlx::Error
 }
 
 fn item((id, name, category, region, open, version, ..): Found) -> Result<Item, sqlx::Error> {
-    let (id, version) = (
-        stored(EntityId::new(&id))?,
-        stored(Version::try_from(version))?,
-    );
-    Ok(Item {
-        id,
-        name,
-        category,
-        region,
-        open: open != 0,
-        version,
-    })
+    let (id, version) = (stored(EntityId::new(&id))?, stored(Version::try_from(version))?);
+    Ok(Item { id, name, category, region, open: open != 0, version })
 }
 
 /// A value that was checked before it was stored.
@@ -103,10 +88,7 @@ where
 fn statement(kind: Kind, query: &StoreQuery) -> (String, Values) {
     let mut values = Values::default();
     let (source, mut conditions) = match &query.text {
-        None => (
-            "SELECT store.*, CAST(0 AS BIGINT) AS tier FROM store".to_owned(),
-            Vec::new(),
-        ),
+        None => ("SELECT store.*, CAST(0 AS BIGINT) AS tier FROM store".to_owned(), Vec::new()),
         Some(text) => matches(kind, text, &mut values),
     };
     for (column, wanted) in [("category", &query.category), ("region", &query.region)] {
@@ -204,14 +186,7 @@ mod tests {
         let some = |text: Option<&str>| text.map(str::to_owned);
         let text = text.map(Text::new);
         let (region, category) = (some(region), some(category));
-        let query = StoreQuery {
-            text,
-            category,
-            region,
-            open: Some(true),
-            limit: 20,
-            after: None,
-        };
+        let query = StoreQuery { text, category, region, open: Some(true), limit: 20, after: None };
         let (sql, values) = statement(db.kind(), &query);
         let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let mut statement = sqlx::query_as::<_, (i64, i64, i64, String)>(explain);
@@ -227,9 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_search_goes_by_an_index() {
-        let db = Database::open("sqlite::memory:", Durability::Refillable)
-            .await
-            .unwrap();
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
         crate::read_model::migrate(&db).await.unwrap();
         let by_text = "SCAN store_words VIRTUAL TABLE INDEX 0:M1";
         for (text, region, category, step) in [
@@ -237,24 +210,9 @@ mod tests {
             (Some("커"), None, None, by_text),
             (Some("커피 빈"), Some("강남구"), Some("cafe"), by_text),
             (None, None, None, "SEARCH store USING INDEX store_by_name "),
-            (
-                None,
-                Some("강남구"),
-                None,
-                "SEARCH store USING INDEX store_by_region ",
-            ),
-            (
-                None,
-                None,
-                Some("cafe"),
-                "SEARCH store USING INDEX store_by_category ",
-            ),
-            (
-                None,
-                Some("강남구"),
-                Some("cafe"),
-                "SEARCH store USING INDEX store_by_",
-            ),
+            (None, Some("강남구"), None, "SEARCH store USING INDEX store_by_region "),
+            (None, None, Some("cafe"), "SEARCH store USING INDEX store_by_category "),
+            (None, Some("강남구"), Some("cafe"), "SEARCH store USING INDEX store_by_"),
         ] {
             let steps = plan(&db, text, region, category).await;
             let has = |part: &str| steps.iter().any(|step| format!("{step} ").contains(part));

@@ -16,12 +16,7 @@ async fn a_store_is_found_by_part_of_anything_it_is_known_by() {
         "address": "서울특별시 마포구 달빛길 27-1, B1층",
         "menus": [{"name": "잔치 국수", "price": 7000}, {"name": "Espresso", "price": 1}],
     });
-    model
-        .apply(vec![
-            store("moon", 1, fields),
-            named("other", "초록접시 샐러드"),
-        ])
-        .await;
+    model.apply(vec![store("moon", 1, fields), named("other", "초록접시 샐러드")]).await;
     for text in [
         "달빛국수 망원점",
         "달빛국수망원점",
@@ -55,17 +50,9 @@ async fn a_store_is_found_by_part_of_anything_it_is_known_by() {
     ] {
         assert_eq!(model.ids(text).await, ["moon"], "{text}");
     }
-    for text in [
-        "달국",
-        "빛달",
-        "달빛 초록",
-        "점마",
-        "마포구망원동",
-        "27b1",
-        "없음",
-        "달빛국수 x",
-        "ㄷ",
-    ] {
+    for text in
+        ["달국", "빛달", "달빛 초록", "점마", "마포구망원동", "27b1", "없음", "달빛국수 x", "ㄷ"]
+    {
         assert!(model.ids(text).await.is_empty(), "{text}");
     }
 }
@@ -75,13 +62,8 @@ async fn names_like_the_text_come_first() {
     let model = ReadModel::new().await;
     let address = json!({"name": "가나다", "address": "커피로 1"});
     let menu = json!({"name": "아침", "menus": [{"name": "커피", "price": 1}]});
-    let stores = [
-        ("b", "커피"),
-        ("z", "커 피"),
-        ("c", "커피빈"),
-        ("d", "가 커피집"),
-        ("e", "가커피"),
-    ];
+    let stores =
+        [("b", "커피"), ("z", "커 피"), ("c", "커피빈"), ("d", "가 커피집"), ("e", "가커피")];
     let mut batch: Vec<_> = stores.iter().map(|(id, name)| named(id, name)).collect();
     batch.extend([store("f", 1, address), store("a", 1, menu)]);
     model.apply(batch).await;
@@ -108,41 +90,11 @@ async fn filters_are_exact_and_all_must_hold() {
     let all = everything;
     for (query, expected) in [
         (all(), &["a", "b", "c", "d", "e"][..]),
-        (
-            StoreQuery {
-                region: text("강남구"),
-                ..all()
-            },
-            &["a", "b", "c"],
-        ),
-        (
-            StoreQuery {
-                region: text("강남"),
-                ..all()
-            },
-            &["d"],
-        ),
-        (
-            StoreQuery {
-                category: text("cafe"),
-                ..all()
-            },
-            &["a", "b", "d"],
-        ),
-        (
-            StoreQuery {
-                category: text("Cafe"),
-                ..all()
-            },
-            &[],
-        ),
-        (
-            StoreQuery {
-                open: Some(false),
-                ..all()
-            },
-            &["b"],
-        ),
+        (StoreQuery { region: text("강남구"), ..all() }, &["a", "b", "c"]),
+        (StoreQuery { region: text("강남"), ..all() }, &["d"]),
+        (StoreQuery { category: text("cafe"), ..all() }, &["a", "b", "d"]),
+        (StoreQuery { category: text("Cafe"), ..all() }, &[]),
+        (StoreQuery { open: Some(false), ..all() }, &["b"]),
         (
             StoreQuery {
                 region: text("강남구"),
@@ -154,24 +106,15 @@ async fn filters_are_exact_and_all_must_hold() {
         ),
     ] {
         assert_eq!(ids(&model.find(&query).await), expected, "{query:?}");
-        let with_text = StoreQuery {
-            text: Some(search::query::Text::new("가게")),
-            ..query
-        };
-        assert_eq!(
-            ids(&model.find(&with_text).await),
-            expected,
-            "{with_text:?}"
-        );
+        let with_text = StoreQuery { text: Some(search::query::Text::new("가게")), ..query };
+        assert_eq!(ids(&model.find(&with_text).await), expected, "{with_text:?}");
     }
 }
 
 #[tokio::test]
 async fn a_text_without_letters_or_digits_finds_nothing() {
     let model = ReadModel::new().await;
-    model
-        .apply(vec![named("a", "☕ 카페 ☕"), named("b", "***")])
-        .await;
+    model.apply(vec![named("a", "☕ 카페 ☕"), named("b", "***")]).await;
     for text in ["☕", "*", "\"", "-", "()"] {
         assert!(model.ids(text).await.is_empty(), "{text}");
     }
@@ -181,10 +124,7 @@ async fn a_text_without_letters_or_digits_finds_nothing() {
 /// The pieces of a store that are searched, written down without the code under test.
 fn pieces(store: &EntityState<StoreState>) -> Vec<String> {
     let state = store.state.as_ref().unwrap();
-    let plain = |text: &str| {
-        text.to_lowercase()
-            .replace(|c: char| !c.is_alphanumeric(), "")
-    };
+    let plain = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "");
     let mut pieces = vec![plain(&state.name), plain(&state.region)];
     pieces.extend(state.menus.iter().map(|menu| plain(&menu.name)));
     pieces.extend(words(&state.address));
@@ -193,9 +133,7 @@ fn pieces(store: &EntityState<StoreState>) -> Vec<String> {
 
 fn words(text: &str) -> Vec<String> {
     let text = text.to_lowercase();
-    let words = text
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty());
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_owned).collect()
 }
 
@@ -207,11 +145,7 @@ fn naive(stores: &[EntityState<StoreState>], text: &str) -> Vec<String> {
         let found = |word: &String| pieces.iter().any(|piece| piece.contains(word.as_str()));
         !wanted.is_empty() && wanted.iter().all(found)
     };
-    stores
-        .iter()
-        .filter(has)
-        .map(|store| store.id.to_string())
-        .collect()
+    stores.iter().filter(has).map(|store| store.id.to_string()).collect()
 }
 
 /// Every part of `text`, from one character to all of it.
@@ -233,10 +167,7 @@ fn stores() -> impl Strategy<Value = Vec<EntityState<StoreState>>> {
     });
     proptest::collection::vec(fields, 1..6).prop_map(|all| {
         let ids = ["a", "b", "c", "d", "e"];
-        ids.iter()
-            .zip(all)
-            .map(|(id, fields)| store(id, 1, fields))
-            .collect()
+        ids.iter().zip(all).map(|(id, fields)| store(id, 1, fields)).collect()
     })
 }
 
@@ -270,11 +201,7 @@ async fn check(
     batch.extend(all[stores.len()..].iter().map(|id| deleted(id, 2)));
     model.apply(batch).await;
     let mut searched: Vec<String> = stores.iter().flat_map(pieces).collect();
-    searched.extend(
-        stores
-            .iter()
-            .map(|store| store.state.as_ref().unwrap().name.clone()),
-    );
+    searched.extend(stores.iter().map(|store| store.state.as_ref().unwrap().name.clone()));
     let mut wanted: Vec<String> = searched.iter().flat_map(|text| parts(text)).collect();
     wanted.extend(texts.iter().cloned());
     wanted.sort();

@@ -81,9 +81,7 @@ const HOSTILE: &[&str] = &[
 #[tokio::test]
 async fn no_text_breaks_the_statement_or_the_expression() {
     let model = ReadModel::new().await;
-    model
-        .apply(vec![named("a", "커피빈"), named("b", "Near and or not")])
-        .await;
+    model.apply(vec![named("a", "커피빈"), named("b", "Near and or not")]).await;
     for text in HOSTILE {
         let (status, _, body) = model.get(&format!("/stores?q={}", encoded(text))).await;
         assert_eq!(status, 200, "{text:?}: {body}");
@@ -100,37 +98,26 @@ async fn no_text_breaks_the_statement_or_the_expression() {
 #[tokio::test]
 async fn words_of_the_query_language_are_ordinary_words() {
     let model = ReadModel::new().await;
-    model
-        .apply(vec![named("a", "커피빈"), named("b", "Near and or not")])
-        .await;
+    model.apply(vec![named("a", "커피빈"), named("b", "Near and or not")]).await;
     for text in ["NEAR", "AND", "OR", "NOT", "near(and or)", "NOT near"] {
         assert_eq!(model.ids(text).await, ["b"], "{text}");
     }
     assert!(model.ids("커피 OR near").await.is_empty());
-    assert!(
-        model.ids("words:커피").await.is_empty(),
-        "`words` is no column here but a word"
-    );
+    assert!(model.ids("words:커피").await.is_empty(), "`words` is no column here but a word");
 }
 
 #[tokio::test]
 async fn very_long_texts_are_refused_and_the_longest_allowed_work() {
     let model = ReadModel::new().await;
-    for long in [
-        "가".repeat(201),
-        "가".repeat(3_500),
-        "\"".repeat(10_000),
-        "가 ".repeat(2_500),
-    ] {
+    for long in ["가".repeat(201), "가".repeat(3_500), "\"".repeat(10_000), "가 ".repeat(2_500)]
+    {
         let (status, _, body) = model.get(&format!("/stores?q={}", encoded(&long))).await;
         assert_eq!((status, &body["errors"][0]["field"]), (400, &json!("q")));
     }
     let long: Vec<char> = ('가'..).take(200).collect();
     let one_word: String = long.iter().collect();
     let hundred_words: String = long.iter().take(100).map(|c| format!("{c} ")).collect();
-    model
-        .apply(vec![named("a", &one_word), named("b", "가")])
-        .await;
+    model.apply(vec![named("a", &one_word), named("b", "가")]).await;
     for text in [&one_word, &hundred_words] {
         let (status, _, body) = model.get(&format!("/stores?q={}", encoded(text))).await;
         assert_eq!((status, &body["ids"]), (200, &json!(["a"])));
@@ -140,16 +127,9 @@ async fn very_long_texts_are_refused_and_the_longest_allowed_work() {
 #[tokio::test]
 async fn a_store_with_more_text_than_is_indexed_is_found_by_its_name() {
     let model = ReadModel::new().await;
-    let menus: Vec<_> = (0..200)
-        .map(|n| json!({"name": format!("{n}{}", "긴".repeat(97))}))
-        .collect();
-    model
-        .apply(vec![store(
-            "a",
-            1,
-            json!({"name": "커피빈", "menus": menus}),
-        )])
-        .await;
+    let menus: Vec<_> =
+        (0..200).map(|n| json!({"name": format!("{n}{}", "긴".repeat(97))})).collect();
+    model.apply(vec![store("a", 1, json!({"name": "커피빈", "menus": menus}))]).await;
     assert_eq!(model.ids("커피빈").await, ["a"]);
 }
 

@@ -9,9 +9,7 @@ async fn an_answer_has_the_ids_first_and_then_the_stores() {
     let model = ReadModel::new().await;
     let fields =
         json!({"name": "커피빈", "region": "강남구", "category": "cafe", "address": "서울"});
-    model
-        .apply(vec![store("a", 17, fields), named("b", "커피집")])
-        .await;
+    model.apply(vec![store("a", 17, fields), named("b", "커피집")]).await;
     let path = format!("/stores?q={}&limit=1", encoded("커피"));
     let (status, content_type, body) = model.get(&path).await;
     assert_eq!((status, &*content_type), (200, "application/json"));
@@ -21,23 +19,16 @@ async fn an_answer_has_the_ids_first_and_then_the_stores() {
     assert_eq!(body, json!({"ids": ["a"], "items": [item], "next": next}));
 
     let (_, _, second) = model.get(&format!("{path}&cursor={next}")).await;
-    assert_eq!(
-        (&second["ids"], &second["next"]),
-        (&json!(["b"]), &json!(null))
-    );
+    assert_eq!((&second["ids"], &second["next"]), (&json!(["b"]), &json!(null)));
 }
 
 #[tokio::test]
 async fn without_parameters_every_store_is_listed_twenty_at_a_time() {
     let model = ReadModel::new().await;
-    model
-        .apply((0..25).map(|n| named(&format!("{n:02}"), "가")).collect())
-        .await;
+    model.apply((0..25).map(|n| named(&format!("{n:02}"), "가")).collect()).await;
     let (_, _, body) = model.get("/stores").await;
     assert_eq!(body["ids"].as_array().unwrap().len(), 20);
-    let (_, _, body) = model
-        .get("/stores?q=&category=&region=&open=&limit=&cursor=")
-        .await;
+    let (_, _, body) = model.get("/stores?q=&category=&region=&open=&limit=&cursor=").await;
     assert_eq!(body["ids"].as_array().unwrap().len(), 20);
 }
 
@@ -67,19 +58,11 @@ async fn wrong_parameters_are_400_and_named() {
     ] {
         let (status, content_type, body) = model.get(&format!("/stores?{query}")).await;
         let got = (status, &*content_type, &body["errors"][0]["field"]);
-        assert_eq!(
-            got,
-            (400, "application/problem+json", &json!(field)),
-            "{query}: {body}"
-        );
+        assert_eq!(got, (400, "application/problem+json", &json!(field)), "{query}: {body}");
     }
     let (_, _, body) = model.get("/stores?open=maybe&limit=0&cursor=x").await;
-    let fields: Vec<_> = body["errors"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|error| error["field"].clone())
-        .collect();
+    let fields: Vec<_> =
+        body["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
     assert_eq!(fields, ["open", "limit", "cursor"]);
 }
 
@@ -89,14 +72,9 @@ async fn the_openapi_document_names_what_is_served() {
     let (status, _, body) = model.get("/openapi.json").await;
     assert_eq!(status, 200);
     assert!(body["openapi"].as_str().unwrap().starts_with("3.1"));
-    let parameters = body["paths"]["/stores"]["get"]["parameters"]
-        .as_array()
-        .unwrap();
+    let parameters = body["paths"]["/stores"]["get"]["parameters"].as_array().unwrap();
     for name in ["q", "category", "region", "open", "limit", "cursor"] {
-        assert!(
-            parameters.iter().any(|parameter| parameter["name"] == name),
-            "{name}"
-        );
+        assert!(parameters.iter().any(|parameter| parameter["name"] == name), "{name}");
     }
 }
 
@@ -104,8 +82,5 @@ async fn the_openapi_document_names_what_is_served() {
 fn the_published_document_is_that_of_this_code() {
     let published = include_str!("../../../../api/search.openapi.json");
     let hint = "cargo run -p search -- openapi > api/search.openapi.json";
-    assert!(
-        published == search::openapi::document(),
-        "bring it up to date: {hint}"
-    );
+    assert!(published == search::openapi::document(), "bring it up to date: {hint}");
 }

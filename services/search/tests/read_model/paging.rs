@@ -21,11 +21,7 @@ async fn sixty() -> ReadModel {
 }
 
 async fn all_pages(model: &ReadModel, query: &StoreQuery, limit: u32) -> Vec<String> {
-    let mut query = StoreQuery {
-        limit,
-        after: None,
-        ..query.clone()
-    };
+    let mut query = StoreQuery { limit, after: None, ..query.clone() };
     let mut found = Vec::new();
     loop {
         let page = model.find(&query).await;
@@ -52,20 +48,10 @@ async fn every_match_comes_exactly_once_whatever_the_page_length() {
             (some("마포구"), some("tea"), Some(false)),
         ] {
             let text = text.map(Text::new);
-            let query = StoreQuery {
-                text,
-                region,
-                category,
-                open,
-                ..everything()
-            };
+            let query = StoreQuery { text, region, category, open, ..everything() };
             let whole = ids(&model.find(&query).await);
             for limit in [1, 7, 10, 60, 100] {
-                assert_eq!(
-                    all_pages(&model, &query, limit).await,
-                    whole,
-                    "{query:?} by {limit}"
-                );
+                assert_eq!(all_pages(&model, &query, limit).await, whole, "{query:?} by {limit}");
             }
         }
     }
@@ -76,47 +62,22 @@ async fn every_match_comes_exactly_once_whatever_the_page_length() {
 async fn a_page_that_is_exactly_full_is_the_last() {
     let model = ReadModel::new().await;
     model.apply(vec![named("a", "가"), named("b", "나")]).await;
-    let query = StoreQuery {
-        limit: 2,
-        ..everything()
-    };
+    let query = StoreQuery { limit: 2, ..everything() };
     assert_eq!(model.find(&query).await.next, None);
-    assert!(
-        model
-            .find(&StoreQuery { limit: 1, ..query })
-            .await
-            .next
-            .is_some()
-    );
+    assert!(model.find(&StoreQuery { limit: 1, ..query }).await.next.is_some());
 }
 
 #[tokio::test]
 async fn what_changes_between_pages_disturbs_nothing_else() {
     let model = sixty().await;
-    let query = StoreQuery {
-        text: Some(Text::new("커피")),
-        limit: 20,
-        ..everything()
-    };
+    let query = StoreQuery { text: Some(Text::new("커피")), limit: 20, ..everything() };
     let before = all_pages(&model, &query, 100).await;
     let first = model.find(&query).await;
     // The very store at which the page ended goes, and one that would have come before it comes.
     model
-        .apply(vec![
-            deleted(&before[19], 2),
-            deleted(&before[30], 2),
-            named("00new", "커피"),
-        ])
+        .apply(vec![deleted(&before[19], 2), deleted(&before[30], 2), named("00new", "커피")])
         .await;
-    let rest = StoreQuery {
-        after: first.next,
-        limit: 100,
-        ..query
-    };
-    let expected: Vec<_> = before[20..]
-        .iter()
-        .filter(|id| **id != before[30])
-        .cloned()
-        .collect();
+    let rest = StoreQuery { after: first.next, limit: 100, ..query };
+    let expected: Vec<_> = before[20..].iter().filter(|id| **id != before[30]).cloned().collect();
     assert_eq!(ids(&model.find(&rest).await), expected);
 }

@@ -23,10 +23,7 @@ impl ReadModel {
         let url = format!("sqlite:{}", directory.path().join("search.db").display());
         let db = Database::open(&url, Durability::Refillable).await.unwrap();
         read_model::migrate(&db).await.unwrap();
-        Self {
-            db,
-            _directory: directory,
-        }
+        Self { db, _directory: directory }
     }
 
     /// Applies a batch as the kit would: winners only, sorted by id, in one transaction.
@@ -43,12 +40,7 @@ impl ReadModel {
 
     /// The ids of all stores that a text finds, in the order found.
     pub(crate) async fn ids(&self, text: &str) -> Vec<String> {
-        let page = self
-            .find(&StoreQuery {
-                text: Some(Text::new(text)),
-                ..everything()
-            })
-            .await;
+        let page = self.find(&StoreQuery { text: Some(Text::new(text)), ..everything() }).await;
         assert_eq!(page.next, None, "the test expects one page");
         ids(&page)
     }
@@ -56,32 +48,17 @@ impl ReadModel {
     /// Asks over HTTP: the status, the content type and the body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String, Value) {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = search::http::router(self.db.clone())
-            .oneshot(request)
-            .await
-            .unwrap();
+        let response = search::http::router(self.db.clone()).oneshot(request).await.unwrap();
         let status = response.status().as_u16();
-        let content_type = response.headers()["content-type"]
-            .to_str()
-            .unwrap()
-            .to_owned();
-        let body = axum::body::to_bytes(response.into_body(), 1 << 20)
-            .await
-            .unwrap();
+        let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         (status, content_type, serde_json::from_slice(&body).unwrap())
     }
 }
 
 /// A search without any condition, with the longest page.
 pub(crate) fn everything() -> StoreQuery {
-    StoreQuery {
-        text: None,
-        category: None,
-        region: None,
-        open: None,
-        limit: 100,
-        after: None,
-    }
+    StoreQuery { text: None, category: None, region: None, open: None, limit: 100, after: None }
 }
 
 pub(crate) fn ids(page: &Page) -> Vec<String> {
@@ -91,10 +68,7 @@ pub(crate) fn ids(page: &Page) -> Vec<String> {
 /// An open store with these fields and no others.
 pub(crate) fn store(id: &str, version: u64, fields: Value) -> EntityState<StoreState> {
     let mut state = json!({"open": true});
-    state
-        .as_object_mut()
-        .unwrap()
-        .extend(fields.as_object().unwrap().clone());
+    state.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     EntityState {
         id: EntityId::new(id).unwrap(),
         version: Version::new(version).unwrap(),
@@ -108,10 +82,7 @@ pub(crate) fn named(id: &str, name: &str) -> EntityState<StoreState> {
 }
 
 pub(crate) fn deleted(id: &str, version: u64) -> EntityState<StoreState> {
-    EntityState {
-        state: None,
-        ..store(id, version, json!({"name": "x"}))
-    }
+    EntityState { state: None, ..store(id, version, json!({"name": "x"})) }
 }
 
 /// Every byte percent-encoded.

@@ -62,14 +62,8 @@ pub struct Condition {
 impl Condition {
     /// Refuses unless the condition holds for a store in this version, or for none.
     pub fn check(&self, current: Option<Version>) -> Result<(), Refusal> {
-        let wanted = self
-            .only_if
-            .as_ref()
-            .is_none_or(|expected| expected.matches(current));
-        let unwanted = self
-            .unless
-            .as_ref()
-            .is_some_and(|expected| expected.matches(current));
+        let wanted = self.only_if.as_ref().is_none_or(|expected| expected.matches(current));
+        let unwanted = self.unless.as_ref().is_some_and(|expected| expected.matches(current));
         match (wanted, unwanted) {
             (false, _) => Err(Refusal::NotExpected),
             (true, true) => Err(Refusal::Unwanted),
@@ -113,11 +107,7 @@ pub fn patch(found: &Found, condition: &Condition, patch: &Value) -> Result<Deci
     let (current, version) = found.live()?;
     condition.check(Some(version))?;
     let patched = current.patched(patch).map_err(Refusal::Invalid)?;
-    Ok(if patched == *current {
-        Decision::Keep
-    } else {
-        Decision::Save(Box::new(patched))
-    })
+    Ok(if patched == *current { Decision::Keep } else { Decision::Save(Box::new(patched)) })
 }
 
 /// `DELETE`: what exists.
@@ -143,35 +133,20 @@ mod tests {
     }
 
     fn live() -> Found {
-        Found::Live {
-            store: store("a").into(),
-            version: version(7),
-        }
+        Found::Live { store: store("a").into(), version: version(7) }
     }
 
     fn only_if(versions: &[u64]) -> Condition {
         let versions = versions.iter().map(|n| version(*n)).collect();
-        Condition {
-            only_if: Some(Expected::OneOf(versions)),
-            unless: None,
-        }
+        Condition { only_if: Some(Expected::OneOf(versions)), unless: None }
     }
 
     #[test]
     fn what_is_gone_can_be_made_anew_but_not_changed() {
         let (none, free) = (Found::Deleted(version(9)), Condition::default());
-        assert_eq!(
-            create(&none, &free, &store("a")),
-            Ok(Decision::Save(store("a").into()))
-        );
-        assert_eq!(
-            put(&none, &free, &store("a")),
-            Ok(Decision::Save(store("a").into()))
-        );
-        assert_eq!(
-            patch(&none, &free, &json!({})),
-            Err(Refusal::Deleted(version(9)))
-        );
+        assert_eq!(create(&none, &free, &store("a")), Ok(Decision::Save(store("a").into())));
+        assert_eq!(put(&none, &free, &store("a")), Ok(Decision::Save(store("a").into())));
+        assert_eq!(patch(&none, &free, &json!({})), Err(Refusal::Deleted(version(9))));
         assert_eq!(delete(&none, &free), Err(Refusal::Deleted(version(9))));
         assert_eq!(delete(&Found::Unknown, &free), Err(Refusal::Unknown));
         assert_eq!(create(&live(), &free, &store("b")), Err(Refusal::Exists));
@@ -181,57 +156,27 @@ mod tests {
     fn what_changes_nothing_is_kept() {
         let free = Condition::default();
         assert_eq!(put(&live(), &free, &store("a")), Ok(Decision::Keep));
-        assert_eq!(
-            patch(&live(), &free, &json!({"name": "a", "phone": null})),
-            Ok(Decision::Keep)
-        );
-        assert_eq!(
-            put(&live(), &free, &store("b")),
-            Ok(Decision::Save(store("b").into()))
-        );
+        assert_eq!(patch(&live(), &free, &json!({"name": "a", "phone": null})), Ok(Decision::Keep));
+        assert_eq!(put(&live(), &free, &store("b")), Ok(Decision::Save(store("b").into())));
     }
 
     #[test]
     fn a_condition_is_checked_even_where_nothing_would_change() {
-        assert_eq!(
-            put(&live(), &only_if(&[6]), &store("a")),
-            Err(Refusal::NotExpected)
-        );
-        assert_eq!(
-            patch(&live(), &only_if(&[]), &json!({})),
-            Err(Refusal::NotExpected)
-        );
-        assert_eq!(
-            delete(&live(), &only_if(&[6, 8])),
-            Err(Refusal::NotExpected)
-        );
+        assert_eq!(put(&live(), &only_if(&[6]), &store("a")), Err(Refusal::NotExpected));
+        assert_eq!(patch(&live(), &only_if(&[]), &json!({})), Err(Refusal::NotExpected));
+        assert_eq!(delete(&live(), &only_if(&[6, 8])), Err(Refusal::NotExpected));
         assert_eq!(delete(&live(), &only_if(&[6, 7])), Ok(Decision::Delete));
     }
 
     #[test]
     fn any_means_whatever_exists() {
-        let any = Condition {
-            only_if: Some(Expected::Any),
-            unless: None,
-        };
-        let none = Condition {
-            only_if: None,
-            unless: Some(Expected::Any),
-        };
-        assert_eq!(
-            put(&Found::Unknown, &any, &store("a")),
-            Err(Refusal::NotExpected)
-        );
+        let any = Condition { only_if: Some(Expected::Any), unless: None };
+        let none = Condition { only_if: None, unless: Some(Expected::Any) };
+        assert_eq!(put(&Found::Unknown, &any, &store("a")), Err(Refusal::NotExpected));
         assert_eq!(put(&live(), &any, &store("a")), Ok(Decision::Keep));
         assert_eq!(put(&live(), &none, &store("b")), Err(Refusal::Unwanted));
-        assert_eq!(
-            put(&Found::Unknown, &none, &store("a")),
-            Ok(Decision::Save(store("a").into()))
-        );
+        assert_eq!(put(&Found::Unknown, &none, &store("a")), Ok(Decision::Save(store("a").into())));
         // What does not exist has no version that could be expected.
-        assert_eq!(
-            create(&Found::Unknown, &only_if(&[7]), &store("a")),
-            Err(Refusal::NotExpected)
-        );
+        assert_eq!(create(&Found::Unknown, &only_if(&[7]), &store("a")), Err(Refusal::NotExpected));
     }
 }

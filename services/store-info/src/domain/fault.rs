@@ -17,9 +17,6 @@ pub struct Invalid(pub Vec<Fault>);
 impl Invalid {
     /// A single fault.
     pub fn one(field: &str, detail: impl Into<String>) -> Self {
-        Self(vec![Fault {
-            field: field.into(),
-            detail: detail.into(),
-        }])
+        Self(vec![Fault { field: field.into(), detail: detail.into() }])
     }
 }

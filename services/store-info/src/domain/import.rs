@@ -21,11 +21,8 @@ pub struct Plan {
 /// Compares a batch with the stores that exist. Of a repeated id the last line counts.
 pub fn plan(batch: Vec<Store>, current: &HashMap<EntityId, Store>) -> Plan {
     let lines = batch.len();
-    let last: HashMap<EntityId, usize> = batch
-        .iter()
-        .enumerate()
-        .map(|(line, store)| (store.id.clone(), line))
-        .collect();
+    let last: HashMap<EntityId, usize> =
+        batch.iter().enumerate().map(|(line, store)| (store.id.clone(), line)).collect();
     let mut plan = Plan::default();
     for (line, store) in batch.into_iter().enumerate() {
         if last.get(&store.id) != Some(&line) {
@@ -55,32 +52,17 @@ mod tests {
     }
 
     fn by_id(stores: impl IntoIterator<Item = Store>) -> HashMap<EntityId, Store> {
-        stores
-            .into_iter()
-            .map(|store| (store.id.clone(), store))
-            .collect()
+        stores.into_iter().map(|store| (store.id.clone(), store)).collect()
     }
 
     #[test]
     fn the_last_line_of_an_id_counts() {
         let current = by_id([store(1, 1), store(2, 1)]);
-        let plan = plan(
-            vec![
-                store(1, 9),
-                store(3, 1),
-                store(1, 1),
-                store(2, 2),
-                store(3, 5),
-            ],
-            &current,
-        );
+        let plan =
+            plan(vec![store(1, 9), store(3, 1), store(1, 1), store(2, 2), store(3, 5)], &current);
         assert_eq!(
             plan,
-            Plan {
-                create: vec![store(3, 5)],
-                update: vec![store(2, 2)],
-                unchanged: 3
-            }
+            Plan { create: vec![store(3, 5)], update: vec![store(2, 2)], unchanged: 3 }
         );
     }
 

@@ -65,18 +65,10 @@ mod tests {
             (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
             (json!({"a":"b"}), json!({"a":null}), json!({})),
-            (
-                json!({"a":"b","b":"c"}),
-                json!({"a":null}),
-                json!({"b":"c"}),
-            ),
+            (json!({"a":"b","b":"c"}), json!({"a":null}), json!({"b":"c"})),
             (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
-            (
-                json!({"a":{"b":"c"}}),
-                json!({"a":{"b":"d","c":null}}),
-                json!({"a":{"b":"d"}}),
-            ),
+            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
             (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
             (json!({"a":"b"}), json!(["c"]), json!(["c"])),
@@ -84,11 +76,7 @@ mod tests {
             (json!({"a":"foo"}), json!("bar"), json!("bar")),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
             (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
-            (
-                json!({}),
-                json!({"a":{"bb":{"ccc":null}}}),
-                json!({"a":{"bb":{}}}),
-            ),
+            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
         ] {
             let mut merged = target.clone();
             merge_patch(&mut merged, &patch);
@@ -115,13 +103,7 @@ mod tests {
     fn store() -> impl Strategy<Value = Store> {
         let menu = ("[가-힣]{1,4}", 0i64..50_000).prop_map(|(name, price)| Menu { name, price });
         let menus = proptest::collection::vec(menu, 0..3);
-        let texts = (
-            "[가-힣]{1,6}",
-            "[a-z]{0,4}",
-            "[가-힣]{0,3}",
-            "[0-9-]{0,8}",
-            "[a-z\n]{0,8}",
-        );
+        let texts = ("[가-힣]{1,6}", "[a-z]{0,4}", "[가-힣]{0,3}", "[0-9-]{0,8}", "[a-z\n]{0,8}");
         (texts, any::<bool>(), 0i64..9_000, 0i64..9_000, menus).prop_map(
             |(texts, open, min, fee, menus)| Store {
                 id: "s".parse().unwrap(),
@@ -141,9 +123,7 @@ mod tests {
     }
 
     fn has_null_member(value: &Value) -> bool {
-        value
-            .as_object()
-            .is_some_and(|o| o.values().any(|v| v.is_null() || has_null_member(v)))
+        value.as_object().is_some_and(|o| o.values().any(|v| v.is_null() || has_null_member(v)))
     }
 
     proptest! {
@@ -189,19 +169,14 @@ mod tests {
 
     #[test]
     fn nothing_slips_through_as_null() {
-        let store = Store::read(
-            &json!({"name": "a"}),
-            GivenId::InPath(&"s".parse().unwrap()),
-        )
-        .unwrap();
+        let store =
+            Store::read(&json!({"name": "a"}), GivenId::InPath(&"s".parse().unwrap())).unwrap();
         for field in ["name", "id", "colour"] {
             let invalid = store.patched(&json!({field: null})).unwrap_err();
             assert_eq!(invalid.0[0].field, field);
         }
         // A list is replaced whole, so a null in it is not a removal.
-        let invalid = store
-            .patched(&json!({"menus": [{"name": "a", "price": null}]}))
-            .unwrap_err();
+        let invalid = store.patched(&json!({"menus": [{"name": "a", "price": null}]})).unwrap_err();
         assert_eq!(invalid.0[0].field, "menus[0].price");
     }
 }

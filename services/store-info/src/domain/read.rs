@@ -49,22 +49,13 @@ impl Store {
     pub fn read(json: &Value, given: GivenId<'_>) -> Result<Self, Invalid> {
         let mut fields = Fields::of(String::new(), json, &STORE_FIELDS);
         let id = fields.id(given);
-        let name = fields.text(
-            "name",
-            Text {
-                required: true,
-                ..Text::up_to(MAX_NAME_CHARS)
-            },
-        );
+        let name = fields.text("name", Text { required: true, ..Text::up_to(MAX_NAME_CHARS) });
         let category = fields.text("category", Text::up_to(MAX_LABEL_CHARS));
         let region = fields.text("region", Text::up_to(MAX_LABEL_CHARS));
         let address = fields.text("address", Text::up_to(MAX_ADDRESS_CHARS));
         let neighbourhood = fields.text("neighbourhood", Text::up_to(MAX_LABEL_CHARS));
         let phone = fields.text("phone", Text::up_to(MAX_PHONE_CHARS));
-        let description = Text {
-            lines: true,
-            ..Text::up_to(MAX_DESCRIPTION_CHARS)
-        };
+        let description = Text { lines: true, ..Text::up_to(MAX_DESCRIPTION_CHARS) };
         let description = fields.text("description", description);
         let open = fields.flag("open", true);
         let min_order_amount = fields.won("min_order_amount", false);
@@ -101,11 +92,7 @@ struct Text {
 
 impl Text {
     const fn up_to(max_chars: usize) -> Self {
-        Self {
-            max_chars,
-            required: false,
-            lines: false,
-        }
+        Self { max_chars, required: false, lines: false }
     }
 }
 
@@ -120,19 +107,12 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn of(prefix: String, json: &'a Value, known: &[&str]) -> Self {
-        let mut this = Self {
-            prefix,
-            fields: json.as_object(),
-            faults: Vec::new(),
-        };
+        let mut this = Self { prefix, fields: json.as_object(), faults: Vec::new() };
         match this.fields {
             None => {
                 let field = this.prefix.trim_end_matches('.');
                 let field = if field.is_empty() { "body" } else { field }.to_owned();
-                this.faults.push(Fault {
-                    field,
-                    detail: "must be an object".into(),
-                });
+                this.faults.push(Fault { field, detail: "must be an object".into() });
             }
             Some(fields) => {
                 for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
@@ -145,10 +125,7 @@ impl<'a> Fields<'a> {
     }
 
     fn fault(&mut self, name: &str, detail: impl Into<String>) {
-        self.faults.push(Fault {
-            field: format!("{}{name}", self.prefix),
-            detail: detail.into(),
-        });
+        self.faults.push(Fault { field: format!("{}{name}", self.prefix), detail: detail.into() });
     }
 
     /// The value of a field. `required` notes its absence; without an object that is already noted.
@@ -200,20 +177,10 @@ impl<'a> Fields<'a> {
         let chars = text.chars().count();
         if chars > allowed.max_chars {
             let max = allowed.max_chars;
-            self.fault(
-                name,
-                format!("must be at most {max} characters, this is {chars}"),
-            );
+            self.fault(name, format!("must be at most {max} characters, this is {chars}"));
         }
-        if text
-            .chars()
-            .any(|c| c.is_control() && !(allowed.lines && c == '\n'))
-        {
-            let except = if allowed.lines {
-                " other than line breaks"
-            } else {
-                ""
-            };
+        if text.chars().any(|c| c.is_control() && !(allowed.lines && c == '\n')) {
+            let except = if allowed.lines { " other than line breaks" } else { "" };
             self.fault(name, format!("must not contain control characters{except}"));
         }
         text.to_owned()
@@ -234,16 +201,10 @@ impl<'a> Fields<'a> {
             return 0;
         };
         // `as_i64` is None for 1.0 as well: who sends a fraction has a unit wrong.
-        value
-            .as_i64()
-            .filter(|won| (0..=MAX_WON).contains(won))
-            .unwrap_or_else(|| {
-                self.fault(
-                    name,
-                    format!("must be a whole number of won from 0 to {MAX_WON}"),
-                );
-                0
-            })
+        value.as_i64().filter(|won| (0..=MAX_WON).contains(won)).unwrap_or_else(|| {
+            self.fault(name, format!("must be a whole number of won from 0 to {MAX_WON}"));
+            0
+        })
     }
 
     fn menus(&mut self) -> Vec<Menu> {
@@ -256,23 +217,14 @@ impl<'a> Fields<'a> {
         };
         if values.len() > MAX_MENUS {
             let count = values.len();
-            self.fault(
-                "menus",
-                format!("must hold at most {MAX_MENUS} menus, this holds {count}"),
-            );
+            self.fault("menus", format!("must hold at most {MAX_MENUS} menus, this holds {count}"));
             return Vec::new();
         }
         let mut menus = Vec::with_capacity(values.len());
         for (position, value) in values.iter().enumerate() {
             let mut fields = Fields::of(format!("menus[{position}]."), value, &MENU_FIELDS);
-            let name = Text {
-                required: true,
-                ..Text::up_to(MAX_MENU_NAME_CHARS)
-            };
-            menus.push(Menu {
-                name: fields.text("name", name),
-                price: fields.won("price", true),
-            });
+            let name = Text { required: true, ..Text::up_to(MAX_MENU_NAME_CHARS) };
+            menus.push(Menu { name: fields.text("name", name), price: fields.won("price", true) });
             self.faults.append(&mut fields.faults);
         }
         menus

@@ -38,9 +38,7 @@ pub async fn import(
         return Err(too_large());
     }
     let import = Import::new(app.stores);
-    run(import, body.into_data_stream(), MAX_IMPORT_BYTES)
-        .await
-        .map(axum::Json)
+    run(import, body.into_data_stream(), MAX_IMPORT_BYTES).await.map(axum::Json)
 }
 
 async fn run(mut import: Import, mut body: BodyDataStream, limit: u64) -> Result<Report, Problem> {
@@ -66,10 +64,7 @@ async fn run(mut import: Import, mut body: BodyDataStream, limit: u64) -> Result
             return Err(broken_off(error.into(), import.report()));
         }
     }
-    import
-        .finish()
-        .await
-        .map_err(|(report, error)| broken_off(error.into(), &report))
+    import.finish().await.map_err(|(report, error)| broken_off(error.into(), &report))
 }
 
 fn too_large() -> Problem {

@@ -51,11 +51,7 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
      content_type = "application/openmetrics-text"),
 ))]
 pub async fn metrics(State(app): State<App>) -> Response {
-    (
-        [(header::CONTENT_TYPE, OPENMETRICS)],
-        metrics::text(&app.registry),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, OPENMETRICS)], metrics::text(&app.registry)).into_response()
 }
 
 /// This document
@@ -63,9 +59,5 @@ pub async fn metrics(State(app): State<App>) -> Response {
     (status = 200, description = "OpenAPI 3.1", body = serde_json::Value),
 ))]
 pub async fn openapi() -> Response {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        openapi::document(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
 }

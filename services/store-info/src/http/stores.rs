@@ -99,11 +99,7 @@ pub async fn create(
     let written = app.stores.write(&store.id, decide).await?;
     let location = format!("/stores/{}", subject::encode_token(&store.id));
     let location = HeaderValue::from_str(&location).expect("a token is a header value");
-    Ok((
-        [(header::LOCATION, location)],
-        answer(&app, &store.id, written),
-    )
-        .into_response())
+    Ok(([(header::LOCATION, location)], answer(&app, &store.id, written)).into_response())
 }
 
 /// Read a store
@@ -160,10 +156,7 @@ pub async fn put(
     let json = read_json(&headers, JSON, body).await?;
     let store = Store::read(&json, GivenId::InPath(&id))?;
     let condition = condition(&headers);
-    let written = app
-        .stores
-        .write(&id, |found| decide::put(found, &condition, &store))
-        .await?;
+    let written = app.stores.write(&id, |found| decide::put(found, &condition, &store)).await?;
     Ok(answer(&app, &id, written))
 }
 
@@ -194,10 +187,7 @@ pub async fn patch(
 ) -> Result<Response, Problem> {
     let json = read_json(&headers, PATCH, body).await?;
     let condition = condition(&headers);
-    let written = app
-        .stores
-        .write(&id, |found| decide::patch(found, &condition, &json))
-        .await?;
+    let written = app.stores.write(&id, |found| decide::patch(found, &condition, &json)).await?;
     Ok(answer(&app, &id, written))
 }
 
@@ -219,19 +209,13 @@ pub async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let condition = condition(&headers);
-    let written = app
-        .stores
-        .write(&id, |found| decide::delete(found, &condition))
-        .await?;
+    let written = app.stores.write(&id, |found| decide::delete(found, &condition)).await?;
     Ok(answer(&app, &id, written))
 }
 
 /// What a write is conditional on.
 fn condition(headers: &HeaderMap) -> Condition {
-    Condition {
-        only_if: if_match(headers),
-        unless: if_none_match(headers),
-    }
+    Condition { only_if: if_match(headers), unless: if_none_match(headers) }
 }
 
 fn token_header() -> HeaderName {
@@ -245,16 +229,9 @@ fn answer(app: &App, id: &EntityId, written: Written) -> Response {
         Effect::Updated | Effect::Unchanged => StatusCode::OK,
         Effect::Deleted => StatusCode::NO_CONTENT,
     };
-    let token = app
-        .stores
-        .publisher()
-        .token(id, written.version)
-        .to_string();
+    let token = app.stores.publisher().token(id, written.version).to_string();
     let token = HeaderValue::from_str(&token).expect("a token is a header value");
-    let headers = [
-        (header::ETAG, etag(written.version)),
-        (token_header(), token),
-    ];
+    let headers = [(header::ETAG, etag(written.version)), (token_header(), token)];
     match written.store {
         Some(store) => (status, headers, axum::Json(store)).into_response(),
         None => (status, headers).into_response(),

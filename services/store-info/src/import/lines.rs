@@ -20,12 +20,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(max_bytes: usize) -> Self {
-        Self {
-            max_bytes,
-            number: 1,
-            begun: Vec::new(),
-            too_long: false,
-        }
+        Self { max_bytes, number: 1, begun: Vec::new(), too_long: false }
     }
 
     /// The lines that these bytes complete.
@@ -65,10 +60,7 @@ impl Lines {
         }
         // A carriage return before the line break is blank space to JSON.
         let blank = text.iter().all(u8::is_ascii_whitespace);
-        (!blank).then_some(Line {
-            number,
-            text: Some(text),
-        })
+        (!blank).then_some(Line { number, text: Some(text) })
     }
 }
 
@@ -80,15 +72,10 @@ mod tests {
 
     fn cut(text: &[u8], piece: usize) -> Vec<(u64, Option<String>)> {
         let mut lines = Lines::new(5);
-        let mut all: Vec<_> = text
-            .chunks(piece)
-            .flat_map(|bytes| lines.feed(bytes))
-            .collect();
+        let mut all: Vec<_> = text.chunks(piece).flat_map(|bytes| lines.feed(bytes)).collect();
         all.extend(lines.finish());
         let text = |line: Line| line.text.map(|text| String::from_utf8(text).unwrap());
-        all.into_iter()
-            .map(|line| (line.number, text(line)))
-            .collect()
+        all.into_iter().map(|line| (line.number, text(line))).collect()
     }
 
     #[test]

@@ -54,16 +54,9 @@ impl Stores {
         }
         self.lock(&mut tx, &ids).await?;
         let current = by_id(self.read(&mut tx, &ids).await?);
-        let Plan {
-            create,
-            update,
-            unchanged,
-        } = plan(batch, &current);
-        let report = BatchReport {
-            created: create.len() as u64,
-            updated: update.len() as u64,
-            unchanged,
-        };
+        let Plan { create, update, unchanged } = plan(batch, &current);
+        let report =
+            BatchReport { created: create.len() as u64, updated: update.len() as u64, unchanged };
         if create.is_empty() && update.is_empty() {
             tx.rollback().await?;
         } else {

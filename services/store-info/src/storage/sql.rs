@@ -75,12 +75,8 @@ const COLUMNS: [Column; 11] = [
     Column::Int("min_order_amount"),
     Column::Int("delivery_fee"),
 ];
-const MENU_COLUMNS: [Column; 4] = [
-    Column::Text("store_id"),
-    Column::Int("position"),
-    Column::Text("name"),
-    Column::Int("price"),
-];
+const MENU_COLUMNS: [Column; 4] =
+    [Column::Text("store_id"), Column::Int("position"), Column::Text("name"), Column::Int("price")];
 
 /// Lets one batch of an import run at a time on PostgreSQL, as on SQLite everything does.
 ///
@@ -107,10 +103,7 @@ impl Sql {
         let ids = strings(kind, "$1");
         let names: Vec<_> = COLUMNS.iter().map(name).collect();
         let (columns, from) = (names.join(", "), rows(kind, "$1", &COLUMNS));
-        let updates: Vec<_> = names[1..]
-            .iter()
-            .map(|n| format!("{n} = excluded.{n}"))
-            .collect();
+        let updates: Vec<_> = names[1..].iter().map(|n| format!("{n} = excluded.{n}")).collect();
         // `WHERE true` tells SQLite that ON CONFLICT is not a join's ON.
         let insert = format!(
             "INSERT INTO store ({columns}) SELECT {columns} FROM {from} WHERE true \
@@ -182,27 +175,11 @@ pub(super) fn parameters(stores: &[Store]) -> (String, String) {
         })
     });
     let menus = json!(menus.collect::<Vec<_>>()).to_string();
-    (
-        json!(stores.iter().map(root).collect::<Vec<_>>()).to_string(),
-        menus,
-    )
+    (json!(stores.iter().map(root).collect::<Vec<_>>()).to_string(), menus)
 }
 
 /// A row of the reading statements: the columns in their order, and the menus as JSON.
-type Row = (
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    i64,
-    i64,
-    i64,
-    String,
-);
+type Row = (String, String, String, String, String, String, String, String, i64, i64, i64, String);
 
 /// The store that a row holds.
 pub(super) fn store(row: Row) -> Result<Store, sqlx::Error> {

@@ -121,11 +121,7 @@ impl Stores {
                 return Err(sqlx::Error::RowNotFound);
             }
         };
-        Ok(Some(Written {
-            effect,
-            version,
-            store,
-        }))
+        Ok(Some(Written { effect, version, store }))
     }
 
     /// Makes other writers of these stores wait until this transaction ends, and tells whether any
@@ -156,10 +152,7 @@ impl Stores {
     /// Writes these states, whatever was there. The ids must be distinct.
     pub(super) async fn save(&self, tx: &mut Tx, stores: &[Store]) -> Result<(), sqlx::Error> {
         let (root, menus) = sql::parameters(stores);
-        sqlx::query(AssertSqlSafe(self.sql.save.clone()))
-            .bind(root)
-            .execute(&mut **tx)
-            .await?;
+        sqlx::query(AssertSqlSafe(self.sql.save.clone())).bind(root).execute(&mut **tx).await?;
         let ids: Vec<_> = stores.iter().map(|store| &store.id).collect();
         sqlx::query(AssertSqlSafe(self.sql.clear_menus.clone()))
             .bind(serde_json::json!(ids).to_string())

@@ -7,16 +7,9 @@ use crate::support::{Answer, Api};
 #[tokio::test]
 async fn an_unchanged_store_is_304() {
     let api = Api::start().await;
-    let version = api
-        .send("PUT", "/stores/1", json!({"name": "a"}))
-        .await
-        .version();
+    let version = api.send("PUT", "/stores/1", json!({"name": "a"})).await.version();
     let get = async |tags: &str| {
-        Answer::of(
-            api.request("GET", "/stores/1")
-                .header("If-None-Match", tags),
-        )
-        .await
+        Answer::of(api.request("GET", "/stores/1").header("If-None-Match", tags)).await
     };
     for tags in [
         format!("\"{version}\""),
@@ -38,24 +31,13 @@ async fn an_unchanged_store_is_304() {
 #[tokio::test]
 async fn a_stale_if_match_writes_nothing() {
     let api = Api::start().await;
-    let stale = api
-        .send("PUT", "/stores/1", json!({"name": "a"}))
-        .await
-        .version();
-    let current = api
-        .send("PUT", "/stores/1", json!({"name": "b"}))
-        .await
-        .version();
+    let stale = api.send("PUT", "/stores/1", json!({"name": "a"})).await.version();
+    let current = api.send("PUT", "/stores/1", json!({"name": "b"})).await.version();
     let before = api.everything().await;
     let send = async |method: &str, tags: &str| {
         let request = api.request(method, "/stores/1").header("If-Match", tags);
         let body = json!({"name": "c"});
-        Answer::of(if method == "DELETE" {
-            request
-        } else {
-            request.json(&body)
-        })
-        .await
+        Answer::of(if method == "DELETE" { request } else { request.json(&body) }).await
     };
     let refused = [
         format!("\"{stale}\""),
@@ -74,12 +56,7 @@ async fn a_stale_if_match_writes_nothing() {
     let put = send("PUT", &format!("\"{stale}\", \"{current}\"")).await;
     assert_eq!(put.status, 200);
     assert_eq!(send("PATCH", "*").await.status, 200);
-    assert_eq!(
-        send("DELETE", &format!("\"{}\"", put.version()))
-            .await
-            .status,
-        204
-    );
+    assert_eq!(send("DELETE", &format!("\"{}\"", put.version())).await.status, 204);
 }
 
 #[tokio::test]
@@ -90,24 +67,16 @@ async fn what_does_not_exist_matches_no_condition() {
         Answer::of(request.json(&json!({"name": "a"}))).await
     };
     put("If-Match", "*").await.assert_problem(412, "If-Match");
-    put("If-Match", "\"1\"")
-        .await
-        .assert_problem(412, "If-Match");
+    put("If-Match", "\"1\"").await.assert_problem(412, "If-Match");
     assert_eq!(api.get("/stores/1").await.status, 404);
     // `If-None-Match: *` is "only create".
     assert_eq!(put("If-None-Match", "*").await.status, 201);
-    put("If-None-Match", "*")
-        .await
-        .assert_problem(412, "If-None-Match");
+    put("If-None-Match", "*").await.assert_problem(412, "If-None-Match");
     let deleted = api.delete("/stores/1").await.version();
-    put("If-Match", &format!("\"{deleted}\""))
-        .await
-        .assert_problem(412, "If-Match");
+    put("If-Match", &format!("\"{deleted}\"")).await.assert_problem(412, "If-Match");
     assert_eq!(api.get("/stores/1").await.status, 410);
     // Gone is said before any condition: there is nothing that a condition could be about.
-    let request = api
-        .request("DELETE", "/stores/1")
-        .header("If-Match", "\"1\"");
+    let request = api.request("DELETE", "/stores/1").header("If-Match", "\"1\"");
     Answer::of(request).await.assert_problem(410, "");
     let request = api.request("POST", "/stores").header("If-Match", "\"1\"");
     let answer = Answer::of(request.json(&json!({"id": "2", "name": "a"}))).await;

@@ -4,10 +4,7 @@ use serde_json::Value;
 
 use crate::support::{Answer, Api};
 
-const WRITTEN: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../api/store-info.openapi.json"
-);
+const WRITTEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../api/store-info.openapi.json");
 
 #[test]
 fn the_document_in_the_repository_is_the_code() {
@@ -28,10 +25,7 @@ async fn every_documented_operation_exists() {
     let mut operations = 0;
     for (path, item) in document.json["paths"].as_object().unwrap() {
         let methods = ["get", "put", "post", "patch", "delete"];
-        for method in methods
-            .into_iter()
-            .filter(|method| item.get(method).is_some())
-        {
+        for method in methods.into_iter().filter(|method| item.get(method).is_some()) {
             let url = path.replace("{id}", "x");
             let answer = Answer::of(api.request(&method.to_uppercase(), &url)).await;
             let unrouted = answer.status == 405 || answer.text.contains("no such path");
@@ -53,30 +47,18 @@ async fn the_schemas_are_those_of_the_answers() {
         names
     };
     let schema = |name: &str| document["components"]["schemas"][name].clone();
-    let store = api
-        .send("PUT", "/stores/1", serde_json::json!({"name": "a"}))
-        .await
-        .json;
+    let store = api.send("PUT", "/stores/1", serde_json::json!({"name": "a"})).await.json;
     for name in ["Store", "NewStore", "StorePatch"] {
         assert_eq!(names(&schema(name)["properties"]), names(&store), "{name}");
     }
     assert_eq!(schema("NewStore")["required"], serde_json::json!(["name"]));
     let live = api.get("/sync/v1/store/1").await.json;
     assert_eq!(names(&schema("LiveStore")["properties"]), names(&live));
-    let items = api
-        .send("POST", "/sync/v1/store/items", serde_json::json!({}))
-        .await
-        .json;
-    assert_eq!(
-        names(&schema("ItemVersion")["properties"]),
-        names(&items["items"][0])
-    );
+    let items = api.send("POST", "/sync/v1/store/items", serde_json::json!({})).await.json;
+    assert_eq!(names(&schema("ItemVersion")["properties"]), names(&items["items"][0]));
     let ids = serde_json::json!({"ids": ["1"]});
     let batch = api.send("POST", "/sync/v1/store/batch-get", ids).await.json;
-    assert_eq!(
-        names(&schema("BatchItem")["properties"]),
-        names(&batch["items"][0])
-    );
+    assert_eq!(names(&schema("BatchItem")["properties"]), names(&batch["items"][0]));
     let report = api.import("").await.json;
     assert_eq!(names(&schema("Report")["properties"]), names(&report));
 }

@@ -45,45 +45,21 @@ async fn odd_ids_go_through_path_body_and_token() {
         let token = subject::encode_token(&EntityId::new(&id).unwrap());
         let path = format!("/stores/{token}");
         let put = api
-            .send(
-                "PUT",
-                &path,
-                json!({"name": "a", "menus": [{"name": "m", "price": 1}]}),
-            )
+            .send("PUT", &path, json!({"name": "a", "menus": [{"name": "m", "price": 1}]}))
             .await;
-        assert_eq!(
-            (put.status, put.json["id"].as_str()),
-            (201, Some(id.as_str())),
-            "{put:?}"
-        );
-        assert_eq!(
-            put.header("Nudge-Token"),
-            format!("store/{token}@{}", put.version())
-        );
-        let patched = api
-            .send("PATCH", &path, json!({"id": id, "phone": "1"}))
-            .await;
+        assert_eq!((put.status, put.json["id"].as_str()), (201, Some(id.as_str())), "{put:?}");
+        assert_eq!(put.header("Nudge-Token"), format!("store/{token}@{}", put.version()));
+        let patched = api.send("PATCH", &path, json!({"id": id, "phone": "1"})).await;
         assert_eq!(patched.status, 200, "{id}");
         assert_eq!(api.get(&path).await.json, patched.json, "{id}");
-        let batch = api
-            .send("POST", "/sync/v1/store/batch-get", json!({"ids": [id]}))
-            .await;
+        let batch = api.send("POST", "/sync/v1/store/batch-get", json!({"ids": [id]})).await;
         assert_eq!(batch.json["items"][0]["state"], patched.json, "{id}");
         assert_eq!(api.delete(&path).await.status, 204, "{id}");
         assert_eq!(api.get(&path).await.status, 410, "{id}");
-        let created = api
-            .send("POST", "/stores", json!({"id": id, "name": "a"}))
-            .await;
-        assert_eq!(
-            (created.status, created.header("Location")),
-            (201, path.as_str()),
-            "{id}"
-        );
+        let created = api.send("POST", "/stores", json!({"id": id, "name": "a"})).await;
+        assert_eq!((created.status, created.header("Location")), (201, path.as_str()), "{id}");
     }
-    let listed = api.get("/stores?limit=500").await.json["items"]
-        .as_array()
-        .unwrap()
-        .len();
+    let listed = api.get("/stores?limit=500").await.json["items"].as_array().unwrap().len();
     assert_eq!(listed, odd_ids().len());
 }
 
@@ -93,20 +69,13 @@ async fn odd_ids_go_through_path_body_and_token() {
 async fn dots_are_ids_for_whoever_can_send_them() {
     let api = Api::start().await;
     for (id, path) in [(".", "/stores/%2E"), ("..", "/stores/%2E%2E")] {
-        let created = api
-            .send("POST", "/stores", json!({"id": id, "name": "a"}))
-            .await;
+        let created = api.send("POST", "/stores", json!({"id": id, "name": "a"})).await;
         assert_eq!((created.status, created.header("Location")), (201, path));
         let put = api.raw_request("PUT", path, "{\"name\":\"b\"}").await;
         assert!(put.starts_with("HTTP/1.1 200"), "{put}");
         let got = api.raw_request("GET", path, "").await;
-        assert!(
-            got.contains(&format!("{{\"id\":\"{id}\",\"name\":\"b\"")),
-            "{got}"
-        );
-        let batch = api
-            .send("POST", "/sync/v1/store/batch-get", json!({"ids": [id]}))
-            .await;
+        assert!(got.contains(&format!("{{\"id\":\"{id}\",\"name\":\"b\"")), "{got}");
+        let batch = api.send("POST", "/sync/v1/store/batch-get", json!({"ids": [id]})).await;
         assert_eq!(batch.json["items"][0]["state"]["name"], "b");
         let deleted = api.raw_request("DELETE", path, "").await;
         assert!(deleted.starts_with("HTTP/1.1 204"), "{deleted}");

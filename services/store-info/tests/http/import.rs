@@ -29,10 +29,7 @@ async fn a_file_is_imported_and_the_same_file_again_changes_nothing() {
     let before = api.everything().await;
     assert_eq!(before["versions"].as_array().unwrap().len(), 600);
     let one = api.get("/stores/s599").await;
-    assert_eq!(
-        (&one.json["name"], &one.json["menus"]),
-        (&json!("가게 599"), &menus)
-    );
+    assert_eq!((&one.json["name"], &one.json["menus"]), (&json!("가게 599"), &menus));
 
     assert_eq!(counts(&api.import(file.clone()).await), [0, 0, 600, 0]);
     assert_eq!(api.everything().await, before);
@@ -49,10 +46,7 @@ async fn a_line_is_a_whole_store_and_brings_a_deleted_one_back() {
     api.send("PUT", "/stores/1", full.clone()).await;
     api.send("PUT", "/stores/2", full).await;
     let deleted = api.delete("/stores/2").await.version();
-    assert_eq!(
-        counts(&api.import(line(1, "a") + &line(2, "a")).await),
-        [1, 1, 0, 0]
-    );
+    assert_eq!(counts(&api.import(line(1, "a") + &line(2, "a")).await), [1, 1, 0, 0]);
     let one = api.get("/stores/1").await.json;
     assert_eq!((&one["phone"], &one["menus"]), (&json!(""), &json!([])));
     assert!(api.get("/stores/2").await.version() > deleted);
@@ -74,10 +68,7 @@ async fn of_a_repeated_id_the_last_line_wins() {
 #[tokio::test]
 async fn bad_lines_are_listed_and_do_not_stop_the_rest() {
     let api = Api::start().await;
-    let long = format!(
-        "{{\"id\":\"long\",\"name\":\"{}\"}}\n",
-        "x".repeat(64 * 1024)
-    );
+    let long = format!("{{\"id\":\"long\",\"name\":\"{}\"}}\n", "x".repeat(64 * 1024));
     let lines = [
         line(1, "ok").replace('\n', "\r\n"),
         "\n".into(),
@@ -94,20 +85,11 @@ async fn bad_lines_are_listed_and_do_not_stop_the_rest() {
     let answer = api.import(lines.concat()).await;
     assert_eq!(counts(&answer), [2, 0, 0, 7]);
     let rejected = answer.json["rejected"].as_array().unwrap();
-    let numbers: Vec<_> = rejected
-        .iter()
-        .map(|entry| entry["line"].as_u64().unwrap())
-        .collect();
+    let numbers: Vec<_> = rejected.iter().map(|entry| entry["line"].as_u64().unwrap()).collect();
     assert_eq!(numbers, [4, 5, 6, 7, 8, 9, 10]);
     let error = |n: usize| rejected[n]["error"].as_str().unwrap();
-    assert!(
-        error(0).contains("JSON") && error(1).contains("id: is required"),
-        "{rejected:?}"
-    );
-    assert!(
-        error(2).contains("colour") && error(2).contains("delivery_fee"),
-        "{rejected:?}"
-    );
+    assert!(error(0).contains("JSON") && error(1).contains("id: is required"), "{rejected:?}");
+    assert!(error(2).contains("colour") && error(2).contains("delivery_fee"), "{rejected:?}");
     assert!(error(4).contains("65536 bytes"), "{rejected:?}");
     let everything = api.everything().await;
     assert_eq!(everything["stores"].as_array().unwrap().len(), 2);
@@ -122,10 +104,7 @@ async fn the_list_of_rejected_lines_is_bounded_and_the_count_is_not() {
     let answer = api.import(bad.repeat(1_200)).await;
     assert_eq!(counts(&answer), [0, 0, 0, 1_200]);
     let rejected = answer.json["rejected"].as_array().unwrap();
-    assert_eq!(
-        (rejected.len(), &rejected[999]["line"]),
-        (1_000, &json!(1_000))
-    );
+    assert_eq!((rejected.len(), &rejected[999]["line"]), (1_000, &json!(1_000)));
     // What is said of a line is bounded too: the names in it are the sender's.
     assert!(answer.text.len() < 1_000 * 500, "{}", answer.text.len());
 }
@@ -142,12 +121,8 @@ async fn nothing_at_all_is_an_import_too() {
 #[tokio::test]
 async fn another_content_type_or_too_much_is_refused() {
     let api = Api::start().await;
-    let json = api
-        .request("POST", "/stores/import")
-        .header("Content-Type", "application/json");
-    Answer::of(json.body(line(1, "a")))
-        .await
-        .assert_problem(415, "Content-Type");
+    let json = api.request("POST", "/stores/import").header("Content-Type", "application/json");
+    Answer::of(json.body(line(1, "a"))).await.assert_problem(415, "Content-Type");
     let head = |more: &str| {
         format!(
             "POST /stores/import HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\n{more}\r\n\r\n"
@@ -171,12 +146,10 @@ async fn a_stream_without_end_is_cut_at_the_limit() {
     let first: String = (0..256).map(|n| line(n, "a")).collect();
     let blank = bytes::Bytes::from(format!("{}\n", " ".repeat(1023)).repeat(1024));
     let pieces = std::iter::once(first.into()).chain(std::iter::repeat_n(blank, 257));
-    let body = reqwest::Body::wrap_stream(futures_util::stream::iter(
-        pieces.map(Ok::<_, std::io::Error>),
-    ));
-    let request = api
-        .request("POST", "/stores/import")
-        .header("Content-Type", "application/x-ndjson");
+    let body =
+        reqwest::Body::wrap_stream(futures_util::stream::iter(pieces.map(Ok::<_, std::io::Error>)));
+    let request =
+        api.request("POST", "/stores/import").header("Content-Type", "application/x-ndjson");
     let sent = request.body(body).send().await;
     // The answer may be lost when the connection is cut while the rest is still being sent.
     if let Ok(response) = sent {
@@ -196,9 +169,7 @@ async fn what_was_committed_before_the_sender_left_stays() {
     let file: String = (0..300).map(|n| line(format!("s{n}"), "a")).collect();
     // A chunked body that does not end: one full batch, and the beginning of the next.
     let head = "POST /stores/import HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let mut stream = api
-        .raw(format!("{head}{:x}\r\n{file}\r\n", file.len()).as_bytes())
-        .await;
+    let mut stream = api.raw(format!("{head}{:x}\r\n{file}\r\n", file.len()).as_bytes()).await;
     api.appears("/stores/s255").await;
     stream.shutdown().await.unwrap();
     drop(stream);
@@ -234,17 +205,10 @@ async fn stores_show_while_the_import_still_runs() {
 #[tokio::test]
 async fn imported_states_and_callbacks_agree() {
     let api = Api::start().await;
-    let ids: Vec<String> = (0..40)
-        .map(|n| format!("{}{n:03}", "가".repeat(65)))
-        .collect();
+    let ids: Vec<String> = (0..40).map(|n| format!("{}{n:03}", "가".repeat(65))).collect();
     let file: String = ids.iter().map(|id| line(id, "긴 이름")).collect();
     assert_eq!(counts(&api.import(file).await), [40, 0, 0, 0]);
-    let batch = api
-        .send("POST", "/sync/v1/store/batch-get", json!({"ids": ids}))
-        .await;
+    let batch = api.send("POST", "/sync/v1/store/batch-get", json!({"ids": ids})).await;
     let items = batch.json["items"].as_array().unwrap();
-    assert!(
-        items.len() == 40 && items.iter().all(|item| item["status"] == "live"),
-        "{items:?}"
-    );
+    assert!(items.len() == 40 && items.iter().all(|item| item["status"] == "live"), "{items:?}");
 }

@@ -14,11 +14,7 @@ async fn a_patch_changes_what_it_names_and_null_brings_back_the_default() {
     api.send("PUT", "/stores/1", store).await;
 
     let patched = api
-        .send(
-            "PATCH",
-            "/stores/1",
-            json!({"id": "1", "delivery_fee": 0, "region": "마포구"}),
-        )
+        .send("PATCH", "/stores/1", json!({"id": "1", "delivery_fee": 0, "region": "마포구"}))
         .await;
     assert_eq!(patched.status, 200);
     let expected = json!({
@@ -30,14 +26,8 @@ async fn a_patch_changes_what_it_names_and_null_brings_back_the_default() {
 
     let all = json!({"category": null, "phone": null, "open": null, "menus": null});
     let patched = api.send("PATCH", "/stores/1", all).await;
-    assert_eq!(
-        (&patched.json["category"], &patched.json["phone"]),
-        (&json!(""), &json!(""))
-    );
-    assert_eq!(
-        (&patched.json["open"], &patched.json["menus"]),
-        (&json!(true), &json!([]))
-    );
+    assert_eq!((&patched.json["category"], &patched.json["phone"]), (&json!(""), &json!("")));
+    assert_eq!((&patched.json["open"], &patched.json["menus"]), (&json!(true), &json!([])));
     assert_eq!(api.get("/stores/1").await.json, patched.json);
 }
 
@@ -50,26 +40,15 @@ async fn both_content_types_are_taken() {
         "application/json",
         "application/merge-patch+json; charset=utf-8",
     ] {
-        let request = api
-            .request("PATCH", "/stores/1")
-            .header("Content-Type", media_type);
-        assert_eq!(
-            Answer::of(request.body("{}")).await.status,
-            200,
-            "{media_type}"
-        );
+        let request = api.request("PATCH", "/stores/1").header("Content-Type", media_type);
+        assert_eq!(Answer::of(request.body("{}")).await.status, 200, "{media_type}");
     }
 }
 
 #[tokio::test]
 async fn a_patch_may_not_make_something_that_is_no_store() {
     let api = Api::start().await;
-    api.send(
-        "PUT",
-        "/stores/1",
-        json!({"name": "a", "menus": [{"name": "m", "price": 1}]}),
-    )
-    .await;
+    api.send("PUT", "/stores/1", json!({"name": "a", "menus": [{"name": "m", "price": 1}]})).await;
     let before = api.everything().await;
     for (patch, field) in [
         (json!({"name": null}), "name"),
@@ -79,16 +58,11 @@ async fn a_patch_may_not_make_something_that_is_no_store() {
         (json!({"colour": "red"}), "colour"),
         (json!({"open": "no"}), "open"),
         (json!({"menus": {"name": "m"}}), "menus"),
-        (
-            json!({"menus": [{"name": "m", "price": null}]}),
-            "menus[0].price",
-        ),
+        (json!({"menus": [{"name": "m", "price": null}]}), "menus[0].price"),
         (json!(["name"]), "body"),
         (json!(null), "body"),
     ] {
-        api.send("PATCH", "/stores/1", patch)
-            .await
-            .assert_problem(422, field);
+        api.send("PATCH", "/stores/1", patch).await.assert_problem(422, field);
     }
     assert_eq!(api.everything().await, before);
 }

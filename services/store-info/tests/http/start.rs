@@ -12,30 +12,16 @@ async fn it_is_live_and_ready_without_nats_and_counts_what_it_does() {
     api.send("PUT", "/stores/1", json!({"name": "a"})).await;
     api.send("PUT", "/stores/1", json!({"name": "a"})).await;
     api.import("{\"id\":\"2\",\"name\":\"b\"}\nx\n").await;
-    assert_eq!(
-        (
-            api.get("/livez").await.status,
-            api.get("/readyz").await.status
-        ),
-        (200, 200)
-    );
+    assert_eq!((api.get("/livez").await.status, api.get("/readyz").await.status), (200, 200));
     let metrics = api.get("/metrics").await;
-    assert!(
-        metrics
-            .header("Content-Type")
-            .starts_with("application/openmetrics-text")
-    );
+    assert!(metrics.header("Content-Type").starts_with("application/openmetrics-text"));
     for line in [
         "store_info_writes_total{effect=\"created\"} 2",
         "store_info_writes_total{effect=\"unchanged\"} 1",
         "store_info_import_rejected_lines_total 1",
         "nudge_relay_connected{entity=\"store\"} 0",
     ] {
-        assert!(
-            metrics.text.lines().any(|l| l == line),
-            "{line}\n{}",
-            metrics.text
-        );
+        assert!(metrics.text.lines().any(|l| l == line), "{line}\n{}", metrics.text);
     }
 }
 
@@ -43,11 +29,7 @@ async fn it_is_live_and_ready_without_nats_and_counts_what_it_does() {
 async fn what_was_written_is_there_after_a_restart() {
     let api = Api::start().await;
     let put = api
-        .send(
-            "PUT",
-            "/stores/1",
-            json!({"name": "a", "menus": [{"name": "m", "price": 1}]}),
-        )
+        .send("PUT", "/stores/1", json!({"name": "a", "menus": [{"name": "m", "price": 1}]}))
         .await;
     let again = api.restart(&[]).await;
     let got = again.get("/stores/1").await;
@@ -96,14 +78,8 @@ fn a_bad_setting_stops_the_start_with_one_line() {
         ("LOG_FORMAT", "xml"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_store-info"));
-        command
-            .env_clear()
-            .env("DATABASE_URL", "sqlite::memory:")
-            .env("BIND", "127.0.0.1:0");
-        command
-            .env("NATS_URL", UNREACHABLE_NATS)
-            .env("LOG", "error")
-            .env(variable, value);
+        command.env_clear().env("DATABASE_URL", "sqlite::memory:").env("BIND", "127.0.0.1:0");
+        command.env("NATS_URL", UNREACHABLE_NATS).env("LOG", "error").env(variable, value);
         let output = command.output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{variable}={value}");
@@ -117,8 +93,5 @@ fn the_program_prints_its_document_without_any_setting() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_store-info"));
     let output = command.env_clear().arg("openapi").output().unwrap();
     assert!(output.status.success());
-    assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        store_info::openapi::document()
-    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), store_info::openapi::document());
 }

@@ -20,9 +20,7 @@ pub(crate) const UNREACHABLE_NATS: &str = "nats://127.0.0.1:1";
 
 /// The future's output, which must be there before the deadline.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(DEADLINE, future)
-        .await
-        .expect("in time")
+    tokio::time::timeout(DEADLINE, future).await.expect("in time")
 }
 
 /// The service, stopped when this is dropped.
@@ -48,25 +46,13 @@ impl Api {
     /// Starts on the database in `dir`, with further flags.
     pub(crate) async fn start_in(dir: TempDir, flags: &[&str]) -> Self {
         let url = format!("sqlite:{}", dir.path().join("store-info.db").display());
-        let fixed = [
-            "store-info",
-            "--database-url",
-            &url,
-            "--nats-url",
-            UNREACHABLE_NATS,
-        ];
+        let fixed = ["store-info", "--database-url", &url, "--nats-url", UNREACHABLE_NATS];
         let bind = ["--bind", "127.0.0.1:0"];
         let args = Args::parse_from(fixed.iter().chain(&bind).chain(flags));
         let stop = CancellationToken::new();
         let service = store_info::start(&args, stop.clone()).await.unwrap();
         let base = format!("http://{}", service.address());
-        Self {
-            client: Client::new(),
-            service: Some(service),
-            stop,
-            dir,
-            base,
-        }
+        Self { client: Client::new(), service: Some(service), stop, dir, base }
     }
 
     pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -89,12 +75,7 @@ impl Api {
 
     pub(crate) async fn import(&self, lines: impl Into<reqwest::Body>) -> Answer {
         let request = self.request("POST", "/stores/import");
-        Answer::of(
-            request
-                .header("Content-Type", "application/x-ndjson")
-                .body(lines),
-        )
-        .await
+        Answer::of(request.header("Content-Type", "application/x-ndjson").body(lines)).await
     }
 
     /// Waits until this path answers with 200.
@@ -113,18 +94,14 @@ impl Api {
     /// Everything the service holds: the states, and the version of each id, tombstones included.
     pub(crate) async fn everything(&self) -> Value {
         let list = self.get("/stores?limit=500").await;
-        let items = self
-            .send("POST", "/sync/v1/store/items", json!({"limit": 1000}))
-            .await;
+        let items = self.send("POST", "/sync/v1/store/items", json!({"limit": 1000})).await;
         assert_eq!((list.status, items.status), (200, 200));
         json!({"stores": list.json["items"], "versions": items.json["items"]})
     }
 
     /// Opens a connection and sends these bytes as they are.
     pub(crate) async fn raw(&self, bytes: &[u8]) -> TcpStream {
-        let mut stream = TcpStream::connect(self.base.trim_start_matches("http://"))
-            .await
-            .unwrap();
+        let mut stream = TcpStream::connect(self.base.trim_start_matches("http://")).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         stream
     }
@@ -158,18 +135,11 @@ impl Answer {
         let response = in_time(request.send()).await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
-        Self {
-            status,
-            headers,
-            json: serde_json::from_str(&text).unwrap_or_default(),
-            text,
-        }
+        Self { status, headers, json: serde_json::from_str(&text).unwrap_or_default(), text }
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The version in the entity tag.
@@ -177,36 +147,21 @@ impl Answer {
     pub(crate) fn version(&self) -> u64 {
         let tag = self.header("ETag");
         let digits = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-        digits
-            .and_then(|d| d.parse().ok())
-            .unwrap_or_else(|| panic!("no version: {self:?}"))
+        digits.and_then(|d| d.parse().ok()).unwrap_or_else(|| panic!("no version: {self:?}"))
     }
 
     /// The fields that a problem names.
     pub(crate) fn fields(&self) -> Vec<&str> {
-        let errors = self.json["errors"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        errors
-            .iter()
-            .filter_map(|error| error["field"].as_str())
-            .collect()
+        let errors = self.json["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        errors.iter().filter_map(|error| error["field"].as_str()).collect()
     }
 
     /// Asserts a problem of this status that names this field (when one is given).
     #[track_caller]
     pub(crate) fn assert_problem(&self, status: u16, field: &str) {
         assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(
-            self.header("Content-Type"),
-            "application/problem+json",
-            "{self:?}"
-        );
+        assert_eq!(self.header("Content-Type"), "application/problem+json", "{self:?}");
         assert_eq!(self.json["status"], status, "{self:?}");
-        assert!(
-            field.is_empty() || self.fields().contains(&field),
-            "{field}: {self:?}"
-        );
+        assert!(field.is_empty() || self.fields().contains(&field), "{field}: {self:?}");
     }
 }

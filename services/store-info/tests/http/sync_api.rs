@@ -14,41 +14,24 @@ async fn batch_get(api: &Api, body: Value) -> Answer {
 async fn a_batch_tells_live_deleted_and_unknown_apart() {
     let api = Api::start().await;
     let live = api
-        .send(
-            "PUT",
-            "/stores/a",
-            json!({"name": "a", "menus": [{"name": "m", "price": 1}]}),
-        )
+        .send("PUT", "/stores/a", json!({"name": "a", "menus": [{"name": "m", "price": 1}]}))
         .await;
     api.send("PUT", "/stores/b", json!({"name": "b"})).await;
     let deleted = api.delete("/stores/b").await;
     let answer = batch_get(&api, json!({"ids": ["c", "b", "a"]})).await;
-    assert_eq!(
-        (answer.status, answer.header("Cache-Control")),
-        (200, "no-store")
-    );
+    assert_eq!((answer.status, answer.header("Cache-Control")), (200, "no-store"));
     let item = |id: &str| {
         let items = answer.json["items"].as_array().unwrap();
         items.iter().find(|item| item["id"] == id).unwrap().clone()
     };
     assert_eq!(item("a")["status"], "live");
-    assert_eq!(
-        (&item("a")["state"], &item("a")["version"]),
-        (&live.json, &json!(live.version()))
-    );
+    assert_eq!((&item("a")["state"], &item("a")["version"]), (&live.json, &json!(live.version())));
     assert!(item("a")["changed_at"].as_str().unwrap().ends_with('Z'));
     assert_eq!(item("b")["status"], "deleted");
-    assert_eq!(
-        (item("b").get("state"), &item("b")["version"]),
-        (None, &json!(deleted.version()))
-    );
+    assert_eq!((item("b").get("state"), &item("b")["version"]), (None, &json!(deleted.version())));
     assert_eq!(item("c"), json!({"id": "c", "status": "unknown"}));
 
-    let some = batch_get(
-        &api,
-        json!({"ids": ["a"], "fields": ["name", "menus", "nothing"]}),
-    )
-    .await;
+    let some = batch_get(&api, json!({"ids": ["a"], "fields": ["name", "menus", "nothing"]})).await;
     let expected = json!({"name": "a", "menus": [{"name": "m", "price": 1}]});
     assert_eq!(some.json["items"][0]["state"], expected);
 }
@@ -58,26 +41,16 @@ async fn a_batch_is_bounded() {
     let api = Api::start().await;
     let ids = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
     assert_eq!(batch_get(&api, json!({"ids": ids(512)})).await.status, 200);
-    batch_get(&api, json!({"ids": ids(513)}))
-        .await
-        .assert_problem(422, "ids");
-    batch_get(&api, json!({"ids": []}))
-        .await
-        .assert_problem(422, "ids");
-    batch_get(&api, json!({"id": ["1"]}))
-        .await
-        .assert_problem(422, "id");
-    batch_get(&api, json!({"ids": [""]}))
-        .await
-        .assert_problem(422, "ids[0]");
+    batch_get(&api, json!({"ids": ids(513)})).await.assert_problem(422, "ids");
+    batch_get(&api, json!({"ids": []})).await.assert_problem(422, "ids");
+    batch_get(&api, json!({"id": ["1"]})).await.assert_problem(422, "id");
+    batch_get(&api, json!({"ids": [""]})).await.assert_problem(422, "ids[0]");
 }
 
 #[tokio::test]
 async fn a_full_batch_is_one_quick_call() {
     let api = Api::start().await;
-    let menus: Vec<_> = (0..10)
-        .map(|n| json!({"name": format!("메뉴 {n}"), "price": n}))
-        .collect();
+    let menus: Vec<_> = (0..10).map(|n| json!({"name": format!("메뉴 {n}"), "price": n})).collect();
     let store =
         |n: usize| json!({"id": n.to_string(), "name": "가게", "address": "서울", "menus": menus});
     let file: String = (0..2_000).map(|n| format!("{}\n", store(n))).collect();
@@ -97,9 +70,7 @@ async fn a_full_batch_is_one_quick_call() {
 #[tokio::test]
 async fn items_walk_every_id_tombstones_included() {
     let api = Api::start().await;
-    let lines: String = (0..7)
-        .map(|n| format!("{{\"id\":\"{n}\",\"name\":\"a\"}}\n"))
-        .collect();
+    let lines: String = (0..7).map(|n| format!("{{\"id\":\"{n}\",\"name\":\"a\"}}\n")).collect();
     api.import(lines).await;
     let deleted = api.delete("/stores/3").await.version();
     let (mut after, mut seen) = (Value::Null, Vec::new());
@@ -115,15 +86,9 @@ async fn items_walk_every_id_tombstones_included() {
             break;
         }
     }
-    let ids: Vec<_> = seen
-        .iter()
-        .map(|item| item["id"].as_str().unwrap())
-        .collect();
+    let ids: Vec<_> = seen.iter().map(|item| item["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["0", "1", "2", "3", "4", "5", "6"]);
-    assert_eq!(
-        (&seen[3]["deleted"], &seen[3]["version"]),
-        (&json!(true), &json!(deleted))
-    );
+    assert_eq!((&seen[3]["deleted"], &seen[3]["version"]), (&json!(true), &json!(deleted)));
     assert_eq!(seen[4]["deleted"], false);
     api.send("POST", "/sync/v1/store/items", json!({"limit": 1001}))
         .await
@@ -137,20 +102,12 @@ async fn one_entity_is_200_304_410_or_404() {
     let path = "/sync/v1/store/1";
     let live = api.get(path).await;
     assert_eq!((live.status, live.version()), (200, put.version()));
-    assert_eq!(
-        (&live.json["state"], &live.json["version"]),
-        (&put.json, &json!(put.version()))
-    );
-    let request = api
-        .request("GET", path)
-        .header("If-None-Match", put.header("ETag"));
+    assert_eq!((&live.json["state"], &live.json["version"]), (&put.json, &json!(put.version())));
+    let request = api.request("GET", path).header("If-None-Match", put.header("ETag"));
     assert_eq!(Answer::of(request).await.status, 304);
     let deleted = api.delete("/stores/1").await.version();
     let gone = api.get(path).await;
     assert_eq!(gone.status, 410);
-    assert_eq!(
-        gone.json,
-        json!({"id": "1", "version": deleted, "deleted": true})
-    );
+    assert_eq!(gone.json, json!({"id": "1", "version": deleted, "deleted": true}));
     assert_eq!(api.get("/sync/v1/store/2").await.status, 404);
 }

@@ -37,34 +37,22 @@ async fn subscribers_with_rows() -> (Stubs, Log) {
     let empty = async || Json(json!({"items": [], "next": null}));
     let search = Router::new().route(PATH, get(page)).fallback(note);
     let review = Router::new().route(PATH, get(empty));
-    (
-        stub::start([(Service::Search, search), (Service::Review, review)]).await,
-        log,
-    )
+    (stub::start([(Service::Search, search), (Service::Review, review)]).await, log)
 }
 
 fn chosen(entity: Option<&str>, id: Option<&str>, all: bool) -> Chosen {
     let entity = entity.map(|entity| entity.parse().unwrap());
-    let which = Which {
-        subscriber: "all".into(),
-        entity,
-        id: id.map(|id| id.parse().unwrap()),
-    };
+    let which = Which { subscriber: "all".into(), entity, id: id.map(|id| id.parse().unwrap()) };
     Chosen { which, all }
 }
 
 #[tokio::test]
 async fn every_page_is_listed() {
     let (stub, _) = subscribers_with_rows().await;
-    let rows = list(&stub.api, &chosen(None, None, true).which)
-        .await
-        .unwrap();
+    let rows = list(&stub.api, &chosen(None, None, true).which).await.unwrap();
     let lines = show(&rows, "2026-01-01T00:00:30Z".parse().unwrap());
     assert_eq!(lines.len(), 3, "{lines:#?}");
-    assert!(
-        lines[1].ends_with("30.0 s ago  only by replay  no such column"),
-        "{lines:#?}"
-    );
+    assert!(lines[1].ends_with("30.0 s ago  only by replay  no such column"), "{lines:#?}");
     assert!(lines[2].contains("in 30.0 s"), "{lines:#?}");
 }
 
@@ -73,10 +61,7 @@ async fn one_is_replayed_under_its_encoded_id() {
     let (stub, log) = subscribers_with_rows().await;
     let chosen = chosen(Some("store"), Some("a/b"), false);
     act(&stub.api, Action::Replay, chosen, false).await.unwrap();
-    assert_eq!(
-        *log.lock().unwrap(),
-        ["POST /nudge/v1/dead-letters/store/a%2Fb/replay"]
-    );
+    assert_eq!(*log.lock().unwrap(), ["POST /nudge/v1/dead-letters/store/a%2Fb/replay"]);
 }
 
 #[tokio::test]
@@ -85,23 +70,13 @@ async fn all_are_discarded_only_when_that_is_said() {
     let vague = act(&stub.api, Action::Discard, chosen(None, None, false), false).await;
     assert!(matches!(vague, Err(Failure::Usage(_))), "{vague:?}");
     assert!(log.lock().unwrap().is_empty());
-    act(&stub.api, Action::Discard, chosen(None, None, true), true)
-        .await
-        .unwrap();
+    act(&stub.api, Action::Discard, chosen(None, None, true), true).await.unwrap();
     assert_eq!(log.lock().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn one_that_is_not_there_is_a_failure() {
     let (stub, _) = subscribers_with_rows().await;
-    let missing = act(
-        &stub.api,
-        Action::Replay,
-        chosen(Some("store"), Some("x"), false),
-        false,
-    );
-    assert_eq!(
-        missing.await,
-        Err(Failure::failed("there is no such dead letter"))
-    );
+    let missing = act(&stub.api, Action::Replay, chosen(Some("store"), Some("x"), false), false);
+    assert_eq!(missing.await, Err(Failure::failed("there is no such dead letter")));
 }

@@ -24,10 +24,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two lines of progress when there is no terminal to draw on.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 /// The owner's counters of lines that it is done with.
-const COUNTERS: [&str; 2] = [
-    "store_info_writes_total",
-    "store_info_import_rejected_lines_total",
-];
+const COUNTERS: [&str; 2] = ["store_info_writes_total", "store_info_import_rejected_lines_total"];
 
 /// What has been sent.
 #[derive(Debug, Default)]
@@ -77,21 +74,13 @@ async fn show(
     let mut told = Instant::now();
     loop {
         tokio::time::sleep(ASK_INTERVAL).await;
-        let done = done_lines(&api)
-            .await
-            .zip(before)
-            .map(|(now, before)| now - before.min(now));
-        let (bytes, lines) = (
-            counts.sent_bytes.load(Relaxed),
-            counts.sent_lines.load(Relaxed),
-        );
+        let done = done_lines(&api).await.zip(before).map(|(now, before)| now - before.min(now));
+        let (bytes, lines) = (counts.sent_bytes.load(Relaxed), counts.sent_lines.load(Relaxed));
         let position = position(bytes, lines, done);
         bar.set_position(position);
         if !drawn && told.elapsed() > REPORT_INTERVAL {
             told = Instant::now();
-            let of = size
-                .map(|size| format!(" of {}", BinaryBytes(size)))
-                .unwrap_or_default();
+            let of = size.map(|size| format!(" of {}", BinaryBytes(size))).unwrap_or_default();
             eprintln!("importing: {}{of}", BinaryBytes(position));
         }
     }
@@ -111,10 +100,7 @@ fn position(sent_bytes: u64, sent_lines: u64, done_lines: Option<u64>) -> u64 {
 /// How many lines the owner has ever been done with.
 async fn done_lines(api: &Api) -> Option<u64> {
     let request = api.long_request(Method::GET, Service::StoreInfo, "/metrics");
-    let answer = api
-        .expect(Service::StoreInfo, request.timeout(ASK_TIMEOUT))
-        .await
-        .ok()?;
+    let answer = api.expect(Service::StoreInfo, request.timeout(ASK_TIMEOUT)).await.ok()?;
     sum(&answer.text().await.ok()?)
 }
 
@@ -123,14 +109,9 @@ fn sum(metrics: &str) -> Option<u64> {
     let value = |line: &str| {
         let name = line.split(['{', ' ']).next()?;
         let value = line.rsplit(' ').next()?;
-        COUNTERS
-            .contains(&name)
-            .then(|| value.parse::<u64>().ok())?
+        COUNTERS.contains(&name).then(|| value.parse::<u64>().ok())?
     };
-    metrics
-        .lines()
-        .filter_map(value)
-        .fold(None, |sum, value| Some(sum.unwrap_or(0) + value))
+    metrics.lines().filter_map(value).fold(None, |sum, value| Some(sum.unwrap_or(0) + value))
 }
 
 #[cfg(test)]

@@ -30,47 +30,24 @@ fn search() -> Router {
 async fn the_table_shows_who_is_away_and_what_wants_attention() {
     let owner = Router::new().route("/metrics", get(async || METRICS));
     let stub = stub::start([(Service::StoreInfo, owner), (Service::Search, search())]).await;
-    let (owners, subscribers) = (
-        ask_owners(&stub.api).await,
-        ask_subscribers(&stub.api).await,
-    );
+    let (owners, subscribers) = (ask_owners(&stub.api).await, ask_subscribers(&stub.api).await);
     let now = "2026-01-01T00:00:03Z".parse().unwrap();
     let lines = to_lines(&owners, &subscribers, now);
-    let lines: Vec<_> = lines
-        .iter()
-        .map(|line| strip_ansi_codes(line).into_owned())
-        .collect();
-    assert!(
-        lines[1].starts_with("store-info  store   3        120"),
-        "{lines:#?}"
-    );
-    assert!(
-        lines[2].starts_with("review      review  —        —"),
-        "{lines:#?}"
-    );
+    let lines: Vec<_> = lines.iter().map(|line| strip_ansi_codes(line).into_owned()).collect();
+    assert!(lines[1].starts_with("store-info  store   3        120"), "{lines:#?}");
+    assert!(lines[2].starts_with("review      review  —        —"), "{lines:#?}");
     assert!(lines[2].ends_with("does not answer"), "{lines:#?}");
-    assert!(
-        lines[5].contains("2.1 ms") && lines[5].ends_with("3.0 s ago"),
-        "{lines:#?}"
-    );
+    assert!(lines[5].contains("2.1 ms") && lines[5].ends_with("3.0 s ago"), "{lines:#?}");
     assert!(lines[6].ends_with("does not answer"), "{lines:#?}");
     assert_eq!(lines[7], "  search: the owner answered 503");
     let json = to_json(&owners, &subscribers);
     assert_eq!(json["owners"]["store-info"]["pending"], 3);
-    assert_eq!(
-        json["subscribers"]["search"]["entities"][0]["dead_letters"],
-        1
-    );
+    assert_eq!(json["subscribers"]["search"]["entities"][0]["dead_letters"], 1);
     assert!(json["subscribers"]["review"]["error"].is_string());
 }
 
 #[tokio::test]
 async fn a_service_that_is_away_makes_the_command_fail() {
     let failure = run(stub::nobody().await, true).await.unwrap_err();
-    assert!(
-        failure
-            .to_string()
-            .starts_with("nothing answers on 127.0.0.1:"),
-        "{failure}"
-    );
+    assert!(failure.to_string().starts_with("nothing answers on 127.0.0.1:"), "{failure}");
 }

@@ -44,9 +44,7 @@ pub(crate) struct Fields {
 
 fn menu(text: &str) -> Result<(String, u64), String> {
     // The last '=' divides, so that a name may hold one.
-    let divided = text
-        .rsplit_once('=')
-        .map(|(name, price)| (name.trim(), price.trim().parse()));
+    let divided = text.rsplit_once('=').map(|(name, price)| (name.trim(), price.trim().parse()));
     match divided {
         Some((name, Ok(price))) if !name.is_empty() => Ok((name.to_owned(), price)),
         _ => Err("must be a name, '=' and a whole number of won, such as 잔치국수=7000".into()),
@@ -65,9 +63,7 @@ impl Fields {
             ("phone", &self.phone),
             ("description", &self.description),
         ];
-        let texts = texts
-            .into_iter()
-            .map(|(field, text)| (field, text.as_ref().map(|t| json!(t))));
+        let texts = texts.into_iter().map(|(field, text)| (field, text.as_ref().map(|t| json!(t))));
         let menu = |(name, price): &(String, u64)| json!({"name": name, "price": price});
         let menus = (!self.menus.is_empty()).then(|| self.menus.iter().map(menu).collect());
         let others = [
@@ -76,9 +72,7 @@ impl Fields {
             ("delivery_fee", self.delivery_fee.map(Value::from)),
             ("menus", menus),
         ];
-        let given = texts
-            .chain(others)
-            .filter_map(|(field, value)| Some((field.into(), value?)));
+        let given = texts.chain(others).filter_map(|(field, value)| Some((field.into(), value?)));
         given.collect()
     }
 }
@@ -103,20 +97,12 @@ pub(crate) fn show(store: &Map<String, Value>, version: &str) -> Vec<String> {
     row("address", text("address"));
     row("neighbourhood", text("neighbourhood"));
     row("phone", text("phone"));
-    let open = store
-        .get("open")
-        .and_then(Value::as_bool)
-        .unwrap_or_default();
+    let open = store.get("open").and_then(Value::as_bool).unwrap_or_default();
     row("open", if open { "yes" } else { "no" }.to_owned());
     row("minimum order", format!("{} won", text("min_order_amount")));
     row("delivery fee", format!("{} won", text("delivery_fee")));
     row("description", text("description"));
-    for menu in store
-        .get("menus")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for menu in store.get("menus").and_then(Value::as_array).into_iter().flatten() {
         let name = menu["name"].as_str().unwrap_or_default();
         row("menu", format!("{name}, {} won", menu["price"]));
     }
@@ -130,13 +116,8 @@ mod tests {
     #[test]
     fn a_menu_is_divided_at_its_last_equals_sign() {
         assert_eq!(menu("세트 A=B = 7000"), Ok(("세트 A=B".into(), 7000)));
-        for wrong in [
-            "잔치국수",
-            "=7000",
-            "잔치국수=",
-            "잔치국수=-1",
-            "잔치국수=7.5",
-        ] {
+        for wrong in ["잔치국수", "=7000", "잔치국수=", "잔치국수=-1", "잔치국수=7.5"]
+        {
             assert!(menu(wrong).is_err(), "{wrong}");
         }
     }
@@ -144,11 +125,10 @@ mod tests {
     #[test]
     fn only_given_fields_are_sent() {
         assert!(Fields::default().to_json().is_empty());
-        let fields = Fields {
-            open: Some(false),
-            menus: vec![("국수".into(), 7000)],
-            ..Default::default()
-        };
+        let fields =
+            Fields {
+                open: Some(false), menus: vec![("국수".into(), 7000)], ..Default::default()
+            };
         let expected = json!({"open": false, "menus": [{"name": "국수", "price": 7000}]});
         assert_eq!(Value::from(fields.to_json()), expected);
     }
@@ -159,13 +139,7 @@ mod tests {
             "min_order_amount": 0, "delivery_fee": 2500, "menus": [{"name": "국수", "price": 7000}]});
         let lines = show(store.as_object().unwrap(), "17");
         assert_eq!(lines[0], "달빛");
-        assert!(
-            lines.contains(&"  menu           국수, 7000 won".to_owned()),
-            "{lines:?}"
-        );
-        assert!(
-            !lines.iter().any(|line| line.contains("phone")),
-            "{lines:?}"
-        );
+        assert!(lines.contains(&"  menu           국수, 7000 won".to_owned()), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("phone")), "{lines:?}");
     }
 }

@@ -34,12 +34,7 @@ async fn owner(exists: bool) -> (Stubs, Log) {
         }
         let body = String::from_utf8(body.to_vec()).unwrap();
         noted.lock().unwrap().push((verb, body));
-        (
-            if exists { Status::OK } else { Status::CREATED },
-            written,
-            "",
-        )
-            .into_response()
+        (if exists { Status::OK } else { Status::CREATED }, written, "").into_response()
     };
     let router = Router::new().route("/stores/{id}", any(handler));
     (stub::start([(OWNER, router)]).await, log)
@@ -52,23 +47,14 @@ fn args(file: Option<String>, fields: &[&str]) -> PutArgs {
         args: PutArgs,
     }
     let program = <Program as clap::Parser>::try_parse_from([&["put", "a/b"], fields].concat());
-    PutArgs {
-        file,
-        ..program.unwrap().args
-    }
+    PutArgs { file, ..program.unwrap().args }
 }
 
 #[tokio::test]
 async fn fields_patch_what_exists_and_make_what_does_not() {
     for (exists, verb) in [(true, Verb::PATCH), (false, Verb::PUT)] {
         let (stub, log) = owner(exists).await;
-        put(
-            &stub.api,
-            args(None, &["--name", "달빛", "--open", "false"]),
-            true,
-        )
-        .await
-        .unwrap();
+        put(&stub.api, args(None, &["--name", "달빛", "--open", "false"]), true).await.unwrap();
         let expected = (verb, r#"{"name":"달빛","open":false}"#.to_owned());
         let (verb, body) = log.lock().unwrap().pop().unwrap();
         let sent: Value = serde_json::from_str(&body).unwrap();
@@ -110,20 +96,10 @@ async fn an_unknown_store_cannot_be_removed_or_shown() {
 #[tokio::test]
 async fn files_that_are_missing_or_no_json_are_named() {
     let (stub, _) = owner(true).await;
-    let failure = put(&stub.api, args(Some("/nowhere".into()), &[]), false)
-        .await
-        .unwrap_err();
-    assert!(
-        failure.to_string().starts_with("cannot read /nowhere: "),
-        "{failure}"
-    );
+    let failure = put(&stub.api, args(Some("/nowhere".into()), &[]), false).await.unwrap_err();
+    assert!(failure.to_string().starts_with("cannot read /nowhere: "), "{failure}");
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap().to_owned();
-    let failure = put(&stub.api, args(Some(path), &[]), false)
-        .await
-        .unwrap_err();
-    assert!(
-        failure.to_string().starts_with("the file is not JSON: "),
-        "{failure}"
-    );
+    let failure = put(&stub.api, args(Some(path), &[]), false).await.unwrap_err();
+    assert!(failure.to_string().starts_with("the file is not JSON: "), "{failure}");
 }

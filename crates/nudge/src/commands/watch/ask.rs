@@ -21,22 +21,13 @@ use crate::{
 pub(super) enum Note {
     Described(Description),
     Follows(usize, HashSet<EntityName>),
-    Found {
-        subscriber: usize,
-        key: Key,
-        version: Version,
-        applied_at: Timestamp,
-    },
+    Found { subscriber: usize, key: Key, version: Version, applied_at: Timestamp },
 }
 
 pub(super) async fn ask_follows(api: Api, service: Service, notes: mpsc::Sender<Note>) {
     let request = api.request(Method::GET, service, status::STATUS_PATH);
     if let Ok(status) = api.json::<status::SubscriberStatus>(service, request).await {
-        let entities = status
-            .entities
-            .into_iter()
-            .map(|entity| entity.entity)
-            .collect();
+        let entities = status.entities.into_iter().map(|entity| entity.entity).collect();
         let _ = notes.send(Note::Follows(number(service), entities)).await;
     }
 }
@@ -51,18 +42,7 @@ pub(super) async fn ask_applied(api: Api, subscriber: usize, key: Key, notes: mp
     let Ok(id) = segment(&key.1) else { return };
     let path = format!("/nudge/v1/applied/{}/{id}", key.0);
     let request = api.request(Method::GET, service, &path);
-    if let Ok(Applied {
-        version,
-        applied_at,
-    }) = api.json(service, request).await
-    {
-        let _ = notes
-            .send(Note::Found {
-                subscriber,
-                key,
-                version,
-                applied_at,
-            })
-            .await;
+    if let Ok(Applied { version, applied_at }) = api.json(service, request).await {
+        let _ = notes.send(Note::Found { subscriber, key, version, applied_at }).await;
     }
 }

@@ -68,17 +68,12 @@ impl Board {
         let key = (event.entity.clone(), event.id.clone());
         let news = [Kind::Applied, Kind::Retried, Kind::DeadLettered].contains(&event.kind);
         let found = self.find(subscriber, &key, event.version);
-        let known = event
-            .version
-            .is_some_and(|version| self.settled.covers(&key, version));
+        let known = event.version.is_some_and(|version| self.settled.covers(&key, version));
         if found.is_none() && known && !news {
             return None;
         }
         let number = found.unwrap_or_else(|| self.begin(key.clone(), now));
-        let row = self
-            .rows
-            .get_mut(&number)
-            .expect("the row was just found or begun");
+        let row = self.rows.get_mut(&number).expect("the row was just found or begun");
         row.version = row.version.or(event.version);
         row.deleted |= event.deleted == Some(true) && event.version == row.version;
         if let (None, Some(at), Some(lag)) = (row.committed_at, event.at, event.lag_seconds) {
@@ -121,12 +116,8 @@ impl Board {
                 continue;
             };
             if row.version == Some(version) && !row.steps[subscriber].is_final() {
-                let lag = row
-                    .committed_at
-                    .map(|committed| applied_at.seconds_since(committed));
-                row.steps[subscriber] = Step::Applied {
-                    lag_ms: lag.map(millis),
-                };
+                let lag = row.committed_at.map(|committed| applied_at.seconds_since(committed));
+                row.steps[subscriber] = Step::Applied { lag_ms: lag.map(millis) };
             }
         }
         self.overtake(subscriber, key, version);
@@ -143,11 +134,7 @@ impl Board {
                 self.asked_up_to = number;
                 break;
             }
-            let open = row
-                .steps
-                .iter()
-                .enumerate()
-                .filter(|(_, step)| !step.is_final());
+            let open = row.steps.iter().enumerate().filter(|(_, step)| !step.is_final());
             let open = open.filter(|(subscriber, _)| up[*subscriber]);
             overdue.extend(open.map(|(subscriber, _)| (subscriber, row.key.clone())));
         }
@@ -199,9 +186,7 @@ impl Board {
     pub(crate) fn finish(&mut self) -> Vec<Row> {
         let rows = std::mem::take(&mut self.rows);
         self.by_key.clear();
-        let untold = rows
-            .into_values()
-            .filter(|row| !row.told && !row.is_nothing_new());
+        let untold = rows.into_values().filter(|row| !row.told && !row.is_nothing_new());
         let untold: Vec<_> = untold.collect();
         self.changes += untold.len() as u64;
         untold
@@ -224,11 +209,7 @@ impl Board {
     fn find(&self, subscriber: usize, key: &Key, version: Option<Version>) -> Option<u64> {
         let numbers = self.by_key.get(key)?;
         let newest = |wanted: &dyn Fn(&Row) -> bool| {
-            numbers
-                .iter()
-                .rev()
-                .copied()
-                .find(|number| wanted(&self.rows[number]))
+            numbers.iter().rev().copied().find(|number| wanted(&self.rows[number]))
         };
         match version {
             Some(_) => newest(&|row| row.version == version)
@@ -239,16 +220,10 @@ impl Board {
 
     fn begin(&mut self, key: Key, now: Timestamp) -> u64 {
         let followed = |follows: &Option<HashSet<EntityName>>| {
-            follows
-                .as_ref()
-                .is_none_or(|entities| entities.contains(&key.0))
+            follows.as_ref().is_none_or(|entities| entities.contains(&key.0))
         };
         let step = |follows| {
-            if followed(follows) {
-                Step::Waiting
-            } else {
-                Step::NotFollowed
-            }
+            if followed(follows) { Step::Waiting } else { Step::NotFollowed }
         };
         let row = Row {
             version: None,

@@ -85,17 +85,9 @@ mod tests {
     fn events_are_read_as_the_kit_writes_them() {
         let line = r#"{"kind":"dead_lettered","entity":"store","id":"42","version":17,
             "lag_seconds":0.5,"deleted":false,"at":"2026-01-01T00:00:00.000001Z","detail":"no"}"#;
-        let Some(Told::Event(event)) = read(line) else {
-            panic!("an event")
-        };
-        assert_eq!(
-            (event.kind, event.lag_seconds),
-            (Kind::DeadLettered, Some(0.5))
-        );
-        assert!(matches!(
-            read(r#"{"kind":"missed","count":3}"#),
-            Some(Told::Missed(3))
-        ));
+        let Some(Told::Event(event)) = read(line) else { panic!("an event") };
+        assert_eq!((event.kind, event.lag_seconds), (Kind::DeadLettered, Some(0.5)));
+        assert!(matches!(read(r#"{"kind":"missed","count":3}"#), Some(Told::Missed(3))));
     }
 
     #[test]

@@ -45,19 +45,12 @@ pub(super) async fn describe(api: Api, mut keys: mpsc::Receiver<Key>, notes: mps
                 let item = items.remove(&key.1);
                 let name = item.as_ref().and_then(name_of);
                 let name = match name {
-                    Some(name) => names
-                        .entry(key.clone())
-                        .insert_entry(name)
-                        .get()
-                        .clone()
-                        .into(),
+                    Some(name) => names.entry(key.clone()).insert_entry(name).get().clone().into(),
                     None => names.get(&key).cloned(),
                 };
                 let description = Description {
                     name,
-                    deleted: item
-                        .as_ref()
-                        .is_some_and(|i| i.status == ItemStatus::Deleted),
+                    deleted: item.as_ref().is_some_and(|i| i.status == ItemStatus::Deleted),
                     version: item.as_ref().and_then(|item| item.version),
                     changed_at: item.as_ref().and_then(|item| item.changed_at),
                     key,
@@ -77,17 +70,11 @@ async fn ask(api: &Api, entity: &EntityName, ids: &[EntityId]) -> HashMap<Entity
         _ => return HashMap::new(),
     };
     let path = format!("/sync/v1/{entity}/batch-get");
-    let wanted = BatchGetRequest {
-        ids: ids.to_vec(),
-        fields: Some(vec!["name".to_owned()]),
-    };
+    let wanted = BatchGetRequest { ids: ids.to_vec(), fields: Some(vec!["name".to_owned()]) };
     let request = api.request(Method::POST, owner, &path).json(&wanted);
     let answer = api.json::<BatchGetAnswer>(owner, request).await;
     let items = answer.map(|answer| answer.items).unwrap_or_default();
-    items
-        .into_iter()
-        .map(|item| (item.id.clone(), item))
-        .collect()
+    items.into_iter().map(|item| (item.id.clone(), item)).collect()
 }
 
 fn name_of(item: &Item) -> Option<String> {
@@ -95,9 +82,7 @@ fn name_of(item: &Item) -> Option<String> {
     struct Named {
         name: Option<String>,
     }
-    serde_json::from_str::<Named>(item.state.as_ref()?.get())
-        .ok()?
-        .name
+    serde_json::from_str::<Named>(item.state.as_ref()?.get()).ok()?.name
 }
 
 #[cfg(test)]
@@ -124,10 +109,7 @@ mod tests {
         let (keys, waiting) = mpsc::channel(8);
         let (notes, mut told) = mpsc::channel(8);
         for id in ["b", "a", "b"] {
-            let key = (
-                EntityName::new("store").unwrap(),
-                EntityId::new(id).unwrap(),
-            );
+            let key = (EntityName::new("store").unwrap(), EntityId::new(id).unwrap());
             keys.try_send(key).unwrap();
         }
         drop(keys);
@@ -140,10 +122,8 @@ mod tests {
                 description.deleted,
             ));
         }
-        let expected = [
-            ("a".to_owned(), Some("달빛".to_owned()), false),
-            ("b".to_owned(), None, true),
-        ];
+        let expected =
+            [("a".to_owned(), Some("달빛".to_owned()), false), ("b".to_owned(), None, true)];
         assert_eq!(descriptions, expected);
     }
 
@@ -151,16 +131,10 @@ mod tests {
     async fn an_owner_that_is_away_still_gives_an_answer() {
         let (keys, waiting) = mpsc::channel(8);
         let (notes, mut told) = mpsc::channel(8);
-        keys.try_send((
-            EntityName::new("store").unwrap(),
-            EntityId::new("a").unwrap(),
-        ))
-        .unwrap();
+        keys.try_send((EntityName::new("store").unwrap(), EntityId::new("a").unwrap())).unwrap();
         drop(keys);
         describe(stub::nobody().await, waiting, notes).await;
-        let Some(Note::Described(description)) = told.recv().await else {
-            panic!("no answer")
-        };
+        let Some(Note::Described(description)) = told.recv().await else { panic!("no answer") };
         assert_eq!(description.name, None);
     }
 }

@@ -53,24 +53,11 @@ impl Layout {
         // What the other columns, their gaps and the free cell at the end take.
         let others = key
             + if time { TIME_WIDTH + 2 } else { 0 }
-            + if whole_version {
-                WHOLE_VERSION_WIDTH
-            } else {
-                SHORT_VERSION_DIGITS + 2
-            }
+            + if whole_version { WHOLE_VERSION_WIDTH } else { SHORT_VERSION_DIGITS + 2 }
             + 2 * (SUBSCRIBER_WIDTH + 1 + RESULT_WIDTH)
             + 12;
-        let name = room
-            .saturating_sub(others)
-            .clamp(MIN_NAME_WIDTH, MAX_NAME_WIDTH);
-        Self {
-            width,
-            time,
-            entity,
-            key,
-            name,
-            whole_version,
-        }
+        let name = room.saturating_sub(others).clamp(MIN_NAME_WIDTH, MAX_NAME_WIDTH);
+        Self { width, time, entity, key, name, whole_version }
     }
 
     fn fit(&self, line: &str) -> String {
@@ -87,17 +74,9 @@ pub(crate) fn lines(row: &Row, subscribers: &[&str], layout: &Layout) -> Vec<Str
     let mut columns = Vec::new();
     if layout.time {
         let committed = row.committed_at.map(|at| at.to_string()[11..23].to_owned());
-        columns.push(
-            style(pad(&committed.unwrap_or_default(), TIME_WIDTH))
-                .dim()
-                .to_string(),
-        );
+        columns.push(style(pad(&committed.unwrap_or_default(), TIME_WIDTH)).dim().to_string());
     }
-    let entity = if layout.entity {
-        format!("{} ", row.key.0)
-    } else {
-        String::new()
-    };
+    let entity = if layout.entity { format!("{} ", row.key.0) } else { String::new() };
     columns.push(pad(&format!("{entity}{}", row.key.1), layout.key));
     columns.push(name(row, layout));
     columns.push(style(version(row, layout)).dim().to_string());
@@ -117,10 +96,7 @@ pub(crate) fn lines(row: &Row, subscribers: &[&str], layout: &Layout) -> Vec<Str
             continue;
         };
         if !detail.is_empty() {
-            let line = format!(
-                "  └ {subscriber}: {}",
-                detail.replace(char::is_control, " ")
-            );
+            let line = format!("  └ {subscriber}: {}", detail.replace(char::is_control, " "));
             lines.push(layout.fit(&style(line).dim().to_string()));
         }
     }
@@ -132,21 +108,10 @@ fn name(row: &Row, layout: &Layout) -> String {
     if !row.deleted {
         return style(pad(name, layout.name)).bold().to_string();
     }
-    let mark = if layout.whole_version {
-        "✕ deleted"
-    } else {
-        "✕"
-    };
-    let name = truncate_str(
-        name,
-        layout.name.saturating_sub(measure_text_width(mark) + 1),
-        "…",
-    );
+    let mark = if layout.whole_version { "✕ deleted" } else { "✕" };
+    let name = truncate_str(name, layout.name.saturating_sub(measure_text_width(mark) + 1), "…");
     let gap = if name.is_empty() { "" } else { " " };
-    pad(
-        &format!("{}{gap}{}", style(mark).red(), style(name).strikethrough()),
-        layout.name,
-    )
+    pad(&format!("{}{gap}{}", style(mark).red(), style(name).strikethrough()), layout.name)
 }
 
 fn version(row: &Row, layout: &Layout) -> String {
@@ -190,11 +155,8 @@ fn pad(text: &str, width: usize) -> String {
 
 /// A change as JSON.
 pub(crate) fn row_json(row: &Row, subscribers: &[&str]) -> Value {
-    let steps = row
-        .steps
-        .iter()
-        .zip(subscribers)
-        .map(|(step, name)| ((*name).to_owned(), json!(step)));
+    let steps =
+        row.steps.iter().zip(subscribers).map(|(step, name)| ((*name).to_owned(), json!(step)));
     json!({
         "kind": "change",
         "entity": row.key.0,
@@ -214,25 +176,14 @@ pub(crate) fn footer(board: &Board, subscribers: &[&str], up: &[bool], layout: &
         true => format!("{} {name}", style("●").green()),
         false => format!("{} {name} is away", style("○").red()),
     });
-    let mut parts = vec![
-        states.collect::<Vec<_>>().join("  "),
-        count(board.changes, "change"),
-    ];
+    let mut parts = vec![states.collect::<Vec<_>>().join("  "), count(board.changes, "change")];
     let under_way = board.under_way();
     if under_way > 0 {
         parts.push(format!("{under_way} under way"));
     }
-    let recent = board
-        .tallies
-        .iter()
-        .flat_map(super::summary::Tally::recent)
-        .collect();
+    let recent = board.tallies.iter().flat_map(super::summary::Tally::recent).collect();
     if let Some(lags) = percentiles(recent) {
-        parts.push(format!(
-            "p50 {}  p99 {}",
-            duration(lags.p50),
-            duration(lags.p99)
-        ));
+        parts.push(format!("p50 {}  p99 {}", duration(lags.p50), duration(lags.p99)));
     }
     parts.push(style("Ctrl-C ends").dim().to_string());
     layout.fit(&parts.join(&style("  ·  ").dim().to_string()))
@@ -240,16 +191,7 @@ pub(crate) fn footer(board: &Board, subscribers: &[&str], up: &[bool], layout: &
 
 /// What it came to, for a person.
 pub(crate) fn summary(board: &Board, subscribers: &[&str], seconds: f64) -> Vec<String> {
-    let heading = [
-        "",
-        "applied",
-        "p50",
-        "p99",
-        "max",
-        "had it",
-        "retried",
-        "dead letters",
-    ];
+    let heading = ["", "applied", "p50", "p99", "max", "had it", "retried", "dead letters"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for (tally, name) in board.tallies.iter().zip(subscribers) {
         let lags = tally.lags();
@@ -265,11 +207,7 @@ pub(crate) fn summary(board: &Board, subscribers: &[&str], seconds: f64) -> Vec<
             tally.dead_lettered.to_string(),
         ]);
     }
-    let mut lines = vec![format!(
-        "{} in {}",
-        count(board.changes, "change"),
-        duration(seconds)
-    )];
+    let mut lines = vec![format!("{} in {}", count(board.changes, "change"), duration(seconds))];
     lines.extend(table(&rows).into_iter().map(|line| format!("  {line}")));
     lines
 }

@@ -35,10 +35,7 @@ pub(crate) enum Step {
 impl Step {
     /// Whether nothing more is to come.
     pub(crate) const fn is_final(&self) -> bool {
-        !matches!(
-            self,
-            Self::Waiting | Self::Received | Self::Fetched | Self::Retrying { .. }
-        )
+        !matches!(self, Self::Waiting | Self::Received | Self::Fetched | Self::Retrying { .. })
     }
 
     /// The step after an event.
@@ -57,17 +54,11 @@ impl Step {
             (Kind::Received | Kind::Malformed, Self::Fetched) | (Kind::Fetched, _) => Self::Fetched,
             (Kind::Received | Kind::Malformed, _) => Self::Received,
             (Kind::Ignored, _) => Self::Ignored,
-            (Kind::Applied, _) => Self::Applied {
-                lag_ms: event.lag_seconds.map(millis),
-            },
-            (Kind::Retried, Self::Retrying { times, .. }) => Self::Retrying {
-                times: times + 1,
-                detail: detail(),
-            },
-            (Kind::Retried, _) => Self::Retrying {
-                times: 1,
-                detail: detail(),
-            },
+            (Kind::Applied, _) => Self::Applied { lag_ms: event.lag_seconds.map(millis) },
+            (Kind::Retried, Self::Retrying { times, .. }) => {
+                Self::Retrying { times: times + 1, detail: detail() }
+            }
+            (Kind::Retried, _) => Self::Retrying { times: 1, detail: detail() },
             (Kind::DeadLettered, _) => Self::DeadLetter { detail: detail() },
         }
     }

@@ -20,10 +20,7 @@ impl Screen {
     pub(super) fn new() -> Option<Self> {
         let term = Term::stdout();
         let dumb = std::env::var("TERM").is_ok_and(|name| name == "dumb");
-        (term.is_term() && !dumb).then(|| Self {
-            term,
-            drawn: String::new(),
-        })
+        (term.is_term() && !dumb).then(|| Self { term, drawn: String::new() })
     }
 
     /// Height and width.
@@ -57,11 +54,7 @@ impl Screen {
 
     fn erase(&self) -> String {
         let above = self.drawn.matches('\n').count();
-        let up = if above == 0 {
-            String::new()
-        } else {
-            format!("\x1b[{above}A")
-        };
+        let up = if above == 0 { String::new() } else { format!("\x1b[{above}A") };
         // Also wipes the `^C` that a terminal echoes.
         format!("\r{up}\x1b[0J")
     }

@@ -38,9 +38,7 @@ impl Settled {
 
     /// Whether this version, or a later one, was told whole.
     pub(super) fn covers(&self, key: &Key, version: Version) -> bool {
-        self.versions
-            .get(key)
-            .is_some_and(|settled| *settled >= version)
+        self.versions.get(key).is_some_and(|settled| *settled >= version)
     }
 }
 
@@ -51,10 +49,7 @@ mod tests {
     use super::*;
 
     fn key(id: usize) -> Key {
-        (
-            EntityName::new("store").unwrap(),
-            EntityId::new(&id.to_string()).unwrap(),
-        )
+        (EntityName::new("store").unwrap(), EntityId::new(&id.to_string()).unwrap())
     }
 
     #[test]
@@ -73,10 +68,7 @@ mod tests {
         for id in 0..MAX_KEYS + 10 {
             settled.note(&key(id), Version::NONE);
         }
-        assert_eq!(
-            (settled.versions.len(), settled.order.len()),
-            (MAX_KEYS, MAX_KEYS)
-        );
+        assert_eq!((settled.versions.len(), settled.order.len()), (MAX_KEYS, MAX_KEYS));
         assert!(!settled.covers(&key(9), Version::NONE) && settled.covers(&key(10), Version::NONE));
     }
 }

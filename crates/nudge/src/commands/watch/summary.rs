@@ -65,15 +65,8 @@ impl Tally {
 /// Percentiles by the nearest rank.
 pub(crate) fn percentiles(mut lags: Vec<f64>) -> Option<Lags> {
     lags.sort_unstable_by(f64::total_cmp);
-    let rank = |percent: usize| {
-        lags.get((lags.len() * percent).div_ceil(100).max(1) - 1)
-            .copied()
-    };
-    Some(Lags {
-        p50: rank(50)?,
-        p99: rank(99)?,
-        max: *lags.last()?,
-    })
+    let rank = |percent: usize| lags.get((lags.len() * percent).div_ceil(100).max(1) - 1).copied();
+    Some(Lags { p50: rank(50)?, p99: rank(99)?, max: *lags.last()? })
 }
 
 #[cfg(test)]
@@ -83,30 +76,9 @@ mod tests {
     #[test]
     fn percentiles_are_values_that_occurred() {
         let hundred = (1..=100).rev().map(f64::from).collect();
-        assert_eq!(
-            percentiles(hundred),
-            Some(Lags {
-                p50: 50.0,
-                p99: 99.0,
-                max: 100.0
-            })
-        );
-        assert_eq!(
-            percentiles(vec![7.0]),
-            Some(Lags {
-                p50: 7.0,
-                p99: 7.0,
-                max: 7.0
-            })
-        );
-        assert_eq!(
-            percentiles(vec![2.0, 1.0]),
-            Some(Lags {
-                p50: 1.0,
-                p99: 2.0,
-                max: 2.0
-            })
-        );
+        assert_eq!(percentiles(hundred), Some(Lags { p50: 50.0, p99: 99.0, max: 100.0 }));
+        assert_eq!(percentiles(vec![7.0]), Some(Lags { p50: 7.0, p99: 7.0, max: 7.0 }));
+        assert_eq!(percentiles(vec![2.0, 1.0]), Some(Lags { p50: 1.0, p99: 2.0, max: 2.0 }));
         assert_eq!(percentiles(vec![]), None);
     }
 

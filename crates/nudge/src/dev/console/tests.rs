@@ -23,12 +23,7 @@ async fn start(services: Vec<(Service, Router)>) -> Fixture {
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router(console)).await.unwrap() });
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    Fixture {
-        base,
-        client,
-        stop,
-        _stubs: stubs,
-    }
+    Fixture { base, client, stop, _stubs: stubs }
 }
 
 fn ready() -> Router {
@@ -37,61 +32,30 @@ fn ready() -> Router {
 
 #[tokio::test]
 async fn whoever_is_not_ready_is_named() {
-    let fixture = start(vec![
-        (Service::StoreInfo, ready()),
-        (Service::Search, ready()),
-    ])
-    .await;
-    let answer = fixture
-        .client
-        .get(format!("{}/readyz", fixture.base))
-        .send()
-        .await
-        .unwrap();
+    let fixture = start(vec![(Service::StoreInfo, ready()), (Service::Search, ready())]).await;
+    let answer = fixture.client.get(format!("{}/readyz", fixture.base)).send().await.unwrap();
     assert_eq!(answer.status(), 503);
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     let body: Value = answer.json().await.unwrap();
     assert_eq!(body["ready"], false);
     assert_eq!(body["not_ready"], json!(["NATS", "review"]));
-    assert_eq!(
-        body["parts"][2],
-        json!({"name": "search", "ready": true, "restarts": 3})
-    );
+    assert_eq!(body["parts"][2], json!({"name": "search", "ready": true, "restarts": 3}));
 }
 
 #[tokio::test]
 async fn the_page_comes_whole_from_here_and_may_talk_to_nobody_else() {
     let fixture = start(Vec::new()).await;
     let page = fixture.client.get(&fixture.base).send().await.unwrap();
-    let policy = page.headers()["content-security-policy"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.starts_with("default-src 'none'"), "{policy}");
     let text = page.text().await.unwrap();
-    assert!(
-        !text.contains("http://") || text.contains("www.w3.org"),
-        "{text}"
-    );
+    assert!(!text.contains("http://") || text.contains("www.w3.org"), "{text}");
     for (name, kind, text) in PAGE_FILES {
-        let file = fixture
-            .client
-            .get(format!("{}/{name}", fixture.base))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(
-            file.headers()["content-type"],
-            format!("{kind}; charset=utf-8")
-        );
+        let file = fixture.client.get(format!("{}/{name}", fixture.base)).send().await.unwrap();
+        assert_eq!(file.headers()["content-type"], format!("{kind}; charset=utf-8"));
         assert_eq!(file.text().await.unwrap(), text);
     }
-    let missing = fixture
-        .client
-        .get(format!("{}/other.js", fixture.base))
-        .send()
-        .await
-        .unwrap();
+    let missing = fixture.client.get(format!("{}/other.js", fixture.base)).send().await.unwrap();
     assert_eq!(missing.status(), 404);
 }
 

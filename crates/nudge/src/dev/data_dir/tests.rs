@@ -5,12 +5,7 @@ fn used() -> tempfile::TempDir {
     let temporary = tempfile::tempdir().unwrap();
     let data = DataDir::lock(temporary.path(), false).unwrap();
     data.prepare().unwrap();
-    for file in [
-        "search.db",
-        "search.db-wal",
-        "store-info.db",
-        "logs/search.log",
-    ] {
+    for file in ["search.db", "search.db-wal", "store-info.db", "logs/search.log"] {
         fs::write(temporary.path().join(file), "x").unwrap();
     }
     fs::create_dir_all(data.nats().join("jetstream/$G")).unwrap();
@@ -31,13 +26,7 @@ fn fresh_deletes_what_the_demo_made_and_keeps_the_lock() {
 
 #[test]
 fn fresh_refuses_a_directory_that_holds_anything_else() {
-    for stranger in [
-        "notes.txt",
-        "search.db.bak",
-        "logs/thesis.tex",
-        "nats/accounts",
-        "search",
-    ] {
+    for stranger in ["notes.txt", "search.db.bak", "logs/thesis.tex", "nats/accounts", "search"] {
         let used = used();
         fs::write(used.path().join(stranger), "mine").unwrap();
         let refusal = refusal(used.path());
@@ -82,10 +71,7 @@ fn a_second_one_is_refused_until_every_handle_is_gone() {
     let shared = first.share_lock().unwrap();
     let refused = || DataDir::lock(temporary.path(), false).map(drop);
     let line = refused().unwrap_err().to_string();
-    assert!(
-        line.contains(&format!("(process {})", std::process::id())),
-        "{line}"
-    );
+    assert!(line.contains(&format!("(process {})", std::process::id())), "{line}");
     drop(first);
     assert!(refused().is_err());
     drop(shared);

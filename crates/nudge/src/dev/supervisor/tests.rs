@@ -27,12 +27,7 @@ fn start(script: &str) -> Fixture {
     // `true` reads nothing and ends at once: a guard that is gone must not matter.
     let guard = Guard::start(Path::new("/bin/true"), &data).unwrap();
     let task = tokio::spawn(supervise(program.clone(), stop.clone(), guard, Talk::new()));
-    Fixture {
-        directory,
-        stop,
-        program,
-        task,
-    }
+    Fixture { directory, stop, program, task }
 }
 
 /// Waits until `file` is there, and returns what it holds.
@@ -46,9 +41,7 @@ async fn appears(fixture: &Fixture, file: &str) -> String {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), look)
-        .await
-        .unwrap_or_else(|_| panic!("{file}"))
+    tokio::time::timeout(Duration::from_secs(20), look).await.unwrap_or_else(|_| panic!("{file}"))
 }
 
 #[tokio::test]
@@ -87,9 +80,7 @@ async fn a_task_that_is_dropped_leaves_no_child_behind() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), gone)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
 }
 
 #[tokio::test]
@@ -99,10 +90,7 @@ async fn the_log_of_the_start_before_is_kept() {
     fs::write(&log, "old").unwrap();
     rotate(&log);
     assert!(!log.exists());
-    assert_eq!(
-        fs::read_to_string(directory.path().join("search.previous.log")).unwrap(),
-        "old"
-    );
+    assert_eq!(fs::read_to_string(directory.path().join("search.previous.log")).unwrap(), "old");
 }
 
 #[test]
@@ -110,9 +98,7 @@ fn the_tail_is_short_and_only_of_this_run() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("x.log");
     let old = "old run\n";
-    let lines: String = (0..5_000)
-        .map(|number| format!("line {number}\n\n"))
-        .collect();
+    let lines: String = (0..5_000).map(|number| format!("line {number}\n\n")).collect();
     fs::write(&log, format!("{old}{lines}")).unwrap();
     let tail_lines = tail(&log, old.len() as u64);
     assert_eq!(tail_lines.len(), TAIL_LINES);

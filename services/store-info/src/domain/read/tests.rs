@@ -7,12 +7,7 @@ fn read(json: Value) -> Result<Store, Invalid> {
 }
 
 fn wrong_fields(json: Value) -> Vec<String> {
-    read(json)
-        .unwrap_err()
-        .0
-        .into_iter()
-        .map(|fault| fault.field)
-        .collect()
+    read(json).unwrap_err().0.into_iter().map(|fault| fault.field).collect()
 }
 
 #[test]
@@ -66,50 +61,27 @@ fn each_limit_is_exact() {
     };
     for (field, max) in texts {
         // Korean: limits count characters, not bytes.
-        assert!(
-            read(with(field, "가".repeat(max).into())).is_ok(),
-            "{field}"
-        );
-        assert_eq!(
-            wrong_fields(with(field, "가".repeat(max + 1).into())),
-            [field]
-        );
+        assert!(read(with(field, "가".repeat(max).into())).is_ok(), "{field}");
+        assert_eq!(wrong_fields(with(field, "가".repeat(max + 1).into())), [field]);
     }
     for field in ["min_order_amount", "delivery_fee"] {
         assert!(read(with(field, MAX_WON.into())).is_ok());
-        for wrong in [
-            json!(MAX_WON + 1),
-            json!(-1),
-            json!(0.5),
-            json!("1"),
-            json!(u64::MAX),
-        ] {
+        for wrong in [json!(MAX_WON + 1), json!(-1), json!(0.5), json!("1"), json!(u64::MAX)] {
             assert_eq!(wrong_fields(with(field, wrong)), [field]);
         }
     }
-    let menus = |count: usize| {
-        with(
-            "menus",
-            vec![json!({"name": "a", "price": 0}); count].into(),
-        )
-    };
+    let menus = |count: usize| with("menus", vec![json!({"name": "a", "price": 0}); count].into());
     assert!(read(menus(MAX_MENUS)).is_ok());
     assert_eq!(wrong_fields(menus(MAX_MENUS + 1)), ["menus"]);
     let menu = |name: String| with("menus", json!([{"name": name, "price": 0}]));
     assert!(read(menu("가".repeat(MAX_MENU_NAME_CHARS))).is_ok());
-    assert_eq!(
-        wrong_fields(menu("가".repeat(MAX_MENU_NAME_CHARS + 1))),
-        ["menus[0].name"]
-    );
+    assert_eq!(wrong_fields(menu("가".repeat(MAX_MENU_NAME_CHARS + 1))), ["menus[0].name"]);
 }
 
 #[test]
 fn line_breaks_belong_in_descriptions_only() {
     assert!(read(json!({"id": "1", "name": "a", "description": "one\ntwo"})).is_ok());
-    assert_eq!(
-        wrong_fields(json!({"id": "1", "name": "a", "description": "\0"})),
-        ["description"]
-    );
+    assert_eq!(wrong_fields(json!({"id": "1", "name": "a", "description": "\0"})), ["description"]);
     assert_eq!(wrong_fields(json!({"id": "1", "name": "a\nb"})), ["name"]);
 }
 
@@ -118,21 +90,9 @@ fn the_id_comes_from_where_it_was_given() {
     let (path, other) = (EntityId::new("p").unwrap(), json!({"id": "q", "name": "a"}));
     let bare = json!({"name": "a"});
     assert_eq!(Store::read(&bare, GivenId::InPath(&path)).unwrap().id, path);
-    assert_eq!(
-        Store::read(&other, GivenId::InPath(&path)).unwrap_err().0[0].field,
-        "id"
-    );
-    assert_eq!(
-        Store::read(&bare, GivenId::InBodyOr(&path)).unwrap().id,
-        path
-    );
-    assert_eq!(
-        Store::read(&other, GivenId::InBodyOr(&path))
-            .unwrap()
-            .id
-            .as_str(),
-        "q"
-    );
+    assert_eq!(Store::read(&other, GivenId::InPath(&path)).unwrap_err().0[0].field, "id");
+    assert_eq!(Store::read(&bare, GivenId::InBodyOr(&path)).unwrap().id, path);
+    assert_eq!(Store::read(&other, GivenId::InBodyOr(&path)).unwrap().id.as_str(), "q");
     assert_eq!(wrong_fields(bare), ["id"]);
 }
 

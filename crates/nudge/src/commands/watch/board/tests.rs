@@ -10,26 +10,14 @@ fn at(seconds: f64) -> Timestamp {
 }
 
 fn key(id: &str) -> Key {
-    (
-        EntityName::new("store").unwrap(),
-        EntityId::new(id).unwrap(),
-    )
+    (EntityName::new("store").unwrap(), EntityId::new(id).unwrap())
 }
 
 fn event(kind: Kind, id: &str, version: Option<u64>, lag: Option<f64>) -> Event {
     let (entity, id) = key(id);
     let version = version.map(|number| Version::new(number).unwrap());
     let at = Some(at(0.0));
-    Event {
-        kind,
-        entity,
-        id,
-        version,
-        lag_seconds: lag,
-        deleted: None,
-        at,
-        detail: None,
-    }
+    Event { kind, entity, id, version, lag_seconds: lag, deleted: None, at, detail: None }
 }
 
 /// A board of two subscribers that knows every name at once.
@@ -65,10 +53,7 @@ fn a_change_is_one_row_told_when_both_have_applied_it() {
     let rows = board.due(at(0.1));
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].name.as_deref(), Some("달빛"));
-    assert_eq!(
-        rows[0].steps,
-        [2.0, 2.0].map(|ms| Step::Applied { lag_ms: Some(ms) })
-    );
+    assert_eq!(rows[0].steps, [2.0, 2.0].map(|ms| Step::Applied { lag_ms: Some(ms) }));
     assert_eq!(rows[0].committed_at, Some(at(-0.002)));
     assert_eq!((board.changes, board.live().count()), (1, 0));
 }
@@ -84,12 +69,7 @@ fn an_older_change_is_overtaken_by_a_newer_one() {
     take(&mut board, REVIEW, Kind::Applied, 8);
     let rows = board.due(at(0.1));
     assert_eq!(rows.len(), 2);
-    assert_eq!(
-        rows[0].steps[SEARCH],
-        Step::Overtaken {
-            by: Version::new(8).unwrap()
-        }
-    );
+    assert_eq!(rows[0].steps[SEARCH], Step::Overtaken { by: Version::new(8).unwrap() });
     assert!(matches!(rows[0].steps[REVIEW], Step::Applied { .. }));
 }
 
@@ -100,10 +80,7 @@ fn what_comes_late_or_twice_does_not_undo_what_was_reached() {
     for kind in [Kind::Received, Kind::Fetched, Kind::Ignored] {
         take(&mut board, SEARCH, kind, 7);
     }
-    assert!(matches!(
-        board.live().next().unwrap().steps[SEARCH],
-        Step::Applied { .. }
-    ));
+    assert!(matches!(board.live().next().unwrap().steps[SEARCH], Step::Applied { .. }));
 }
 
 #[test]
@@ -114,20 +91,11 @@ fn retries_are_counted_and_stay_visible_until_the_end() {
     board.take(SEARCH, &failed, at(0.0));
     take(&mut board, SEARCH, Kind::Fetched, 7);
     board.take(SEARCH, &failed, at(0.0));
-    let retrying = Step::Retrying {
-        times: 2,
-        detail: "timeout".into(),
-    };
+    let retrying = Step::Retrying { times: 2, detail: "timeout".into() };
     assert_eq!(board.live().next().unwrap().steps[SEARCH], retrying);
     take(&mut board, SEARCH, Kind::Applied, 7);
-    assert!(matches!(
-        board.live().next().unwrap().steps[SEARCH],
-        Step::Applied { .. }
-    ));
-    assert_eq!(
-        (board.tallies[SEARCH].retried, board.tallies[SEARCH].applied),
-        (2, 1)
-    );
+    assert!(matches!(board.live().next().unwrap().steps[SEARCH], Step::Applied { .. }));
+    assert_eq!((board.tallies[SEARCH].retried, board.tallies[SEARCH].applied), (2, 1));
 }
 
 #[test]
@@ -175,12 +143,7 @@ fn a_forgotten_change_is_asked_for_where_someone_can_answer() {
     assert_eq!(board.overdue(&[true, true], 9), [(REVIEW, key("42"))]);
     board.found(REVIEW, &key("42"), Version::new(7).unwrap(), at(0.5));
     let row = &board.due(at(6.1))[0];
-    assert_eq!(
-        row.steps[REVIEW],
-        Step::Applied {
-            lag_ms: Some(502.0)
-        }
-    );
+    assert_eq!(row.steps[REVIEW], Step::Applied { lag_ms: Some(502.0) });
 }
 
 #[test]
@@ -192,12 +155,7 @@ fn overdue_changes_take_turns() {
     board.due(at(6.0));
     let mut asked = Vec::new();
     for _ in 0..4 {
-        asked.extend(
-            board
-                .overdue(&[true, true], 1)
-                .into_iter()
-                .map(|(_, key)| key.1.to_string()),
-        );
+        asked.extend(board.overdue(&[true, true], 1).into_iter().map(|(_, key)| key.1.to_string()));
     }
     assert_eq!(asked, ["a", "b", "c", "a"]);
 }
@@ -206,11 +164,7 @@ fn overdue_changes_take_turns() {
 fn the_board_is_bounded() {
     let mut board = board();
     for number in 0..MAX_ROWS + 5 {
-        board.take(
-            SEARCH,
-            &event(Kind::Received, &format!("{number}"), Some(1), None),
-            at(0.0),
-        );
+        board.take(SEARCH, &event(Kind::Received, &format!("{number}"), Some(1), None), at(0.0));
     }
     assert_eq!(board.due(at(0.1)).len(), 5);
     assert_eq!((board.rows.len(), board.by_key.len()), (MAX_ROWS, MAX_ROWS));
@@ -222,11 +176,7 @@ fn the_board_is_bounded() {
 fn a_name_that_never_comes_holds_nothing_up_for_long() {
     let mut board = board();
     for who in [SEARCH, REVIEW] {
-        board.take(
-            who,
-            &event(Kind::Applied, "42", Some(7), Some(0.001)),
-            at(0.0),
-        );
+        board.take(who, &event(Kind::Applied, "42", Some(7), Some(0.001)), at(0.0));
     }
     assert!(board.due(at(0.1)).is_empty());
     assert_eq!(board.due(at(0.5)).len(), 1);

@@ -7,10 +7,7 @@ const NAMES: [&str; 2] = ["search", "review"];
 
 fn row(steps: [Step; 2]) -> Row {
     Row {
-        key: (
-            EntityName::new("store").unwrap(),
-            EntityId::new("store-001").unwrap(),
-        ),
+        key: (EntityName::new("store").unwrap(), EntityId::new("store-001").unwrap()),
         version: Some(Version::new(1_767_225_600_123_456).unwrap()),
         name: Some("달빛국수 망원점".into()),
         deleted: false,
@@ -28,10 +25,7 @@ fn applied(ms: f64) -> Step {
 
 fn shown(row: &Row, width: Option<usize>) -> Vec<String> {
     let lines = lines(row, &NAMES, &Layout::new(width));
-    lines
-        .iter()
-        .map(|line| strip_ansi_codes(line).into_owned())
-        .collect()
+    lines.iter().map(|line| strip_ansi_codes(line).into_owned()).collect()
 }
 
 #[test]
@@ -48,23 +42,14 @@ fn a_change_reads_from_the_commit_to_each_subscriber() {
 
 #[test]
 fn a_narrow_terminal_gets_fewer_columns_and_no_wrapped_line() {
-    let row = row([
-        applied(2.1),
-        Step::Retrying {
-            times: 3,
-            detail: "x".repeat(300),
-        },
-    ]);
+    let row = row([applied(2.1), Step::Retrying { times: 3, detail: "x".repeat(300) }]);
     for width in 20..160 {
         for line in lines(&row, &NAMES, &Layout::new(Some(width))) {
             assert!(measure_text_width(&line) < width, "{width}: {line}");
         }
     }
     let line = &shown(&row, Some(80))[0];
-    assert!(
-        line.starts_with("store-001") && line.contains("@…123456"),
-        "{line}"
-    );
+    assert!(line.starts_with("store-001") && line.contains("@…123456"), "{line}");
 }
 
 #[test]
@@ -80,9 +65,7 @@ fn from_eighty_columns_on_both_results_are_there() {
 
 #[test]
 fn failures_say_why_on_a_line_of_their_own() {
-    let dead = Step::DeadLetter {
-        detail: "no such\ncolumn".into(),
-    };
+    let dead = Step::DeadLetter { detail: "no such\ncolumn".into() };
     let lines = shown(&row([applied(1.0), dead]), None);
     assert!(lines[0].ends_with("review    ✗ dead"), "{lines:?}");
     assert_eq!(lines[1], "  └ review: no such column");
@@ -92,31 +75,17 @@ fn failures_say_why_on_a_line_of_their_own() {
 fn a_deletion_is_told_apart() {
     let mut row = row([applied(1.0), applied(1.0)]);
     row.deleted = true;
-    assert!(
-        shown(&row, None)[0].contains("✕ deleted 달빛국수 망원점"),
-        "{:?}",
-        shown(&row, None)
-    );
-    assert!(
-        shown(&row, Some(80))[0].contains("✕ 달빛국수 망…"),
-        "{:?}",
-        shown(&row, Some(80))
-    );
+    assert!(shown(&row, None)[0].contains("✕ deleted 달빛국수 망원점"), "{:?}", shown(&row, None));
+    assert!(shown(&row, Some(80))[0].contains("✕ 달빛국수 망…"), "{:?}", shown(&row, Some(80)));
     assert_eq!(row_json(&row, &NAMES)["deleted"], true);
 }
 
 #[test]
 fn json_carries_each_subscribers_state() {
     let json = row_json(&row([applied(2.1), Step::Waiting]), &NAMES);
-    assert_eq!(
-        json["subscribers"]["search"],
-        json!({"state": "applied", "lag_ms": 2.1})
-    );
+    assert_eq!(json["subscribers"]["search"], json!({"state": "applied", "lag_ms": 2.1}));
     assert_eq!(json["subscribers"]["review"], json!({"state": "waiting"}));
-    assert_eq!(
-        (&json["settled"], &json["id"]),
-        (&json!(false), &json!("store-001"))
-    );
+    assert_eq!((&json["settled"], &json["id"]), (&json!(false), &json!("store-001")));
 }
 
 #[test]
@@ -130,14 +99,8 @@ fn the_summary_has_a_line_per_subscriber() {
         lines[1],
         "          applied  p50     p99     max     had it  retried  dead letters"
     );
-    assert_eq!(
-        lines[2],
-        "  search  1        2.0 ms  2.0 ms  2.0 ms  0       0        0"
-    );
-    assert_eq!(
-        lines[3],
-        "  review  0        —       —       —       0       0        0"
-    );
+    assert_eq!(lines[2], "  search  1        2.0 ms  2.0 ms  2.0 ms  0       0        0");
+    assert_eq!(lines[3], "  review  0        —       —       —       0       0        0");
     let json = summary_json(&board, &NAMES, 65.0);
     assert_eq!(json["subscribers"]["review"]["lag_seconds"], Value::Null);
 }

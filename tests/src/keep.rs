@@ -1,0 +1,104 @@
+//! The `apply` of the copies: it keeps each thing's whole body, and can be made to fail or to wait.
+
+use std::sync::{Arc, Mutex};
+
+use nudge_runtime::{BoxError, Tx};
+use nudge_subscriber_kit::{Apply, EntityState};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) type Refuse = Arc<dyn Fn(&str) -> Option<BoxError> + Send + Sync>;
+
+/// What a copy keeps of a thing: all of it. A thing with a field `unreadable` cannot be read, and
+/// one with a field `panic` ends its reader.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub struct Body(Value);
+
+impl TryFrom<Value> for Body {
+    type Error = &'static str;
+
+    fn try_from(body: Value) -> Result<Self, Self::Error> {
+        assert!(body.get("panic").is_none(), "unreadable");
+        match body.get("unreadable") {
+            Some(_) => Err("unreadable"),
+            None => Ok(Self(body)),
+        }
+    }
+}
+
+/// The handler: keeps each thing's whole body.
+#[derive(Clone, Default)]
+pub struct Keep {
+    refuse: Arc<Mutex<Option<Refuse>>>,
+    hold: Arc<Mutex<Option<Hold>>>,
+    applied: Arc<Mutex<Vec<(String, u64)>>>,
+}
+
+impl Keep {
+    pub(crate) fn hold(&self) -> Hold {
+        let hold = Hold::default();
+        *self.hold.lock().expect("not poisoned") = Some(hold.clone());
+        hold
+    }
+
+    pub(crate) fn refuse(&self, refuse: Option<Refuse>) {
+        *self.refuse.lock().expect("not poisoned") = refuse;
+    }
+
+    pub(crate) fn applied(&self) -> Vec<(String, u64)> {
+        self.applied.lock().expect("not poisoned").clone()
+    }
+}
+
+impl Apply for Keep {
+    type State = Body;
+
+    async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Body>]) -> Result<(), BoxError> {
+        let hold = self.hold.lock().expect("not poisoned").clone();
+        if let Some(hold) = hold {
+            hold.begun.cancel();
+            hold.end.cancelled().await;
+        }
+        let refuse = self.refuse.lock().expect("not poisoned").clone();
+        let mut rows = Vec::new();
+        for entity in entities {
+            if let Some(error) = refuse.as_ref().and_then(|refuse| refuse(entity.id.as_str())) {
+                return Err(error);
+            }
+            let body = entity.state.as_ref().map(|body| body.0.to_string());
+            rows.push(serde_json::json!([entity.id, entity.version, body]));
+        }
+        let rows = Value::from(rows).to_string();
+        let upsert = "INSERT INTO copy (id, version, body) \
+             SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE value ->> 2 IS NOT NULL \
+             ON CONFLICT (id) DO UPDATE SET version = excluded.version, body = excluded.body";
+        sqlx::query(upsert).bind(rows.clone()).execute(&mut **tx).await?;
+        let delete = "DELETE FROM copy WHERE id IN \
+             (SELECT value ->> 0 FROM json_each($1) WHERE value ->> 2 IS NULL)";
+        sqlx::query(delete).bind(rows).execute(&mut **tx).await?;
+        let applied = entities.iter().map(|e| (e.id.to_string(), e.version.get()));
+        self.applied.lock().expect("not poisoned").extend(applied);
+        Ok(())
+    }
+}
+
+/// Holds up `apply`. See [`Copy::hold`].
+#[derive(Clone, Default)]
+pub struct Hold {
+    begun: CancellationToken,
+    end: CancellationToken,
+}
+
+impl Hold {
+    /// Whether an `apply` has come that far.
+    pub fn begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
+    /// Lets it go on, and those after it.
+    pub fn end(&self) {
+        self.end.cancel();
+    }
+}

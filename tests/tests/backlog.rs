@@ -1,0 +1,65 @@
+//! A backlog keeps nobody waiting who must not wait, and memory within its limit.
+
+use std::time::Duration;
+
+use nudge_subscriber_kit::Settings;
+use nudge_tests::{Copy, Fault, Nats, Owner, Wire, copy::quick, eventually, nats::QUIET};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// One callback at a time, of few keys, so that a backlog lasts.
+fn slow() -> Settings {
+    let mut settings = quick();
+    (settings.max_batches_in_flight, settings.max_batch_keys) = (1, 10);
+    (settings.max_ack_pending, settings.max_backlog_messages) = (100, 100);
+    settings
+}
+
+async fn backlog(owner: &Owner, wire: &Wire, count: usize) {
+    let ids: Vec<_> = (0..count).map(|n| format!("thing-{n:05}")).collect();
+    let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(0))).collect();
+    owner.put_all(&things).await;
+    eventually("all is published", || async {
+        (wire.last_sequence().await >= count as u64).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thing_rewritten_again_and_again_is_not_kept_behind_the_backlog() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    backlog(&owner, &wire, 2_000).await;
+    owner.misbehave(|_| Some(Fault::Delay(Duration::from_millis(100))));
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, slow()).await;
+    // Each rewrite moves it to the stream's tail, behind everything else.
+    eventually("the busy thing is applied", || async {
+        owner.put("busy", json!("busy")).await;
+        copy.body("busy").await
+    })
+    .await;
+    let others = copy.applied().iter().position(|(id, _)| id == "busy");
+    assert!(others < Some(1_500), "it came after {others:?} others");
+    owner.behave();
+    copy.converged(&owner).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_owner_hangs_the_queue_stays_within_its_limit() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    backlog(&owner, &wire, 3_000).await;
+    let gate = CancellationToken::new();
+    let held = gate.clone();
+    owner.misbehave(move |_| Some(Fault::Until(held.clone())));
+    let mut settings = slow();
+    (settings.max_queued_keys, settings.max_ack_pending) = (200, 5_000);
+    settings.fetch_timeout = Duration::from_secs(60);
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    let queued = || async { copy.status().await["queued"].as_u64().expect("a number") };
+    eventually("the queue is full", || async { (queued().await >= 200).then_some(()) }).await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(queued().await, 200);
+    gate.cancel();
+    copy.converged(&owner).await;
+}
