@@ -34,6 +34,9 @@ async fn an_older_answer_that_arrives_last_does_not_win() {
     let gate = hold_first_answer(&owner, "42");
     let one = Copy::start(&nats.broker("copies").await, &owner).await;
     let two = one.replica(&nats.broker("copies").await, &owner).await;
+    // Both are listening: whichever begins later would look at what the other has under way.
+    one.quiet().await;
+    two.quiet().await;
     let old = owner.put("42", json!("old")).await.version.get();
     eventually("one replica has an answer under way", || async {
         (owner.times_asked("42") == 1).then_some(())

@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::{
     Context,
-    context::{CreateStreamErrorKind, GetStreamErrorKind},
+    context::GetStreamErrorKind,
     stream::{Config, DiscardPolicy, RetentionPolicy, State, StorageType},
 };
 use nudge_protocol::{EntityName, subject};
@@ -10,9 +10,10 @@ use nudge_runtime::BoxError;
 
 /// Largest notification, headers included, in bytes. A body is at most about 250 bytes.
 pub const MAX_MESSAGE_BYTES: i32 = 4_096;
-/// The stream's fuse, in bytes: about ten million entities. Beyond it publishes fail and rows stay
+/// The stream's fuse, in bytes: about two and a half million entities. NATS reserves it, so a disk
+/// must have that much to give. Beyond it publishes fail and rows stay
 /// pending, rather than old notifications being dropped.
-pub const MAX_STREAM_BYTES: i64 = 4 * 1024 * 1024 * 1024;
+pub const MAX_STREAM_BYTES: i64 = 1024 * 1024 * 1024;
 
 /// The configuration of an entity's stream.
 ///
@@ -59,11 +60,11 @@ pub(crate) async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<S
             tracing::info!(stream = %name, "creating the stream");
             match jetstream.create_stream(config(entity)).await {
                 Ok(stream) => stream.cached_info().clone(),
-                // Another relay was first.
-                Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(_)) => {
-                    jetstream.get_stream(&name).await?.cached_info().clone()
-                }
-                Err(error) => return Err(error.into()),
+                // Another relay may have been first. If not, why it cannot be made is what counts.
+                Err(error) => match jetstream.get_stream(&name).await {
+                    Ok(stream) => stream.cached_info().clone(),
+                    Err(_) => return Err(error.into()),
+                },
             }
         }
         Err(error) => return Err(error.into()),
