@@ -10,73 +10,12 @@ use futures_util::FutureExt;
 use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
 use nudge_runtime::{
     BoxError, Database, Tx,
-    database::{Migration, is_retryable},
+    database::is_retryable,
     problem::chain,
     set_sql::{Column, rows},
 };
 use serde::de::DeserializeOwned;
 use sqlx::AssertSqlSafe;
-
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    title: "applied versions, intake positions, dead letters",
-    sqlite: "
-        CREATE TABLE nudge_applied (
-            entity TEXT NOT NULL,
-            id TEXT NOT NULL,
-            version BIGINT NOT NULL,
-            deleted BIGINT NOT NULL,
-            applied_at BIGINT NOT NULL,
-            PRIMARY KEY (entity, id)
-        ) WITHOUT ROWID;
-        CREATE TABLE nudge_intake (
-            entity TEXT PRIMARY KEY,
-            consumer TEXT NOT NULL,
-            stream_created TEXT NOT NULL,
-            position BIGINT NOT NULL,
-            caught_up_at BIGINT
-        );
-        CREATE TABLE nudge_dead_letter (
-            entity TEXT NOT NULL,
-            id TEXT NOT NULL,
-            floor BIGINT NOT NULL,
-            error TEXT NOT NULL,
-            attempts BIGINT NOT NULL,
-            first_failed_at BIGINT NOT NULL,
-            last_failed_at BIGINT NOT NULL,
-            next_at BIGINT,
-            PRIMARY KEY (entity, id)
-        ) WITHOUT ROWID;
-        CREATE INDEX nudge_dead_letter_due ON nudge_dead_letter (entity, next_at);",
-    postgres: "
-        CREATE TABLE nudge_applied (
-            entity TEXT COLLATE \"C\" NOT NULL,
-            id TEXT COLLATE \"C\" NOT NULL,
-            version BIGINT NOT NULL,
-            deleted BIGINT NOT NULL,
-            applied_at BIGINT NOT NULL,
-            PRIMARY KEY (entity, id)
-        );
-        CREATE TABLE nudge_intake (
-            entity TEXT COLLATE \"C\" PRIMARY KEY,
-            consumer TEXT NOT NULL,
-            stream_created TEXT NOT NULL,
-            position BIGINT NOT NULL,
-            caught_up_at BIGINT
-        );
-        CREATE TABLE nudge_dead_letter (
-            entity TEXT COLLATE \"C\" NOT NULL,
-            id TEXT COLLATE \"C\" NOT NULL,
-            floor BIGINT NOT NULL,
-            error TEXT NOT NULL,
-            attempts BIGINT NOT NULL,
-            first_failed_at BIGINT NOT NULL,
-            last_failed_at BIGINT NOT NULL,
-            next_at BIGINT,
-            PRIMARY KEY (entity, id)
-        );
-        CREATE INDEX nudge_dead_letter_due ON nudge_dead_letter (entity, next_at);",
-}];
 
 /// What the owner says of one entity now.
 #[derive(Clone, Debug)]
@@ -308,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn closing_looks_dead_letters_up_by_key_instead_of_scanning_them() {
         let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
-        db.migrate("subscriber-kit", MIGRATIONS).await.unwrap();
+        db.migrate("subscriber-kit", crate::tables::MIGRATIONS).await.unwrap();
         let applier = Applier::new(db.clone(), EntityName::new("store").unwrap(), Nothing);
         let explain = format!("EXPLAIN QUERY PLAN {}", applier.close);
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))

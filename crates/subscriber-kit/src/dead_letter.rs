@@ -168,7 +168,7 @@ impl DeadLetters {
         let now = Timestamp::now().unix_micros();
         let sql =
             format!("UPDATE nudge_dead_letter SET next_at = $2 WHERE entity = $1 AND {which}");
-        self.write(sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(now)).await
+        self.db.write(sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(now)).await
     }
 
     /// Up to `limit` rows after `after`, by id; dead letters and parked ones.
@@ -208,7 +208,7 @@ impl DeadLetters {
     pub(crate) async fn discard(&self, id: &EntityId) -> Result<bool, sqlx::Error> {
         let sql = "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id = $2";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(id.as_str());
-        Ok(self.write(query).await? > 0)
+        Ok(self.db.write(query).await? > 0)
     }
 
     /// How many rows there are.
@@ -218,19 +218,6 @@ impl DeadLetters {
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
         let (parked, all): (i64, i64) = self.db.run(query.fetch_one(self.db.reader())).await?;
         Ok(Counts { parked: parked as u64, dead_letters: (all - parked) as u64 })
-    }
-
-    async fn write<'q>(
-        &self,
-        query: sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>,
-    ) -> Result<u64, sqlx::Error> {
-        let work = async {
-            let mut tx = self.db.begin().await?;
-            let done = query.execute(&mut *tx).await?;
-            tx.commit().await?;
-            Ok(done.rows_affected())
-        };
-        self.db.run(work).await
     }
 }
 

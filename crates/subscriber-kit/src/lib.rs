@@ -18,6 +18,7 @@ mod reentry;
 mod retry;
 mod settings;
 mod subscriber;
+mod tables;
 mod wait;
 mod wait_layer;
 pub mod work_queue;

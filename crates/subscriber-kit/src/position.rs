@@ -40,7 +40,7 @@ impl Positions {
         let insert = "INSERT INTO nudge_intake (entity, consumer, stream_created, position) \
                       VALUES ($1, $2, '', 0) ON CONFLICT (entity) DO NOTHING";
         let consumer = Uuid::new_v4().simple().to_string();
-        self.write(sqlx::query(insert).bind(self.entity.as_str()).bind(consumer)).await?;
+        self.db.write(sqlx::query(insert).bind(self.entity.as_str()).bind(consumer)).await?;
         self.read().await?.ok_or(sqlx::Error::RowNotFound)
     }
 
@@ -69,7 +69,7 @@ impl Positions {
         let sql = "UPDATE nudge_intake SET stream_created = $3, position = $4 \
                    WHERE entity = $1 AND consumer = $2";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(consumer);
-        Ok(self.write(query.bind(stream_created).bind(position as i64)).await? == 1)
+        Ok(self.db.write(query.bind(stream_created).bind(position as i64)).await? == 1)
     }
 
     /// Records that the first catch-up is done.
@@ -77,19 +77,6 @@ impl Positions {
         let sql = "UPDATE nudge_intake SET caught_up_at = $3 WHERE entity = $1 AND consumer = $2";
         let now = Timestamp::now().unix_micros();
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(consumer).bind(now);
-        self.write(query).await.map(drop)
-    }
-
-    async fn write<'q>(
-        &self,
-        query: sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>,
-    ) -> Result<u64, sqlx::Error> {
-        let work = async {
-            let mut tx = self.db.begin().await?;
-            let done = query.execute(&mut *tx).await?;
-            tx.commit().await?;
-            Ok(done.rows_affected())
-        };
-        self.db.run(work).await
+        self.db.write(query).await.map(drop)
     }
 }

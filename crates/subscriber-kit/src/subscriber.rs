@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    apply::{self, Applier, Apply},
+    apply::{Applier, Apply},
     batch::{Batches, OwnerLink},
     breaker::Breaker,
     dead_letter::DeadLetters,
@@ -24,6 +24,7 @@ use crate::{
     progress::Progress,
     reentry,
     settings::Settings,
+    tables,
     wait::Waiters,
     worker::{Incoming, Worker},
 };
@@ -241,7 +242,7 @@ impl Builder {
         if self.follows.is_empty() {
             return Err(StartError::FollowsNothing);
         }
-        self.db.migrate("subscriber-kit", apply::MIGRATIONS).await?;
+        self.db.migrate("subscriber-kit", tables::MIGRATIONS).await?;
         let (paused, _) = watch::channel(false);
         let mut starting = Starting {
             service: self.service,

@@ -139,7 +139,7 @@ mod tests {
 
     async fn waiters() -> Waiters {
         let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
-        db.migrate("subscriber-kit", crate::apply::MIGRATIONS).await.unwrap();
+        db.migrate("subscriber-kit", crate::tables::MIGRATIONS).await.unwrap();
         Waiters::new(db, EntityName::new("store").unwrap())
     }
 

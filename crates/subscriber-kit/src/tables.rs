@@ -1,0 +1,64 @@
+//! The kit's own tables, in the read model's database.
+
+use nudge_runtime::database::Migration;
+
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    title: "applied versions, intake positions, dead letters",
+    sqlite: "
+        CREATE TABLE nudge_applied (
+            entity TEXT NOT NULL,
+            id TEXT NOT NULL,
+            version BIGINT NOT NULL,
+            deleted BIGINT NOT NULL,
+            applied_at BIGINT NOT NULL,
+            PRIMARY KEY (entity, id)
+        ) WITHOUT ROWID;
+        CREATE TABLE nudge_intake (
+            entity TEXT PRIMARY KEY,
+            consumer TEXT NOT NULL,
+            stream_created TEXT NOT NULL,
+            position BIGINT NOT NULL,
+            caught_up_at BIGINT
+        );
+        CREATE TABLE nudge_dead_letter (
+            entity TEXT NOT NULL,
+            id TEXT NOT NULL,
+            floor BIGINT NOT NULL,
+            error TEXT NOT NULL,
+            attempts BIGINT NOT NULL,
+            first_failed_at BIGINT NOT NULL,
+            last_failed_at BIGINT NOT NULL,
+            next_at BIGINT,
+            PRIMARY KEY (entity, id)
+        ) WITHOUT ROWID;
+        CREATE INDEX nudge_dead_letter_due ON nudge_dead_letter (entity, next_at);",
+    postgres: "
+        CREATE TABLE nudge_applied (
+            entity TEXT COLLATE \"C\" NOT NULL,
+            id TEXT COLLATE \"C\" NOT NULL,
+            version BIGINT NOT NULL,
+            deleted BIGINT NOT NULL,
+            applied_at BIGINT NOT NULL,
+            PRIMARY KEY (entity, id)
+        );
+        CREATE TABLE nudge_intake (
+            entity TEXT COLLATE \"C\" PRIMARY KEY,
+            consumer TEXT NOT NULL,
+            stream_created TEXT NOT NULL,
+            position BIGINT NOT NULL,
+            caught_up_at BIGINT
+        );
+        CREATE TABLE nudge_dead_letter (
+            entity TEXT COLLATE \"C\" NOT NULL,
+            id TEXT COLLATE \"C\" NOT NULL,
+            floor BIGINT NOT NULL,
+            error TEXT NOT NULL,
+            attempts BIGINT NOT NULL,
+            first_failed_at BIGINT NOT NULL,
+            last_failed_at BIGINT NOT NULL,
+            next_at BIGINT,
+            PRIMARY KEY (entity, id)
+        );
+        CREATE INDEX nudge_dead_letter_due ON nudge_dead_letter (entity, next_at);",
+}];
