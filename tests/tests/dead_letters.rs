@@ -151,6 +151,33 @@ async fn a_state_that_cannot_be_read_is_a_dead_letter_until_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_answer_that_cannot_be_applied_is_not_the_last_word() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    for (id, old) in [("unreadable", json!({"unreadable": true})), ("refused", json!("old"))] {
+        copy.refuse(|id| (id == "refused").then(|| "refused".into()));
+        wire.notify(&owner.put(id, old).await).await;
+        copy.dead_letters(1).await;
+        let (stale, first) = (owner.last_answer(), AtomicUsize::new(1));
+        copy.refuse(move |id| {
+            let first = id == "refused" && first.swap(0, Ordering::SeqCst) == 1;
+            first.then(|| "refused".into())
+        });
+        // The owner has mended it, and a replica that lags behind answers first.
+        let mended = owner.put(id, json!("mended")).await;
+        let first = AtomicUsize::new(1);
+        owner.misbehave(move |ids| {
+            let first = !ids.is_empty() && first.swap(0, Ordering::SeqCst) == 1;
+            first.then(|| Fault::Replay(stale.clone()))
+        });
+        wire.notify(&mended).await;
+        copy.converged(&owner).await;
+        copy.dead_letters(0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_busy_makes_no_dead_letters() {
     let nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("things").await).await;

@@ -196,6 +196,25 @@ async fn a_request_that_the_owner_refuses_for_one_key_is_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_too_large_is_asked_for_in_parts_until_one_thing_is_left() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let mut settings = quick();
+    settings.max_answer_bytes = 10_000;
+    let large = |bytes: usize| json!("9".repeat(bytes));
+    let things: Vec<_> = (0..9).map(|n| (format!("thing-{n}"), large(2_000))).collect();
+    let mut things: Vec<_> = things.iter().map(|(id, body)| (id.as_str(), body.clone())).collect();
+    things.push(("too-large", large(10_000)));
+    owner.put_all(&things).await;
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    let dead = copy.dead_letters(1).await;
+    assert_eq!(dead[0]["id"], "too-large");
+    copy.wait(&owner.put("too-large", large(1_000)).await).await;
+    copy.converged(&owner).await;
+    copy.dead_letters(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_the_owner_does_not_know_is_kept_parked_and_healed() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);

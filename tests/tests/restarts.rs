@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use nudge_tests::{Copy, Fault, Nats, Owner, ReadModel, Wire, eventually};
+use nudge_tests::{Copy, Fault, Nats, Owner, ReadModel, Wire, eventually, nats::QUIET};
 use serde_json::json;
 use tokio::{runtime::Runtime, task::block_in_place};
 use tokio_util::sync::CancellationToken;
@@ -37,16 +37,40 @@ impl Program {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_before_the_commit_loses_nothing() {
     let nats = Nats::start().await;
-    let owner = Owner::start(&nats.broker("things").await).await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
     let model = impatient();
     let (program, copy) = Program::start(&nats, &owner, model.clone()).await;
-    copy.wait(&owner.put("42", json!("old")).await).await;
+    let old = owner.put("42", json!("old")).await;
+    wire.notify(&old).await;
+    copy.wait(&old).await;
     let held = copy.hold();
-    owner.put("42", json!("new")).await;
+    wire.notify(&owner.put("42", json!("new")).await).await;
     eventually("apply has begun", || async { held.begun().then_some(()) }).await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(wire.unacknowledged("copies").await, 1, "not before the commit");
     program.crash();
     assert_eq!(copy.body("42").await, Some(json!("old")), "nothing of it is committed");
     held.end();
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_waits_for_another_try_when_the_program_stops_comes_again() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let mut model = impatient();
+    model.settings.max_attempts_in_memory = u32::MAX;
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    owner.misbehave(|ids| ids.contains(&"42".into()).then_some(Fault::Status(500, None)));
+    wire.notify(&owner.put("42", json!("new")).await).await;
+    eventually("it failed more than once", || async {
+        (owner.times_asked("42") > 1).then_some(())
+    })
+    .await;
+    let model = copy.stop().await;
+    assert_eq!(wire.unacknowledged("copies").await, 1);
+    owner.behave();
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     copy.converged(&owner).await;
 }

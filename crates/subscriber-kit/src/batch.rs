@@ -59,8 +59,8 @@ pub(crate) struct Batches<A> {
     pub(crate) no_tombstones: bool,
 }
 
-/// What the owner said of a key; or, of which version, why that cannot be taken.
-type Decoded = Result<Answer, (Version, String)>;
+/// What the owner said of a key; or why that cannot be read, and its version if there is one.
+type Decoded = Result<Answer, (Option<Version>, String)>;
 
 /// How a batch ended.
 #[derive(Default)]
@@ -134,8 +134,7 @@ impl<A: Apply> Batches<A> {
                 ..Event::now(EventKind::Fetched, &self.entity, &item.id)
             });
             let answer = decode::<A>(&item, &mut entities);
-            let version = item.version.unwrap_or(Version::NONE);
-            answers.insert(item.id, answer.map_err(|error| (version, error)));
+            answers.insert(item.id, answer.map_err(|error| (item.version, error)));
         }
         if self.no_tombstones {
             self.take_unknown_for_deleted(runs, &mut answers, &mut entities).await;
@@ -151,7 +150,11 @@ impl<A: Apply> Batches<A> {
         }
         let end = |run: &Run<Held>| match answers.get(&run.id) {
             Some(Ok(answer)) => self.end_of(run, *answer, applied.get(&run.id)),
-            Some(Err((version, error))) => (self.dead(run, *version, error), error.clone()),
+            Some(Err((None, error))) => (self.dead(run, Version::NONE, error), error.clone()),
+            Some(Err((Some(version), error))) => {
+                let refused = Applied::Refused(error.clone());
+                self.end_of(run, Answer::Live(*version), Some(&refused))
+            }
             // `fetch_all` answers for every id, or fails.
             None => (self.again_or_park(run, "not answered", None, true), "not answered".into()),
         };

@@ -47,7 +47,10 @@ impl<A: Apply> Batches<A> {
                 };
                 (end, error.clone())
             }
-            (Some(Applied::Refused(error)), _) => (self.dead(run, version, error), error.clone()),
+            // An answer that is not the last word is not the last failure either.
+            (Some(Applied::Refused(error)), Verdict::Apply) => {
+                (self.dead(run, version, error), error.clone())
+            }
             (_, Verdict::Apply) => (End::Done, String::new()),
             (_, Verdict::ApplyAndLookAgain(reason) | Verdict::LookAgain(reason)) => {
                 let second_look = Some(self.settings.second_look_after);
