@@ -50,7 +50,7 @@ async fn the_stream_is_what_the_design_says_field_by_field() {
         ("max_age", json!(0)),
         ("max_consumers", json!(-1)),
         ("discard", json!("new")),
-        ("max_bytes", json!(4_294_967_296_u64)),
+        ("max_bytes", json!(1_073_741_824_u64)),
         ("max_msg_size", json!(4096)),
         ("allow_direct", json!(true)),
         ("deny_delete", json!(true)),
