@@ -93,7 +93,8 @@ impl ReadModel {
             serve::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(serve::serve(listener, subscriber.router(), stop.clone()));
-        Copy { subscriber, db, model: self, address, stop }
+        let broker = broker.clone();
+        Copy { subscriber, db, broker, model: self, address, stop }
     }
 }
 
@@ -103,6 +104,8 @@ pub struct Copy {
     pub subscriber: Subscriber,
     /// Its database.
     pub db: Database,
+    /// Its connection.
+    pub broker: Broker,
     model: ReadModel,
     address: std::net::SocketAddr,
     stop: CancellationToken,

@@ -4,7 +4,7 @@ use axum::{Router, routing::get};
 use futures_util::StreamExt;
 use nudge_protocol::{Version, WriteToken, write_token::WRITE_TOKEN_HEADER};
 use nudge_runtime::serve;
-use nudge_tests::{Copy, Nats, Owner, nats::QUIET};
+use nudge_tests::{Copy, Nats, Owner, eventually, nats::QUIET};
 use reqwest::{Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -190,6 +190,18 @@ async fn events_tell_what_happens_to_each_key_and_end_when_the_service_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_that_is_open_is_answered_when_the_service_stops() {
+    let (_nats, _owner, copy) = started().await;
+    let path = "wait?token=thing/42@1&timeout_ms=60000";
+    let waiting = tokio::spawn(reqwest::get(copy.admin(path)));
+    tokio::time::sleep(QUIET).await;
+    assert!(!waiting.is_finished(), "nothing is applied");
+    copy.stop().await;
+    let answer = waiting.await.expect("no panic").expect("an answer, not a cut connection");
+    problem(answer, 503).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_paused_nothing_is_applied() {
     let (_nats, owner, copy) = started().await;
     copy.wait(&owner.put("before", json!(1)).await).await;
@@ -202,6 +214,22 @@ async fn while_paused_nothing_is_applied() {
     assert_eq!(copy.post("resume").await, 200);
     copy.converged(&owner).await;
     assert_eq!(copy.status().await["paused"], false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_says_at_once_that_the_broker_is_gone() {
+    let (mut nats, owner, copy) = started().await;
+    copy.wait(&owner.put("42", json!(1)).await).await;
+    assert_eq!(copy.metric("nudge_connected").await, 1);
+    nats.kill();
+    // The connection says so itself: missing heartbeats would take seconds to notice.
+    let broker = &copy.broker;
+    eventually("the connection is lost", || async { (!broker.is_connected()).then_some(()) }).await;
+    assert_eq!(copy.status().await["connected"], false);
+    assert_eq!(copy.metric("nudge_connected").await, 0);
+    nats.restart().await;
+    copy.quiet().await;
+    assert_eq!(copy.metric("nudge_connected").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -136,6 +136,8 @@ async fn two_replicas_share_the_work_and_miss_nothing() {
     let owner = Owner::start(&nats.broker("things").await).await;
     let one = Copy::start(&nats.broker("copies").await, &owner).await;
     let two = one.replica(&nats.broker("copies").await, &owner).await;
+    one.quiet().await;
+    two.quiet().await;
     let mut n = 0;
     eventually("both replicas work", || {
         n += 1;
@@ -154,6 +156,7 @@ async fn two_replicas_share_the_work_and_miss_nothing() {
     all.dedup();
     assert_eq!(all.len(), count, "each thing was applied");
     assert_eq!(one.applied().len() + two.applied().len(), count, "and applied once");
+    assert_eq!(owner.asked().concat().len(), count, "and asked for once");
 }
 
 #[derive(serde::Deserialize)]

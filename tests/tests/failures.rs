@@ -146,6 +146,7 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
             let fault = if ids.contains(&id) { &given } else { &slow };
             (!ids.is_empty()).then(|| fault.clone())
         });
+        let failed = copy.metric("nudge_retried_total").await;
         let others: Vec<_> = (0..20).map(|m| format!("{n}-{m}")).collect();
         let everybody = others[..7].iter().chain([&poison]).chain(&others[7..]);
         for id in everybody {
@@ -161,7 +162,10 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
         assert_eq!(parked[0]["id"], json!(poison), "{fault:?}");
         assert!(parked[0]["next_at"].is_string(), "{fault:?}: it is tried again by itself");
         let spoilt = || owner.asked().iter().filter(|b| b.len() > 1 && b.contains(&poison)).count();
+        let failed = copy.metric("nudge_retried_total").await - failed;
         let (before, tried) = (spoilt(), owner.times_asked(&poison));
+        assert!(before > 0, "{fault:?}: it was in a batch with others");
+        assert!(failed as usize <= tried - before, "{fault:?}: only its own runs count as failed");
         eventually("it is tried again while others come and go", || async {
             for id in &others {
                 wire.notify(&owner.put(id, json!("again")).await).await;

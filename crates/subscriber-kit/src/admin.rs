@@ -9,7 +9,7 @@ use std::{
 use axum::{
     Router,
     extract::{Path, State},
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{
         IntoResponse, Response,
         sse::{self, KeepAlive, Sse},
@@ -34,6 +34,8 @@ use crate::{
 const DEFAULT_WAIT_MS: u64 = 5_000;
 /// Longest wait for a version, in milliseconds.
 const MAX_WAIT_MS: u64 = 60_000;
+/// Longest wait for the work queue to take a replay.
+const MAX_REPLAY_WAIT: Duration = Duration::from_secs(2);
 /// Most dead letters in one page, and how many when no limit is given.
 const MAX_DEAD_LETTERS: usize = 1_000;
 const DEFAULT_DEAD_LETTERS: usize = 100;
@@ -83,6 +85,19 @@ impl Shared {
         })?;
         Ok((followed, id))
     }
+
+    /// Whether notifications can arrive at this moment. The connection knows first; a lost session
+    /// on it shows later.
+    fn is_connected(&self, followed: &Followed) -> bool {
+        if !self.broker.is_connected() {
+            followed.progress.connected.set(0);
+        }
+        followed.progress.connected.get() == 1
+    }
+
+    fn stopping(&self) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{} is stopping", self.service))
+    }
 }
 
 async fn readyz(State(shared): Api) -> Response {
@@ -107,6 +122,7 @@ async fn metrics(State(shared): Api) -> Result<Response, Problem> {
     for followed in &shared.followed {
         let open = followed.owner.breaker().standing() != Standing::Closed;
         followed.progress.breaker_open.set(i64::from(open));
+        shared.is_connected(followed);
     }
     let mut text = String::new();
     let registry = shared.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -173,7 +189,7 @@ async fn status(State(shared): Api) -> Result<Response, Problem> {
             breaker: followed.owner.breaker().standing(),
             paused,
             last_progress: (last_progress > 0).then(|| Timestamp::from_unix_micros(last_progress)),
-            connected: progress.connected.get() == 1,
+            connected: shared.is_connected(followed),
             caught_up: progress.caught_up.load(Relaxed),
             stream_pending: progress.stream_pending.get(),
             position: progress.position.load(Relaxed),
@@ -215,7 +231,11 @@ async fn wait(State(shared): Api, Query(query): Query<WaitQuery>) -> Result<Resp
     let path = (token.entity.to_string(), token.id.to_string());
     let (followed, id) = shared.key(&path)?;
     let timeout = Duration::from_millis(timeout_ms);
-    match followed.waiters.wait(&id, token.version, timeout).await? {
+    let waited = tokio::select! {
+        waited = followed.waiters.wait(&id, token.version, timeout) => waited?,
+        () = shared.stop.cancelled() => return Err(shared.stopping()),
+    };
+    match waited {
         Ok(applied) => Ok(axum::Json(applied).into_response()),
         Err(current) => Err(not_yet(&token, current.map(|applied| applied.version))),
     }
@@ -315,8 +335,15 @@ async fn replay(
 ) -> Result<Response, Problem> {
     let (followed, id) = shared.key(&path)?;
     let row = followed.dead_letters.get(&id).await?.ok_or_else(no_dead_letter)?;
-    if !followed.enqueue(id, row.floor, 0).await {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the subscriber is stopping"));
+    let enqueued = followed.enqueue(id, row.floor, 0);
+    match tokio::time::timeout(MAX_REPLAY_WAIT, enqueued).await {
+        Ok(true) => {}
+        Ok(false) => return Err(shared.stopping()),
+        Err(_) => {
+            let detail = "nothing is taken on while the owner is down or the queue is full";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")));
+        }
     }
     Ok((StatusCode::ACCEPTED, axum::Json(json!({"queued": true}))).into_response())
 }

@@ -116,7 +116,7 @@ pub(crate) struct Shared {
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) registry: Mutex<Registry>,
     pub(crate) db: Database,
-    broker: Broker,
+    pub(crate) broker: Broker,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
 }
