@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::keep::{Hold, Keep};
-use crate::{Owner, eventually, owner::ENTITY};
+use crate::{Owner, PATIENCE, eventually, owner::ENTITY};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     number: 1,
@@ -161,7 +161,7 @@ impl Copy {
 
     /// `POST /nudge/v1/{path}`. Returns the status.
     pub async fn post(&self, path: &str) -> u16 {
-        let request = reqwest::Client::new().post(self.admin(path));
+        let request = reqwest::Client::new().post(self.admin(path)).timeout(PATIENCE);
         request.send().await.expect("an answer").status().as_u16()
     }
 

@@ -84,7 +84,7 @@ impl Apply for Keep {
     }
 }
 
-/// Holds up `apply`. See [`Copy::hold`].
+/// Holds up `apply`. See [`crate::Copy::hold`].
 #[derive(Clone, Default)]
 pub struct Hold {
     begun: CancellationToken,

@@ -198,7 +198,8 @@ async fn a_wait_that_is_open_is_answered_when_the_service_stops() {
     assert!(!waiting.is_finished(), "nothing is applied");
     copy.stop().await;
     let answer = waiting.await.expect("no panic").expect("an answer, not a cut connection");
-    problem(answer, 503).await;
+    let problem = problem(answer, 503).await;
+    assert_eq!(problem["detail"], "copies is stopping");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
