@@ -135,6 +135,11 @@ impl Copy {
         self.stop().await.start(broker, owner).await
     }
 
+    /// Begins to stop, as on a signal.
+    pub fn begin_to_stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Stops gracefully.
     pub async fn stop(self) -> ReadModel {
         self.stop.cancel();

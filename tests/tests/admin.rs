@@ -4,7 +4,7 @@ use axum::{Router, routing::get};
 use futures_util::StreamExt;
 use nudge_protocol::{Version, WriteToken, write_token::WRITE_TOKEN_HEADER};
 use nudge_runtime::serve;
-use nudge_tests::{Copy, Nats, Owner, eventually, nats::QUIET};
+use nudge_tests::{Copy, Fault, Nats, Owner, eventually, nats::QUIET};
 use reqwest::{Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -206,12 +206,23 @@ async fn a_wait_that_is_open_is_answered_when_the_service_stops() {
 async fn while_paused_nothing_is_applied() {
     let (_nats, owner, copy) = started().await;
     copy.wait(&owner.put("before", json!(1)).await).await;
-    assert_eq!(copy.post("pause").await, 200);
-    assert_eq!(copy.status().await["paused"], true);
+    // One is on the queue already, and one is still to come.
+    owner.misbehave(|_| Some(Fault::Status(500, None)));
     owner.put("42", json!(1)).await;
+    eventually("it waits for another try", || async {
+        (owner.times_asked("42") > 0).then_some(())
+    })
+    .await;
+    assert_eq!(copy.post("pause").await, 200);
+    eventually("nothing is under way", || async {
+        (copy.status().await["processing"] == 0).then_some(())
+    })
+    .await;
+    owner.behave();
+    owner.put("43", json!(1)).await;
     tokio::time::sleep(QUIET).await;
-    assert_eq!(copy.body("42").await, None);
-    assert_eq!(owner.times_asked("42"), 0);
+    assert_eq!((copy.body("42").await, copy.body("43").await), (None, None));
+    assert_eq!(copy.status().await["paused"], true);
     assert_eq!(copy.post("resume").await, 200);
     copy.converged(&owner).await;
     assert_eq!(copy.status().await["paused"], false);
@@ -224,8 +235,8 @@ async fn status_says_at_once_that_the_broker_is_gone() {
     assert_eq!(copy.metric("nudge_connected").await, 1);
     nats.kill();
     // The connection says so itself: missing heartbeats would take seconds to notice.
-    let broker = &copy.broker;
-    eventually("the connection is lost", || async { (!broker.is_connected()).then_some(()) }).await;
+    eventually("the connection is lost", || async { (!copy.broker.is_connected()).then_some(()) })
+        .await;
     assert_eq!(copy.status().await["connected"], false);
     assert_eq!(copy.metric("nudge_connected").await, 0);
     nats.restart().await;

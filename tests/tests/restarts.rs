@@ -29,6 +29,7 @@ impl Program {
         (Self(runtime), copy)
     }
 
+    /// Ends it at once, whatever it was doing.
     fn crash(self) {
         self.0.shutdown_background();
     }
@@ -112,7 +113,7 @@ async fn a_graceful_stop_finishes_what_is_under_way_and_leaves_the_rest() {
     owner.misbehave(move |_| Some(Fault::Until(held.clone())));
     let mut model = impatient();
     (model.settings.max_batches_in_flight, model.settings.max_batch_keys) = (1, 5);
-    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    let (program, copy) = Program::start(&nats, &owner, model.clone()).await;
     for n in 0..20 {
         wire.notify(&owner.put(&format!("thing-{n:02}"), json!(n)).await).await;
     }
@@ -122,11 +123,13 @@ async fn a_graceful_stop_finishes_what_is_under_way_and_leaves_the_rest() {
         (processing > 0 && processing + queued == 20).then_some(())
     })
     .await;
-    let subscriber = copy.subscriber.clone();
-    let stopping = tokio::spawn(copy.stop());
-    eventually("it is stopping", || async { (!subscriber.is_ready()).then_some(()) }).await;
+    copy.begin_to_stop();
+    let stopping = || async { (!copy.subscriber.is_ready()).then_some(()) };
+    eventually("it is stopping", stopping).await;
     gate.cancel();
-    let model = stopping.await.expect("it stops");
+    copy.subscriber.stopped().await;
+    // A program ends right here.
+    program.crash();
     let asked: Vec<String> = owner.asked().concat();
     assert!(!asked.is_empty() && asked.len() <= 5, "one batch: {asked:?}");
     let db = model.open().await;
