@@ -36,7 +36,7 @@ pub use services::Services;
 pub use wire::Wire;
 
 /// Longest wait for a state. Only a test that fails waits this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `look` finds something, looking again and again. Panics with `what` when it never does.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(

@@ -126,9 +126,12 @@ async fn a_graceful_stop_finishes_what_is_under_way_and_leaves_the_rest() {
     copy.begin_to_stop();
     let stopping = || async { (!copy.subscriber.is_ready()).then_some(()) };
     eventually("it is stopping", stopping).await;
+    let subscriber = copy.subscriber.clone();
+    drop(copy);
     gate.cancel();
-    copy.subscriber.stopped().await;
-    // A program ends right here.
+    subscriber.stopped().await;
+    // A program ends right here, its connection with it.
+    drop(subscriber);
     program.crash();
     let asked: Vec<String> = owner.asked().concat();
     assert!(!asked.is_empty() && asked.len() <= 5, "one batch: {asked:?}");
