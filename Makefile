@@ -25,13 +25,8 @@ demo: ## build, start everything and stay in the foreground (Ctrl-C stops it)
 	exec env NATS_SERVER_BIN="$$nats" $(TARGET)/debug/nudge dev $(ARGS)
 
 .PHONY: test
-test: ## run all tests; the last line is their sum
-	@set -euo pipefail; \
-	echo "test: looking for a NATS server"; \
-	nats=$$(python3 scripts/nats-server); \
-	echo "test: using $$nats"; \
-	exec env NATS_SERVER_BIN="$$nats" python3 scripts/summarise-tests \
-		cargo test --workspace --no-fail-fast $(ARGS)
+test: ## run all tests, on SQLite and PostgreSQL; the last line is their sum
+	@exec python3 scripts/run-tests $(ARGS)
 
 .PHONY: fmt-check
 fmt-check: ## is the code formatted?

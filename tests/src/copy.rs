@@ -1,20 +1,15 @@
 //! A small subscriber of `thing`s: the real kit around [`Keep`].
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::WriteToken;
-use nudge_runtime::{
-    BoxError, Broker, Database,
-    database::{Durability, Migration},
-    serve,
-};
+use nudge_runtime::{BoxError, Broker, Database, database::Migration, serve};
 use nudge_subscriber_kit::{Settings, Subscriber};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::keep::{Hold, Keep};
-use crate::{Owner, PATIENCE, eventually, owner::ENTITY};
+use crate::{Owner, PATIENCE, TestDatabase, eventually, owner::ENTITY};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     number: 1,
@@ -38,31 +33,26 @@ pub fn quick() -> Settings {
     settings
 }
 
-/// A read model while nothing runs on it: its file, its handler, and what to run it with.
+/// A read model while nothing runs on it: its database, its handler, and what to run it with.
 #[derive(Clone)]
 pub struct ReadModel {
     /// Limits and paces.
     pub settings: Settings,
-    dir: Arc<TempDir>,
+    /// Where its rows are.
+    pub database: Arc<TestDatabase>,
     keep: Keep,
     after_commit: Option<Hook>,
 }
 
-impl Default for ReadModel {
-    fn default() -> Self {
-        Self {
-            settings: quick(),
-            dir: Arc::new(tempfile::tempdir().expect("a temporary directory")),
-            keep: Keep::default(),
-            after_commit: None,
-        }
-    }
-}
-
 impl ReadModel {
-    /// The database's file. It is whole only while nothing runs.
-    pub fn file(&self) -> PathBuf {
-        self.dir.path().join("copy.db")
+    /// An empty one.
+    pub async fn new() -> Self {
+        Self::on(Arc::new(TestDatabase::new().await))
+    }
+
+    /// One on this database.
+    pub fn on(database: Arc<TestDatabase>) -> Self {
+        Self { settings: quick(), database, keep: Keep::default(), after_commit: None }
     }
 
     /// Calls `hook` after each commit, before anything is acknowledged.
@@ -72,8 +62,7 @@ impl ReadModel {
 
     /// Opens the database, with the handler's table in it.
     pub async fn open(&self) -> Database {
-        let url = format!("sqlite:{}", self.file().display());
-        let db = Database::open(&url, Durability::Refillable).await.expect("the database opens");
+        let db = self.database.open().await;
         db.migrate("copies", MIGRATIONS).await.expect("the tables are made");
         db
     }
@@ -114,12 +103,12 @@ pub struct Copy {
 impl Copy {
     /// Starts a subscriber of `owner` on a new database.
     pub async fn start(broker: &Broker, owner: &Owner) -> Self {
-        ReadModel::default().start(broker, owner).await
+        ReadModel::new().await.start(broker, owner).await
     }
 
     /// [`start`](Self::start) with other settings.
     pub async fn start_with(broker: &Broker, owner: &Owner, settings: Settings) -> Self {
-        let model = ReadModel { settings, ..ReadModel::default() };
+        let model = ReadModel { settings, ..ReadModel::new().await };
         model.start(broker, owner).await
     }
 

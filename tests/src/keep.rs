@@ -2,10 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use nudge_runtime::{BoxError, Tx};
+use nudge_runtime::{
+    BoxError, Tx,
+    database::Kind,
+    set_sql::{Column, rows},
+};
 use nudge_subscriber_kit::{Apply, EntityState};
 use serde::Deserialize;
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) type Refuse = Arc<dyn Fn(&str) -> Option<BoxError> + Send + Sync>;
@@ -62,22 +67,27 @@ impl Apply for Keep {
             hold.end.cancelled().await;
         }
         let refuse = self.refuse.lock().expect("not poisoned").clone();
-        let mut rows = Vec::new();
+        let mut kept = Vec::new();
         for entity in entities {
             if let Some(error) = refuse.as_ref().and_then(|refuse| refuse(entity.id.as_str())) {
                 return Err(error);
             }
             let body = entity.state.as_ref().map(|body| body.0.to_string());
-            rows.push(serde_json::json!([entity.id, entity.version, body]));
+            let row = serde_json::json!({"id": entity.id, "version": entity.version, "body": body});
+            kept.push(row);
         }
-        let rows = Value::from(rows).to_string();
-        let upsert = "INSERT INTO copy (id, version, body) \
-             SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE value ->> 2 IS NOT NULL \
-             ON CONFLICT (id) DO UPDATE SET version = excluded.version, body = excluded.body";
-        sqlx::query(upsert).bind(rows.clone()).execute(&mut **tx).await?;
-        let delete = "DELETE FROM copy WHERE id IN \
-             (SELECT value ->> 0 FROM json_each($1) WHERE value ->> 2 IS NULL)";
-        sqlx::query(delete).bind(rows).execute(&mut **tx).await?;
+        let kept = Value::from(kept).to_string();
+        let columns = [Column::Text("id"), Column::Int("version"), Column::Text("body")];
+        let from = rows(Kind::of(tx), "$1", &columns);
+        let upsert = format!(
+            "INSERT INTO copy (id, version, body) \
+             SELECT r.id, r.version, r.body FROM {from} WHERE r.body IS NOT NULL \
+             ON CONFLICT (id) DO UPDATE SET version = excluded.version, body = excluded.body"
+        );
+        sqlx::query(AssertSqlSafe(upsert)).bind(kept.clone()).execute(&mut **tx).await?;
+        let delete =
+            format!("DELETE FROM copy WHERE id IN (SELECT r.id FROM {from} WHERE r.body IS NULL)");
+        sqlx::query(AssertSqlSafe(delete)).bind(kept).execute(&mut **tx).await?;
         let applied = entities.iter().map(|e| (e.id.to_string(), e.version.get()));
         self.applied.lock().expect("not poisoned").extend(applied);
         Ok(())

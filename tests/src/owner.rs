@@ -5,17 +5,16 @@ use std::sync::Arc;
 use axum::middleware::from_fn_with_state;
 use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken};
 use nudge_publisher::Publisher;
-use nudge_runtime::{
-    BoxError, Broker, Database, Tx,
-    database::{Durability, Migration},
-    serve, set_sql,
-};
+use nudge_runtime::{BoxError, Broker, Database, Tx, database::Migration, serve, set_sql};
 use serde_json::{Value, value::RawValue};
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::{Fault, Shared, interfere};
+use crate::{
+    TestDatabase,
+    fault::{Fault, Shared, interfere},
+    free_port,
+};
 
 /// The kind of entity that tests use.
 pub const ENTITY: &str = "thing";
@@ -37,7 +36,8 @@ pub struct Owner {
     desk: Shared,
     relay: CancellationToken,
     stop: CancellationToken,
-    _dir: Arc<TempDir>,
+    /// Where its data is.
+    pub database: Arc<TestDatabase>,
 }
 
 struct Things(Database);
@@ -78,20 +78,23 @@ impl Owner {
     /// [`start_silent`](Self::start_silent) for another kind of entity.
     pub async fn start_silent_of(entity: &str) -> Self {
         crate::logs();
-        let dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
-        let url = format!("sqlite:{}", dir.path().join("owner.db").display());
-        let db = Database::open(&url, Durability::Refillable).await.expect("the database opens");
+        Self::start_silent_on(Arc::new(TestDatabase::new().await), entity).await
+    }
+
+    /// Starts an owner of this kind of entity on a database, without a relay.
+    pub async fn start_silent_on(database: Arc<TestDatabase>, entity: &str) -> Self {
+        let db = database.open().await;
         db.migrate("things", MIGRATIONS).await.expect("the tables are made");
         let entity = EntityName::new(entity).expect("a good name");
         let publisher = Publisher::open(&db, entity).await.expect("the publisher opens");
         let (stop, desk) = (CancellationToken::new(), Shared::default());
         let router = publisher.sync_api(Things(db.clone()));
         let router = router.layer(from_fn_with_state(desk.clone(), interfere));
-        let listener =
-            serve::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        // It may go away and come back.
+        let address = ([127, 0, 0, 1], free_port()).into();
+        let listener = serve::bind(address).await.expect("a port");
         tokio::spawn(serve::serve(listener, router, stop.clone()));
-        Self { publisher, db, address, desk, relay: stop.child_token(), stop, _dir: dir }
+        Self { publisher, db, address, desk, relay: stop.child_token(), stop, database }
     }
 
     /// A second relay on the same database.

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use clap::Parser;
 use reqwest::{Client, Response};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::Nats;
+use crate::{Nats, TestDatabase};
 
 /// store-info, search and review. Stopped when dropped.
 pub struct Services {
@@ -18,17 +17,17 @@ pub struct Services {
     search: SocketAddr,
     review: SocketAddr,
     stop: CancellationToken,
-    _dir: TempDir,
+    _databases: [TestDatabase; 3],
 }
 
 impl Services {
     /// Starts all three on new databases.
     pub async fn start(nats: &Nats) -> Self {
         crate::logs();
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        let databases =
+            [TestDatabase::new().await, TestDatabase::new().await, TestDatabase::new().await];
         let stop = CancellationToken::new();
-        let arguments = |program: &str, further: &[String]| {
-            let database = format!("sqlite:{}", dir.path().join(format!("{program}.db")).display());
+        let arguments = |program: &str, database: &TestDatabase, further: &[String]| {
             let own = [
                 program,
                 "--bind",
@@ -36,19 +35,19 @@ impl Services {
                 "--nats-url",
                 &nats.url(),
                 "--database-url",
-                &database,
+                database.url(),
             ];
             own.iter()
                 .map(|text| (*text).to_owned())
                 .chain(further.iter().cloned())
                 .collect::<Vec<_>>()
         };
-        let args = store_info::Args::parse_from(arguments("store-info", &[]));
+        let args = store_info::Args::parse_from(arguments("store-info", &databases[0], &[]));
         let store_info = store_info::start(&args, stop.clone()).await.expect("store-info starts");
         let owner = ["--store-owner-url".to_owned(), format!("http://{}", store_info.address())];
-        let args = search::Args::parse_from(arguments("search", &owner));
+        let args = search::Args::parse_from(arguments("search", &databases[1], &owner));
         let search = search::start(&args, stop.clone()).await.expect("search starts");
-        let args = review::Args::parse_from(arguments("review", &owner));
+        let args = review::Args::parse_from(arguments("review", &databases[2], &owner));
         let review = review::start(&args, stop.clone()).await.expect("review starts");
         Self {
             http: Client::new(),
@@ -56,7 +55,7 @@ impl Services {
             search: search.address,
             review: review.address,
             stop,
-            _dir: dir,
+            _databases: databases,
         }
     }
 

@@ -4,7 +4,7 @@ use axum::{Router, routing::get};
 use futures_util::StreamExt;
 use nudge_protocol::{Version, WriteToken, write_token::WRITE_TOKEN_HEADER};
 use nudge_runtime::serve;
-use nudge_tests::{Copy, Fault, Nats, Owner, PATIENCE, eventually, nats::QUIET};
+use nudge_tests::{Copy, Fault, Nats, Owner, PATIENCE, QUIET, eventually};
 use reqwest::{Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

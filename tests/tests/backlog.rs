@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nudge_subscriber_kit::Settings;
-use nudge_tests::{Copy, Fault, Nats, Owner, Wire, copy::quick, eventually, nats::QUIET};
+use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, Wire, copy::quick, eventually};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 

@@ -3,7 +3,7 @@
 use std::process::{Child, Command};
 
 use nudge_runtime::{Database, database::Durability};
-use nudge_tests::{Nats, Services, eventually, nats::free_port};
+use nudge_tests::{Nats, Services, TestDatabase, eventually, free_port};
 use serde_json::json;
 
 #[test]
@@ -29,10 +29,10 @@ async fn the_program_of_the_page_fills_itself_and_stays_in_step() {
     let nats = Nats::start().await;
     let services = Services::start(&nats).await;
     services.put_store("1", json!({"name": "달빛국수"})).await;
-    let dir = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", dir.path().join("names.db").display());
+    let database = TestDatabase::new().await;
+    let url = database.url();
     let program = Command::new(env!("CARGO_BIN_EXE_names"))
-        .env("DATABASE_URL", &url)
+        .env("DATABASE_URL", url)
         .env("NATS_URL", nats.url())
         .env("STORE_OWNER_URL", services.store_info(""))
         .env("BIND", format!("127.0.0.1:{}", free_port()))
@@ -40,7 +40,7 @@ async fn the_program_of_the_page_fills_itself_and_stays_in_step() {
     let _program = Program(program.unwrap());
     let named = async |expected: Option<&str>| {
         eventually("the name is kept", || async {
-            let db = Database::open(&url, Durability::Refillable).await.ok()?;
+            let db = Database::open(url, Durability::Refillable).await.ok()?;
             let sql = "SELECT name FROM names WHERE id = '1'";
             let (name,): (Option<String>,) =
                 sqlx::query_as(sql).fetch_one(db.reader()).await.ok()?;

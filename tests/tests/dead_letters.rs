@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nudge_tests::{Copy, Fault, Nats, Owner, Wire, copy::quick, eventually, nats::QUIET};
+use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, Wire, copy::quick, eventually};
 use serde_json::{Value, json};
 
 /// A batch of ten in one transaction, "bad" in its middle.

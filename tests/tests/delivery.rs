@@ -7,10 +7,9 @@ use nudge_protocol::EntityName;
 use nudge_runtime::{BoxError, Tx};
 use nudge_subscriber_kit::{Apply, EntityState, Subscriber};
 use nudge_tests::{
-    Copy, Fault, Nats, Owner, ReadModel, Wire,
+    Copy, Fault, Nats, Owner, QUIET, ReadModel, Wire,
     copy::{Keep, quick},
     eventually,
-    nats::QUIET,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -188,7 +187,7 @@ async fn one_subscriber_follows_entities_of_several_owners_and_one_owner_may_fai
     let things = Owner::start(&nats.broker("things").await).await;
     let labels = Owner::start_silent_of("label").await;
     labels.second_relay(&nats.broker("labels").await);
-    let model = ReadModel::default();
+    let model = ReadModel::new().await;
     let db = model.open().await;
     let table = "CREATE TABLE labelled (thing TEXT PRIMARY KEY, label TEXT NOT NULL)";
     sqlx::query(table).execute(db.reader()).await.expect("a table");

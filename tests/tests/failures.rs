@@ -10,7 +10,7 @@ use std::{
 };
 
 use nudge_subscriber_kit::breaker::FAILURES_TO_OPEN;
-use nudge_tests::{Copy, Fault, Nats, Owner, Wire, copy::quick, eventually, nats::QUIET};
+use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, Wire, copy::quick, eventually};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

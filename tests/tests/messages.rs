@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::atomic::AtomicUsize, sync::atomic::Ordering};
 
 use nudge_protocol::WriteToken;
-use nudge_tests::{Copy, Fault, Nats, Owner, Random, Wire, eventually, nats::QUIET};
+use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, Random, Wire, eventually};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,6 @@
 //! The read model's database may be emptied, lost or put back: it refills by itself. It says that it
 //! is ready once it is full, and goes on saying so whatever else fails.
 
-use std::fs;
-
 use nudge_tests::{Copy, Fault, Nats, Owner, Wire, eventually};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +36,7 @@ async fn at_the_end(copy: &Copy, wire: &Wire) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_model_whose_file_is_lost_refills() {
+async fn a_read_model_whose_database_is_lost_refills() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
     put_some(&owner, 1).await;
@@ -47,7 +45,7 @@ async fn a_read_model_whose_file_is_lost_refills() {
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
     let model = copy.stop().await;
-    fs::remove_file(model.file()).expect("the file is removed");
+    model.database.lose().await;
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     copy.converged(&owner).await;
     becomes_ready(&copy).await;
@@ -87,7 +85,7 @@ async fn a_read_model_put_back_to_an_older_copy_catches_up() {
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
     let model = copy.stop().await;
-    let backup = fs::read(model.file()).expect("the file is read");
+    let backup = model.database.back_up().await;
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     // Changed, new, deleted, and left alone.
     owner.put("thing-1-1", json!("changed")).await;
@@ -96,7 +94,7 @@ async fn a_read_model_put_back_to_an_older_copy_catches_up() {
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
     let model = copy.stop().await;
-    fs::write(model.file(), backup).expect("the file is put back");
+    model.database.put_back(&backup).await;
     let asked = owner.times_asked("thing-1-3");
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     copy.converged(&owner).await;

@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use nudge_tests::{Copy, Fault, Nats, Owner, ReadModel, Wire, eventually, nats::QUIET};
+use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, ReadModel, Wire, eventually};
 use serde_json::json;
 use tokio::{runtime::Runtime, task::block_in_place};
 use tokio_util::sync::CancellationToken;
 
 /// A read model whose messages come again soon when nobody acknowledges them.
-fn impatient() -> ReadModel {
-    let mut model = ReadModel::default();
+async fn impatient() -> ReadModel {
+    let mut model = ReadModel::new().await;
     model.settings.ack_wait = Duration::from_secs(1);
     model
 }
@@ -39,7 +39,7 @@ impl Program {
 async fn a_crash_before_the_commit_loses_nothing() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
-    let model = impatient();
+    let model = impatient().await;
     let (program, copy) = Program::start(&nats, &owner, model.clone()).await;
     let old = owner.put("42", json!("old")).await;
     wire.notify(&old).await;
@@ -60,7 +60,7 @@ async fn a_crash_before_the_commit_loses_nothing() {
 async fn a_key_that_waits_for_another_try_when_the_program_stops_comes_again() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
-    let mut model = impatient();
+    let mut model = impatient().await;
     model.settings.max_attempts_in_memory = u32::MAX;
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     owner.misbehave(|ids| ids.contains(&"42".into()).then_some(Fault::Status(500, None)));
@@ -80,7 +80,7 @@ async fn a_key_that_waits_for_another_try_when_the_program_stops_comes_again() {
 async fn a_crash_between_commit_and_acknowledgement_is_harmless() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let mut model = impatient();
+    let mut model = impatient().await;
     let (committed, commits) = mpsc::sync_channel(1);
     model.after_commit(move || {
         let _ = committed.send(());
@@ -111,7 +111,7 @@ async fn a_graceful_stop_finishes_what_is_under_way_and_leaves_the_rest() {
     let gate = CancellationToken::new();
     let held = gate.clone();
     owner.misbehave(move |_| Some(Fault::Until(held.clone())));
-    let mut model = impatient();
+    let mut model = impatient().await;
     (model.settings.max_batches_in_flight, model.settings.max_batch_keys) = (1, 5);
     let (program, copy) = Program::start(&nats, &owner, model.clone()).await;
     for n in 0..20 {
@@ -161,7 +161,7 @@ async fn a_stop_is_not_held_up_by_a_broker_that_is_gone() {
     .await;
     // More messages are held than the connection has room for words about them.
     owner.misbehave(|_| Some(Fault::Hang));
-    let mut model = impatient();
+    let mut model = impatient().await;
     model.settings.stop_deadline = Duration::from_millis(100);
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     eventually("thousands are held", || async {
@@ -181,7 +181,7 @@ async fn a_stop_is_not_held_up_by_a_broker_that_is_gone() {
 async fn a_broker_that_crashes_in_the_middle_loses_nothing() {
     let mut nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("things").await).await;
-    let mut model = impatient();
+    let mut model = impatient().await;
     model.settings.max_batch_keys = 10;
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     let owner = Arc::new(owner);

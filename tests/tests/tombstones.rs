@@ -1,9 +1,8 @@
 //! Unknown is not deleted, unless the owner is said to keep no tombstones.
 
 use nudge_protocol::Version;
-use nudge_runtime::{Database, database::Durability};
 use nudge_subscriber_kit::Subscriber;
-use nudge_tests::{Fault, Nats, Owner, copy, eventually, owner::ENTITY};
+use nudge_tests::{Fault, Nats, Owner, TestDatabase, copy, eventually, owner::ENTITY};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -12,9 +11,8 @@ use tokio_util::sync::CancellationToken;
 async fn copies_left_after_the_owner_forgot(no_tombstones: bool) -> i64 {
     let nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("things").await).await;
-    let dir = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", dir.path().join("copy.db").display());
-    let db = Database::open(&url, Durability::Refillable).await.unwrap();
+    let database = TestDatabase::new().await;
+    let db = database.open().await;
     let mut tx = db.begin().await.unwrap();
     let create = "CREATE TABLE copy (id TEXT PRIMARY KEY, version BIGINT, body TEXT)";
     sqlx::query(create).execute(&mut *tx).await.unwrap();

@@ -36,6 +36,16 @@ pub enum Kind {
     Postgres,
 }
 
+impl Kind {
+    /// The kind that a transaction runs on, for SQL that differs.
+    pub fn of(tx: &Tx) -> Self {
+        match tx.backend_name() {
+            <sqlx::Sqlite as sqlx::Database>::NAME => Self::Sqlite,
+            _ => Self::Postgres,
+        }
+    }
+}
+
 /// What a power loss may take from a SQLite database. (PostgreSQL decides by its own settings.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {

@@ -1,7 +1,13 @@
 //! Keeps the name of each store, and nothing else.
 
-use nudge_subscriber_kit::runtime::{BoxError, Broker, Database, Tx, database::Durability, serve};
+use nudge_subscriber_kit::runtime::{
+    BoxError, Broker, Database, Tx,
+    database::{Durability, Kind},
+    serve,
+    set_sql::{Column, rows},
+};
 use nudge_subscriber_kit::{Apply, EntityState, Subscriber};
+use sqlx::AssertSqlSafe;
 
 #[derive(serde::Deserialize)]
 struct Store {
@@ -16,12 +22,14 @@ impl Apply for Names {
 
     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Store>]) -> Result<(), BoxError> {
         let name = |e: &EntityState<Store>| e.state.as_ref().map(|store| store.name.clone());
-        let rows: Vec<_> = entities.iter().map(|e| (&e.id, name(e))).collect();
-        let upsert = "INSERT INTO names (id, name) \
-            SELECT value ->> 0, value ->> 1 FROM json_each($1) WHERE true \
-            ON CONFLICT (id) DO UPDATE SET name = excluded.name";
-        let rows = serde_json::to_string(&rows)?;
-        sqlx::query(upsert).bind(rows).execute(&mut **tx).await?;
+        let row = |e: &EntityState<Store>| serde_json::json!({"id": e.id, "name": name(e)});
+        let batch = serde_json::Value::from_iter(entities.iter().map(row)).to_string();
+        let from = rows(Kind::of(tx), "$1", &[Column::Text("id"), Column::Text("name")]);
+        let upsert = format!(
+            "INSERT INTO names (id, name) SELECT r.id, r.name FROM {from} WHERE true \
+             ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+        );
+        sqlx::query(AssertSqlSafe(upsert)).bind(batch).execute(&mut **tx).await?;
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ pub struct EntityState<S> {
 /// What a service does with current states: the one thing that it must write.
 ///
 /// ```
-/// use nudge_runtime::{BoxError, Tx};
+/// use nudge_runtime::{BoxError, Tx, database::Kind, set_sql::{Column, rows}};
 /// use nudge_subscriber_kit::{Apply, EntityState};
 ///
 /// #[derive(serde::Deserialize)]
@@ -46,18 +46,20 @@ pub struct EntityState<S> {
 ///     const FIELDS: &'static [&'static str] = &["name"];
 ///
 ///     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Store>]) -> Result<(), BoxError> {
-///         let rows: Vec<_> = entities
+///         let batch: Vec<_> = entities
 ///             .iter()
 ///             .map(|e| serde_json::json!({"id": e.id, "name": e.state.as_ref().map(|s| &s.name)}))
 ///             .collect();
 ///         // One statement for the whole batch; deleted entities arrive with no name.
-///         sqlx::query(
-///             "INSERT INTO names (id, name) SELECT value ->> 'id', value ->> 'name' FROM json_each($1)
-///              WHERE true ON CONFLICT (id) DO UPDATE SET name = excluded.name",
-///         )
-///         .bind(serde_json::json!(rows).to_string())
-///         .execute(&mut **tx)
-///         .await?;
+///         let from = rows(Kind::of(tx), "$1", &[Column::Text("id"), Column::Text("name")]);
+///         let upsert = format!(
+///             "INSERT INTO names (id, name) SELECT r.id, r.name FROM {from} WHERE true
+///              ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+///         );
+///         sqlx::query(sqlx::AssertSqlSafe(upsert))
+///             .bind(serde_json::json!(batch).to_string())
+///             .execute(&mut **tx)
+///             .await?;
 ///         Ok(())
 ///     }
 /// }

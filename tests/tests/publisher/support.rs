@@ -9,8 +9,11 @@ use async_nats::jetstream::{
 use futures_util::TryStreamExt;
 use nudge_protocol::{EntityName, subject};
 use nudge_publisher::Publisher;
-use nudge_runtime::{Broker, Database, database::Durability};
-use nudge_tests::{Nats, Owner, eventually, owner::ENTITY};
+use nudge_runtime::{
+    Broker, Database,
+    database::{Durability, Kind},
+};
+use nudge_tests::{Nats, Owner, Postgres, eventually, owner::ENTITY};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) const STREAM: &str = "CHANGES_thing";
@@ -79,9 +82,15 @@ pub(crate) async fn age(db: &Database) {
 
 /// The owner's database as another program opens it.
 pub(crate) async fn another_program(db: &Database) -> Database {
-    let sql = "SELECT file FROM pragma_database_list WHERE name = 'main'";
-    let (file,): (String,) = sqlx::query_as(sql).fetch_one(db.reader()).await.unwrap();
-    let url = format!("sqlite:{file}");
+    let sql = db.pick(
+        "SELECT file FROM pragma_database_list WHERE name = 'main'",
+        "SELECT current_database()::text",
+    );
+    let (name,): (String,) = sqlx::query_as(sql).fetch_one(db.reader()).await.unwrap();
+    let url = match db.kind() {
+        Kind::Sqlite => format!("sqlite:{name}"),
+        Kind::Postgres => Postgres::shared().await.database_url(&name),
+    };
     Database::open(&url, Durability::Refillable).await.unwrap()
 }
 

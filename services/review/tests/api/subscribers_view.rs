@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::support::{World, draft, rated, send};
+use nudge_test_servers::TestDatabase;
 
 #[tokio::test]
 async fn callbacks_get_live_deleted_and_unknown_reviews_in_one_answer() {
@@ -107,10 +108,10 @@ async fn what_every_program_offers_is_there() {
 
 #[tokio::test]
 async fn reviews_survive_a_restart() {
-    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let database = Arc::new(TestDatabase::new().await);
     let mut path = String::new();
     for round in 0..2 {
-        let world = World::start_in(dir.clone()).await;
+        let world = World::start_on(database.clone()).await;
         if round == 0 {
             world.store("s", 1, "달빛국수", true).await;
             path = world.review(&draft()).await;

@@ -11,6 +11,7 @@ use std::{
 use clap::Parser;
 use nudge_protocol::{EntityId, Timestamp, Version, subject::encode_token};
 use nudge_subscriber_kit::{Apply, EntityState};
+use nudge_test_servers::TestDatabase;
 use reqwest::{Method, RequestBuilder};
 use review::{
     Args, Service, start,
@@ -25,7 +26,7 @@ pub(crate) struct World {
     stop: CancellationToken,
     client: reqwest::Client,
     calls_to_owner: Arc<AtomicUsize>,
-    _dir: Arc<tempfile::TempDir>,
+    _database: Arc<TestDatabase>,
 }
 
 /// What came back.
@@ -84,24 +85,23 @@ pub(crate) fn reviews_of(store: &str) -> String {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap())).await
+        Self::start_on(Arc::new(TestDatabase::new().await)).await
     }
 
-    /// Starts on the database in a directory, which may have served another world before.
-    pub(crate) async fn start_in(dir: Arc<tempfile::TempDir>) -> Self {
+    /// Starts on a database, which may have served another world before.
+    pub(crate) async fn start_on(database: Arc<TestDatabase>) -> Self {
         let (owner, calls_to_owner) = counting_listener().await;
-        let database = format!("sqlite:{}", dir.path().join("review.db").display());
         let args = Args::try_parse_from([
             "review",
             "--bind=127.0.0.1:0",
             "--nats-url=nats://127.0.0.1:1",
-            &format!("--database-url={database}"),
+            &format!("--database-url={}", database.url()),
             &format!("--store-owner-url=http://{owner}"),
         ]);
         let stop = CancellationToken::new();
         let service = start(&args.unwrap(), stop.clone()).await.unwrap();
         let client = reqwest::Client::new();
-        Self { service, stop, client, calls_to_owner, _dir: dir }
+        Self { service, stop, client, calls_to_owner, _database: database }
     }
 
     /// A world in which the store `s` is open.

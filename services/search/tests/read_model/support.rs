@@ -2,8 +2,9 @@
 
 use axum::{body::Body, http::Request};
 use nudge_protocol::{EntityId, Timestamp, Version};
-use nudge_runtime::{Database, database::Durability};
+use nudge_runtime::Database;
 use nudge_subscriber_kit::{Apply, EntityState};
+use nudge_test_servers::TestDatabase;
 use search::{
     query::{StoreQuery, Text},
     read_model::{self, Page, Stores},
@@ -14,16 +15,15 @@ use tower::ServiceExt;
 
 pub(crate) struct ReadModel {
     pub(crate) db: Database,
-    _directory: tempfile::TempDir,
+    _database: TestDatabase,
 }
 
 impl ReadModel {
     pub(crate) async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", directory.path().join("search.db").display());
-        let db = Database::open(&url, Durability::Refillable).await.unwrap();
+        let database = TestDatabase::new().await;
+        let db = database.open().await;
         read_model::migrate(&db).await.unwrap();
-        Self { db, _directory: directory }
+        Self { db, _database: database }
     }
 
     /// Applies a batch as the kit would: winners only, sorted by id, in one transaction.

@@ -38,7 +38,7 @@ async fn what_was_written_is_there_after_a_restart() {
 
 #[tokio::test]
 async fn the_sample_is_loaded_into_an_empty_database_only() {
-    let mut api = Api::start_in(tempfile::tempdir().unwrap(), &["--sample"]).await;
+    let mut api = Api::start_with(&["--sample"]).await;
     let loaded = api.everything().await;
     let stores = loaded["stores"].as_array().unwrap();
     assert!(stores.len() >= 60);

@@ -1,12 +1,12 @@
 //! A running service, and answers that can be asked about.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use clap::Parser;
+use nudge_test_servers::TestDatabase;
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use store_info::{Args, Service};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -28,7 +28,7 @@ pub(crate) struct Api {
     client: Client,
     service: Option<Service>,
     stop: CancellationToken,
-    dir: TempDir,
+    database: Arc<TestDatabase>,
     base: String,
 }
 
@@ -40,19 +40,23 @@ impl Drop for Api {
 
 impl Api {
     pub(crate) async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), &[]).await
+        Self::start_with(&[]).await
     }
 
-    /// Starts on the database in `dir`, with further flags.
-    pub(crate) async fn start_in(dir: TempDir, flags: &[&str]) -> Self {
-        let url = format!("sqlite:{}", dir.path().join("store-info.db").display());
-        let fixed = ["store-info", "--database-url", &url, "--nats-url", UNREACHABLE_NATS];
+    /// Starts on a new database, with further flags.
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
+        Self::start_on(Arc::new(TestDatabase::new().await), flags).await
+    }
+
+    async fn start_on(database: Arc<TestDatabase>, flags: &[&str]) -> Self {
+        let fixed =
+            ["store-info", "--database-url", database.url(), "--nats-url", UNREACHABLE_NATS];
         let bind = ["--bind", "127.0.0.1:0"];
         let args = Args::parse_from(fixed.iter().chain(&bind).chain(flags));
         let stop = CancellationToken::new();
         let service = store_info::start(&args, stop.clone()).await.unwrap();
         let base = format!("http://{}", service.address());
-        Self { client: Client::new(), service: Some(service), stop, dir, base }
+        Self { client: Client::new(), service: Some(service), stop, database, base }
     }
 
     pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -87,8 +91,7 @@ impl Api {
     pub(crate) async fn restart(mut self, flags: &[&str]) -> Self {
         self.stop.cancel();
         in_time(self.service.take().unwrap().stopped()).await;
-        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
-        Self::start_in(dir, flags).await
+        Self::start_on(self.database.clone(), flags).await
     }
 
     /// Everything the service holds: the states, and the version of each id, tombstones included.

@@ -2,16 +2,17 @@
 
 use std::{
     env,
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
-    time::Duration,
 };
 
 use async_nats::jetstream;
 use nudge_runtime::Broker;
 use tempfile::TempDir;
+
+use crate::port::free_port;
 
 /// A nats-server with JetStream. Killed when dropped.
 pub struct Nats {
@@ -100,12 +101,6 @@ impl Drop for Nats {
     }
 }
 
-/// A port that is free now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
-}
-
 /// `NATS_SERVER_BIN`, or what the project's own script finds or installs.
 fn server_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -113,13 +108,11 @@ fn server_binary() -> &'static Path {
         if let Some(path) = env::var_os("NATS_SERVER_BIN").filter(|path| !path.is_empty()) {
             return path.into();
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/nats-server");
-        let output =
-            Command::new(script).stderr(Stdio::inherit()).output().expect("the script runs");
+        let output = Command::new(crate::script("nats-server"))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("the script runs");
         assert!(output.status.success(), "scripts/nats-server failed");
         PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
     })
 }
-
-/// Time that a test gives a server to do something that must not happen.
-pub const QUIET: Duration = Duration::from_millis(300);

@@ -1,0 +1,60 @@
+//! Real servers of a test's own.
+//!
+//! Every test starts what it needs on free loopback ports and ends it when it is done, also when it
+//! fails. Tests wait for a state, with [`eventually`], never for a time.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`nats`] | a nats-server |
+//! | [`postgres`] | a PostgreSQL server that can be stopped, crashed and frozen |
+//! | [`database`] | an empty database, of the kind that `NUDGE_TEST_DATABASE` names |
+//! | [`port`] | ports for servers that go away and come back |
+
+pub mod database;
+pub mod nats;
+pub mod port;
+pub mod postgres;
+
+use std::{
+    env,
+    future::Future,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+pub use database::TestDatabase;
+pub use nats::Nats;
+pub use postgres::Postgres;
+
+/// Longest wait for a state. Only a test that fails waits this long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time that a test gives a server to do something that must not happen.
+pub const QUIET: Duration = Duration::from_millis(300);
+
+/// Waits until `look` finds something, looking again and again. Panics with `what` when it never does.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Shows logs of a failing test when `LOG` is set.
+pub fn logs() {
+    if let Ok(filter) = env::var("LOG") {
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    }
+}
+
+/// A script of the project.
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts").join(name)
+}
