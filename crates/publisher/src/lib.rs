@@ -31,12 +31,14 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`capture`] | triggers that record changes whatever program makes them |
 //! | [`change_log`] | one row per entity: its newest version, and what stands in the stream for it |
 //! | [`conditional`] | `If-Match` and `If-None-Match` over versions |
 //! | [`relay`] | change log → NATS, and repair when the broker lost something |
 //! | [`stream`] | the stream's configuration, field by field |
 //! | [`sync_api`] | the routes for callbacks, over one trait of the owner |
 
+pub mod capture;
 pub mod change_log;
 pub mod conditional;
 mod metrics;
@@ -51,6 +53,7 @@ use nudge_runtime::{Broker, Database, Tx, database::OpenError};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use capture::{CaptureError, Tables};
 use change_log::ChangeLog;
 pub use change_log::Recorded;
 use metrics::Metrics;
@@ -63,6 +66,8 @@ pub struct Publisher {
     log: ChangeLog,
     wake: Arc<Notify>,
     metrics: Metrics,
+    /// Whether triggers record the changes.
+    captured: bool,
 }
 
 impl Publisher {
@@ -70,7 +75,44 @@ impl Publisher {
     pub async fn open(db: &Database, entity: EntityName) -> Result<Self, OpenError> {
         db.migrate("publisher", change_log::MIGRATIONS).await?;
         let log = ChangeLog::new(db.clone(), entity);
-        Ok(Self { log, wake: Arc::new(Notify::new()), metrics: Metrics::default() })
+        let wake = Arc::new(Notify::new());
+        Ok(Self { log, wake, metrics: Metrics::default(), captured: false })
+    }
+
+    /// Installs triggers that record every change of these tables, whatever program makes it: see
+    /// [`capture`]. From then on [`record`](Self::record) is refused for this handle: writers
+    /// change their tables, and read the version in the same transaction with
+    /// [`recorded`](Self::recorded).
+    ///
+    /// Call it at each start, after the tables are migrated. It looks first, and changes nothing when
+    /// just these triggers are there; else every entity is recorded once, since nobody knows what
+    /// changed without them. On PostgreSQL it takes the right to create triggers and functions.
+    ///
+    /// # Errors
+    /// When a table or a key is not as it must be, or the database refuses. Nothing is changed then.
+    ///
+    /// ```no_run
+    /// # use nudge_protocol::EntityName;
+    /// # use nudge_publisher::{Publisher, capture::Tables};
+    /// # use nudge_runtime::{BoxError, Database};
+    /// # async fn example(db: &Database) -> Result<(), BoxError> {
+    /// let tables = Tables::root("store", "id").child("store_menu", "store_id");
+    /// let publisher = Publisher::open(db, EntityName::new("store")?).await?.capture(&tables).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn capture(mut self, tables: &Tables) -> Result<Self, CaptureError> {
+        capture::install(self.log.db(), self.log.entity(), tables).await?;
+        self.captured = true;
+        Ok(self)
+    }
+
+    /// Removes the triggers that [`capture`](Self::capture) installed, if they are there. Changes
+    /// are recorded with [`record`](Self::record) again.
+    pub async fn release(mut self) -> Result<Self, CaptureError> {
+        capture::uninstall(self.log.db(), self.log.entity()).await?;
+        self.captured = false;
+        Ok(self)
     }
 
     /// The kind of entity that this handle publishes.
@@ -100,13 +142,16 @@ impl Publisher {
     ///
     /// The version is `max(previous + 1, now in unix µs)`, taken while the row's lock is held, so
     /// versions of one entity rise in commit order.
+    ///
+    /// # Errors
+    /// When the database fails, or when triggers record the changes of this entity.
     pub async fn record(
         &self,
         tx: &mut Tx,
         id: &EntityId,
         change: Change,
     ) -> Result<Version, sqlx::Error> {
-        let versions = self.log.record(tx, &[(id.clone(), change)]).await?;
+        let versions = self.record_all(tx, &[(id.clone(), change)]).await?;
         versions.first().copied().ok_or(sqlx::Error::RowNotFound)
     }
 
@@ -117,6 +162,11 @@ impl Publisher {
         tx: &mut Tx,
         changes: &[(EntityId, Change)],
     ) -> Result<Vec<Version>, sqlx::Error> {
+        if self.captured {
+            let entity = self.entity();
+            let problem = format!("changes of {entity} are captured by triggers, not recorded");
+            return Err(sqlx::Error::InvalidArgument(problem));
+        }
         self.log.record(tx, changes).await
     }
 

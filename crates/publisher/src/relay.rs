@@ -19,7 +19,10 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    change_log::{ChangeLog, Pending, Published},
+    change_log::{
+        ChangeLog,
+        outbox::{Pending, Published},
+    },
     metrics::Metrics,
     stream::{self, Standing},
 };
@@ -110,8 +113,10 @@ impl Relay {
         }
     }
 
-    /// Looks at the stream when that is due, then publishes one round. Returns the rows published.
-    async fn round(&mut self) -> Result<usize, BoxError> {
+    /// Looks at the stream when that is due, then publishes one round. Returns the rows that are
+    /// no longer pending. A row that a writer keeps locked is published again and again, so a round
+    /// that gets nothing else done must be followed by a pause.
+    async fn round(&mut self) -> Result<u64, BoxError> {
         if self.standing.is_none() || Instant::now() >= self.next_check {
             self.check_stream().await?;
         }
@@ -126,13 +131,14 @@ impl Relay {
             self.metrics.pending.set(pending.len() as i64);
         }
         let (published, failed) = self.publish(&pending).await;
+        let mut marked = 0;
         if !published.is_empty() {
-            self.log.mark(&published).await?;
+            marked = self.log.mark(&published).await?;
             self.metrics.published.inc_by(published.len() as u64);
         }
         match failed {
             Some(error) => Err(error),
-            None => Ok(published.len()),
+            None => Ok(marked),
         }
     }
 

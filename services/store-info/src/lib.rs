@@ -39,7 +39,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use metrics::Metrics;
-use storage::Stores;
+use storage::{OpenStoresError, Stores};
 
 /// The kind of entity that this service owns.
 pub const ENTITY: &str = "store";
@@ -73,6 +73,9 @@ pub enum StartError {
     /// The database cannot be opened, or its tables not brought up to date.
     #[error("DATABASE_URL")]
     Database(#[from] OpenError),
+    /// The tables cannot be used.
+    #[error("DATABASE_URL")]
+    Stores(#[from] OpenStoresError),
     /// The NATS server's URL is none. (A server that is down is waited for.)
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -124,8 +127,9 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let entity = EntityName::new(ENTITY).expect("a lower-case word is an entity name");
     let publisher = Publisher::open(&db, entity).await?;
     let metrics = Metrics::default();
-    let registry = metrics.registry(&publisher);
-    let stores = Stores::open(&db, publisher.clone(), metrics).await?;
+    let stores = Stores::open(&db, publisher, metrics.clone()).await?;
+    let publisher = stores.publisher();
+    let registry = metrics.registry(publisher);
     if args.sample {
         import::load_sample(&stores).await.map_err(StartError::Sample)?;
     }

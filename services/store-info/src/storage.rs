@@ -1,7 +1,7 @@
 //! The stores in the database. All of the service's SQL is under here.
 //!
 //! Every write is one transaction: read what is there (locked), let the domain decide, write it,
-//! record the change, commit, wake the relay.
+//! read the version that the triggers recorded, commit, wake the relay.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -16,7 +16,10 @@ mod write;
 use std::collections::HashMap;
 
 use nudge_protocol::{EntityId, Version};
-use nudge_publisher::{Owner, Publisher};
+use nudge_publisher::{
+    Owner, Publisher,
+    capture::{CaptureError, Tables},
+};
 use nudge_runtime::{BoxError, Database, Tx, database::OpenError};
 use serde_json::value::RawValue;
 use sqlx::AssertSqlSafe;
@@ -28,6 +31,17 @@ use crate::{
 use sql::Sql;
 pub use write::{Effect, WriteError, Written};
 
+/// Why the tables cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoresError {
+    /// They cannot be brought up to date.
+    #[error(transparent)]
+    Migrate(#[from] OpenError),
+    /// Their changes cannot be captured.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+}
+
 /// The stores. Cloning is cheap and shares the database.
 #[derive(Clone, Debug)]
 pub struct Stores {
@@ -38,13 +52,16 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Brings the tables in `db` up to date.
+    /// Brings the tables in `db` up to date, and has triggers record every change of them: stores
+    /// may be edited with the database's own tools, too.
     pub async fn open(
         db: &Database,
         publisher: Publisher,
         metrics: Metrics,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, OpenStoresError> {
         db.migrate("store-info", sql::MIGRATIONS).await?;
+        let tables = Tables::root("store", "id").child("store_menu", "store_id");
+        let publisher = publisher.capture(&tables).await?;
         Ok(Self { db: db.clone(), publisher, sql: Sql::new(db.kind()), metrics })
     }
 

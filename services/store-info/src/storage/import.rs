@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use nudge_protocol::Change;
 use nudge_runtime::database::{Kind, is_retryable};
 
 use super::{Effect, Stores, by_id, sql};
@@ -60,13 +59,9 @@ impl Stores {
         if create.is_empty() && update.is_empty() {
             tx.rollback().await?;
         } else {
-            let change = |change| move |store: &Store| (store.id.clone(), change);
-            let mut changes: Vec<_> = create.iter().map(change(Change::Created)).collect();
-            changes.extend(update.iter().map(change(Change::Updated)));
             let mut stores = create;
             stores.extend(update);
             self.save(&mut tx, &stores).await?;
-            self.publisher.record_all(&mut tx, &changes).await?;
             self.publisher.commit(tx).await?;
         }
         self.metrics.wrote(Effect::Created, report.created);

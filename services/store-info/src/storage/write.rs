@@ -1,6 +1,6 @@
 //! One write, in one transaction.
 
-use nudge_protocol::{Change, EntityId, Version};
+use nudge_protocol::{EntityId, Version};
 use nudge_runtime::Tx;
 use sqlx::AssertSqlSafe;
 
@@ -97,20 +97,20 @@ impl Stores {
         let (effect, version, store) = match (decision, found) {
             (Decision::Save(store), Found::Live { .. }) => {
                 self.save(tx, std::slice::from_ref(&*store)).await?;
-                let version = self.publisher.record(tx, id, Change::Updated).await?;
+                let version = self.version(tx, id).await?;
                 (Effect::Updated, version, Some(store))
             }
             (Decision::Save(store), Found::Unknown | Found::Deleted(_)) => {
                 if !self.create(tx, &store).await? {
                     return Ok(None);
                 }
-                let version = self.publisher.record(tx, id, Change::Created).await?;
+                let version = self.version(tx, id).await?;
                 (Effect::Created, version, Some(store))
             }
             (Decision::Delete, _) => {
                 let delete = sqlx::query("DELETE FROM store WHERE id = $1").bind(id.as_str());
                 delete.execute(&mut **tx).await?;
-                let version = self.publisher.record(tx, id, Change::Deleted).await?;
+                let version = self.version(tx, id).await?;
                 (Effect::Deleted, version, None)
             }
             (Decision::Keep, Found::Live { store, version }) => {
@@ -122,6 +122,12 @@ impl Stores {
             }
         };
         Ok(Some(Written { effect, version, store }))
+    }
+
+    /// The version that the triggers have recorded for what this transaction wrote.
+    async fn version(&self, tx: &mut Tx, id: &EntityId) -> Result<Version, sqlx::Error> {
+        let recorded = self.publisher.recorded(tx, std::slice::from_ref(id)).await?;
+        recorded.get(id).map(|recorded| recorded.version).ok_or(sqlx::Error::RowNotFound)
     }
 
     /// Makes other writers of these stores wait until this transaction ends, and tells whether any

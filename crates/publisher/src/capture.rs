@@ -1,0 +1,276 @@
+//! Capture by trigger: changes are recorded whatever program makes them.
+//!
+//! [`record`](crate::Publisher::record) notes what its caller says. Where SQL is also run by hand, or
+//! by programs that know nothing of Nudge, [`Publisher::capture`](crate::Publisher::capture) installs
+//! triggers instead: every statement that changes a captured table then writes the change log in its
+//! own transaction.
+//!
+//! | what happens to a table | what is recorded |
+//! |---|---|
+//! | a row is inserted, changed or deleted | its entity, once for each statement (SQLite: for each row) |
+//! | a row gets another key | the entities of both keys |
+//! | an update that changes nothing | nothing |
+//! | a cascade | what it deletes or changes |
+//! | `REPLACE` (SQLite) | also the entities of rows that give way, by whatever unique key |
+//! | `TRUNCATE` (PostgreSQL) | every entity of the table |
+//!
+//! Whether an entity is deleted follows from whether its root row exists once the change log's row is
+//! locked, never from the operation: cascades fire their triggers in an order of their own, and
+//! another transaction may have deleted the root in between.
+//!
+//! On PostgreSQL the triggers run with the rights of whoever installed them, so that other roles need
+//! no right to the change log, and they fire in replication sessions too. On SQLite they are part of
+//! the database file, and every program that opens it runs them.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `sqlite` | a trigger for each row, and what `REPLACE` hides |
+//! | `postgres` | a trigger for each statement, over its transition tables |
+
+mod postgres;
+mod sqlite;
+
+use nudge_protocol::{EntityId, EntityName, Timestamp};
+use nudge_runtime::{Database, Tx, database::Kind};
+use sqlx::AssertSqlSafe;
+
+/// The tables that make up an entity: one root row for each, and any rows of other tables that hold
+/// the root's key.
+///
+/// ```
+/// use nudge_publisher::capture::Tables;
+/// let tables = Tables::root("store", "id").child("store_menu", "store_id");
+/// # let _ = tables;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tables {
+    tables: Vec<Table>,
+}
+
+/// A table, and its column that holds the root's key.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) name: String,
+    pub(crate) key: String,
+}
+
+impl Tables {
+    /// The table that has one row for each entity, and its key column. The key is the entity's id,
+    /// as text: a text, a number or a UUID, of one column, never null.
+    pub fn root(table: impl Into<String>, key: impl Into<String>) -> Self {
+        Self { tables: vec![Table { name: table.into(), key: key.into() }] }
+    }
+
+    /// A further table whose rows are part of the entity that their `key` column names. A row with
+    /// a null there belongs to none.
+    #[must_use]
+    pub fn child(mut self, table: impl Into<String>, key: impl Into<String>) -> Self {
+        self.tables.push(Table { name: table.into(), key: key.into() });
+        self
+    }
+
+    fn of_root(&self) -> &Table {
+        &self.tables[0]
+    }
+}
+
+/// Why triggers cannot be installed. Nothing is changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The database refused.
+    #[error("cannot install the triggers that capture {entity}")]
+    Database {
+        /// Whose.
+        entity: EntityName,
+        /// What it said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A table is not as it must be.
+    #[error("cannot capture {entity}: table {table} {problem}")]
+    Table {
+        /// Whose.
+        entity: EntityName,
+        /// Which.
+        table: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A row that is there has a key that cannot be an id.
+    #[error("cannot capture {entity}: {id:?} in table {table} cannot be an id: {problem}")]
+    Id {
+        /// Whose.
+        entity: EntityName,
+        /// Which table.
+        table: String,
+        /// The key.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// What is to be in the database.
+struct Plan {
+    /// Statements that make the triggers. Their text is what tells one definition from another.
+    create: Vec<String>,
+    /// How many triggers that makes.
+    triggers: usize,
+}
+
+/// What all objects that belong to an entity's capture are called, up to their own part. A colon
+/// stands in no entity name, so no entity's prefix begins another's.
+fn prefix(entity: &EntityName) -> String {
+    format!("nudge:{entity}:")
+}
+
+/// Installs the triggers, unless just these are there. Whenever they had to be made, every entity is
+/// recorded once: nobody knows what changed while they were not there.
+pub(crate) async fn install(
+    db: &Database,
+    entity: &EntityName,
+    tables: &Tables,
+) -> Result<(), CaptureError> {
+    let work = async {
+        let mut tx = db.begin().await.map_err(Fault::from)?;
+        let installed = match db.kind() {
+            Kind::Sqlite => sqlite::is_installed(&mut tx, entity, tables).await,
+            Kind::Postgres => postgres::is_installed(&mut tx, entity, tables).await,
+        };
+        if let Some(plan) = installed? {
+            remove(&mut tx, entity).await?;
+            for statement in &plan.create {
+                execute(&mut tx, statement).await?;
+            }
+            record_all(&mut tx, entity, tables).await?;
+            note(&mut tx, entity, &plan.create.join("\n")).await?;
+            tracing::info!(%entity, triggers = plan.triggers, "changes are captured by triggers");
+            tx.commit().await?;
+        }
+        Ok(())
+    };
+    db.run(work).await.map_err(|fault: Fault| fault.of(entity))
+}
+
+/// Removes the triggers.
+pub(crate) async fn uninstall(db: &Database, entity: &EntityName) -> Result<(), CaptureError> {
+    let work = async {
+        let mut tx = db.begin().await?;
+        remove(&mut tx, entity).await?;
+        let forget = sqlx::query("DELETE FROM nudge_capture WHERE entity = $1");
+        forget.bind(entity.as_str()).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(())
+    };
+    db.run(work).await.map_err(|fault: Fault| fault.of(entity))
+}
+
+async fn remove(tx: &mut Tx, entity: &EntityName) -> Result<(), Fault> {
+    let statements = match Kind::of(tx) {
+        Kind::Sqlite => sqlite::removal(tx, entity).await?,
+        Kind::Postgres => postgres::removal(tx, entity).await?,
+    };
+    for statement in &statements {
+        execute(tx, statement).await?;
+    }
+    Ok(())
+}
+
+/// Whether the triggers' definition is the one that is noted.
+async fn is_noted(tx: &mut Tx, entity: &EntityName, plan: &Plan) -> Result<bool, Fault> {
+    let sql = "SELECT definition FROM nudge_capture WHERE entity = $1";
+    let noted: Option<(String,)> =
+        sqlx::query_as(sql).bind(entity.as_str()).fetch_optional(&mut **tx).await?;
+    Ok(noted.is_some_and(|(noted,)| noted == plan.create.join("\n")))
+}
+
+async fn note(tx: &mut Tx, entity: &EntityName, definition: &str) -> Result<(), Fault> {
+    let sql = "INSERT INTO nudge_capture (entity, definition) VALUES ($1, $2) \
+               ON CONFLICT (entity) DO UPDATE SET definition = excluded.definition";
+    let query = sqlx::query(sql).bind(entity.as_str()).bind(definition.to_owned());
+    query.execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Gives every entity that exists a new version, and every one that no longer does a tombstone.
+async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result<(), Fault> {
+    let root = tables.of_root();
+    check_ids(tx, root).await?;
+    let (table, key) = (quoted(&root.name), quoted(&root.key));
+    let version = "CASE WHEN log.version >= $2 THEN log.version + 1 ELSE $2 END";
+    let there = format!(
+        "INSERT INTO nudge_change_log AS log (entity, id, version, change, deleted, changed_at) \
+         SELECT $1, CAST({key} AS TEXT), $2, 'created', 0, $2 FROM {table} WHERE true ORDER BY 2 \
+         ON CONFLICT (entity, id) DO UPDATE SET version = {version}, changed_at = $2, \
+         change = CASE log.deleted WHEN 0 THEN 'updated' ELSE 'created' END, deleted = 0"
+    );
+    let gone = format!(
+        "UPDATE nudge_change_log AS log SET version = {version}, changed_at = $2, \
+         change = 'deleted', deleted = 1 WHERE log.entity = $1 AND log.deleted = 0 \
+         AND log.id NOT IN (SELECT CAST({key} AS TEXT) FROM {table})"
+    );
+    for sql in [there, gone] {
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(entity.as_str());
+        query.bind(Timestamp::now().unix_micros()).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// Every key that is there must be an id: what has none cannot be told to anybody.
+async fn check_ids(tx: &mut Tx, root: &Table) -> Result<(), Fault> {
+    let (table, key) = (quoted(&root.name), quoted(&root.key));
+    let sql = format!("SELECT CAST({key} AS TEXT) FROM {table}");
+    let ids: Vec<(Option<String>,)> =
+        sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut **tx).await?;
+    for (id,) in ids {
+        let id = id.unwrap_or_default();
+        if let Err(problem) = EntityId::new(&id) {
+            let id = id.chars().take(60).collect();
+            return Err(Fault::Id { table: root.name.clone(), id, problem: problem.to_string() });
+        }
+    }
+    Ok(())
+}
+
+async fn execute(tx: &mut Tx, sql: &str) -> Result<(), Fault> {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// A [`CaptureError`] that does not know its entity yet.
+enum Fault {
+    Database(sqlx::Error),
+    Table { table: String, problem: String },
+    Id { table: String, id: String, problem: String },
+}
+
+impl Fault {
+    fn table(table: &Table, problem: impl Into<String>) -> Self {
+        Self::Table { table: table.name.clone(), problem: problem.into() }
+    }
+
+    fn of(self, entity: &EntityName) -> CaptureError {
+        let entity = entity.clone();
+        match self {
+            Self::Database(source) => CaptureError::Database { entity, source },
+            Self::Table { table, problem } => CaptureError::Table { entity, table, problem },
+            Self::Id { table, id, problem } => CaptureError::Id { entity, table, id, problem },
+        }
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// A name as SQL takes it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as SQL takes it.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

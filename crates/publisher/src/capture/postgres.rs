@@ -1,0 +1,246 @@
+//! Triggers for PostgreSQL: one for each statement, over its transition tables.
+//!
+//! - All rows of a statement are recorded at once, in the order of ids: two statements that touch the
+//!   same entities wait for each other instead of ending in a deadlock.
+//! - An update is compared row by row in the binary form of rows, which every type has, so that a
+//!   statement that changes nothing records nothing. Rows have no identity there: whole rows that
+//!   changed places are no change either.
+//! - Whether the root row exists is asked in a second statement, after the change log's rows are
+//!   locked: only that one sees what another transaction committed while this one waited.
+
+use nudge_protocol::{EntityName, entity::MAX_ENTITY_ID_BYTES, version::VERSION_LIMIT};
+use nudge_runtime::Tx;
+
+use super::{Fault, Plan, Table, Tables, is_noted, literal, prefix, quoted};
+
+/// Lets one program at a time look and install. The number means this and nothing else.
+const LOCK: &str = "SELECT count(pg_advisory_xact_lock(5210372))";
+
+/// What has to be made, if that is not what is there.
+pub(super) async fn is_installed(
+    tx: &mut Tx,
+    entity: &EntityName,
+    tables: &Tables,
+) -> Result<Option<Plan>, Fault> {
+    sqlx::query(LOCK).execute(&mut **tx).await?;
+    let schema: (String,) =
+        sqlx::query_as("SELECT current_schema()::text").fetch_one(&mut **tx).await?;
+    let mut found = Vec::new();
+    for table in &tables.tables {
+        found.push(describe(tx, table).await?);
+    }
+    let writer = Writer { entity, schema: quoted(&schema.0), root: &found[0] };
+    let mut plan = Plan { create: vec![writer.touch()], triggers: 0 };
+    for (number, table) in found.iter().enumerate() {
+        for (event, timing, transition, ids) in writer.events(number, table) {
+            plan.create.push(writer.function(number, event, &ids));
+            plan.create.extend(writer.trigger(number, event, timing, transition, table));
+            plan.triggers += 1;
+        }
+    }
+    let sql = "SELECT count(*) FROM pg_trigger WHERE left(tgname, length($1)) = $1 AND tgenabled = 'A' \
+               AND tgfoid IN (SELECT oid FROM pg_proc WHERE pronamespace = current_schema()::regnamespace)";
+    let (there,): (i64,) = sqlx::query_as(sql).bind(prefix(entity)).fetch_one(&mut **tx).await?;
+    let there = usize::try_from(there) == Ok(plan.triggers);
+    Ok((!there || !is_noted(tx, entity, &plan).await?).then_some(plan))
+}
+
+/// Statements that remove every trigger of an entity.
+pub(super) async fn removal(tx: &mut Tx, entity: &EntityName) -> Result<Vec<String>, Fault> {
+    let sql = "SELECT oid::regprocedure::text FROM pg_proc WHERE left(proname, length($1)) = $1 \
+               AND pronamespace = current_schema()::regnamespace";
+    let functions: Vec<(String,)> =
+        sqlx::query_as(sql).bind(prefix(entity)).fetch_all(&mut **tx).await?;
+    let drop = |(function,): &(String,)| format!("DROP FUNCTION IF EXISTS {function} CASCADE");
+    Ok(functions.iter().map(drop).collect())
+}
+
+/// A table as the database knows it.
+struct Found {
+    /// With its schema, as SQL takes it.
+    name: String,
+    /// The key column, as SQL takes it.
+    key: String,
+    /// The key column's type.
+    key_type: String,
+}
+
+async fn describe(tx: &mut Tx, table: &Table) -> Result<Found, Fault> {
+    let sql = "SELECT n.nspname::text, c.relname::text, c.relkind::text, \
+               (SELECT count(*) FROM pg_inherits WHERE inhrelid = c.oid OR inhparent = c.oid), \
+               (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a \
+                WHERE a.attrelid = c.oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped) \
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.oid = to_regclass($1)";
+    let row: Option<(String, String, String, i64, Option<String>)> = sqlx::query_as(sql)
+        .bind(quoted(&table.name))
+        .bind(table.key.clone())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let Some((schema, name, kind, relatives, key_type)) = row else {
+        return Err(Fault::table(table, "does not exist"));
+    };
+    if kind != "r" || relatives > 0 {
+        // Rows that are written to a part alone would not be seen.
+        return Err(Fault::table(
+            table,
+            "is no ordinary table: views, partitions and tables that \
+                                        inherit cannot be captured",
+        ));
+    }
+    let Some(key_type) = key_type else {
+        return Err(Fault::table(table, format!("has no column {}", table.key)));
+    };
+    let name = format!("{}.{}", quoted(&schema), quoted(&name));
+    let plain = "SELECT count(*) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+                 WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND t.typsend = 0";
+    let (without_binary_form,): (i64,) =
+        sqlx::query_as(plain).bind(name.clone()).fetch_one(&mut **tx).await?;
+    if without_binary_form > 0 {
+        return Err(Fault::table(table, "has a column of a type that has no binary form"));
+    }
+    Ok(Found { name, key: quoted(&table.key), key_type })
+}
+
+/// An event, when its trigger fires, the transition tables, and the ids that it concerns.
+type Event = (&'static str, &'static str, &'static str, String);
+
+struct Writer<'a> {
+    entity: &'a EntityName,
+    schema: String,
+    root: &'a Found,
+}
+
+impl Writer<'_> {
+    fn name(&self, part: &str) -> String {
+        format!("{}.{}", self.schema, quoted(&format!("{}{part}", prefix(self.entity))))
+    }
+
+    fn log(&self) -> String {
+        format!("{}.nudge_change_log", self.schema)
+    }
+
+    fn events(&self, number: usize, table: &Found) -> Vec<Event> {
+        let key = &table.key;
+        let rows =
+            |name: &str| format!("SELECT it.{key}::text AS id, record_send(it) FROM {name} AS it");
+        let (old, new) = (rows("old_rows"), rows("new_rows"));
+        let every = |name: &str| format!("SELECT DISTINCT it.{key}::text AS id FROM {name} AS it");
+        let changed = format!(
+            "SELECT DISTINCT c.id FROM ((({old}) EXCEPT ALL ({new})) \
+             UNION ALL (({new}) EXCEPT ALL ({old}))) AS c"
+        );
+        // What a child's rows belonged to is seen before they are gone; which roots are gone, after.
+        let (before, after) = ("BEFORE", "AFTER");
+        let truncate = match number {
+            0 => {
+                let entity = literal(self.entity.as_str());
+                let log = self.log();
+                (after, format!("SELECT id FROM {log} WHERE entity = {entity} AND deleted = 0"))
+            }
+            _ => (before, every(&table.name)),
+        };
+        let (old, new) = ("OLD TABLE AS old_rows", "NEW TABLE AS new_rows");
+        vec![
+            ("INSERT", after, new, every("new_rows")),
+            ("UPDATE", after, "OLD TABLE AS old_rows NEW TABLE AS new_rows", changed),
+            ("DELETE", after, old, every("old_rows")),
+            ("TRUNCATE", truncate.0, "", truncate.1),
+        ]
+    }
+
+    fn part(number: usize, event: &str) -> String {
+        format!("{number}:{}", event.to_lowercase())
+    }
+
+    /// The function of one trigger. It runs with the rights of its owner, and finds nothing by a
+    /// search path that its caller chose.
+    fn function(&self, number: usize, event: &str, ids: &str) -> String {
+        let (name, touch) = (self.name(&Self::part(number, event)), self.name("touch"));
+        format!(
+            "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
+             SET search_path = pg_catalog, pg_temp AS $nudge$ BEGIN \
+             PERFORM {touch}(ARRAY(SELECT s.id FROM ({ids}) AS s WHERE s.id IS NOT NULL)); \
+             RETURN NULL; END $nudge$"
+        )
+    }
+
+    fn trigger(
+        &self,
+        number: usize,
+        event: &str,
+        timing: &str,
+        transition: &str,
+        table: &Found,
+    ) -> [String; 2] {
+        let part = Self::part(number, event);
+        let name = quoted(&format!("{}{part}", prefix(self.entity)));
+        let (function, table) = (self.name(&part), &table.name);
+        let referencing = if transition.is_empty() {
+            String::new()
+        } else {
+            format!("REFERENCING {transition} ")
+        };
+        [
+            format!(
+                "CREATE TRIGGER {name} {timing} {event} ON {table} {referencing}\
+                 FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+            ),
+            // In sessions that replay a replication stream, too: what they write changes as well.
+            format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"),
+        ]
+    }
+
+    /// The function that records a set of entities.
+    fn touch(&self) -> String {
+        let (name, log, entity) = (self.name("touch"), self.log(), literal(self.entity.as_str()));
+        let Found { name: root, key, key_type } = self.root;
+        let max = VERSION_LIMIT - 1;
+        format!(
+            r#"CREATE FUNCTION {name}(ids text[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $nudge$
+DECLARE
+    proposed bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+    highest bigint;
+    bad text;
+BEGIN
+    IF cardinality(ids) = 0 THEN
+        RETURN;
+    END IF;
+    SELECT it INTO bad FROM unnest(ids) AS it
+        WHERE octet_length(it) NOT BETWEEN 1 AND {MAX_ENTITY_ID_BYTES}
+        OR it ~ '[\u0001-\u001F\u007F-\u009F]' LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = format(
+            'nudge: the id of a %s must be 1 to {MAX_ENTITY_ID_BYTES} bytes of UTF-8 without control characters, not %L',
+            {entity}, left(bad, 60));
+    END IF;
+    WITH raised AS (
+        INSERT INTO {log} AS log (entity, id, version, change, deleted, changed_at)
+        SELECT {entity}, it, proposed, 'created', 0, proposed
+        FROM unnest(ids) AS it ORDER BY it COLLATE pg_catalog."C"
+        ON CONFLICT (entity, id) DO UPDATE SET
+            version = CASE WHEN log.version >= proposed THEN log.version + 1 ELSE proposed END,
+            change = CASE WHEN log.deleted = 1 THEN log.change
+                WHEN log.change = 'created' AND log.version <> log.published_version THEN 'created'
+                ELSE 'updated' END,
+            changed_at = proposed
+        RETURNING version
+    ) SELECT max(version) INTO highest FROM raised;
+    IF highest > {max} THEN
+        RAISE EXCEPTION 'nudge: the version of a % would be beyond {max}', {entity};
+    END IF;
+    UPDATE {log} AS log
+        SET deleted = seen.gone, change = CASE seen.gone WHEN 1 THEN 'deleted' ELSE 'created' END
+        FROM (
+            SELECT it AS id, CASE WHEN EXISTS (
+                SELECT 1 FROM {root} AS root
+                WHERE root.{key} = it::{key_type} AND root.{key}::text = it COLLATE pg_catalog."C"
+            ) THEN 0 ELSE 1 END AS gone
+            FROM unnest(ids) AS it
+        ) AS seen
+        WHERE log.entity = {entity} AND log.id = seen.id AND log.deleted <> seen.gone;
+END $nudge$"#
+        )
+    }
+}

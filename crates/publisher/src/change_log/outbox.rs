@@ -1,0 +1,309 @@
+//! The change log as the relay uses it: what is pending, and what stands in the stream.
+//!
+//! On PostgreSQL nothing here waits for a row that a writer has locked: the relay locks many rows at
+//! once, a writer may lock several in an order of its own, and one of the two would have to be the
+//! victim of a deadlock. A locked row is left for the next round.
+
+use std::{sync::Arc, time::Duration};
+
+use nudge_protocol::{Change, EntityId, Timestamp, Version};
+use nudge_runtime::{
+    database::Kind,
+    set_sql::{Column, rows, strings},
+};
+use serde::Serialize;
+use sqlx::{Any, AssertSqlSafe};
+
+use super::ChangeLog;
+
+/// Pause before rows are tried again that were locked.
+const LOCKED_PAUSE: Duration = Duration::from_millis(20);
+
+const PENDING: &str = "SELECT id, version, change FROM nudge_change_log \
+    WHERE entity = $1 AND version <> published_version ORDER BY version LIMIT $2";
+/// Every version is above 0; said here, it makes SQLite choose the index of pending rows.
+const COUNT_PENDING: &str = "SELECT count(*) FROM nudge_change_log \
+    WHERE entity = $1 AND version > 0 AND version <> published_version";
+
+/// A row that the stream does not show yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) id: EntityId,
+    pub(crate) version: Version,
+    pub(crate) change: Change,
+}
+
+/// What was published for a row, and where it stands in the stream.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Published {
+    pub(crate) id: EntityId,
+    pub(crate) version: Version,
+    pub(crate) seq: u64,
+}
+
+/// Which rows to make pending again. `$2` is the parameter.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    ChangedSince,
+    Ids,
+    Beyond,
+}
+
+/// Statements whose text depends on the database, written once.
+#[derive(Debug)]
+pub(super) struct Sql {
+    kind: Kind,
+    mark: Arc<str>,
+}
+
+impl Sql {
+    pub(super) fn new(kind: Kind) -> Self {
+        let marks = [Column::Text("id"), Column::Int("version"), Column::Int("seq")];
+        let marks = rows(kind, "$2", &marks);
+        // By stream sequence, never by version: a slow relay may have published an old version
+        // over a newer one, and then the old one is what stands in the stream.
+        let mark = match kind {
+            // An upsert of rows that are known to be there, instead of UPDATE … FROM: SQLite would
+            // take the JSON apart once for each row of the log. CROSS JOIN keeps the JSON outside.
+            Kind::Sqlite => format!(
+                "INSERT INTO nudge_change_log AS log (entity, id, version, change, deleted, \
+                 changed_at, published_version, published_seq) \
+                 SELECT known.entity, known.id, known.version, known.change, known.deleted, \
+                 known.changed_at, r.version, r.seq \
+                 FROM {marks} CROSS JOIN nudge_change_log AS known \
+                 WHERE known.entity = $1 AND known.id = r.id ORDER BY known.id \
+                 ON CONFLICT (entity, id) DO UPDATE SET \
+                 published_version = excluded.published_version, published_seq = excluded.published_seq \
+                 WHERE excluded.published_seq > log.published_seq"
+            ),
+            Kind::Postgres => format!(
+                "WITH free AS (SELECT log.id, r.version, r.seq FROM {marks} \
+                 JOIN nudge_change_log AS log ON log.entity = $1 AND log.id = r.id \
+                 WHERE r.seq > log.published_seq FOR NO KEY UPDATE OF log SKIP LOCKED) \
+                 UPDATE nudge_change_log AS log \
+                 SET published_version = free.version, published_seq = free.seq \
+                 FROM free WHERE log.entity = $1 AND log.id = free.id"
+            ),
+        };
+        Self { kind, mark: mark.into() }
+    }
+
+    fn condition(&self, which: Which) -> String {
+        match which {
+            Which::ChangedSince => "published_version <> 0 AND changed_at >= $2".to_owned(),
+            Which::Ids => format!("published_version <> 0 AND id IN {}", strings(self.kind, "$2")),
+            Which::Beyond => "published_seq > $2".to_owned(),
+        }
+    }
+
+    fn unpublish(&self, which: Which) -> String {
+        let condition = self.condition(which);
+        let update = "UPDATE nudge_change_log SET published_version = 0, published_seq = $3 \
+                      WHERE entity = $1 AND";
+        match self.kind {
+            Kind::Sqlite => format!("{update} {condition}"),
+            Kind::Postgres => format!(
+                "{update} id IN (SELECT id FROM nudge_change_log WHERE entity = $1 AND {condition} \
+                 FOR NO KEY UPDATE SKIP LOCKED)"
+            ),
+        }
+    }
+}
+
+impl ChangeLog {
+    /// Up to `limit` pending rows, oldest version first. No lock is held.
+    ///
+    /// A row that names no entity is left out. Neither `record` nor a trigger writes one; should
+    /// somebody else do so, the others are not to wait for it.
+    pub(crate) async fn pending(&self, limit: usize) -> Result<Vec<Pending>, sqlx::Error> {
+        let query = sqlx::query_as(PENDING).bind(self.entity.as_str()).bind(limit as i64);
+        let rows: Vec<(String, i64, String)> =
+            self.db.run(query.fetch_all(self.db.reader())).await?;
+        let row = |(id, version, change): (String, i64, String)| match (
+            EntityId::new(&id),
+            Version::try_from(version),
+        ) {
+            (Ok(id), Ok(version)) => {
+                let change = Change::parse(&change).unwrap_or(Change::Updated);
+                Some(Pending { id, version, change })
+            }
+            _ => {
+                let entity = &self.entity;
+                tracing::error!(%entity, id, version, "a row of the change log names no entity");
+                None
+            }
+        };
+        Ok(rows.into_iter().filter_map(row).collect())
+    }
+
+    /// How many rows are pending.
+    pub(crate) async fn count_pending(&self) -> Result<u64, sqlx::Error> {
+        let query = sqlx::query_as(COUNT_PENDING).bind(self.entity.as_str());
+        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(count as u64)
+    }
+
+    /// How many entities the stream should show, which are those that were published at least once,
+    /// and the highest stream sequence that any row records.
+    pub(crate) async fn published(&self) -> Result<(u64, u64), sqlx::Error> {
+        let sql = "SELECT count(*) FILTER (WHERE published_version <> 0), \
+                   COALESCE(max(published_seq), 0) FROM nudge_change_log WHERE entity = $1";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str());
+        let (count, seq): (i64, i64) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok((count as u64, seq as u64))
+    }
+
+    /// Records what stands in the stream, where that is newer than what is recorded. Returns for how
+    /// many rows: those that a writer has locked are left out, and stay pending.
+    pub(crate) async fn mark(&self, published: &[Published]) -> Result<u64, sqlx::Error> {
+        let json = serde_json::json!(published).to_string();
+        let query = sqlx::query(AssertSqlSafe(self.sql.outbox.mark.clone()));
+        self.db.write(query.bind(self.entity.as_str()).bind(json)).await
+    }
+
+    /// Makes rows pending again that changed at `since` or later. `last_seq` is the stream's
+    /// current last sequence: acknowledgements of earlier publishes no longer count for them.
+    pub(crate) async fn unpublish_since(
+        &self,
+        since: Timestamp,
+        last_seq: u64,
+    ) -> Result<(), sqlx::Error> {
+        self.make_pending(Which::ChangedSince, since.unix_micros(), last_seq).await
+    }
+
+    /// Makes these rows pending again: it is not known what stands in the stream for them.
+    pub(crate) async fn unpublish(
+        &self,
+        ids: &[EntityId],
+        last_seq: u64,
+    ) -> Result<(), sqlx::Error> {
+        self.make_pending(Which::Ids, serde_json::json!(ids).to_string(), last_seq).await
+    }
+
+    /// Makes every row pending again whose recorded place lies beyond the stream's end: the broker
+    /// went back to an older state.
+    pub(crate) async fn unpublish_beyond(&self, last_seq: u64) -> Result<(), sqlx::Error> {
+        self.make_pending(Which::Beyond, last_seq as i64, last_seq).await
+    }
+
+    /// Goes on until no such row is left. A row that is locked now may be published by the time its
+    /// writer ends, or never: it must not be forgotten.
+    async fn make_pending<'q, P>(
+        &self,
+        which: Which,
+        parameter: P,
+        last_seq: u64,
+    ) -> Result<(), sqlx::Error>
+    where
+        P: Clone + Send + sqlx::Encode<'q, Any> + sqlx::Type<Any> + 'q,
+    {
+        let sql = &self.sql.outbox;
+        let left = format!(
+            "SELECT id FROM nudge_change_log WHERE entity = $1 AND {} LIMIT 1",
+            sql.condition(which)
+        );
+        loop {
+            let query = sqlx::query(AssertSqlSafe(sql.unpublish(which)));
+            let query = query.bind(self.entity.to_string()).bind(parameter.clone());
+            self.db.write(query.bind(last_seq as i64)).await?;
+            if sql.kind == Kind::Sqlite {
+                return Ok(());
+            }
+            let query = sqlx::query(AssertSqlSafe(left.clone())).bind(self.entity.to_string());
+            let query = query.bind(parameter.clone());
+            if self.db.run(query.fetch_optional(self.db.reader())).await?.is_none() {
+                return Ok(());
+            }
+            tokio::time::sleep(LOCKED_PAUSE).await;
+        }
+    }
+
+    /// When the stream that this log was published to was created, as last recorded.
+    pub(crate) async fn stream_created(&self) -> Result<Option<String>, sqlx::Error> {
+        let sql = "SELECT created FROM nudge_relay_stream WHERE entity = $1";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str());
+        let row: Option<(String,)> = self.db.run(query.fetch_optional(self.db.reader())).await?;
+        Ok(row.map(|(created,)| created))
+    }
+
+    /// Records when the stream was created.
+    pub(crate) async fn set_stream_created(&self, created: &str) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO nudge_relay_stream (entity, created) VALUES ($1, $2) \
+                   ON CONFLICT (entity) DO UPDATE SET created = excluded.created";
+        self.db.write(sqlx::query(sql).bind(self.entity.as_str()).bind(created)).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_protocol::EntityName;
+    use nudge_runtime::{Database, database::Durability};
+
+    use super::*;
+    use crate::change_log::MIGRATIONS;
+
+    async fn log() -> ChangeLog {
+        let db = Database::open("sqlite::memory:", Durability::Full);
+        let db = db.await.unwrap();
+        db.migrate("publisher", MIGRATIONS).await.unwrap();
+        ChangeLog::new(db, EntityName::new("store").unwrap())
+    }
+
+    /// What SQLite says it would do, step by step.
+    async fn plan(log: &ChangeLog, sql: &str) -> String {
+        let explain = format!("EXPLAIN QUERY PLAN {sql}");
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
+            .bind("store")
+            .bind("[]")
+            .fetch_all(log.db.reader())
+            .await
+            .unwrap();
+        let steps: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
+        steps.join("\n")
+    }
+
+    /// Joined the wrong way round, marking one round of 2,000 rows takes minutes.
+    #[tokio::test]
+    async fn marking_looks_rows_up_by_key_instead_of_scanning_the_log() {
+        let log = log().await;
+        let plan = plan(&log, &log.sql.outbox.mark).await;
+        let by_key =
+            |step: &str| step.contains("SEARCH known") && step.contains("entity=? AND id=?");
+        assert!(plan.lines().any(by_key), "{plan}");
+    }
+
+    /// They are looked for twice a second when nothing happens, in a log of any size.
+    #[tokio::test]
+    async fn pending_rows_are_found_by_their_index_and_in_its_order() {
+        let log = log().await;
+        for sql in [PENDING, COUNT_PENDING] {
+            let plan = plan(&log, sql).await;
+            assert!(plan.contains("nudge_change_log_pending (entity=?"), "{plan}");
+            assert!(!plan.contains("SCAN") && !plan.contains("B-TREE"), "{plan}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_from_before_a_row_was_made_pending_again_counts_no_more() {
+        let log = log().await;
+        let id = EntityId::new("42").unwrap();
+        let mut tx = log.db.begin().await.unwrap();
+        let changes = [(id.clone(), Change::Updated)];
+        let version = log.record(&mut tx, &changes).await.unwrap()[0];
+        tx.commit().await.unwrap();
+        let mark = async |seq| {
+            let id = id.clone();
+            log.mark(&[Published { id, version, seq }]).await.unwrap();
+            log.count_pending().await.unwrap()
+        };
+        assert_eq!(mark(7).await, 0);
+        let always = Timestamp::from_unix_micros(0);
+        log.unpublish_since(always, 9).await.unwrap();
+        assert_eq!((mark(9).await, mark(10).await), (1, 0));
+        log.unpublish(std::slice::from_ref(&id), 20).await.unwrap();
+        assert_eq!((mark(20).await, mark(21).await), (1, 0));
+        // The broker went back: from here on, lower places are new ones.
+        log.unpublish_beyond(3).await.unwrap();
+        assert_eq!((mark(3).await, mark(4).await), (1, 0));
+    }
+}

@@ -1,0 +1,50 @@
+//! The publisher's tables, in the owner's database.
+
+use nudge_runtime::database::Migration;
+
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        title: "change log",
+        sqlite: "
+        CREATE TABLE nudge_change_log (
+            entity TEXT NOT NULL,
+            id TEXT NOT NULL,
+            version BIGINT NOT NULL,
+            change TEXT NOT NULL,
+            deleted BIGINT NOT NULL,
+            changed_at BIGINT NOT NULL,
+            published_version BIGINT NOT NULL DEFAULT 0,
+            published_seq BIGINT NOT NULL DEFAULT 0,
+            PRIMARY KEY (entity, id)
+        ) WITHOUT ROWID;
+        CREATE INDEX nudge_change_log_pending ON nudge_change_log (entity, version)
+            WHERE version <> published_version;
+        CREATE TABLE nudge_relay_stream (entity TEXT PRIMARY KEY, created TEXT NOT NULL);",
+        postgres: "
+        CREATE TABLE nudge_change_log (
+            entity TEXT COLLATE \"C\" NOT NULL,
+            id TEXT COLLATE \"C\" NOT NULL,
+            version BIGINT NOT NULL,
+            change TEXT NOT NULL,
+            deleted BIGINT NOT NULL,
+            changed_at BIGINT NOT NULL,
+            published_version BIGINT NOT NULL DEFAULT 0,
+            published_seq BIGINT NOT NULL DEFAULT 0,
+            PRIMARY KEY (entity, id)
+        );
+        CREATE INDEX nudge_change_log_pending ON nudge_change_log (entity, version)
+            WHERE version <> published_version;
+        CREATE TABLE nudge_relay_stream (entity TEXT COLLATE \"C\" PRIMARY KEY, created TEXT NOT NULL);",
+    },
+    Migration {
+        number: 2,
+        title: "capture by trigger",
+        // `nudge_replaced` holds rows only within a statement: see `capture/sqlite.rs`.
+        sqlite: "
+        CREATE TABLE nudge_capture (entity TEXT PRIMARY KEY, definition TEXT NOT NULL);
+        CREATE TABLE nudge_replaced (scope TEXT NOT NULL, id TEXT NOT NULL);",
+        postgres: "
+        CREATE TABLE nudge_capture (entity TEXT COLLATE \"C\" PRIMARY KEY, definition TEXT NOT NULL);",
+    },
+];
