@@ -49,9 +49,11 @@ pub(crate) struct Relay {
     /// The stream as last seen; `None` before the first look on a connection.
     standing: Option<Standing>,
     next_check: Instant,
-    /// What was published and not acknowledged: it may still have come to stand in the stream, over
-    /// a newer version that another relay published. Bounded by one round: the stream is looked at
-    /// before the next.
+    /// Entities for which it is not known what stands in the stream, to be made pending again at
+    /// the next look at it. What was published and not acknowledged: it may still have come to stand
+    /// there, over a newer version that another relay published; bounded by one round, since the
+    /// stream is looked at before the next. And what a writer had locked when it was to be made
+    /// pending.
     unsure: Vec<EntityId>,
 }
 
@@ -193,16 +195,20 @@ impl Relay {
             let went_back = highest_seq > now.last_seq;
             // Fewer messages than entities: which are missing is unknown.
             let emptied = published > now.messages;
+            let mut left = Vec::new();
             if went_back {
-                log.unpublish_beyond(now.last_seq).await?;
+                left.extend(log.unpublish_beyond(now.last_seq).await?);
             }
             if another || emptied {
-                log.unpublish_since(Timestamp::from_unix_micros(i64::MIN), now.last_seq).await?;
+                let always = Timestamp::from_unix_micros(i64::MIN);
+                left.extend(log.unpublish_since(always, now.last_seq).await?);
             } else if self.standing.is_none() {
                 let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
                 let since = Timestamp::now().unix_micros() - window;
-                log.unpublish_since(Timestamp::from_unix_micros(since), now.last_seq).await?;
+                let since = Timestamp::from_unix_micros(since);
+                left.extend(log.unpublish_since(since, now.last_seq).await?);
             }
+            self.unsure.extend(left);
             if another {
                 log.set_stream_created(&now.created).await?;
             }
@@ -212,8 +218,7 @@ impl Relay {
             }
         }
         if !self.unsure.is_empty() {
-            log.unpublish(&self.unsure, now.last_seq).await?;
-            self.unsure.clear();
+            self.unsure = log.unpublish(&self.unsure, now.last_seq).await?;
         }
         self.standing = Some(now);
         self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;

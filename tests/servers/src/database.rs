@@ -13,7 +13,7 @@ use nudge_runtime::{
     Database,
     database::{Durability, Kind},
 };
-use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use tempfile::TempDir;
 
 use crate::Postgres;
@@ -63,6 +63,8 @@ impl TestDatabase {
 
     fn in_file() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        // Other programs may come first, and expect a database.
+        std::fs::write(file(&dir), "").expect("the file is made");
         let url = format!("sqlite:{}", file(&dir).display());
         Self { url, place: Place::File(dir) }
     }
@@ -179,7 +181,7 @@ pub async fn execute(url: &str, sql: &str) {
 pub async fn try_execute(url: &str, sql: &str) -> Result<(), sqlx::Error> {
     sqlx::any::install_default_drivers();
     let mut connection = AnyConnection::connect(url).await?;
-    connection.execute(AssertSqlSafe(sql.to_owned())).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await?;
     connection.close().await
 }
 

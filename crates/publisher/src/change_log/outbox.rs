@@ -4,7 +4,7 @@
 //! once, a writer may lock several in an order of its own, and one of the two would have to be the
 //! victim of a deadlock. A locked row is left for the next round.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use nudge_protocol::{Change, EntityId, Timestamp, Version};
 use nudge_runtime::{
@@ -15,9 +15,6 @@ use serde::Serialize;
 use sqlx::{Any, AssertSqlSafe};
 
 use super::ChangeLog;
-
-/// Pause before rows are tried again that were locked.
-const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 
 const PENDING: &str = "SELECT id, version, change FROM nudge_change_log \
     WHERE entity = $1 AND version <> published_version ORDER BY version LIMIT $2";
@@ -91,20 +88,26 @@ impl Sql {
     fn condition(&self, which: Which) -> String {
         match which {
             Which::ChangedSince => "published_version <> 0 AND changed_at >= $2".to_owned(),
-            Which::Ids => format!("published_version <> 0 AND id IN {}", strings(self.kind, "$2")),
+            Which::Ids => format!("id IN {}", strings(self.kind, "$2")),
             Which::Beyond => "published_seq > $2".to_owned(),
         }
     }
 
+    /// Makes rows pending again, and answers with those that are left because they are locked.
     fn unpublish(&self, which: Which) -> String {
         let condition = self.condition(which);
-        let update = "UPDATE nudge_change_log SET published_version = 0, published_seq = $3 \
-                      WHERE entity = $1 AND";
+        let set = "SET published_version = 0, published_seq = $3";
         match self.kind {
-            Kind::Sqlite => format!("{update} {condition}"),
+            Kind::Sqlite => {
+                format!("UPDATE nudge_change_log {set} WHERE entity = $1 AND {condition}")
+            }
             Kind::Postgres => format!(
-                "{update} id IN (SELECT id FROM nudge_change_log WHERE entity = $1 AND {condition} \
-                 FOR NO KEY UPDATE SKIP LOCKED)"
+                "WITH wanted AS (SELECT id FROM nudge_change_log WHERE entity = $1 AND {condition}), \
+                 free AS (SELECT id FROM nudge_change_log WHERE entity = $1 AND {condition} \
+                 FOR NO KEY UPDATE SKIP LOCKED), \
+                 done AS (UPDATE nudge_change_log AS log {set} \
+                 FROM free WHERE log.entity = $1 AND log.id = free.id) \
+                 SELECT id FROM wanted EXCEPT SELECT id FROM free"
             ),
         }
     }
@@ -163,59 +166,54 @@ impl ChangeLog {
 
     /// Makes rows pending again that changed at `since` or later. `last_seq` is the stream's
     /// current last sequence: acknowledgements of earlier publishes no longer count for them.
+    /// Returns those that are left, because a writer has them locked; they must not be forgotten.
     pub(crate) async fn unpublish_since(
         &self,
         since: Timestamp,
         last_seq: u64,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<Vec<EntityId>, sqlx::Error> {
         self.make_pending(Which::ChangedSince, since.unix_micros(), last_seq).await
     }
 
-    /// Makes these rows pending again: it is not known what stands in the stream for them.
+    /// Makes these rows pending again: it is not known what stands in the stream for them. Returns
+    /// those that are left.
     pub(crate) async fn unpublish(
         &self,
         ids: &[EntityId],
         last_seq: u64,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<Vec<EntityId>, sqlx::Error> {
         self.make_pending(Which::Ids, serde_json::json!(ids).to_string(), last_seq).await
     }
 
     /// Makes every row pending again whose recorded place lies beyond the stream's end: the broker
-    /// went back to an older state.
-    pub(crate) async fn unpublish_beyond(&self, last_seq: u64) -> Result<(), sqlx::Error> {
+    /// went back to an older state. Returns those that are left.
+    pub(crate) async fn unpublish_beyond(
+        &self,
+        last_seq: u64,
+    ) -> Result<Vec<EntityId>, sqlx::Error> {
         self.make_pending(Which::Beyond, last_seq as i64, last_seq).await
     }
 
-    /// Goes on until no such row is left. A row that is locked now may be published by the time its
-    /// writer ends, or never: it must not be forgotten.
     async fn make_pending<'q, P>(
         &self,
         which: Which,
         parameter: P,
         last_seq: u64,
-    ) -> Result<(), sqlx::Error>
+    ) -> Result<Vec<EntityId>, sqlx::Error>
     where
-        P: Clone + Send + sqlx::Encode<'q, Any> + sqlx::Type<Any> + 'q,
+        P: Send + sqlx::Encode<'q, Any> + sqlx::Type<Any> + 'q,
     {
-        let sql = &self.sql.outbox;
-        let left = format!(
-            "SELECT id FROM nudge_change_log WHERE entity = $1 AND {} LIMIT 1",
-            sql.condition(which)
-        );
-        loop {
-            let query = sqlx::query(AssertSqlSafe(sql.unpublish(which)));
-            let query = query.bind(self.entity.to_string()).bind(parameter.clone());
-            self.db.write(query.bind(last_seq as i64)).await?;
-            if sql.kind == Kind::Sqlite {
-                return Ok(());
-            }
-            let query = sqlx::query(AssertSqlSafe(left.clone())).bind(self.entity.to_string());
-            let query = query.bind(parameter.clone());
-            if self.db.run(query.fetch_optional(self.db.reader())).await?.is_none() {
-                return Ok(());
-            }
-            tokio::time::sleep(LOCKED_PAUSE).await;
-        }
+        let sql = self.sql.outbox.unpublish(which);
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.to_string());
+        let query = query.bind(parameter).bind(last_seq as i64);
+        let work = async {
+            let mut tx = self.db.begin().await?;
+            let left: Vec<(String,)> = query.fetch_all(&mut *tx).await?;
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(left)
+        };
+        let left = self.db.run(work).await?;
+        Ok(left.iter().filter_map(|(id,)| EntityId::new(id).ok()).collect())
     }
 
     /// When the stream that this log was published to was created, as last recorded.

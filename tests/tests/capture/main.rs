@@ -1,0 +1,16 @@
+//! Changes are recorded whatever program makes them: triggers on a root table and its children.
+//!
+//! | module | what it tests |
+//! |---|---|
+//! | `changes` | what each statement records |
+//! | `random` | no statement of any kind goes unnoticed |
+//! | `installing` | looking, making, mending and removing the triggers |
+//! | `once` | what only one of the databases does: `REPLACE`, `TRUNCATE`, roles |
+//! | `shells` | the databases' own tools, and subscribers that follow |
+//! | `writers` | many writers at once |
+
+mod changes;
+mod installing;
+mod once;
+mod random;
+mod support;

@@ -1,0 +1,196 @@
+//! PostgreSQL: `TRUNCATE`, `MERGE`, `COPY`, roles, search paths, and transactions that meet.
+
+use nudge_publisher::capture::Tables;
+use nudge_runtime::database::Kind;
+use nudge_tests::{Postgres, TestDatabase, database};
+use sqlx::{AnyConnection, Connection};
+
+use crate::support::{INSERT_ABC, Shops, changes};
+
+async fn abc() -> Shops {
+    let shops = Shops::of(Kind::Postgres).await;
+    shops.run(INSERT_ABC).await;
+    shops.run("INSERT INTO menu VALUES ('a', 1, 'x'); INSERT INTO tag VALUES (1, 'b', 'y')").await;
+    shops.run("UPDATE nudge_change_log SET published_version = version").await;
+    shops
+}
+
+async fn of(tables: &str) -> Shops {
+    Shops::uncaptured(TestDatabase::of(Kind::Postgres).await, tables).await
+}
+
+#[tokio::test]
+async fn truncate_is_the_end_of_every_row_in_it() {
+    let shops = abc().await;
+    assert_eq!(shops.recorded("TRUNCATE menu").await, changes(&[("a", "updated")]));
+    assert_eq!(shops.recorded("TRUNCATE tag").await, changes(&[("b", "updated")]));
+    shops.run("INSERT INTO tag VALUES (1, 'b', 'y')").await;
+    let expected = changes(&[("a", "deleted"), ("b", "deleted"), ("c", "deleted")]);
+    assert_eq!(shops.recorded("TRUNCATE shop CASCADE").await, expected);
+    assert_eq!(shops.recorded("TRUNCATE shop CASCADE").await, []);
+}
+
+#[tokio::test]
+async fn merge_and_copy_and_data_modifying_queries_are_seen() {
+    let shops = abc().await;
+    let merge = "MERGE INTO shop USING (VALUES ('a', 'new'), ('d', 'D'), ('b', NULL)) AS s (id, name) \
+                 ON shop.id = s.id WHEN MATCHED AND s.name IS NULL THEN DELETE \
+                 WHEN MATCHED THEN UPDATE SET name = s.name \
+                 WHEN NOT MATCHED THEN INSERT (id, name) VALUES (s.id, s.name)";
+    let (version,): (i64,) = sqlx::query_as("SELECT current_setting('server_version_num')::bigint")
+        .fetch_one(shops.db.reader())
+        .await
+        .unwrap();
+    // MERGE came with PostgreSQL 15.
+    let merge = if version >= 150_000 {
+        merge
+    } else {
+        "UPDATE shop SET name = 'new' WHERE id = 'a'; INSERT INTO shop VALUES ('d', 'D', NULL); \
+         DELETE FROM shop WHERE id = 'b'"
+    };
+    let expected = changes(&[("a", "updated"), ("b", "deleted"), ("d", "created")]);
+    assert_eq!(shops.recorded(merge).await, expected);
+    let sql = "WITH gone AS (DELETE FROM shop WHERE id = 'c' RETURNING name) \
+               INSERT INTO shop SELECT 'e', name, NULL FROM gone";
+    assert_eq!(shops.recorded(sql).await, changes(&[("c", "deleted"), ("e", "created")]));
+}
+
+/// Neither a role without rights to the change log, nor a search path that leads elsewhere, nor a
+/// session that replays a replication stream gets around the triggers.
+#[tokio::test]
+async fn other_roles_and_sessions_are_captured() {
+    let shops = abc().await;
+    let role = format!("editor_{}", std::process::id());
+    shops
+        .run(&format!(
+            "CREATE ROLE {role}; GRANT ALL ON shop, menu, tag TO {role}; \
+             CREATE SCHEMA elsewhere; GRANT ALL ON SCHEMA elsewhere TO {role}; \
+             CREATE TABLE elsewhere.nudge_change_log (LIKE nudge_change_log); \
+             CREATE FUNCTION elsewhere.cardinality(text[]) RETURNS int LANGUAGE sql AS $$ SELECT 0 $$"
+        ))
+        .await;
+    for (n, session) in [
+        format!("SET ROLE {role}"),
+        "SET search_path = elsewhere, pg_catalog".to_owned(),
+        "SET session_replication_role = replica".to_owned(),
+        "SET extra_float_digits = -15".to_owned(),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let sql = format!("{session}; UPDATE public.shop SET name = 'by {n}' WHERE id = 'a'");
+        assert_eq!(shops.recorded(&sql).await, changes(&[("a", "updated")]), "{session}");
+    }
+    let sql = format!("SET ROLE {role}; SELECT public.\"nudge:shop:touch\"(ARRAY['a'])");
+    assert!(shops.refused(&sql).await.contains("permission denied"));
+    shops.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+#[tokio::test]
+async fn columns_of_any_type_are_compared_and_keys_may_be_numbers_or_uuids() {
+    for (key_type, key) in [("bigint", "42"), ("uuid", "'6f1b3c9e-8d0a-4b6e-9f57-0c1d2e3f4a5b'")] {
+        let shops = of(&format!(
+            "CREATE TABLE shop (id {key_type} PRIMARY KEY, data json, number double precision, more numeric); \
+             CREATE TABLE menu (shop_id {key_type} REFERENCES shop ON DELETE CASCADE, name text); \
+             INSERT INTO shop VALUES ({key}, '{{}}', 0.1, 1.0)"
+        ))
+        .await;
+        shops.capture(&Tables::root("shop", "id").child("menu", "shop_id")).await.unwrap();
+        for sql in [
+            "UPDATE shop SET data = '{\"a\":1}'",
+            "UPDATE shop SET number = 0.1 + 1e-17::double precision * 2",
+            "UPDATE shop SET more = 1.00",
+            &format!("INSERT INTO menu VALUES ({key}, 'x')"),
+            "DELETE FROM menu",
+        ] {
+            assert_eq!(shops.recorded(sql).await.len(), 1, "{key_type}: {sql}");
+        }
+        let same = "UPDATE shop SET data = data, number = number, more = more";
+        assert_eq!(shops.recorded(same).await, []);
+        let gone = shops.recorded("DELETE FROM shop").await;
+        assert_eq!(gone, changes(&[(key.trim_matches('\''), "deleted")]));
+    }
+}
+
+#[tokio::test]
+async fn tables_whose_parts_can_be_written_alone_are_refused() {
+    for tables in [
+        "CREATE TABLE shop (id text, name text) PARTITION BY LIST (name)",
+        "CREATE TABLE shop (id text, name text); CREATE TABLE more () INHERITS (shop)",
+    ] {
+        let error = of(tables).await.capture(&Tables::root("shop", "id")).await.unwrap_err();
+        assert!(error.to_string().contains("no ordinary table"), "{error}");
+    }
+}
+
+/// A row of a child is written while another transaction deletes its shop, without a foreign key to
+/// hold them apart. Both record the shop; whoever comes second must see what the first has done.
+#[tokio::test]
+async fn a_child_written_while_its_shop_is_deleted_does_not_bring_it_back() {
+    let shops = abc().await;
+    let url = shops.database.url();
+    sqlx::any::install_default_drivers();
+    let mut first = AnyConnection::connect(url).await.unwrap();
+    sqlx::raw_sql("BEGIN; DELETE FROM shop WHERE id = 'b'").execute(&mut first).await.unwrap();
+    let url = url.to_owned();
+    let second = tokio::spawn(async move {
+        database::execute(&url, "UPDATE tag SET word = 'late' WHERE shop_id = 'b'").await;
+    });
+    waits_for_a_lock(&shops).await;
+    sqlx::raw_sql("COMMIT").execute(&mut first).await.unwrap();
+    second.await.unwrap();
+    let log = shops.log().await;
+    assert_eq!((log["b"].1.as_str(), log["b"].2), ("deleted", true));
+    shops.risen(&log).await;
+}
+
+/// A writer holds a row; the relay must neither wait for it nor make it wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_publishes_past_rows_that_a_writer_keeps_locked() {
+    let nats = nudge_tests::Nats::start().await;
+    let shops = abc().await;
+    shops.run("UPDATE shop SET name = 'pending'").await;
+    let mut writer = AnyConnection::connect(shops.database.url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; UPDATE shop SET name = 'held' WHERE id = 'b'")
+        .execute(&mut writer)
+        .await
+        .unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let relay = shops.publisher.spawn_relay(&nats.broker("shops").await, stop.clone());
+    let published = || async {
+        let sql = "SELECT id FROM nudge_change_log WHERE version = published_version ORDER BY id";
+        let rows: Vec<(String,)> = sqlx::query_as(sql).fetch_all(shops.db.reader()).await.unwrap();
+        rows.into_iter().map(|(id,)| id).collect::<Vec<_>>()
+    };
+    nudge_tests::eventually("the others are published", || async {
+        (published().await == ["a", "c"]).then_some(())
+    })
+    .await;
+    // It locks what the relay has just written to, in an order of its own.
+    sqlx::raw_sql("UPDATE shop SET name = 'held' WHERE id = 'c'; UPDATE shop SET name = 'held' WHERE id = 'a'; COMMIT")
+        .execute(&mut writer)
+        .await
+        .unwrap();
+    nudge_tests::eventually("all is published", || async {
+        (published().await == ["a", "b", "c"]).then_some(())
+    })
+    .await;
+    stop.cancel();
+    relay.await.unwrap();
+}
+
+async fn waits_for_a_lock(shops: &Shops) {
+    let server = Postgres::shared().await;
+    let name = shops.database.url().rsplit('/').next().unwrap().to_owned();
+    let mut look = AnyConnection::connect(server.url()).await.unwrap();
+    loop {
+        let sql =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'";
+        let (waiting,): (i64,) =
+            sqlx::query_as(sql).bind(name.clone()).fetch_one(&mut look).await.unwrap();
+        if waiting > 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,149 @@
+//! SQLite: `REPLACE`, conflict clauses, foreign keys that nobody enforces, odd comparisons.
+
+use nudge_publisher::capture::Tables;
+use nudge_runtime::database::Kind;
+use nudge_tests::TestDatabase;
+
+use crate::support::{INSERT_ABC, Shops, changes};
+
+async fn abc() -> Shops {
+    let shops = Shops::of(Kind::Sqlite).await;
+    shops.run(INSERT_ABC).await;
+    shops.run("INSERT INTO tag VALUES (1, 'a', 'x'), (2, 'b', 'y')").await;
+    shops.run("UPDATE nudge_change_log SET published_version = version").await;
+    shops
+}
+
+async fn of(tables: &str) -> Shops {
+    Shops::uncaptured(TestDatabase::of(Kind::Sqlite).await, tables).await
+}
+
+#[tokio::test]
+async fn what_gives_way_to_a_replace_is_recorded_by_whatever_key_it_clashed() {
+    for pragma in ["", "PRAGMA recursive_triggers = ON; ", "PRAGMA foreign_keys = OFF; "] {
+        for (sql, expected) in [
+            // The same key: `a` is rewritten, and stays what it is.
+            ("REPLACE INTO shop VALUES ('a', 'new', 'code-a')", &["a updated"][..]),
+            // Another one with the code of `b`: `b` goes without a delete trigger.
+            ("REPLACE INTO shop VALUES ('d', 'new', 'code-b')", &["b deleted", "d created"]),
+            // Both at once.
+            ("REPLACE INTO shop VALUES ('a', 'new', 'code-b')", &["a updated", "b deleted"]),
+            (
+                "UPDATE OR REPLACE shop SET code = 'code-b' WHERE id = 'a'",
+                &["a updated", "b deleted"],
+            ),
+            // With foreign keys SQLite itself refuses this one.
+            (
+                "PRAGMA foreign_keys = OFF; UPDATE OR REPLACE shop SET id = 'b' WHERE id = 'a'",
+                &["a deleted", "b updated"],
+            ),
+            // A row of a child moves to another shop.
+            ("REPLACE INTO tag VALUES (1, 'c', 'x')", &["a updated", "c updated"]),
+            ("UPDATE OR REPLACE tag SET number = 2 WHERE number = 1", &["a updated", "b updated"]),
+            ("INSERT OR IGNORE INTO shop VALUES ('d', 'new', 'code-b')", &[]),
+            ("INSERT OR IGNORE INTO shop VALUES ('d', 'new', 'code-d')", &["d created"]),
+            (
+                "INSERT OR IGNORE INTO shop VALUES ('d', 'new', 'code-b'); \
+                 UPDATE shop SET name = 'later' WHERE id = 'c'",
+                &["c updated"],
+            ),
+        ] {
+            let shops = abc().await;
+            let recorded = shops.recorded(&format!("{pragma}{sql}")).await;
+            let recorded: Vec<_> =
+                recorded.iter().map(|(id, change)| format!("{id} {change}")).collect();
+            // With delete triggers, a row that is replaced was away for a moment.
+            let plain: Vec<_> = recorded.iter().map(|r| r.replace("created", "updated")).collect();
+            let expected: Vec<_> =
+                expected.iter().map(|r| r.replace("created", "updated")).collect();
+            assert_eq!(plain, expected, "{pragma}{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_was_published_is_forgotten_by_a_replace() {
+    let shops = abc().await;
+    shops.run("UPDATE nudge_change_log SET published_seq = 7").await;
+    shops.run("REPLACE INTO shop SELECT id, 'new', code FROM shop").await;
+    let sql = "SELECT count(*) FROM nudge_change_log WHERE published_seq = 7 AND version > published_version";
+    let (kept,): (i64,) = sqlx::query_as(sql).fetch_one(shops.db.reader()).await.unwrap();
+    assert_eq!(kept, 3);
+}
+
+#[tokio::test]
+async fn values_that_only_compare_equal_are_changes() {
+    let shops = of(
+        "CREATE TABLE shop (id TEXT PRIMARY KEY COLLATE NOCASE, name TEXT COLLATE NOCASE, any, code TEXT);
+         INSERT INTO shop VALUES ('a', 'Name', 1, 'x')",
+    )
+    .await;
+    shops.capture(&Tables::root("shop", "id")).await.unwrap();
+    for sql in [
+        "UPDATE shop SET name = 'name'",
+        "UPDATE shop SET any = 1.0",
+        "UPDATE shop SET any = '1'",
+        "UPDATE shop SET any = x'31'",
+    ] {
+        assert_eq!(shops.recorded(sql).await.len(), 1, "{sql}");
+        assert_eq!(shops.recorded(sql).await.len(), 0, "{sql}");
+    }
+    let expected = changes(&[("A", "created"), ("a", "deleted")]);
+    assert_eq!(shops.recorded("UPDATE shop SET id = 'A'").await, expected);
+    let expected = changes(&[("A", "deleted"), ("a", "created")]);
+    assert_eq!(shops.recorded("REPLACE INTO shop VALUES ('a', '', 1, '')").await, expected);
+}
+
+#[tokio::test]
+async fn children_left_behind_belong_to_nobody_until_their_shop_is_back() {
+    let shops = abc().await;
+    shops.run("INSERT INTO menu VALUES ('a', 1, 'x')").await;
+    let sql = "PRAGMA foreign_keys = OFF; DELETE FROM shop WHERE id = 'a'";
+    assert_eq!(shops.recorded(sql).await, changes(&[("a", "deleted")]));
+    shops.run("INSERT INTO shop VALUES ('a', 'again', NULL)").await;
+    assert_eq!(shops.states().await["a"], "again/null;1/x;1/x;");
+}
+
+#[tokio::test]
+async fn whole_numbers_are_ids_too() {
+    let shops = of("CREATE TABLE shop (id INTEGER PRIMARY KEY, name TEXT);
+         CREATE TABLE menu (shop_id INTEGER, name TEXT);
+         INSERT INTO shop VALUES (42, 'before')")
+    .await;
+    shops.capture(&Tables::root("shop", "id").child("menu", "shop_id")).await.unwrap();
+    for (sql, expected) in [
+        ("UPDATE shop SET name = 'x'", &[("42", "created")][..]),
+        ("INSERT INTO shop (name) VALUES ('new')", &[("43", "created")]),
+        ("INSERT INTO menu VALUES (43, 'x')", &[("43", "created")]),
+        ("DELETE FROM shop WHERE id = 42", &[("42", "deleted")]),
+        ("REPLACE INTO shop VALUES (43, 'y')", &[("43", "created")]),
+        ("INSERT INTO menu VALUES (99, 'nobody')", &[]),
+    ] {
+        assert_eq!(shops.recorded(sql).await, changes(expected), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn what_replace_could_hide_is_refused() {
+    for (schema, problem) in [
+        (
+            "CREATE TABLE shop (id TEXT PRIMARY KEY, name TEXT); \
+             CREATE UNIQUE INDEX by_name ON shop (lower(name))",
+            "by_name",
+        ),
+        ("CREATE TABLE shop (id PRIMARY KEY, name TEXT)", "without a type"),
+    ] {
+        let error = of(schema).await.capture(&Tables::root("shop", "id")).await.unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_without_a_key_is_refused() {
+    let shops = of("CREATE TABLE shop (id TEXT PRIMARY KEY, name TEXT)").await;
+    shops.capture(&Tables::root("shop", "id")).await.unwrap();
+    let said = shops.refused("INSERT INTO shop VALUES (NULL, 'x')").await;
+    assert!(said.contains("the id of a shop"), "{said}");
+    let said = shops.refused("INSERT OR REPLACE INTO shop VALUES (NULL, 'x')").await;
+    assert!(said.contains("the id of a shop"), "{said}");
+}

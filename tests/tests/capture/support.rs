@@ -1,0 +1,148 @@
+//! A database of shops with their menus and tags, edited past any publisher.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use nudge_protocol::EntityName;
+use nudge_publisher::{
+    Publisher,
+    capture::{CaptureError, Tables},
+};
+use nudge_runtime::{Database, database::Kind};
+use nudge_tests::{TestDatabase, database};
+
+/// Menus name their shop in their own key and go with it; a tag has a key of its own and may belong
+/// to no shop at all.
+const SHOPS: &str = "
+    CREATE TABLE shop (id TEXT NOT NULL PRIMARY KEY, name TEXT, code TEXT UNIQUE);
+    CREATE TABLE menu (
+        shop_id TEXT NOT NULL REFERENCES shop (id) ON DELETE CASCADE ON UPDATE CASCADE,
+        position BIGINT NOT NULL,
+        name TEXT,
+        PRIMARY KEY (shop_id, position)
+    );
+    CREATE TABLE tag (number INTEGER PRIMARY KEY, shop_id TEXT, word TEXT);";
+
+pub(crate) const INSERT_ABC: &str =
+    "INSERT INTO shop VALUES ('a', 'A', 'code-a'), ('b', 'B', 'code-b'), ('c', 'C', 'code-c')";
+
+pub(crate) fn tables() -> Tables {
+    Tables::root("shop", "id").child("menu", "shop_id").child("tag", "shop_id")
+}
+
+/// A row of the change log: version, change, deleted.
+pub(crate) type Row = (i64, String, bool);
+
+pub(crate) struct Shops {
+    pub(crate) database: Arc<TestDatabase>,
+    pub(crate) db: Database,
+    pub(crate) publisher: Publisher,
+}
+
+impl Shops {
+    /// Empty tables, captured.
+    pub(crate) async fn new() -> Self {
+        Self::of(database::kind()).await
+    }
+
+    pub(crate) async fn of(kind: Kind) -> Self {
+        let shops = Self::uncaptured(TestDatabase::of(kind).await, SHOPS).await;
+        let publisher = shops.publisher.clone().capture(&tables()).await.unwrap();
+        Self { publisher, ..shops }
+    }
+
+    /// Tables that nobody captures yet.
+    pub(crate) async fn uncaptured(database: TestDatabase, tables: &str) -> Self {
+        database::execute(database.url(), tables).await;
+        let db = database.open().await;
+        let entity = EntityName::new("shop").unwrap();
+        let publisher = Publisher::open(&db, entity).await.unwrap();
+        Self { database: Arc::new(database), db, publisher }
+    }
+
+    /// A database like that of [`new`](Self::new), not yet captured.
+    pub(crate) async fn unseen() -> Self {
+        Self::uncaptured(TestDatabase::new().await, SHOPS).await
+    }
+
+    pub(crate) async fn capture(&self, tables: &Tables) -> Result<Publisher, CaptureError> {
+        self.publisher.clone().capture(tables).await
+    }
+
+    /// Runs statements as another program, which knows nothing of publishers.
+    pub(crate) async fn run(&self, sql: &str) {
+        database::execute(self.database.url(), sql).await;
+    }
+
+    /// [`run`](Self::run), which the database may refuse. Returns what it said.
+    pub(crate) async fn refused(&self, sql: &str) -> String {
+        let done = database::try_execute(self.database.url(), sql).await;
+        done.expect_err("it must be refused").to_string()
+    }
+
+    pub(crate) async fn log(&self) -> BTreeMap<String, Row> {
+        let sql = "SELECT id, version, change, deleted FROM nudge_change_log WHERE entity = 'shop'";
+        let rows: Vec<(String, i64, String, i64)> =
+            sqlx::query_as(sql).fetch_all(self.db.reader()).await.unwrap();
+        let row = |(id, version, change, deleted)| (id, (version, change, deleted == 1));
+        rows.into_iter().map(row).collect()
+    }
+
+    /// What these statements record: each entity whose version rose, and its change.
+    pub(crate) async fn recorded(&self, sql: &str) -> Vec<(String, String)> {
+        let before = self.log().await;
+        self.run(sql).await;
+        self.risen(&before).await
+    }
+
+    /// What was recorded since. Holds as well that no version fell, that nothing left the change
+    /// log, and that an entity is deleted just when it has no root row.
+    pub(crate) async fn risen(&self, before: &BTreeMap<String, Row>) -> Vec<(String, String)> {
+        let (after, there) = (self.log().await, self.ids().await);
+        for (id, (version, ..)) in before {
+            assert!(after.get(id).is_some_and(|(now, ..)| now >= version), "{id} went back");
+        }
+        for (id, (_, change, deleted)) in &after {
+            assert_eq!(*deleted, !there.contains(id), "{id}");
+            assert_eq!(*deleted, change == "deleted", "{id}: {change}");
+        }
+        assert!(there.iter().all(|id| after.contains_key(id)), "{there:?} {after:?}");
+        let rose = |id: &String, row: &Row| before.get(id).is_none_or(|old| old.0 < row.0);
+        let rows = after.into_iter().filter(|(id, row)| rose(id, row));
+        rows.map(|(id, (_, change, _))| (id, change)).collect()
+    }
+
+    async fn ids(&self) -> HashSet<String> {
+        let sql = "SELECT CAST(id AS TEXT) FROM shop";
+        let rows: Vec<(String,)> = sqlx::query_as(sql).fetch_all(self.db.reader()).await.unwrap();
+        rows.into_iter().map(|(id,)| id).collect()
+    }
+
+    /// What a subscriber would be told of each shop: its row and all that belongs to it.
+    pub(crate) async fn states(&self) -> BTreeMap<String, String> {
+        let mut states = BTreeMap::new();
+        for sql in [
+            "SELECT id, COALESCE(name, 'null') || '/' || COALESCE(code, 'null') FROM shop ORDER BY id",
+            "SELECT shop_id, position || '/' || COALESCE(name, 'null') FROM menu ORDER BY shop_id, position",
+            "SELECT shop_id, number || '/' || COALESCE(word, 'null') FROM tag WHERE shop_id IS NOT NULL ORDER BY number",
+        ] {
+            let rows: Vec<(String, String)> =
+                sqlx::query_as(sql).fetch_all(self.db.reader()).await.unwrap();
+            for (id, text) in rows {
+                let state: &mut String = states.entry(id).or_default();
+                state.push_str(&text);
+                state.push(';');
+            }
+        }
+        let there = self.ids().await;
+        states.retain(|id, _| there.contains(id));
+        states
+    }
+}
+
+/// What is expected of [`Shops::recorded`].
+pub(crate) fn changes(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(id, change)| ((*id).to_owned(), (*change).to_owned())).collect()
+}
