@@ -17,7 +17,7 @@ pub struct Services {
     search: SocketAddr,
     review: SocketAddr,
     stop: CancellationToken,
-    _databases: [TestDatabase; 3],
+    databases: [TestDatabase; 3],
 }
 
 impl Services {
@@ -55,8 +55,13 @@ impl Services {
             search: search.address,
             review: review.address,
             stop,
-            _databases: databases,
+            databases,
         }
+    }
+
+    /// Where store-info keeps its stores.
+    pub fn store_info_database(&self) -> &TestDatabase {
+        &self.databases[0]
     }
 
     /// A path of store-info.

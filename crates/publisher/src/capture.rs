@@ -22,6 +22,12 @@
 //! no right to the change log, and they fire in replication sessions too. On SQLite they are part of
 //! the database file, and every program that opens it runs them.
 //!
+//! A trigger locks the change log's row at the end of its statement, and PostgreSQL keeps it locked
+//! until the transaction ends. Two transactions that each change several rows of one entity can so
+//! hold what the other waits for; the database then ends one of them with a deadlock, to be tried
+//! again. Writers that lock the root row before they change any other row of an entity, and take
+//! entities in one order, never get there.
+//!
 //! | module | what it does |
 //! |---|---|
 //! | `sqlite` | a trigger for each row, and what `REPLACE` hides |

@@ -13,4 +13,6 @@ mod changes;
 mod installing;
 mod once;
 mod random;
+mod shells;
 mod support;
+mod writers;
