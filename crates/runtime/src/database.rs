@@ -7,13 +7,17 @@
 //! On SQLite there is one writing connection and a few reading ones. Writers queue in this process
 //! instead of meeting `SQLITE_BUSY`, and readers (write-ahead log) never wait for them.
 
+mod error;
+
 use std::{borrow::Cow, future::Future, sync::Once, time::Duration};
 
 use sqlx::{
-    Any, AnyPool, Executor, Transaction,
+    Any, AnyPool, Connection, Executor, Transaction,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
 };
+
+pub use error::{is_conflict, is_retryable};
 
 /// A transaction. Dropping it without commit rolls it back.
 ///
@@ -22,8 +26,13 @@ pub type Tx = Transaction<'static, Any>;
 
 /// Longest wait for a lock that another process holds, before the transaction is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for a free connection of the pool.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for a free connection of the pool on SQLite, where writers queue for the one there is.
+const SQLITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same on PostgreSQL, where it is also the longest wait for a server that is away.
+const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection to PostgreSQL that was idle for longer is tried before it is used: the server may
+/// have been started again meanwhile. A ping before each use would cost a round trip.
+const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
 
@@ -121,7 +130,16 @@ impl Database {
         if url.starts_with("sqlite:") {
             Self::open_sqlite(url, durability).await.map_err(OpenError::Connect)
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let pool = pool_options(POSTGRES_CONNECTIONS).connect(url).await;
+            let options = pool_options(POSTGRES_CONNECTIONS, POSTGRES_ACQUIRE_TIMEOUT);
+            let options = options.before_acquire(|connection, known| {
+                Box::pin(async move {
+                    if known.idle_for > TRY_AFTER_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            });
+            let pool = options.connect(url).await;
             let pool = pool.map_err(OpenError::Connect)?;
             let (kind, driver) = (Kind::Postgres, Driver::default());
             Ok(Self { kind, writer: pool.clone(), reader: pool, driver })
@@ -144,7 +162,7 @@ impl Database {
         );
         let options = |connections| {
             let pragmas = pragmas.clone();
-            pool_options(connections).after_connect(move |connection, _| {
+            pool_options(connections, SQLITE_ACQUIRE_TIMEOUT).after_connect(move |connection, _| {
                 let pragmas = pragmas.clone();
                 Box::pin(
                     async move { connection.execute(sqlx::AssertSqlSafe(pragmas)).await.map(drop) },
@@ -252,54 +270,14 @@ impl Database {
     }
 }
 
-fn pool_options(connections: u32) -> AnyPoolOptions {
+fn pool_options(connections: u32, acquire_timeout: Duration) -> AnyPoolOptions {
     AnyPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A ping before each use costs a round trip; a broken connection shows as a retryable error.
+        .acquire_timeout(acquire_timeout)
+        // A broken connection shows as a retryable error.
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-}
-
-/// Whether the same work may succeed when it is simply tried again: the lock is taken, the
-/// database is gone or full, a transaction lost a race. The opposite is an error of the work itself.
-pub fn is_retryable(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut source = Some(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<sqlx::Error>() {
-            return is_retryable_sqlx(error);
-        }
-        source = error.source();
-    }
-    false
-}
-
-fn is_retryable_sqlx(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_retryable_code(&code)),
-        _ => false,
-    }
-}
-
-/// SQLite codes are numbers, PostgreSQL's have five characters and may be numbers too.
-fn is_retryable_code(code: &str) -> bool {
-    if code.len() == 5 {
-        let class = &code[..2];
-        // 08 connection, 40 rollback (deadlock, serialization), 53 resources (disk full, too many
-        // connections), 57 operator (shutdown), 58 system; 55P03 lock timeout; 25006 a server that
-        // is read-only just now (failover).
-        return matches!(class, "08" | "40" | "53" | "57" | "58")
-            || matches!(code, "55P03" | "25006");
-    }
-    // The low byte is the primary code: BUSY 5, LOCKED 6, READONLY 8, INTERRUPT 9, IOERR 10,
-    // FULL 13, CANTOPEN 14, PROTOCOL 15.
-    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 9 | 10 | 13 | 14 | 15))
 }
 
 #[cfg(test)]
@@ -312,17 +290,6 @@ mod tests {
         sqlite: "CREATE TABLE thing (id TEXT PRIMARY KEY, n BIGINT NOT NULL)",
         postgres: "CREATE TABLE thing (id TEXT COLLATE \"C\" PRIMARY KEY, n BIGINT NOT NULL)",
     }];
-
-    #[test]
-    fn codes_of_both_databases_are_told_apart() {
-        for code in ["5", "517", "13", "266", "40001", "40P01", "53100", "57P01", "08006", "55P03"]
-        {
-            assert!(is_retryable_code(code), "{code}");
-        }
-        for code in ["1", "19", "1555", "2067", "23505", "42601", "22P02"] {
-            assert!(!is_retryable_code(code), "{code}");
-        }
-    }
 
     #[tokio::test]
     async fn a_file_is_created_migrated_twice_and_keeps_its_rows() {

@@ -1,14 +1,19 @@
 //! One write, in one transaction.
 
+use std::time::Duration;
+
 use nudge_protocol::{EntityId, Version};
-use nudge_runtime::Tx;
+use nudge_runtime::{Tx, database::is_conflict};
 use sqlx::AssertSqlSafe;
 
 use super::{Stores, sql};
 use crate::domain::{Decision, Found, Refusal, Store};
 
-/// Attempts of a write whose store is created by someone else each time it looks.
-const MAX_CREATE_ATTEMPTS: usize = 10;
+/// Attempts of a write that meets others: the store is created by someone else just when it looks,
+/// or the database ends a deadlock with somebody who edits it by hand.
+const MAX_ATTEMPTS: u32 = 10;
+/// Longest pause before the second attempt; it grows with each.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,33 +62,52 @@ impl Stores {
         id: &EntityId,
         decide: impl Fn(&Found) -> Result<Decision, Refusal> + Send + Sync,
     ) -> Result<Written, WriteError> {
-        for _ in 0..MAX_CREATE_ATTEMPTS {
-            let mut tx = self.publisher.begin().await?;
-            let locked = self.lock(&mut tx, std::slice::from_ref(id)).await?;
-            let found = self.find(&mut tx, id).await?;
-            if !locked && found.live().is_ok() {
-                tx.rollback().await?;
-                continue;
-            }
-            let decision = match decide(&found) {
-                Ok(decision) => decision,
-                Err(refusal) => {
-                    // Dropping it would do as well, but only once the pool gets round to it.
-                    tx.rollback().await?;
-                    return Err(WriteError::Refused(refusal));
+        for attempt in 1..=MAX_ATTEMPTS {
+            match self.attempt(id, &decide).await {
+                Ok(Some(written)) => {
+                    self.metrics.wrote(written.effect, 1);
+                    return Ok(written);
                 }
-            };
-            if let Some(written) = self.carry_out(&mut tx, id, found, decision).await? {
-                match written.effect {
-                    Effect::Unchanged => tx.rollback().await?,
-                    _ => self.publisher.commit(tx).await?,
+                Ok(None) => {}
+                Err(WriteError::Database(error)) if is_conflict(&error) => {
+                    tracing::info!(%id, %error, attempt, "a write is tried again");
+                    tokio::time::sleep(CONFLICT_PAUSE * attempt).await;
                 }
-                self.metrics.wrote(written.effect, 1);
-                return Ok(written);
+                Err(error) => return Err(error),
             }
-            tx.rollback().await?;
         }
-        Err(WriteError::Database(sqlx::Error::RowNotFound))
+        let problem =
+            format!("store {id} was written by others at each of {MAX_ATTEMPTS} attempts");
+        Err(WriteError::Database(sqlx::Error::Io(std::io::Error::other(problem))))
+    }
+
+    /// One transaction. Nothing, when someone else created the store meanwhile.
+    async fn attempt(
+        &self,
+        id: &EntityId,
+        decide: &(impl Fn(&Found) -> Result<Decision, Refusal> + Send + Sync),
+    ) -> Result<Option<Written>, WriteError> {
+        let mut tx = self.publisher.begin().await?;
+        let locked = self.lock(&mut tx, std::slice::from_ref(id)).await?;
+        let found = self.find(&mut tx, id).await?;
+        if !locked && found.live().is_ok() {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        let decision = match decide(&found) {
+            Ok(decision) => decision,
+            Err(refusal) => {
+                // Dropping it would do as well, but only once the pool gets round to it.
+                tx.rollback().await?;
+                return Err(WriteError::Refused(refusal));
+            }
+        };
+        let written = self.carry_out(&mut tx, id, found, decision).await?;
+        match &written {
+            Some(Written { effect: Effect::Unchanged, .. }) | None => tx.rollback().await?,
+            Some(_) => self.publisher.commit(tx).await?,
+        }
+        Ok(written)
     }
 
     /// Nothing, when the store was to be created and someone else just did.

@@ -136,7 +136,7 @@ async fn a_child_written_while_its_shop_is_deleted_does_not_bring_it_back() {
     let second = tokio::spawn(async move {
         database::execute(&url, "UPDATE tag SET word = 'late' WHERE shop_id = 'b'").await;
     });
-    waits_for_a_lock(&shops).await;
+    waits_for_a_lock(&shops.database).await;
     sqlx::raw_sql("COMMIT").execute(&mut first).await.unwrap();
     second.await.unwrap();
     let log = shops.log().await;
@@ -179,9 +179,9 @@ async fn a_relay_publishes_past_rows_that_a_writer_keeps_locked() {
     relay.await.unwrap();
 }
 
-async fn waits_for_a_lock(shops: &Shops) {
+async fn waits_for_a_lock(database: &TestDatabase) {
     let server = Postgres::shared().await;
-    let name = shops.database.url().rsplit('/').next().unwrap().to_owned();
+    let name = database.url().rsplit('/').next().unwrap().to_owned();
     let mut look = AnyConnection::connect(server.url()).await.unwrap();
     loop {
         let sql =
@@ -193,4 +193,49 @@ async fn waits_for_a_lock(shops: &Shops) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+/// Somebody edits a store by hand, its menus first, just when a request rewrites it, the store
+/// first. PostgreSQL ends one of them; when that is the request, nobody is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_the_victim_of_a_deadlock_is_tried_again() {
+    let database = TestDatabase::of(Kind::Postgres).await;
+    let name = database.url().rsplit('/').next().unwrap().to_owned();
+    let patience = format!("ALTER DATABASE {name} SET deadlock_timeout = '1s'");
+    database::execute(database.url(), &patience).await;
+    let args = <store_info::Args as clap::Parser>::parse_from([
+        "store-info",
+        "--bind=127.0.0.1:0",
+        "--nats-url=nats://127.0.0.1:1",
+        &format!("--database-url={}", database.url()),
+    ]);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let service = store_info::start(&args, stop.clone()).await.unwrap();
+    let url = format!("http://{}/stores/s1", service.address());
+    let put = |name: &'static str| {
+        let body = serde_json::json!({"name": name, "menus": [{"name": "m", "price": 1}]});
+        reqwest::Client::new().put(&url).json(&body).send()
+    };
+    assert_eq!(put("before").await.unwrap().status(), 201);
+
+    let mut editor = AnyConnection::connect(database.url()).await.unwrap();
+    // The one who waits the longest is not the one who looks for deadlocks.
+    sqlx::raw_sql(
+        "SET deadlock_timeout = '60s'; BEGIN; UPDATE store_menu SET price = 2 WHERE store_id = 's1'",
+    )
+    .execute(&mut editor)
+    .await
+    .unwrap();
+    let request = tokio::spawn(put("after"));
+    waits_for_a_lock(&database).await;
+    sqlx::raw_sql("UPDATE store SET phone = 'by hand' WHERE id = 's1'; COMMIT")
+        .execute(&mut editor)
+        .await
+        .unwrap();
+    let answer = request.await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    let store: serde_json::Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
+    assert_eq!(store["name"], "after");
+    stop.cancel();
+    service.stopped().await;
 }
