@@ -124,6 +124,11 @@ impl Copy {
         self.stop().await.start(broker, owner).await
     }
 
+    /// Where its rows are.
+    pub fn database(&self) -> &TestDatabase {
+        &self.model.database
+    }
+
     /// Begins to stop, as on a signal.
     pub fn begin_to_stop(&self) {
         self.stop.cancel();

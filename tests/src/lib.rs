@@ -4,29 +4,35 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | [`link`] | a way to NATS that can be held or cut |
 //! | [`owner`] | a small owner of `thing`s: the real publisher |
 //! | [`fault`] | what goes wrong at its sync API, to order |
 //! | [`copy`] | a small subscriber of `thing`s: the real kit |
 //! | [`keep`] | its `apply`, which can be made to fail or to wait |
 //! | [`services`] | store-info, search and review, in this process |
+//! | [`trial`] | edits, a fault, convergence, and what it cost |
 //! | [`wire`] | publishing by hand, whatever a test wants on the wire |
 
 pub mod copy;
 pub mod fault;
 pub mod keep;
+pub mod link;
 pub mod owner;
 pub mod services;
+pub mod trial;
 pub mod wire;
 
 use nudge_protocol::EntityId;
 
 pub use copy::{Copy, ReadModel};
 pub use fault::Fault;
+pub use link::Link;
 pub use nudge_test_servers::{
     Nats, PATIENCE, Postgres, QUIET, TestDatabase, database, eventually, logs, port::free_port,
 };
 pub use owner::Owner;
 pub use services::Services;
+pub use trial::Trial;
 pub use wire::Wire;
 
 /// Pseudo-random numbers: the same seed, the same numbers.

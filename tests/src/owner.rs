@@ -1,6 +1,6 @@
 //! A small owner of `thing`s: the real publisher over a real database, with faults to order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::middleware::from_fn_with_state;
 use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken};
@@ -34,10 +34,23 @@ pub struct Owner {
     pub db: Database,
     address: std::net::SocketAddr,
     desk: Shared,
-    relay: CancellationToken,
-    stop: CancellationToken,
+    running: Mutex<Running>,
     /// Where its data is.
     pub database: Arc<TestDatabase>,
+}
+
+/// What stops when it goes away.
+#[derive(Clone)]
+struct Running {
+    all: CancellationToken,
+    relay: CancellationToken,
+}
+
+impl Running {
+    fn new() -> Self {
+        let all = CancellationToken::new();
+        Self { relay: all.child_token(), all }
+    }
 }
 
 struct Things(Database);
@@ -66,7 +79,7 @@ impl Owner {
     /// Starts an owner on a new database, with its relay.
     pub async fn start(broker: &Broker) -> Self {
         let owner = Self::start_silent().await;
-        owner.publisher.spawn_relay(broker, owner.relay.clone());
+        owner.second_relay(broker);
         owner
     }
 
@@ -87,19 +100,19 @@ impl Owner {
         db.migrate("things", MIGRATIONS).await.expect("the tables are made");
         let entity = EntityName::new(entity).expect("a good name");
         let publisher = Publisher::open(&db, entity).await.expect("the publisher opens");
-        let (stop, desk) = (CancellationToken::new(), Shared::default());
+        let (running, desk) = (Running::new(), Shared::default());
         let router = publisher.sync_api(Things(db.clone()));
         let router = router.layer(from_fn_with_state(desk.clone(), interfere));
         // It may go away and come back.
         let address = ([127, 0, 0, 1], free_port()).into();
         let listener = serve::bind(address).await.expect("a port");
-        tokio::spawn(serve::serve(listener, router, stop.clone()));
-        Self { publisher, db, address, desk, relay: stop.child_token(), stop, database }
+        tokio::spawn(serve::serve(listener, router, running.all.clone()));
+        Self { publisher, db, address, desk, running: Mutex::new(running), database }
     }
 
     /// A second relay on the same database.
     pub fn second_relay(&self, broker: &Broker) -> tokio::task::JoinHandle<()> {
-        self.publisher.spawn_relay(broker, self.relay.clone())
+        self.publisher.spawn_relay(broker, self.running().relay)
     }
 
     /// Where callbacks go.
@@ -108,8 +121,8 @@ impl Owner {
     }
 
     /// Takes the port away, as a crash would: connections are refused until [`come_back`](Self::come_back).
-    pub async fn go_away(&mut self) {
-        self.stop.cancel();
+    pub async fn go_away(&self) {
+        self.running().all.cancel();
         let address = self.address;
         crate::eventually(
             "the port is free",
@@ -120,13 +133,17 @@ impl Owner {
 
     /// Listens again on the same port. The relay does not come back with it: start another with
     /// [`second_relay`](Self::second_relay).
-    pub async fn come_back(&mut self) {
-        self.stop = CancellationToken::new();
-        self.relay = self.stop.child_token();
+    pub async fn come_back(&self) {
+        let running = Running::new();
+        *self.running.lock().expect("not poisoned") = running.clone();
         let router = self.publisher.sync_api(Things(self.db.clone()));
         let router = router.layer(from_fn_with_state(self.desk.clone(), interfere));
         let listener = serve::bind(self.address).await.expect("the port is free again");
-        tokio::spawn(serve::serve(listener, router, self.stop.clone()));
+        tokio::spawn(serve::serve(listener, router, running.all));
+    }
+
+    fn running(&self) -> Running {
+        self.running.lock().expect("not poisoned").clone()
     }
 
     /// Writes a thing and records the change.
@@ -136,32 +153,43 @@ impl Owner {
 
     /// Writes things in one transaction.
     pub async fn put_all(&self, things: &[(&str, Value)]) -> Vec<WriteToken> {
-        let mut tx = self.publisher.begin().await.expect("a transaction");
+        self.try_put_all(things).await.expect("things are written")
+    }
+
+    /// [`put_all`](Self::put_all) on a database that may fail.
+    pub async fn try_put_all(
+        &self,
+        things: &[(&str, Value)],
+    ) -> Result<Vec<WriteToken>, sqlx::Error> {
+        let mut tx = self.publisher.begin().await?;
         let mut changes = Vec::new();
         for (id, body) in things {
             let sql = "INSERT INTO thing VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = excluded.body";
             let query = sqlx::query(sql).bind(id.to_string()).bind(body.to_string());
-            query.execute(&mut *tx).await.expect("the thing is written");
+            query.execute(&mut *tx).await?;
             changes.push((crate::id(id), Change::Updated));
         }
-        let versions =
-            self.publisher.record_all(&mut tx, &changes).await.expect("changes are recorded");
-        self.publisher.commit(tx).await.expect("the transaction commits");
+        let versions = self.publisher.record_all(&mut tx, &changes).await?;
+        self.publisher.commit(tx).await?;
         let token =
             |((id, _), version): (&(EntityId, Change), Version)| self.publisher.token(id, version);
-        changes.iter().zip(versions).map(token).collect()
+        Ok(changes.iter().zip(versions).map(token).collect())
     }
 
     /// Deletes a thing and records that.
     pub async fn delete(&self, id: &str) -> WriteToken {
-        let mut tx = self.publisher.begin().await.expect("a transaction");
+        self.try_delete(id).await.expect("the thing is deleted")
+    }
+
+    /// [`delete`](Self::delete) on a database that may fail.
+    pub async fn try_delete(&self, id: &str) -> Result<WriteToken, sqlx::Error> {
+        let mut tx = self.publisher.begin().await?;
         let query = sqlx::query("DELETE FROM thing WHERE id = $1").bind(id.to_owned());
-        query.execute(&mut *tx).await.expect("the thing is deleted");
+        query.execute(&mut *tx).await?;
         let key = crate::id(id);
-        let version =
-            self.publisher.record(&mut tx, &key, Change::Deleted).await.expect("recorded");
-        self.publisher.commit(tx).await.expect("the transaction commits");
-        self.publisher.token(&key, version)
+        let version = self.publisher.record(&mut tx, &key, Change::Deleted).await?;
+        self.publisher.commit(tx).await?;
+        Ok(self.publisher.token(&key, version))
     }
 
     /// Forgets that a thing ever was, as an owner restored from an old backup would.
@@ -216,6 +244,6 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.running().all.cancel();
     }
 }

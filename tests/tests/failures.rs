@@ -59,7 +59,7 @@ async fn an_owner_that_fails_as_a_whole_costs_no_key_an_attempt() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_is_down_is_left_alone_until_it_is_back() {
     let nats = Nats::start().await;
-    let (mut owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
     eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
     owner.misbehave(|_| Some(Fault::Status(503, None)));

@@ -128,7 +128,7 @@ async fn a_restart_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_ready_once_it_has_caught_up_and_stays_so() {
     let mut nats = Nats::start().await;
-    let (mut owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
     for n in 0..5 {
         wire.notify(&owner.put(&format!("thing-{n}"), json!(n)).await).await;
     }

@@ -218,7 +218,7 @@ async fn a_broker_that_crashes_in_the_middle_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_that_starts_first_waits_for_broker_owner_and_stream() {
     let mut nats = Nats::start().await;
-    let mut owner = Owner::start_silent().await;
+    let owner = Owner::start_silent().await;
     owner.put("42", json!("there")).await;
     owner.go_away().await;
     nats.kill();

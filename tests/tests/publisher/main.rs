@@ -2,7 +2,6 @@
 
 mod batch_get;
 mod change_log;
-mod link;
 mod notifications;
 mod one_and_all;
 mod outages;

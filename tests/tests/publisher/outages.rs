@@ -165,7 +165,7 @@ async fn without_permission_to_publish_the_relay_says_so_and_goes_on_when_it_is_
 #[tokio::test]
 async fn a_write_waits_for_no_relay_that_waits_for_its_acknowledgements() {
     let nats = Nats::start().await;
-    let link = crate::link::Link::to(&nats).await;
+    let link = nudge_tests::Link::to(&nats).await;
     let broker = nudge_runtime::Broker::connect(&link.url, "things").await.unwrap();
     let owner = owner_of(&broker, &["41"]).await;
     link.down.hold();

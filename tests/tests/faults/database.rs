@@ -1,0 +1,101 @@
+//! The database of the owner, or of the read model, is busy, full, or not itself for a while.
+
+use nudge_runtime::{Database, Tx};
+use nudge_tests::{Trial, eventually};
+use sqlx::AssertSqlSafe;
+
+async fn run(tx: &mut Tx, sql: &str) {
+    let query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    query.execute(&mut **tx).await.expect("the statement runs");
+}
+
+/// Somebody has a transaction open that nobody else can write beside.
+async fn lock(db: &Database, table: &str) -> Tx {
+    // A handle of its own: in this process writers on SQLite queue before they reach the database.
+    let mut tx = db.begin().await.expect("a transaction");
+    let sql = db.pick("SELECT 1".to_owned(), format!("LOCK TABLE {table} IN SHARE MODE"));
+    run(&mut tx, &sql).await;
+    tx
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_read_model_is_locked() {
+    let mut trial = Trial::start("read model: locked").await;
+    let other = trial.copy.database().open().await;
+    let locked = lock(&other, "copy").await;
+    trial.some_edits().await;
+    if trial.copy.db.pick(true, false) {
+        // SQLite gives up waiting, and the batch is tried again.
+        eventually("a batch failed", || async {
+            (trial.copy.metric("nudge_retried_total").await > 0).then_some(())
+        })
+        .await;
+    }
+    locked.rollback().await.expect("the lock is let go");
+    trial.mended();
+    trial.end_with_every_read_answered().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_owners_database_is_locked() {
+    let mut trial = Trial::start("owner's database: locked").await;
+    let other = trial.owner.database.open().await;
+    let locked = lock(&other, "thing").await;
+    tokio::time::sleep(nudge_tests::QUIET).await;
+    locked.rollback().await.expect("the lock is let go");
+    trial.mended();
+    trial.end_with_every_read_answered().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_read_model_is_full() {
+    let mut trial = Trial::start("read model: full").await;
+    let db = &trial.copy.db;
+    let full = db.pick(
+        // For the one connection that writes: what is there may stay, no page may be added.
+        "PRAGMA max_page_count = 1",
+        "CREATE FUNCTION full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$; \
+         CREATE TRIGGER full BEFORE INSERT OR UPDATE ON copy EXECUTE FUNCTION full()",
+    );
+    let free = db.pick("PRAGMA max_page_count = 1073741823", "DROP TRIGGER full ON copy");
+    set(db, full).await;
+    // Larger things than the free pages can take.
+    let large = serde_json::json!("x".repeat(20_000));
+    for n in 0..20 {
+        trial.owner.put(&format!("large-{n}"), large.clone()).await;
+    }
+    eventually("a batch failed", || async {
+        let error = trial.copy.status().await["last_error"].as_str()?.to_owned();
+        (error.contains("full") || error.contains("extend")).then_some(())
+    })
+    .await;
+    trial.some_edits().await;
+    set(db, free).await;
+    trial.mended();
+    trial.end_with_every_read_answered().await;
+}
+
+/// Runs a statement on the connection that writes, outside of any transaction of the subscriber.
+async fn set(db: &Database, sql: &str) {
+    let mut tx = db.begin().await.expect("a transaction");
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.expect("it runs");
+    tx.commit().await.expect("it commits");
+}
+
+/// Everything that the subscriber has in its database goes, while it runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_read_model_is_emptied() {
+    let mut trial = Trial::start("read model: emptied twice").await;
+    for _ in 0..2 {
+        let mut tx = trial.copy.db.begin().await.expect("a transaction");
+        for table in ["copy", "nudge_applied", "nudge_intake", "nudge_dead_letter"] {
+            run(&mut tx, &format!("DELETE FROM {table}")).await;
+        }
+        tx.commit().await.expect("it commits");
+        trial.some_edits().await;
+    }
+    trial.mended();
+    // A thing that is not there is answered with 404: reads may fail here.
+    trial.end().await;
+}

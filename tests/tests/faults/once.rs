@@ -1,0 +1,130 @@
+//! What only PostgreSQL does: servers that stop and freeze, deadlocks, serialization failures. These
+//! run once, whatever database the run is for.
+
+use std::sync::Arc;
+
+use nudge_runtime::database::Kind;
+use nudge_tests::{Postgres, TestDatabase, Trial, database, eventually};
+use sqlx::{AnyConnection, Connection};
+use tokio_util::sync::CancellationToken;
+
+/// A trial whose read model is on a server of its own.
+async fn with_the_read_model_apart(name: &str) -> (Arc<Postgres>, Trial) {
+    let server = Postgres::start().await;
+    let (owners, copys) = (TestDatabase::of(Kind::Postgres).await, TestDatabase::on(&server).await);
+    let trial = Trial::start_on(name, owners, copys).await;
+    (server, trial)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_read_models_server_stops_and_crashes() {
+    let (server, mut trial) = with_the_read_model_apart("read model: server gone twice").await;
+    for n in 0..2 {
+        if n == 0 {
+            server.stop().await;
+        } else {
+            server.crash().await;
+        }
+        trial.some_edits().await;
+        server.restart().await;
+        trial.some_edits().await;
+    }
+    trial.mended();
+    trial.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_read_models_server_stands_still() {
+    let (server, mut trial) = with_the_read_model_apart("read model: server frozen").await;
+    server.freeze().await;
+    trial.some_edits().await;
+    server.thaw().await;
+    trial.mended();
+    trial.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_owners_server_stops_and_crashes() {
+    let server = Postgres::start().await;
+    let (owners, copys) = (TestDatabase::on(&server).await, TestDatabase::of(Kind::Postgres).await);
+    let mut trial = Trial::start_on("owner's database: server gone twice", owners, copys).await;
+    for n in 0..2 {
+        if n == 0 {
+            server.stop().await;
+        } else {
+            server.crash().await;
+        }
+        eventually("the relay notices", || async {
+            (!trial.owner.publisher.health().connected).then_some(())
+        })
+        .await;
+        server.restart().await;
+        trial.some_edits().await;
+    }
+    trial.mended();
+    trial.end_with_every_read_answered().await;
+}
+
+/// Somebody locks copies in another order than the subscriber does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_read_model_deadlocks() {
+    let (_server, mut trial) = with_the_read_model_apart("read model: deadlocks").await;
+    let deadlocks = || async {
+        let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+        let (count,): (i64,) =
+            sqlx::query_as(sql).fetch_one(trial.copy.db.reader()).await.expect("a count");
+        (count > 2).then_some(())
+    };
+    let rival = spawn_rival(
+        &trial,
+        "BEGIN; SET deadlock_timeout = '60s'; \
+         SELECT id FROM copy WHERE id >= 'thing-4' ORDER BY id FOR UPDATE; SELECT pg_sleep(0.02); \
+         SELECT id FROM copy ORDER BY id FOR UPDATE; COMMIT",
+    );
+    eventually("some deadlocks", deadlocks).await;
+    trial.some_edits().await;
+    rival.cancel();
+    trial.mended();
+    trial.end_with_every_read_answered().await;
+}
+
+/// Every transaction on the database is as strict as can be, and somebody changes the same copies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_read_model_cannot_serialize() {
+    let server = Postgres::start().await;
+    let (owners, copys) = (TestDatabase::of(Kind::Postgres).await, TestDatabase::on(&server).await);
+    let name = copys.url().rsplit('/').next().expect("a name").to_owned();
+    let strict =
+        format!("ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'");
+    database::execute(copys.url(), &strict).await;
+    let mut trial = Trial::start_on("read model: serialization failures", owners, copys).await;
+    let rival = spawn_rival(
+        &trial,
+        "BEGIN; UPDATE copy SET version = version; SELECT pg_sleep(0.01); COMMIT",
+    );
+    eventually("a batch could not be serialized", || async {
+        let error = trial.copy.status().await["last_error"].as_str()?.to_owned();
+        error.contains("could not serialize").then_some(())
+    })
+    .await;
+    trial.some_edits().await;
+    rival.cancel();
+    trial.mended();
+    trial.end_with_every_read_answered().await;
+}
+
+/// Runs statements on the read model again and again, whether they succeed or not.
+fn spawn_rival(trial: &Trial, sql: &'static str) -> CancellationToken {
+    let (url, stop) = (trial.copy.database().url().to_owned(), CancellationToken::new());
+    let until = stop.clone();
+    tokio::spawn(async move {
+        let mut connection = AnyConnection::connect(&url).await.expect("a connection");
+        while !until.is_cancelled() {
+            if sqlx::raw_sql(sql).execute(&mut connection).await.is_err() {
+                let _ = sqlx::raw_sql("ROLLBACK").execute(&mut connection).await;
+            }
+        }
+        let _ = connection.close().await;
+    });
+    stop
+}
