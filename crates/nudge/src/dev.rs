@@ -24,6 +24,7 @@ use self::{
     postgres::Postgres,
     supervisor::{Program, supervise},
     talk::Talk,
+    welcome::{kept_in, welcome},
 };
 use crate::{
     client::{Api, Service},
@@ -40,6 +41,7 @@ mod postgres;
 mod proxy;
 mod supervisor;
 mod talk;
+mod welcome;
 
 /// Time between two looks at whether everything is ready.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
@@ -81,9 +83,13 @@ pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     };
     let data = DataDir::lock(&args.data_dir, args.fresh)?;
     ports::check_free(port_base)?;
-    let postgres = tokio::select! {
-        prepared = prepare(&data, database_url, args.fresh) => prepared?,
-        () = stop.cancelled() => return Ok(()),
+    if database_url.is_some() {
+        talk.doing("connecting to PostgreSQL");
+    }
+    let prepared = stop.run_until_cancelled(prepare(&data, database_url, args.fresh)).await;
+    talk.done();
+    let Some(postgres) = prepared.transpose()? else {
+        return Ok(());
     };
     let mut programs = Vec::new();
     for (service, exe) in services {
@@ -270,56 +276,6 @@ fn service_program(
         log: data.logs().join(format!("{}.log", service.name())),
         last: false,
         restarts: Arc::new(AtomicU64::new(0)),
-    }
-}
-
-/// What is said once everything is up.
-fn welcome(exe: &Path, port_base: u16, kept: &str, took: Duration) -> Vec<String> {
-    let mut nudge = quoted(&short(exe));
-    if port_base != crate::DEFAULT_PORT_BASE {
-        nudge.push_str(&format!(" --port-base {port_base}"));
-    }
-    let search = Service::Search.url(port_base);
-    vec![
-        format!(
-            "ready after {}: http://127.0.0.1:{port_base}",
-            output::duration(took.as_secs_f64())
-        ),
-        kept.to_owned(),
-        String::new(),
-        "Try next, in another terminal:".to_owned(),
-        format!("  {nudge} watch"),
-        format!(
-            "  {nudge} store put my-store --name \"달빛분식 $(date +%T)\" --region 마포구 --wait"
-        ),
-        format!("  curl -sG {search}/stores --data-urlencode q=달빛"),
-        String::new(),
-        "Ctrl-C stops everything; the data is kept.".to_owned(),
-    ]
-}
-
-fn kept_in(data: &DataDir, postgres: Option<&Postgres>) -> String {
-    let directory = short(data.path());
-    match postgres {
-        Some(postgres) => {
-            format!("data is in {}; NATS' streams and logs are in {directory}", postgres.describe())
-        }
-        None => format!("data and logs are in {directory}"),
-    }
-}
-
-/// A path as seen from here.
-fn short(path: &Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here).unwrap_or(path).display().to_string()
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    match path.chars().all(plain) {
-        true => path.to_owned(),
-        false => format!("'{}'", path.replace('\'', r"'\''")),
     }
 }
 

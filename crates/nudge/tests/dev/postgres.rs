@@ -88,7 +88,11 @@ async fn a_schema_that_dev_did_not_make_is_refused_and_nothing_is_touched() {
 
     // The others are ours, and are not dropped either.
     demo.stop(demo.start_with(&["--database-url", url]).await).await;
-    execute(url, "CREATE TABLE store_info.t (); COMMENT ON SCHEMA review IS 'mine'").await;
+    execute(
+        url,
+        "CREATE TABLE store_info.t (); COMMENT ON SCHEMA review IS 'made by nudge developers'",
+    )
+    .await;
     let refusal = demo.refusal(&["--database-url", url, "--fresh"], 1).await;
     assert!(refusal.contains("schema review of database"), "{refusal}");
     assert!(has_table(url, "store_info.t").await);
