@@ -4,6 +4,8 @@
 //! lock the data directory ► check the ports ► guard ► NATS ► store-info, search, review ► console
 //!                                                         and back again when it stops
 //! ```
+//!
+//! With `--database-url` there is a step after the ports: lock the database, and make the schemas.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,13 +16,15 @@ use std::{
 use clap::Args;
 use nudge_runtime::{Broker, serve};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     data_dir::DataDir,
     guard::Guard,
+    postgres::Postgres,
     supervisor::{Program, supervise},
     talk::Talk,
+    welcome::{kept_in, welcome},
 };
 use crate::{
     client::{Api, Service},
@@ -33,9 +37,11 @@ mod data_dir;
 pub(crate) mod guard;
 mod nats;
 mod ports;
+mod postgres;
 mod proxy;
 mod supervisor;
 mod talk;
+mod welcome;
 
 /// Time between two looks at whether everything is ready.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
@@ -43,12 +49,19 @@ const READY_INTERVAL: Duration = Duration::from_millis(50);
 /// Arguments of `nudge dev`.
 #[derive(Args, Debug)]
 pub(crate) struct DevArgs {
-    /// Begin with empty data: deletes what an earlier `nudge dev` left in the data directory
+    /// Begin with empty data: deletes what an earlier `nudge dev` left in the data directory, and in
+    /// the database of --database-url
     #[arg(long)]
     fresh: bool,
     /// Where data and logs are kept
     #[arg(long, env = "NUDGE_DATA_DIR", value_name = "DIR", default_value = ".nudge")]
     data_dir: PathBuf,
+    /// Keep the services' data in this PostgreSQL database, postgres://USER@HOST/NAME, each in a
+    /// schema of its own, instead of SQLite files in the data directory
+    // Its value is not shown: it may hold a password. For the same reason no `value_parser` checks
+    // it, since what clap then says repeats the value.
+    #[arg(long, env = "NUDGE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
     /// Do not load the sample stores on the first start
     #[arg(long)]
     no_sample: bool,
@@ -59,6 +72,7 @@ pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     let began = Instant::now();
     let stop = signals::stop();
     let talk = Talk::new();
+    let database_url = args.database_url.as_deref().map(postgres::parse).transpose()?;
     let exe = std::env::current_exe().map_err(|error| {
         Failure::failed(format!("cannot find this program's own path: {error}"))
     })?;
@@ -69,24 +83,64 @@ pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     };
     let data = DataDir::lock(&args.data_dir, args.fresh)?;
     ports::check_free(port_base)?;
-    if args.fresh {
-        data.clear()?;
+    if database_url.is_some() {
+        talk.doing("connecting to PostgreSQL");
     }
-    data.prepare()?;
+    let prepared = stop.run_until_cancelled(prepare(&data, database_url, args.fresh)).await;
+    talk.done();
+    let Some(postgres) = prepared.transpose()? else {
+        return Ok(());
+    };
     let mut programs = Vec::new();
     for (service, exe) in services {
-        programs.push(service_program(service, exe, port_base, &data, !args.no_sample)?);
+        let database_url = match &postgres {
+            Some(postgres) => postgres.service_url(service),
+            None => data.database_url(service)?,
+        };
+        let sample = !args.no_sample;
+        programs.push(service_program(service, exe, port_base, &data, database_url, sample));
     }
     let nats = nats::program(nats_exe, port_base, &data);
     let broker = Broker::connect(&nats::url(port_base), "nudge-dev")
         .await
         .map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
     let guard = Guard::start(&exe, &data)?;
-    let demo = Demo { port_base, broker, guard, talk, stop };
-    let result = demo.run(nats, programs, &exe, &data, began).await;
+    let kept = kept_in(&data, postgres.as_ref());
+    let keep = postgres.map(|postgres| tokio::spawn(postgres.keep(talk.clone())));
+    let _lock_of_the_database = keep.map(AbortOnDropHandle::new);
+    let demo = Demo { port_base, broker, guard, talk, stop, kept };
+    let result = demo.run(nats, programs, &exe, began).await;
     demo.talk.done();
     demo.guard.finish();
     result
+}
+
+/// Makes room for the services' data: the directory, and the schemas if there is a database. Whatever
+/// has to be refused is refused before anything is deleted.
+async fn prepare(
+    data: &DataDir,
+    database_url: Option<reqwest::Url>,
+    fresh: bool,
+) -> Result<Option<Postgres>, Failure> {
+    let mut postgres = match database_url {
+        Some(url) => Some(Postgres::lock(url).await?),
+        None => None,
+    };
+    if !fresh {
+        let database = postgres.as_ref().map_or(Some(data_dir::SQLITE), Postgres::mark);
+        data.check_belongs_to(database)?;
+    }
+    if let Some(postgres) = &mut postgres {
+        postgres.prepare(fresh).await?;
+    }
+    if fresh {
+        data.clear()?;
+    }
+    data.prepare()?;
+    if let Some(mark) = postgres.as_ref().and_then(Postgres::mark) {
+        data.give_to(mark)?;
+    }
+    Ok(postgres)
 }
 
 struct Demo {
@@ -95,6 +149,8 @@ struct Demo {
     guard: Guard,
     talk: Talk,
     stop: CancellationToken,
+    /// Where the data is, for people.
+    kept: String,
 }
 
 impl Demo {
@@ -103,7 +159,6 @@ impl Demo {
         nats: Program,
         services: Vec<Program>,
         exe: &Path,
-        data: &DataDir,
         began: Instant,
     ) -> Result<(), Failure> {
         let address = ([127, 0, 0, 1], self.port_base).into();
@@ -135,7 +190,7 @@ impl Demo {
         let result = tokio::select! {
             () = up => {
                 self.talk.done();
-                let told = welcome(exe, self.port_base, data, began.elapsed());
+                let told = welcome(exe, self.port_base, &self.kept, began.elapsed());
                 // Whoever has closed our output does not want us to stop.
                 match told.iter().try_for_each(output::line) {
                     Ok(()) | Err(Failure::OutputClosed) => {
@@ -199,10 +254,11 @@ fn service_program(
     exe: PathBuf,
     port_base: u16,
     data: &DataDir,
+    database_url: String,
     sample: bool,
-) -> Result<Program, Failure> {
+) -> Program {
     let mut env = vec![
-        ("DATABASE_URL", data.database_url(service)?),
+        ("DATABASE_URL", database_url),
         ("NATS_URL", nats::url(port_base)),
         ("BIND", format!("127.0.0.1:{}", service.port(port_base))),
     ];
@@ -212,7 +268,7 @@ fn service_program(
             env.push(("STORE_OWNER_URL", Service::StoreInfo.url(port_base)));
         }
     }
-    Ok(Program {
+    Program {
         name: service.name(),
         exe,
         args: Vec::new(),
@@ -220,42 +276,6 @@ fn service_program(
         log: data.logs().join(format!("{}.log", service.name())),
         last: false,
         restarts: Arc::new(AtomicU64::new(0)),
-    })
-}
-
-/// What is said once everything is up.
-fn welcome(exe: &Path, port_base: u16, data: &DataDir, took: Duration) -> Vec<String> {
-    let here = std::env::current_dir().unwrap_or_default();
-    let short = |path: &Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
-    let mut nudge = quoted(&short(exe));
-    if port_base != crate::DEFAULT_PORT_BASE {
-        nudge.push_str(&format!(" --port-base {port_base}"));
-    }
-    let search = Service::Search.url(port_base);
-    vec![
-        format!(
-            "ready after {}: http://127.0.0.1:{port_base}",
-            output::duration(took.as_secs_f64())
-        ),
-        format!("data and logs are in {}", short(data.path())),
-        String::new(),
-        "Try next, in another terminal:".to_owned(),
-        format!("  {nudge} watch"),
-        format!(
-            "  {nudge} store put my-store --name \"달빛분식 $(date +%T)\" --region 마포구 --wait"
-        ),
-        format!("  curl -sG {search}/stores --data-urlencode q=달빛"),
-        String::new(),
-        "Ctrl-C stops everything; the data is kept.".to_owned(),
-    ]
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    match path.chars().all(plain) {
-        true => path.to_owned(),
-        false => format!("'{}'", path.replace('\'', r"'\''")),
     }
 }
 

@@ -32,6 +32,7 @@ const DEFAULT_PORT_BASE: u16 = 7_100;
 const AFTER_HELP: &str = "\
 Examples:
   nudge dev                                  run everything, until Ctrl-C
+  nudge dev --database-url postgres://me@h/d the same, with its data in PostgreSQL
   nudge watch                                see changes arrive, in another terminal
   nudge store put 42 --open false --wait     edit a store, and see who has followed
   nudge wait store/42@1767225600000001       until search and review have that version

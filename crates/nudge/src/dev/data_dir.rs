@@ -10,6 +10,11 @@ use crate::{client::Service, failure::Failure};
 
 /// Locked while a `nudge dev` runs. That it is there also marks the directory as the demo's own.
 const LOCK_FILE: &str = "nudge-dev.lock";
+/// Names the database whose changes the streams tell of: see [`DataDir::check_belongs_to`].
+const OWNER_FILE: &str = "nudge-dev.database";
+/// Stands for the SQLite files in the directory itself. Not written down: such a directory, if it
+/// has been used, has no [`OWNER_FILE`].
+pub(crate) const SQLITE: &str = "SQLite";
 const NATS_DIRECTORY: &str = "nats";
 const LOG_DIRECTORY: &str = "logs";
 /// What NATS makes in its directory.
@@ -94,6 +99,41 @@ impl DataDir {
         Ok(format!("sqlite:{}", path.replace('%', "%25").replace('?', "%3F")))
     }
 
+    /// Refuses when the streams tell of the changes of another database than `database`: subscribers
+    /// would ask the owner for entities that it has never had. `None` is a database without data.
+    pub(crate) fn check_belongs_to(&self, database: Option<&str>) -> Result<(), Failure> {
+        let found = self.belongs_to()?;
+        let other = match (found.as_deref(), database) {
+            (None, _) => return Ok(()),
+            (found, database) if found == database => return Ok(()),
+            (Some(SQLITE), _) => "SQLite files, without --database-url",
+            (_, Some(SQLITE)) => "a PostgreSQL database, with --database-url",
+            (_, _) => "another PostgreSQL database, or that one before it was emptied",
+        };
+        let hint = "do that again, or give another --data-dir, or --fresh to begin empty";
+        let path = self.path.display();
+        Err(Failure::failed(format!("{path} (--data-dir) was used with {other}: {hint}")))
+    }
+
+    fn belongs_to(&self) -> Result<Option<String>, Failure> {
+        let path = self.path.join(OWNER_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim_end().to_owned())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let used = NATS_ENTRIES.iter().any(|name| self.nats().join(name).exists());
+                Ok(used.then(|| SQLITE.to_owned()))
+            }
+            Err(error) => Err(Failure::failed(format!("cannot read {}: {error}", path.display()))),
+        }
+    }
+
+    /// Notes which database the streams belong to from now on.
+    pub(crate) fn give_to(&self, database: &str) -> Result<(), Failure> {
+        let path = self.path.join(OWNER_FILE);
+        fs::write(&path, format!("{database}\n"))
+            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
+    }
+
     /// Deletes what the demo has made, except the lock, which is held.
     pub(crate) fn clear(&self) -> Result<(), Failure> {
         check_all_ours(&self.path)?;
@@ -152,7 +192,7 @@ fn is_ours(name: &str) -> bool {
         let rest = name.strip_prefix(service.name()).and_then(|rest| rest.strip_prefix(".db"));
         rest.is_some_and(|suffix| DATABASE_SUFFIXES.contains(&suffix))
     };
-    [LOCK_FILE, NATS_DIRECTORY, LOG_DIRECTORY].contains(&name)
+    [LOCK_FILE, OWNER_FILE, NATS_DIRECTORY, LOG_DIRECTORY].contains(&name)
         || Service::ALL.iter().any(of_database)
 }
 

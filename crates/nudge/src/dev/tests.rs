@@ -2,14 +2,12 @@ use super::*;
 
 #[test]
 fn the_lines_to_copy_name_other_ports_and_odd_paths() {
-    let temporary = tempfile::tempdir().unwrap();
-    let data = DataDir::lock(temporary.path(), false).unwrap();
     let exe = Path::new("/my builds/nudge");
-    let lines = welcome(exe, 7300, &data, Duration::from_millis(1_234)).join("\n");
+    let lines = welcome(exe, 7300, "here", Duration::from_millis(1_234)).join("\n");
     assert!(lines.starts_with("ready after 1.2 s: http://127.0.0.1:7300\n"), "{lines}");
     assert!(lines.contains("'/my builds/nudge' --port-base 7300 watch"), "{lines}");
     assert!(lines.contains("http://127.0.0.1:7302/stores"), "{lines}");
-    let lines = welcome(Path::new("/bin/nudge"), 7100, &data, Duration::ZERO).join("\n");
+    let lines = welcome(Path::new("/bin/nudge"), 7100, "here", Duration::ZERO).join("\n");
     assert!(lines.contains("  /bin/nudge watch\n"), "{lines}");
 }
 
@@ -25,7 +23,8 @@ fn a_service_that_is_not_built_is_named() {
 fn each_service_gets_its_own_database_and_port() {
     let temporary = tempfile::tempdir().unwrap();
     let data = DataDir::lock(temporary.path(), false).unwrap();
-    let program = service_program(Service::Review, "/x/review".into(), 7300, &data, true).unwrap();
+    let url = data.database_url(Service::Review).unwrap();
+    let program = service_program(Service::Review, "/x/review".into(), 7300, &data, url, true);
     let env: std::collections::HashMap<_, _> = program.env.into_iter().collect();
     assert!(env["DATABASE_URL"].ends_with("/review.db"));
     assert_eq!(env["BIND"], "127.0.0.1:7303");

@@ -1,60 +1,72 @@
-//! `nudge dev` with a real NATS server and stand-ins for the services: nothing is left behind.
+//! A `nudge dev` with a real NATS server and stand-ins for the services.
 
 use std::{
     fs,
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::{self, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-const SERVICES: [&str; 3] = ["store-info", "search", "review"];
+pub(crate) const SERVICES: [&str; 3] = ["store-info", "search", "review"];
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A copy of the program with services beside it that do nothing but run.
-struct Demo {
+pub(crate) struct Demo {
     directory: tempfile::TempDir,
-    port_base: u16,
+    pub(crate) port_base: u16,
 }
 
 impl Demo {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::copy(env!("CARGO_BIN_EXE_nudge"), directory.path().join("nudge")).unwrap();
         for service in SERVICES {
             let path = directory.path().join(service);
             let pid = directory.path().join(format!("{service}.pid"));
-            let script = format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 600\n", pid.display());
+            let url = directory.path().join(format!("{service}.url"));
+            let script = format!(
+                "#!/bin/sh\nprintf %s \"$DATABASE_URL\" >'{}'\necho $$ >'{}'\nexec sleep 600\n",
+                url.display(),
+                pid.display()
+            );
             fs::write(&path, script).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         Self { directory, port_base: free_port_base() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         self.command_in("data")
     }
 
-    fn command_in(&self, data: &str) -> Command {
+    pub(crate) fn command_in(&self, data: &str) -> Command {
         let mut command = Command::new(self.path("nudge"));
         command.args(["dev", "--port-base", &self.port_base.to_string()]);
         command.arg("--data-dir").arg(self.path(data));
+        command.env_remove("NUDGE_DATABASE_URL");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.kill_on_drop(true);
         command
     }
 
     /// Starts it and waits until all services run.
-    async fn start(&self) -> (Child, Vec<Pid>) {
-        let child = self.command().spawn().unwrap();
+    pub(crate) async fn start(&self) -> (Child, Vec<Pid>) {
+        self.start_with(&[]).await
+    }
+
+    /// [`start`](Self::start) with further arguments.
+    pub(crate) async fn start_with(&self, args: &[&str]) -> (Child, Vec<Pid>) {
+        let child = self.command().args(args).spawn().unwrap();
         let mut pids = Vec::new();
         for service in SERVICES {
             let read = || {
@@ -66,8 +78,30 @@ impl Demo {
         (child, pids)
     }
 
+    /// Stops what [`start`](Self::start) began, and waits until nothing of it is left.
+    pub(crate) async fn stop(&self, (child, pids): (Child, Vec<Pid>)) -> Output {
+        signal(&child, Signal::TERM);
+        let output = ends(child).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.is_gone(pids).await;
+        for service in SERVICES {
+            fs::remove_file(self.path(&format!("{service}.pid"))).unwrap();
+        }
+        output
+    }
+
+    /// What a start says that is refused, which is one line, after those on its progress.
+    pub(crate) async fn refusal(&self, args: &[&str], code: i32) -> String {
+        let output = ends(self.command().args(args).spawn().unwrap()).await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        let said: Vec<_> = stderr.lines().filter(|line| !line.starts_with("dev: ")).collect();
+        let [line] = said[..] else { panic!("one line: {stderr}") };
+        line.strip_prefix("error: ").unwrap_or_else(|| panic!("{stderr}")).to_owned()
+    }
+
     /// Waits until nothing of it is left.
-    async fn is_gone(&self, pids: Vec<Pid>) {
+    pub(crate) async fn is_gone(&self, pids: Vec<Pid>) {
         for pid in pids {
             eventually("the services end", || (!is_alive(pid)).then_some(())).await;
         }
@@ -77,16 +111,22 @@ impl Demo {
     }
 }
 
+/// Below the ports that systems hand out by themselves, and above those of `nudge-test-servers`. Each
+/// demo of this process has its own; those of other processes are seen to be taken.
 fn free_port_base() -> u16 {
+    const FIRST: u16 = 30_000;
+    const STRIDE: u16 = 32;
+    const COUNT: u16 = 80;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let base = listener.local_addr().unwrap().port();
-        drop(listener);
-        if base < u16::MAX - 22 && [0, 1, 2, 3, 22].into_iter().all(|offset| free(base + offset)) {
+    let start = (process::id() % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let base = FIRST + (start + NEXT.fetch_add(1, Relaxed)) % COUNT * STRIDE;
+        if [0, 1, 2, 3, 22].into_iter().all(|offset| free(base + offset)) {
             return base;
         }
     }
+    panic!("no ports are free");
 }
 
 fn is_alive(pid: Pid) -> bool {
@@ -99,7 +139,7 @@ fn is_alive(pid: Pid) -> bool {
     }
 }
 
-async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let seen = async {
         loop {
             match look() {
@@ -111,64 +151,11 @@ async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     tokio::time::timeout(DEADLINE, seen).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
-async fn ends(child: Child) -> Output {
+pub(crate) async fn ends(child: Child) -> Output {
     tokio::time::timeout(DEADLINE, child.wait_with_output()).await.unwrap().unwrap()
 }
 
-fn signal(child: &Child, signal: Signal) {
+pub(crate) fn signal(child: &Child, signal: Signal) {
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).unwrap();
     kill_process(pid, signal).unwrap();
-}
-
-#[tokio::test]
-async fn a_signal_stops_everything_in_order_and_is_a_success() {
-    let demo = Demo::new();
-    for sent in [Signal::INT, Signal::TERM] {
-        let (child, pids) = demo.start().await;
-        signal(&child, sent);
-        let output = ends(child).await;
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(0), "{stderr}");
-        let place = |text: &str| stderr.find(text).unwrap_or_else(|| panic!("{text}: {stderr}"));
-        assert!(place("stopping store-info") < place("stopping NATS"), "{stderr}");
-        demo.is_gone(pids).await;
-        for service in SERVICES {
-            fs::remove_file(demo.path(&format!("{service}.pid"))).unwrap();
-        }
-    }
-    assert!(demo.path("data/nats/jetstream").is_dir(), "the data is kept");
-}
-
-#[tokio::test]
-async fn a_demo_that_is_killed_leaves_no_child_behind() {
-    let demo = Demo::new();
-    let (child, pids) = demo.start().await;
-    signal(&child, Signal::KILL);
-    ends(child).await;
-    demo.is_gone(pids).await;
-}
-
-#[tokio::test]
-async fn a_second_start_on_the_same_data_or_ports_is_refused_before_it_touches_anything() {
-    let demo = Demo::new();
-    let (child, pids) = demo.start().await;
-
-    let output = ends(demo.command().arg("--fresh").spawn().unwrap()).await;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.lines().last().unwrap().contains("is in use by another `nudge dev`"),
-        "{stderr}"
-    );
-
-    let output = ends(demo.command_in("other").spawn().unwrap()).await;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let taken = format!("port {} (NATS) is already in use", demo.port_base + 22);
-    assert!(stderr.contains(&taken) && stderr.contains("--port-base"), "{stderr}");
-    assert!(!demo.path("other/nats").exists(), "it stopped before it made anything");
-
-    signal(&child, Signal::TERM);
-    assert!(ends(child).await.status.success());
-    demo.is_gone(pids).await;
 }
