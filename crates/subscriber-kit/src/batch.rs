@@ -92,8 +92,9 @@ impl<A: Apply> Batches<A> {
     async fn fetch_failed(&self, mut runs: Vec<Run<Held>>, error: FetchError) -> Ended {
         let owners_fault = match error.kind {
             FetchErrorKind::Unavailable | FetchErrorKind::Misconfigured => Some(error.clone()),
-            FetchErrorKind::Refused => None,
-            FetchErrorKind::Broken => self.owner.client.probe(&self.entity).await.err(),
+            FetchErrorKind::Refused | FetchErrorKind::Broken => {
+                self.owner.client.probe(&self.entity).await.err()
+            }
         };
         if let Some(fault) = owners_fault {
             self.owner.failed(&fault);
@@ -196,7 +197,7 @@ impl<A: Apply> Batches<A> {
         changed: &HashMap<EntityId, (Version, Timestamp, bool)>,
     ) {
         let now = Timestamp::now();
-        let mut any = false;
+        let (mut any, mut later) = (false, None);
         for (id, applied) in applied {
             let Some(&(version, changed_at, deleted)) = changed.get(id) else {
                 continue;
@@ -213,7 +214,11 @@ impl<A: Apply> Batches<A> {
                     self.progress.ignored.inc();
                     EventKind::Ignored
                 }
-                Applied::Later(_) | Applied::Refused(_) => continue,
+                Applied::Later(error) => {
+                    later = Some(error);
+                    continue;
+                }
+                Applied::Refused(_) => continue,
             };
             any = true;
             self.events.emit(|| Event {
@@ -230,6 +235,9 @@ impl<A: Apply> Batches<A> {
             if let Some(after_commit) = &self.after_commit {
                 after_commit();
             }
+        }
+        if let Some(error) = later {
+            self.progress.set_error(Some(format!("database: {error}")));
         }
     }
 }

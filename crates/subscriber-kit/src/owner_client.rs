@@ -25,7 +25,8 @@ pub enum FetchErrorKind {
     /// The owner does not let this subscriber in, or the URL is wrong: a configuration fault of
     /// the whole owner. Never a delete.
     Misconfigured,
-    /// The owner refuses this very request. For a single key that is final.
+    /// The owner refuses this very request. For a single key that is final, if a probe shows that it
+    /// does not refuse everything.
     Refused,
 }
 
@@ -166,8 +167,10 @@ fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
 fn kind_of(status: StatusCode) -> FetchErrorKind {
     match status.as_u16() {
         408 | 425 | 429 | 502..=504 => FetchErrorKind::Unavailable,
-        401 | 403 | 404 | 405 | 407 | 300..=399 => FetchErrorKind::Misconfigured,
-        400..=499 => FetchErrorKind::Refused,
+        // Of a path that serves every key, `404` and `410` say nothing about one of them.
+        401 | 403 | 404 | 405 | 407 | 410 | 300..=399 => FetchErrorKind::Misconfigured,
+        // What is a verdict on the request itself, and will be so again.
+        400 | 413 | 414 | 422 | 431 => FetchErrorKind::Refused,
         _ => FetchErrorKind::Broken,
     }
 }
@@ -209,8 +212,10 @@ mod tests {
             (401, FetchErrorKind::Misconfigured),
             (403, FetchErrorKind::Misconfigured),
             (404, FetchErrorKind::Misconfigured),
-            (410, FetchErrorKind::Refused),
+            (409, FetchErrorKind::Broken),
+            (410, FetchErrorKind::Misconfigured),
             (413, FetchErrorKind::Refused),
+            (422, FetchErrorKind::Refused),
             (429, FetchErrorKind::Unavailable),
             (500, FetchErrorKind::Broken),
             (503, FetchErrorKind::Unavailable),

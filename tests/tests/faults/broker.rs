@@ -124,17 +124,18 @@ async fn a_denied_permission_is_told_and_no_hang() {
         let owner_rights = "{ user: owner, password: o }";
         let config = format!(
             "authorization {{ users = [ {owner_rights}, {{ user: copies, password: c, \
-             permissions: {{ {denied} }} }} ] }} no_auth_user: copies"
+             permissions: {{ {denied} }} }} ] }}\nno_auth_user: copies"
         );
-        let mut nats = Nats::start_with(Some(&config)).await;
+        let mut nats = Nats::start().await;
         let owner = Owner::start_silent().await;
-        owner.put("42", json!("there")).await;
+        Wire::open(&nats).await.notify(&owner.put("42", json!("there")).await).await;
+        nats.restart_with(&config).await;
         let broker = nats.broker("copies").await;
         let copy = Copy::start(&broker, &owner).await;
         let said = eventually("it says so", || async {
             let status = copy.status().await;
             let error = status["last_error"].as_str()?.to_owned();
-            error.contains("ermission").then_some(error)
+            error.contains("Permissions Violation").then_some(error)
         })
         .await;
         assert!(said.contains(subject), "{said}");

@@ -54,11 +54,11 @@ async fn the_read_model_is_full() {
     let full = db.pick(
         // For the one connection that writes: what is there may stay, no page may be added.
         "PRAGMA max_page_count = 1",
-        "CREATE FUNCTION full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+        "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
          RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$; \
-         CREATE TRIGGER full BEFORE INSERT OR UPDATE ON copy EXECUTE FUNCTION full()",
+         CREATE TRIGGER no_room BEFORE INSERT OR UPDATE ON copy EXECUTE FUNCTION no_room()",
     );
-    let free = db.pick("PRAGMA max_page_count = 1073741823", "DROP TRIGGER full ON copy");
+    let free = db.pick("PRAGMA max_page_count = 1073741823", "DROP TRIGGER no_room ON copy");
     set(db, full).await;
     // Larger things than the free pages can take.
     let large = serde_json::json!("x".repeat(20_000));
