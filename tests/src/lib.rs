@@ -8,6 +8,7 @@
 //! | [`fault`] | what goes wrong at its sync API, to order |
 //! | [`copy`] | a small subscriber of `thing`s: the real kit |
 //! | [`keep`] | its `apply`, which can be made to fail or to wait |
+//! | [`processes`] | the services as processes, to be killed, stopped and frozen |
 //! | [`services`] | store-info, search and review, in this process |
 //! | [`wire`] | publishing by hand, whatever a test wants on the wire |
 
@@ -15,6 +16,7 @@ pub mod copy;
 pub mod fault;
 pub mod keep;
 pub mod owner;
+pub mod processes;
 pub mod services;
 pub mod wire;
 
