@@ -8,14 +8,20 @@
 //! | [`line`] | a TCP line between two programs, which can be held up |
 //! | [`writer`] | a stream of edits |
 //! | [`reader`] | a stream of reads, and how long none was answered |
+//! | [`events`] | what a subscriber tells those who watch it |
+//! | [`stream`] | what stands at the broker |
+//! | [`locks`] | freezing a program where it holds nobody up |
 //! | [`compare`] | whether everyone says the same, and has come to rest |
 //! | [`trial`] | all of these for the length of a test |
 
 pub mod compare;
+pub mod events;
 pub mod line;
+pub mod locks;
 pub mod program;
 pub mod reader;
 pub mod roster;
+pub mod stream;
 pub mod trial;
 pub mod writer;
 
@@ -26,7 +32,9 @@ use std::{
     time::Duration,
 };
 
+use nudge_protocol::subject::encode_token;
 use reqwest::Client;
+use serde_json::Value;
 
 use crate::{Nats, PATIENCE, TestDatabase, free_port};
 use program::Program;
@@ -225,11 +233,18 @@ impl World {
     }
 
     /// What a subscriber says of how it follows stores, when it answers.
-    pub async fn status(&self, name: &str) -> Option<serde_json::Value> {
+    pub async fn status(&self, name: &str) -> Option<Value> {
         let url = format!("{}/nudge/v1/status", self.place(name).url);
-        let status: serde_json::Value = self.http.get(url).send().await.ok()?.json().await.ok()?;
+        let status: Value = self.http.get(url).send().await.ok()?.json().await.ok()?;
         let entities = status["entities"].as_array()?;
         entities.iter().find(|status| status["entity"] == "store").cloned()
+    }
+
+    /// The version of a store that a subscriber has applied.
+    pub async fn applied(&self, name: &str, id: &str) -> Option<u64> {
+        let (url, token) = (self.place(name).url, encode_token(&crate::id(id)));
+        let asked = self.http.get(format!("{url}/nudge/v1/applied/store/{token}")).send();
+        asked.await.ok()?.json::<Value>().await.ok()?["version"].as_u64()
     }
 
     /// Fails when a program has ended without being told to.

@@ -46,6 +46,11 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where the server keeps its streams.
     pub fn store_dir(&self) -> &Path {
         self.store.path()

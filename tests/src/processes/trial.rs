@@ -1,6 +1,6 @@
 //! A trial: programs, a stream of edits, streams of reads; and at its end, everyone in step.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     World,
@@ -33,6 +33,11 @@ impl Trial {
     /// The stream of edits.
     pub fn writer(&self) -> &Writer {
         self.writer.as_ref().expect("the stream of edits has not ended")
+    }
+
+    /// The newest version of each store, once the stream of edits has ended.
+    pub fn newest(&self) -> BTreeMap<String, u64> {
+        self.written.newest.clone()
     }
 
     /// Ends the stream of edits, and waits until those who are up are in step.

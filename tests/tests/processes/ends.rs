@@ -1,24 +1,11 @@
 //! Programs and NATS end, in order or at once, and are started again.
 
-use nudge_tests::{
-    Random,
-    processes::{NATS, trial::Trial},
-};
+use nudge_tests::{Random, processes::trial::Trial};
 
-use crate::one_of_each;
+use crate::{EVERYONE, ROUNDS, in_any_order, one_of_each};
 
-const EVERYONE: [&str; 4] = [NATS, "store-info", "search", "review"];
-/// How often each program ends.
-const ROUNDS: usize = 5;
 /// Edits between one fault and the next.
 const EDITS: u64 = 10;
-
-/// Everyone [`ROUNDS`] times, in any order.
-fn in_any_order(random: &mut Random) -> Vec<&'static str> {
-    let mut names = EVERYONE.repeat(ROUNDS);
-    random.shuffle(&mut names);
-    names
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_program_is_killed_again_and_again() {

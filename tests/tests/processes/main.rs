@@ -4,11 +4,28 @@
 //! `make faults` runs these on both databases, and shows how fast it went.
 
 mod ends;
+mod frozen;
+mod replicas;
 
-use nudge_tests::processes::{Further, World, roster::Service};
+use nudge_tests::{
+    Random,
+    processes::{Further, NATS, World, roster::Service},
+};
 
 /// The program of `tests/src/bin/program.rs`.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_program");
+
+/// Those that [`one_of_each`] starts.
+const EVERYONE: [&str; 4] = [NATS, "store-info", "search", "review"];
+/// How often a fault comes to each of them.
+const ROUNDS: usize = 5;
+
+/// Everyone [`ROUNDS`] times, in any order.
+fn in_any_order(random: &mut Random) -> Vec<&'static str> {
+    let mut names = EVERYONE.repeat(ROUNDS);
+    random.shuffle(&mut names);
+    names
+}
 
 /// One of each.
 async fn one_of_each() -> World {
