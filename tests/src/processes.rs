@@ -33,10 +33,11 @@ use std::{
 };
 
 use nudge_protocol::subject::encode_token;
+use nudge_runtime::database::Kind;
 use reqwest::Client;
 use serde_json::Value;
 
-use crate::{Nats, PATIENCE, TestDatabase, free_port};
+use crate::{Nats, PATIENCE, TestDatabase, database, free_port};
 use program::Program;
 use roster::{Place, Roster, Service};
 
@@ -70,9 +71,14 @@ pub struct Further {
 impl World {
     /// NATS and three empty databases. `binary` is the program of `bin/program.rs`.
     pub async fn new(binary: &str) -> Self {
+        Self::on(database::kind(), binary).await
+    }
+
+    /// [`new`](Self::new) on databases of this kind.
+    pub async fn on(kind: Kind, binary: &str) -> Self {
         let mut databases = BTreeMap::new();
         for service in [Service::StoreInfo, Service::Search, Service::Review] {
-            databases.insert(service, TestDatabase::new().await);
+            databases.insert(service, TestDatabase::of(kind).await);
         }
         Self {
             binary: Path::new(binary).to_owned(),

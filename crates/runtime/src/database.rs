@@ -22,6 +22,10 @@ pub type Tx = Transaction<'static, Any>;
 
 /// Longest wait for a lock that another process holds, before the transaction is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time that PostgreSQL keeps a transaction open between two statements. A program that
+/// stands still inside of one would else keep its row locks for as long, and stop its replicas. No
+/// transaction here waits for anything but the database.
+const TRANSACTION_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a free connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 const SQLITE_READERS: u32 = 4;
@@ -121,8 +125,10 @@ impl Database {
         if url.starts_with("sqlite:") {
             Self::open_sqlite(url, durability).await.map_err(OpenError::Connect)
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let pool = pool_options(POSTGRES_CONNECTIONS).connect(url).await;
-            let pool = pool.map_err(OpenError::Connect)?;
+            let timeout = TRANSACTION_IDLE_TIMEOUT.as_millis();
+            let setting = format!("SET idle_in_transaction_session_timeout = {timeout}");
+            let options = with_settings(pool_options(POSTGRES_CONNECTIONS), setting);
+            let pool = options.connect(url).await.map_err(OpenError::Connect)?;
             let (kind, driver) = (Kind::Postgres, Driver::default());
             Ok(Self { kind, writer: pool.clone(), reader: pool, driver })
         } else {
@@ -142,15 +148,7 @@ impl Database {
             if durability == Durability::Full { "FULL" } else { "NORMAL" },
             LOCK_TIMEOUT.as_millis(),
         );
-        let options = |connections| {
-            let pragmas = pragmas.clone();
-            pool_options(connections).after_connect(move |connection, _| {
-                let pragmas = pragmas.clone();
-                Box::pin(
-                    async move { connection.execute(sqlx::AssertSqlSafe(pragmas)).await.map(drop) },
-                )
-            })
-        };
+        let options = |connections| with_settings(pool_options(connections), pragmas.clone());
         let writer = options(1).connect(&url).await?;
         // A database in memory belongs to its one connection: readers share it.
         let reader =
@@ -262,6 +260,14 @@ fn pool_options(connections: u32) -> AnyPoolOptions {
         .max_lifetime(None)
 }
 
+/// Runs these statements on each new connection.
+fn with_settings(options: AnyPoolOptions, settings: String) -> AnyPoolOptions {
+    options.after_connect(move |connection, _| {
+        let settings = settings.clone();
+        Box::pin(async move { connection.execute(sqlx::AssertSqlSafe(settings)).await.map(drop) })
+    })
+}
+
 /// Whether the same work may succeed when it is simply tried again: the lock is taken, the
 /// database is gone or full, a transaction lost a race. The opposite is an error of the work itself.
 pub fn is_retryable(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -293,9 +299,9 @@ fn is_retryable_code(code: &str) -> bool {
         let class = &code[..2];
         // 08 connection, 40 rollback (deadlock, serialization), 53 resources (disk full, too many
         // connections), 57 operator (shutdown), 58 system; 55P03 lock timeout; 25006 a server that
-        // is read-only just now (failover).
+        // is read-only just now (failover); 25P03 we stood still inside a transaction.
         return matches!(class, "08" | "40" | "53" | "57" | "58")
-            || matches!(code, "55P03" | "25006");
+            || matches!(code, "55P03" | "25006" | "25P03");
     }
     // The low byte is the primary code: BUSY 5, LOCKED 6, READONLY 8, INTERRUPT 9, IOERR 10,
     // FULL 13, CANTOPEN 14, PROTOCOL 15.
@@ -315,7 +321,8 @@ mod tests {
 
     #[test]
     fn codes_of_both_databases_are_told_apart() {
-        for code in ["5", "517", "13", "266", "40001", "40P01", "53100", "57P01", "08006", "55P03"]
+        for code in
+            ["5", "517", "13", "266", "40001", "40P01", "53100", "57P01", "08006", "55P03", "25P03"]
         {
             assert!(is_retryable_code(code), "{code}");
         }
