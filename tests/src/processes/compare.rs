@@ -9,7 +9,7 @@ use nudge_protocol::subject::encode_token;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::{World, client, roster::Service, writer::Written};
+use super::{World, roster::Service, writer::Written};
 use crate::PATIENCE;
 
 /// Pause between two comparisons.
@@ -55,7 +55,7 @@ pub async fn silent(world: &World) {
 
 /// What is not as it should be, if anything.
 pub async fn difference(world: &World, written: &Written) -> Result<(), String> {
-    let http = client();
+    let http = Client::new();
     let owners = world.roster.up(Service::StoreInfo);
     let (_, owner) = owners.first().ok_or("no owner is up")?;
     let stores = owned(&http, &owner.url).await?;
@@ -94,7 +94,7 @@ fn same(name: &str, found: &Stores, expected: &Stores) -> Result<(), String> {
 async fn owned(http: &Client, url: &str) -> Result<Stores, String> {
     let (mut stores, mut after) = (Stores::new(), None);
     loop {
-        let body = json!({"after": after, "limit": 50});
+        let body = json!({"after": after, "limit": 100});
         let page = ok(http.post(format!("{url}/sync/v1/store/items")).json(&body)).await?;
         for item in page["items"].as_array().into_iter().flatten() {
             let version = item["version"].as_u64().ok_or("no version")?;
@@ -107,7 +107,7 @@ async fn owned(http: &Client, url: &str) -> Result<Stores, String> {
     }
     let mut after = String::new();
     loop {
-        let list = http.get(format!("{url}/stores")).query(&[("limit", "50"), ("after", &after)]);
+        let list = http.get(format!("{url}/stores")).query(&[("limit", "100"), ("after", &after)]);
         let page = ok(list).await?;
         for store in page["items"].as_array().into_iter().flatten() {
             let known = stores.get_mut(store["id"].as_str().ok_or("no id")?);

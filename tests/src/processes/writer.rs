@@ -18,8 +18,8 @@ use super::{
 };
 use crate::Random;
 
-/// Stores that are edited.
-const STORES: usize = 60;
+/// Stores that are edited: so many that a change which was lost is not soon made good by another.
+const STORES: usize = 150;
 /// Edits under way at a time.
 const LANES: u64 = 2;
 /// Pause after each edit, so that the machine is left time for those who follow.
@@ -88,10 +88,12 @@ impl Writer {
         .await;
     }
 
-    /// Writes every store anew, at its side of the stream of edits.
+    /// Gives every store a new version, beside the stream of edits.
     pub async fn write_all(&self) {
+        // The same name again would change nothing.
+        let edits = self.written().edits;
         for n in 0..STORES {
-            let body = Some(json!({"name": format!("새 {n}호점"), "region": "마포구"}));
+            let body = Some(json!({"name": format!("새 {edits}호점"), "region": "마포구"}));
             self.desk.carry_out(Edit { id: store_id(n), method: Method::PUT, body }).await;
         }
     }
