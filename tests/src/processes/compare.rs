@@ -14,8 +14,8 @@ use crate::PATIENCE;
 
 /// Pause between two comparisons.
 const PACE: Duration = Duration::from_millis(50);
-/// Time in which somebody who has not come to rest makes another call.
-const SILENCE: Duration = Duration::from_secs(1);
+/// Time in which somebody who has not come to rest makes another call: a second look comes after 1 s.
+const SILENCE: Duration = Duration::from_millis(1_500);
 
 /// What the owner says of one store.
 #[derive(Clone, Debug, PartialEq)]
