@@ -9,7 +9,7 @@
 //! looks younger, shorter or emptier than it should, rows are made pending again, *at the stream's
 //! current last sequence*: what was acknowledged before that no longer counts for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_nats::{HeaderMap, jetstream::message::PublishMessage};
 use futures_util::future::join_all;
@@ -46,9 +46,9 @@ pub(crate) struct Relay {
     /// The stream as last seen; `None` before the first look on a connection.
     standing: Option<Standing>,
     next_check: Instant,
-    /// What was published and not acknowledged: it may still have come to stand in the stream, over
-    /// a newer version that another relay published. Bounded by one round: the stream is looked at
-    /// before the next.
+    /// What was published and is not recorded: it may have come to stand in the stream, over a newer
+    /// version that another relay published. Bounded by one round: when anything is left here, the
+    /// stream is looked at before the next.
     unsure: Vec<EntityId>,
 }
 
@@ -79,6 +79,8 @@ impl Relay {
             connection = now;
             let round = tokio::select! {
                 round = self.round() => round,
+                // What was asked of the connection before is not answered any more.
+                Ok(()) = connections.changed() => continue,
                 () = stop.cancelled() => return,
             };
             self.metrics.connected.set(i64::from(round.is_ok()));
@@ -112,7 +114,8 @@ impl Relay {
 
     /// Looks at the stream when that is due, then publishes one round. Returns the rows published.
     async fn round(&mut self) -> Result<usize, BoxError> {
-        if self.standing.is_none() || Instant::now() >= self.next_check {
+        let in_doubt = self.standing.is_none() || !self.unsure.is_empty();
+        if in_doubt || Instant::now() >= self.next_check {
             self.check_stream().await?;
         }
         let pending = self.log.pending(MAX_ROWS_PER_ROUND).await?;
@@ -129,6 +132,8 @@ impl Relay {
         if !published.is_empty() {
             self.log.mark(&published).await?;
             self.metrics.published.inc_by(published.len() as u64);
+            let recorded: HashSet<_> = published.iter().map(|one| &one.id).collect();
+            self.unsure.retain(|id| !recorded.contains(id));
         }
         match failed {
             Some(error) => Err(error),
@@ -145,18 +150,17 @@ impl Relay {
     /// Publishes all rows at once and awaits their acknowledgements. Returns what is acknowledged,
     /// and the first failure if there was one.
     async fn publish(&mut self, pending: &[Pending]) -> (Vec<Published>, Option<BoxError>) {
+        // First, since this may be cut short.
+        self.unsure.extend(pending.iter().map(|row| row.id.clone()));
         // Each awaits its acknowledgement as soon as it is sent: several relays share the
         // connection's bound on acknowledgements in flight, and must not all wait for a place.
         let results = join_all(pending.iter().map(|row| self.publish_one(row))).await;
         let mut published = Vec::with_capacity(pending.len());
         let mut failed = None;
-        for (row, result) in pending.iter().zip(results) {
+        for result in results {
             match result {
                 Ok(one) => published.push(one),
-                Err(error) => {
-                    self.unsure.push(row.id.clone());
-                    failed = failed.or(Some(error));
-                }
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
         (published, failed)
