@@ -90,11 +90,16 @@ impl Writer {
 
     /// Gives every store a new version, beside the stream of edits.
     pub async fn write_all(&self) {
+        self.write_again((0..STORES).map(store_id)).await;
+    }
+
+    /// Gives these stores a new version.
+    pub async fn write_again(&self, ids: impl IntoIterator<Item = String>) {
         // The same name again would change nothing.
         let edits = self.written().edits;
-        for n in 0..STORES {
+        for id in ids {
             let body = Some(json!({"name": format!("새 {edits}호점"), "region": "마포구"}));
-            self.desk.carry_out(Edit { id: store_id(n), method: Method::PUT, body }).await;
+            self.desk.carry_out(Edit { id, method: Method::PUT, body }).await;
         }
     }
 
