@@ -28,6 +28,14 @@ demo: ## build, start everything and stay in the foreground (Ctrl-C stops it)
 test: ## run all tests, on SQLite and PostgreSQL; the last line is their sum
 	@exec python3 scripts/run-tests $(ARGS)
 
+# The same tests run in `make test`, where nobody sees what they measure.
+.PHONY: faults
+faults: ## kill, stop and freeze every program, on both databases; the last lines are figures
+	@set -o pipefail; said=$$(mktemp); trap 'rm -f "$$said"' EXIT; status=0; \
+	python3 scripts/run-tests -p nudge-tests --test processes -- --nocapture $(ARGS) | tee "$$said" \
+	|| status=$$?; \
+	echo; grep -o 'figure | .*' "$$said" || true; exit $$status
+
 .PHONY: fmt-check
 fmt-check: ## is the code formatted?
 	cargo fmt --all --check

@@ -9,6 +9,7 @@
 //! | [`fault`] | what goes wrong at its sync API, to order |
 //! | [`copy`] | a small subscriber of `thing`s: the real kit |
 //! | [`keep`] | its `apply`, which can be made to fail or to wait |
+//! | [`processes`] | the services as processes, to be killed, stopped and frozen |
 //! | [`services`] | store-info, search and review, in this process |
 //! | [`trial`] | edits, a fault, convergence, and what it cost |
 //! | [`wire`] | publishing by hand, whatever a test wants on the wire |
@@ -18,6 +19,7 @@ pub mod fault;
 pub mod keep;
 pub mod link;
 pub mod owner;
+pub mod processes;
 pub mod services;
 pub mod trial;
 pub mod wire;

@@ -9,7 +9,7 @@
 //! looks younger, shorter or emptier than it should, rows are made pending again, *at the stream's
 //! current last sequence*: what was acknowledged before that no longer counts for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_nats::{HeaderMap, jetstream::message::PublishMessage};
 use futures_util::future::join_all;
@@ -49,12 +49,13 @@ pub(crate) struct Relay {
     /// The stream as last seen; `None` before the first look on a connection.
     standing: Option<Standing>,
     next_check: Instant,
-    /// Entities for which it is not known what stands in the stream, to be made pending again at
-    /// the next look at it. What was published and not acknowledged: it may still have come to stand
-    /// there, over a newer version that another relay published; bounded by one round, since the
-    /// stream is looked at before the next. And what a writer had locked when it was to be made
-    /// pending.
+    /// What was published and is not recorded: it may have come to stand in the stream, over a newer
+    /// version that another relay published. Bounded by one round: when anything is left here, the
+    /// stream is looked at before the next.
     unsure: Vec<EntityId>,
+    /// What was to be made pending again and could not, because a writer had it locked. It is tried
+    /// at the next look at the stream.
+    locked: Vec<EntityId>,
 }
 
 impl Relay {
@@ -67,6 +68,7 @@ impl Relay {
             standing: None,
             next_check: Instant::now(),
             unsure: Vec::new(),
+            locked: Vec::new(),
         }
     }
 
@@ -84,6 +86,8 @@ impl Relay {
             connection = now;
             let round = tokio::select! {
                 round = self.round() => round,
+                // What was asked of the connection before is not answered any more.
+                Ok(()) = connections.changed() => continue,
                 () = stop.cancelled() => return,
             };
             self.metrics.connected.set(i64::from(round.is_ok()));
@@ -119,7 +123,8 @@ impl Relay {
     /// no longer pending. A row that a writer keeps locked is published again and again, so a round
     /// that gets nothing else done must be followed by a pause.
     async fn round(&mut self) -> Result<u64, BoxError> {
-        if self.standing.is_none() || Instant::now() >= self.next_check {
+        let in_doubt = self.standing.is_none() || !self.unsure.is_empty();
+        if in_doubt || Instant::now() >= self.next_check {
             self.check_stream().await?;
         }
         let pending = self.log.pending(MAX_ROWS_PER_ROUND).await?;
@@ -137,6 +142,8 @@ impl Relay {
         if !published.is_empty() {
             marked = self.log.mark(&published).await?;
             self.metrics.published.inc_by(published.len() as u64);
+            let recorded: HashSet<_> = published.iter().map(|one| &one.id).collect();
+            self.unsure.retain(|id| !recorded.contains(id));
         }
         match failed {
             Some(error) => Err(error),
@@ -153,18 +160,17 @@ impl Relay {
     /// Publishes all rows at once and awaits their acknowledgements. Returns what is acknowledged,
     /// and the first failure if there was one.
     async fn publish(&mut self, pending: &[Pending]) -> (Vec<Published>, Option<BoxError>) {
+        // First, since this may be cut short.
+        self.unsure.extend(pending.iter().map(|row| row.id.clone()));
         // Each awaits its acknowledgement as soon as it is sent: several relays share the
         // connection's bound on acknowledgements in flight, and must not all wait for a place.
         let results = join_all(pending.iter().map(|row| self.publish_one(row))).await;
         let mut published = Vec::with_capacity(pending.len());
         let mut failed = None;
-        for (row, result) in pending.iter().zip(results) {
+        for result in results {
             match result {
                 Ok(one) => published.push(one),
-                Err(error) => {
-                    self.unsure.push(row.id.clone());
-                    failed = failed.or(Some(error));
-                }
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
         (published, failed)
@@ -208,7 +214,7 @@ impl Relay {
                 let since = Timestamp::from_unix_micros(since);
                 left.extend(log.unpublish_since(since, now.last_seq).await?);
             }
-            self.unsure.extend(left);
+            self.locked.extend(left);
             if another {
                 log.set_stream_created(&now.created).await?;
             }
@@ -217,8 +223,10 @@ impl Relay {
                 self.metrics.republished.inc();
             }
         }
-        if !self.unsure.is_empty() {
-            self.unsure = log.unpublish(&self.unsure, now.last_seq).await?;
+        if !self.unsure.is_empty() || !self.locked.is_empty() {
+            let ids: Vec<_> = self.unsure.iter().chain(&self.locked).cloned().collect();
+            self.locked = log.unpublish(&ids, now.last_seq).await?;
+            self.unsure.clear();
         }
         self.standing = Some(now);
         self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;

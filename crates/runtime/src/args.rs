@@ -14,7 +14,7 @@ use clap::{
 #[derive(Args, Clone, Debug)]
 pub struct ServiceArgs {
     /// Database: `sqlite:PATH` or `postgres://…`
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", value_parser = database_url)]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
     pub database_url: String,
     /// NATS server
     #[arg(long, env = "NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:7122", value_parser = nats_url)]
@@ -114,10 +114,18 @@ fn one_line<T: CommandFactory>(error: &clap::Error) -> Option<String> {
                     text(ContextKind::ValidValue).unwrap_or_default()
                 ),
             };
-            Some(format!("error: {named}: {value:?}: {why}"))
+            Some(format!("error: {named}: {}: {why}", shown(&value)))
         }
         ErrorKind::MissingRequiredArgument => Some(format!("error: {named}: must be set")),
         _ => None,
+    }
+}
+
+/// A value as an error may repeat it: a URL may hold a password.
+fn shown(value: &str) -> String {
+    match value.contains('@') || value.to_lowercase().contains("pass") {
+        true => "(not shown, it may hold a password)".to_owned(),
+        false => format!("{value:?}"),
     }
 }
 
@@ -163,6 +171,18 @@ mod tests {
             let line = line(args);
             assert!(line.starts_with(&format!("error: {variable} (--")), "{args:?}: {line}");
             assert!(!line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        for args in [
+            &["--database-url", "mysql://nudge:hunter2@db/stores"][..],
+            &["--database-url", "mysql://db/stores?password=hunter2"],
+            &["--database-url", "sqlite:x", "--nats-url", "http://nudge:hunter2@x y"],
+        ] {
+            let line = line(args);
+            assert!(!line.contains("hunter2") && line.contains("not shown"), "{line}");
         }
     }
 

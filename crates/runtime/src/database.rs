@@ -26,6 +26,10 @@ pub type Tx = Transaction<'static, Any>;
 
 /// Longest wait for a lock that another process holds, before the transaction is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time that PostgreSQL keeps a transaction open between two statements. A program that
+/// stands still inside of one would else keep its row locks for as long, and stop its replicas. No
+/// transaction here waits for anything but the database.
+const TRANSACTION_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a free connection of the pool on SQLite, where writers queue for the one there is.
 const SQLITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same on PostgreSQL, where it is also the longest wait for a server that is away.
@@ -82,7 +86,8 @@ pub enum Driver {
 /// Why a database cannot be opened or migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL is not one of the two kinds.
+    /// The URL is not one of the two kinds. What follows its scheme may hold a password, and is not
+    /// repeated.
     #[error("DATABASE_URL must begin with sqlite: or postgres:, not {0:?}")]
     Url(String),
     /// The database refused.
@@ -130,8 +135,10 @@ impl Database {
         if url.starts_with("sqlite:") {
             Self::open_sqlite(url, durability).await.map_err(OpenError::Connect)
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            let timeout = TRANSACTION_IDLE_TIMEOUT.as_millis();
+            let setting = format!("SET idle_in_transaction_session_timeout = {timeout}");
             let options = pool_options(POSTGRES_CONNECTIONS, POSTGRES_ACQUIRE_TIMEOUT);
-            let options = options.before_acquire(|connection, known| {
+            let options = with_settings(options, setting).before_acquire(|connection, known| {
                 Box::pin(async move {
                     if known.idle_for > TRY_AFTER_IDLE {
                         connection.ping().await?;
@@ -139,12 +146,12 @@ impl Database {
                     Ok(true)
                 })
             });
-            let pool = options.connect(url).await;
-            let pool = pool.map_err(OpenError::Connect)?;
+            let pool = options.connect(url).await.map_err(OpenError::Connect)?;
             let (kind, driver) = (Kind::Postgres, Driver::default());
             Ok(Self { kind, writer: pool.clone(), reader: pool, driver })
         } else {
-            Err(OpenError::Url(url.chars().take(40).collect()))
+            let scheme = url.split(':').next().unwrap_or_default();
+            Err(OpenError::Url(scheme.chars().take(20).collect()))
         }
     }
 
@@ -161,13 +168,7 @@ impl Database {
             LOCK_TIMEOUT.as_millis(),
         );
         let options = |connections| {
-            let pragmas = pragmas.clone();
-            pool_options(connections, SQLITE_ACQUIRE_TIMEOUT).after_connect(move |connection, _| {
-                let pragmas = pragmas.clone();
-                Box::pin(
-                    async move { connection.execute(sqlx::AssertSqlSafe(pragmas)).await.map(drop) },
-                )
-            })
+            with_settings(pool_options(connections, SQLITE_ACQUIRE_TIMEOUT), pragmas.clone())
         };
         let writer = options(1).connect(&url).await?;
         // A database in memory belongs to its one connection: readers share it.
@@ -278,6 +279,14 @@ fn pool_options(connections: u32, acquire_timeout: Duration) -> AnyPoolOptions {
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
+}
+
+/// Runs these statements on each new connection.
+fn with_settings(options: AnyPoolOptions, settings: String) -> AnyPoolOptions {
+    options.after_connect(move |connection, _| {
+        let settings = settings.clone();
+        Box::pin(async move { connection.execute(sqlx::AssertSqlSafe(settings)).await.map(drop) })
+    })
 }
 
 #[cfg(test)]

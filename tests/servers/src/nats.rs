@@ -4,7 +4,7 @@ use std::{
     env,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::OnceLock,
 };
 
@@ -12,7 +12,10 @@ use async_nats::jetstream;
 use nudge_runtime::Broker;
 use tempfile::TempDir;
 
-use crate::port::free_port;
+use crate::{
+    port::free_port,
+    signal::{self, Signal},
+};
 
 /// A nats-server with JetStream. Killed when dropped.
 pub struct Nats {
@@ -43,6 +46,11 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where the server keeps its streams.
     pub fn store_dir(&self) -> &Path {
         self.store.path()
@@ -54,6 +62,23 @@ impl Nats {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Asks the server to stop in order. Returns how it ended.
+    pub async fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        signal::send(&child, Signal::TERM);
+        crate::postgres::blocking(|| child.wait().expect("a child of our own")).await
+    }
+
+    /// Makes the server stand still; its connections stay open.
+    pub fn freeze(&self) {
+        signal::freeze(self.child.as_ref().expect("it runs"));
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        signal::thaw(self.child.as_ref().expect("it runs"));
     }
 
     /// Starts the server again, on the same port with the same store.

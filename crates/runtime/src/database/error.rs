@@ -56,9 +56,9 @@ fn is_retryable_code(code: &str) -> bool {
         let class = &code[..2];
         // 08 connection, 40 rollback (deadlock, serialization), 53 resources (disk full, too many
         // connections), 57 operator (shutdown), 58 system; 55P03 lock timeout; 25006 a server that
-        // is read-only just now (failover).
+        // is read-only just now (failover); 25P03 we stood still inside a transaction.
         return matches!(class, "08" | "40" | "53" | "57" | "58")
-            || matches!(code, "55P03" | "25006");
+            || matches!(code, "55P03" | "25006" | "25P03");
     }
     // The low byte is the primary code: BUSY 5, LOCKED 6, READONLY 8, INTERRUPT 9, IOERR 10,
     // FULL 13, CANTOPEN 14, PROTOCOL 15.
@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn codes_of_both_databases_are_told_apart() {
-        for code in ["5", "517", "13", "266", "40001", "40P01", "53100", "57P01", "08006", "55P03"]
+        for code in
+            ["5", "517", "13", "266", "40001", "40P01", "53100", "57P01", "08006", "55P03", "25P03"]
         {
             assert!(is_retryable_code(code), "{code}");
         }

@@ -1,0 +1,276 @@
+//! The services as processes of their own, so that they can be killed, stopped and frozen in the
+//! middle of whatever they do.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`program`] | one program as a process |
+//! | [`roster`] | which programs are up, for those who talk to them meanwhile |
+//! | [`line`] | a TCP line between two programs, which can be held up |
+//! | [`writer`] | a stream of edits |
+//! | [`reader`] | a stream of reads, and how long none was answered |
+//! | [`events`] | what a subscriber tells those who watch it |
+//! | [`stream`] | what stands at the broker |
+//! | [`locks`] | freezing a program where it holds nobody up |
+//! | [`compare`] | whether everyone says the same, and has come to rest |
+//! | [`trial`] | all of these for the length of a test |
+
+pub mod compare;
+pub mod events;
+pub mod line;
+pub mod locks;
+pub mod program;
+pub mod reader;
+pub mod roster;
+pub mod stream;
+pub mod trial;
+pub mod writer;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nudge_protocol::subject::encode_token;
+use nudge_runtime::database::Kind;
+use reqwest::Client;
+use serde_json::Value;
+
+use crate::{Nats, PATIENCE, TestDatabase, database, free_port};
+use program::Program;
+use roster::{Place, Roster, Service};
+
+/// The name that [`World`] gives NATS.
+pub const NATS: &str = "nats";
+
+/// NATS, programs, and their databases: one for each service, which its replicas share.
+pub struct World {
+    binary: PathBuf,
+    nats: Nats,
+    databases: BTreeMap<Service, TestDatabase>,
+    programs: BTreeMap<&'static str, Program>,
+    /// Which programs are up.
+    pub roster: Roster,
+    http: Client,
+    /// Calls that programs made which have ended since.
+    callbacks_before: u64,
+}
+
+/// What a program is told that it would else be told by [`World`].
+#[derive(Default)]
+pub struct Further {
+    /// What it is called by, when that is not its service's name.
+    pub called: Option<&'static str>,
+    /// Where it finds NATS.
+    pub nats_url: Option<String>,
+    /// Where it finds the owner.
+    pub owner_url: Option<String>,
+}
+
+impl World {
+    /// NATS and three empty databases. `binary` is the program of `bin/program.rs`.
+    pub async fn new(binary: &str) -> Self {
+        Self::on(database::kind(), binary).await
+    }
+
+    /// [`new`](Self::new) on databases of this kind.
+    pub async fn on(kind: Kind, binary: &str) -> Self {
+        let mut databases = BTreeMap::new();
+        for service in [Service::StoreInfo, Service::Search, Service::Review] {
+            databases.insert(service, TestDatabase::of(kind).await);
+        }
+        Self {
+            binary: Path::new(binary).to_owned(),
+            nats: Nats::start().await,
+            databases,
+            programs: BTreeMap::new(),
+            roster: Roster::default(),
+            http: client(),
+            callbacks_before: 0,
+        }
+    }
+
+    /// Adds a program, and waits until it answers. Owners come first.
+    pub async fn add(&mut self, name: &'static str, service: Service, further: Further) {
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let nats = further.nats_url.unwrap_or_else(|| self.nats.url());
+        let database = self.databases[&service].url();
+        let mut arguments =
+            vec!["--bind", &address, "--nats-url", &nats, "--database-url", database];
+        let owner = match (service, further.owner_url) {
+            (Service::StoreInfo, _) => None,
+            (_, Some(url)) => Some(url),
+            _ => Some(self.roster.up(Service::StoreInfo)[0].1.url.clone()),
+        };
+        if let Some(owner) = &owner {
+            arguments.extend(["--store-owner-url", owner]);
+        }
+        let called = further.called.unwrap_or(match service {
+            Service::StoreInfo => "store-info",
+            Service::Search => "search",
+            Service::Review => "review",
+        });
+        let arguments = arguments.into_iter().map(str::to_owned).collect();
+        let program = Program::new(called, self.binary.clone(), arguments);
+        self.programs.insert(name, program);
+        self.roster.add(name, service, format!("http://{address}"));
+        self.start(&[name]).await;
+    }
+
+    /// NATS.
+    pub fn nats(&self) -> &Nats {
+        &self.nats
+    }
+
+    /// The database that the replicas of a service share.
+    pub fn database(&self, service: Service) -> &TestDatabase {
+        &self.databases[&service]
+    }
+
+    /// A program's port.
+    pub fn port(&self, name: &str) -> u16 {
+        let url = self.place(name).url;
+        url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port")
+    }
+
+    /// A program's address and standing.
+    pub fn place(&self, name: &str) -> Place {
+        self.roster.place(name)
+    }
+
+    /// Ends it at once.
+    pub async fn kill(&mut self, name: &str) {
+        if name == NATS {
+            return self.nats.kill();
+        }
+        self.take_away(name).await;
+        self.programs.get_mut(name).expect("a program").kill();
+    }
+
+    /// Asks it to stop: it must do so in order, and in time.
+    pub async fn stop(&mut self, name: &str) {
+        let status = if name == NATS {
+            self.nats.stop().await
+        } else {
+            self.take_away(name).await;
+            let (status, _) = self.programs.get_mut(name).expect("a program").stop().await;
+            status
+        };
+        assert_eq!(status.code(), Some(0), "{name}: {status}");
+    }
+
+    /// Makes it stand still.
+    pub fn freeze(&self, name: &str) {
+        if name == NATS {
+            return self.nats.freeze();
+        }
+        self.roster.set(name, false);
+        self.programs[name].freeze();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self, name: &str) {
+        if name == NATS {
+            return self.nats.thaw();
+        }
+        self.programs[name].thaw();
+        self.roster.set(name, true);
+    }
+
+    /// Starts programs that were ended, all at the same time, and waits until they answer.
+    pub async fn start(&mut self, names: &[&str]) {
+        let programs = || names.iter().copied().filter(|name| *name != NATS);
+        for name in programs() {
+            self.programs.get_mut(name).expect("a program").start();
+        }
+        if names.contains(&NATS) {
+            self.nats.restart().await;
+        }
+        for name in programs() {
+            self.answers(name).await;
+            self.roster.set(name, true);
+        }
+    }
+
+    async fn answers(&mut self, name: &str) {
+        let url = format!("{}/livez", self.place(name).url);
+        let program = self.programs.get_mut(name).expect("a program");
+        let asked = async {
+            loop {
+                if self.http.get(&url).send().await.is_ok_and(|a| a.status().is_success()) {
+                    return;
+                }
+                let ended = program.ended();
+                assert!(ended.is_none(), "{name} ended by itself: {ended:?}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        in_time(&format!("{name} answers"), asked).await;
+    }
+
+    /// Says that a program is gone, once its figures are noted.
+    async fn take_away(&mut self, name: &str) {
+        let place = self.place(name);
+        self.roster.set(name, false);
+        if place.service != Service::StoreInfo {
+            // One that is frozen, or has just been started, has none to tell.
+            self.callbacks_before += self.metric(name, "nudge_callbacks_total").await.unwrap_or(0);
+        }
+    }
+
+    /// Calls to the owner so far, by all subscribers together.
+    pub async fn callbacks(&self) -> u64 {
+        let mut callbacks = self.callbacks_before;
+        for (name, _) in [Service::Search, Service::Review].map(|s| self.roster.up(s)).concat() {
+            callbacks += self.metric(name, "nudge_callbacks_total").await.unwrap_or(0);
+        }
+        callbacks
+    }
+
+    /// A figure that a subscriber keeps of stores, when it answers.
+    pub async fn metric(&self, name: &str, metric: &str) -> Option<u64> {
+        let url = format!("{}/metrics", self.place(name).url);
+        let asked = self.http.get(url).timeout(Duration::from_secs(2)).send().await.ok()?;
+        let text = asked.text().await.ok()?;
+        let series = format!("{metric}{{entity=\"store\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&series))?.parse().ok()
+    }
+
+    /// What a subscriber says of how it follows stores, when it answers.
+    pub async fn status(&self, name: &str) -> Option<Value> {
+        let url = format!("{}/nudge/v1/status", self.place(name).url);
+        let status: Value = self.http.get(url).send().await.ok()?.json().await.ok()?;
+        let entities = status["entities"].as_array()?;
+        entities.iter().find(|status| status["entity"] == "store").cloned()
+    }
+
+    /// The version of a store that a subscriber has applied.
+    pub async fn applied(&self, name: &str, id: &str) -> Option<u64> {
+        let (url, token) = (self.place(name).url, encode_token(&crate::id(id)));
+        let asked = self.http.get(format!("{url}/nudge/v1/applied/store/{token}")).send();
+        asked.await.ok()?.json::<Value>().await.ok()?["version"].as_u64()
+    }
+
+    /// Fails when a program has ended without being told to.
+    pub fn nobody_ended(&mut self) {
+        for (name, program) in self.programs.iter_mut().filter(|(_, program)| program.runs()) {
+            let ended = program.ended();
+            assert!(ended.is_none(), "{name} ended by itself: {ended:?}");
+        }
+    }
+}
+
+/// A client that begins each request on a connection of its own: one that was kept may belong to a
+/// program that was killed since, and what then fails is no fault of the new one.
+pub(crate) fn client() -> Client {
+    let client = Client::builder().pool_max_idle_per_host(0);
+    client.timeout(Duration::from_secs(20)).build().expect("a client")
+}
+
+/// Waits for something that must come.
+pub(crate) async fn in_time<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    waited.unwrap_or_else(|_| panic!("never happened: {what}"))
+}

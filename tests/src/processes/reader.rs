@@ -1,0 +1,144 @@
+//! A stream of reads of a read model. While its program is up, each must be answered, and what is
+//! answered may not go back in version.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use nudge_protocol::subject::encode_token;
+use reqwest::Client;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    client,
+    roster::{Place, Roster, Service},
+    writer::store_id,
+};
+
+/// Pause between two reads.
+const PACE: Duration = Duration::from_millis(20);
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Reads {
+    /// Answers.
+    pub good: u64,
+    /// Longest time between two answers while some replica was up.
+    pub longest_gap: Duration,
+    /// What went wrong.
+    pub faults: Vec<String>,
+    newest: BTreeMap<String, u64>,
+}
+
+/// See the module's description. Stopped when dropped.
+pub struct Reader {
+    task: JoinHandle<Reads>,
+    stop: CancellationToken,
+}
+
+impl Reader {
+    /// Begins to read from whichever replicas of a subscriber are up, in turns.
+    pub fn start(roster: &Roster, service: Service) -> Self {
+        let stop = CancellationToken::new();
+        let reading = read(roster.clone(), service, stop.clone());
+        Self { task: tokio::spawn(reading), stop }
+    }
+
+    /// Stops, and tells what was read.
+    pub async fn finish(mut self) -> Reads {
+        self.stop.cancel();
+        (&mut self.task).await.expect("no panic")
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn read(roster: Roster, service: Service, stop: CancellationToken) -> Reads {
+    let (http, mut reads, mut last) = (client(), Reads::default(), None);
+    for n in 0.. {
+        if stop.is_cancelled() {
+            break;
+        }
+        let up = roster.up(service);
+        if up.is_empty() {
+            // Nobody is there to be late.
+            last = None;
+            tokio::select! {
+                () = roster.some_up(service) => continue,
+                () = stop.cancelled() => break,
+            }
+        }
+        let since = *last.get_or_insert_with(Instant::now);
+        let (name, place) = &up[n % up.len()];
+        let answer = tokio::select! {
+            answer = ask(&http, service, place, n) => answer,
+            // It was taken away while it was asked.
+            () = roster.left(name, place.turn) => continue,
+        };
+        match answer {
+            Ok(versions) => {
+                reads.good += 1;
+                reads.longest_gap = reads.longest_gap.max(since.elapsed());
+                last = Some(Instant::now());
+                reads.compare(service, versions);
+            }
+            // The very moment that it is taken away looks like a fault too.
+            Err(_) if roster.place(name).turn != place.turn => continue,
+            Err(fault) => reads.faults.push(format!("{name}: {fault}")),
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    reads
+}
+
+impl Reads {
+    /// Notes versions of stores: each was read after the ones before it.
+    fn compare(&mut self, service: Service, versions: Vec<(String, u64)>) {
+        for (id, version) in versions {
+            let newest = self.newest.entry(id).or_default();
+            if version < *newest {
+                self.faults.push(format!("{service:?} went back from {newest} to {version}"));
+            }
+            *newest = version.max(*newest);
+        }
+    }
+}
+
+/// Reads once. Returns the versions of the stores that were shown.
+async fn ask(
+    http: &Client,
+    service: Service,
+    place: &Place,
+    n: usize,
+) -> Result<Vec<(String, u64)>, String> {
+    let url = match service {
+        Service::Review => {
+            let id = encode_token(&crate::id(&store_id(n % 10)));
+            format!("{}/stores/{id}/reviews?limit=1", place.url)
+        }
+        _ => format!("{}/stores?limit=100", place.url),
+    };
+    let answer = http.get(url).send().await.map_err(|error| format!("{error:?}"))?;
+    let status = answer.status().as_u16();
+    // A store that is not known yet, or deleted, is an answer too.
+    if service == Service::Review && matches!(status, 404 | 410) {
+        return Ok(Vec::new());
+    }
+    let body: Value = answer.json().await.map_err(|error| format!("{status}: {error:?}"))?;
+    if status != 200 {
+        return Err(format!("{status}: {body}"));
+    }
+    let stores = match service {
+        Service::Review => vec![body["store"].clone()],
+        _ => body["items"].as_array().cloned().unwrap_or_default(),
+    };
+    let version = |store: &Value| Some((store["id"].as_str()?.into(), store["version"].as_u64()?));
+    stores.iter().map(|store| version(store).ok_or_else(|| format!("no store: {store}"))).collect()
+}

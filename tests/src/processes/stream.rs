@@ -1,0 +1,62 @@
+//! What stands at the broker.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{consumer::PullConsumer, message::StreamMessage, stream::Stream};
+use futures_util::TryStreamExt;
+use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
+
+use super::World;
+
+impl World {
+    async fn stream(&self) -> Stream {
+        let jetstream = self.nats().jetstream().await;
+        jetstream.get_stream(subject::stream_name(&store())).await.expect("the stream is there")
+    }
+
+    async fn consumer(&self, service: &str) -> PullConsumer {
+        let stream = self.stream().await;
+        let names: Vec<_> = stream.consumer_names().try_collect().await.expect("names");
+        let name = names.iter().find(|name: &&String| name.starts_with(service));
+        stream.get_consumer(name.expect("it has a consumer")).await.expect("it is there")
+    }
+
+    /// Makes the broker deliver what a service does not acknowledge again after this time, and not
+    /// after the kit's 30 s: an operator may set that too.
+    pub async fn deliver_again_after(&self, service: &str, ack_wait: Duration) {
+        let mut config = self.consumer(service).await.cached_info().config.clone();
+        config.ack_wait = ack_wait;
+        self.stream().await.update_consumer(config).await.expect("the broker takes it");
+    }
+
+    /// Messages that a service has been given and has not acknowledged.
+    pub async fn unacknowledged(&self, service: &str) -> usize {
+        self.consumer(service).await.cached_info().num_ack_pending
+    }
+
+    /// The version that the newest notification of a store names.
+    pub async fn notified(&self, id: &str) -> Option<u64> {
+        let message = self.notification(id).await?;
+        message.headers.get(VERSION_HEADER)?.as_str().parse().ok()
+    }
+
+    async fn notification(&self, id: &str) -> Option<StreamMessage> {
+        let subject = subject::subject(&store(), &crate::id(id));
+        self.stream().await.get_last_raw_message_by_subject(&subject).await.ok()
+    }
+
+    /// Publishes the newest notification of a store once more, if there is one.
+    pub async fn notify_again(&self, id: &str) {
+        let Some(message) = self.notification(id).await else {
+            return;
+        };
+        let jetstream = self.nats().jetstream().await;
+        let (subject, headers, body) = (message.subject, message.headers, message.payload);
+        let sent = jetstream.publish_with_headers(subject, headers, body).await;
+        sent.expect("it is sent").await.expect("the stream takes it");
+    }
+}
+
+fn store() -> EntityName {
+    EntityName::new("store").expect("a good name")
+}

@@ -1,0 +1,204 @@
+//! A stream of edits of stores, made by chance from a seed, for as long as a trial runs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nudge_protocol::{WriteToken, subject::encode_token, write_token::WRITE_TOKEN_HEADER};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    client,
+    roster::{Roster, Service},
+};
+use crate::Random;
+
+/// Stores that are edited: so many that a change which was lost is not soon made good by another.
+const STORES: usize = 150;
+/// Edits under way at a time.
+const LANES: u64 = 2;
+/// Pause after each edit, so that the machine is left time for those who follow.
+const PACE: Duration = Duration::from_millis(15);
+/// Pause before an edit is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
+/// How often an edit is tried before it is given up.
+const MAX_TRIES: u32 = 200;
+
+/// What was written.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Edits that were answered with success.
+    pub edits: u64,
+    /// The highest version that was answered for each store: the owner may not forget it.
+    pub newest: BTreeMap<String, u64>,
+    /// What was answered otherwise than it should be.
+    pub surprises: Vec<String>,
+}
+
+#[derive(Clone)]
+struct Desk {
+    roster: Roster,
+    http: Client,
+    written: Arc<Mutex<Written>>,
+}
+
+/// See the module's description. Stopped when dropped.
+pub struct Writer {
+    desk: Desk,
+    lanes: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// One request.
+struct Edit {
+    id: String,
+    method: Method,
+    body: Option<Value>,
+}
+
+impl Writer {
+    /// Begins to write, to whichever store-info is up.
+    pub fn start(roster: &Roster, seed: u64) -> Self {
+        let desk = Desk { roster: roster.clone(), http: client(), written: Arc::default() };
+        let stop = CancellationToken::new();
+        let mut lanes = JoinSet::new();
+        for lane in 0..LANES {
+            let (desk, stop, random) = (desk.clone(), stop.clone(), Random(seed * LANES + lane));
+            lanes.spawn(async move { desk.write(random, stop).await });
+        }
+        Self { desk, lanes, stop }
+    }
+
+    /// What was written so far.
+    pub fn written(&self) -> Written {
+        self.desk.written.lock().expect("not poisoned").clone()
+    }
+
+    /// Waits until so many more edits were answered with success.
+    pub async fn more(&self, count: u64) {
+        let target = self.written().edits + count;
+        crate::eventually("edits go through", || async {
+            (self.written().edits >= target).then_some(())
+        })
+        .await;
+    }
+
+    /// Gives every store a new version, beside the stream of edits.
+    pub async fn write_all(&self) {
+        self.write_again((0..STORES).map(store_id)).await;
+    }
+
+    /// Gives these stores a new version.
+    pub async fn write_again(&self, ids: impl IntoIterator<Item = String>) {
+        // The same name again would change nothing.
+        let edits = self.written().edits;
+        for id in ids {
+            let body = Some(json!({"name": format!("새 {edits}호점"), "region": "마포구"}));
+            self.desk.carry_out(Edit { id, method: Method::PUT, body }).await;
+        }
+    }
+
+    /// Finishes the edits under way, and writes no more.
+    pub async fn finish(mut self) -> Written {
+        self.stop.cancel();
+        while let Some(lane) = self.lanes.join_next().await {
+            lane.expect("no panic");
+        }
+        self.written()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The ids hold what an address and a subject do not.
+pub(super) fn store_id(n: usize) -> String {
+    match n % 3 {
+        0 => format!("store-{n:03}"),
+        1 => format!("가게 {n}"),
+        _ => format!("a.{n}/b%"),
+    }
+}
+
+fn by_chance(random: &mut Random) -> Edit {
+    let id = store_id(random.below(STORES));
+    let (name, region) = (format!("달빛 {}호점", random.below(1_000_000)), random.below(5));
+    let (method, body) = match random.below(10) {
+        0..5 => {
+            let category = ["korean", "cafe", ""][random.below(3)];
+            let open = random.below(2) == 0;
+            let body = json!({"name": name, "category": category, "region": region.to_string(), "open": open});
+            (Method::PUT, Some(body))
+        }
+        5..8 => (Method::PATCH, Some(json!({"name": name, "open": random.below(2) == 0}))),
+        _ => (Method::DELETE, None),
+    };
+    Edit { id, method, body }
+}
+
+impl Desk {
+    async fn write(&self, mut random: Random, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            self.carry_out(by_chance(&mut random)).await;
+            tokio::time::sleep(PACE).await;
+        }
+    }
+
+    /// Tries until it is answered. One that got no answer may have been carried out all the same:
+    /// that is the owner's to say.
+    async fn carry_out(&self, edit: Edit) {
+        for turn in 0..MAX_TRIES {
+            let up = self.roster.up(Service::StoreInfo);
+            if up.is_empty() {
+                self.roster.some_up(Service::StoreInfo).await;
+                continue;
+            }
+            let (name, place) = &up[turn as usize % up.len()];
+            let asked = tokio::select! {
+                asked = self.ask(&edit, &place.url) => asked,
+                // Nobody waits for one that stands still.
+                () = self.roster.left(name, place.turn) => continue,
+            };
+            match asked {
+                Some((200..300, Some(token))) => return self.note(token),
+                // There is nothing to change or delete.
+                Some((404 | 410, _)) if edit.method != Method::PUT => return,
+                None | Some((500.., _)) => {}
+                Some((status, _)) => return self.surprise(format!("{} {status}", edit.method)),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        self.surprise(format!("{} {}: given up", edit.method, edit.id));
+    }
+
+    async fn ask(&self, edit: &Edit, url: &str) -> Option<(u16, Option<WriteToken>)> {
+        let path = format!("{url}/stores/{}", encode_token(&crate::id(&edit.id)));
+        let mut request = self.http.request(edit.method.clone(), path);
+        if let Some(body) = &edit.body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.ok()?;
+        let token = answer.headers().get(WRITE_TOKEN_HEADER);
+        let token = token.and_then(|token| token.to_str().ok()?.parse().ok());
+        Some((answer.status().as_u16(), token))
+    }
+
+    fn note(&self, token: WriteToken) {
+        let mut written = self.written.lock().expect("not poisoned");
+        written.edits += 1;
+        let newest = written.newest.entry(token.id.to_string()).or_default();
+        *newest = token.version.get().max(*newest);
+    }
+
+    fn surprise(&self, what: String) {
+        self.written.lock().expect("not poisoned").surprises.push(what);
+    }
+}

@@ -1,0 +1,37 @@
+//! Every program is a process of its own here, and is killed, stopped and frozen in the middle of a
+//! stream of edits. Whatever happens, in the end everyone says the same of every store.
+//!
+//! `make faults` runs these on both databases, and shows how fast it went.
+
+mod ends;
+mod frozen;
+mod replicas;
+
+use nudge_tests::{
+    Random,
+    processes::{Further, NATS, World, roster::Service},
+};
+
+/// The program of `tests/src/bin/program.rs`.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_program");
+
+/// Those that [`one_of_each`] starts.
+const EVERYONE: [&str; 4] = [NATS, "store-info", "search", "review"];
+/// How often a fault comes to each of them.
+const ROUNDS: usize = 5;
+
+/// Everyone [`ROUNDS`] times, in any order.
+fn in_any_order(random: &mut Random) -> Vec<&'static str> {
+    let mut names = EVERYONE.repeat(ROUNDS);
+    random.shuffle(&mut names);
+    names
+}
+
+/// One of each.
+async fn one_of_each() -> World {
+    let mut world = World::new(PROGRAM).await;
+    world.add("store-info", Service::StoreInfo, Further::default()).await;
+    world.add("search", Service::Search, Further::default()).await;
+    world.add("review", Service::Review, Further::default()).await;
+    world
+}

@@ -1,0 +1,186 @@
+//! Two replicas share a database, and one of them stands still with something in hand.
+//!
+//! Most are frozen outside of their database transactions. What stands still inside of one keeps its
+//! locks. On SQLite that is the lock of the whole file, and nothing can be promised to the others
+//! until it goes on. PostgreSQL ends such a transaction after a while: see the last test.
+
+use std::time::Duration;
+
+use nudge_runtime::database::Kind;
+use nudge_tests::{
+    database, eventually,
+    processes::{
+        Further, World,
+        events::Events,
+        line::{Line, Way},
+        roster::Service,
+        trial::Trial,
+    },
+};
+use serde_json::json;
+use sqlx::{AnyConnection, Connection};
+
+use crate::PROGRAM;
+
+/// The stores and versions in what the owner answered, as far as it is held up.
+fn in_hand(held: &str, ids: impl Iterator<Item = String>) -> Vec<(String, u64)> {
+    let version = |id: String| {
+        let (_, item) = held.split_once(&format!("{{\"id\":{},\"status\":", json!(id)))?;
+        let (_, version) = item.split_once("\"version\":")?;
+        let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
+        Some((id, digits.parse().ok()?))
+    };
+    ids.filter_map(version).collect()
+}
+
+/// Freezes search-1 with answers of the owner in hand. Returns those.
+async fn freeze_with_answers(trial: &Trial, line: &Line) -> Vec<(String, u64)> {
+    line.hold(Way::Back);
+    let ids = || trial.writer().written().newest.into_keys();
+    eventually("answers are on their way", || async {
+        let processing = trial.world.status("search-1").await?["processing"].as_u64()?;
+        (processing > 0 && !in_hand(&line.held(), ids()).is_empty()).then_some(())
+    })
+    .await;
+    trial.world.freeze_outside_transactions("search-1").await;
+    assert!(trial.world.unacknowledged("search").await > 0);
+    in_hand(&line.held(), ids())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_frozen_with_old_answers_in_hand_holds_nobody_up_and_undoes_nothing() {
+    let mut world = World::new(PROGRAM).await;
+    world.add("store-info", Service::StoreInfo, Further::default()).await;
+    let line = Line::to(world.port("store-info")).await;
+    let owner_url = Some(format!("http://{}", line.address()));
+    world.add("search-1", Service::Search, Further { owner_url, ..Further::default() }).await;
+    world.add("search-2", Service::Search, Further::default()).await;
+    world.add("review", Service::Review, Further::default()).await;
+    let mut trial = Trial::start("search replica frozen", world, 7);
+    trial.writer().write_all().await;
+    trial.world.deliver_again_after("search", Duration::from_millis(500)).await;
+
+    let events = Events::of(&trial.world.place("search-1").url).await;
+    // Soon, before the replica would give up on its answer: it waits for 10 s.
+    let answers = freeze_with_answers(&trial, &line).await;
+    trial.writer().write_again(answers.iter().take(5).map(|(id, _)| id.clone())).await;
+    let outdated = eventually("search-2 applies a newer version of one in hand", || async {
+        for (id, version) in &answers {
+            if trial.world.applied("search-2", id).await? > *version {
+                return Some((id.clone(), *version));
+            }
+        }
+        None
+    })
+    .await;
+    line.release();
+    trial.world.thaw("search-1");
+    eventually("search-1 has not applied the old answer", || async {
+        events.ignored(&outdated.0, outdated.1).then_some(())
+    })
+    .await;
+
+    freeze_with_answers(&trial, &line).await;
+    trial.writer().write_all().await;
+    trial.settle().await;
+    line.release();
+    trial.world.thaw("search-1");
+    trial.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_frozen_between_reading_and_publishing_undoes_nothing() {
+    let mut world = World::new(PROGRAM).await;
+    let line = Line::to(world.nats().port()).await;
+    let nats_url = Some(format!("nats://{}", line.address()));
+    world.add("store-info-1", Service::StoreInfo, Further { nats_url, ..Further::default() }).await;
+    world.add("store-info-2", Service::StoreInfo, Further::default()).await;
+    let owner_url = || Some(world.place("store-info-2").url);
+    let follow =
+        [owner_url(), owner_url()].map(|owner_url| Further { owner_url, ..Further::default() });
+    let [search, review] = follow;
+    world.add("search", Service::Search, search).await;
+    world.add("review", Service::Review, review).await;
+    let mut trial = Trial::start("owner replica frozen", world, 8);
+    trial.writer().write_all().await;
+
+    line.hold(Way::There);
+    eventually("notifications are on their way", || async {
+        line.held().contains("PUB changes.store.").then_some(())
+    })
+    .await;
+    trial.world.freeze_outside_transactions("store-info-1").await;
+    trial.writer().write_all().await;
+    trial.settle().await;
+    line.release();
+    let newest = trial.newest();
+    eventually("an old notification stands over a newer one", || async {
+        for (id, version) in &newest {
+            if trial.world.notified(id).await? < *version {
+                return Some(());
+            }
+        }
+        None
+    })
+    .await;
+    trial.world.thaw("store-info-1");
+    eventually("the newest notification of every store stands in the stream", || async {
+        for (id, version) in &newest {
+            if trial.world.notified(id).await? != *version {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    trial.end().await;
+}
+
+mod once {
+    use super::*;
+
+    /// Writes a store. Returns the status of the answer.
+    async fn put(url: String) -> u16 {
+        let store = reqwest::Client::new().put(url).json(&json!({"name": "가게"}));
+        store.send().await.expect("an answer").status().as_u16()
+    }
+
+    /// On PostgreSQL. It is frozen while it waits for a row that the test has locked: that lock is
+    /// given to it once it can no longer do anything with it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_owner_frozen_inside_a_transaction_does_not_keep_its_locks() {
+        let mut world = World::on(Kind::Postgres, PROGRAM).await;
+        for name in ["store-info-1", "store-info-2"] {
+            world.add(name, Service::StoreInfo, Further::default()).await;
+        }
+        let [first, second] = ["store-info-1", "store-info-2"]
+            .map(|name| format!("{}/stores/42", world.place(name).url));
+        assert_eq!(put(first.clone()).await, 201);
+
+        let url = world.database(Service::StoreInfo).url();
+        let mut own = AnyConnection::connect(url).await.expect("a connection");
+        let mut lock = own.begin().await.expect("a transaction");
+        let row = sqlx::query("SELECT id FROM store WHERE id = '42' FOR UPDATE");
+        row.execute(&mut *lock).await.expect("a lock");
+        let waiting = tokio::spawn(put(first.clone()));
+        eventually("store-info-1 waits for the row", || async {
+            let waits = "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_stat_activity \
+                WHERE datname = current_database() AND wait_event_type = 'Lock') \
+                THEN RAISE 'nobody waits'; END IF; END $$";
+            database::try_execute(url, waits).await.ok()
+        })
+        .await;
+        world.freeze("store-info-1");
+        lock.rollback().await.expect("the row is free");
+        let written = tokio::time::timeout(nudge_tests::PATIENCE, put(second)).await;
+        assert_eq!(written.expect("it is not held up for ever"), 200);
+
+        world.thaw("store-info-1");
+        let status = waiting.await.expect("no panic");
+        assert!(matches!(status, 200 | 503), "{status}: it was held up, and may say so");
+        eventually("store-info-1 is as well as before", || async {
+            (put(first.clone()).await == 200).then_some(())
+        })
+        .await;
+    }
+}
