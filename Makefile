@@ -30,9 +30,9 @@ test: ## run all tests, on SQLite and PostgreSQL; the last line is their sum
 
 # The same tests run in `make test`, where nobody sees what they measure.
 .PHONY: faults
-faults: ## kill, stop and freeze every program, on both databases; the last lines are figures
+faults: ## break one thing after another, on both databases; the last lines are what each cost
 	@set -o pipefail; said=$$(mktemp); trap 'rm -f "$$said"' EXIT; status=0; \
-	python3 scripts/run-tests -p nudge-tests --test processes -- --nocapture $(ARGS) | tee "$$said" \
+	python3 scripts/run-tests -p nudge-tests --test processes --test faults -- --nocapture $(ARGS) | tee "$$said" \
 	|| status=$$?; \
 	echo; grep -o 'figure | .*' "$$said" || true; exit $$status
 

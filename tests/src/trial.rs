@@ -19,7 +19,7 @@ use std::{
 
 use serde_json::json;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{Copy, Link, Nats, Owner, Random, ReadModel, TestDatabase, copy::quick, eventually};
 
@@ -45,6 +45,7 @@ pub struct Trial {
     writer: JoinHandle<()>,
     reader: JoinHandle<Figures>,
     stop: CancellationToken,
+    _relay: DropGuard,
     callbacks_before: usize,
     mended: Instant,
 }
@@ -68,7 +69,9 @@ impl Trial {
     pub async fn start_on(name: &str, owners: TestDatabase, copys: TestDatabase) -> Self {
         let nats = Nats::start().await;
         let owner = Owner::start_silent_on(Arc::new(owners), crate::owner::ENTITY).await;
-        owner.second_relay(&nats.broker("things").await);
+        // A program of its own: it goes on when the owner's API goes away.
+        let relay = CancellationToken::new();
+        owner.publisher.spawn_relay(&nats.broker("things").await, relay.clone());
         let link = Link::to(&nats).await;
         let mut model = ReadModel::on(Arc::new(copys));
         model.settings = quick();
@@ -91,6 +94,7 @@ impl Trial {
             writer,
             reader,
             stop,
+            _relay: relay.drop_guard(),
             callbacks_before,
             mended,
         };

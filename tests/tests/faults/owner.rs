@@ -74,7 +74,6 @@ async fn down_for_a_while() {
     let calls = trial.owner.calls();
     trial.some_edits().await;
     trial.owner.come_back().await;
-    trial.owner.second_relay(&trial.nats.broker("things").await);
     trial.mended();
     eventually("the breaker closes", || async {
         (trial.copy.status().await["breaker"] == "closed").then_some(())

@@ -174,9 +174,12 @@ impl Values {
 mod tests {
     use nudge_runtime::database::Durability;
 
+    use nudge_test_servers::TestDatabase;
+    use sqlx::Row;
+
     use super::*;
 
-    /// How SQLite goes about a search, one line per step.
+    /// What the database says it would do: columns of its own kind, the last or only one in words.
     async fn plan(
         db: &Database,
         text: Option<&str>,
@@ -188,8 +191,8 @@ mod tests {
         let (region, category) = (some(region), some(category));
         let query = StoreQuery { text, category, region, open: Some(true), limit: 20, after: None };
         let (sql, values) = statement(db.kind(), &query);
-        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-        let mut statement = sqlx::query_as::<_, (i64, i64, i64, String)>(explain);
+        let explain = db.pick("EXPLAIN QUERY PLAN", "EXPLAIN");
+        let mut statement = sqlx::query(AssertSqlSafe(format!("{explain} {sql}")));
         for value in values.0 {
             statement = match value {
                 Value::Text(text) => statement.bind(text),
@@ -197,7 +200,7 @@ mod tests {
             };
         }
         let steps = statement.fetch_all(db.reader()).await.unwrap();
-        steps.into_iter().map(|(.., step)| step).collect()
+        steps.iter().map(|step| step.get(step.len() - 1)).collect()
     }
 
     #[tokio::test]
@@ -222,5 +225,26 @@ mod tests {
                 None => assert!(!has("ORDER BY"), "the index gives the order: {steps:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn on_postgresql_part_of_a_word_is_found_by_an_index() {
+        let database = TestDatabase::of(Kind::Postgres).await;
+        let db = database.open().await;
+        crate::read_model::migrate(&db).await.unwrap();
+        // Enough rows that reading all of them is not the quickest way.
+        let fill = "INSERT INTO store (id, version, name, category, region, open, name_key, words) \
+             SELECT n::text, 1, 'name', '', '', 1, 'name ' || n, \
+             to_tsvector('simple', '가게 ' || n || CASE n % 100 WHEN 0 THEN ' 커피' ELSE '' END) \
+             FROM generate_series(1, 20000) AS n";
+        db.write(sqlx::query(fill)).await.unwrap();
+        nudge_test_servers::database::execute(database.url(), "VACUUM ANALYZE store").await;
+        for text in ["커피", "커", "커피 1"] {
+            let steps = plan(&db, Some(text), None, None).await.join("\n");
+            assert!(steps.contains("Index Scan on store_words"), "{text}: {steps}");
+            assert!(!steps.contains("Seq Scan"), "{text}: {steps}");
+        }
+        let steps = plan(&db, None, None, None).await.join("\n");
+        assert!(steps.contains("Index Scan using store_by_name"), "{steps}");
     }
 }
