@@ -235,10 +235,22 @@ impl Copy {
 
     /// Waits until every copy equals the owner's thing, and nothing else is there.
     pub async fn converged(&self, owner: &Owner) {
-        eventually("the copies equal the owner's things", || async {
+        let converging = eventually("the copies equal the owner's things", || async {
             (self.all().await == owner.all().await).then_some(())
-        })
-        .await;
+        });
+        let slow = tokio::time::sleep(PATIENCE * 3 / 4);
+        tokio::pin!(converging);
+        tokio::select! {
+            () = &mut converging => return,
+            () = slow => {}
+        }
+        // It will fail: say what is known.
+        let (copies, things) = (self.all().await, owner.all().await);
+        let missing = things.iter().filter(|thing| !copies.contains(thing)).take(5);
+        let extra = copies.iter().filter(|copy| !things.contains(copy)).take(5);
+        let (missing, extra) = (missing.collect::<Vec<_>>(), extra.collect::<Vec<_>>());
+        println!("missing {missing:?}, extra {extra:?}, {:#}", self.status().await);
+        converging.await;
     }
 
     /// Waits until no work is queued or under way and the broker has nothing left.

@@ -35,6 +35,7 @@
 //! | [`change_log`] | one row per entity: its newest version, and what stands in the stream for it |
 //! | [`conditional`] | `If-Match` and `If-None-Match` over versions |
 //! | [`relay`] | change log → NATS, and repair when the broker lost something |
+//! | [`sink`] | the port to the stream |
 //! | [`stream`] | the stream's configuration, field by field |
 //! | [`sync_api`] | the routes for callbacks, over one trait of the owner |
 
@@ -43,6 +44,7 @@ pub mod change_log;
 pub mod conditional;
 mod metrics;
 pub mod relay;
+pub mod sink;
 pub mod stream;
 pub mod sync_api;
 
@@ -58,6 +60,7 @@ use change_log::ChangeLog;
 pub use change_log::Recorded;
 use metrics::Metrics;
 pub use metrics::RelayHealth;
+use sink::Sink;
 pub use sync_api::Owner;
 
 /// One kind of entity of one owner. Cloning is cheap and shares everything.
@@ -188,8 +191,13 @@ impl Publisher {
     /// Publishes pending changes until `stop` is cancelled. Creates the stream, and creates and
     /// refills it again when it is gone. Several relays at once, in one process or many, are harmless.
     pub fn spawn_relay(&self, broker: &Broker, stop: CancellationToken) -> JoinHandle<()> {
+        self.spawn_relay_to(Arc::new(broker.clone()), stop)
+    }
+
+    /// [`spawn_relay`](Self::spawn_relay) with another way to the stream: for tests and simulations.
+    pub fn spawn_relay_to(&self, sink: Arc<dyn Sink>, stop: CancellationToken) -> JoinHandle<()> {
         let (log, wake, metrics) = (self.log.clone(), self.wake.clone(), self.metrics.clone());
-        tokio::spawn(relay::Relay::new(log, broker.clone(), wake, metrics).run(stop))
+        tokio::spawn(relay::Relay::new(log, sink, wake, metrics).run(stop))
     }
 
     /// The routes under `/sync/v1/{entity}` for callbacks.

@@ -11,10 +11,9 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use async_nats::{HeaderMap, jetstream::message::PublishMessage};
 use futures_util::future::join_all;
-use nudge_protocol::{EntityId, Notification, Timestamp, notification::VERSION_HEADER, subject};
-use nudge_runtime::{BoxError, Broker, problem::chain};
+use nudge_protocol::{EntityId, Timestamp};
+use nudge_runtime::{BoxError, problem::chain};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +23,7 @@ use crate::{
         outbox::{Pending, Published},
     },
     metrics::Metrics,
-    stream::{self, Standing},
+    sink::{Message, Sink, Standing},
 };
 
 /// Rows read and published at a time; also the most acknowledgements in flight.
@@ -43,7 +42,7 @@ pub const REPUBLISH_WINDOW: Duration = Duration::from_secs(600);
 
 pub(crate) struct Relay {
     log: ChangeLog,
-    broker: Broker,
+    sink: Arc<dyn Sink>,
     wake: Arc<Notify>,
     metrics: Metrics,
     /// The stream as last seen; `None` before the first look on a connection.
@@ -59,10 +58,15 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(log: ChangeLog, broker: Broker, wake: Arc<Notify>, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        log: ChangeLog,
+        sink: Arc<dyn Sink>,
+        wake: Arc<Notify>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             log,
-            broker,
+            sink,
             wake,
             metrics,
             standing: None,
@@ -74,7 +78,7 @@ impl Relay {
 
     /// Runs until `stop`. Nothing ends it early: every failure is logged and tried again.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut connections = self.broker.connections();
+        let mut connections = self.sink.connections();
         let mut connection = 0;
         let mut pause = MIN_POLL_INTERVAL;
         loop {
@@ -85,10 +89,11 @@ impl Relay {
             }
             connection = now;
             let round = tokio::select! {
-                round = self.round() => round,
+                biased;
+                () = stop.cancelled() => return,
                 // What was asked of the connection before is not answered any more.
                 Ok(()) = connections.changed() => continue,
-                () = stop.cancelled() => return,
+                round = self.round() => round,
             };
             self.metrics.connected.set(i64::from(round.is_ok()));
             pause = match round {
@@ -104,17 +109,19 @@ impl Relay {
                     self.note_pending().await;
                     // A wake-up must not turn an outage into a busy loop.
                     tokio::select! {
-                        () = tokio::time::sleep(ERROR_PAUSE) => {}
+                        biased;
                         () = stop.cancelled() => return,
+                        () = tokio::time::sleep(ERROR_PAUSE) => {}
                     }
                     continue;
                 }
             };
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 () = self.wake.notified() => pause = MIN_POLL_INTERVAL,
                 _ = connections.changed() => {}
                 () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => return,
             }
         }
     }
@@ -177,25 +184,20 @@ impl Relay {
     }
 
     async fn publish_one(&self, row: &Pending) -> Result<Published, BoxError> {
-        let subject = subject::subject(self.log.entity(), &row.id);
-        let ack = self.broker.jetstream.send_publish(subject, message(row)).await?.await?;
-        // An acknowledgement counts only for our stream, and `duplicate` proves nothing about what
-        // stands there.
-        if ack.stream != subject::stream_name(self.log.entity()) || ack.duplicate {
-            return Err(format!("unexpected acknowledgement {ack:?}").into());
-        }
-        Ok(Published { id: row.id.clone(), version: row.version, seq: ack.sequence })
+        let entity = self.log.entity();
+        let seq = self.sink.publish(entity, Message::of(entity, row)).await?;
+        Ok(Published { id: row.id.clone(), version: row.version, seq })
     }
 
     /// Finds out whether the broker may have lost something, and makes those rows pending again.
     async fn check_stream(&mut self) -> Result<(), BoxError> {
         let log = &self.log;
-        let mut now = stream::ensure(&self.broker.jetstream, log.entity()).await?;
+        let mut now = self.sink.ensure(log.entity()).await?;
         if self.standing.as_ref() != Some(&now) {
             let recorded = log.stream_created().await?;
             let (published, highest_seq) = log.published().await?;
             // Looked at again after the log, so that it shows everything that the log counts.
-            now = stream::ensure(&self.broker.jetstream, log.entity()).await?;
+            now = self.sink.ensure(log.entity()).await?;
             // A new incarnation holds nothing of what was published to the last one.
             let another = recorded.as_deref() != Some(&now.created);
             let went_back = highest_seq > now.last_seq;
@@ -232,11 +234,4 @@ impl Relay {
         self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
         Ok(())
     }
-}
-
-fn message(row: &Pending) -> PublishMessage {
-    let body = Notification { id: row.id.clone(), change: row.change }.to_json();
-    let mut headers = HeaderMap::new();
-    headers.insert(VERSION_HEADER, row.version.to_string().as_str());
-    PublishMessage::build().payload(body.into()).headers(headers)
 }

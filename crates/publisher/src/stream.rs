@@ -1,12 +1,19 @@
-//! The stream that holds an entity's notifications.
+//! The stream that holds an entity's notifications, on JetStream.
 
-use async_nats::jetstream::{
-    Context,
-    context::GetStreamErrorKind,
-    stream::{Config, DiscardPolicy, RetentionPolicy, State, StorageType},
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        Context,
+        context::GetStreamErrorKind,
+        message::PublishMessage,
+        stream::{Config, DiscardPolicy, RetentionPolicy, State, StorageType},
+    },
 };
-use nudge_protocol::{EntityName, subject};
-use nudge_runtime::BoxError;
+use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
+use nudge_runtime::{BoxError, Broker};
+use tokio::sync::watch;
+
+use crate::sink::{Asking, Message, Sink, Standing};
 
 /// Largest notification, headers included, in bytes. A body is at most about 250 bytes.
 pub const MAX_MESSAGE_BYTES: i32 = 4_096;
@@ -42,17 +49,33 @@ pub fn config(entity: &EntityName) -> Config {
     }
 }
 
-/// What the relay compares between two looks at the stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// Tells one incarnation of the stream from the next.
-    pub(crate) created: String,
-    pub(crate) last_seq: u64,
-    pub(crate) messages: u64,
+impl Sink for Broker {
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing> {
+        Box::pin(ensure(&self.jetstream, entity))
+    }
+
+    fn publish<'a>(&'a self, entity: &'a EntityName, message: Message) -> Asking<'a, u64> {
+        Box::pin(async move {
+            let mut headers = HeaderMap::new();
+            headers.insert(VERSION_HEADER, message.version.as_str());
+            let publish = PublishMessage::build().payload(message.body.into()).headers(headers);
+            let ack = self.jetstream.send_publish(message.subject, publish).await?.await?;
+            // An acknowledgement counts only for our stream, and `duplicate` proves nothing about
+            // what stands there.
+            if ack.stream != subject::stream_name(entity) || ack.duplicate {
+                return Err(format!("unexpected acknowledgement {ack:?}").into());
+            }
+            Ok(ack.sequence)
+        })
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        Broker::connections(self)
+    }
 }
 
 /// Looks at the stream, creating it when it is missing.
-pub(crate) async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<Standing, BoxError> {
+async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<Standing, BoxError> {
     let name = subject::stream_name(entity);
     let info = match jetstream.get_stream(&name).await {
         Ok(stream) => stream.cached_info().clone(),

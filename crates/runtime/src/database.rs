@@ -7,6 +7,7 @@
 //! On SQLite there is one writing connection and a few reading ones. Writers queue in this process
 //! instead of meeting `SQLITE_BUSY`, and readers (write-ahead log) never wait for them.
 
+mod driver;
 mod error;
 
 use std::{borrow::Cow, future::Future, sync::Once, time::Duration};
@@ -17,6 +18,7 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
 };
 
+pub use driver::{Driver, Fate, Step, Stepper};
 pub use error::{is_conflict, is_retryable};
 
 /// A transaction. Dropping it without commit rolls it back.
@@ -67,20 +69,6 @@ pub enum Durability {
     /// The last commits may be lost together, never torn. For read models: they refill from their
     /// recorded position (see the subscriber kit's intake).
     Refillable,
-}
-
-/// How database futures are driven.
-#[derive(Clone, Debug, Default)]
-pub enum Driver {
-    /// Awaited, like any other future.
-    #[default]
-    Awaited,
-    /// Driven to completion on another, running runtime, while the calling thread does nothing
-    /// else. In a simulation on a paused clock the world stands still while SQL runs: the
-    /// database's own thread would otherwise look like idleness, and tokio would jump ahead in
-    /// time. (Blocking on the caller's runtime instead hangs: the pool gets a connection back
-    /// through a task of the runtime it was used on.)
-    Stepped(tokio::runtime::Handle),
 }
 
 /// Why a database cannot be opened or migrated.
@@ -238,10 +226,7 @@ impl Database {
     {
         match &self.driver {
             Driver::Awaited => work.await,
-            Driver::Stepped(helper) => std::thread::scope(|scope| {
-                let done = scope.spawn(|| helper.block_on(work)).join();
-                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            }),
+            Driver::Stepped(stepper) => driver::step(&**stepper, work).await,
         }
     }
 
@@ -345,7 +330,9 @@ mod tests {
         let helper = std::thread::spawn(build).join().unwrap();
         let opened = Database::open("sqlite::memory:", Durability::Refillable);
         let opened = std::thread::scope(|s| s.spawn(|| helper.block_on(opened)).join().unwrap());
-        let db = opened.unwrap().with_driver(Driver::Stepped(helper.handle().clone()));
+        let db = opened
+            .unwrap()
+            .with_driver(Driver::Stepped(std::sync::Arc::new(helper.handle().clone())));
         db.run(db.migrate("test", MIGRATIONS)).await.unwrap();
         let start = tokio::time::Instant::now();
         for n in 0..50 {

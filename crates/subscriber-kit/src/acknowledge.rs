@@ -18,11 +18,11 @@ use tokio::time::{Instant, timeout};
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// The future of sending an acknowledgement.
-pub(crate) type Sending<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+pub type Sending<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// The port that gives a message back to where it came from. Losing an acknowledgement is harmless:
 /// the message comes again.
-pub(crate) trait AckHandle: Send + Sync {
+pub trait AckHandle: Send + Sync {
     /// The message is handled.
     fn ack(&self) -> Sending<'_>;
     /// The message is still being worked on: do not deliver it again yet.
@@ -37,7 +37,11 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn new(handle: impl AckHandle + 'static) -> Self {
-        Self { handle: Box::new(handle), touched: Instant::now() }
+        Self::boxed(Box::new(handle))
+    }
+
+    pub(crate) fn boxed(handle: Box<dyn AckHandle>) -> Self {
+        Self { handle, touched: Instant::now() }
     }
 
     pub(crate) async fn ack(self) {

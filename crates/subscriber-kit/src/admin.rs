@@ -89,7 +89,7 @@ impl Shared {
     /// Whether notifications can arrive at this moment. The connection knows first; a lost session
     /// on it shows later.
     fn is_connected(&self, followed: &Followed) -> bool {
-        if !self.broker.is_connected() {
+        if !self.source.is_connected() {
             followed.progress.connected.set(0);
         }
         followed.progress.connected.get() == 1

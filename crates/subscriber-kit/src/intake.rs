@@ -6,18 +6,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{
-    self,
-    consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer, pull},
-    stream::Stream,
-};
 use futures_util::StreamExt;
 use nudge_protocol::{
     EntityName, Notification, Version,
     notification::{VERSION_HEADER, parse_version_header},
     subject,
 };
-use nudge_runtime::{BoxError, Broker, problem::chain};
+use nudge_runtime::{BoxError, problem::chain};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -30,6 +25,7 @@ use crate::{
     position::{Position, Positions},
     progress::Progress,
     settings::Settings,
+    source::{Consumer, Deliveries, Delivery, Durable, Source, Standing},
     work_queue::Lane,
     worker::Incoming,
 };
@@ -39,14 +35,6 @@ const RESTART_PAUSE: Duration = Duration::from_millis(250);
 /// How often the consumer is asked how far it is, until caught up and after.
 const CHECK_INTERVAL_CATCHING_UP: Duration = Duration::from_millis(50);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Messages that one pull asks for.
-const PULL_MESSAGES: usize = 500;
-/// How long one pull stays open. Heartbeats at half of it tell a dead link from a quiet stream.
-const PULL_EXPIRES: Duration = Duration::from_secs(10);
-/// A consumer that nobody has pulled from for so long is removed by the broker: its read model is
-/// gone. If it does come back, it refills from the start.
-const CONSUMER_INACTIVE: Duration = Duration::from_secs(30 * 24 * 3600);
-
 /// Why intake began again.
 enum Over {
     Stopped,
@@ -66,7 +54,7 @@ impl<E: Into<BoxError>> From<E> for Over {
 pub(crate) struct Intake {
     pub(crate) service: String,
     pub(crate) entity: EntityName,
-    pub(crate) broker: Broker,
+    pub(crate) source: Arc<dyn Source>,
     pub(crate) positions: Positions,
     pub(crate) queue: mpsc::Sender<Incoming>,
     pub(crate) paused: watch::Receiver<bool>,
@@ -78,10 +66,7 @@ pub(crate) struct Intake {
 /// What one session works with.
 struct Session {
     position: Position,
-    stream_created: String,
-    consumer: PullConsumer,
-    /// The stream's last sequence when the session began: what the first catch-up must reach.
-    target: u64,
+    consumer: Arc<dyn Consumer>,
     /// Messages read again past the consumer, not yet handled.
     gap: Countdown,
     /// The position as last recorded in this session.
@@ -94,8 +79,9 @@ impl Intake {
         let mut last_error = String::new();
         loop {
             let over = tokio::select! {
-                over = self.session() => over,
+                biased;
                 () = stop.cancelled() => Over::Stopped,
+                over = self.session() => over,
             };
             self.progress.connected.set(0);
             match over {
@@ -107,7 +93,7 @@ impl Intake {
                 Over::Lost(error) => {
                     let mut error = chain(&*error);
                     // A denied permission looks like a timeout; the server's own words say more.
-                    if let Some(said) = self.broker.last_error() {
+                    if let Some(said) = self.source.last_error() {
                         error = format!("{error} (the broker said: {said})");
                     }
                     if error != last_error {
@@ -118,8 +104,9 @@ impl Intake {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(RESTART_PAUSE) => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(RESTART_PAUSE) => {}
             }
         }
     }
@@ -127,18 +114,19 @@ impl Intake {
     /// From finding the stream until something is lost.
     async fn session(&mut self) -> Over {
         // Before anything is asked, so that no reconnection is missed.
-        let mut connections = self.broker.connections();
+        let mut connections = self.source.connections();
         connections.mark_unchanged();
         let ended = async {
             let mut session = self.begin().await?;
             self.pull(&mut session).await
         };
         tokio::select! {
+            biased;
+            Ok(()) = connections.changed() => Over::Reconnected,
             ended = ended => match ended {
                 Ok(()) => Over::Lost("the message stream ended".into()),
                 Err(over) => over,
             },
-            Ok(()) = connections.changed() => Over::Reconnected,
         }
     }
 
@@ -147,124 +135,92 @@ impl Intake {
         let mut position = self.positions.load().await?;
         let caught_up = &self.progress.caught_up;
         caught_up.store(position.caught_up, std::sync::atomic::Ordering::Relaxed);
-        let stream = self.broker.jetstream.get_stream(subject::stream_name(&self.entity)).await?;
-        let stream_created = stream.cached_info().created.to_string();
-        if position.stream_created != stream_created {
+        let name = format!("{}-{}-{}", self.service, self.entity, position.consumer);
+        let (service, entity, settings) = (&self.service, &self.entity, &self.settings);
+        let durable = Durable { service, entity, name: &name, settings };
+        let consumer = self.source.open(durable).await?;
+        let opened = consumer.opened();
+        if position.stream_created != opened.created {
             // Another stream: its sequences say nothing about the last one's.
             position.position = 0;
         }
-        let consumer = self.consumer(&stream, &position).await?;
         let gap = Countdown::default();
         // Handled, the consumer says, but not in this read model; or delivered to somebody who may
         // be gone, and then it would come again only after `ack_wait`.
-        let info = consumer.cached_info();
-        let delivered = info.delivered.stream_sequence;
-        let to = if info.num_ack_pending > 0 { delivered } else { info.ack_floor.stream_sequence };
+        let to = if opened.ack_pending > 0 { opened.delivered } else { opened.ack_floor };
         if to > position.position {
-            self.read_gap(&stream, position.position + 1, to, &gap).await?;
+            self.read_gap(&*consumer, position.position + 1, to, &gap).await?;
         }
         self.progress.connected.set(1);
         self.progress.set_error(None);
-        let target = stream.cached_info().state.last_sequence;
-        Ok(Session { position, stream_created, consumer, target, gap, recorded: None })
-    }
-
-    async fn consumer(&self, stream: &Stream, position: &Position) -> Result<PullConsumer, Over> {
-        let name = format!("{}-{}-{}", self.service, self.entity, position.consumer);
-        let config = pull::Config {
-            durable_name: Some(name.clone()),
-            description: Some(format!("{} follows {}", self.service, self.entity)),
-            // On a compacted stream "all" is one message per entity.
-            deliver_policy: DeliverPolicy::All,
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: self.settings.ack_wait,
-            max_deliver: -1,
-            max_ack_pending: self.settings.max_ack_pending,
-            inactive_threshold: CONSUMER_INACTIVE,
-            ..pull::Config::default()
-        };
-        Ok(stream.get_or_create_consumer(&name, config).await?)
+        Ok(Session { position, consumer, gap, recorded: None })
     }
 
     /// Reads again what the consumer counts as handled and this read model does not hold.
     async fn read_gap(
         &self,
-        stream: &Stream,
+        consumer: &dyn Consumer,
         from: u64,
         to: u64,
         gap: &Countdown,
     ) -> Result<(), Over> {
         tracing::info!(entity = %self.entity, from, to, "reading again what this read model has not seen");
-        let config = pull::Config {
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
-            ack_policy: AckPolicy::None,
-            inactive_threshold: Duration::from_secs(30),
-            ..pull::Config::default()
-        };
-        let consumer = stream.create_consumer(config).await?;
-        let mut left = consumer.cached_info().num_pending;
-        while left > 0 {
-            let mut batch = consumer.fetch().max_messages(PULL_MESSAGES).messages().await?;
-            while let Some(message) = batch.next().await {
-                let message = message?;
-                let (sequence, pending) = message.info().map(|i| (i.stream_sequence, i.pending))?;
-                if sequence <= to {
-                    let held = Held::new(gap.handle());
-                    self.hand_over(&message, Lane::Backlog, Some(held)).await?;
-                }
-                left = if sequence >= to { 0 } else { pending };
+        let mut again = consumer.again_from(from).await?;
+        while let Some(delivery) = again.next().await {
+            let delivery = delivery?;
+            if delivery.sequence > to {
+                break;
             }
+            self.hand_over(&delivery, Lane::Backlog, Some(Held::new(gap.handle()))).await?;
         }
         Ok(())
     }
 
     async fn pull(&mut self, session: &mut Session) -> Result<(), Over> {
-        let pull = session.consumer.stream().max_messages_per_batch(PULL_MESSAGES);
-        let mut messages =
-            pull.expires(PULL_EXPIRES).heartbeat(PULL_EXPIRES / 2).messages().await?;
-        let mut fresh: Option<async_nats::Subscriber> = None;
+        let mut messages = session.consumer.deliveries().await?;
+        let mut fresh: Option<Deliveries> = None;
         let mut next_check = Instant::now();
         loop {
             let paused = *self.paused.borrow_and_update();
             tokio::select! {
-                message = messages.next(), if !paused => match message {
-                    Some(message) => self.take(message?).await?,
-                    None => return Ok(()),
-                },
-                message = next_fresh(&mut fresh), if !paused => {
-                    // A full queue loses nothing here: the durable consumer brings it too.
-                    if let (Some(message), true) = (&message, self.queue.capacity() > 0) {
-                        self.hand_over(message, Lane::Fresh, None).await?;
-                    }
-                    if message.is_none() {
-                        fresh = None;
-                    }
-                }
+                // What is always ready comes last.
+                biased;
                 Ok(()) = self.paused.changed() => {}
                 () = tokio::time::sleep_until(next_check) => {
-                    let info = session.consumer.get_info().await?;
-                    let caught_up = self.check(session, &info).await?;
-                    self.follow_fresh(&mut fresh, &info).await?;
+                    let standing = session.consumer.standing().await?;
+                    let caught_up = self.check(session, &standing).await?;
+                    self.follow_fresh(&*session.consumer, &mut fresh, &standing).await?;
                     let pause = if caught_up { CHECK_INTERVAL } else { CHECK_INTERVAL_CATCHING_UP };
                     next_check = Instant::now() + pause;
                 }
+                delivery = next_fresh(&mut fresh), if !paused => match delivery {
+                    // A full queue loses nothing here: the durable consumer brings it too.
+                    Some(Ok(delivery)) if self.queue.capacity() > 0 => {
+                        self.hand_over(&delivery, Lane::Fresh, None).await?;
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => fresh = None,
+                },
+                delivery = messages.next(), if !paused => match delivery {
+                    Some(delivery) => self.take(delivery?).await?,
+                    None => return Ok(()),
+                },
             }
         }
     }
 
-    async fn take(&self, message: jetstream::Message) -> Result<(), Over> {
-        let pending = message.info().map_or(0, |info| info.pending);
-        let backlog = pending > self.settings.max_backlog_messages;
+    async fn take(&self, mut delivery: Delivery) -> Result<(), Over> {
+        let backlog = delivery.pending > self.settings.max_backlog_messages;
         let lane = if backlog { Lane::Backlog } else { Lane::Fresh };
-        let (message, acker) = message.split();
-        self.hand_over(&message, lane, Some(Held::new(acker))).await
+        let held = delivery.ack.take().map(Held::boxed);
+        self.hand_over(&delivery, lane, held).await
     }
 
     /// Turns a message into work. The subject alone names the key: whatever the body and headers
     /// hold, this message replaced one that may have been true, so the key is looked at.
     async fn hand_over(
         &self,
-        message: &async_nats::Message,
+        message: &Delivery,
         lane: Lane,
         held: Option<Held>,
     ) -> Result<(), Over> {
@@ -301,14 +257,15 @@ impl Intake {
     }
 
     /// Records the position, and whether the first catch-up is done. Returns the latter.
-    async fn check(&self, session: &mut Session, info: &Info) -> Result<bool, Over> {
+    async fn check(&self, session: &mut Session, standing: &Standing) -> Result<bool, Over> {
         use std::sync::atomic::Ordering::Relaxed;
-        self.progress.stream_pending.set(info.num_pending as i64);
-        let floor = info.ack_floor.stream_sequence;
+        self.progress.stream_pending.set(standing.pending as i64);
+        let floor = standing.ack_floor;
         // Until the gap is handled, the old position is the true one.
         let gap_closed = session.gap.left() == 0;
         if gap_closed {
-            let (consumer, created) = (&session.position.consumer, &session.stream_created);
+            let consumer = &session.position.consumer;
+            let created = &session.consumer.opened().created;
             let known = match session.recorded == Some(floor) {
                 true => self.positions.read().await?.is_some_and(|p| p.consumer == *consumer),
                 false => self.positions.record(consumer, created, floor).await?,
@@ -319,8 +276,10 @@ impl Intake {
             session.recorded = Some(floor);
             self.progress.position.store(floor, Relaxed);
         }
-        let nothing_left = info.num_pending == 0 && info.num_ack_pending == 0;
-        let done = gap_closed && (floor >= session.target || nothing_left);
+        let nothing_left = standing.pending == 0 && standing.ack_pending == 0;
+        // What the first catch-up must reach is where the stream ended when the session began.
+        let target = session.consumer.opened().last_sequence;
+        let done = gap_closed && (floor >= target || nothing_left);
         if done && !self.progress.caught_up.swap(true, Relaxed) {
             self.positions.caught_up(&session.position.consumer).await?;
             tracing::info!(entity = %self.entity, "caught up");
@@ -333,44 +292,37 @@ impl Intake {
     /// fresh notifications are also taken as they are published.
     async fn follow_fresh(
         &self,
-        fresh: &mut Option<async_nats::Subscriber>,
-        info: &Info,
+        consumer: &dyn Consumer,
+        fresh: &mut Option<Deliveries>,
+        standing: &Standing,
     ) -> Result<(), Over> {
-        let stuck = info.num_ack_pending as i64 >= self.settings.max_ack_pending;
-        let behind = info.num_pending > self.settings.max_backlog_messages
-            || (stuck && info.num_pending > 0);
+        let stuck = standing.ack_pending as i64 >= self.settings.max_ack_pending;
+        let behind = standing.pending > self.settings.max_backlog_messages
+            || (stuck && standing.pending > 0);
         match (behind, fresh.is_some()) {
-            (true, false) => {
-                let subject = subject::all_subjects(&self.entity);
-                let group = info.name.clone();
-                *fresh = Some(self.broker.client.queue_subscribe(subject, group).await?);
-            }
-            (false, true) if info.num_pending == 0 => *fresh = None,
+            (true, false) => *fresh = Some(consumer.fresh().await?),
+            (false, true) if standing.pending == 0 => *fresh = None,
             _ => {}
         }
         Ok(())
     }
 }
 
-async fn next_fresh(fresh: &mut Option<async_nats::Subscriber>) -> Option<async_nats::Message> {
+async fn next_fresh(fresh: &mut Option<Deliveries>) -> Option<Result<Delivery, BoxError>> {
     match fresh {
-        Some(subscriber) => subscriber.next().await,
+        Some(deliveries) => deliveries.next().await,
         None => std::future::pending().await,
     }
 }
 
 /// The version that a message names, and what is wrong with it.
-fn read(
-    message: &async_nats::Message,
-    id: &nudge_protocol::EntityId,
-) -> (Option<Version>, Option<String>) {
-    let header = message.headers.as_ref().and_then(|headers| headers.get(VERSION_HEADER));
-    let version = header.map(|value| parse_version_header(value.as_str()));
+fn read(message: &Delivery, id: &nudge_protocol::EntityId) -> (Option<Version>, Option<String>) {
+    let version = message.version.as_deref().map(parse_version_header);
     let version_fault = match &version {
         Some(Err(error)) => Some(format!("{VERSION_HEADER}: {error}")),
         _ => None,
     };
-    let body_fault = match Notification::from_json(&message.payload) {
+    let body_fault = match Notification::from_json(&message.body) {
         Ok(body) if body.id == *id => None,
         Ok(body) => Some(format!("the body names {:?}", body.id)),
         Err(error) => Some(format!("the body cannot be read: {error}")),

@@ -25,8 +25,9 @@ pub(crate) async fn run(
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = interval.tick() => {}
+            biased;
             () = stop.cancelled() => return,
+            _ = interval.tick() => {}
         }
         match round(&dead_letters, &progress, &queue, first).await {
             Ok(()) => first = false,

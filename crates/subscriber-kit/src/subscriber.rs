@@ -24,6 +24,7 @@ use crate::{
     progress::Progress,
     reentry,
     settings::Settings,
+    source::Source,
     tables,
     wait::Waiters,
     worker::{Incoming, Worker},
@@ -67,7 +68,7 @@ type Start = Box<dyn FnOnce(&mut Starting) -> Result<Followed, StartError> + Sen
 pub struct Builder {
     service: String,
     db: Database,
-    broker: Broker,
+    source: Arc<dyn Source>,
     settings: Settings,
     owned: Vec<String>,
     no_tombstones: Vec<String>,
@@ -79,7 +80,7 @@ pub struct Builder {
 struct Starting {
     service: String,
     db: Database,
-    broker: Broker,
+    source: Arc<dyn Source>,
     settings: Settings,
     no_tombstones: Vec<String>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -116,7 +117,7 @@ pub(crate) struct Shared {
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) registry: Mutex<Registry>,
     pub(crate) db: Database,
-    pub(crate) broker: Broker,
+    pub(crate) source: Arc<dyn Source>,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -140,10 +141,15 @@ impl Subscriber {
     /// Begins a subscriber. `service` names it at the broker: replicas that share a database use
     /// the same name.
     pub fn builder(service: &str, db: &Database, broker: &Broker) -> Builder {
+        Self::builder_from(service, db, Arc::new(broker.clone()))
+    }
+
+    /// [`builder`](Self::builder) with another way to notifications: for tests and simulations.
+    pub fn builder_from(service: &str, db: &Database, source: Arc<dyn Source>) -> Builder {
         Builder {
             service: service.to_owned(),
             db: db.clone(),
-            broker: broker.clone(),
+            source,
             settings: Settings::default(),
             owned: Vec::new(),
             no_tombstones: Vec::new(),
@@ -158,7 +164,7 @@ impl Subscriber {
         self.shared.stop.cancelled().await;
         self.shared.tasks.wait().await;
         // A connection that is dropped takes along what it has not sent yet.
-        let flushed = tokio::time::timeout(FLUSH_DEADLINE, self.shared.broker.client.flush()).await;
+        let flushed = tokio::time::timeout(FLUSH_DEADLINE, self.shared.source.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
             tracing::debug!("the broker is away: the last messages handled will come again");
         }
@@ -247,7 +253,7 @@ impl Builder {
         let mut starting = Starting {
             service: self.service,
             db: self.db,
-            broker: self.broker,
+            source: self.source,
             settings: self.settings,
             no_tombstones: self.no_tombstones,
             after_commit: self.after_commit,
@@ -270,10 +276,10 @@ impl Builder {
         }
         guard.disarm();
         starting.tasks.close();
-        let Starting { service, db, broker, events, registry, tasks, stop, .. } = starting;
+        let Starting { service, db, source, events, registry, tasks, stop, .. } = starting;
         let (owned, registry) = (self.owned, Mutex::new(registry));
         let shared =
-            Shared { service, followed, owned, events, paused, registry, db, broker, stop, tasks };
+            Shared { service, followed, owned, events, paused, registry, db, source, stop, tasks };
         Ok(Subscriber { shared: Arc::new(shared) })
     }
 }
@@ -313,7 +319,7 @@ impl Starting {
         let intake = Intake {
             service: self.service.clone(),
             entity: entity.clone(),
-            broker: self.broker.clone(),
+            source: self.source.clone(),
             positions: Positions::new(self.db.clone(), entity.clone()),
             queue: queue.clone(),
             paused: self.paused.clone(),

@@ -1,0 +1,60 @@
+//! The port to the stream that holds an entity's notifications: JetStream in production, simulated in
+//! tests.
+//!
+//! What the relay relies on, and every implementation must keep:
+//! - A message replaces the one that stood on its subject before.
+//! - The sequence that [`Sink::publish`] answers is that message's place; later ones are higher.
+//! - What fails may have happened all the same.
+
+use std::{future::Future, pin::Pin};
+
+use nudge_protocol::{EntityId, EntityName, Notification, subject};
+use nudge_runtime::BoxError;
+use tokio::sync::watch;
+
+use crate::change_log::outbox::Pending;
+
+/// The future of a request to the broker.
+pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
+
+/// What the relay compares between two looks at the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Tells one incarnation of the stream from the next.
+    pub created: String,
+    /// The stream's last sequence.
+    pub last_seq: u64,
+    /// How many messages it holds.
+    pub messages: u64,
+}
+
+/// A notification on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its subject, which names the key.
+    pub subject: String,
+    /// What its version header says.
+    pub version: String,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Message {
+    pub(crate) fn of(entity: &EntityName, row: &Pending) -> Self {
+        let id: &EntityId = &row.id;
+        let body = Notification { id: id.clone(), change: row.change }.to_json();
+        Self { subject: subject::subject(entity, id), version: row.version.to_string(), body }
+    }
+}
+
+/// A way to the stream of each entity.
+pub trait Sink: Send + Sync + 'static {
+    /// Looks at the stream, and makes it when it is missing.
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing>;
+
+    /// Publishes, and answers with the sequence under which the message stands in the stream.
+    fn publish<'a>(&'a self, entity: &'a EntityName, message: Message) -> Asking<'a, u64>;
+
+    /// Counts connections made: changes each time the link was lost and made again.
+    fn connections(&self) -> watch::Receiver<u64>;
+}
