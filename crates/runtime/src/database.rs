@@ -245,7 +245,7 @@ impl Database {
         let mut migrator = Migrator::with_migrations(steps.collect());
         migrator
             .dangerous_set_table_name(format!("nudge_migrations_{}", component.replace('-', "_")));
-        let migrated = migrator.run(&self.writer).await;
+        let migrated = self.run(migrator.run(&self.writer)).await;
         migrated.map_err(|source| OpenError::Migrate { component, source })
     }
 
@@ -333,7 +333,7 @@ mod tests {
         let db = opened
             .unwrap()
             .with_driver(Driver::Stepped(std::sync::Arc::new(helper.handle().clone())));
-        db.run(db.migrate("test", MIGRATIONS)).await.unwrap();
+        db.migrate("test", MIGRATIONS).await.unwrap();
         let start = tokio::time::Instant::now();
         for n in 0..50 {
             let work = async {

@@ -158,6 +158,12 @@ impl Subscriber {
         }
     }
 
+    /// Makes the kit's tables in a read model, or brings them up to date. [`Builder::start`] does
+    /// that by itself.
+    pub async fn migrate(db: &Database) -> Result<(), OpenError> {
+        db.migrate("subscriber-kit", tables::MIGRATIONS).await
+    }
+
     /// Resolves once every task has ended, after the token was cancelled: runs under way have
     /// finished (within the deadline) and are acknowledged, and everything else is not.
     pub async fn stopped(&self) {
@@ -248,7 +254,7 @@ impl Builder {
         if self.follows.is_empty() {
             return Err(StartError::FollowsNothing);
         }
-        self.db.migrate("subscriber-kit", tables::MIGRATIONS).await?;
+        Subscriber::migrate(&self.db).await?;
         let (paused, _) = watch::channel(false);
         let mut starting = Starting {
             service: self.service,

@@ -1,0 +1,226 @@
+//! The simulated broker: a compacted stream and its durable consumers, as JetStream keeps them.
+//!
+//! Pure: `now` is passed in. What it does and does not promise is what
+//! `nudge_subscriber_kit::source` and `nudge_publisher::sink` write down.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+
+/// A message in the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) subject: String,
+    pub(crate) version: Option<String>,
+    pub(crate) body: Bytes,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Consumer {
+    /// The last sequence delivered for the first time.
+    delivered: u64,
+    /// Delivered and not acknowledged: when each comes again.
+    waiting: BTreeMap<u64, Duration>,
+}
+
+#[derive(Clone, Debug)]
+struct Stream {
+    created: u64,
+    last: u64,
+    messages: BTreeMap<u64, Stored>,
+    consumers: BTreeMap<String, Consumer>,
+}
+
+/// How far a stream and a consumer are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) created: u64,
+    pub(crate) last: u64,
+    pub(crate) messages: u64,
+    pub(crate) delivered: u64,
+    pub(crate) ack_floor: u64,
+    pub(crate) ack_pending: u64,
+    pub(crate) pending: u64,
+}
+
+/// What a consumer has for a replica that asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Message {
+        sequence: u64,
+        stored: Stored,
+        pending: u64,
+    },
+    /// Nothing before this time, unless something is published.
+    Wait(Option<Duration>),
+    /// The stream or the consumer is gone.
+    Gone,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(crate) struct Broker {
+    stream: Option<Stream>,
+    incarnations: u64,
+    backup: Option<Stream>,
+}
+
+impl Broker {
+    /// Makes the stream if it is missing.
+    pub(crate) fn ensure(&mut self) -> Standing {
+        if self.stream.is_none() {
+            self.incarnations += 1;
+            self.stream = Some(Stream {
+                created: self.incarnations,
+                last: 0,
+                messages: BTreeMap::new(),
+                consumers: BTreeMap::new(),
+            });
+        }
+        self.standing(None).unwrap_or_default()
+    }
+
+    /// Stores a message, in place of the one on its subject. None when there is no stream.
+    pub(crate) fn publish(&mut self, stored: Stored) -> Option<u64> {
+        let stream = self.stream.as_mut()?;
+        stream.messages.retain(|_, old| old.subject != stored.subject);
+        stream.last += 1;
+        stream.messages.insert(stream.last, stored);
+        stream.forget_replaced();
+        Some(stream.last)
+    }
+
+    /// Finds or makes a consumer.
+    pub(crate) fn open(&mut self, consumer: &str) -> Option<Standing> {
+        let stream = self.stream.as_mut()?;
+        stream.consumers.entry(consumer.to_owned()).or_default();
+        self.standing(Some(consumer))
+    }
+
+    /// How far the stream is, and the consumer if one is named.
+    pub(crate) fn standing(&self, consumer: Option<&str>) -> Option<Standing> {
+        let stream = self.stream.as_ref()?;
+        let mut standing = Standing {
+            created: stream.created,
+            last: stream.last,
+            messages: stream.messages.len() as u64,
+            ..Standing::default()
+        };
+        if let Some(consumer) = consumer {
+            let consumer = stream.consumers.get(consumer)?;
+            standing.delivered = consumer.delivered;
+            let first_waiting = consumer.waiting.keys().next();
+            standing.ack_floor = first_waiting.map_or(consumer.delivered, |first| first - 1);
+            standing.ack_pending = consumer.waiting.len() as u64;
+            standing.pending = stream.messages.range(consumer.delivered + 1..).count() as u64;
+        }
+        Some(standing)
+    }
+
+    /// The next message for a replica of this consumer. It comes again at `now + ack_wait`.
+    pub(crate) fn next(
+        &mut self,
+        created: u64,
+        consumer: &str,
+        now: Duration,
+        ack_wait: Duration,
+    ) -> Next {
+        let Some(stream) = self.stream.as_mut().filter(|stream| stream.created == created) else {
+            return Next::Gone;
+        };
+        let Some(consumer) = stream.consumers.get_mut(consumer) else {
+            return Next::Gone;
+        };
+        let due = consumer.waiting.iter().find(|(_, at)| **at <= now).map(|(seq, _)| *seq);
+        let fresh = stream.messages.range(consumer.delivered + 1..).next().map(|(seq, _)| *seq);
+        let Some(sequence) = due.or(fresh) else {
+            return Next::Wait(consumer.waiting.values().min().copied());
+        };
+        consumer.delivered = consumer.delivered.max(sequence);
+        consumer.waiting.insert(sequence, now + ack_wait);
+        let pending = stream.messages.range(consumer.delivered + 1..).count() as u64;
+        match stream.messages.get(&sequence) {
+            Some(stored) => Next::Message { sequence, stored: stored.clone(), pending },
+            None => {
+                consumer.waiting.remove(&sequence);
+                Next::Wait(Some(now))
+            }
+        }
+    }
+
+    /// A delivery is handled.
+    pub(crate) fn ack(&mut self, created: u64, consumer: &str, sequence: u64) {
+        if let Some(consumer) = self.consumer(created, consumer) {
+            consumer.waiting.remove(&sequence);
+        }
+    }
+
+    /// A delivery is still being worked on.
+    pub(crate) fn progress(
+        &mut self,
+        created: u64,
+        consumer: &str,
+        sequence: u64,
+        again: Duration,
+    ) {
+        if let Some(at) = self
+            .consumer(created, consumer)
+            .and_then(|consumer| consumer.waiting.get_mut(&sequence))
+        {
+            *at = again;
+        }
+    }
+
+    fn consumer(&mut self, created: u64, consumer: &str) -> Option<&mut Consumer> {
+        let stream = self.stream.as_mut().filter(|stream| stream.created == created)?;
+        stream.consumers.get_mut(consumer)
+    }
+
+    /// What stands in the stream from this sequence on.
+    pub(crate) fn from(&self, created: u64, sequence: u64) -> Option<Vec<(u64, Stored)>> {
+        let stream = self.stream.as_ref().filter(|stream| stream.created == created)?;
+        let range = stream.messages.range(sequence..);
+        Some(range.map(|(sequence, stored)| (*sequence, stored.clone())).collect())
+    }
+
+    /// Messages that were delivered and never acknowledged, or never delivered.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        let consumers = self.stream.iter().flat_map(|stream| {
+            let left = |consumer: &Consumer| {
+                consumer.waiting.len() + stream.messages.range(consumer.delivered + 1..).count()
+            };
+            stream.consumers.values().map(left)
+        });
+        consumers.sum()
+    }
+
+    /// Keeps a copy of the store.
+    pub(crate) fn back_up(&mut self) {
+        self.backup = self.stream.clone();
+    }
+
+    /// Comes back with the copy. False when there is none.
+    pub(crate) fn roll_back(&mut self) -> bool {
+        match self.backup.clone() {
+            Some(backup) => {
+                self.stream = Some(backup);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The stream is deleted, with its consumers.
+    pub(crate) fn delete_stream(&mut self) {
+        self.stream = None;
+    }
+}
+
+impl Stream {
+    /// A message that was replaced is not delivered again.
+    fn forget_replaced(&mut self) {
+        for consumer in self.consumers.values_mut() {
+            consumer.waiting.retain(|sequence, _| self.messages.contains_key(sequence));
+        }
+    }
+}

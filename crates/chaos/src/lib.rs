@@ -1,0 +1,59 @@
+//! A deterministic simulation of publisher, relay, broker, owner API and subscribers, in one process,
+//! on virtual time, from one seed.
+//!
+//! The real code of the publisher and of the subscriber kit runs, with real SQL and the real guard;
+//! a service's own `apply` runs in it as it does in production. Only the ports are simulated: the way
+//! to the broker ([`nudge_publisher::sink`], [`nudge_subscriber_kit::source`]), the way to the owner
+//! ([`nudge_subscriber_kit::owner_client`]), the clock, and when database work ends in a crash. The
+//! same seed gives the same story, to the hash.
+
+mod broker;
+mod check;
+mod fault;
+mod link;
+mod node;
+mod owner;
+mod random;
+mod report;
+mod run;
+mod service;
+mod shrink;
+mod world;
+
+use std::{ops::Range, sync::Arc};
+
+pub use fault::{Fault, Profile};
+pub use random::Random;
+pub use report::{Outcome, Summary};
+pub use service::Service;
+
+use world::Plan;
+
+/// Runs one seed.
+pub fn run<S: Service>(service: &Arc<S>, profile: Profile, seed: u64) -> Outcome {
+    run::run(service, Plan { profile, seed, allowed: None })
+}
+
+/// Runs every seed, and panics with a story at the first that breaks a rule.
+///
+/// With `CHAOS_SEED` set, just that one is run.
+pub fn explore<S: Service>(service: S, profile: Profile, seeds: Range<u64>) -> Summary {
+    let service = Arc::new(service);
+    let one = std::env::var("CHAOS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds = one.map_or(seeds, |seed: u64| seed..seed + 1);
+    let mut summary = Summary::default();
+    for seed in seeds {
+        let outcome = run(&service, profile, seed);
+        if !outcome.is_good() {
+            let small = shrink::shrink(&service, &outcome);
+            let test = std::thread::current().name().unwrap_or("TEST").to_owned();
+            panic!(
+                "{small}\n{} of {} faults are needed. To run it again:\n    CHAOS_SEED={seed} cargo test {test}\n",
+                small.faults().values().sum::<u64>(),
+                outcome.faults().values().sum::<u64>(),
+            );
+        }
+        summary.add(&outcome);
+    }
+    summary
+}

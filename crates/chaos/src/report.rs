@@ -1,0 +1,107 @@
+//! What came of a run, and of many.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use crate::{
+    fault::{Fault, Profile},
+    world::{Plan, World},
+};
+
+/// What came of one run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The profile.
+    pub profile: Profile,
+    /// The seed.
+    pub seed: u64,
+    /// Rules that were broken; none when all is well.
+    pub violations: Vec<String>,
+    /// Who did what, when.
+    pub story: Vec<(Duration, String)>,
+    /// Tells one course of events from another: the same seed, the same hash.
+    pub hash: u64,
+    /// Virtual time that passed.
+    pub elapsed: Duration,
+    /// Callbacks, of all ids.
+    pub calls: u64,
+    pub(crate) faults: Vec<(usize, Fault)>,
+}
+
+impl Outcome {
+    pub(crate) fn of(plan: &Plan, world: &World) -> Self {
+        let happened = world.happened();
+        Self {
+            profile: plan.profile,
+            seed: plan.seed,
+            violations: world.violations(),
+            story: world.trace(),
+            hash: world.hash(),
+            elapsed: world.elapsed(),
+            calls: world.calls(),
+            faults: happened.iter().map(|one| (one.number, one.fault)).collect(),
+        }
+    }
+
+    /// Whether everything held.
+    pub fn is_good(&self) -> bool {
+        self.violations.is_empty()
+    }
+
+    /// How often each fault happened.
+    pub fn faults(&self) -> BTreeMap<Fault, u64> {
+        let mut counts = BTreeMap::new();
+        for (_, fault) in &self.faults {
+            *counts.entry(*fault).or_default() += 1;
+        }
+        counts
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "profile {}, seed {}: {} faults", self.profile, self.seed, self.faults.len())?;
+        for (at, line) in &self.story {
+            writeln!(f, "{:>12.6} s  {line}", at.as_secs_f64())?;
+        }
+        for violation in &self.violations {
+            writeln!(f, "violated: {violation}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What came of many runs.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Runs.
+    pub runs: u64,
+    /// Virtual time that passed in all of them.
+    pub elapsed: Duration,
+    /// Callbacks.
+    pub calls: u64,
+    /// How often each fault happened.
+    pub faults: BTreeMap<Fault, u64>,
+}
+
+impl Summary {
+    pub(crate) fn add(&mut self, outcome: &Outcome) {
+        self.runs += 1;
+        self.elapsed += outcome.elapsed;
+        self.calls += outcome.calls;
+        for (fault, count) in outcome.faults() {
+            *self.faults.entry(fault).or_default() += count;
+        }
+    }
+
+    /// Faults of the profile that never happened.
+    pub fn never(&self, profile: Profile) -> Vec<Fault> {
+        let kinds = profile.faults().iter().map(|(fault, _)| *fault);
+        kinds.filter(|fault| !self.faults.contains_key(fault)).collect()
+    }
+
+    /// Programs that ended.
+    pub fn crashes(&self) -> u64 {
+        let crash = |fault: &Fault| format!("{fault}").starts_with("Crash");
+        self.faults.iter().filter(|(fault, _)| crash(fault)).map(|(_, count)| count).sum()
+    }
+}

@@ -1,0 +1,403 @@
+//! One run: an owner writes, everything happens, everything heals, and everyone must be in step.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nudge_protocol::{Change, EntityId, EntityName, timestamp::set_clock};
+use nudge_publisher::Publisher;
+use nudge_runtime::{
+    BoxError, Database, Tx,
+    database::{Driver, Durability, Stepper},
+};
+use nudge_subscriber_kit::{Apply, EntityState, Settings, Subscriber};
+use tokio::{
+    runtime::{Handle, Runtime},
+    sync::Notify,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::Stored,
+    check::{Checker, History, ReadModel},
+    fault::Fault,
+    link::Link,
+    node::{Node, Role},
+    owner::{self, Client, Entities},
+    report::Outcome,
+    service::Service,
+    world::{Plan, World},
+};
+
+/// Ids of the entities of a run.
+const KEYS: u64 = 4;
+/// What the owner does in a run.
+const EDITS: usize = 24;
+/// Longest pause between two edits.
+const MAX_PAUSE: Duration = Duration::from_millis(1_500);
+/// Longest time until a program that ended is started again.
+const MAX_DOWN: Duration = Duration::from_secs(4);
+/// Longest time that a poisoned entity cannot be applied.
+const MAX_POISON: Duration = Duration::from_secs(60);
+/// Time until everyone must be in step once all is healed. Virtual: it costs nothing.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// Time of silence that is demanded after that.
+const SILENCE: Duration = Duration::from_secs(5 * 60);
+/// How far clocks jump, in microseconds.
+const MAX_SKEW_MICROS: u64 = 3_600_000_000;
+
+thread_local! {
+    /// Drives database work while the simulated world stands still.
+    static HELPER: RefCell<Option<Runtime>> = const { RefCell::new(None) };
+}
+
+/// The handle of this thread's helper runtime.
+fn helper() -> Handle {
+    HELPER.with_borrow_mut(|helper| {
+        let build = || {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1).enable_all().build().expect("a runtime")
+        };
+        helper.get_or_insert_with(build).handle().clone()
+    })
+}
+
+/// Drives database work of the simulation itself, with the world's clock.
+struct Plain {
+    runtime: Handle,
+    world: Arc<World>,
+}
+
+impl Stepper for Plain {
+    fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    fn next(&self) -> nudge_runtime::database::Step {
+        let now = self.world.now_micros();
+        let enter = Box::new(move || set_clock(Some(Box::new(move || now))));
+        nudge_runtime::database::Step { fate: nudge_runtime::database::Fate::Done, enter }
+    }
+}
+
+/// Runs a plan from beginning to end.
+pub(crate) fn run<S: Service>(service: &Arc<S>, plan: Plan) -> Outcome {
+    let helper = helper();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    let outcome = runtime.block_on(async {
+        let world = World::new(plan.clone());
+        let clock = world.clone();
+        set_clock(Some(Box::new(move || clock.now_micros())));
+        let theatre = Theatre::open(service.clone(), world.clone(), helper).await;
+        theatre.play().await;
+        Outcome::of(&plan, &world)
+    });
+    set_clock(None);
+    outcome
+}
+
+/// Everyone in a run.
+struct Theatre<S> {
+    world: Arc<World>,
+    service: Arc<S>,
+    entity: EntityName,
+    helper: Handle,
+    owner_db: Database,
+    owner: Publisher,
+    read_model: Arc<ReadModel<S>>,
+    copy_db: Database,
+    history: Arc<Mutex<History>>,
+    published: Arc<Notify>,
+    poison: Arc<Mutex<BTreeSet<String>>>,
+    nodes: Mutex<BTreeMap<String, Arc<Node>>>,
+    stop: CancellationToken,
+}
+
+async fn database(runtime: &Handle) -> Database {
+    let opened = Database::open("sqlite::memory:", Durability::Refillable);
+    let opened = std::thread::scope(|scope| {
+        scope.spawn(|| runtime.block_on(opened)).join().expect("no panic")
+    });
+    opened.expect("a database in memory opens")
+}
+
+impl<S: Service> Theatre<S> {
+    async fn open(service: Arc<S>, world: Arc<World>, helper: Handle) -> Arc<Self> {
+        let entity = EntityName::new(S::ENTITY).expect("a good name");
+        let plain = Arc::new(Plain { runtime: helper.clone(), world: world.clone() });
+        let driver = || Driver::Stepped(plain.clone());
+        let owner_db = database(&helper).await.with_driver(driver());
+        owner_db.migrate("entities", owner::MIGRATIONS).await.expect("the tables are made");
+        let owner = Publisher::open(&owner_db, entity.clone()).await.expect("it opens");
+        let copy_db = database(&helper).await.with_driver(driver());
+        // The service migrates as it does in production, without a gate: on the helper.
+        std::thread::scope(|scope| {
+            let migrate = service.migrate(&copy_db);
+            scope.spawn(|| helper.block_on(migrate)).join().expect("no panic")
+        })
+        .expect("the service's tables are made");
+        // So that the checker can look before the first subscriber has started.
+        let tables = Subscriber::migrate(&copy_db).await;
+        tables.expect("the kit's tables are made");
+        let history: Arc<Mutex<History>> = Arc::default();
+        let read_model =
+            ReadModel::new(world.clone(), service.clone(), copy_db.clone(), history.clone());
+        Arc::new(Self {
+            world,
+            service,
+            entity,
+            helper,
+            owner_db,
+            owner,
+            read_model: Arc::new(read_model),
+            copy_db,
+            history,
+            published: Arc::default(),
+            poison: Arc::default(),
+            nodes: Mutex::default(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    async fn play(self: &Arc<Self>) {
+        for n in 0..self.world.profile().replicas() {
+            tokio::spawn(self.clone().keep_running(format!("relay-{n}"), Role::Relay));
+            tokio::spawn(self.clone().keep_running(format!("subscriber-{n}"), Role::Subscriber));
+        }
+        for _ in 0..EDITS {
+            sleep(self.world.up_to(MAX_PAUSE)).await;
+            if self.world.is_violated() {
+                return;
+            }
+            self.edit().await;
+            self.accident().await;
+        }
+        self.world.heal();
+        self.world.skew(0);
+        self.poison.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        // A release that mends what could not be applied; dead letters get one more try with it.
+        if self.world.happened().iter().any(|one| one.fault == Fault::Poison) {
+            self.crash_all("for a new release");
+        }
+        self.converge().await;
+    }
+
+    /// Waits until everyone is in step, and then for silence.
+    async fn converge(&self) {
+        let began = self.world.elapsed();
+        while let Some(difference) = self.read_model.differs() {
+            if self.world.is_violated() {
+                return;
+            }
+            if self.world.elapsed() > began + PATIENCE {
+                return self.world.violated(format!("never in step: {difference}"));
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        self.world.tell(format!("in step after {:?}", self.world.elapsed() - began));
+        // What still comes again may lead to a call.
+        sleep(SILENCE).await;
+        let calls = self.world.calls();
+        sleep(SILENCE).await;
+        if self.world.calls() != calls {
+            self.world.violated("calls go on though nothing changes");
+        }
+        let standing = self.world.with_broker(|broker| broker.unacknowledged());
+        if standing > 0 {
+            self.world.violated(format!("{standing} messages are never acknowledged"));
+        }
+        if let Some(difference) = self.read_model.differs() {
+            self.world.violated(format!("out of step again: {difference}"));
+        }
+        self.stop.cancel();
+    }
+
+    /// Starts a program, and again whenever it has ended.
+    async fn keep_running(self: Arc<Self>, name: String, role: Role) {
+        let world = &self.world;
+        for life in 1.. {
+            sleep(world.up_to(Duration::from_millis(500))).await;
+            let node =
+                Node::new(format!("{name}.{life}"), role, world.clone(), self.helper.clone());
+            world.tell(format!("{} starts", node.name));
+            self.enter(&name, node.clone());
+            match role {
+                Role::Relay => drop(tokio::spawn(self.clone().relay(node.clone()))),
+                Role::Subscriber => drop(tokio::spawn(self.clone().subscriber(node.clone()))),
+            }
+            node.death().await;
+            sleep(world.up_to(MAX_DOWN)).await;
+        }
+    }
+
+    fn enter(&self, name: &str, node: Arc<Node>) {
+        self.nodes.lock().unwrap_or_else(|e| e.into_inner()).insert(name.to_owned(), node);
+    }
+
+    fn link(&self, node: &Arc<Node>) -> Arc<Link> {
+        let (node, checker) = (node.clone(), self.read_model.clone() as Arc<dyn Checker>);
+        let (published, ack_wait) = (self.published.clone(), settings().ack_wait);
+        Arc::new(Link { node, checker, published, ack_wait })
+    }
+
+    async fn relay(self: Arc<Self>, node: Arc<Node>) {
+        let db = self.owner_db.clone().with_driver(Driver::Stepped(node.clone()));
+        let publisher = Publisher::open(&db, self.entity.clone()).await.expect("it opens");
+        publisher.spawn_relay_to(self.link(&node), self.stop.child_token());
+    }
+
+    async fn subscriber(self: Arc<Self>, node: Arc<Node>) {
+        let db = self.copy_db.clone().with_driver(Driver::Stepped(node.clone()));
+        let handler = self.service.handler(&db);
+        let handler = Poisoned { handler, poison: self.poison.clone() };
+        let api = self.owner.sync_api(Entities(self.owner_db.clone()));
+        let client = Client { node: node.clone(), api, history: self.history.clone() };
+        let read_model = self.read_model.clone();
+        let started = Subscriber::builder_from("sim", &db, self.link(&node))
+            .follow_with(S::ENTITY, Arc::new(client), handler)
+            .after_commit(move || read_model.check())
+            .settings(settings())
+            .start(self.stop.child_token())
+            .await;
+        if let Err(error) = started {
+            self.world.violated(format!("a subscriber cannot start: {error}"));
+        }
+    }
+
+    /// The owner changes one entity, or several in one transaction.
+    async fn edit(&self) {
+        let several = self.world.below(5) == 0;
+        let mut changes = BTreeMap::new();
+        for _ in 0..if several { 3 } else { 1 } {
+            let id = format!("key-{}", self.world.below(KEYS));
+            let delete = self.world.below(4) == 0;
+            let state = self.world.with_random(|random| self.service.state(random));
+            changes.insert(id, (!delete).then_some(state));
+        }
+        if self.world.strikes(Fault::ClockSkew) {
+            let skew = i64::try_from(self.world.below(2 * MAX_SKEW_MICROS)).unwrap_or(0);
+            self.world.skew(skew - MAX_SKEW_MICROS.cast_signed());
+        }
+        let work = async {
+            let mut tx = self.owner.begin().await?;
+            let mut versions = Vec::new();
+            for (id, state) in &changes {
+                let (sql, change) = match state {
+                    Some(_) => (
+                        "INSERT INTO entity VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET state = excluded.state",
+                        Change::Updated,
+                    ),
+                    None => ("DELETE FROM entity WHERE id = $1", Change::Deleted),
+                };
+                let query = sqlx::query(sql).bind(id.clone());
+                match state {
+                    Some(state) => query.bind(state.to_string()).execute(&mut *tx).await?,
+                    None => query.execute(&mut *tx).await?,
+                };
+                let key = EntityId::new(id).expect("a good id");
+                versions.push(self.owner.record(&mut tx, &key, change).await?.get());
+            }
+            self.owner.commit(tx).await?;
+            Ok::<_, sqlx::Error>(versions)
+        };
+        let versions = self.owner_db.run(work).await.expect("the owner's database works");
+        let mut history = self.history.lock().unwrap_or_else(|e| e.into_inner());
+        for ((id, state), version) in changes.into_iter().zip(versions) {
+            let what = if state.is_some() { "changes" } else { "deletes" };
+            self.world.tell(format!("owner {what} {id} @{version}"));
+            history.note(&id, version, state);
+        }
+    }
+
+    /// Something may happen that is nobody's effect.
+    async fn accident(self: &Arc<Self>) {
+        let world = &self.world;
+        let id = format!("key-{}", world.below(KEYS));
+        let subject = format!("changes.{}.{id}", self.entity);
+        let old = {
+            let history = self.history.lock().unwrap_or_else(|e| e.into_inner());
+            history.of(&id).first().map(|(version, _)| *version)
+        };
+        let body = |text: String| bytes::Bytes::from(text.into_bytes());
+        if world.strikes(Fault::Garbage) && old.is_some() {
+            self.publish(Stored { subject, version: None, body: body("{]".to_owned()) });
+        } else if world.strikes(Fault::StaleNotification) && old.is_some() {
+            let version = old.map(|version| version.to_string());
+            let body = body(format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}"));
+            self.publish(Stored { subject, version, body });
+        } else if world.strikes(Fault::UnknownSubject) {
+            let subject = format!("changes.{}.%zz", self.entity);
+            self.publish(Stored { subject, version: None, body: body(String::new()) });
+        }
+        if world.strikes(Fault::Poison) {
+            self.clone().poison(id);
+        }
+        if world.below(6) == 0 {
+            world.with_broker(crate::broker::Broker::back_up);
+        }
+        let lost = if world.strikes(Fault::Rollback) {
+            world.with_broker(crate::broker::Broker::roll_back)
+        } else if world.strikes(Fault::StreamLoss) {
+            world.with_broker(crate::broker::Broker::delete_stream);
+            true
+        } else {
+            false
+        };
+        if lost {
+            let nodes = self.nodes.lock().unwrap_or_else(|e| e.into_inner());
+            nodes.values().for_each(|node| node.cut(world.up_to(Duration::from_secs(2))));
+        }
+    }
+
+    fn publish(&self, stored: Stored) {
+        self.world.tell(format!("somebody → broker: {} @{:?}", stored.subject, stored.version));
+        self.world.with_broker(|broker| broker.publish(stored));
+        self.published.notify_waiters();
+    }
+
+    fn poison(self: Arc<Self>, id: String) {
+        self.world.tell(format!("{id} cannot be applied"));
+        let poison = self.poison.clone();
+        poison.lock().unwrap_or_else(|e| e.into_inner()).insert(id.clone());
+        tokio::spawn(async move {
+            sleep(self.world.up_to(MAX_POISON)).await;
+            self.poison.lock().unwrap_or_else(|e| e.into_inner()).remove(&id);
+        });
+    }
+
+    fn crash_all(&self, why: &str) {
+        let nodes = self.nodes.lock().unwrap_or_else(|e| e.into_inner());
+        nodes.values().for_each(|node| node.crash(why));
+    }
+}
+
+fn settings() -> Settings {
+    Settings::default()
+}
+
+/// The service's own `apply`, which fails for what is poisoned.
+struct Poisoned<H> {
+    handler: H,
+    poison: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl<H: Apply> Apply for Poisoned<H> {
+    type State = H::State;
+    const FIELDS: &'static [&'static str] = H::FIELDS;
+
+    async fn apply(&self, tx: &mut Tx, entities: &[EntityState<H::State>]) -> Result<(), BoxError> {
+        let poisoned = {
+            let poison = self.poison.lock().unwrap_or_else(|e| e.into_inner());
+            entities.iter().find(|entity| poison.contains(entity.id.as_str())).map(|e| e.id.clone())
+        };
+        match poisoned {
+            Some(id) => Err(format!("{id} is poisoned").into()),
+            None => self.handler.apply(tx, entities).await,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! From a story that fails to the shortest one that still does.
+
+use std::sync::Arc;
+
+use crate::{report::Outcome, run, service::Service, world::Plan};
+
+/// Most runs that shrinking may take.
+const MAX_RUNS: usize = 200;
+
+/// Takes faults away, in ever smaller parts, as long as some rule is still broken.
+pub(crate) fn shrink<S: Service>(service: &Arc<S>, failed: &Outcome) -> Outcome {
+    let mut needed: Vec<usize> = failed.faults.iter().map(|(number, _)| *number).collect();
+    let mut best = failed.clone();
+    let mut part = needed.len().div_ceil(2).max(1);
+    let mut runs = 0;
+    loop {
+        let mut from = 0;
+        while from < needed.len() && runs < MAX_RUNS {
+            let mut allowed = needed.clone();
+            allowed.drain(from..(from + part).min(needed.len()));
+            let plan =
+                Plan { profile: failed.profile, seed: failed.seed, allowed: Some(allowed.clone()) };
+            let outcome = run::run(service, plan);
+            runs += 1;
+            if outcome.is_good() {
+                from += part;
+            } else {
+                (needed, best) = (allowed, outcome);
+            }
+        }
+        if part == 1 || runs >= MAX_RUNS {
+            return best;
+        }
+        part = part.div_ceil(2);
+    }
+}

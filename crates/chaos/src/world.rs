@@ -1,0 +1,198 @@
+//! What everyone in a run shares: time, chance, the trace, and what went wrong so far.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hasher},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    broker::Broker,
+    fault::{Fault, Profile},
+    random::Random,
+};
+
+/// The first instant of every run, in unix microseconds: a morning in 2026.
+const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
+
+/// What one seed is run with.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) profile: Profile,
+    pub(crate) seed: u64,
+    /// Which of the faults that chance would bring do happen, by their number; none means all. For
+    /// shrinking.
+    pub(crate) allowed: Option<Vec<usize>>,
+}
+
+/// A fault that happened.
+#[derive(Clone, Debug)]
+pub(crate) struct Happened {
+    pub(crate) number: usize,
+    pub(crate) fault: Fault,
+    pub(crate) at: Duration,
+}
+
+/// See the module's description.
+pub(crate) struct World {
+    plan: Plan,
+    start: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    random: Random,
+    /// Chance has its say, but nothing comes of it.
+    healed: bool,
+    drawn: usize,
+    happened: Vec<Happened>,
+    trace: Vec<(Duration, String)>,
+    hash: DefaultHasher,
+    violations: Vec<String>,
+    skew_micros: i64,
+    broker: Broker,
+    calls: BTreeMap<String, u64>,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan) -> Arc<Self> {
+        let random = Random::new(plan.seed ^ ((plan.profile as u64) << 56));
+        let state = State {
+            random,
+            healed: false,
+            drawn: 0,
+            happened: Vec::new(),
+            trace: Vec::new(),
+            hash: DefaultHasher::new(),
+            violations: Vec::new(),
+            skew_micros: 0,
+            broker: Broker::default(),
+            calls: BTreeMap::new(),
+        };
+        Arc::new(Self { plan, start: Instant::now(), state: Mutex::new(state) })
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        self.plan.profile
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Time since the run began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// What clocks show.
+    pub(crate) fn now_micros(&self) -> i64 {
+        let elapsed = i64::try_from(self.elapsed().as_micros()).unwrap_or(i64::MAX);
+        EPOCH_MICROS + elapsed + self.state().skew_micros
+    }
+
+    /// Makes clocks jump.
+    pub(crate) fn skew(&self, micros: i64) {
+        self.state().skew_micros = micros;
+    }
+
+    /// Something happened that a reader of the story wants to know.
+    pub(crate) fn tell(&self, line: impl Into<String>) {
+        let (at, line) = (self.elapsed(), line.into());
+        let mut state = self.state();
+        state.hash.write_u128(at.as_nanos());
+        state.hash.write(line.as_bytes());
+        state.trace.push((at, line));
+    }
+
+    /// A rule is broken.
+    pub(crate) fn violated(&self, rule: impl Into<String>) {
+        let rule = rule.into();
+        self.tell(format!("VIOLATED: {rule}"));
+        self.state().violations.push(rule);
+    }
+
+    pub(crate) fn is_violated(&self) -> bool {
+        !self.state().violations.is_empty()
+    }
+
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.state().violations.clone()
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&self, limit: u64) -> u64 {
+        self.state().random.below(limit)
+    }
+
+    /// A length of time up to `max`, at least a microsecond.
+    pub(crate) fn up_to(&self, max: Duration) -> Duration {
+        let micros = u64::try_from(max.as_micros()).unwrap_or(u64::MAX).max(2);
+        Duration::from_micros(1 + self.below(micros))
+    }
+
+    /// Runs with the random numbers.
+    pub(crate) fn with_random<T>(&self, work: impl FnOnce(&mut Random) -> T) -> T {
+        work(&mut self.state().random)
+    }
+
+    /// Whether this fault happens now.
+    pub(crate) fn strikes(&self, fault: Fault) -> bool {
+        let permille = self.plan.profile.permille(fault);
+        let at = self.elapsed();
+        let mut state = self.state();
+        if permille == 0 || !state.random.chance(permille) || state.healed {
+            return false;
+        }
+        let number = state.drawn;
+        state.drawn += 1;
+        if self.plan.allowed.as_ref().is_some_and(|allowed| !allowed.contains(&number)) {
+            return false;
+        }
+        state.happened.push(Happened { number, fault, at });
+        drop(state);
+        self.tell(format!("fault #{number}: {fault}"));
+        true
+    }
+
+    /// From here on nothing goes wrong.
+    pub(crate) fn heal(&self) {
+        self.state().healed = true;
+        self.tell("everything heals");
+    }
+
+    pub(crate) fn is_healed(&self) -> bool {
+        self.state().healed
+    }
+
+    pub(crate) fn happened(&self) -> Vec<Happened> {
+        self.state().happened.clone()
+    }
+
+    /// The broker's state.
+    pub(crate) fn with_broker<T>(&self, work: impl FnOnce(&mut Broker) -> T) -> T {
+        work(&mut self.state().broker)
+    }
+
+    /// Counts a call for an id.
+    pub(crate) fn called(&self, id: &str) {
+        *self.state().calls.entry(id.to_owned()).or_default() += 1;
+    }
+
+    /// Calls so far, of all ids.
+    pub(crate) fn calls(&self) -> u64 {
+        self.state().calls.values().sum()
+    }
+
+    pub(crate) fn trace(&self) -> Vec<(Duration, String)> {
+        self.state().trace.clone()
+    }
+
+    /// Tells one course of events from another.
+    pub(crate) fn hash(&self) -> u64 {
+        self.state().hash.finish()
+    }
+}
