@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     broker::Stored,
     check::{Checker, History, ReadModel},
-    fault::Fault,
+    fault::{Fault, Profile},
     link::Link,
     node::{Node, Role},
     owner::{self, Client, Entities},
@@ -45,8 +45,11 @@ const MAX_DOWN: Duration = Duration::from_secs(4);
 const MAX_POISON: Duration = Duration::from_secs(60);
 /// Time until everyone must be in step once all is healed. Virtual: it costs nothing.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
-/// Time of silence that is demanded after that.
-const SILENCE: Duration = Duration::from_secs(5 * 60);
+/// Time that what is still on its way gets, longer than an acknowledgement may take; and as long
+/// again, in which silence is demanded.
+const SILENCE: Duration = Duration::from_secs(40);
+/// Time after which everyone must still be in step.
+const MOMENT: Duration = Duration::from_secs(2);
 /// How far clocks jump, in microseconds.
 const MAX_SKEW_MICROS: u64 = 3_600_000_000;
 
@@ -200,7 +203,19 @@ impl<S: Service> Theatre<S> {
             sleep(Duration::from_secs(1)).await;
         }
         self.world.tell(format!("in step after {:?}", self.world.elapsed() - began));
-        // What still comes again may lead to a call.
+        if self.world.profile() == Profile::Liveness {
+            self.silence().await;
+        } else {
+            sleep(MOMENT).await;
+        }
+        if let Some(difference) = self.read_model.differs() {
+            self.world.violated(format!("out of step again: {difference}"));
+        }
+        self.stop.cancel();
+    }
+
+    /// Nothing is left to do: no message, no call.
+    async fn silence(&self) {
         sleep(SILENCE).await;
         let calls = self.world.calls();
         sleep(SILENCE).await;
@@ -211,10 +226,6 @@ impl<S: Service> Theatre<S> {
         if standing > 0 {
             self.world.violated(format!("{standing} messages are never acknowledged"));
         }
-        if let Some(difference) = self.read_model.differs() {
-            self.world.violated(format!("out of step again: {difference}"));
-        }
-        self.stop.cancel();
     }
 
     /// Starts a program, and again whenever it has ended.
@@ -331,7 +342,7 @@ impl<S: Service> Theatre<S> {
             let body = body(format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}"));
             self.publish(Stored { subject, version, body });
         } else if world.strikes(Fault::UnknownSubject) {
-            let subject = format!("changes.{}.%zz", self.entity);
+            let subject = format!("changes.{}.%00", self.entity);
             self.publish(Stored { subject, version: None, body: body(String::new()) });
         }
         if world.strikes(Fault::Poison) {

@@ -18,6 +18,9 @@ use crate::{
 /// The first instant of every run, in unix microseconds: a morning in 2026.
 const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
 
+/// A story that is longer has no end.
+const MAX_LINES: usize = 20_000;
+
 /// What one seed is run with.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -33,7 +36,6 @@ pub(crate) struct Plan {
 pub(crate) struct Happened {
     pub(crate) number: usize,
     pub(crate) fault: Fault,
-    pub(crate) at: Duration,
 }
 
 /// See the module's description.
@@ -106,6 +108,11 @@ impl World {
         state.hash.write_u128(at.as_nanos());
         state.hash.write(line.as_bytes());
         state.trace.push((at, line));
+        assert!(
+            state.trace.len() < MAX_LINES,
+            "a run without end: {:#?}",
+            &state.trace[MAX_LINES - 50..]
+        );
     }
 
     /// A rule is broken.
@@ -142,7 +149,6 @@ impl World {
     /// Whether this fault happens now.
     pub(crate) fn strikes(&self, fault: Fault) -> bool {
         let permille = self.plan.profile.permille(fault);
-        let at = self.elapsed();
         let mut state = self.state();
         if permille == 0 || !state.random.chance(permille) || state.healed {
             return false;
@@ -152,7 +158,7 @@ impl World {
         if self.plan.allowed.as_ref().is_some_and(|allowed| !allowed.contains(&number)) {
             return false;
         }
-        state.happened.push(Happened { number, fault, at });
+        state.happened.push(Happened { number, fault });
         drop(state);
         self.tell(format!("fault #{number}: {fault}"));
         true
@@ -162,10 +168,6 @@ impl World {
     pub(crate) fn heal(&self) {
         self.state().healed = true;
         self.tell("everything heals");
-    }
-
-    pub(crate) fn is_healed(&self) -> bool {
-        self.state().healed
     }
 
     pub(crate) fn happened(&self) -> Vec<Happened> {

@@ -92,9 +92,12 @@ async fn items<O: Owner>(
     if !(1..=MAX_ITEMS_LIMIT).contains(&limit) {
         return Err(Problem::field("limit", format!("must be from 1 to {MAX_ITEMS_LIMIT}")));
     }
-    let mut tx = api.log.db().snapshot().await?;
-    // One more than asked tells whether there is a next page.
-    let mut page = api.log.page(&mut tx, request.after.as_ref(), limit + 1).await?;
+    let looking = async {
+        let mut tx = api.log.db().snapshot().await?;
+        // One more than asked tells whether there is a next page.
+        api.log.page(&mut tx, request.after.as_ref(), limit + 1).await
+    };
+    let mut page = api.log.db().run(looking).await?;
     let more = page.len() > limit;
     page.truncate(limit);
     let row = |(id, row): (EntityId, Recorded)| ItemVersion {
@@ -140,10 +143,13 @@ impl<O: Owner> Api<O> {
         &self,
         ids: &[EntityId],
     ) -> Result<(HashMap<EntityId, Recorded>, States), Problem> {
-        let mut tx = self.log.db().snapshot().await?;
-        let recorded = self.log.recorded(&mut tx, ids).await?;
-        let states = self.owner.states(&mut tx, ids).await.map_err(failed)?;
-        Ok((recorded, states.into_iter().collect()))
+        let looking = async {
+            let mut tx = self.log.db().snapshot().await?;
+            let recorded = self.log.recorded(&mut tx, ids).await?;
+            let states = self.owner.states(&mut tx, ids).await.map_err(failed)?;
+            Ok((recorded, states.into_iter().collect()))
+        };
+        self.log.db().run(looking).await
     }
 }
 
