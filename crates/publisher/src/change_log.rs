@@ -13,6 +13,7 @@ use std::{collections::HashMap, sync::Arc};
 use nudge_protocol::{Change, EntityId, EntityName, Timestamp, Version};
 use nudge_runtime::{
     Database, Tx,
+    mutant::planted,
     set_sql::{Column, rows, strings},
 };
 use serde::Serialize;
@@ -66,10 +67,14 @@ impl ChangeLog {
                  SELECT $1, r.id, $3, r.change, r.deleted, $3 FROM {} WHERE true \
                  ORDER BY r.id \
                  ON CONFLICT (entity, id) DO UPDATE SET \
-                 version = CASE WHEN log.version >= $3 THEN log.version + 1 ELSE $3 END, \
+                 version = {}, \
                  change = excluded.change, deleted = excluded.deleted, changed_at = $3 \
                  RETURNING id, version",
-                rows(kind, "$2", &changes)
+                rows(kind, "$2", &changes),
+                match planted("version-from-clock-alone") {
+                    true => "$3",
+                    false => "CASE WHEN log.version >= $3 THEN log.version + 1 ELSE $3 END",
+                }
             )
             .into(),
             recorded: format!(
@@ -107,6 +112,10 @@ impl ChangeLog {
             .bind(Timestamp::now().unix_micros())
             .fetch_all(&mut **tx)
             .await?;
+        if planted("tombstone-dropped-from-log") {
+            let drop = sqlx::query("DELETE FROM nudge_change_log WHERE deleted = 1");
+            drop.execute(&mut **tx).await?;
+        }
         let versions: HashMap<String, i64> = returned.into_iter().collect();
         let version = |(id, _): &(EntityId, Change)| {
             let version = versions.get(id.as_str()).ok_or(sqlx::Error::RowNotFound)?;

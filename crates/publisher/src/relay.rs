@@ -13,7 +13,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use nudge_protocol::{EntityId, Timestamp};
-use nudge_runtime::{BoxError, problem::chain};
+use nudge_runtime::{BoxError, mutant::planted, problem::chain};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -144,7 +144,13 @@ impl Relay {
         } else {
             self.metrics.pending.set(pending.len() as i64);
         }
-        let (published, failed) = self.publish(&pending).await;
+        if planted("marked-before-publish") {
+            self.log.mark(&pending.iter().map(unpublished).collect::<Vec<_>>()).await?;
+        }
+        let (mut published, failed) = self.publish(&pending).await;
+        if planted("failed-publish-recorded") && failed.is_some() {
+            published = pending.iter().map(unpublished).collect();
+        }
         let mut marked = 0;
         if !published.is_empty() {
             marked = self.log.mark(&published).await?;
@@ -193,6 +199,9 @@ impl Relay {
     async fn check_stream(&mut self) -> Result<(), BoxError> {
         let log = &self.log;
         let mut now = self.sink.ensure(log.entity()).await?;
+        if planted("loss-unnoticed") {
+            self.standing = Some(now.clone());
+        }
         if self.standing.as_ref() != Some(&now) {
             let recorded = log.stream_created().await?;
             let (published, highest_seq) = log.published().await?;
@@ -225,6 +234,9 @@ impl Relay {
                 self.metrics.republished.inc();
             }
         }
+        if planted("doubtful-publish-forgotten") {
+            self.unsure.clear();
+        }
         if !self.unsure.is_empty() || !self.locked.is_empty() {
             let ids: Vec<_> = self.unsure.iter().chain(&self.locked).cloned().collect();
             self.locked = log.unpublish(&ids, now.last_seq).await?;
@@ -234,4 +246,9 @@ impl Relay {
         self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
         Ok(())
     }
+}
+
+/// For planted faults: a row as if it stood in the stream.
+fn unpublished(row: &Pending) -> Published {
+    Published { id: row.id.clone(), version: row.version, seq: 1 << 40 }
 }

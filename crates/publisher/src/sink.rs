@@ -9,7 +9,7 @@
 use std::{future::Future, pin::Pin};
 
 use nudge_protocol::{EntityId, EntityName, Notification, subject};
-use nudge_runtime::BoxError;
+use nudge_runtime::{BoxError, mutant::planted};
 use tokio::sync::watch;
 
 use crate::change_log::outbox::Pending;
@@ -42,7 +42,11 @@ pub struct Message {
 impl Message {
     pub(crate) fn of(entity: &EntityName, row: &Pending) -> Self {
         let id: &EntityId = &row.id;
-        let body = Notification { id: id.clone(), change: row.change }.to_json();
+        let mut body = Notification { id: id.clone(), change: row.change }.to_json();
+        if planted("state-in-message") {
+            body.truncate(body.len() - 1);
+            body.extend_from_slice(b",\"name\":\"x\"}");
+        }
         Self { subject: subject::subject(entity, id), version: row.version.to_string(), body }
     }
 }

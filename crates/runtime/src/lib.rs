@@ -15,6 +15,7 @@ pub mod args;
 pub mod body;
 pub mod broker;
 pub mod database;
+pub mod mutant;
 pub mod problem;
 pub mod program;
 pub mod serve;

@@ -11,6 +11,7 @@ use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
 use nudge_runtime::{
     BoxError, Database, Tx,
     database::is_retryable,
+    mutant::planted,
     problem::chain,
     set_sql::{Column, rows},
 };
@@ -120,7 +121,8 @@ impl<A: Apply> Applier<A> {
              SELECT $1, r.id, r.version, r.deleted, $3 FROM {set} WHERE true ORDER BY r.id \
              ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version, \
              deleted = excluded.deleted, applied_at = excluded.applied_at \
-             WHERE excluded.version > applied.version RETURNING id"
+             WHERE {} RETURNING id",
+            if planted("no-guard") { "true" } else { "excluded.version > applied.version" }
         );
         // CROSS JOIN keeps the JSON outside: SQLite would else take it apart for each dead letter.
         let close = format!(
@@ -179,6 +181,10 @@ impl<A: Apply> Applier<A> {
             .bind(Timestamp::now().unix_micros())
             .fetch_all(&mut *tx)
             .await?;
+        if planted("torn-apply") {
+            tx.commit().await?;
+            tx = self.db.begin().await?;
+        }
         let winners: std::collections::HashSet<&str> =
             winners.iter().map(|(id,)| id.as_str()).collect();
         part.sort_by(|a, b| {
@@ -194,11 +200,17 @@ impl<A: Apply> Applier<A> {
                 }
             }
         }
-        sqlx::query(AssertSqlSafe(self.close.clone()))
-            .bind(self.entity.as_str())
-            .bind(set.as_str())
-            .execute(&mut *tx)
-            .await?;
+        if !planted("dead-letter-never-closes") {
+            sqlx::query(AssertSqlSafe(self.close.clone()))
+                .bind(self.entity.as_str())
+                .bind(set.as_str())
+                .execute(&mut *tx)
+                .await?;
+        }
+        if planted("tombstone-forgotten") {
+            let forget = sqlx::query("DELETE FROM nudge_applied WHERE deleted = 1");
+            forget.execute(&mut *tx).await?;
+        }
         // A commit that was cut off may have happened: trying again is safe, the guard sees it.
         tx.commit().await.map_err(|error| Failure { later: true, error: chain(&error) })?;
         Ok(winners.len())

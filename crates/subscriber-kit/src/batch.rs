@@ -10,10 +10,11 @@ use nudge_protocol::{
     EntityId, EntityName, Timestamp, Version,
     sync_api::{Item, ItemStatus},
 };
+use nudge_runtime::mutant::planted;
 use tokio::time::Instant;
 
 use crate::{
-    acknowledge::Held,
+    acknowledge::{Held, ack_all},
     apply::{Applied, Applier, Apply, EntityState, panic_message},
     breaker::Breaker,
     dead_letter::DeadLetters,
@@ -73,7 +74,11 @@ pub(crate) struct Ended {
 
 impl<A: Apply> Batches<A> {
     /// Runs a batch to its end.
-    pub(crate) async fn run(&self, runs: Vec<Run<Held>>) -> Ended {
+    pub(crate) async fn run(&self, mut runs: Vec<Run<Held>>) -> Ended {
+        if planted("ack-before-apply") {
+            ack_all(runs.iter_mut().flat_map(|run| std::mem::take(&mut run.tokens)).collect())
+                .await;
+        }
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
         self.progress.callbacks.inc();
         match fetch_all(&*self.owner.client, &self.entity, &ids, A::FIELDS).await {
@@ -136,6 +141,20 @@ impl<A: Apply> Batches<A> {
             });
             let answer = decode::<A>(&item, &mut entities);
             answers.insert(item.id, answer.map_err(|error| (item.version, error)));
+        }
+        if planted("unknown-taken-for-delete") {
+            for run in runs {
+                if answers.get(&run.id) != Some(&Ok(Answer::Unknown)) {
+                    continue;
+                }
+                let version = run.floor.max(Version::new(1).unwrap_or_default());
+                answers.insert(run.id.clone(), Ok(Answer::Deleted(version)));
+                let (id, changed_at, state) = (run.id.clone(), Timestamp::now(), None);
+                entities.push(EntityState { id, version, changed_at, state });
+            }
+        }
+        if planted("delete-ignored") {
+            entities.retain(|entity| entity.state.is_some());
         }
         if self.no_tombstones {
             self.take_unknown_for_deleted(runs, &mut answers, &mut entities).await;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use nudge_protocol::{EntityId, Version};
+use nudge_runtime::mutant::planted;
 
 use crate::{
     acknowledge::{Held, ack_all},
@@ -30,7 +31,9 @@ impl<A: Apply> Batches<A> {
         answer: Answer,
         applied: Option<&Applied>,
     ) -> (End, String) {
-        let verdict = judge(answer, Asked { floor: run.floor, unsure: run.unsure });
+        let believes = !planted("stale-answer-accepted");
+        let floor = if believes { run.floor } else { Version::NONE };
+        let verdict = judge(answer, Asked { floor, unsure: run.unsure });
         let version = match answer {
             Answer::Live(version) | Answer::Deleted(version) => version,
             Answer::Unknown => Version::NONE,
@@ -93,6 +96,9 @@ impl<A: Apply> Batches<A> {
     ) -> End {
         let settings = &self.settings;
         let attempts = run.attempts + 1;
+        if planted("give-up-after-three") && attempts >= 3 {
+            return End::Done;
+        }
         let crowded = self.progress.retrying.get() >= settings.max_retrying_keys as i64;
         if attempts < settings.max_attempts_in_memory && !crowded {
             let usual = settings.retry.delay(attempts, run.id.as_str());
@@ -150,7 +156,7 @@ impl<A: Apply> Batches<A> {
                 },
             )
             .collect();
-        let parked = match parkings.is_empty() {
+        let parked = match parkings.is_empty() || planted("parked-and-forgotten") {
             true => Ok(()),
             false => self.dead_letters.park(&parkings).await,
         };
@@ -167,6 +173,10 @@ impl<A: Apply> Batches<A> {
                     let Run { tokens, floor, unsure, .. } = run;
                     let (failed, yields, spoils) = (false, false, false);
                     Finish::Again(Again { after, tokens, floor, unsure, failed, yields, spoils })
+                }
+                End::Later { .. } if planted("ack-on-error") => {
+                    handled.extend(run.tokens);
+                    Finish::Done
                 }
                 End::Later { after, failed, yields, spoils, unsure } => {
                     self.note(EventKind::Retried, &run.id, &reason);
@@ -189,7 +199,9 @@ impl<A: Apply> Batches<A> {
             };
             finished.push((id, finish));
         }
-        ack_all(handled).await;
+        if !planted("never-acknowledged") {
+            ack_all(handled).await;
+        }
         finished
     }
 

@@ -12,7 +12,7 @@ use nudge_protocol::{
     notification::{VERSION_HEADER, parse_version_header},
     subject,
 };
-use nudge_runtime::{BoxError, problem::chain};
+use nudge_runtime::{BoxError, mutant::planted, problem::chain};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -61,6 +61,8 @@ pub(crate) struct Intake {
     pub(crate) progress: Arc<Progress>,
     pub(crate) events: Events,
     pub(crate) settings: Settings,
+    /// For planted faults only.
+    pub(crate) seen: std::sync::Mutex<std::collections::HashMap<nudge_protocol::EntityId, Version>>,
 }
 
 /// What one session works with.
@@ -216,6 +218,23 @@ impl Intake {
         self.hand_over(&delivery, lane, held).await
     }
 
+    /// Planted faults that decide by what a message says.
+    fn is_skipped(&self, message: &Delivery, id: &nudge_protocol::EntityId) -> bool {
+        if planted("deleted-message-believed") {
+            let body = Notification::from_json(&message.body);
+            return body.is_ok_and(|body| body.change == nudge_protocol::Change::Deleted);
+        }
+        if !planted("older-message-ignored") {
+            return false;
+        }
+        let version = message.version.as_deref().and_then(|v| parse_version_header(v).ok());
+        let mut seen = self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let newest = seen.entry(id.clone()).or_default();
+        let older = version.is_none_or(|version| version < *newest);
+        *newest = version.unwrap_or_default().max(*newest);
+        older
+    }
+
     /// Turns a message into work. The subject alone names the key: whatever the body and headers
     /// hold, this message replaced one that may have been true, so the key is looked at.
     async fn hand_over(
@@ -236,6 +255,12 @@ impl Intake {
                 return Ok(());
             }
         };
+        if self.is_skipped(message, &id) {
+            if let Some(held) = held {
+                held.ack().await;
+            }
+            return Ok(());
+        }
         self.progress.received.inc();
         let (floor, fault) = read(message, &id);
         self.events.emit(|| Event {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use nudge_runtime::mutant::planted;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +48,8 @@ async fn round(
     if first {
         dead_letters.retry_all().await?;
     }
-    for due in dead_letters.due(MAX_ROWS).await? {
+    let due = if planted("no-reentry") { Vec::new() } else { dead_letters.due(MAX_ROWS).await? };
+    for due in due {
         let incoming = Incoming::unasked(due.id, due.floor, due.attempts);
         if queue.send(incoming).await.is_err() {
             break;

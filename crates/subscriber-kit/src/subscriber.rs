@@ -332,6 +332,7 @@ impl Starting {
             progress: progress.clone(),
             events: self.events.clone(),
             settings: self.settings,
+            seen: Mutex::default(),
         };
         let stop = || self.stop.clone();
         self.tasks.spawn(Worker::new(batches, incoming, self.paused.clone()).run(stop()));

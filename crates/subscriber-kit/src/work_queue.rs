@@ -18,6 +18,7 @@ use std::{
 };
 
 use nudge_protocol::{EntityId, Version};
+use nudge_runtime::mutant::planted;
 
 /// What the queue is told about its pace.
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +176,9 @@ impl<T> WorkQueue<T> {
         self.retrying += usize::from(entry.attempts == 0 && work.attempts > 0);
         entry.attempts = entry.attempts.max(work.attempts);
         entry.apart |= work.attempts > 0;
+        if planted("dirty-mark-dropped") && entry.processing {
+            return;
+        }
         let raised = work.lane == Lane::Fresh && entry.lane == Lane::Backlog;
         let was_dirty = std::mem::replace(&mut entry.dirty, true);
         if !was_dirty {
@@ -290,6 +294,10 @@ impl<T> WorkQueue<T> {
                 } else {
                     self.entries.remove(id);
                 }
+            }
+            Finish::Again(_) if planted("key-leaked-on-error") => {
+                entry.processing = true;
+                self.processing += 1;
             }
             Finish::Again(again) => {
                 entry.tokens.splice(0..0, again.tokens);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nudge_protocol::{Change, EntityId, Timestamp, Version};
 use nudge_runtime::{
     database::Kind,
+    mutant::planted,
     set_sql::{Column, rows, strings},
 };
 use serde::Serialize;
@@ -71,7 +72,11 @@ impl Sql {
                  WHERE known.entity = $1 AND known.id = r.id ORDER BY known.id \
                  ON CONFLICT (entity, id) DO UPDATE SET \
                  published_version = excluded.published_version, published_seq = excluded.published_seq \
-                 WHERE excluded.published_seq > log.published_seq"
+                 WHERE {}",
+                match planted("mark-by-version") {
+                    true => "excluded.published_version > log.published_version",
+                    false => "excluded.published_seq > log.published_seq",
+                }
             ),
             Kind::Postgres => format!(
                 "WITH free AS (SELECT log.id, r.version, r.seq FROM {marks} \

@@ -1,0 +1,60 @@
+//! Search's own `apply`, with its real SQL and its text index, in the simulation: reordered, lost and
+//! repeated notifications, crashes at every effect, two replicas.
+
+use std::collections::BTreeMap;
+
+use nudge_chaos::{Profile, Random, Service, explore};
+use nudge_runtime::{Database, Tx, database::OpenError};
+use search::read_model::{self, Stores};
+use serde_json::{Value, json};
+
+struct Searchable;
+
+impl Service for Searchable {
+    const ENTITY: &'static str = "store";
+
+    type Handler = Stores;
+
+    async fn migrate(&self, db: &Database) -> Result<(), OpenError> {
+        read_model::migrate(db).await
+    }
+
+    fn handler(&self, db: &Database) -> Stores {
+        Stores::new(db)
+    }
+
+    fn state(&self, random: &mut Random) -> Value {
+        json!({
+            "name": random.one_of(&["달빛국수", "별빛김밥", "it's"]),
+            "region": random.one_of(&["마포구", "강남구"]),
+            "category": "cafe",
+            "open": random.chance(500),
+            "menus": [{"name": random.one_of(&["국수", "김밥"]), "price": 5000}],
+        })
+    }
+
+    /// The row, and how many of three words its text index finds it by.
+    fn expected(&self, state: &Value) -> Value {
+        let text = state.to_string();
+        let words = ["달빛", "별빛", "마포"].iter().filter(|word| text.contains(*word)).count();
+        json!([state["name"], state["region"], state["open"], words])
+    }
+
+    async fn read(&self, tx: &mut Tx) -> Result<BTreeMap<String, Value>, sqlx::Error> {
+        let sql = "SELECT s.id, s.name, s.region, s.open, \
+                   (SELECT count(*) FROM (SELECT '달빛' AS word UNION ALL SELECT '별빛' UNION ALL SELECT '마포') \
+                    WHERE s.row IN (SELECT rowid FROM store_words WHERE store_words MATCH word)) \
+                   FROM store AS s";
+        let rows: Vec<(String, String, String, i64, i64)> =
+            sqlx::query_as(sql).fetch_all(&mut **tx).await?;
+        let row = |(id, name, region, open, words)| (id, json!([name, region, open == 1, words]));
+        Ok(rows.into_iter().map(row).collect())
+    }
+}
+
+#[test]
+fn what_search_finds_is_right_whatever_happens_to_messages_and_programs() {
+    for profile in Profile::ALL {
+        explore(Searchable, profile, 0..20);
+    }
+}
