@@ -75,7 +75,8 @@ fn next(bytes: &[u8]) -> Next {
     }
     let notification = words.next().is_some_and(|subject| subject.starts_with(NOTIFICATIONS));
     // Of all four, the last word is the count of what follows, headers included.
-    let count = words.last().and_then(|word| std::str::from_utf8(word).ok()?.parse::<usize>().ok());
+    let count =
+        words.next_back().and_then(|word| std::str::from_utf8(word).ok()?.parse::<usize>().ok());
     let Some(count) = count.filter(|count| *count <= MAX_MESSAGE_BYTES) else {
         return Next::Lost;
     };

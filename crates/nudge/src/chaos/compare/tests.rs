@@ -34,7 +34,7 @@ fn same(shows_deleted: bool) -> (Stores, Model) {
 }
 
 /// What differs once the read model is changed.
-fn after(shows_deleted: bool, change: impl FnOnce(&mut Model)) -> Vec<String> {
+fn after<T>(shows_deleted: bool, change: impl FnOnce(&mut Model) -> T) -> Vec<String> {
     let (owner, mut model) = same(shows_deleted);
     change(&mut model);
     differences("search", &owner, &model).iter().map(ToString::to_string).collect()
@@ -62,44 +62,43 @@ fn each_field_and_each_version_is_compared() {
         ("open", json!(false)),
         ("open", Value::Null),
     ] {
-        let found =
-            after(false, |model| drop(shown(model, "a").1.insert(field.into(), value.clone())));
+        let found = after(false, |model| shown(model, "a").1.insert(field.into(), value.clone()));
         let begin = format!("search: store \"a\": {field} is {value}, and should be ");
         assert!(found.len() == 1 && found[0].starts_with(&begin), "{field}: {found:?}");
     }
-    let found = after(false, |model| drop(shown(model, "a").1.remove("name")));
+    let found = after(false, |model| shown(model, "a").1.remove("name"));
     assert_eq!(found, [r#"search: store "a": name is null, and should be "a""#]);
     let found = after(false, |model| *shown(model, "b").0 = 7);
     assert_eq!(found, [r#"search: store "b": version is 7, and should be 2"#]);
-    let found = after(false, |model| drop(model.applied.insert(id("b"), (1, false))));
+    let found = after(false, |model| model.applied.insert(id("b"), (1, false)));
     assert_eq!(found, [r#"search: store "b": applied version is 1, and should be 2"#]);
-    let found = after(false, |model| drop(model.applied.insert(id("gone"), (3, false))));
+    let found = after(false, |model| model.applied.insert(id("gone"), (3, false)));
     assert_eq!(found, [r#"search: store "gone": applied as deleted is false, and should be true"#]);
 }
 
 #[test]
 fn what_is_missing_too_much_or_deleted_differs() {
-    let missing = after(false, |model| drop(model.shown.remove(&id("a"))));
+    let missing = after(false, |model| model.shown.remove(&id("a")));
     assert_eq!(missing, [r#"search: store "a": it is "not there", and should be "live""#]);
-    let deleted = after(true, |model| drop(model.shown.insert(id("a"), Shown::Deleted)));
+    let deleted = after(true, |model| model.shown.insert(id("a"), Shown::Deleted));
     assert_eq!(deleted, [r#"search: store "a": it is "deleted", and should be "live""#]);
     let live = || Shown::Live { version: 3, fields: fields("x") };
-    let extra = after(false, |model| drop(model.shown.insert(id("new"), live())));
+    let extra = after(false, |model| model.shown.insert(id("new"), live()));
     assert_eq!(extra, [r#"search: store "new": it is "live", and should be "not there""#]);
-    let back = after(false, |model| drop(model.shown.insert(id("gone"), live())));
+    let back = after(false, |model| model.shown.insert(id("gone"), live()));
     assert_eq!(back, [r#"search: store "gone": it is "live", and should be "not there""#]);
-    let back = after(true, |model| drop(model.shown.insert(id("gone"), live())));
+    let back = after(true, |model| model.shown.insert(id("gone"), live()));
     assert_eq!(back, [r#"search: store "gone": it is "live", and should be "deleted""#]);
-    let unknown = after(true, |model| drop(model.shown.remove(&id("gone"))));
+    let unknown = after(true, |model| model.shown.remove(&id("gone")));
     assert_eq!(unknown, [r#"search: store "gone": it is "not there", and should be "deleted""#]);
 }
 
 #[test]
 fn what_is_applied_is_compared_by_itself() {
-    let never = after(false, |model| drop(model.applied.remove(&id("gone"))));
+    let never = after(false, |model| model.applied.remove(&id("gone")));
     assert_eq!(never.len(), 2, "{never:?}");
     assert!(never[0].ends_with("applied version is null, and should be 3"));
-    let strange = after(false, |model| drop(model.applied.insert(id("new"), (1, true))));
+    let strange = after(false, |model| model.applied.insert(id("new"), (1, true)));
     assert_eq!(strange.len(), 2, "{strange:?}");
     let count = after(false, |model| model.applied_count = 4);
     assert_eq!(count, ["search: number of stores applied is 4, and should be 3"]);

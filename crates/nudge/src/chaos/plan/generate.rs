@@ -30,7 +30,10 @@ fn length(random: &mut Random, kind: Kind, millis: u64) -> u64 {
     match kind {
         // What is done at once: there is no end to it.
         Kind::StreamDelete | Kind::ConsumerDelete => 0,
-        Kind::NatsRollback => random.between(longest / 4, longest),
+        // Long enough that some pass, also when other faults hold them up.
+        Kind::NatsRollback | Kind::Reorder | Kind::Duplicate | Kind::Drop => {
+            random.between(longest / 3, longest)
+        }
         _ => match random.below(4) {
             0 => random.between(longest / 2, longest),
             _ => random.between(200, longest / 2),

@@ -18,7 +18,7 @@ fn a_seed_always_gives_the_same_plan_and_another_seed_another() {
 fn the_numbers_of_a_seed_do_not_change() {
     let mut random = crate::chaos::random::Random::new(1, 1);
     let drawn = [random.below(1_000), random.below(1_000), random.below(1_000)];
-    assert_eq!(drawn, [871, 36, 735]);
+    assert_eq!(drawn, [78, 410, 719]);
 }
 
 #[test]
