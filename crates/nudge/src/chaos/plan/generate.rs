@@ -21,7 +21,7 @@ const EDIT_EVERY_MILLIS: u64 = 20;
 fn gap(random: &mut Random, millis: u64) -> u64 {
     // A short run has every kind once, if it can; a long one has time to calm down in between.
     let usual = millis.saturating_sub(QUIET_START_MILLIS + QUIET_END_MILLIS) / 18;
-    let usual = usual.clamp(250, 2_500);
+    let usual = usual.clamp(250, 1_500);
     random.between(usual / 4, usual * 7 / 4)
 }
 
