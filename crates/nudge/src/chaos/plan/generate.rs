@@ -13,6 +13,8 @@ const QUIET_END_MILLIS: u64 = 500;
 const APART_MILLIS: u64 = 1_500;
 /// How often a place is looked for that a fault can have, before the next kind is taken.
 const MAX_TRIES: u32 = 8;
+/// How much longer than what the broker loses a subscriber is away that has not seen it yet.
+const MARGIN_MILLIS: (u64, u64) = (300, 1_200);
 /// Stores of a run.
 const STORES: u64 = 300;
 const EDIT_EVERY_MILLIS: u64 = 20;
@@ -63,12 +65,22 @@ impl Plan {
                 fits.then_some(fault)
             });
             match found {
-                Some(fault) => faults.push(fault),
+                Some(fault) => {
+                    let away = (0..MAX_TRIES).find_map(|_| {
+                        let away = draw_away(&mut random, &fault)?;
+                        let fits = away.at_millis + away.for_millis <= end
+                            && !faults.iter().any(|other| other.excludes(&away, APART_MILLIS));
+                        fits.then_some(away)
+                    });
+                    faults.push(fault);
+                    faults.extend(away);
+                }
                 // Later there may be room.
                 None => deck.insert(0, kind),
             }
             at_millis += gap(&mut random, millis);
         }
+        faults.sort_by_key(|fault| fault.at_millis);
         let (stores, edit_every_millis) = (STORES, EDIT_EVERY_MILLIS);
         Self { format: FORMAT, seed, millis, stores, edit_every_millis, faults }
     }
@@ -87,4 +99,22 @@ fn draw(random: &mut Random, kind: Kind, at_millis: u64, millis: u64) -> Fault {
         way: way.filter(|_| kind == Kind::Stall),
         late_millis: (kind == Kind::Latency).then_some(late),
     }
+}
+
+/// For a fault in which the broker loses notifications: a subscriber that is away meanwhile. What
+/// everyone has seen already is no loss.
+fn draw_away(random: &mut Random, lost: &Fault) -> Option<Fault> {
+    if !matches!(lost.kind, Kind::NatsRollback | Kind::StreamDelete) {
+        return None;
+    }
+    let kind = *random.pick(&[Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall]);
+    let on = match kind {
+        Kind::Freeze | Kind::Kill => *random.pick(&[Target::Search, Target::Review]),
+        _ => *random.pick(&[Target::SearchToNats, Target::ReviewToNats]),
+    };
+    let (least, most) = MARGIN_MILLIS;
+    let before = random.between(least, most).min(lost.at_millis);
+    let for_millis = before + lost.for_millis + random.between(least, most);
+    let at_millis = lost.at_millis - before;
+    Some(Fault { at_millis, for_millis, kind, on, way: None, late_millis: None })
 }

@@ -60,6 +60,24 @@ fn faults_overlap() {
     assert!((0..60_000).any(|at| under_way(at) >= 2));
 }
 
+/// Else nothing would be lost by it that matters: a relay that never publishes again went unnoticed.
+#[test]
+fn mostly_a_subscriber_is_away_while_the_broker_loses_something() {
+    let (mut lost, mut unseen) = (0, 0);
+    for plan in (1..=40).map(|seed| Plan::generate(seed, SHORT)) {
+        let losses = [Kind::NatsRollback, Kind::StreamDelete];
+        for loss in plan.faults.iter().filter(|fault| losses.contains(&fault.kind)) {
+            let away = [Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall];
+            let end = |fault: &Fault| fault.at_millis + fault.for_millis;
+            let spans = |f: &&Fault| f.at_millis < loss.at_millis && end(f) > end(loss);
+            let mut others = plan.faults.iter().filter(|fault| away.contains(&fault.kind));
+            lost += 1;
+            unseen += usize::from(others.any(|fault| spans(&fault)));
+        }
+    }
+    assert!(lost > 40 && unseen * 4 > lost * 3, "{unseen} of {lost}");
+}
+
 #[test]
 fn a_plan_is_readable_and_what_makes_no_sense_is_refused() {
     let good =
