@@ -54,6 +54,7 @@ impl Run<'_> {
             _ = background => unreachable!("what goes on for ever does not end"),
         };
         self.picture.done();
+        world.note_panics().await;
         let (state, written) = (board.with(|state| state.clone()), snapshot(&written));
         Report::new(self.plan, &written, state, &world.counts, ending, world.surprises())
     }

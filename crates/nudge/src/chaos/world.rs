@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::{BufRead, BufReader},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex as StdMutex},
@@ -35,6 +37,8 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Most surprises that are told.
 const MAX_SURPRISES: usize = 50;
+/// Most panics of one program that are told.
+const MAX_PANICS: usize = 5;
 
 /// See the module's description.
 pub(super) struct World {
@@ -196,6 +200,19 @@ impl World {
         }
     }
 
+    /// Notes panics: one in a task ends no program, and all may converge in spite of it.
+    pub(super) async fn note_panics(&self) {
+        for program in self.programs.values() {
+            let program = program.lock().await;
+            let Ok(log) = File::open(&program.log) else { continue };
+            let lines = BufReader::new(log).split(b'\n').map_while(Result::ok);
+            for line in lines.filter(|line| is_panic(line)).take(MAX_PANICS) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                self.surprise(format!("{}: {line}", program.name));
+            }
+        }
+    }
+
     /// What should not have happened.
     pub(super) fn surprises(&self) -> Vec<String> {
         self.surprises.lock().unwrap_or_else(|e| e.into_inner()).clone()
@@ -231,6 +248,12 @@ impl World {
     }
 }
 
+/// Whether a line of a log is the first that a panic prints.
+fn is_panic(line: &[u8]) -> bool {
+    let words = b" panicked at ";
+    line.windows(words.len()).any(|window| window == words)
+}
+
 /// Ports that are free now, all different.
 fn free_ports() -> Result<[u16; 4], Failure> {
     let start = std::process::id().wrapping_mul(STRIDE);
@@ -238,4 +261,23 @@ fn free_ports() -> Result<[u16; 4], Failure> {
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     let found: Vec<u16> = (0..PORTS).map(port).filter(free).take(4).collect();
     found.try_into().map_err(|_| Failure::failed("no ports are free"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_known_by_its_first_line() {
+        assert!(is_panic(b"thread 'worker' (12) panicked at src/lib.rs:1:2:"));
+        assert!(!is_panic(b"INFO nudge: nobody panicked") && !is_panic(b"") && !is_panic(b"x"));
+    }
+
+    #[test]
+    fn ports_are_free_and_all_different() {
+        let ports = free_ports().unwrap();
+        for (n, port) in ports.iter().enumerate() {
+            assert!(!ports[n + 1..].contains(port) && u32::from(*port) < FIRST_PORT + PORTS);
+        }
+    }
 }
