@@ -33,14 +33,14 @@ use crate::{
 };
 
 mod console;
-mod data_dir;
+pub(crate) mod data_dir;
 pub(crate) mod guard;
-mod nats;
+pub(crate) mod nats;
 mod ports;
 mod postgres;
 mod proxy;
-mod supervisor;
-mod talk;
+pub(crate) mod supervisor;
+pub(crate) mod talk;
 mod welcome;
 
 /// Time between two looks at whether everything is ready.
@@ -235,7 +235,7 @@ impl Demo {
 }
 
 /// The services' executables, which are built beside ours.
-fn find_services(exe: &Path) -> Result<Vec<(Service, PathBuf)>, Failure> {
+pub(crate) fn find_services(exe: &Path) -> Result<Vec<(Service, PathBuf)>, Failure> {
     let find = |service: Service| {
         let path = exe.with_file_name(service.name());
         match path.is_file() {

@@ -3,10 +3,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`dev`] | runs everything, and serves the console |
+//! | [`chaos`] | runs everything under faults, and compares |
 //! | [`commands`] | the other verbs, which talk HTTP to the services |
 //! | [`client`] | requests, and what went wrong with one in a line |
 //! | [`sse`] | server-sent events |
 
+mod chaos;
 mod client;
 mod commands;
 mod dev;
@@ -37,6 +39,7 @@ Examples:
   nudge store put 42 --open false --wait     edit a store, and see who has followed
   nudge wait store/42@1767225600000001       until search and review have that version
   nudge status                               how everyone is doing
+  nudge chaos run --seed 1 --minutes 2       break things, and see whether all converges
 
 Exit status: 0 done, 1 failed, 2 the command line makes no sense, 3 timed out waiting.";
 
@@ -84,7 +87,10 @@ enum Verb {
     /// List, replay or discard what subscribers could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersVerb),
-    /// Ends the children of a `nudge dev` that was killed
+    /// Run everything under random faults and edits, and see whether all converges
+    #[command(subcommand)]
+    Chaos(chaos::ChaosVerb),
+    /// Ends the children of a `nudge dev` or `nudge chaos` that was killed
     #[command(name = dev::guard::VERB, hide = true)]
     Guard,
 }
@@ -119,6 +125,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Wait(args) => wait::run(api, args, json).await,
         Verb::Status => status::run(api, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
+        Verb::Chaos(verb) => chaos::run(verb, json).await,
         Verb::Guard => unreachable!("the guard runs without a runtime"),
     }
 }

@@ -156,7 +156,13 @@ impl Database {
             LOCK_TIMEOUT.as_millis(),
         );
         let options = |connections| {
-            with_settings(pool_options(connections, SQLITE_ACQUIRE_TIMEOUT), pragmas.clone())
+            let options = pool_options(connections, SQLITE_ACQUIRE_TIMEOUT);
+            // SQLite ends a transaction by itself when a file cannot be written. sqlx is not told,
+            // and would refuse every further transaction on that connection.
+            with_settings(options, pragmas.clone()).before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
         };
         let writer = options(1).connect(&url).await?;
         // A database in memory belongs to its one connection: readers share it.
@@ -317,6 +323,22 @@ mod tests {
         let (n,): (i64,) =
             sqlx::query_as("SELECT count(*) FROM thing").fetch_one(db.reader()).await.unwrap();
         assert_eq!(n, 0);
+    }
+
+    /// As on an I/O error, which is harder to come by: `OR ROLLBACK` ends the transaction just so.
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_by_itself_stands_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("a.db").display());
+        let db = Database::open(&url, Durability::Full).await.unwrap();
+        db.migrate("test", MIGRATIONS).await.unwrap();
+        let insert = "INSERT OR ROLLBACK INTO thing VALUES ('a', 1)";
+        db.write(sqlx::query(insert)).await.unwrap();
+        for _ in 0..3 {
+            db.write(sqlx::query(insert)).await.unwrap_err();
+            let update = "UPDATE thing SET n = n + 1";
+            assert_eq!(db.write(sqlx::query(update)).await.unwrap(), 1);
+        }
     }
 
     /// What the simulation of a service's real SQL stands on: with the clock paused and the driver

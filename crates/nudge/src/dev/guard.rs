@@ -25,11 +25,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The guard, seen from `nudge dev`. Cloning is cheap.
 #[derive(Clone, Debug)]
-pub(super) struct Guard(Arc<Mutex<Child>>);
+pub(crate) struct Guard(Arc<Mutex<Child>>);
 
 impl Guard {
     /// Starts the guard.
-    pub(super) fn start(exe: &Path, data: &DataDir) -> Result<Self, Failure> {
+    pub(crate) fn start(exe: &Path, data: &DataDir) -> Result<Self, Failure> {
         let failed = |error| Failure::failed(format!("cannot start {}: {error}", exe.display()));
         let child = Command::new(exe)
             .arg(VERB)
@@ -45,12 +45,12 @@ impl Guard {
     }
 
     /// A child with a process group of its own runs. `last` is stopped after the others.
-    pub(super) fn add(&self, pid: u32, last: bool) {
+    pub(crate) fn add(&self, pid: u32, last: bool) {
         self.tell(&format!("+{pid} {}", u8::from(last)));
     }
 
     /// It has ended.
-    pub(super) fn remove(&self, pid: u32) {
+    pub(crate) fn remove(&self, pid: u32) {
         self.tell(&format!("-{pid}"));
     }
 
@@ -63,7 +63,7 @@ impl Guard {
     }
 
     /// Ends the guard, which ends what is left, and waits for it.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         let mut child = self.0.lock().unwrap_or_else(|e| e.into_inner());
         drop(child.stdin.take());
         let _ = child.wait();

@@ -25,7 +25,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The path of a server: [`SETTING`], else what the checkout's script says (which looks at PATH
 /// first, checks the version, and installs one if need be), else PATH.
-pub(super) async fn find(exe: &Path, talk: &Talk) -> Result<PathBuf, Failure> {
+pub(crate) async fn find(exe: &Path, talk: &Talk) -> Result<PathBuf, Failure> {
     if let Some(given) = std::env::var_os(SETTING).filter(|given| !given.is_empty()) {
         let path = PathBuf::from(given);
         return match is_executable(&path) {
@@ -111,7 +111,7 @@ pub(super) async fn wait_ready(broker: &Broker, talk: &Talk) {
 }
 
 /// Whether the server answers now.
-pub(super) async fn is_ready(broker: &Broker) -> bool {
+pub(crate) async fn is_ready(broker: &Broker) -> bool {
     let account = tokio::time::timeout(LOOK_TIMEOUT, broker.jetstream.query_account());
     broker.is_connected() && account.await.is_ok_and(|answer| answer.is_ok())
 }

@@ -1,4 +1,4 @@
-//! What `nudge dev` says while it works: a spinner on a terminal, plain lines elsewhere.
+//! What `nudge dev` and its like say while they work: a spinner on a terminal, plain lines elsewhere.
 
 use std::{
     io::IsTerminal,
@@ -15,7 +15,8 @@ const REMIND_AFTER: Duration = Duration::from_secs(2);
 
 /// Says things on standard error. Cloning is cheap.
 #[derive(Clone, Debug)]
-pub(super) struct Talk {
+pub(crate) struct Talk {
+    verb: &'static str,
     spinner: Option<ProgressBar>,
     current: Arc<Mutex<Option<Task>>>,
 }
@@ -28,17 +29,22 @@ struct Task {
 }
 
 impl Talk {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::named("dev")
+    }
+
+    /// For the verb of this name.
+    pub(crate) fn named(verb: &'static str) -> Self {
         let spinner = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}");
             let bar = ProgressBar::no_length();
             bar.with_style(style.expect("the template is a constant"))
         });
-        Self { spinner, current: Arc::default() }
+        Self { verb, spinner, current: Arc::default() }
     }
 
     /// What is being done or waited for now. Call it as often as you like.
-    pub(super) fn doing(&self, what: &str) {
+    pub(crate) fn doing(&self, what: &str) {
         let mut current = self.current.lock().unwrap_or_else(|e| e.into_inner());
         let now = Instant::now();
         let same = current.as_mut().filter(|task| task.what == what);
@@ -50,10 +56,10 @@ impl Talk {
             }
             (None, Some(task)) if now - task.reminded > REMIND_AFTER => {
                 task.reminded = now;
-                eprintln!("dev: {what} ({} s)", task.began.elapsed().as_secs());
+                eprintln!("{}: {what} ({} s)", self.verb, task.began.elapsed().as_secs());
             }
             (None, Some(_)) => {}
-            (None, None) => eprintln!("dev: {what}"),
+            (None, None) => eprintln!("{}: {what}", self.verb),
         }
         if current.as_ref().is_none_or(|task| task.what != what) {
             *current = Some(Task { what: what.to_owned(), began: now, reminded: now });
@@ -61,7 +67,7 @@ impl Talk {
     }
 
     /// A line that stays.
-    pub(super) fn say(&self, line: &str) {
+    pub(crate) fn say(&self, line: &str) {
         match &self.spinner {
             Some(spinner) => spinner.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),
@@ -69,7 +75,7 @@ impl Talk {
     }
 
     /// The task is done.
-    pub(super) fn done(&self) {
+    pub(crate) fn done(&self) {
         *self.current.lock().unwrap_or_else(|e| e.into_inner()) = None;
         if let Some(spinner) = &self.spinner {
             spinner.disable_steady_tick();

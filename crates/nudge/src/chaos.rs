@@ -1,0 +1,253 @@
+//! `nudge chaos`: the demo's programs under random faults and edits, and whether all converges.
+//!
+//! ```text
+//! seed ► plan ► start everything ► edits and faults ► heal ► compare every store ► report
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`plan`] | what happens when: generated from a seed, or read from a file |
+//! | [`frames`], [`disturb`] | notifications in NATS' protocol: reordered, duplicated, dropped |
+//! | [`line`] | a TCP line on which things go wrong |
+//! | [`process`], [`world`] | the programs, and everything together |
+//! | [`inject`] | makes a fault happen, and ends it |
+//! | [`edits`], [`follow`] | the edits, and what subscribers and readers see meanwhile |
+//! | [`compare`], [`look`] | what differs; pure, and the questions |
+//! | [`run`], [`board`], [`picture`], [`report`] | one run, and what is shown of it |
+
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    picture::Picture,
+    plan::{MAX_MILLIS, MIN_MILLIS, Plan},
+    report::{Report, Verdict},
+    run::Run,
+    world::World,
+};
+use crate::{
+    dev::{data_dir::DataDir, nats, talk::Talk},
+    failure::Failure,
+    output, signals,
+};
+
+mod board;
+mod compare;
+mod disturb;
+mod edits;
+mod follow;
+mod frames;
+mod inject;
+mod line;
+mod look;
+mod picture;
+mod plan;
+mod process;
+mod random;
+mod report;
+mod run;
+mod world;
+
+/// The plan's file in the data directory.
+const PLAN_FILE: &str = "plan.json";
+
+const AFTER_HELP: &str = "\
+Examples:
+  nudge chaos run --minutes 2                      a seed of its own, printed in the report
+  nudge chaos run --seed 7 --minutes 0.5 --json    the same faults and edits each time
+  nudge chaos run --seed 7 --plan-out plan.json    keep the plan, to read or to change it
+  nudge chaos replay plan.json                     exactly this plan again
+
+It starts programs of its own, on free ports and empty data: a demo that runs is left alone.
+Exit status: 0 only when every read model says of every store what the owner says.";
+
+/// `nudge chaos …`.
+#[derive(Debug, Subcommand)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) enum ChaosVerb {
+    /// Break one thing after another, by chance from a seed, and see whether all converges
+    #[command(after_help = AFTER_HELP)]
+    Run(RunArgs),
+    /// Carry out a plan that an earlier run has written
+    #[command(after_help = AFTER_HELP)]
+    Replay(ReplayArgs),
+}
+
+/// Arguments of `nudge chaos run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// Decides every edit and every fault; by default, one that has not been before
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How long edits and faults go on; fractions are fine
+    #[arg(long, value_name = "M", default_value = "1", value_parser = millis)]
+    minutes: u64,
+    /// Where the plan is written; by default, into the data directory
+    #[arg(long, value_name = "FILE")]
+    plan_out: Option<PathBuf>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// Arguments of `nudge chaos replay`.
+#[derive(Args, Debug)]
+pub(crate) struct ReplayArgs {
+    /// The plan
+    #[arg(value_name = "FILE")]
+    plan: PathBuf,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Args, Debug)]
+struct CommonArgs {
+    /// Where data and logs are kept; new or empty. By default, a temporary directory that is deleted
+    /// when all converged
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Longest time to converge after the last fault
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 120,
+        value_parser = clap::value_parser!(u64).range(1..=3_600),
+    )]
+    heal_seconds: u64,
+}
+
+/// Minutes, as milliseconds.
+fn millis(text: &str) -> Result<u64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
+    let millis = (minutes * 60_000.0).round();
+    match (MIN_MILLIS as f64..=MAX_MILLIS as f64).contains(&millis) {
+        true => Ok(millis as u64),
+        false => {
+            let (least, most) = (MIN_MILLIS as f64 / 6e4, MAX_MILLIS as f64 / 6e4);
+            Err(format!("must be from {least} to {most}"))
+        }
+    }
+}
+
+/// Runs `nudge chaos`.
+pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
+    let (plan, plan_out, common) = match verb {
+        ChaosVerb::Run(RunArgs { seed, minutes, plan_out, common }) => {
+            let seed = seed.unwrap_or_else(a_new_seed);
+            (Plan::generate(seed, minutes), plan_out, common)
+        }
+        ChaosVerb::Replay(ReplayArgs { plan, common }) => (Plan::read(&plan)?, None, common),
+    };
+    let stop = signals::stop();
+    let exe = std::env::current_exe().map_err(|error| {
+        Failure::failed(format!("cannot find this program's own path: {error}"))
+    })?;
+    let talk = Talk::named("chaos");
+    let nats = nats::find(&exe, &talk).await;
+    talk.done();
+    let (data_dir, temporary) = match common.data_dir {
+        Some(path) => (empty(path)?, false),
+        None => (temporary_directory(plan.seed)?, true),
+    };
+    let data = DataDir::lock(&data_dir, false)?;
+    let data_dir = data.path().to_owned();
+    let kept_plan = plan_out.clone().unwrap_or_else(|| data_dir.join(PLAN_FILE));
+    let result = async {
+        write_plan(&plan, &kept_plan)?;
+        let world = World::new(&exe, nats?, data, plan.seed).await?;
+        let patience = Duration::from_secs(common.heal_seconds);
+        carry_out(&world, &plan, patience, &stop).await
+    };
+    let result = result.await;
+    let keep = !temporary || !matches!(&result, Ok(report) if report.verdict == Verdict::Converged);
+    if !keep && let Err(error) = fs::remove_dir_all(&data_dir) {
+        eprintln!("cannot delete {}: {error}", data_dir.display());
+    }
+    match result {
+        Ok(mut report) => {
+            let plan = Some(kept_plan).filter(|_| keep || plan_out.is_some());
+            report.kept(plan, Some(data_dir).filter(|_| keep));
+            print(&report, json)
+        }
+        Err(failure) => {
+            eprintln!("chaos: data and logs are kept in {}", data_dir.display());
+            Err(failure)
+        }
+    }
+}
+
+async fn carry_out(
+    world: &World,
+    plan: &Plan,
+    patience: Duration,
+    stop: &CancellationToken,
+) -> Result<Report, Failure> {
+    let picture = Picture::new(plan.millis);
+    picture.say(&format!("seed {}: starting NATS, store-info, search and review", plan.seed));
+    let run = Run { world, plan, picture: &picture, patience };
+    let work = async {
+        world.start().await?;
+        Ok(run.carry_out().await)
+    };
+    let result = stop.run_until_cancelled(work).await;
+    picture.done();
+    picture.tell("stopping everything");
+    world.stop().await;
+    result.unwrap_or_else(|| Err(Failure::failed("interrupted: nothing was compared")))
+}
+
+fn print(report: &Report, json: bool) -> Result<(), Failure> {
+    match json {
+        true => output::json(report)?,
+        false => report.lines().iter().try_for_each(output::line)?,
+    }
+    match report.verdict {
+        Verdict::Converged => Ok(()),
+        _ => Err(Failure::failed(report.verdict_line())),
+    }
+}
+
+fn write_plan(plan: &Plan, path: &Path) -> Result<(), Failure> {
+    fs::write(path, plan.to_json())
+        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
+}
+
+fn a_new_seed() -> u64 {
+    let now = nudge_protocol::Timestamp::now().unix_micros();
+    // Short enough to be typed again.
+    random::Random::new(now.unsigned_abs(), 0).below(1_000_000)
+}
+
+/// A directory that holds nothing, or is not there yet.
+fn empty(path: PathBuf) -> Result<PathBuf, Failure> {
+    let holds_something = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
+    match holds_something {
+        true => {
+            let path = path.display();
+            Err(Failure::failed(format!(
+                "{path} (--data-dir) is not empty: chaos begins with nothing"
+            )))
+        }
+        false => Ok(path),
+    }
+}
+
+/// A new directory for us alone.
+fn temporary_directory(seed: u64) -> Result<PathBuf, Failure> {
+    let name = format!("nudge-chaos-{seed}-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let made = DirBuilder::new().mode(0o700).create(&path);
+    let failed =
+        |error| Failure::failed(format!("cannot make {} (--data-dir): {error}", path.display()));
+    made.map_err(failed)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests;

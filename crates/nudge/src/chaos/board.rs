@@ -1,0 +1,125 @@
+//! What is going on in a run: faults under way, what was done, how subscribers are doing.
+
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use super::plan::{Fault, Kind};
+use crate::commands::status::EntityStatus;
+
+/// Most failures of faults that are told.
+const MAX_SKIPPED: usize = 50;
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Board(Mutex<State>);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// By their place in the plan.
+    pub(super) under_way: BTreeMap<usize, Fault>,
+    /// How often each kind has happened.
+    pub(super) done: BTreeMap<Kind, u64>,
+    /// What could not be done, and why.
+    pub(super) skipped: Vec<String>,
+    /// In the order of `Service::SUBSCRIBERS`.
+    pub(super) subscribers: [Follower; 2],
+}
+
+/// What is known of a subscriber.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Follower {
+    /// None when it did not answer just now.
+    pub(super) status: Option<EntityStatus>,
+    pub(super) callbacks: Callbacks,
+    pub(super) longest_gap: Duration,
+}
+
+/// Calls to the owner, as a counter tells them that begins at 0 whenever its program does.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Callbacks {
+    before: u64,
+    last: u64,
+}
+
+impl Callbacks {
+    pub(super) fn note(&mut self, now: u64) {
+        if now < self.last {
+            self.before += self.last;
+        }
+        self.last = now;
+    }
+
+    /// At least so many: those between the last look at a program and its end are not known.
+    pub(super) fn total(self) -> u64 {
+        self.before + self.last
+    }
+}
+
+impl Board {
+    /// Reads or changes what is known.
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+impl State {
+    pub(super) fn began(&mut self, place: usize, fault: &Fault) {
+        self.under_way.insert(place, fault.clone());
+        *self.done.entry(fault.kind).or_default() += 1;
+    }
+
+    pub(super) fn skipped(&mut self, fault: &Fault, why: &str) {
+        if self.skipped.len() < MAX_SKIPPED {
+            self.skipped.push(format!("{fault}: {why}"));
+        }
+    }
+}
+
+/// The longest time without a good answer, up to now.
+#[derive(Debug)]
+pub(super) struct Gap {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Gap {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last: now, longest: Duration::ZERO }
+    }
+
+    /// An answer has come, or not.
+    pub(super) fn note(&mut self, now: Instant, good: bool) -> Duration {
+        self.longest = self.longest.max(now - self.last);
+        if good {
+            self.last = now;
+        }
+        self.longest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_before_a_restart_count() {
+        let mut callbacks = Callbacks::default();
+        [5, 9, 2, 2, 1].into_iter().for_each(|now| callbacks.note(now));
+        assert_eq!(callbacks.total(), 9 + 2 + 1);
+    }
+
+    #[test]
+    fn a_gap_lasts_from_one_good_answer_to_the_next() {
+        let start = Instant::now();
+        let mut gap = Gap::new(start);
+        let at = |millis| start + Duration::from_millis(millis);
+        assert_eq!(gap.note(at(10), true), Duration::from_millis(10));
+        gap.note(at(30), false);
+        assert_eq!(gap.note(at(70), true), Duration::from_millis(60));
+        assert_eq!(gap.note(at(80), true), Duration::from_millis(60));
+        assert_eq!(gap.note(at(200), false), Duration::from_millis(120), "it goes on");
+    }
+}

@@ -1,0 +1,138 @@
+//! Whether read models say of every store what the owner says. Pure; [`look`](super::look) asks them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use nudge_protocol::EntityId;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// What the owner says of one store.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Owned {
+    pub(super) version: u64,
+    /// None when it is deleted.
+    pub(super) state: Option<Map<String, Value>>,
+}
+
+/// Everything that the owner has ever had.
+pub(super) type Stores = BTreeMap<EntityId, Owned>;
+
+/// What a read model shows of one store.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Shown {
+    Live { version: u64, fields: Map<String, Value> },
+    Deleted,
+}
+
+/// Everything that a read model says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Model {
+    /// Fields that it shows of the owner's.
+    pub(super) fields: &'static [&'static str],
+    /// Whether it shows which stores are deleted, or nothing of them.
+    pub(super) shows_deleted: bool,
+    pub(super) shown: BTreeMap<EntityId, Shown>,
+    /// Versions that are applied, and whether as deleted.
+    pub(super) applied: BTreeMap<EntityId, (u64, bool)>,
+    /// Stores of which it has applied something.
+    pub(super) applied_count: u64,
+    pub(super) dead_letters: Vec<EntityId>,
+}
+
+/// One thing that is not as the owner says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Difference {
+    /// Who says otherwise.
+    pub(super) service: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<EntityId>,
+    /// Which field, or what else.
+    pub(super) what: String,
+    pub(super) expected: Value,
+    pub(super) found: Value,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, id, what, expected, found } = self;
+        let id = id.as_ref().map(|id| format!("store {:?}: ", id.as_str())).unwrap_or_default();
+        write!(f, "{service}: {id}{what} is {found}, and should be {expected}")
+    }
+}
+
+/// Everything in which a read model differs from the owner.
+pub(super) fn differences(service: &str, owner: &Stores, model: &Model) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut differ = |id: Option<&EntityId>, what: &str, expected: Value, is: Value| {
+        if expected != is {
+            let (service, what) = (service.to_owned(), what.to_owned());
+            found.push(Difference { service, id: id.cloned(), what, expected, found: is });
+        }
+    };
+    let ids: BTreeSet<_> =
+        owner.keys().chain(model.shown.keys()).chain(model.applied.keys()).collect();
+    for id in ids {
+        let owned = owner.get(id);
+        let standing = match owned.map(|owned| &owned.state) {
+            Some(Some(_)) => "live",
+            Some(None) if model.shows_deleted => "deleted",
+            Some(None) | None => "not there",
+        };
+        let shown = match model.shown.get(id) {
+            Some(Shown::Live { .. }) => "live",
+            Some(Shown::Deleted) => "deleted",
+            None => "not there",
+        };
+        differ(Some(id), "it", standing.into(), shown.into());
+        if let (
+            Some(Owned { version, state: Some(state) }),
+            Some(Shown::Live { version: is, fields }),
+        ) = (owned, model.shown.get(id))
+        {
+            differ(Some(id), "version", (*version).into(), (*is).into());
+            for field in model.fields {
+                let of =
+                    |fields: &Map<String, Value>| fields.get(*field).cloned().unwrap_or_default();
+                differ(Some(id), field, of(state), of(fields));
+            }
+        }
+        let expected = owned.map(|owned| (owned.version, owned.state.is_none()));
+        let applied = model.applied.get(id).copied();
+        differ(Some(id), "applied version", version(expected), version(applied));
+        differ(Some(id), "applied as deleted", deleted(expected), deleted(applied));
+    }
+    differ(None, "number of stores applied", owner.len().into(), model.applied_count.into());
+    for id in &model.dead_letters {
+        differ(Some(id), "a dead letter of it", "not there".into(), "there".into());
+    }
+    found
+}
+
+fn version(applied: Option<(u64, bool)>) -> Value {
+    applied.map(|(version, _)| version).into()
+}
+
+fn deleted(applied: Option<(u64, bool)>) -> Value {
+    applied.map(|(_, deleted)| deleted).into()
+}
+
+/// Writes that the owner has answered and no longer has.
+pub(super) fn lost(owner: &Stores, newest: &BTreeMap<EntityId, u64>) -> Vec<Difference> {
+    let lost = newest.iter().filter_map(|(id, version)| {
+        let now = owner.get(id).map(|owned| owned.version);
+        (now < Some(*version)).then(|| Difference {
+            service: "store-info".to_owned(),
+            id: Some(id.clone()),
+            what: "version, which was answered to a write and is lost,".to_owned(),
+            expected: (*version).into(),
+            found: now.into(),
+        })
+    });
+    lost.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+use super::*;
+use crate::chaos::frames::{Frames, Piece};
+
+fn message(n: usize) -> String {
+    // A body that looks like the protocol must not be taken for it.
+    let body = format!("PUB changes.store.9 1\r\n{n}");
+    format!("HPUB changes.store.{n} _INBOX.{n} 0 {}\r\n{body}\r\n", body.len())
+}
+
+/// Sends messages with a PING after each, in odd chunks, and returns the pieces that come out.
+fn send(count: usize, disturb: Option<Disturb>) -> (Vec<Piece>, Arc<Counts>) {
+    let counts = Arc::<Counts>::default();
+    let mut filter = Filter::new(Random::new(1, 2), counts.clone());
+    let stream: String = (0..count).map(|n| message(n) + "PING\r\n").collect();
+    let mut out = Vec::new();
+    for chunk in stream.as_bytes().chunks(11) {
+        filter.pass(chunk, disturb, &mut out);
+    }
+    filter.release(&mut out);
+    assert!(!filter.holds());
+    (Frames::default().push(&out), counts)
+}
+
+fn notifications(pieces: &[Piece]) -> Vec<String> {
+    let found = pieces.iter().filter(|piece| piece.notification);
+    found.map(|piece| String::from_utf8(piece.bytes.clone()).unwrap()).collect()
+}
+
+fn pings(pieces: &[Piece]) -> usize {
+    pieces.iter().filter(|piece| piece.bytes == b"PING\r\n").count()
+}
+
+#[test]
+fn undisturbed_everything_passes_as_it_is() {
+    let (pieces, _) = send(50, None);
+    let expected: Vec<_> = (0..50).map(message).collect();
+    assert_eq!(notifications(&pieces), expected);
+    assert_eq!(pieces.len(), 100);
+}
+
+#[test]
+fn reordering_keeps_each_message_whole_and_once() {
+    let (pieces, counts) = send(150, Some(Disturb::Reorder));
+    let (mut found, mut expected) =
+        (notifications(&pieces), (0..150).map(message).collect::<Vec<_>>());
+    assert_ne!(found, expected);
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!((pings(&pieces), counts.reordered.load(Relaxed)), (150, 150));
+}
+
+#[test]
+fn duplicates_are_whole_and_none_is_missing() {
+    let (pieces, counts) = send(150, Some(Disturb::Duplicate));
+    let found = notifications(&pieces);
+    let times = |n| found.iter().filter(|one| **one == message(n)).count();
+    assert!((0..150).all(|n| (1..=2).contains(&times(n))));
+    let twice = (0..150).filter(|n| times(*n) == 2).count();
+    assert!((30..120).contains(&twice), "{twice}");
+    assert_eq!((counts.duplicated.load(Relaxed), pings(&pieces)), (twice as u64, 150));
+    assert_eq!(pieces.len(), 300 + twice);
+}
+
+#[test]
+fn what_is_dropped_is_whole_messages_and_notifications_alone() {
+    let (pieces, counts) = send(150, Some(Disturb::Drop));
+    let found = notifications(&pieces);
+    let expected: Vec<_> = (0..150).map(message).filter(|one| found.contains(one)).collect();
+    assert_eq!(found, expected, "the others keep their order");
+    let dropped = 150 - found.len();
+    assert!((30..120).contains(&dropped), "{dropped}");
+    assert_eq!((counts.dropped.load(Relaxed), pings(&pieces)), (dropped as u64, 150));
+    assert_eq!(pieces.len(), 150 + found.len());
+}
+
+#[test]
+fn what_is_held_is_bounded_and_goes_on_when_the_disturbance_ends() {
+    let mut filter = Filter::new(Random::new(1, 2), Arc::default());
+    let mut out = Vec::new();
+    for n in 0..MAX_HELD - 1 {
+        filter.pass(message(n).as_bytes(), Some(Disturb::Reorder), &mut out);
+    }
+    assert!(out.is_empty() && filter.holds());
+    filter.pass(message(99).as_bytes(), Some(Disturb::Reorder), &mut out);
+    assert!(!filter.holds());
+    filter.pass(message(1).as_bytes(), Some(Disturb::Reorder), &mut out);
+    let before = out.len();
+    filter.pass(b"PING\r\n", None, &mut out);
+    assert_eq!(out[before..], [message(1).as_bytes(), b"PING\r\n"].concat());
+}

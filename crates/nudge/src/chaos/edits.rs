@@ -1,0 +1,173 @@
+//! Edits of stores, by chance from the seed, for as long as a run goes on.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nudge_protocol::EntityId;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{plan::Plan, random::Random, world::World};
+use crate::client::{Service, store_path, write_token};
+
+/// Stream of chance that edits are drawn from.
+const STREAM: u64 = 2;
+/// Stores that are edited at a time. Which they are moves on through the run, so that each store's last
+/// edit falls somewhere else: a change that is lost is not soon made good by another.
+const AT_A_TIME: u64 = 60;
+/// Longest wait for an answer: the owner may be frozen.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before an edit is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// What was written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written {
+    /// Edits that were answered, and those of them that changed something.
+    pub(super) made: u64,
+    pub(super) changes: u64,
+    /// The highest version that was answered for each store: the owner may not forget it.
+    pub(super) newest: BTreeMap<EntityId, u64>,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Edit {
+    id: EntityId,
+    method: Method,
+    body: Option<Value>,
+}
+
+/// All edits of a plan, in their order.
+pub(super) fn edits(plan: &Plan) -> impl Iterator<Item = Edit> + use<> {
+    let mut random = Random::new(plan.seed, STREAM);
+    let (count, stores) = (plan.edits(), plan.stores);
+    let at_a_time = AT_A_TIME.min(stores);
+    (0..count).map(move |n| {
+        let first = n * (stores - at_a_time + 1) / count;
+        let id = store_id(first + random.below(at_a_time));
+        edit(&mut random, id)
+    })
+}
+
+fn edit(random: &mut Random, id: EntityId) -> Edit {
+    let name = format!("달빛 {}호점", random.below(1_000_000));
+    let open = random.below(2) == 0;
+    let (method, body) = match random.below(10) {
+        0..5 => {
+            let category = *random.pick(&["korean", "cafe", ""]);
+            let region = *random.pick(&["마포구", "중구", "강남구", "종로구"]);
+            let body = json!({"name": name, "category": category, "region": region, "open": open});
+            (Method::PUT, Some(body))
+        }
+        5..8 => (Method::PATCH, Some(json!({"name": name, "open": open}))),
+        _ => (Method::DELETE, None),
+    };
+    Edit { id, method, body }
+}
+
+/// The ids hold what an address and a subject do not.
+fn store_id(n: u64) -> EntityId {
+    let id = match n % 3 {
+        0 => format!("store-{n:03}"),
+        1 => format!("가게 {n}"),
+        _ => format!("a.{n}/b%"),
+    };
+    EntityId::new(&id).expect("a good id")
+}
+
+/// Makes all edits of a plan, each when it is due or as soon after as the owner answers. Those that
+/// are not made by `deadline` are a surprise.
+pub(super) async fn write(
+    world: &World,
+    plan: &Plan,
+    start: Instant,
+    deadline: Instant,
+    written: &Arc<Mutex<Written>>,
+) {
+    for (n, edit) in edits(plan).enumerate() {
+        tokio::time::sleep_until(start + Duration::from_millis(n as u64 * plan.edit_every_millis))
+            .await;
+        let carried_out = carry_out(world, &edit, written);
+        if tokio::time::timeout_at(deadline, carried_out).await.is_err() {
+            let left = plan.edits() - n as u64;
+            world.surprise(format!("store-info did not take {left} edits in time"));
+            return;
+        }
+    }
+}
+
+/// Tries until it is answered. One that got no answer may have been carried out all the same: that is
+/// the owner's to say.
+async fn carry_out(world: &World, edit: &Edit, written: &Arc<Mutex<Written>>) {
+    let service = Service::StoreInfo;
+    let path = store_path(&edit.id).expect("no id of ours is a dot");
+    loop {
+        let mut request = world.api.request(edit.method.clone(), service, &path);
+        if let Some(body) = &edit.body {
+            request = request.json(body);
+        }
+        let answer = world.api.send(service, request.timeout(ANSWER_TIMEOUT)).await;
+        if let Ok(answer) = answer {
+            let status = answer.status().as_u16();
+            match status {
+                200..300 | 404 | 410 => {
+                    let mut written = written.lock().unwrap_or_else(|e| e.into_inner());
+                    written.made += 1;
+                    if let Some(token) = write_token(&answer) {
+                        let newest = written.newest.entry(token.id).or_default();
+                        let newer = token.version.get() > *newest;
+                        *newest = token.version.get().max(*newest);
+                        written.changes += u64::from(newer);
+                    }
+                    return;
+                }
+                500.. => {}
+                _ => {
+                    let Edit { id, method, .. } = edit;
+                    return world.surprise(format!("{method} {id}: store-info answered {status}"));
+                }
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_has_the_same_edits_each_time_and_another_seed_has_others() {
+        let all = |seed| edits(&Plan::generate(seed, 60_000)).collect::<Vec<_>>();
+        assert_eq!(all(1), all(1));
+        assert_ne!(all(1), all(2));
+        assert_eq!(all(1).len() as u64, Plan::generate(1, 60_000).edits());
+    }
+
+    #[test]
+    fn edits_reach_nearly_every_store_and_leave_most_alone_before_the_end() {
+        let plan = Plan::generate(1, 60_000);
+        let all: Vec<_> = edits(&plan).collect();
+        let ids = |edits: &[Edit]| edits.iter().map(|e| e.id.clone()).collect::<BTreeSet<_>>();
+        assert!(ids(&all).len() as u64 >= plan.stores * 9 / 10);
+        let half = all.len() / 2;
+        let (first, second) = (ids(&all[..half]), ids(&all[half..]));
+        assert!(first.difference(&second).count() >= 100, "their last edit is in the first half");
+        for method in [Method::PUT, Method::PATCH, Method::DELETE] {
+            assert!(all.iter().filter(|edit| edit.method == method).count() > all.len() / 10);
+        }
+    }
+
+    #[test]
+    fn a_plan_of_one_store_has_edits_too() {
+        let plan = Plan { stores: 1, ..Plan::generate(1, 60_000) };
+        assert_eq!(edits(&plan).map(|edit| edit.id).collect::<BTreeSet<_>>().len(), 1);
+    }
+}

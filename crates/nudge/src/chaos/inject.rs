@@ -1,0 +1,215 @@
+//! Makes a fault happen, and ends it.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures_util::TryStreamExt;
+use nudge_protocol::{EntityName, subject};
+use tokio::time::Instant;
+
+use super::{
+    disturb::Disturb,
+    line::{Sever, Trouble},
+    plan::{Fault, Kind, Target, Way},
+    world::World,
+};
+
+/// Longest time in which the broker must do what it is asked: it may have been started just now.
+const BROKER_PATIENCE: Duration = Duration::from_secs(8);
+const BROKER_PAUSE: Duration = Duration::from_millis(50);
+
+impl World {
+    /// Begins a fault.
+    pub(super) async fn begin(&self, fault: &Fault) -> Result<(), String> {
+        match fault.kind {
+            Kind::Kill => self.program(fault.on)?.lock().await.kill().await,
+            Kind::Freeze => self.program(fault.on)?.lock().await.freeze(),
+            Kind::DiskFull => self.program(fault.on)?.lock().await.set_disk_full(true)?,
+            Kind::NatsRollback => self.keep_copy().await?,
+            Kind::StreamDelete => self.ask_broker(Wish::DeleteStream).await?,
+            Kind::ConsumerDelete => self.ask_broker(Wish::DeleteConsumer(fault.on)).await?,
+            _ => self.line(fault.on)?.set(|trouble| change(trouble, fault, true)),
+        }
+        Ok(())
+    }
+
+    /// Ends a fault.
+    pub(super) async fn end(&self, fault: &Fault) -> Result<(), String> {
+        match fault.kind {
+            Kind::Kill => self.program(fault.on)?.lock().await.start()?,
+            Kind::Freeze => self.program(fault.on)?.lock().await.thaw(),
+            Kind::DiskFull => self.program(fault.on)?.lock().await.set_disk_full(false)?,
+            Kind::NatsRollback => self.roll_back().await?,
+            Kind::StreamDelete | Kind::ConsumerDelete => {}
+            _ => self.line(fault.on)?.set(|trouble| change(trouble, fault, false)),
+        }
+        Ok(())
+    }
+
+    fn copy_path(&self) -> PathBuf {
+        self.data.path().join("nats-before")
+    }
+
+    /// Copies NATS' store directory, as it would be found if NATS were killed now.
+    async fn keep_copy(&self) -> Result<(), String> {
+        let nats = self.program(Target::Nats)?.lock().await;
+        nats.freeze();
+        let (from, to) = (self.data.nats(), self.copy_path());
+        let copied = blocking(move || copy_anew(&from, &to)).await;
+        nats.thaw();
+        copied
+    }
+
+    /// Ends NATS, and starts it with the copy.
+    async fn roll_back(&self) -> Result<(), String> {
+        let mut nats = self.program(Target::Nats)?.lock().await;
+        nats.kill().await;
+        let (from, to) = (self.copy_path(), self.data.nats());
+        let swapped = blocking(move || {
+            fs::remove_dir_all(&to)?;
+            fs::rename(from, to)
+        });
+        let swapped = swapped.await;
+        nats.start()?;
+        swapped
+    }
+
+    /// Asks until it is done: the broker may be busy starting.
+    async fn ask_broker(&self, wish: Wish) -> Result<(), String> {
+        let deadline = Instant::now() + BROKER_PATIENCE;
+        loop {
+            let asked = tokio::time::timeout_at(deadline, self.wish(wish)).await;
+            match asked.unwrap_or_else(|_| Err("the broker does not answer".to_owned())) {
+                Ok(()) => return Ok(()),
+                Err(why) if Instant::now() + BROKER_PAUSE > deadline => return Err(why),
+                Err(_) => tokio::time::sleep(BROKER_PAUSE).await,
+            }
+        }
+    }
+
+    async fn wish(&self, wish: Wish) -> Result<(), String> {
+        let store = EntityName::new("store").expect("a good name");
+        let name = subject::stream_name(&store);
+        let on = match wish {
+            Wish::DeleteStream => {
+                let deleted = self.broker.jetstream.delete_stream(name).await;
+                return deleted.map(drop).map_err(|error| error.to_string());
+            }
+            Wish::DeleteConsumer(on) => on.to_string(),
+        };
+        let stream = self.broker.jetstream.get_stream_no_info(name).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let names: Result<Vec<String>, _> = stream.consumer_names().try_collect().await;
+        let names = names.map_err(|error| error.to_string())?;
+        let name = names.iter().find(|name| name.starts_with(&on)).ok_or("it has no consumer")?;
+        stream.delete_consumer(name).await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Wish {
+    DeleteStream,
+    DeleteConsumer(Target),
+}
+
+/// What a fault of a line changes about it, or changes back.
+fn change(trouble: &mut Trouble, fault: &Fault, begins: bool) {
+    let late = Duration::from_millis(fault.late_millis.unwrap_or(100));
+    match fault.kind {
+        Kind::Latency => trouble.late = begins.then_some(late),
+        Kind::Stall => {
+            let is = |way| begins && fault.way.is_none_or(|only| only == way);
+            trouble.stalled = (is(Way::There), is(Way::Back));
+        }
+        Kind::Reset => trouble.sever = begins.then_some(Sever::Reset),
+        Kind::Cut => trouble.sever = begins.then_some(Sever::Cut),
+        Kind::Refuse => trouble.sever = begins.then_some(Sever::Refuse),
+        Kind::Reorder => trouble.disturb = begins.then_some(Disturb::Reorder),
+        Kind::Duplicate => trouble.disturb = begins.then_some(Disturb::Duplicate),
+        Kind::Drop => trouble.disturb = begins.then_some(Disturb::Drop),
+        // Not of lines.
+        _ => {}
+    }
+}
+
+async fn blocking(
+    work: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> Result<(), String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| format!("NATS' store directory: {error}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Copies a directory of files and directories in place of an earlier copy.
+fn copy_anew(from: &Path, to: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    copy(from, to)
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &to)?,
+            false => drop(fs::copy(entry.path(), to)?),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_a_line_ends_as_it_began_and_leaves_the_others_alone() {
+        let fault = |kind, way, late_millis| Fault {
+            at_millis: 0,
+            for_millis: 0,
+            kind,
+            on: Target::SearchToNats,
+            way,
+            late_millis,
+        };
+        let late = fault(Kind::Latency, None, Some(30));
+        let kinds = [Kind::Stall, Kind::Reset, Kind::Cut, Kind::Refuse, Kind::Reorder, Kind::Drop];
+        for other in kinds.map(|kind| fault(kind, None, None)) {
+            let mut trouble = Trouble::default();
+            change(&mut trouble, &late, true);
+            let before = trouble;
+            assert_eq!(before.late, Some(Duration::from_millis(30)));
+            change(&mut trouble, &other, true);
+            assert_ne!(trouble, before, "{other}");
+            change(&mut trouble, &other, false);
+            assert_eq!(trouble, before, "{other}");
+            change(&mut trouble, &late, false);
+            assert_eq!(trouble, Trouble::default());
+        }
+        let mut trouble = Trouble::default();
+        change(&mut trouble, &fault(Kind::Stall, Some(Way::Back), None), true);
+        assert_eq!(trouble.stalled, (false, true));
+    }
+
+    #[test]
+    fn a_copy_holds_what_was_there_and_nothing_of_the_copy_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        fs::create_dir_all(from.join("deep")).unwrap();
+        fs::write(from.join("deep/file"), "one").unwrap();
+        fs::create_dir(&to).unwrap();
+        fs::write(to.join("old"), "").unwrap();
+        copy_anew(&from, &to).unwrap();
+        assert_eq!(fs::read_to_string(to.join("deep/file")).unwrap(), "one");
+        assert!(!to.join("old").exists());
+    }
+}

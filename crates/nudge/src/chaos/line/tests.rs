@@ -1,0 +1,103 @@
+use std::io::ErrorKind;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A line to a server that sends everything back.
+async fn echo(notifications: Option<Way>) -> (Line, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+            });
+        }
+    });
+    let line = Line::to(port, notifications, 1, Arc::default()).await.unwrap();
+    (line, AbortOnDropHandle::new(server))
+}
+
+async fn read(stream: &mut TcpStream, count: usize) -> Result<Vec<u8>, ErrorKind> {
+    let mut bytes = vec![0; count];
+    let read = tokio::time::timeout(LONG, stream.read_exact(&mut bytes)).await;
+    read.expect("in time").map_err(|error| error.kind())?;
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn what_stands_still_goes_on_afterwards() {
+    for stalled in [(true, false), (false, true), (true, true)] {
+        let (line, _server) = echo(None).await;
+        let mut stream = TcpStream::connect(line.address()).await.unwrap();
+        stream.write_all(b"one").await.unwrap();
+        assert_eq!(read(&mut stream, 3).await.unwrap(), b"one");
+        line.set(|trouble| trouble.stalled = stalled);
+        stream.write_all(b"two").await.unwrap();
+        let mut byte = [0];
+        let early = tokio::time::timeout(Duration::from_millis(100), stream.peek(&mut byte)).await;
+        assert!(early.is_err(), "{stalled:?}: {early:?}");
+        line.set(|trouble| *trouble = Trouble::default());
+        assert_eq!(read(&mut stream, 3).await.unwrap(), b"two");
+    }
+}
+
+#[tokio::test]
+async fn what_is_late_comes_late() {
+    let (line, _server) = echo(None).await;
+    let late = Duration::from_millis(60);
+    line.set(|trouble| trouble.late = Some(late));
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    let began = Instant::now();
+    stream.write_all(b"x").await.unwrap();
+    read(&mut stream, 1).await.unwrap();
+    assert!(began.elapsed() >= late * 2);
+}
+
+#[tokio::test]
+async fn connections_are_reset_and_refused() {
+    for sever in [Sever::Reset, Sever::Refuse] {
+        let (line, _server) = echo(None).await;
+        let mut stream = TcpStream::connect(line.address()).await.unwrap();
+        stream.write_all(b"one").await.unwrap();
+        read(&mut stream, 3).await.unwrap();
+        line.set(|trouble| trouble.sever = Some(sever));
+        assert_eq!(read(&mut stream, 1).await, Err(ErrorKind::ConnectionReset), "{sever:?}");
+    }
+    let (line, _server) = echo(None).await;
+    line.set(|trouble| trouble.sever = Some(Sever::Refuse));
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    let _ = stream.write_all(b"one").await;
+    assert!(read(&mut stream, 3).await.is_err());
+    line.set(|trouble| trouble.sever = None);
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    stream.write_all(b"one").await.unwrap();
+    assert_eq!(read(&mut stream, 3).await.unwrap(), b"one");
+}
+
+#[tokio::test]
+async fn an_answer_is_cut_within_itself() {
+    let (line, _server) = echo(None).await;
+    line.set(|trouble| trouble.sever = Some(Sever::Cut));
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    let sent = vec![7; 2 * MAX_BYTES_BEFORE_CUT as usize];
+    stream.write_all(&sent).await.unwrap();
+    let mut found = Vec::new();
+    let ended = tokio::time::timeout(LONG, stream.read_to_end(&mut found)).await.expect("in time");
+    assert!(ended.is_ok() || !found.is_empty());
+    assert!((1..sent.len()).contains(&found.len()), "{}", found.len());
+}
+
+#[tokio::test]
+async fn notifications_are_held_back_only_for_a_while() {
+    let (line, _server) = echo(Some(Way::There)).await;
+    line.set(|trouble| trouble.disturb = Some(Disturb::Reorder));
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    let message = b"PUB changes.store.1 2\r\nab\r\n";
+    stream.write_all(&[message.as_slice(), b"PING\r\n"].concat()).await.unwrap();
+    assert_eq!(read(&mut stream, 6).await.unwrap(), b"PING\r\n");
+    assert_eq!(read(&mut stream, message.len()).await.unwrap(), message);
+}

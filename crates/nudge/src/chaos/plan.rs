@@ -1,0 +1,274 @@
+//! What a run does and when: everything that chance decides before it begins.
+
+use std::{fmt, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+mod generate;
+#[cfg(test)]
+mod tests;
+
+/// Shortest run, in milliseconds: there must be room for faults, and for quiet at both ends.
+pub(super) const MIN_MILLIS: u64 = 6_000;
+/// Longest run: one day.
+pub(super) const MAX_MILLIS: u64 = 24 * 60 * 60 * 1_000;
+/// Most faults that a plan may hold.
+const MAX_FAULTS: usize = 200_000;
+/// Most stores that a plan may edit.
+const MAX_STORES: u64 = 10_000;
+/// Largest plan that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// Changes with the meaning of a plan, so that an old one is refused and not misread.
+const FORMAT: u32 = 1;
+
+/// A plan. Offsets count from the first edit.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Plan {
+    pub(super) format: u32,
+    /// Decides the edits, and chance within a fault.
+    pub(super) seed: u64,
+    /// How long edits and faults go on.
+    pub(super) millis: u64,
+    /// Stores that are edited.
+    pub(super) stores: u64,
+    /// From one edit to the next.
+    pub(super) edit_every_millis: u64,
+    pub(super) faults: Vec<Fault>,
+}
+
+/// One thing that goes wrong for a while.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fault {
+    pub(super) at_millis: u64,
+    pub(super) for_millis: u64,
+    pub(super) kind: Kind,
+    pub(super) on: Target,
+    /// For [`Kind::Stall`]: the direction; without one, both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) way: Option<Way>,
+    /// For [`Kind::Latency`]: by how much each piece is late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) late_millis: Option<u64>,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Kind {
+    /// What is sent arrives late.
+    Latency,
+    /// What is sent does not arrive until it is over.
+    Stall,
+    /// Connections are reset, again and again.
+    Reset,
+    /// Connections end within an answer.
+    Cut,
+    /// No connection can be made, and those that stood are gone.
+    Refuse,
+    /// Notifications are held back and released in another order.
+    Reorder,
+    /// Notifications come twice.
+    Duplicate,
+    /// Notifications get lost on their way.
+    Drop,
+    /// SIGKILL, and a new start at its end.
+    Kill,
+    /// SIGSTOP, and SIGCONT at its end.
+    Freeze,
+    /// NATS is ended at its end, and comes back with its store directory as it was at the start.
+    NatsRollback,
+    /// The stream is deleted.
+    StreamDelete,
+    /// A subscriber's durable consumer is deleted.
+    ConsumerDelete,
+    /// A subscriber cannot write to its files.
+    DiskFull,
+}
+
+/// What it happens to: a program, or the line from one to another.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Target {
+    Nats,
+    StoreInfo,
+    Search,
+    Review,
+    #[serde(rename = "store-info→nats")]
+    StoreInfoToNats,
+    #[serde(rename = "search→nats")]
+    SearchToNats,
+    #[serde(rename = "review→nats")]
+    ReviewToNats,
+    #[serde(rename = "search→store-info")]
+    SearchToStoreInfo,
+    #[serde(rename = "review→store-info")]
+    ReviewToStoreInfo,
+}
+
+/// A direction of a line.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Way {
+    /// What the one who connected says.
+    There,
+    /// What is answered.
+    Back,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 14] = [
+        Self::Latency,
+        Self::Stall,
+        Self::Reset,
+        Self::Cut,
+        Self::Refuse,
+        Self::Reorder,
+        Self::Duplicate,
+        Self::Drop,
+        Self::Kill,
+        Self::Freeze,
+        Self::NatsRollback,
+        Self::StreamDelete,
+        Self::ConsumerDelete,
+        Self::DiskFull,
+    ];
+
+    /// What it can happen to.
+    pub(super) const fn targets(self) -> &'static [Target] {
+        use Target::{Nats, Review, Search, StoreInfo};
+        match self {
+            Self::Latency | Self::Stall | Self::Reset | Self::Cut | Self::Refuse => &Target::LINES,
+            Self::Reorder | Self::Duplicate | Self::Drop => &Target::BROKER_LINES,
+            Self::Kill | Self::Freeze => &[Nats, StoreInfo, Search, Review],
+            Self::NatsRollback | Self::StreamDelete => &[Nats],
+            Self::ConsumerDelete | Self::DiskFull => &[Search, Review],
+        }
+    }
+
+    /// Faults of one group do not happen to the same target at the same time.
+    const fn group(self) -> u8 {
+        match self {
+            Self::Latency => 0,
+            Self::Stall => 1,
+            Self::Reset | Self::Cut | Self::Refuse => 2,
+            Self::Reorder | Self::Duplicate | Self::Drop => 3,
+            _ => 4,
+        }
+    }
+}
+
+impl Target {
+    pub(super) const LINES: [Self; 5] = [
+        Self::StoreInfoToNats,
+        Self::SearchToNats,
+        Self::ReviewToNats,
+        Self::SearchToStoreInfo,
+        Self::ReviewToStoreInfo,
+    ];
+    const BROKER_LINES: [Self; 3] = [Self::StoreInfoToNats, Self::SearchToNats, Self::ReviewToNats];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.on)?;
+        if let Some(way) = self.way {
+            write!(f, " ({})", if way == Way::There { "there" } else { "back" })?;
+        }
+        self.late_millis.map_or(Ok(()), |late| write!(f, " ({late} ms)"))
+    }
+}
+
+impl Plan {
+    /// Edits that it makes.
+    pub(super) fn edits(&self) -> u64 {
+        self.millis / self.edit_every_millis
+    }
+
+    /// As it is written to a file.
+    pub(super) fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a plan always serializes");
+        text.push('\n');
+        text
+    }
+
+    /// Reads a plan, which may be written by hand.
+    pub(super) fn from_json(text: &str) -> Result<Self, String> {
+        let plan: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// Reads a plan's file.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let failed =
+            |why: String| Failure::failed(format!("cannot read {}: {why}", path.display()));
+        let length = fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
+        if length > MAX_FILE_BYTES {
+            return Err(failed("it is too large for a plan".to_owned()));
+        }
+        let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        Self::from_json(&text).map_err(failed)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("its format is {}, and this program knows {FORMAT}", self.format));
+        }
+        if !(MIN_MILLIS..=MAX_MILLIS).contains(&self.millis) {
+            return Err(format!("millis must be from {MIN_MILLIS} to {MAX_MILLIS}"));
+        }
+        if !(1..=MAX_STORES).contains(&self.stores) || self.edit_every_millis == 0 {
+            return Err(format!("stores must be from 1 to {MAX_STORES}, edit_every_millis not 0"));
+        }
+        if self.faults.len() > MAX_FAULTS {
+            return Err(format!("it has more than {MAX_FAULTS} faults"));
+        }
+        for fault in &self.faults {
+            if !fault.kind.targets().contains(&fault.on) {
+                return Err(format!("{} cannot happen to {}", fault.kind, fault.on));
+            }
+            let end = fault.at_millis.checked_add(fault.for_millis);
+            if end.is_none_or(|end| end > self.millis) {
+                return Err(format!("{fault} goes on after the end"));
+            }
+        }
+        for (index, fault) in self.faults.iter().enumerate() {
+            let later = self.faults[index + 1..].iter().find(|later| fault.excludes(later, 0));
+            if let Some(later) = later {
+                return Err(format!("{fault} and {later} happen at the same time"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Fault {
+    /// Whether the two cannot both happen, when there are to be `apart_millis` between them.
+    fn excludes(&self, other: &Self, apart_millis: u64) -> bool {
+        let same = self.kind.group() == other.kind.group()
+            && (self.on == other.on || self.needs_nats() && other.needs_nats());
+        let apart = |a: &Self, b: &Self| a.at_millis + a.for_millis + apart_millis <= b.at_millis;
+        same && !apart(self, other) && !apart(other, self)
+    }
+
+    /// Whether it is done to NATS or through it.
+    fn needs_nats(&self) -> bool {
+        self.on == Target::Nats || self.kind == Kind::ConsumerDelete
+    }
+}

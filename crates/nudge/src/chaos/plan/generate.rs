@@ -1,0 +1,120 @@
+//! A plan from a seed.
+
+use super::{FORMAT, Fault, Kind, Plan, Target, Way};
+use crate::chaos::random::Random;
+
+/// Stream of chance that plans are drawn from.
+const STREAM: u64 = 1;
+/// Quiet at the start, so that something is there to be disturbed.
+const QUIET_START_MILLIS: u64 = 1_000;
+/// Quiet at the end of the edits.
+const QUIET_END_MILLIS: u64 = 500;
+/// Least time between two faults of one group on the same target: what was ended must be up again.
+const APART_MILLIS: u64 = 1_500;
+/// How often a place is looked for that a fault can have, before the next kind is taken.
+const MAX_TRIES: u32 = 8;
+/// How much longer than what the broker loses a subscriber is away that has not seen it yet.
+const MARGIN_MILLIS: (u64, u64) = (300, 1_200);
+/// Stores of a run.
+const STORES: u64 = 300;
+const EDIT_EVERY_MILLIS: u64 = 20;
+
+/// Time from one start to the next. Small against [`length`], so that several faults overlap.
+fn gap(random: &mut Random, millis: u64) -> u64 {
+    // A short run has every kind once, if it can; a long one has time to calm down in between.
+    let usual = millis.saturating_sub(QUIET_START_MILLIS + QUIET_END_MILLIS) / 18;
+    let usual = usual.clamp(250, 1_500);
+    random.between(usual / 4, usual * 7 / 4)
+}
+
+fn length(random: &mut Random, kind: Kind, millis: u64) -> u64 {
+    let longest = (millis / 6).clamp(1_000, 8_000);
+    match kind {
+        // What is done at once: there is no end to it.
+        Kind::StreamDelete | Kind::ConsumerDelete => 0,
+        // Long enough that some pass, also when other faults hold them up.
+        Kind::NatsRollback | Kind::Reorder | Kind::Duplicate | Kind::Drop => {
+            random.between(longest / 3, longest)
+        }
+        _ => match random.below(4) {
+            0 => random.between(longest / 2, longest),
+            _ => random.between(200, longest / 2),
+        },
+    }
+}
+
+impl Plan {
+    /// The plan of a seed for a run of this length.
+    pub(in crate::chaos) fn generate(seed: u64, millis: u64) -> Self {
+        let mut random = Random::new(seed, STREAM);
+        let mut faults: Vec<Fault> = Vec::new();
+        // Dealt like cards: each kind comes once before any comes again.
+        let mut deck: Vec<Kind> = Vec::new();
+        let mut at_millis = QUIET_START_MILLIS;
+        let end = millis - QUIET_END_MILLIS;
+        while at_millis < end {
+            let kind = deck.pop().unwrap_or_else(|| {
+                deck = Kind::ALL.to_vec();
+                random.shuffle(&mut deck);
+                deck.pop().expect("there are kinds")
+            });
+            let found = (0..MAX_TRIES).find_map(|_| {
+                let fault = draw(&mut random, kind, at_millis, millis);
+                let fits = fault.at_millis + fault.for_millis <= end
+                    && !faults.iter().any(|other| other.excludes(&fault, APART_MILLIS));
+                fits.then_some(fault)
+            });
+            match found {
+                Some(fault) => {
+                    let away = (0..MAX_TRIES).find_map(|_| {
+                        let away = draw_away(&mut random, &fault)?;
+                        let fits = away.at_millis + away.for_millis <= end
+                            && !faults.iter().any(|other| other.excludes(&away, APART_MILLIS));
+                        fits.then_some(away)
+                    });
+                    faults.push(fault);
+                    faults.extend(away);
+                }
+                // Later there may be room.
+                None => deck.insert(0, kind),
+            }
+            at_millis += gap(&mut random, millis);
+        }
+        faults.sort_by_key(|fault| fault.at_millis);
+        let (stores, edit_every_millis) = (STORES, EDIT_EVERY_MILLIS);
+        Self { format: FORMAT, seed, millis, stores, edit_every_millis, faults }
+    }
+}
+
+fn draw(random: &mut Random, kind: Kind, at_millis: u64, millis: u64) -> Fault {
+    let on: Target = *random.pick(kind.targets());
+    let for_millis = length(random, kind, millis);
+    let way = *random.pick(&[None, Some(Way::There), Some(Way::Back)]);
+    let late = random.between(5, 400);
+    Fault {
+        at_millis,
+        for_millis,
+        kind,
+        on,
+        way: way.filter(|_| kind == Kind::Stall),
+        late_millis: (kind == Kind::Latency).then_some(late),
+    }
+}
+
+/// For a fault in which the broker loses notifications: a subscriber that is away meanwhile. What
+/// everyone has seen already is no loss.
+fn draw_away(random: &mut Random, lost: &Fault) -> Option<Fault> {
+    if !matches!(lost.kind, Kind::NatsRollback | Kind::StreamDelete) {
+        return None;
+    }
+    let kind = *random.pick(&[Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall]);
+    let on = match kind {
+        Kind::Freeze | Kind::Kill => *random.pick(&[Target::Search, Target::Review]),
+        _ => *random.pick(&[Target::SearchToNats, Target::ReviewToNats]),
+    };
+    let (least, most) = MARGIN_MILLIS;
+    let before = random.between(least, most).min(lost.at_millis);
+    let for_millis = before + lost.for_millis + random.between(least, most);
+    let at_millis = lost.at_millis - before;
+    Some(Fault { at_millis, for_millis, kind, on, way: None, late_millis: None })
+}

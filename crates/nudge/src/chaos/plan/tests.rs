@@ -1,0 +1,121 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+const SHORT: u64 = 18_000;
+
+#[test]
+fn a_seed_always_gives_the_same_plan_and_another_seed_another() {
+    for seed in 0..20 {
+        let plan = Plan::generate(seed, 60_000);
+        assert_eq!(plan, Plan::generate(seed, 60_000));
+        assert_ne!(plan.faults, Plan::generate(seed + 1, 60_000).faults);
+    }
+}
+
+/// Replaying what was written down elsewhere depends on it; a change here needs no new format.
+#[test]
+fn the_numbers_of_a_seed_do_not_change() {
+    let mut random = crate::chaos::random::Random::new(1, 1);
+    let drawn = [random.below(1_000), random.below(1_000), random.below(1_000)];
+    assert_eq!(drawn, [78, 410, 719]);
+}
+
+#[test]
+fn every_plan_is_one_that_may_be_read() {
+    for seed in 0..200 {
+        for millis in [MIN_MILLIS, SHORT, 60_000, 600_000] {
+            let plan = Plan::generate(seed, millis);
+            assert_eq!(Plan::from_json(&plan.to_json()), Ok(plan));
+        }
+    }
+}
+
+#[test]
+fn a_short_run_has_many_kinds_and_a_handful_of_seeds_has_all_on_all_targets() {
+    let (mut kinds, mut pairs) = (BTreeSet::new(), BTreeSet::new());
+    for seed in 1..=5 {
+        let plan = Plan::generate(seed, SHORT);
+        let of_one: BTreeSet<_> = plan.faults.iter().map(|fault| fault.kind).collect();
+        assert!(of_one.len() >= 7, "seed {seed}: {of_one:?}");
+        kinds.extend(of_one);
+    }
+    assert_eq!(kinds, BTreeSet::from(Kind::ALL));
+    for seed in 1..=60 {
+        let plan = Plan::generate(seed, 60_000);
+        pairs.extend(plan.faults.iter().map(|fault| (fault.kind, fault.on)));
+    }
+    let all =
+        Kind::ALL.into_iter().flat_map(|kind| kind.targets().iter().map(move |on| (kind, *on)));
+    assert_eq!(pairs, all.collect());
+}
+
+#[test]
+fn faults_overlap() {
+    let plan = Plan::generate(1, 60_000);
+    let under_way = |at: u64| {
+        let faults = plan.faults.iter();
+        faults.filter(|f| (f.at_millis..f.at_millis + f.for_millis).contains(&at)).count()
+    };
+    assert!((0..60_000).any(|at| under_way(at) >= 2));
+}
+
+/// Else nothing would be lost by it that matters: a relay that never publishes again went unnoticed.
+#[test]
+fn mostly_a_subscriber_is_away_while_the_broker_loses_something() {
+    let (mut lost, mut unseen) = (0, 0);
+    for plan in (1..=40).map(|seed| Plan::generate(seed, SHORT)) {
+        let losses = [Kind::NatsRollback, Kind::StreamDelete];
+        for loss in plan.faults.iter().filter(|fault| losses.contains(&fault.kind)) {
+            let away = [Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall];
+            let end = |fault: &Fault| fault.at_millis + fault.for_millis;
+            let spans = |f: &&Fault| f.at_millis < loss.at_millis && end(f) > end(loss);
+            let mut others = plan.faults.iter().filter(|fault| away.contains(&fault.kind));
+            lost += 1;
+            unseen += usize::from(others.any(|fault| spans(&fault)));
+        }
+    }
+    assert!(lost > 40 && unseen * 4 > lost * 3, "{unseen} of {lost}");
+}
+
+#[test]
+fn a_plan_is_readable_and_what_makes_no_sense_is_refused() {
+    let good =
+        Plan { faults: vec![fault(1_000, Kind::Kill, Target::Nats)], ..Plan::generate(1, SHORT) };
+    let text = good.to_json();
+    assert!(text.contains(r#""kind": "kill""#) && text.contains(r#""on": "nats""#), "{text}");
+    assert!(!text.contains("way") && !text.contains("late_millis"), "{text}");
+    assert_eq!(Plan::from_json(&text), Ok(good.clone()));
+    for (from, to) in [
+        (r#""on": "nats""#, r#""on": "search→nats""#),
+        (r#""on": "nats""#, r#""on": "moon""#),
+        (r#""at_millis": 1000"#, r#""at_millis": 17900"#),
+        (r#""at_millis": 1000"#, r#""at_millis": 18446744073709551615"#),
+        (r#""format": 1"#, r#""format": 2"#),
+        (r#""millis": 18000"#, r#""millis": 10"#),
+        (r#""stores": 300"#, r#""stores": 0"#),
+        (r#""edit_every_millis": 20"#, r#""edit_every_millis": 0"#),
+        (r#""seed": 1"#, r#""seed": 1, "more": 1"#),
+    ] {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text, "{from}");
+        assert!(Plan::from_json(&changed).is_err(), "{to}");
+    }
+}
+
+#[test]
+fn two_faults_that_exclude_each_other_are_refused() {
+    let plan = |faults| Plan { faults, ..Plan::generate(1, SHORT) };
+    let check = |one, other| plan(vec![one, other]).check();
+    use Target::{Nats, Review, Search};
+    let kill = |at, on| fault(at, Kind::Kill, on);
+    check(kill(1_000, Nats), fault(1_200, Kind::Freeze, Nats)).unwrap_err();
+    check(fault(1_200, Kind::NatsRollback, Nats), kill(1_000, Nats)).unwrap_err();
+    check(kill(1_000, Nats), fault(1_200, Kind::ConsumerDelete, Search)).unwrap_err();
+    check(kill(1_000, Search), kill(1_000, Review)).unwrap();
+    check(kill(1_000, Nats), kill(1_500, Nats)).unwrap();
+}
+
+fn fault(at_millis: u64, kind: Kind, on: Target) -> Fault {
+    Fault { at_millis, for_millis: 500, kind, on, way: None, late_millis: None }
+}

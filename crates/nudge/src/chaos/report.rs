@@ -1,0 +1,265 @@
+//! What a run has shown.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::atomic::Ordering::Relaxed};
+
+use serde::Serialize;
+
+use super::{
+    board::State,
+    compare::Difference,
+    disturb::Counts,
+    edits::Written,
+    plan::{Kind, Plan},
+};
+use crate::{
+    client::Service,
+    output::{count, duration},
+};
+
+/// Most differences that are told one by one.
+const MAX_DIFFERENCES: usize = 40;
+
+/// How a run has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Verdict {
+    /// Every read model says of every store what the owner says.
+    Converged,
+    /// Somebody still says otherwise.
+    Diverged,
+    /// All is the same, and yet something happened that never should.
+    Surprised,
+}
+
+/// See the module's description.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) verdict: Verdict,
+    seed: u64,
+    minutes: f64,
+    edits: u64,
+    changes: u64,
+    faults: BTreeMap<Kind, u64>,
+    never: Vec<Kind>,
+    skipped: Vec<String>,
+    messages: Messages,
+    converge_seconds: Option<f64>,
+    callbacks: u64,
+    /// For each change and subscriber.
+    callbacks_per_change: f64,
+    longest_gap_seconds: BTreeMap<&'static str, f64>,
+    differences_total: usize,
+    differences: Vec<Difference>,
+    /// What kept everything from being compared at the last look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_compared: Option<String>,
+    surprises: Vec<String>,
+    plan: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replay: Option<String>,
+}
+
+/// What happened to single messages.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Messages {
+    reordered: u64,
+    duplicated: u64,
+    dropped: u64,
+}
+
+/// How the comparison after the last fault went.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) converged_after: Option<f64>,
+    /// At the last look.
+    pub(super) differences: Vec<Difference>,
+    /// Why there was no last look, if there was none.
+    pub(super) not_compared: Option<String>,
+}
+
+impl Report {
+    pub(super) fn new(
+        plan: &Plan,
+        written: &Written,
+        state: State,
+        counts: &Counts,
+        ending: Ending,
+        surprises: Vec<String>,
+    ) -> Self {
+        let verdict = match (ending.converged_after, surprises.is_empty()) {
+            (None, _) => Verdict::Diverged,
+            (Some(_), false) => Verdict::Surprised,
+            (Some(_), true) => Verdict::Converged,
+        };
+        let callbacks = state.subscribers.iter().map(|one| one.callbacks.total()).sum();
+        let followed = (written.changes.max(1) * state.subscribers.len() as u64) as f64;
+        let gap = |(service, one): (Service, &super::board::Follower)| {
+            (service.name(), one.longest_gap.as_secs_f64())
+        };
+        let gaps = Service::SUBSCRIBERS.into_iter().zip(&state.subscribers).map(gap).collect();
+        let never = Kind::ALL.into_iter().filter(|kind| !state.done.contains_key(kind)).collect();
+        let mut differences = ending.differences;
+        let differences_total = differences.len();
+        differences.truncate(MAX_DIFFERENCES);
+        Self {
+            verdict,
+            seed: plan.seed,
+            minutes: plan.millis as f64 / 60_000.0,
+            edits: written.made,
+            changes: written.changes,
+            faults: state.done,
+            never,
+            skipped: state.skipped,
+            messages: Messages {
+                reordered: counts.reordered.load(Relaxed),
+                duplicated: counts.duplicated.load(Relaxed),
+                dropped: counts.dropped.load(Relaxed),
+            },
+            converge_seconds: ending.converged_after,
+            callbacks,
+            callbacks_per_change: callbacks as f64 / followed,
+            longest_gap_seconds: gaps,
+            differences_total,
+            differences,
+            not_compared: ending.not_compared,
+            surprises,
+            plan: None,
+            data_dir: None,
+            replay: None,
+        }
+    }
+
+    /// Says where things are kept.
+    pub(super) fn kept(&mut self, plan: Option<PathBuf>, data_dir: Option<PathBuf>) {
+        self.replay = plan.as_ref().filter(|_| self.verdict != Verdict::Converged).map(|plan| {
+            let plan = plan.display().to_string().replace('\'', r"'\''");
+            format!("nudge chaos replay '{plan}'")
+        });
+        (self.plan, self.data_dir) = (plan, data_dir);
+    }
+
+    /// For people.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let list =
+            |kinds: &[Kind]| kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let faults = self.faults.iter().map(|(kind, times)| format!("{kind} {times}"));
+        let faults = faults.collect::<Vec<_>>().join(", ");
+        let total = count(self.faults.values().sum(), "fault");
+        let Messages { reordered, duplicated, dropped } = self.messages;
+        let minutes = self.minutes;
+        let mut lines = vec![
+            format!(
+                "seed {}, {minutes} min: {}, {} changed something",
+                self.seed,
+                count(self.edits, "edit"),
+                self.changes
+            ),
+            format!("{total}: {faults}"),
+            format!(
+                "notifications: {reordered} reordered, {duplicated} duplicated, {dropped} dropped"
+            ),
+        ];
+        if !self.never.is_empty() {
+            lines.push(format!("never happened: {}", list(&self.never)));
+        }
+        lines.extend(self.skipped.iter().map(|skipped| format!("could not be done: {skipped}")));
+        lines.push(format!("{:.2} callbacks per change and subscriber", self.callbacks_per_change));
+        for (service, seconds) in &self.longest_gap_seconds {
+            lines.push(format!("longest gap in reads of {service}: {}", duration(*seconds)));
+        }
+        lines.extend(self.differences.iter().map(|difference| format!("differs: {difference}")));
+        if self.differences_total > self.differences.len() {
+            let more = self.differences_total - self.differences.len();
+            lines.push(format!("differs: {more} more"));
+        }
+        lines.extend(self.not_compared.iter().map(|why| format!("cannot be compared: {why}")));
+        lines.extend(self.surprises.iter().map(|what| format!("should not have happened: {what}")));
+        lines.extend(self.plan.iter().map(|plan| format!("plan: {}", plan.display())));
+        lines.extend(self.data_dir.iter().map(|data| format!("data and logs: {}", data.display())));
+        lines.extend(self.replay.iter().map(|replay| format!("again: {replay}")));
+        lines.push(self.verdict_line());
+        lines
+    }
+
+    /// The last line.
+    pub(super) fn verdict_line(&self) -> String {
+        match (self.verdict, self.converge_seconds) {
+            (Verdict::Converged, Some(seconds)) => {
+                format!("converged {} after the last fault and edit", duration(seconds))
+            }
+            (Verdict::Surprised, Some(seconds)) => {
+                format!(
+                    "converged {} after, but see what should not have happened",
+                    duration(seconds)
+                )
+            }
+            _ => {
+                format!("did not converge: {}", count(self.differences_total as u64, "difference"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::chaos::plan::Plan;
+
+    fn report(converged_after: Option<f64>, differences: usize, surprises: &[&str]) -> Report {
+        let plan = Plan::generate(7, 30_000);
+        let written = Written { made: 12, changes: 10, ..Written::default() };
+        let mut state = State::default();
+        plan.faults.iter().enumerate().take(3).for_each(|(n, fault)| state.began(n, fault));
+        state.subscribers[0].callbacks.note(30);
+        let difference = Difference {
+            service: "search".to_owned(),
+            id: None,
+            what: "name".to_owned(),
+            expected: Value::Null,
+            found: json!("x"),
+        };
+        let differences = vec![difference; differences];
+        let ending = Ending { converged_after, differences, not_compared: None };
+        let surprises = surprises.iter().map(ToString::to_string).collect();
+        let mut report = Report::new(&plan, &written, state, &Counts::default(), ending, surprises);
+        report.kept(Some("/tmp/it's a plan.json".into()), None);
+        report
+    }
+
+    #[test]
+    fn only_the_same_without_surprise_is_a_success() {
+        assert_eq!(report(Some(1.0), 0, &[]).verdict, Verdict::Converged);
+        assert_eq!(report(Some(1.0), 0, &["it ended"]).verdict, Verdict::Surprised);
+        assert_eq!(report(None, 1, &[]).verdict, Verdict::Diverged);
+        assert_eq!(report(None, 0, &[]).verdict, Verdict::Diverged, "nobody could be asked");
+    }
+
+    #[test]
+    fn kinds_that_never_happened_are_named_and_the_figures_add_up() {
+        let report = report(Some(1.0), 0, &[]);
+        assert_eq!(report.faults.len() + report.never.len(), Kind::ALL.len());
+        assert_eq!(report.callbacks_per_change, 30.0 / 20.0);
+        let text = report.lines().join("\n");
+        for kind in &report.never {
+            assert!(text.contains(&kind.to_string()), "{text}");
+        }
+        assert!(
+            report.replay.is_none() && text.ends_with("after the last fault and edit"),
+            "{text}"
+        );
+        assert_eq!(serde_json::to_value(&report).unwrap()["verdict"], "converged");
+    }
+
+    #[test]
+    fn a_failure_says_what_differs_and_how_to_see_it_again() {
+        let report = report(None, MAX_DIFFERENCES + 5, &[]);
+        let text = report.lines().join("\n");
+        assert!(text.contains(r#"differs: search: name is "x", and should be null"#), "{text}");
+        assert!(text.contains("differs: 5 more"), "{text}");
+        assert!(text.contains(r"again: nudge chaos replay '/tmp/it'\''s a plan.json'"), "{text}");
+        assert!(text.ends_with("did not converge: 45 differences"), "{text}");
+    }
+}

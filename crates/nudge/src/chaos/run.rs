@@ -1,0 +1,141 @@
+//! One run: edits and faults of a plan, healing, and the comparison at the end.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::{join, join_all};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    board::Board,
+    edits::{self, Written},
+    follow,
+    look::look,
+    picture::Picture,
+    plan::{Fault, Plan},
+    report::{Ending, Report},
+    world::World,
+};
+
+/// Longest time after the plan's end in which the edits that are left are made.
+const EDIT_PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two comparisons.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// From the first comparison in which all is the same to one more: who has not come to rest would still
+/// change something.
+const SETTLE: Duration = Duration::from_millis(1_500);
+/// Time between two frames of the picture.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// A run under way.
+pub(super) struct Run<'a> {
+    pub(super) world: &'a World,
+    pub(super) plan: &'a Plan,
+    pub(super) picture: &'a Picture,
+    /// Longest time from the last fault until all is the same.
+    pub(super) patience: Duration,
+}
+
+impl Run<'_> {
+    /// Carries out the plan and says how it went.
+    pub(super) async fn carry_out(&self) -> Report {
+        let (world, board) = (self.world, Board::default());
+        let written = Arc::<Mutex<Written>>::default();
+        let start = Instant::now();
+        let background = async {
+            let reads = join(follow::read(world, &board, 0), follow::read(world, &board, 1));
+            join(join(follow::watch(world, &board), reads), self.draw(start, &board, &written))
+                .await
+        };
+        let ending = tokio::select! {
+            ending = self.work(start, &board, &written) => ending,
+            _ = background => unreachable!("what goes on for ever does not end"),
+        };
+        self.picture.done();
+        world.note_panics().await;
+        let (state, written) = (board.with(|state| state.clone()), snapshot(&written));
+        Report::new(self.plan, &written, state, &world.counts, ending, world.surprises())
+    }
+
+    async fn work(&self, start: Instant, board: &Board, written: &Arc<Mutex<Written>>) -> Ending {
+        let end = start + Duration::from_millis(self.plan.millis);
+        let deadline = end + EDIT_PATIENCE;
+        let faults = self.plan.faults.iter().enumerate();
+        let faults = join_all(faults.map(|(place, fault)| self.fault(start, place, fault, board)));
+        join(edits::write(self.world, self.plan, start, deadline, written), faults).await;
+        self.world.heal().await;
+        self.picture.tell("healed; comparing everything");
+        self.converge(&snapshot(written)).await
+    }
+
+    async fn fault(&self, start: Instant, place: usize, fault: &Fault, board: &Board) {
+        sleep_until(start + Duration::from_millis(fault.at_millis)).await;
+        let seconds = fault.at_millis as f64 / 1e3;
+        if let Err(why) = self.world.begin(fault).await {
+            self.picture.say(&format!("{seconds:>6.1} s  {fault} could not be done: {why}"));
+            board.with(|state| state.skipped(fault, &why));
+            return;
+        }
+        board.with(|state| state.began(place, fault));
+        let lasts = fault.for_millis as f64 / 1e3;
+        let lasts = if fault.for_millis > 0 { format!(" for {lasts:.1} s") } else { String::new() };
+        self.picture.tell(&format!("{seconds:>6.1} s  {fault}{lasts}"));
+        sleep_until(start + Duration::from_millis(fault.at_millis + fault.for_millis)).await;
+        if let Err(why) = self.world.end(fault).await {
+            self.world.surprise(format!("{fault} could not be ended: {why}"));
+        }
+        board.with(|state| state.under_way.remove(&place));
+    }
+
+    /// Compares until all is the same, and is so again a while later.
+    async fn converge(&self, written: &Written) -> Ending {
+        let began = Instant::now();
+        let mut same_after = None;
+        loop {
+            let looked = look(&self.world.api, written).await;
+            let after = began.elapsed();
+            let ending = match looked {
+                Ok(differences) => {
+                    Ending { converged_after: None, differences, not_compared: None }
+                }
+                Err(why) => {
+                    let not_compared = Some(why.to_string());
+                    Ending { converged_after: None, differences: Vec::new(), not_compared }
+                }
+            };
+            let same = ending.differences.is_empty() && ending.not_compared.is_none();
+            match (same, same_after) {
+                (true, Some(converged_after)) => {
+                    return Ending { converged_after: Some(converged_after), ..ending };
+                }
+                (true, None) => same_after = Some(after.as_secs_f64()),
+                (false, Some(seconds)) => {
+                    let what = ending.differences.first().map(ToString::to_string);
+                    let what = what.or(ending.not_compared.clone()).unwrap_or_default();
+                    self.world
+                        .surprise(format!("all was the same after {seconds:.1} s, then {what}"));
+                    same_after = None;
+                }
+                (false, None) => {}
+            }
+            if !same && after > self.patience {
+                return ending;
+            }
+            sleep(if same { SETTLE } else { LOOK_INTERVAL }).await;
+        }
+    }
+
+    async fn draw(&self, start: Instant, board: &Board, written: &Arc<Mutex<Written>>) {
+        loop {
+            let made = written.lock().unwrap_or_else(|e| e.into_inner()).made;
+            board.with(|state| self.picture.draw(start.elapsed(), made, state));
+            sleep(FRAME).await;
+        }
+    }
+}
+
+fn snapshot(written: &Mutex<Written>) -> Written {
+    written.lock().unwrap_or_else(|e| e.into_inner()).clone()
+}
