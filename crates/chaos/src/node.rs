@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nudge_protocol::timestamp::set_clock;
-use nudge_runtime::database::{Fate, Step, Stepper};
+use nudge_runtime::database::{Fate, Stepper};
 use tokio::{runtime::Handle, sync::Notify, sync::watch, time::sleep};
 
 use crate::{fault::Fault, world::World};
@@ -141,14 +140,10 @@ impl Stepper for Node {
         &self.runtime
     }
 
-    fn next(&self) -> Step {
-        let now = self.world.now_micros();
-        let enter = Box::new(move || set_clock(Some(Box::new(move || now))));
-        if self.is_dead() {
-            return Step { fate: Fate::CrashBefore, enter };
-        }
+    fn next(&self) -> Fate {
         let world = &self.world;
         let fate = match self.role {
+            _ if self.is_dead() => Fate::CrashBefore,
             Role::Relay if world.strikes(Fault::CrashRelayDatabase) => match world.below(3) {
                 0 => Fate::CrashBefore,
                 1 => Fate::CrashDuring(world.below(MAX_WAITS) as u32),
@@ -162,10 +157,16 @@ impl Stepper for Node {
             Role::Subscriber if world.strikes(Fault::CrashAfterDatabase) => Fate::CrashAfter,
             Role::Subscriber => Fate::Done,
         };
-        Step { fate, enter }
+        world.stand_still();
+        fate
+    }
+
+    fn over(&self) {
+        self.world.go_on();
     }
 
     fn crashed(&self) {
+        self.world.go_on();
         self.crash("in its database work");
     }
 }

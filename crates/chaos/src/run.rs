@@ -11,7 +11,7 @@ use nudge_protocol::{Change, EntityId, EntityName, timestamp::set_clock};
 use nudge_publisher::Publisher;
 use nudge_runtime::{
     BoxError, Database, Tx,
-    database::{Driver, Durability, Stepper},
+    database::{Driver, Durability, Fate, Stepper},
 };
 use nudge_subscriber_kit::{Apply, EntityState, Settings, Subscriber};
 use tokio::{
@@ -69,7 +69,7 @@ fn helper() -> Handle {
     })
 }
 
-/// Drives database work of the simulation itself, with the world's clock.
+/// Drives database work of the simulation itself.
 struct Plain {
     runtime: Handle,
     world: Arc<World>,
@@ -80,10 +80,13 @@ impl Stepper for Plain {
         &self.runtime
     }
 
-    fn next(&self) -> nudge_runtime::database::Step {
-        let now = self.world.now_micros();
-        let enter = Box::new(move || set_clock(Some(Box::new(move || now))));
-        nudge_runtime::database::Step { fate: nudge_runtime::database::Fate::Done, enter }
+    fn next(&self) -> Fate {
+        self.world.stand_still();
+        Fate::Done
+    }
+
+    fn over(&self) {
+        self.world.go_on();
     }
 }
 

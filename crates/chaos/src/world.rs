@@ -55,6 +55,8 @@ struct State {
     hash: DefaultHasher,
     violations: Vec<String>,
     skew_micros: i64,
+    /// The time, while database work runs on another clock.
+    stopped: Option<Duration>,
     broker: Broker,
     calls: BTreeMap<String, u64>,
 }
@@ -71,6 +73,7 @@ impl World {
             hash: DefaultHasher::new(),
             violations: Vec::new(),
             skew_micros: 0,
+            stopped: None,
             broker: Broker::default(),
             calls: BTreeMap::new(),
         };
@@ -87,7 +90,17 @@ impl World {
 
     /// Time since the run began.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.start.elapsed()
+        self.state().stopped.unwrap_or_else(|| self.start.elapsed())
+    }
+
+    /// Time stands still until [`go_on`](Self::go_on).
+    pub(crate) fn stand_still(&self) {
+        let now = self.elapsed();
+        self.state().stopped = Some(now);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.state().stopped = None;
     }
 
     /// What clocks show.

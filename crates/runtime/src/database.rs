@@ -18,7 +18,7 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
 };
 
-pub use driver::{Driver, Fate, Step, Stepper};
+pub use driver::{Driver, Fate, Stepper};
 pub use error::{is_conflict, is_retryable};
 
 /// A transaction. Dropping it without commit rolls it back.

@@ -16,8 +16,8 @@ pub enum Driver {
     /// Awaited, like any other future.
     #[default]
     Awaited,
-    /// Driven to completion on another, running runtime, while the calling thread does nothing
-    /// else. In a simulation on a paused clock the world stands still while SQL runs: the
+    /// Driven to completion at once, with another, running runtime at hand, while the calling
+    /// thread does nothing else. In a simulation on a paused clock the world stands still while SQL runs: the
     /// database's own thread would otherwise look like idleness, and tokio would jump ahead in
     /// time. (Blocking on the caller's runtime instead hangs: the pool gets a connection back
     /// through a task of the runtime it was used on.)
@@ -35,13 +35,16 @@ impl fmt::Debug for Driver {
 
 /// Says how each unit of database work of a simulated program goes.
 pub trait Stepper: Send + Sync {
-    /// The runtime on which the work is driven.
+    /// The runtime on which the pool's own tasks run.
     fn runtime(&self) -> &Handle;
 
     /// What is to happen to the next unit of work.
-    fn next(&self) -> Step {
-        Step { fate: Fate::Done, enter: Box::new(|| ()) }
+    fn next(&self) -> Fate {
+        Fate::Done
     }
+
+    /// Called when a unit of work is over. In between, tokio's clock is the helper's.
+    fn over(&self) {}
 
     /// Called when the program has crashed in the course of a unit of work.
     fn crashed(&self) {}
@@ -51,14 +54,6 @@ impl Stepper for Handle {
     fn runtime(&self) -> &Handle {
         self
     }
-}
-
-/// One unit of work.
-pub struct Step {
-    /// How it ends.
-    pub fate: Fate,
-    /// Called first, on the thread that does the work.
-    pub enter: Box<dyn FnOnce() + Send>,
 }
 
 /// How a unit of database work ends.
@@ -81,17 +76,15 @@ where
     F: Future + Send,
     F::Output: Send,
 {
-    let Step { fate, enter } = stepper.next();
+    let fate = stepper.next();
     let mut output = None;
     if fate != Fate::CrashBefore {
         let most_waits = if let Fate::CrashDuring(waits) = fate { waits } else { u32::MAX };
-        output = std::thread::scope(|scope| {
-            let done = scope.spawn(move || {
-                enter();
-                stepper.runtime().block_on(at_most(most_waits, work))
-            });
-            done.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
+        // Whatever the work spawns goes to the helper; the work itself is polled right here.
+        let helper = stepper.runtime().enter();
+        output = futures_executor::block_on(at_most(most_waits, work));
+        drop(helper);
+        stepper.over();
     }
     match (fate, output) {
         (Fate::Done, Some(output)) => output,
