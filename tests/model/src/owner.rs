@@ -59,7 +59,7 @@ impl Protocol {
             Action::Lose(k) => {
                 state.left.losses -= 1;
                 state.put(k, None);
-                state.keys[k].last_seq = state.keys[k].last_seq.saturating_sub(1);
+                state.keys[k].last_seq -= 1;
                 let relays = &mut state.relays[..self.scenario.relays];
                 relays.iter_mut().for_each(|relay| relay.disconnected = true);
             }

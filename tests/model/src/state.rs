@@ -200,7 +200,7 @@ impl State {
         }
     }
 
-    /// Of sequences only the order matters.
+    /// Of sequences only the order matters. There is room below the lowest, to go back to.
     fn compress_sequences(&mut self, key: usize) {
         let row = &mut self.keys[key];
         let mut places = vec![&mut row.published_seq, &mut row.last_seq];
@@ -209,15 +209,12 @@ impl State {
                 places.push(seq);
             }
         }
-        places.sort_unstable_by_key(|place| **place);
-        let mut rank = 0;
-        let mut before = None;
+        places.sort_unstable();
+        let mut rank = 1;
+        let mut before = *places[0];
         for place in places {
-            if before.is_some_and(|seq| seq < *place) {
-                rank += 1;
-            }
-            before = Some(*place);
-            *place = rank;
+            rank += u8::from(*place > before);
+            before = std::mem::replace(place, rank);
         }
     }
 }

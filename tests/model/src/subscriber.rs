@@ -33,7 +33,8 @@ impl Protocol {
         });
         let due = idle && matches!(key.parked, Parked::Retried(_));
         actions.extend((due && self.has(Rule::Reentry)).then_some(Action::Reenter(r, k)));
-        let differs = idle && key.applied != key.version && key.parked == Parked::No;
+        let dead = matches!(key.parked, Parked::Dead(floor) if floor >= key.version);
+        let differs = idle && key.applied != key.version && !dead;
         let compared = self.scenario.resync && self.has(Rule::Resync);
         actions.extend((compared && differs).then_some(Action::Resync(r, k)));
     }
@@ -159,9 +160,10 @@ impl Protocol {
         let replica = &mut state.replicas[r];
         let open = |k: &usize| replica.runs[*k].is_some_and(|run| run.end == End::Open);
         let mut part: Vec<usize> = (0..replica.runs.len()).filter(open).collect();
+        // The guard hands only what is newer to the service.
         let refused = |k: &usize| {
-            let version = replica.runs[*k].map(|run| (*k, run.version));
-            version.is_some() && version == self.scenario.refused
+            let version = replica.runs[*k].map_or(0, |run| run.version);
+            self.scenario.refused == Some((*k, version)) && version > state.keys[*k].applied
         };
         let mut rolled_back = part.iter().any(refused);
         let split = rolled_back && part.len() > 1 && self.has(Rule::SplitRefused);
