@@ -58,11 +58,15 @@ impl fmt::Display for Checked {
 /// Checks a scenario, until its states are exhausted or a property is seen not to hold.
 pub fn check(scenario: Scenario) -> Checked {
     let begun = Instant::now();
-    let mut checked = visit(scenario, None);
+    let mut checked = visit(scenario, None, false);
+    // A trace is read by people: there replica 0 stays replica 0.
+    if checked.counterexample.is_some() {
+        checked = visit(scenario, None, true);
+    }
     // The checker goes on for a while after it found one, and keeps the last that it found. So it
     // is asked for shorter ones until there are none.
     while let Some(found) = &checked.counterexample {
-        let shorter = visit(scenario, Some(found.trace.len()));
+        let shorter = visit(scenario, Some(found.trace.len()), true);
         if shorter.counterexample.is_none() {
             break;
         }
@@ -72,10 +76,9 @@ pub fn check(scenario: Scenario) -> Checked {
     checked
 }
 
-fn visit(scenario: Scenario, fewer_steps_than: Option<usize>) -> Checked {
+fn visit(scenario: Scenario, fewer_steps_than: Option<usize>, named: bool) -> Checked {
     let begun = Instant::now();
-    // A trace is read by people: there replica 0 stays replica 0.
-    let protocol = Protocol { scenario, named: scenario.without.is_some() };
+    let protocol = Protocol { scenario, named };
     let checker = protocol.checker().finish_when(HasDiscoveries::AnyFailures);
     let checker = match fewer_steps_than {
         // It counts states, the first included, and leaves out those at the depth itself.

@@ -73,13 +73,13 @@ pub const WHOLE: [Scenario; 14] = [
     scenario(
         "relays and replicas die",
         [1, 2, 2],
-        Left { edits: 2, stale: 1, relay_crashes: 2, crashes: 1, ..NONE },
+        Left { edits: 2, stale: 1, relay_crashes: 1, crashes: 1, ..NONE },
     ),
     scenario("answers are stale", [1, 2, 2], Left { edits: 3, stale: 2, ..NONE }),
     scenario(
         "the broker loses messages",
         [1, 2, 2],
-        Left { edits: 2, stale: 1, losses: 1, relay_crashes: 1, crashes: 1, ..NONE },
+        Left { edits: 2, stale: 1, losses: 1, relay_crashes: 1, ..NONE },
     ),
     scenario(
         "the broker loses messages twice",
@@ -166,6 +166,10 @@ pub fn without(rule: Rule) -> Scenario {
         ParkBeforeAck | Reentry => small(Left { edits: 1, failures: 1, ..NONE }),
         ParkUnlessOvertaken => {
             Scenario { refused: Some((0, 1)), ..two_replicas(Left { edits: 2, ..NONE }) }
+        }
+        OlderRefusalYields => {
+            let left = Left { edits: 2, failures: 1, ..NONE };
+            Scenario { refused: Some((0, 1)), ..two_replicas(left) }
         }
         Resync => Scenario { resync: true, ..small(Left { edits: 1, forgotten: 1, ..NONE }) },
     };

@@ -228,14 +228,17 @@ impl Protocol {
     fn park(&self, state: &mut State, r: usize) {
         for (run, key) in state.replicas[r].runs.iter().zip(&mut state.keys) {
             let Some(run) = run else { continue };
-            let floor = match key.parked {
-                Parked::No => run.work.floor,
-                Parked::Retried(floor) | Parked::Dead(floor) => floor.max(run.work.floor),
+            let floor = run.work.floor.max(run.version);
+            let there = match key.parked {
+                Parked::No => 0,
+                Parked::Retried(floor) | Parked::Dead(floor) => floor,
             };
             let overtaken = key.applied >= run.version && self.has(Rule::ParkUnlessOvertaken);
+            let older = matches!(key.parked, Parked::Retried(there) if there > floor)
+                && self.has(Rule::OlderRefusalYields);
             match run.end {
-                End::Park => key.parked = Parked::Retried(floor),
-                End::Dead if !overtaken => key.parked = Parked::Dead(floor.max(run.version)),
+                End::Park => key.parked = Parked::Retried(floor.max(there)),
+                End::Dead if !overtaken && !older => key.parked = Parked::Dead(floor.max(there)),
                 _ => {}
             }
         }
