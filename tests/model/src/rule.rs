@@ -51,6 +51,9 @@ pub enum Rule {
     /// An answer older than the notification is not the last word:
     /// `crates/subscriber-kit/src/outcome.rs`, `judge`.
     Floor,
+    /// It stays the floor until it is reached, also while the key waits to be looked at again:
+    /// `crates/subscriber-kit/src/work_queue.rs`, `WorkQueue::finish`.
+    FloorStays,
     /// A message that names no version gets a second look, later:
     /// `crates/subscriber-kit/src/outcome.rs`, `judge`.
     SecondLook,
@@ -78,6 +81,9 @@ pub enum Rule {
     /// A key that another replica has applied meanwhile is not made a dead letter:
     /// `crates/subscriber-kit/src/dead_letter.rs`, `DeadLetters::park`.
     ParkUnlessOvertaken,
+    /// Of two who park a key, the higher floor stays:
+    /// `crates/subscriber-kit/src/dead_letter.rs`, `DeadLetters::park`.
+    HigherFloorStays,
     /// That a version is refused does not end the tries of a key that is parked for a later one. Not
     /// kept yet: see the last section of the crate page.
     OlderRefusalYields,
@@ -87,6 +93,8 @@ pub enum Rule {
     /// What was lost for good is found by comparing versions with the owner's. Not built yet.
     Resync,
 }
+
+const _: () = assert!(Rule::ALL.len() == Resync as usize + 1, "a rule is missing in `ALL`");
 
 /// Where a rule is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +109,7 @@ pub struct Code {
 
 impl Rule {
     /// Every rule, in the order in which a change meets them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         RecordWithChange,
         MarkBySequence,
         PublishAgain,
@@ -113,6 +121,7 @@ impl Rule {
         DirtyDuringRun,
         TokensBeforeRun,
         Floor,
+        FloorStays,
         SecondLook,
         UnknownIsNotDeleted,
         Guard,
@@ -122,6 +131,7 @@ impl Rule {
         AckAfterCommit,
         ParkBeforeAck,
         ParkUnlessOvertaken,
+        HigherFloorStays,
         OlderRefusalYields,
         Reentry,
         Resync,
@@ -139,12 +149,13 @@ impl Rule {
             MalformedCounts => (INTAKE, Some("Intake"), "hand_over"),
             DirtyDuringRun => (WORK_QUEUE, Some("WorkQueue"), "push"),
             TokensBeforeRun => (WORK_QUEUE, Some("WorkQueue"), "begin"),
+            FloorStays => (WORK_QUEUE, Some("WorkQueue"), "finish"),
             Floor | SecondLook | UnknownIsNotDeleted => (OUTCOME, None, "judge"),
             OneTransaction => (APPLY, Some("Applier"), "one_transaction"),
             SplitRefused => (APPLY, Some("Applier"), "apply"),
             Guard | CloseAtFloor => (APPLY, Some("Applier"), "new"),
             AckAfterCommit | ParkBeforeAck => (ENDING, Some("Batches"), "end"),
-            ParkUnlessOvertaken => (DEAD_LETTER, Some("DeadLetters"), "park"),
+            ParkUnlessOvertaken | HigherFloorStays => (DEAD_LETTER, Some("DeadLetters"), "park"),
             Reentry => (REENTRY, None, "round"),
             UnmarkedToo | OlderRefusalYields | Resync => return None,
         };

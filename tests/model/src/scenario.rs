@@ -156,6 +156,7 @@ pub fn without(rule: Rule) -> Scenario {
         MalformedCounts => small(Left { edits: 1, foreign: 1, ..NONE }),
         TokensBeforeRun => small(Left { edits: 2, crashes: 1, ..NONE }),
         Floor => small(Left { edits: 2, stale: 1, ..NONE }),
+        FloorStays => small(Left { edits: 2, stale: 2, ..NONE }),
         SecondLook => small(Left { edits: 2, stale: 1, foreign: 1, ..NONE }),
         UnknownIsNotDeleted => small(Left { edits: 1, stale: 1, ..NONE }),
         Guard => two_replicas(Left { edits: 2, ..NONE }),
@@ -164,6 +165,7 @@ pub fn without(rule: Rule) -> Scenario {
         CloseAtFloor => small(Left { edits: 2, failures: 1, stale: 1, crashes: 1, ..NONE }),
         AckAfterCommit => small(Left { edits: 1, crashes: 1, ..NONE }),
         ParkBeforeAck | Reentry => small(Left { edits: 1, failures: 1, ..NONE }),
+        HigherFloorStays => two_replicas(Left { edits: 2, failures: 2, stale: 1, ..NONE }),
         ParkUnlessOvertaken => {
             Scenario { refused: Some((0, 1)), ..two_replicas(Left { edits: 2, ..NONE }) }
         }

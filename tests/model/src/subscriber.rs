@@ -231,6 +231,7 @@ impl Protocol {
             let floor = run.work.floor.max(run.version);
             let there = match key.parked {
                 Parked::No => 0,
+                _ if !self.has(Rule::HigherFloorStays) => 0,
                 Parked::Retried(floor) | Parked::Dead(floor) => floor,
             };
             let overtaken = key.applied >= run.version && self.has(Rule::ParkUnlessOvertaken);
@@ -256,7 +257,8 @@ impl Protocol {
         let replica = &mut state.replicas[r];
         for (run, entry) in replica.runs.iter_mut().zip(&mut replica.entries) {
             if let Some(again) = run.take_if(|run| run.end == End::Again) {
-                entry.merge(Entry { dirty: true, ..again.work });
+                let floor = if self.has(Rule::FloorStays) { again.work.floor } else { 0 };
+                entry.merge(Entry { dirty: true, floor, ..again.work });
             }
         }
         if replica.step == Step::Ended && self.parks(replica) {
