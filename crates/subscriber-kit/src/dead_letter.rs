@@ -88,6 +88,9 @@ impl DeadLetters {
     /// Puts keys into the table, or notes their newest failure. A key that meanwhile was applied at
     /// the version that the owner answered or later (by another replica) is left out. What a
     /// message said does not count for that: it may be lower than the change that it replaced.
+    ///
+    /// A refusal of an older version, which another replica brings late, does not end the tries for a
+    /// newer one.
     pub(crate) async fn park(&self, keys: &[Parking]) -> Result<(), sqlx::Error> {
         let now = Timestamp::now().unix_micros();
         let row = |key: &Parking| {
@@ -115,7 +118,9 @@ impl DeadLetters {
              ON CONFLICT (entity, id) DO UPDATE SET \
              floor = CASE WHEN excluded.floor > dead.floor THEN excluded.floor ELSE dead.floor END, \
              error = excluded.error, attempts = excluded.attempts, \
-             last_failed_at = excluded.last_failed_at, next_at = excluded.next_at",
+             last_failed_at = excluded.last_failed_at, \
+             next_at = CASE WHEN excluded.next_at IS NULL AND dead.next_at IS NOT NULL \
+             AND dead.floor > excluded.floor THEN dead.next_at ELSE excluded.next_at END",
             rows(self.db.kind(), "$2", &columns)
         );
         let work = async {

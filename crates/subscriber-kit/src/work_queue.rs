@@ -176,9 +176,6 @@ impl<T> WorkQueue<T> {
         self.retrying += usize::from(entry.attempts == 0 && work.attempts > 0);
         entry.attempts = entry.attempts.max(work.attempts);
         entry.apart |= work.attempts > 0;
-        if planted("dirty-mark-dropped") && entry.processing {
-            return;
-        }
         let raised = work.lane == Lane::Fresh && entry.lane == Lane::Backlog;
         let was_dirty = std::mem::replace(&mut entry.dirty, true);
         if !was_dirty {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use nudge_protocol::{EntityId, Version};
+use nudge_runtime::mutant::planted;
 use tokio::{
     sync::{mpsc, watch},
     task::{self, JoinSet},
@@ -108,6 +109,10 @@ impl<A: Apply> Worker<A> {
     fn take_in(&mut self, taken: &mut Vec<Incoming>) {
         let now = Instant::now().into_std();
         for Incoming { id, lane, floor, unsure, attempts, held } in taken.drain(..) {
+            if planted("dirty-mark-dropped") && self.keys.values().any(|keys| keys.contains(&id)) {
+                held.map(|held| tokio::spawn(held.ack()));
+                continue;
+            }
             self.queue.push(id, Work { lane, token: held, floor, unsure, attempts }, now);
         }
     }

@@ -92,7 +92,11 @@ impl Sql {
 
     fn condition(&self, which: Which) -> String {
         match which {
-            Which::ChangedSince => "published_version <> 0 AND changed_at >= $2".to_owned(),
+            // Those that are pending already, too: an acknowledgement from before must not count for
+            // them either.
+            Which::ChangedSince => {
+                "(published_version <> 0 OR published_seq < $3) AND changed_at >= $2".to_owned()
+            }
             Which::Ids => format!("id IN {}", strings(self.kind, "$2")),
             Which::Beyond => "published_seq > $2".to_owned(),
         }

@@ -1,0 +1,140 @@
+//! What the owner, its relays and the broker do.
+
+use crate::{
+    protocol::{Action, Protocol},
+    rule::Rule,
+    state::{Delivery, Message, Relay, Round, State},
+};
+
+impl Protocol {
+    pub(crate) fn owner_actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for (k, key) in state.keys[..self.scenario.keys].iter().enumerate() {
+            let mut may = |possible: bool, action| actions.extend(possible.then_some(action));
+            may(state.left.edits > 0 && !key.unrecorded, Action::Edit(k));
+            may(key.unrecorded, Action::Record(k));
+            may(key.unrecorded && state.left.relay_crashes > 0, Action::OwnerCrash(k));
+            may(state.left.losses > 0 && key.message.is_some(), Action::Lose(k));
+            may(state.left.forgotten > 0 && key.message.is_some(), Action::Forget(k));
+            may(state.left.foreign > 0 && key.version > 0, Action::Foreign(k));
+            may(state.left.echoes > 0 && key.version > 0, Action::Echo(k));
+        }
+        for (r, relay) in state.relays[..self.scenario.relays].iter().enumerate() {
+            self.relay_actions(state, r, relay, actions);
+        }
+    }
+
+    fn relay_actions(&self, state: &State, r: usize, relay: &Relay, actions: &mut Vec<Action>) {
+        for (k, key) in state.keys[..self.scenario.keys].iter().enumerate() {
+            let pending = key.published_version != key.version;
+            actions.extend(match relay.rounds[k] {
+                Round::Idle => (pending && !relay.disconnected).then_some(Action::Read(r, k)),
+                Round::Read(_) => Some(Action::Publish(r, k)),
+                Round::Published { .. } => Some(Action::Mark(r, k)),
+            });
+        }
+        actions.extend(relay.disconnected.then_some(Action::Connect(r)));
+        let busy = relay.rounds.iter().any(|round| *round != Round::Idle);
+        actions.extend((busy && state.left.relay_crashes > 0).then_some(Action::RelayCrash(r)));
+    }
+
+    /// Carries an action of this side out; false when it belongs to the other.
+    pub(crate) fn owner_step(&self, state: &mut State, action: Action) -> bool {
+        match action {
+            Action::Edit(k) => {
+                state.left.edits -= 1;
+                state.keys[k].written += 1;
+                match self.has(Rule::RecordWithChange) {
+                    true => state.keys[k].version = state.keys[k].written,
+                    false => state.keys[k].unrecorded = true,
+                }
+            }
+            Action::Record(k) => {
+                state.keys[k].version = state.keys[k].written;
+                state.keys[k].unrecorded = false;
+            }
+            Action::OwnerCrash(k) => {
+                state.left.relay_crashes -= 1;
+                state.keys[k].unrecorded = false;
+            }
+            Action::Lose(k) => {
+                state.left.losses -= 1;
+                state.put(k, None);
+                state.keys[k].last_seq -= 1;
+                let relays = &mut state.relays[..self.scenario.relays];
+                relays.iter_mut().for_each(|relay| relay.disconnected = true);
+            }
+            Action::Forget(k) => {
+                state.left.forgotten -= 1;
+                state.put(k, None);
+            }
+            Action::Foreign(k) => {
+                state.left.foreign -= 1;
+                self.publish(state, k, 0);
+            }
+            Action::Echo(k) => {
+                state.left.echoes -= 1;
+                self.publish(state, k, 1);
+            }
+            _ => return self.relay_step(state, action),
+        }
+        true
+    }
+
+    fn relay_step(&self, state: &mut State, action: Action) -> bool {
+        match action {
+            Action::Read(r, k) => state.relays[r].rounds[k] = Round::Read(state.keys[k].version),
+            Action::Publish(r, k) => {
+                if let Round::Read(version) = state.relays[r].rounds[k] {
+                    let seq = self.publish(state, k, version);
+                    state.relays[r].rounds[k] = Round::Published { version, seq };
+                }
+            }
+            Action::Mark(r, k) => self.mark(state, r, k),
+            Action::Connect(r) => self.connect(state, r),
+            Action::RelayCrash(r) => {
+                state.left.relay_crashes -= 1;
+                state.relays[r] = Relay { disconnected: true, ..Relay::default() };
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn publish(&self, state: &mut State, k: usize, version: u8) -> u8 {
+        state.put(k, Some(Message { version, delivery: Delivery::Waiting }));
+        state.keys[k].last_seq += 1;
+        state.keys[k].last_seq
+    }
+
+    fn mark(&self, state: &mut State, r: usize, k: usize) {
+        let key = &mut state.keys[k];
+        if let Round::Published { version, seq } = state.relays[r].rounds[k] {
+            let newer = match self.has(Rule::MarkBySequence) {
+                true => seq > key.published_seq,
+                false => version > key.published_version,
+            };
+            if newer {
+                (key.published_version, key.published_seq) = (version, seq);
+            }
+        }
+        state.relays[r].rounds[k] = Round::Idle;
+    }
+
+    /// A round that was under way is dropped, and what changed lately is pending again. What this
+    /// relay was publishing is so in any case, unless it died and does not know of it any more.
+    fn connect(&self, state: &mut State, r: usize) {
+        let relay = std::mem::take(&mut state.relays[r]);
+        if !self.has(Rule::PublishAgain) {
+            return;
+        }
+        for (key, round) in state.keys.iter_mut().zip(relay.rounds) {
+            let marked = key.published_version != 0;
+            if marked || round != Round::Idle || self.has(Rule::UnmarkedToo) {
+                key.published_version = 0;
+                if self.has(Rule::AtLastSequence) {
+                    key.published_seq = key.last_seq;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! How much may happen: what makes the number of states finite.
+
+use crate::rule::Rule;
+
+/// How often each thing may still happen. Only edits are not faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Left {
+    /// Changes by the owner, over all keys.
+    pub edits: u8,
+    /// Crashes of relays.
+    pub relay_crashes: u8,
+    /// Crashes of replicas.
+    pub crashes: u8,
+    /// Callbacks answered from the past.
+    pub stale: u8,
+    /// Messages that the broker acknowledged and lost as it went down, so that everyone reconnects.
+    pub losses: u8,
+    /// Messages lost for good: nobody notices.
+    pub forgotten: u8,
+    /// Messages by somebody else that name no version and replace a true one.
+    pub foreign: u8,
+    /// Notifications of version 1 that somebody publishes again, over whatever stands there.
+    pub echoes: u8,
+    /// Messages that come again although somebody still works on them.
+    pub timeouts: u8,
+    /// Batches that fail until they are parked.
+    pub failures: u8,
+}
+
+/// What takes part, and what may happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scenario {
+    /// What it is about.
+    pub name: &'static str,
+    /// Keys, 1 or 2.
+    pub keys: usize,
+    /// Relays, 1 or 2.
+    pub relays: usize,
+    /// Replicas, 1 or 2.
+    pub replicas: usize,
+    /// How much may happen.
+    pub left: Left,
+    /// A key and a version that the service's `apply` refuses.
+    pub refused: Option<(usize, u8)>,
+    /// Whether there is a comparison with the owner.
+    pub resync: bool,
+    /// The rule that is taken away.
+    pub without: Option<Rule>,
+}
+
+const NONE: Left = Left {
+    edits: 0,
+    relay_crashes: 0,
+    crashes: 0,
+    stale: 0,
+    losses: 0,
+    forgotten: 0,
+    foreign: 0,
+    echoes: 0,
+    timeouts: 0,
+    failures: 0,
+};
+
+const fn scenario(name: &'static str, counts: [usize; 3], left: Left) -> Scenario {
+    let [keys, relays, replicas] = counts;
+    Scenario { name, keys, relays, replicas, left, refused: None, resync: false, without: None }
+}
+
+/// What the whole protocol has to stand.
+pub const WHOLE: [Scenario; 14] = [
+    scenario("created, deleted, created", [1, 2, 2], Left { edits: 3, crashes: 1, ..NONE }),
+    scenario("messages come again", [1, 1, 2], Left { edits: 3, crashes: 2, timeouts: 2, ..NONE }),
+    scenario(
+        "relays and replicas die",
+        [1, 2, 2],
+        Left { edits: 2, stale: 1, relay_crashes: 1, crashes: 1, ..NONE },
+    ),
+    scenario("answers are stale", [1, 1, 2], Left { edits: 3, stale: 3, crashes: 1, ..NONE }),
+    scenario(
+        "the broker loses messages",
+        [1, 2, 2],
+        Left { edits: 2, stale: 1, losses: 1, ..NONE },
+    ),
+    scenario(
+        "the broker loses messages twice",
+        [1, 2, 1],
+        Left { edits: 2, stale: 1, losses: 2, relay_crashes: 1, crashes: 1, ..NONE },
+    ),
+    scenario(
+        "somebody else publishes no version",
+        [1, 1, 2],
+        Left { edits: 3, stale: 2, foreign: 1, crashes: 1, ..NONE },
+    ),
+    scenario(
+        "somebody else publishes an old version",
+        [1, 2, 2],
+        Left { edits: 2, echoes: 1, crashes: 1, ..NONE },
+    ),
+    scenario(
+        "keys are parked",
+        [1, 1, 2],
+        Left { edits: 3, failures: 2, stale: 2, crashes: 2, ..NONE },
+    ),
+    scenario("two keys in a batch", [2, 1, 2], Left { edits: 3, stale: 1, crashes: 1, ..NONE }),
+    Scenario {
+        refused: Some((1, 1)),
+        ..scenario(
+            "a key of a batch is refused",
+            [2, 1, 2],
+            Left { edits: 3, failures: 1, crashes: 1, ..NONE },
+        )
+    },
+    Scenario {
+        refused: Some((0, 1)),
+        ..scenario(
+            "a key is refused, and overtaken",
+            [1, 2, 2],
+            Left { edits: 2, stale: 1, crashes: 2, ..NONE },
+        )
+    },
+    Scenario {
+        resync: true,
+        ..scenario(
+            "messages are lost for good",
+            [2, 1, 2],
+            Left { edits: 2, forgotten: 2, stale: 1, crashes: 1, ..NONE },
+        )
+    },
+    Scenario {
+        resync: true,
+        refused: Some((0, 1)),
+        ..scenario(
+            "the next version of a refused key is lost for good",
+            [1, 1, 2],
+            Left { edits: 3, forgotten: 2, stale: 1, crashes: 1, ..NONE },
+        )
+    },
+];
+
+/// The least in which a rule is missed.
+pub fn without(rule: Rule) -> Scenario {
+    use Rule::*;
+    let small = |left| scenario("one of each", [1, 1, 1], left);
+    let two_relays = |left| scenario("two relays", [1, 2, 1], left);
+    let two_replicas = |left| scenario("two replicas", [1, 1, 2], left);
+    let two_keys = |left| scenario("two keys", [2, 1, 1], left);
+    let least = match rule {
+        RecordWithChange => small(Left { edits: 1, relay_crashes: 1, ..NONE }),
+        PublishAgain => small(Left { edits: 1, losses: 1, ..NONE }),
+        MarkBySequence => two_relays(Left { edits: 2, stale: 1, ..NONE }),
+        AtLastSequence | UnmarkedToo => {
+            two_relays(Left { edits: 2, stale: 1, relay_crashes: 1, ..NONE })
+        }
+        OneSnapshot | DirtyDuringRun => small(Left { edits: 2, ..NONE }),
+        NoSkip => small(Left { edits: 2, echoes: 1, ..NONE }),
+        MalformedCounts => small(Left { edits: 1, foreign: 1, ..NONE }),
+        TokensBeforeRun => small(Left { edits: 2, crashes: 1, ..NONE }),
+        Floor => small(Left { edits: 2, stale: 1, ..NONE }),
+        FloorStays => small(Left { edits: 2, stale: 2, ..NONE }),
+        SecondLook => small(Left { edits: 2, stale: 1, foreign: 1, ..NONE }),
+        UnknownIsNotDeleted => small(Left { edits: 1, stale: 1, ..NONE }),
+        Guard => two_replicas(Left { edits: 2, ..NONE }),
+        OneTransaction => small(Left { edits: 1, ..NONE }),
+        SplitRefused => Scenario { refused: Some((1, 1)), ..two_keys(Left { edits: 2, ..NONE }) },
+        CloseAtFloor => small(Left { edits: 2, failures: 1, stale: 1, crashes: 1, ..NONE }),
+        AckAfterCommit => small(Left { edits: 1, crashes: 1, ..NONE }),
+        ParkBeforeAck | Reentry => small(Left { edits: 1, failures: 1, ..NONE }),
+        HigherFloorStays => two_replicas(Left { edits: 2, failures: 2, stale: 1, ..NONE }),
+        ParkUnlessOvertaken => {
+            Scenario { refused: Some((0, 1)), ..two_replicas(Left { edits: 2, ..NONE }) }
+        }
+        OlderRefusalYields => {
+            let left = Left { edits: 2, failures: 1, ..NONE };
+            Scenario { refused: Some((0, 1)), ..two_replicas(left) }
+        }
+        Resync => Scenario { resync: true, ..small(Left { edits: 1, forgotten: 1, ..NONE }) },
+    };
+    Scenario { without: Some(rule), ..least }
+}
