@@ -241,3 +241,32 @@ fn shortened(error: &str) -> &str {
     }
     &error[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use nudge_runtime::database::Durability;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_late_refusal_of_an_older_version_does_not_end_the_tries_for_a_newer_one() {
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        db.migrate("subscriber-kit", crate::tables::MIGRATIONS).await.unwrap();
+        let table = DeadLetters::new(db, EntityName::new("store").unwrap());
+        let parking = |floor, retry_after| Parking {
+            id: EntityId::new("42").unwrap(),
+            floor: Version::new(floor).unwrap(),
+            answered: Version::NONE,
+            error: "refused".to_owned(),
+            attempts: 1,
+            retry_after,
+        };
+        table.park(&[parking(2, Some(Duration::ZERO))]).await.unwrap();
+        table.park(&[parking(1, None)]).await.unwrap();
+        assert_eq!(table.counts().await.unwrap(), Counts { parked: 1, dead_letters: 0 });
+        assert_eq!(table.due(10).await.unwrap()[0].floor, Version::new(2).unwrap());
+        // That of the same version, or of a later one, does.
+        table.park(&[parking(3, None)]).await.unwrap();
+        assert_eq!(table.counts().await.unwrap(), Counts { parked: 0, dead_letters: 1 });
+    }
+}
