@@ -36,6 +36,14 @@ faults: ## break one thing after another, on both databases; the last lines are 
 	|| status=$$?; \
 	echo; grep -o 'figure | .*' "$$said" || true; exit $$status
 
+.PHONY: chaos-long
+chaos-long: ## the simulation with many seeds: SEEDS=100000 of each profile
+	CHAOS_SEEDS=$(or $(SEEDS),100000) cargo test --release -p nudge-chaos --test things -- --nocapture
+
+.PHONY: mutants
+mutants: ## plant faults for the simulation to find; writes docs/kill-matrix.md
+	cargo test -p nudge-chaos --features mutants --test mutants
+
 .PHONY: fmt-check
 fmt-check: ## is the code formatted?
 	cargo fmt --all --check

@@ -1,11 +1,4 @@
-//! A deterministic simulation of publisher, relay, broker, owner API and subscribers, in one process,
-//! on virtual time, from one seed.
-//!
-//! The real code of the publisher and of the subscriber kit runs, with real SQL and the real guard;
-//! a service's own `apply` runs in it as it does in production. Only the ports are simulated: the way
-//! to the broker ([`nudge_publisher::sink`], [`nudge_subscriber_kit::source`]), the way to the owner
-//! ([`nudge_subscriber_kit::owner_client`]), the clock, and when database work ends in a crash. The
-//! same seed gives the same story, to the hash.
+#![doc = include_str!("../README.md")]
 
 mod broker;
 mod check;
@@ -29,14 +22,15 @@ pub use service::Service;
 
 use world::Plan;
 
-/// Runs one seed.
+/// Runs one seed: always the same story.
 pub fn run<S: Service>(service: &Arc<S>, profile: Profile, seed: u64) -> Outcome {
     run::run(service, Plan { profile, seed, allowed: None })
 }
 
-/// Runs every seed, and panics with a story at the first that breaks a rule.
+/// Runs every seed, and panics at the first that breaks a rule: with the story, shortened to the
+/// faults that are needed, and the command that runs it again.
 ///
-/// With `CHAOS_SEED` set, just that one is run.
+/// With `CHAOS_SEED` set, just that seed is run.
 pub fn explore<S: Service>(service: S, profile: Profile, seeds: Range<u64>) -> Summary {
     let service = Arc::new(service);
     let one = std::env::var("CHAOS_SEED").ok().and_then(|seed| seed.parse().ok());

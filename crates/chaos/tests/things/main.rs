@@ -9,12 +9,14 @@ use nudge_chaos::{Profile, explore, run};
 
 use thing::Things;
 
-/// Seeds of each profile in an ordinary run of the tests.
-const SEEDS: u64 = 40;
+/// Seeds of each profile in an ordinary run of the tests. `CHAOS_SEEDS` sets another number.
+const SEEDS: u64 = 1_000;
 
 fn every_seed_holds(profile: Profile) {
     let began = std::time::Instant::now();
-    let summary = explore(Things, profile, 0..SEEDS);
+    let seeds = std::env::var("CHAOS_SEEDS").ok();
+    let seeds = seeds.map_or(SEEDS, |seeds| seeds.parse().expect("CHAOS_SEEDS is a number"));
+    let summary = explore(Things, profile, 0..seeds);
     let seconds = began.elapsed().as_secs_f64();
     println!(
         "figure | {profile} | {} seeds | {:.1} seeds/s | {:.1} virtual hours | {} callbacks | {} crashes | {:?}",
