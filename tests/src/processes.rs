@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`program`] | one program as a process |
 //! | [`roster`] | which programs are up, for those who talk to them meanwhile |
-//! | [`line`] | a TCP line between two programs, which can be held up |
+//! | [`mod@line`] | a TCP line between two programs, which can be held up |
 //! | [`writer`] | a stream of edits |
 //! | [`reader`] | a stream of reads, and how long none was answered |
 //! | [`events`] | what a subscriber tells those who watch it |
