@@ -8,12 +8,12 @@
 //! |---|---|
 //! | [`plan`] | what happens when: generated from a seed, or read from a file |
 //! | [`frames`], [`disturb`] | notifications in NATS' protocol: reordered, duplicated, dropped |
-//! | [`line`] | a TCP line on which things go wrong |
+//! | [`mod@line`] | a TCP line on which things go wrong |
 //! | [`process`], [`world`] | the programs, and everything together |
 //! | [`inject`] | makes a fault happen, and ends it |
 //! | [`edits`], [`follow`] | the edits, and what subscribers and readers see meanwhile |
 //! | [`compare`], [`look`] | what differs; pure, and the questions |
-//! | [`run`], [`board`], [`picture`], [`report`] | one run, and what is shown of it |
+//! | [`mod@run`], [`board`], [`picture`], [`report`] | one run, and what is shown of it |
 
 use std::{
     fs::{self, DirBuilder},
@@ -149,8 +149,9 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
         Failure::failed(format!("cannot find this program's own path: {error}"))
     })?;
     let talk = Talk::named("chaos");
-    let nats = nats::find(&exe, &talk).await;
+    let nats = stop.run_until_cancelled(nats::find(&exe, &talk)).await;
     talk.done();
+    let nats = nats.unwrap_or_else(|| Err(interrupted()))?;
     let (data_dir, temporary) = match common.data_dir {
         Some(path) => (empty(path)?, false),
         None => (temporary_directory(plan.seed)?, true),
@@ -160,7 +161,7 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
     let kept_plan = plan_out.clone().unwrap_or_else(|| data_dir.join(PLAN_FILE));
     let result = async {
         write_plan(&plan, &kept_plan)?;
-        let world = World::new(&exe, nats?, data, plan.seed).await?;
+        let world = World::new(&exe, nats, data, plan.seed).await?;
         let patience = Duration::from_secs(common.heal_seconds);
         carry_out(&world, &plan, patience, &stop).await
     };
@@ -199,7 +200,11 @@ async fn carry_out(
     picture.done();
     picture.tell("stopping everything");
     world.stop().await;
-    result.unwrap_or_else(|| Err(Failure::failed("interrupted: nothing was compared")))
+    result.unwrap_or_else(|| Err(interrupted()))
+}
+
+fn interrupted() -> Failure {
+    Failure::failed("interrupted: nothing was compared")
 }
 
 fn print(report: &Report, json: bool) -> Result<(), Failure> {
