@@ -1,5 +1,5 @@
 //! The change log: one row per entity, as the owner writes and reads it. What the relay does with it
-//! is in [`outbox`].
+//! is in `change_log/outbox.rs`.
 //!
 //! A row is at once the transactional outbox (it is *pending* when `version` differs from
 //! `published_version`), the tombstone of a deleted entity (kept for ever), and the source of
