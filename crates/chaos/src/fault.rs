@@ -33,6 +33,8 @@ pub enum Fault {
     StreamLoss,
     /// The owner fails: 500.
     OwnerError,
+    /// The owner is away for a while.
+    OwnerDown,
     /// The owner is overloaded: 429, with a time to wait.
     OwnerBusy,
     /// The owner answers nothing in time.
@@ -116,7 +118,7 @@ impl Profile {
     /// The faults of this profile, and how often each happens when it could, in a thousand.
     pub fn faults(self) -> &'static [(Fault, u64)] {
         use Fault::*;
-        const MESSAGES: [(Fault, u64); 15] = [
+        const MESSAGES: [(Fault, u64); 16] = [
             (Delay, 200),
             (Duplicate, 60),
             (DropDelivery, 30),
@@ -129,6 +131,7 @@ impl Profile {
             (StaleNotification, 60),
             (UnknownSubject, 20),
             (OwnerError, 40),
+            (OwnerDown, 10),
             (OwnerBusy, 20),
             (OwnerTimeout, 20),
             (OwnerSlow, 150),
@@ -169,7 +172,7 @@ impl Profile {
             (CrashAfterDatabase, 15),
             (CrashAfterPublish, 20),
         ];
-        const EVERYTHING: [(Fault, u64); 15] = [
+        const EVERYTHING: [(Fault, u64); 16] = [
             (Delay, 150),
             (Duplicate, 40),
             (DropDelivery, 40),
@@ -180,6 +183,7 @@ impl Profile {
             (Garbage, 40),
             (Rollback, 20),
             (OwnerError, 100),
+            (OwnerDown, 30),
             (OwnerBusy, 30),
             (ClockSkew, 40),
             (Poison, 40),

@@ -6,6 +6,7 @@ mod fault;
 mod link;
 mod node;
 mod owner;
+pub mod ports;
 mod random;
 mod report;
 mod run;

@@ -24,6 +24,8 @@ use crate::{check::History, fault::Fault, node::Node};
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time that a slow answer is on its way.
 const SLOW: Duration = Duration::from_secs(4);
+/// Longest time that the owner is away.
+const LONGEST_OUTAGE: Duration = Duration::from_secs(40);
 /// Usual time on the way.
 const USUAL: Duration = Duration::from_millis(3);
 /// Largest answer, in bytes.
@@ -107,6 +109,9 @@ impl OwnerClient for Client {
 impl Client {
     async fn fail(&self) -> Result<(), FetchError> {
         let world = &self.node.world;
+        if world.owner_is_down(LONGEST_OUTAGE) {
+            return Err(FetchError::new(FetchErrorKind::Unavailable, "connection refused"));
+        }
         if world.strikes(Fault::OwnerError) {
             return Err(FetchError::new(FetchErrorKind::Broken, "the owner answered 500"));
         }

@@ -55,6 +55,7 @@ struct State {
     hash: DefaultHasher,
     violations: Vec<String>,
     skew_micros: i64,
+    owner_back_at: Duration,
     /// The time, while database work runs on another clock.
     stopped: Option<Duration>,
     broker: Broker,
@@ -73,6 +74,7 @@ impl World {
             hash: DefaultHasher::new(),
             violations: Vec::new(),
             skew_micros: 0,
+            owner_back_at: Duration::ZERO,
             stopped: None,
             broker: Broker::default(),
             calls: BTreeMap::new(),
@@ -107,6 +109,19 @@ impl World {
     pub(crate) fn now_micros(&self) -> i64 {
         let elapsed = i64::try_from(self.elapsed().as_micros()).unwrap_or(i64::MAX);
         EPOCH_MICROS + elapsed + self.state().skew_micros
+    }
+
+    /// Whether the owner is away. It may go just now, for at most so long.
+    pub(crate) fn owner_is_down(&self, longest: Duration) -> bool {
+        if self.strikes(Fault::OwnerDown) {
+            let pause = self.up_to(longest);
+            self.tell(format!("the owner is away for {pause:?}"));
+            let back = self.elapsed() + pause;
+            self.state().owner_back_at = back;
+        }
+        let now = self.elapsed();
+        let state = self.state();
+        !state.healed && now < state.owner_back_at
     }
 
     /// Makes clocks jump.

@@ -1,0 +1,196 @@
+//! What the relay and intake rely on at their ports to the broker: one suite, for JetStream and for the
+//! simulated broker.
+
+/// A broker is no database: these run once, whatever database the run is for.
+mod once {
+    use std::{sync::Arc, time::Duration};
+
+    use futures_util::StreamExt;
+    use nudge_chaos::ports::SimulatedBroker;
+    use nudge_protocol::{EntityName, subject};
+    use nudge_publisher::sink::{Message, Sink};
+    use nudge_subscriber_kit::{
+        Settings,
+        source::{Consumer, Deliveries, Delivery, Durable, Source},
+    };
+    use nudge_tests::Nats;
+    use tokio::time::timeout;
+
+    const ACK_WAIT: Duration = Duration::from_secs(6);
+    /// Longer than any message takes, and shorter than it takes to come again.
+    const QUIET: Duration = Duration::from_secs(1);
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct Ports {
+        sink: Arc<dyn Sink>,
+        source: Arc<dyn Source>,
+        entity: EntityName,
+        settings: Settings,
+    }
+
+    impl Ports {
+        fn new(sink: Arc<dyn Sink>, source: Arc<dyn Source>) -> Self {
+            let settings = Settings { ack_wait: ACK_WAIT, ..Settings::default() };
+            Self { sink, source, entity: EntityName::new("thing").unwrap(), settings }
+        }
+
+        async fn publish(&self, id: &str, version: &str) -> u64 {
+            self.sink.publish(&self.entity, self.message(id, version)).await.unwrap()
+        }
+
+        fn message(&self, id: &str, version: &str) -> Message {
+            let subject = subject::subject(&self.entity, &nudge_tests::id(id));
+            Message { subject, version: version.to_owned(), body: b"{}".to_vec() }
+        }
+
+        async fn open(&self) -> Arc<dyn Consumer> {
+            let (entity, settings) = (&self.entity, &self.settings);
+            let durable = Durable { service: "contract", entity, name: "contract", settings };
+            self.source.open(durable).await.unwrap()
+        }
+
+        async fn opens(&self) -> bool {
+            let (entity, settings) = (&self.entity, &self.settings);
+            let durable = Durable { service: "contract", entity, name: "contract", settings };
+            self.source.open(durable).await.is_ok()
+        }
+    }
+
+    /// The next message, as its subject's last token, version and place.
+    async fn next(deliveries: &mut Deliveries) -> (String, String, u64, Delivery) {
+        let next = timeout(PATIENCE, deliveries.next()).await.expect("a message comes");
+        let delivery = next.expect("it goes on").expect("no error");
+        let id = delivery.subject.rsplit('.').next().unwrap().to_owned();
+        (id, delivery.version.clone().unwrap_or_default(), delivery.sequence, delivery)
+    }
+
+    async fn is_quiet(deliveries: &mut Deliveries) {
+        let next = timeout(QUIET, deliveries.next()).await;
+        assert!(next.is_err(), "{next:?}");
+    }
+
+    async fn settled(consumer: &dyn Consumer, ack_floor: u64) {
+        for _ in 0..300 {
+            let now = consumer.standing().await.unwrap();
+            if now.ack_floor >= ack_floor && now.ack_pending == 0 && now.pending == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never settled: {:?}", consumer.standing().await);
+    }
+
+    async fn a_stream_holds_the_newest_message_of_each_subject(ports: &Ports) {
+        assert!(!ports.opens().await, "there is no stream yet");
+        let empty = ports.sink.ensure(&ports.entity).await.unwrap();
+        assert_eq!((empty.last_seq, empty.messages), (0, 0));
+        let mut last = 0;
+        for (id, version) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            let sequence = ports.publish(id, version).await;
+            assert!(sequence > last, "places rise");
+            last = sequence;
+        }
+        let now = ports.sink.ensure(&ports.entity).await.unwrap();
+        assert_eq!((now.last_seq, now.messages, &now.created), (last, 2, &empty.created));
+    }
+
+    async fn a_consumer_brings_each_message_until_it_is_acknowledged(ports: &Ports) {
+        let consumer = ports.open().await;
+        // What was replaced before may count as handled, or not.
+        assert!(consumer.opened().ack_floor <= 1);
+        assert_eq!(consumer.opened().pending, 2);
+        let mut deliveries = consumer.deliveries().await.unwrap();
+        let mut first = vec![next(&mut deliveries).await, next(&mut deliveries).await];
+        first.sort_by_key(|(.., sequence, _)| *sequence);
+        let seen: Vec<_> =
+            first.iter().map(|(id, version, ..)| format!("{id}@{version}")).collect();
+        assert_eq!(seen, ["b@2", "a@3"]);
+        let standing = consumer.standing().await.unwrap();
+        assert_eq!((standing.ack_pending, standing.pending), (2, 0));
+        let (.., b_sequence, b) = first.remove(0);
+        b.ack.unwrap().ack().await;
+        is_quiet(&mut deliveries).await;
+        // The other one comes again, and only that.
+        let (id, version, a_sequence, a) = next(&mut deliveries).await;
+        assert_eq!((id.as_str(), version.as_str()), ("a", "3"));
+        assert!(a_sequence > b_sequence);
+        a.ack.unwrap().ack().await;
+        settled(&*consumer, a_sequence).await;
+        is_quiet(&mut deliveries).await;
+    }
+
+    async fn a_message_that_is_replaced_does_not_come_again(ports: &Ports) {
+        let consumer = ports.open().await;
+        let mut deliveries = consumer.deliveries().await.unwrap();
+        ports.publish("c", "4").await;
+        let (id, _, old, held) = next(&mut deliveries).await;
+        assert_eq!(id, "c");
+        let new = ports.publish("c", "5").await;
+        let (id, version, sequence, delivery) = next(&mut deliveries).await;
+        assert_eq!((id.as_str(), version.as_str(), sequence), ("c", "5", new));
+        delivery.ack.unwrap().ack().await;
+        // Nobody acknowledged the old one, and nobody has to.
+        settled(&*consumer, new).await;
+        assert!(old < new);
+        // A late acknowledgement is harmless.
+        held.ack.unwrap().ack().await;
+        is_quiet(&mut deliveries).await;
+    }
+
+    async fn what_stands_in_the_stream_can_be_read_again(ports: &Ports) {
+        let consumer = ports.open().await;
+        let from = consumer.opened().last_sequence;
+        for (from, expected) in
+            [(1, vec!["b@2", "a@3", "c@5"]), (from, vec!["c@5"]), (from + 1, vec![])]
+        {
+            let mut again = consumer.again_from(from).await.unwrap();
+            let mut seen = Vec::new();
+            while let Some(delivery) = timeout(PATIENCE, again.next()).await.expect("it ends") {
+                let delivery = delivery.unwrap();
+                assert!(delivery.ack.is_none() && delivery.sequence >= from);
+                let id = delivery.subject.rsplit('.').next().unwrap().to_owned();
+                seen.push(format!("{id}@{}", delivery.version.unwrap()));
+            }
+            assert_eq!(seen, expected, "from {from}");
+        }
+    }
+
+    async fn another_stream_is_another_incarnation(ports: &Ports, before: String) {
+        assert!(!ports.opens().await, "the stream is gone");
+        assert!(ports.sink.publish(&ports.entity, ports.message("a", "6")).await.is_err());
+        let after = ports.sink.ensure(&ports.entity).await.unwrap();
+        assert_ne!(after.created, before);
+        assert_eq!((after.last_seq, after.messages), (0, 0));
+        assert_eq!(ports.open().await.opened().created, after.created);
+    }
+
+    async fn holds(ports: &Ports) -> String {
+        a_stream_holds_the_newest_message_of_each_subject(ports).await;
+        a_consumer_brings_each_message_until_it_is_acknowledged(ports).await;
+        a_message_that_is_replaced_does_not_come_again(ports).await;
+        what_stands_in_the_stream_can_be_read_again(ports).await;
+        ports.sink.ensure(&ports.entity).await.unwrap().created
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn jetstream_keeps_the_contract() {
+        let nats = Nats::start().await;
+        let broker = Arc::new(nats.broker("contract").await);
+        let ports = Ports::new(broker.clone(), broker);
+        let created = holds(&ports).await;
+        let name = subject::stream_name(&ports.entity);
+        nats.jetstream().await.delete_stream(name).await.unwrap();
+        another_stream_is_another_incarnation(&ports, created).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_simulated_broker_keeps_the_contract() {
+        for seed in 0..20 {
+            let broker = SimulatedBroker::new(seed, ACK_WAIT);
+            let ports = Ports::new(broker.sink(), broker.source());
+            let created = holds(&ports).await;
+            broker.delete_stream();
+            another_stream_is_another_incarnation(&ports, created).await;
+        }
+    }
+}
