@@ -145,11 +145,14 @@ impl Relay {
             self.metrics.pending.set(pending.len() as i64);
         }
         if planted("marked-before-publish") {
-            self.log.mark(&pending.iter().map(unpublished).collect::<Vec<_>>()).await?;
+            let seq = self.standing.as_ref().map_or(1, |standing| standing.last_seq.max(1));
+            let all: Vec<_> = pending.iter().map(|row| unpublished(row, seq)).collect();
+            self.log.mark(&all).await?;
         }
         let (mut published, failed) = self.publish(&pending).await;
         if planted("failed-publish-recorded") && failed.is_some() {
-            published = pending.iter().map(unpublished).collect();
+            let seq = self.standing.as_ref().map_or(1, |standing| standing.last_seq.max(1));
+            published = pending.iter().map(|row| unpublished(row, seq)).collect();
         }
         let mut marked = 0;
         if !published.is_empty() {
@@ -249,6 +252,6 @@ impl Relay {
 }
 
 /// For planted faults: a row as if it stood in the stream.
-fn unpublished(row: &Pending) -> Published {
-    Published { id: row.id.clone(), version: row.version, seq: 1 << 40 }
+fn unpublished(row: &Pending, seq: u64) -> Published {
+    Published { id: row.id.clone(), version: row.version, seq }
 }
