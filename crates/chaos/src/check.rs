@@ -10,7 +10,10 @@ use nudge_publisher::sink::Message;
 use nudge_runtime::Database;
 use serde_json::Value;
 
-use crate::{service::Service, world::World};
+use crate::{
+    service::Service,
+    world::{World, lock},
+};
 
 /// A version of an entity: its state, or none when it was deleted.
 type Version = (u64, Option<Value>);
@@ -107,8 +110,8 @@ impl<S: Service> ReadModel<S> {
         let Some(Snapshot { applied, rows, .. }) = self.snapshot() else {
             return;
         };
-        let history = self.history.lock().unwrap_or_else(|e| e.into_inner());
-        let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        let history = lock(&self.history);
+        let mut seen = lock(&self.seen);
         for (id, (version, deleted)) in &applied {
             let before = seen.insert(id.clone(), *version).unwrap_or(0);
             if before > *version {
@@ -141,7 +144,7 @@ impl<S: Service> ReadModel<S> {
     /// What is not yet as its owner has it; nothing when everything is.
     pub(crate) fn differs(&self) -> Option<String> {
         let Snapshot { applied, dead, rows } = self.snapshot()?;
-        let history = self.history.lock().unwrap_or_else(|e| e.into_inner());
+        let history = lock(&self.history);
         for (id, versions) in &history.versions {
             let Some((version, state)) = versions.last() else {
                 continue;
@@ -180,7 +183,7 @@ impl<S: Service> Checker for ReadModel<S> {
         let at = applied.get(id.as_str()).map_or(0, |(version, _)| *version);
         let covered = at >= version.unwrap_or(1) || dead.iter().any(|dead| dead == id.as_str());
         // Somebody else may have named a version that never was.
-        let history = self.history.lock().unwrap_or_else(|e| e.into_inner());
+        let history = lock(&self.history);
         let real = version.is_none_or(|version| history.at(id.as_str(), version).is_some());
         if real && !covered {
             self.world.violated(format!(

@@ -6,6 +6,8 @@ mod fault;
 mod link;
 mod node;
 mod owner;
+mod plain;
+mod poison;
 pub mod ports;
 mod random;
 mod report;

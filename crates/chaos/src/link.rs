@@ -2,7 +2,10 @@
 //! the way.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -275,7 +278,8 @@ impl Opened {
             node.world.tell(format!("{line} @{:?}", stored.version));
             let told = (stored.subject.clone(), stored.version.clone());
             let mut delivery = opened.delivery(sequence, stored, pending);
-            delivery.ack = Some(Box::new(Ack { opened, sequence, told, said: Mutex::new(false) }));
+            delivery.ack =
+                Some(Box::new(Ack { opened, sequence, told, said: AtomicBool::new(false) }));
             let _ = sender.send(Ok(delivery)).await;
         });
     }
@@ -286,7 +290,7 @@ struct Ack {
     sequence: u64,
     /// The subject, and the version if there is one.
     told: (String, Option<String>),
-    said: Mutex<bool>,
+    said: AtomicBool,
 }
 
 impl AckHandle for Ack {
@@ -294,7 +298,7 @@ impl AckHandle for Ack {
         Box::pin(async {
             let (link, node) = (&self.opened.link, &self.opened.link.node);
             node.boundary(Fault::CrashBeforeAck).await;
-            if std::mem::replace(&mut *self.said.lock().unwrap_or_else(|e| e.into_inner()), true) {
+            if self.said.swap(true, SeqCst) {
                 node.world.violated("a delivery was acknowledged twice");
             }
             let (subject, version) = &self.told;

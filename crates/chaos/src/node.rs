@@ -11,7 +11,10 @@ use std::{
 use nudge_runtime::database::{Fate, Stepper};
 use tokio::{runtime::Handle, sync::Notify, sync::watch, time::sleep};
 
-use crate::{fault::Fault, world::World};
+use crate::{
+    fault::Fault,
+    world::{World, lock},
+};
 
 /// Longest time that a program stands still, longer than an acknowledgement may take.
 const MAX_FREEZE: Duration = Duration::from_secs(45);
@@ -169,8 +172,4 @@ impl Stepper for Node {
         self.world.go_on();
         self.crash("in its database work");
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

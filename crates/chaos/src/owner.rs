@@ -18,7 +18,7 @@ use serde_json::{Value, value::RawValue};
 use tokio::time::sleep;
 use tower::ServiceExt;
 
-use crate::{check::History, fault::Fault, node::Node};
+use crate::{check::History, fault::Fault, node::Node, world::lock};
 
 /// How long a client waits for the owner.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl OwnerClient for Client {
         Box::pin(async move {
             let (node, world) = (&self.node, &self.node.world);
             node.boundary(Fault::CrashBeforeFetch).await;
-            ids.iter().for_each(|id| world.called(id.as_str()));
+            world.called(ids.len());
             let names: Vec<_> = ids.iter().map(EntityId::as_str).collect();
             world.tell(format!("{} asks for {}", node.name, names.join(", ")));
             sleep(world.up_to(USUAL)).await;
@@ -136,9 +136,7 @@ impl Client {
         fields: &[&'static str],
     ) -> Result<Vec<Item>, FetchError> {
         let broken = |error: String| FetchError::new(FetchErrorKind::Broken, error);
-        let fields = fields.iter().map(|field| (*field).to_owned()).collect::<Vec<_>>();
-        let fields = Some(fields).filter(|fields| !fields.is_empty());
-        let body = serde_json::to_vec(&BatchGetRequest { ids: ids.to_vec(), fields });
+        let body = serde_json::to_vec(&BatchGetRequest::new(ids, fields));
         let request = Request::post(format!("/sync/v1/{entity}/batch-get"))
             .header("content-type", "application/json")
             .body(Body::from(body.map_err(|error| broken(error.to_string()))?))
@@ -158,7 +156,7 @@ impl Client {
     /// What was true at some earlier time, of each id for itself.
     fn stale(&self, ids: &[EntityId]) -> Vec<Item> {
         let world = &self.node.world;
-        let history = self.history.lock().unwrap_or_else(|e| e.into_inner());
+        let history = lock(&self.history);
         let item = |id: &EntityId| {
             let versions = history.of(id.as_str());
             let at = world.below(versions.len() as u64 + 1) as usize;

@@ -22,7 +22,7 @@ impl Checker for Nothing {
     fn acknowledged(&self, _: &EntityId, _: Option<u64>) {}
 }
 
-/// A simulated broker on which nothing goes wrong, and both ways to it.
+/// A simulated broker on which nothing goes wrong but ordinary delays, and both ways to it.
 pub struct SimulatedBroker {
     world: Arc<World>,
     link: Link,

@@ -1,7 +1,6 @@
 //! One run: an owner writes, everything happens, everything heals, and everyone must be in step.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
@@ -9,16 +8,9 @@ use std::{
 
 use nudge_protocol::{Change, EntityId, EntityName, timestamp::set_clock};
 use nudge_publisher::Publisher;
-use nudge_runtime::{
-    BoxError, Database, Tx,
-    database::{Driver, Durability, Fate, Stepper},
-};
-use nudge_subscriber_kit::{Apply, EntityState, Settings, Subscriber};
-use tokio::{
-    runtime::{Handle, Runtime},
-    sync::Notify,
-    time::sleep,
-};
+use nudge_runtime::{Database, database::Driver};
+use nudge_subscriber_kit::{Settings, Subscriber};
+use tokio::{runtime::Handle, sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,9 +20,11 @@ use crate::{
     link::Link,
     node::{Node, Role},
     owner::{self, Client, Entities},
+    plain::{Plain, database, helper},
+    poison::Poisoned,
     report::Outcome,
     service::Service,
-    world::{Plan, World},
+    world::{Plan, World, lock},
 };
 
 /// Ids of the entities of a run.
@@ -52,43 +46,6 @@ const SILENCE: Duration = Duration::from_secs(40);
 const MOMENT: Duration = Duration::from_secs(2);
 /// How far clocks jump, in microseconds.
 const MAX_SKEW_MICROS: u64 = 3_600_000_000;
-
-thread_local! {
-    /// Drives database work while the simulated world stands still.
-    static HELPER: RefCell<Option<Runtime>> = const { RefCell::new(None) };
-}
-
-/// The handle of this thread's helper runtime.
-fn helper() -> Handle {
-    HELPER.with_borrow_mut(|helper| {
-        let build = || {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(1).enable_all().build().expect("a runtime")
-        };
-        helper.get_or_insert_with(build).handle().clone()
-    })
-}
-
-/// Drives database work of the simulation itself.
-struct Plain {
-    runtime: Handle,
-    world: Arc<World>,
-}
-
-impl Stepper for Plain {
-    fn runtime(&self) -> &Handle {
-        &self.runtime
-    }
-
-    fn next(&self) -> Fate {
-        self.world.stand_still();
-        Fate::Done
-    }
-
-    fn over(&self) {
-        self.world.go_on();
-    }
-}
 
 /// Runs a plan from beginning to end.
 pub(crate) fn run<S: Service>(service: &Arc<S>, plan: Plan) -> Outcome {
@@ -122,14 +79,6 @@ struct Theatre<S> {
     poison: Arc<Mutex<BTreeSet<String>>>,
     nodes: Mutex<BTreeMap<String, Arc<Node>>>,
     stop: CancellationToken,
-}
-
-async fn database(runtime: &Handle) -> Database {
-    let opened = Database::open("sqlite::memory:", Durability::Refillable);
-    let opened = std::thread::scope(|scope| {
-        scope.spawn(|| runtime.block_on(opened)).join().expect("no panic")
-    });
-    opened.expect("a database in memory opens")
 }
 
 impl<S: Service> Theatre<S> {
@@ -185,7 +134,7 @@ impl<S: Service> Theatre<S> {
         }
         self.world.heal();
         self.world.skew(0);
-        self.poison.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        lock(&self.poison).clear();
         // A release that mends what could not be applied; dead letters get one more try with it.
         if self.world.happened().iter().any(|one| one.fault == Fault::Poison) {
             self.crash_all("for a new release");
@@ -250,7 +199,7 @@ impl<S: Service> Theatre<S> {
     }
 
     fn enter(&self, name: &str, node: Arc<Node>) {
-        self.nodes.lock().unwrap_or_else(|e| e.into_inner()).insert(name.to_owned(), node);
+        lock(&self.nodes).insert(name.to_owned(), node);
     }
 
     fn link(&self, node: &Arc<Node>) -> Arc<Link> {
@@ -320,7 +269,7 @@ impl<S: Service> Theatre<S> {
             Ok::<_, sqlx::Error>(versions)
         };
         let versions = self.owner_db.run(work).await.expect("the owner's database works");
-        let mut history = self.history.lock().unwrap_or_else(|e| e.into_inner());
+        let mut history = lock(&self.history);
         for ((id, state), version) in changes.into_iter().zip(versions) {
             let what = if state.is_some() { "changes" } else { "deletes" };
             self.world.tell(format!("owner {what} {id} @{version}"));
@@ -334,7 +283,7 @@ impl<S: Service> Theatre<S> {
         let id = format!("key-{}", world.below(KEYS));
         let subject = format!("changes.{}.{id}", self.entity);
         let old = {
-            let history = self.history.lock().unwrap_or_else(|e| e.into_inner());
+            let history = lock(&self.history);
             history.of(&id).first().map(|(version, _)| *version)
         };
         let body = |text: String| bytes::Bytes::from(text.into_bytes());
@@ -363,7 +312,7 @@ impl<S: Service> Theatre<S> {
             false
         };
         if lost {
-            let nodes = self.nodes.lock().unwrap_or_else(|e| e.into_inner());
+            let nodes = lock(&self.nodes);
             nodes.values().for_each(|node| node.cut(world.up_to(Duration::from_secs(2))));
         }
     }
@@ -377,41 +326,19 @@ impl<S: Service> Theatre<S> {
     fn poison(self: Arc<Self>, id: String) {
         self.world.tell(format!("{id} cannot be applied"));
         let poison = self.poison.clone();
-        poison.lock().unwrap_or_else(|e| e.into_inner()).insert(id.clone());
+        lock(&poison).insert(id.clone());
         tokio::spawn(async move {
             sleep(self.world.up_to(MAX_POISON)).await;
-            self.poison.lock().unwrap_or_else(|e| e.into_inner()).remove(&id);
+            lock(&self.poison).remove(&id);
         });
     }
 
     fn crash_all(&self, why: &str) {
-        let nodes = self.nodes.lock().unwrap_or_else(|e| e.into_inner());
+        let nodes = lock(&self.nodes);
         nodes.values().for_each(|node| node.crash(why));
     }
 }
 
 fn settings() -> Settings {
     Settings::default()
-}
-
-/// The service's own `apply`, which fails for what is poisoned.
-struct Poisoned<H> {
-    handler: H,
-    poison: Arc<Mutex<BTreeSet<String>>>,
-}
-
-impl<H: Apply> Apply for Poisoned<H> {
-    type State = H::State;
-    const FIELDS: &'static [&'static str] = H::FIELDS;
-
-    async fn apply(&self, tx: &mut Tx, entities: &[EntityState<H::State>]) -> Result<(), BoxError> {
-        let poisoned = {
-            let poison = self.poison.lock().unwrap_or_else(|e| e.into_inner());
-            entities.iter().find(|entity| poison.contains(entity.id.as_str())).map(|e| e.id.clone())
-        };
-        match poisoned {
-            Some(id) => Err(format!("{id} is poisoned").into()),
-            None => self.handler.apply(tx, entities).await,
-        }
-    }
 }

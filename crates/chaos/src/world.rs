@@ -1,7 +1,6 @@
 //! What everyone in a run shares: time, chance, the trace, and what went wrong so far.
 
 use std::{
-    collections::BTreeMap,
     hash::{DefaultHasher, Hasher},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -59,7 +58,7 @@ struct State {
     /// The time, while database work runs on another clock.
     stopped: Option<Duration>,
     broker: Broker,
-    calls: BTreeMap<String, u64>,
+    calls: u64,
 }
 
 impl World {
@@ -77,7 +76,7 @@ impl World {
             owner_back_at: Duration::ZERO,
             stopped: None,
             broker: Broker::default(),
-            calls: BTreeMap::new(),
+            calls: 0,
         };
         Arc::new(Self { plan, start: Instant::now(), state: Mutex::new(state) })
     }
@@ -87,7 +86,7 @@ impl World {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.state)
     }
 
     /// Time since the run began.
@@ -207,14 +206,14 @@ impl World {
         work(&mut self.state().broker)
     }
 
-    /// Counts a call for an id.
-    pub(crate) fn called(&self, id: &str) {
-        *self.state().calls.entry(id.to_owned()).or_default() += 1;
+    /// Counts calls, one for each id asked for.
+    pub(crate) fn called(&self, ids: usize) {
+        self.state().calls += ids as u64;
     }
 
-    /// Calls so far, of all ids.
+    /// Calls so far.
     pub(crate) fn calls(&self) -> u64 {
-        self.state().calls.values().sum()
+        self.state().calls
     }
 
     pub(crate) fn trace(&self) -> Vec<(Duration, String)> {
@@ -225,4 +224,9 @@ impl World {
     pub(crate) fn hash(&self) -> u64 {
         self.state().hash.finish()
     }
+}
+
+/// What a mutex guards, also when a run has panicked: its story is still to be told.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -28,6 +28,14 @@ pub struct BatchGetRequest {
     pub fields: Option<Vec<String>>,
 }
 
+impl BatchGetRequest {
+    /// Asks for these ids, and for these fields of their states; no field named means all.
+    pub fn new(ids: &[EntityId], fields: &[&str]) -> Self {
+        let fields: Vec<_> = fields.iter().map(|&field| field.to_owned()).collect();
+        Self { ids: ids.to_vec(), fields: Some(fields).filter(|fields| !fields.is_empty()) }
+    }
+}
+
 /// What an owner knows of one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

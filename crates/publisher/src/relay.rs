@@ -145,14 +145,11 @@ impl Relay {
             self.metrics.pending.set(pending.len() as i64);
         }
         if planted("marked-before-publish") {
-            let seq = self.standing.as_ref().map_or(1, |standing| standing.last_seq.max(1));
-            let all: Vec<_> = pending.iter().map(|row| unpublished(row, seq)).collect();
-            self.log.mark(&all).await?;
+            self.log.mark(&self.as_if_published(&pending)).await?;
         }
         let (mut published, failed) = self.publish(&pending).await;
         if planted("failed-publish-recorded") && failed.is_some() {
-            let seq = self.standing.as_ref().map_or(1, |standing| standing.last_seq.max(1));
-            published = pending.iter().map(|row| unpublished(row, seq)).collect();
+            published = self.as_if_published(&pending);
         }
         let mut marked = 0;
         if !published.is_empty() {
@@ -165,6 +162,13 @@ impl Relay {
             Some(error) => Err(error),
             None => Ok(marked),
         }
+    }
+
+    /// For planted faults: rows as if they stood in the stream.
+    fn as_if_published(&self, pending: &[Pending]) -> Vec<Published> {
+        let seq = self.standing.as_ref().map_or(1, |standing| standing.last_seq.max(1));
+        let one = |row: &Pending| Published { id: row.id.clone(), version: row.version, seq };
+        pending.iter().map(one).collect()
     }
 
     async fn note_pending(&self) {
@@ -249,9 +253,4 @@ impl Relay {
         self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
         Ok(())
     }
-}
-
-/// For planted faults: a row as if it stood in the stream.
-fn unpublished(row: &Pending, seq: u64) -> Published {
-    Published { id: row.id.clone(), version: row.version, seq }
 }

@@ -132,9 +132,7 @@ impl OwnerClient for HttpOwner {
         ids: &'a [EntityId],
         fields: &'a [&'static str],
     ) -> Fetching<'a> {
-        let fields = fields.iter().map(|&field| field.to_owned()).collect::<Vec<_>>();
-        let fields = Some(fields).filter(|fields| !fields.is_empty());
-        let request = BatchGetRequest { ids: ids.to_vec(), fields };
+        let request = BatchGetRequest::new(ids, fields);
         Box::pin(async move {
             let answer: BatchGetAnswer = self.post(entity, "batch-get", request).await?;
             Ok(answer.items)
