@@ -183,6 +183,18 @@ impl Broker {
         Some(range.map(|(sequence, stored)| (*sequence, stored.clone())).collect())
     }
 
+    /// The version that the message on this subject names.
+    pub(crate) fn version_on(&self, subject: &str) -> Option<&str> {
+        let mut messages = self.stream.as_ref()?.messages.values();
+        messages.find(|stored| stored.subject == subject)?.version.as_deref()
+    }
+
+    /// What stands in the stream beyond this sequence, whatever incarnation it is.
+    pub(crate) fn beyond(&self, sequence: u64, limit: usize) -> Option<Vec<(u64, Stored)>> {
+        let messages = self.stream.as_ref()?.messages.range(sequence + 1..).take(limit);
+        Some(messages.map(|(sequence, stored)| (*sequence, stored.clone())).collect())
+    }
+
     /// Messages that were delivered and never acknowledged, or never delivered.
     pub(crate) fn unacknowledged(&self) -> usize {
         let consumers = self.stream.iter().flat_map(|stream| {

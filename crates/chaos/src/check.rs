@@ -33,6 +33,11 @@ impl History {
         self.versions.get(id).map_or(&[], Vec::as_slice)
     }
 
+    /// Each id, and the version that it is at.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.versions.iter().filter_map(|(id, versions)| Some((id.as_str(), versions.last()?.0)))
+    }
+
     fn at(&self, id: &str, version: u64) -> Option<&Option<Value>> {
         self.of(id).iter().find(|(at, _)| *at == version).map(|(_, state)| state)
     }

@@ -33,7 +33,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Usual time on the way.
 const USUAL: Duration = Duration::from_millis(2);
 /// Longest time on the way of a message that is late.
-const LATE: Duration = Duration::from_secs(8);
+pub(crate) const LATE: Duration = Duration::from_secs(8);
 
 /// A program's way to the broker.
 #[derive(Clone)]
@@ -121,6 +121,25 @@ impl Sink for Link {
                 Ok(_) => Err("there is no stream".into()),
                 Err(_) => Err("the publish was not acknowledged in time".into()),
             }
+        })
+    }
+
+    fn beyond<'a>(
+        &'a self,
+        _: &'a EntityName,
+        sequence: u64,
+        limit: usize,
+    ) -> sink::Asking<'a, Vec<sink::Stored>> {
+        Box::pin(async move {
+            self.ask().await?;
+            let stored = self.node.world.with_broker(|broker| broker.beyond(sequence, limit));
+            let stored = stored.ok_or("there is no stream")?.into_iter();
+            let stored = stored.map(|(sequence, Stored { subject, version, .. })| sink::Stored {
+                sequence,
+                subject,
+                version,
+            });
+            Ok(stored.collect())
         })
     }
 

@@ -17,7 +17,7 @@ use crate::{
     broker::Stored,
     check::{Checker, History, ReadModel},
     fault::{Fault, Profile},
-    link::Link,
+    link::{LATE, Link},
     node::{Node, Role},
     owner::{self, Client, Entities},
     plain::{Plain, database, helper},
@@ -145,7 +145,9 @@ impl<S: Service> Theatre<S> {
     /// Waits until everyone is in step, and then for silence.
     async fn converge(&self) {
         let began = self.world.elapsed();
-        while let Some(difference) = self.read_model.differs() {
+        // What was sent before still arrives.
+        sleep(LATE).await;
+        while let Some(difference) = self.differs() {
             if self.world.is_violated() {
                 return;
             }
@@ -160,10 +162,26 @@ impl<S: Service> Theatre<S> {
         } else {
             sleep(MOMENT).await;
         }
-        if let Some(difference) = self.read_model.differs() {
+        if let Some(difference) = self.differs() {
             self.world.violated(format!("out of step again: {difference}"));
         }
         self.stop.cancel();
+    }
+
+    /// What is not in step: the read model, or the stream, in which the newest version of each entity
+    /// must stand for whoever comes next.
+    fn differs(&self) -> Option<String> {
+        if let Some(difference) = self.read_model.differs() {
+            return Some(difference);
+        }
+        let history = lock(&self.history);
+        history.newest().find_map(|(id, version)| {
+            let subject = format!("changes.{}.{id}", self.entity);
+            let shown =
+                self.world.with_broker(|broker| broker.version_on(&subject).map(str::to_owned));
+            (shown != Some(version.to_string()))
+                .then(|| format!("the stream shows {id}@{shown:?}; its owner is at {version}"))
+        })
     }
 
     /// Nothing is left to do: no message, no call.

@@ -8,8 +8,12 @@
 //! relay may die between publishing and recording. So on every connection, and when the stream
 //! looks younger, shorter or emptier than it should, rows are made pending again, *at the stream's
 //! current last sequence*: what was acknowledged before that no longer counts for them.
+//!
+//! A publish may also arrive when nobody waits for it any more, over a newer one. So at each look
+//! the relay reads what stands in the stream beyond the sequence up to which it knows everything,
+//! and records that as if it had been acknowledged.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use nudge_protocol::{EntityId, Timestamp};
@@ -48,10 +52,9 @@ pub(crate) struct Relay {
     /// The stream as last seen; `None` before the first look on a connection.
     standing: Option<Standing>,
     next_check: Instant,
-    /// What was published and is not recorded: it may have come to stand in the stream, over a newer
-    /// version that another relay published. Bounded by one round: when anything is left here, the
-    /// stream is looked at before the next.
-    unsure: Vec<EntityId>,
+    /// The sequence up to which all that stands in the stream is recorded, or superseded by rows that
+    /// are pending; `None` before the first look.
+    known: Option<u64>,
     /// What was to be made pending again and could not, because a writer had it locked. It is tried
     /// at the next look at the stream.
     locked: Vec<EntityId>,
@@ -71,7 +74,7 @@ impl Relay {
             metrics,
             standing: None,
             next_check: Instant::now(),
-            unsure: Vec::new(),
+            known: None,
             locked: Vec::new(),
         }
     }
@@ -130,8 +133,7 @@ impl Relay {
     /// no longer pending. A row that a writer keeps locked is published again and again, so a round
     /// that gets nothing else done must be followed by a pause.
     async fn round(&mut self) -> Result<u64, BoxError> {
-        let in_doubt = self.standing.is_none() || !self.unsure.is_empty();
-        if in_doubt || Instant::now() >= self.next_check {
+        if self.standing.is_none() || Instant::now() >= self.next_check {
             self.check_stream().await?;
         }
         let pending = self.log.pending(MAX_ROWS_PER_ROUND).await?;
@@ -153,15 +155,27 @@ impl Relay {
         }
         let mut marked = 0;
         if !published.is_empty() {
-            marked = self.log.mark(&published).await?;
+            let all;
+            (marked, all) = self.record(&published).await?;
             self.metrics.published.inc_by(published.len() as u64);
-            let recorded: HashSet<_> = published.iter().map(|one| &one.id).collect();
-            self.unsure.retain(|id| !recorded.contains(id));
+            // Where others publish, too, there are gaps: what is in them will be read.
+            if all && let Some(known) = &mut self.known {
+                published.sort_unstable_by_key(|one| one.seq);
+                published.iter().for_each(|one| *known += u64::from(one.seq == *known + 1));
+            }
         }
         match failed {
             Some(error) => Err(error),
             None => Ok(marked),
         }
+    }
+
+    /// Records what stands in the stream. Returns for how many rows, and whether the log now knows of
+    /// all of it: of rows that a writer has locked it does not.
+    async fn record(&self, published: &[Published]) -> Result<(u64, bool), sqlx::Error> {
+        let marked = self.log.mark(published).await?;
+        let all = marked == published.len() as u64 || self.log.count_behind(published).await? == 0;
+        Ok((marked, all))
     }
 
     /// For planted faults: rows as if they stood in the stream.
@@ -179,9 +193,7 @@ impl Relay {
 
     /// Publishes all rows at once and awaits their acknowledgements. Returns what is acknowledged,
     /// and the first failure if there was one.
-    async fn publish(&mut self, pending: &[Pending]) -> (Vec<Published>, Option<BoxError>) {
-        // First, since this may be cut short.
-        self.unsure.extend(pending.iter().map(|row| row.id.clone()));
+    async fn publish(&self, pending: &[Pending]) -> (Vec<Published>, Option<BoxError>) {
         // Each awaits its acknowledgement as soon as it is sent: several relays share the
         // connection's bound on acknowledgements in flight, and must not all wait for a place.
         let results = join_all(pending.iter().map(|row| self.publish_one(row))).await;
@@ -202,55 +214,85 @@ impl Relay {
         Ok(Published { id: row.id.clone(), version: row.version, seq })
     }
 
-    /// Finds out whether the broker may have lost something, and makes those rows pending again.
+    /// Finds out whether the broker may have lost something, and makes those rows pending again; and
+    /// whether something stands in the stream that nobody has recorded.
     async fn check_stream(&mut self) -> Result<(), BoxError> {
-        let log = &self.log;
-        let mut now = self.sink.ensure(log.entity()).await?;
+        let mut now = self.sink.ensure(self.log.entity()).await?;
         if planted("loss-unnoticed") {
             self.standing = Some(now.clone());
         }
         if self.standing.as_ref() != Some(&now) {
-            let recorded = log.stream_created().await?;
-            let (published, highest_seq) = log.published().await?;
-            // Looked at again after the log, so that it shows everything that the log counts.
-            now = self.sink.ensure(log.entity()).await?;
-            // A new incarnation holds nothing of what was published to the last one.
-            let another = recorded.as_deref() != Some(&now.created);
-            let went_back = highest_seq > now.last_seq;
-            // Fewer messages than entities: which are missing is unknown.
-            let emptied = published > now.messages;
-            let mut left = Vec::new();
-            if went_back {
-                left.extend(log.unpublish_beyond(now.last_seq).await?);
-            }
-            if another || emptied {
-                let always = Timestamp::from_unix_micros(i64::MIN);
-                left.extend(log.unpublish_since(always, now.last_seq).await?);
-            } else if self.standing.is_none() {
-                let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
-                let since = Timestamp::now().unix_micros() - window;
-                let since = Timestamp::from_unix_micros(since);
-                left.extend(log.unpublish_since(since, now.last_seq).await?);
-            }
-            self.locked.extend(left);
-            if another {
-                log.set_stream_created(&now.created).await?;
-            }
-            if (another && recorded.is_some()) || went_back || emptied {
-                tracing::warn!(entity = %log.entity(), ?now, "the stream lost notifications: publishing them again");
-                self.metrics.republished.inc();
-            }
+            now = self.make_good().await?;
         }
-        if planted("doubtful-publish-forgotten") {
-            self.unsure.clear();
+        if !self.locked.is_empty() {
+            self.locked = self.log.unpublish(&self.locked, now.last_seq).await?;
         }
-        if !self.unsure.is_empty() || !self.locked.is_empty() {
-            let ids: Vec<_> = self.unsure.iter().chain(&self.locked).cloned().collect();
-            self.locked = log.unpublish(&ids, now.last_seq).await?;
-            self.unsure.clear();
-        }
+        self.read_on(now.last_seq).await?;
         self.standing = Some(now);
         self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
+        Ok(())
+    }
+
+    /// Compares the stream with the log, and makes pending again what it may have lost.
+    async fn make_good(&mut self) -> Result<Standing, BoxError> {
+        let log = &self.log;
+        let recorded = log.stream_created().await?;
+        let (published, highest_seq) = log.published().await?;
+        // Looked at after the log, so that it shows everything that the log counts.
+        let now = self.sink.ensure(log.entity()).await?;
+        // A new incarnation holds nothing of what was published to the last one.
+        let another = recorded.as_deref() != Some(&now.created);
+        let went_back = highest_seq > now.last_seq;
+        // Fewer messages than entities: which are missing is unknown.
+        let emptied = published > now.messages;
+        let mut left = Vec::new();
+        if went_back {
+            left.extend(log.unpublish_beyond(now.last_seq).await?);
+        }
+        if another || emptied {
+            let always = Timestamp::from_unix_micros(i64::MIN);
+            left.extend(log.unpublish_since(always, now.last_seq).await?);
+        } else if self.standing.is_none() {
+            let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
+            let since = Timestamp::now().unix_micros() - window;
+            let since = Timestamp::from_unix_micros(since);
+            left.extend(log.unpublish_since(since, now.last_seq).await?);
+        }
+        self.locked.extend(left);
+        if another {
+            log.set_stream_created(&now.created).await?;
+            self.known = None;
+        }
+        if (another && recorded.is_some()) || went_back || emptied {
+            tracing::warn!(entity = %log.entity(), ?now, "the stream lost notifications: publishing them again");
+            self.metrics.republished.inc();
+        }
+        Ok(now)
+    }
+
+    /// Reads what stands in the stream and this relay does not know of: published by another relay,
+    /// by this one before it gave up waiting, or by somebody else. Each counts like an
+    /// acknowledgement, so that what stands over a newer version leaves its row pending.
+    async fn read_on(&mut self, last_seq: u64) -> Result<(), BoxError> {
+        let entity = self.log.entity();
+        // On the first look all that changed lately is pending; so is what lay beyond the end of a
+        // stream that went back.
+        let mut known = self.known.map_or(last_seq, |known| known.min(last_seq));
+        while known < last_seq && !planted("late-publish-unnoticed") {
+            let page = self.sink.beyond(entity, known, MAX_ROWS_PER_ROUND).await?;
+            let Some(last) = page.last() else {
+                known = last_seq;
+                break;
+            };
+            let published: Vec<_> =
+                page.iter().filter_map(|stored| Published::by(entity, stored)).collect();
+            let (_, all) = self.record(&published).await?;
+            if !all {
+                break;
+            }
+            known = last.sequence;
+        }
+        self.known = Some(known);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! What the relay relies on, and every implementation must keep:
 //! - A message replaces the one that stood on its subject before.
 //! - The sequence that [`Sink::publish`] answers is that message's place; later ones are higher.
-//! - What fails may have happened all the same.
+//! - What fails may have happened all the same, and may still happen.
 
 use std::{future::Future, pin::Pin};
 
@@ -51,6 +51,17 @@ impl Message {
     }
 }
 
+/// A message as it stands in the stream, whoever published it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its place.
+    pub sequence: u64,
+    /// Its subject.
+    pub subject: String,
+    /// What its version header says, if it has one.
+    pub version: Option<String>,
+}
+
 /// A way to the stream of each entity.
 pub trait Sink: Send + Sync + 'static {
     /// Looks at the stream, and makes it when it is missing.
@@ -58,6 +69,15 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Publishes, and answers with the sequence under which the message stands in the stream.
     fn publish<'a>(&'a self, entity: &'a EntityName, message: Message) -> Asking<'a, u64>;
+
+    /// Reads what stands in the stream beyond a sequence, in order: at most `limit` messages, and
+    /// none only when there are no more.
+    fn beyond<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        sequence: u64,
+        limit: usize,
+    ) -> Asking<'a, Vec<Stored>>;
 
     /// Counts connections made: changes each time the link was lost and made again.
     fn connections(&self) -> watch::Receiver<u64>;

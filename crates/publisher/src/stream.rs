@@ -1,19 +1,23 @@
 //! The stream that holds an entity's notifications, on JetStream.
 
+use std::time::Duration;
+
 use async_nats::{
     HeaderMap,
     jetstream::{
         Context,
+        consumer::{AckPolicy, DeliverPolicy, pull},
         context::GetStreamErrorKind,
         message::PublishMessage,
         stream::{Config, DiscardPolicy, RetentionPolicy, State, StorageType},
     },
 };
+use futures_util::StreamExt;
 use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
 use nudge_runtime::{BoxError, Broker};
 use tokio::sync::watch;
 
-use crate::sink::{Asking, Message, Sink, Standing};
+use crate::sink::{Asking, Message, Sink, Standing, Stored};
 
 /// Largest notification, headers included, in bytes. A body is at most about 250 bytes.
 pub const MAX_MESSAGE_BYTES: i32 = 4_096;
@@ -21,6 +25,9 @@ pub const MAX_MESSAGE_BYTES: i32 = 4_096;
 /// must have that much to give. Beyond it publishes fail and rows stay
 /// pending, rather than old notifications being dropped.
 pub const MAX_STREAM_BYTES: i64 = 1024 * 1024 * 1024;
+
+/// How long the server keeps the consumer with which the stream was read, after the last request.
+const READING_INACTIVE: Duration = Duration::from_secs(5);
 
 /// The configuration of an entity's stream.
 ///
@@ -69,9 +76,50 @@ impl Sink for Broker {
         })
     }
 
+    fn beyond<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        sequence: u64,
+        limit: usize,
+    ) -> Asking<'a, Vec<Stored>> {
+        Box::pin(read(&self.jetstream, entity, sequence + 1, limit))
+    }
+
     fn connections(&self) -> watch::Receiver<u64> {
         Broker::connections(self)
     }
+}
+
+/// Reads what stands in the stream from a sequence on, without the bodies.
+async fn read(
+    jetstream: &Context,
+    entity: &EntityName,
+    start_sequence: u64,
+    limit: usize,
+) -> Result<Vec<Stored>, BoxError> {
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
+        ack_policy: AckPolicy::None,
+        headers_only: true,
+        memory_storage: true,
+        inactive_threshold: READING_INACTIVE,
+        ..pull::Config::default()
+    };
+    let stream = jetstream.get_stream_no_info(subject::stream_name(entity)).await?;
+    let mut consumer = stream.create_consumer(config).await?;
+    let mut stored = Vec::new();
+    // A fetch may bring fewer than there are.
+    while stored.is_empty() && consumer.info().await?.num_pending > 0 {
+        let mut batch = consumer.fetch().max_messages(limit).messages().await?;
+        while let Some(message) = batch.next().await {
+            let message = message?;
+            let sequence = message.info()?.stream_sequence;
+            let version = message.headers.as_ref().and_then(|headers| headers.get(VERSION_HEADER));
+            let version = version.map(|version| version.as_str().to_owned());
+            stored.push(Stored { sequence, subject: message.subject.to_string(), version });
+        }
+    }
+    Ok(stored)
 }
 
 /// Looks at the stream, creating it when it is missing.

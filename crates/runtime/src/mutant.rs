@@ -26,7 +26,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("mark-by-version", "the relay records by version instead of by stream sequence"),
     ("marked-before-publish", "the relay records before it publishes"),
     ("failed-publish-recorded", "the relay records a publish that failed"),
-    ("doubtful-publish-forgotten", "a publish of unknown outcome is not made good"),
+    ("late-publish-unnoticed", "what stands in the stream unrecorded is not read"),
     (
         "loss-unnoticed",
         "a reconnect leads to no republishing, nor does a stream that lost messages",

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use nudge_protocol::{Change, EntityId, Timestamp, Version};
+use nudge_protocol::{Change, EntityId, EntityName, Timestamp, Version, subject};
 use nudge_runtime::{
     database::Kind,
     mutant::planted,
@@ -16,6 +16,7 @@ use serde::Serialize;
 use sqlx::{Any, AssertSqlSafe};
 
 use super::ChangeLog;
+use crate::sink::Stored;
 
 const PENDING: &str = "SELECT id, version, change FROM nudge_change_log \
     WHERE entity = $1 AND version <> published_version ORDER BY version LIMIT $2";
@@ -35,8 +36,18 @@ pub(crate) struct Pending {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Published {
     pub(crate) id: EntityId,
+    /// [`Version::NONE`] when it names none that can be read: the row is then pending.
     pub(crate) version: Version,
     pub(crate) seq: u64,
+}
+
+impl Published {
+    /// What a message in the stream says was published; none when its subject names no entity.
+    pub(crate) fn by(entity: &EntityName, stored: &Stored) -> Option<Self> {
+        let id = subject::decode_subject(entity, &stored.subject).ok()?;
+        let version = stored.version.as_deref().and_then(|version| version.parse().ok());
+        Some(Self { id, version: version.unwrap_or(Version::NONE), seq: stored.sequence })
+    }
 }
 
 /// Which rows to make pending again. `$2` is the parameter.
@@ -52,6 +63,7 @@ enum Which {
 pub(super) struct Sql {
     kind: Kind,
     mark: Arc<str>,
+    behind: Arc<str>,
 }
 
 impl Sql {
@@ -87,7 +99,11 @@ impl Sql {
                  FROM free WHERE log.entity = $1 AND log.id = free.id"
             ),
         };
-        Self { kind, mark: mark.into() }
+        let behind = format!(
+            "SELECT count(*) FROM {marks} CROSS JOIN nudge_change_log AS log \
+             WHERE log.entity = $1 AND log.id = r.id AND log.published_seq < r.seq"
+        );
+        Self { kind, mark: mark.into(), behind: behind.into() }
     }
 
     fn condition(&self, which: Which) -> String {
@@ -173,6 +189,15 @@ impl ChangeLog {
         self.db.write(query.bind(self.entity.as_str()).bind(json)).await
     }
 
+    /// For how many of these the log records an earlier place: [`mark`](Self::mark) left them out.
+    pub(crate) async fn count_behind(&self, published: &[Published]) -> Result<u64, sqlx::Error> {
+        let json = serde_json::json!(published).to_string();
+        let query = sqlx::query_as(AssertSqlSafe(self.sql.outbox.behind.clone()));
+        let query = query.bind(self.entity.as_str()).bind(json);
+        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(count as u64)
+    }
+
     /// Makes rows pending again that changed at `since` or later. `last_seq` is the stream's
     /// current last sequence: acknowledgements of earlier publishes no longer count for them.
     /// Returns those that are left, because a writer has them locked; they must not be forgotten.
@@ -243,7 +268,6 @@ impl ChangeLog {
 
 #[cfg(test)]
 mod tests {
-    use nudge_protocol::EntityName;
     use nudge_runtime::{Database, database::Durability};
 
     use super::*;
@@ -273,10 +297,13 @@ mod tests {
     #[tokio::test]
     async fn marking_looks_rows_up_by_key_instead_of_scanning_the_log() {
         let log = log().await;
-        let plan = plan(&log, &log.sql.outbox.mark).await;
-        let by_key =
-            |step: &str| step.contains("SEARCH known") && step.contains("entity=? AND id=?");
-        assert!(plan.lines().any(by_key), "{plan}");
+        for (sql, table) in [(&log.sql.outbox.mark, "known"), (&log.sql.outbox.behind, "log")] {
+            let plan = plan(&log, sql).await;
+            let by_key = |step: &str| {
+                step.contains(&format!("SEARCH {table}")) && step.contains("entity=? AND id=?")
+            };
+            assert!(plan.lines().any(by_key), "{plan}");
+        }
     }
 
     /// They are looked for twice a second when nothing happens, in a log of any size.
