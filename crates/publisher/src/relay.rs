@@ -221,13 +221,18 @@ impl Relay {
         if planted("loss-unnoticed") {
             self.standing = Some(now.clone());
         }
-        if self.standing.as_ref() != Some(&now) {
+        let changed = self.standing.as_ref() != Some(&now);
+        if changed {
             now = self.make_good().await?;
         }
         if !self.locked.is_empty() {
             self.locked = self.log.unpublish(&self.locked, now.last_seq).await?;
         }
-        self.read_on(now.last_seq).await?;
+        let known = self.read_on(now.last_seq).await?;
+        if changed {
+            // Kept for whoever comes next: what this relay sent may arrive when it is gone.
+            self.log.set_stream(&now.created, known).await?;
+        }
         self.standing = Some(now);
         self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
         Ok(())
@@ -236,12 +241,12 @@ impl Relay {
     /// Compares the stream with the log, and makes pending again what it may have lost.
     async fn make_good(&mut self) -> Result<Standing, BoxError> {
         let log = &self.log;
-        let recorded = log.stream_created().await?;
+        let recorded = log.stream().await?;
         let (published, highest_seq) = log.published().await?;
         // Looked at after the log, so that it shows everything that the log counts.
         let now = self.sink.ensure(log.entity()).await?;
         // A new incarnation holds nothing of what was published to the last one.
-        let another = recorded.as_deref() != Some(&now.created);
+        let same = recorded.as_ref().filter(|(created, _)| *created == now.created);
         let went_back = highest_seq > now.last_seq;
         // Fewer messages than entities: which are missing is unknown.
         let emptied = published > now.messages;
@@ -249,7 +254,7 @@ impl Relay {
         if went_back {
             left.extend(log.unpublish_beyond(now.last_seq).await?);
         }
-        if another || emptied {
+        if same.is_none() || emptied {
             let always = Timestamp::from_unix_micros(i64::MIN);
             left.extend(log.unpublish_since(always, now.last_seq).await?);
         } else if self.standing.is_none() {
@@ -259,11 +264,11 @@ impl Relay {
             left.extend(log.unpublish_since(since, now.last_seq).await?);
         }
         self.locked.extend(left);
-        if another {
-            log.set_stream_created(&now.created).await?;
-            self.known = None;
-        }
-        if (another && recorded.is_some()) || went_back || emptied {
+        self.known = match same {
+            Some((_, known)) => self.known.or(Some(*known)),
+            None => Some(now.last_seq),
+        };
+        if (same.is_none() && recorded.is_some()) || went_back || emptied {
             tracing::warn!(entity = %log.entity(), ?now, "the stream lost notifications: publishing them again");
             self.metrics.republished.inc();
         }
@@ -272,20 +277,19 @@ impl Relay {
 
     /// Reads what stands in the stream and this relay does not know of: published by another relay,
     /// by this one before it gave up waiting, or by somebody else. Each counts like an
-    /// acknowledgement, so that what stands over a newer version leaves its row pending.
-    async fn read_on(&mut self, last_seq: u64) -> Result<(), BoxError> {
-        let entity = self.log.entity();
-        // On the first look all that changed lately is pending; so is what lay beyond the end of a
-        // stream that went back.
+    /// acknowledgement, so that what stands over a newer version leaves its row pending. Returns up
+    /// to where all is known now.
+    async fn read_on(&mut self, last_seq: u64) -> Result<u64, BoxError> {
+        // Beyond the end of a stream that went back nothing stands, and its rows are pending.
         let mut known = self.known.map_or(last_seq, |known| known.min(last_seq));
         while known < last_seq && !planted("late-publish-unnoticed") {
-            let page = self.sink.beyond(entity, known, MAX_ROWS_PER_ROUND).await?;
+            let page = self.sink.beyond(self.log.entity(), known, MAX_ROWS_PER_ROUND).await?;
             let Some(last) = page.last() else {
                 known = last_seq;
                 break;
             };
-            let published: Vec<_> =
-                page.iter().filter_map(|stored| Published::by(entity, stored)).collect();
+            let of = |stored| Published::by(self.log.entity(), stored);
+            let published: Vec<_> = page.iter().filter_map(of).collect();
             let (_, all) = self.record(&published).await?;
             if !all {
                 break;
@@ -293,6 +297,6 @@ impl Relay {
             known = last.sequence;
         }
         self.known = Some(known);
-        Ok(())
+        Ok(known)
     }
 }

@@ -250,19 +250,23 @@ impl ChangeLog {
         Ok(left.iter().filter_map(|(id,)| EntityId::new(id).ok()).collect())
     }
 
-    /// When the stream that this log was published to was created, as last recorded.
-    pub(crate) async fn stream_created(&self) -> Result<Option<String>, sqlx::Error> {
-        let sql = "SELECT created FROM nudge_relay_stream WHERE entity = $1";
+    /// The stream that this log was published to, as last recorded: when it was created, and up to
+    /// which sequence all that stands in it is recorded.
+    pub(crate) async fn stream(&self) -> Result<Option<(String, u64)>, sqlx::Error> {
+        let sql = "SELECT created, known_seq FROM nudge_relay_stream WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let row: Option<(String,)> = self.db.run(query.fetch_optional(self.db.reader())).await?;
-        Ok(row.map(|(created,)| created))
+        let row: Option<(String, i64)> =
+            self.db.run(query.fetch_optional(self.db.reader())).await?;
+        Ok(row.map(|(created, known)| (created, known as u64)))
     }
 
-    /// Records when the stream was created.
-    pub(crate) async fn set_stream_created(&self, created: &str) -> Result<(), sqlx::Error> {
-        let sql = "INSERT INTO nudge_relay_stream (entity, created) VALUES ($1, $2) \
-                   ON CONFLICT (entity) DO UPDATE SET created = excluded.created";
-        self.db.write(sqlx::query(sql).bind(self.entity.as_str()).bind(created)).await.map(drop)
+    /// Records what [`stream`](Self::stream) answers.
+    pub(crate) async fn set_stream(&self, created: &str, known: u64) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO nudge_relay_stream (entity, created, known_seq) VALUES ($1, $2, $3) \
+                   ON CONFLICT (entity) DO UPDATE SET created = excluded.created, \
+                   known_seq = excluded.known_seq";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(created).bind(known as i64);
+        self.db.write(query).await.map(drop)
     }
 }
 

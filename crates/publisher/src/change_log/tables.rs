@@ -47,4 +47,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         postgres: "
         CREATE TABLE nudge_capture (entity TEXT COLLATE \"C\" PRIMARY KEY, definition TEXT NOT NULL);",
     },
+    Migration {
+        number: 3,
+        title: "how far the stream is known",
+        sqlite: "ALTER TABLE nudge_relay_stream ADD COLUMN known_seq BIGINT NOT NULL DEFAULT 0;",
+        postgres: "ALTER TABLE nudge_relay_stream ADD COLUMN known_seq BIGINT NOT NULL DEFAULT 0;",
+    },
 ];
