@@ -155,6 +155,25 @@ mod once {
         }
     }
 
+    async fn an_owner_reads_what_stands_beyond_a_place(ports: &Ports) {
+        let beyond = async |sequence, limit| {
+            let stored = ports.sink.beyond(&ports.entity, sequence, limit).await.unwrap();
+            assert!(stored.is_sorted_by_key(|stored| stored.sequence));
+            assert!(stored.iter().all(|stored| stored.sequence > sequence));
+            let named = stored.iter().map(|stored| {
+                let id = stored.subject.rsplit('.').next().unwrap();
+                format!("{id}@{}", stored.version.as_deref().unwrap())
+            });
+            (named.collect::<Vec<_>>(), stored.last().map(|stored| stored.sequence))
+        };
+        let (all, last) = beyond(0, 100).await;
+        assert_eq!(all, ["b@2", "a@3", "c@5"]);
+        let (first, at) = beyond(0, 2).await;
+        assert_eq!(first, ["b@2", "a@3"]);
+        assert_eq!(beyond(at.unwrap(), 2).await.0, ["c@5"]);
+        assert_eq!(beyond(last.unwrap(), 2).await.0, [""; 0]);
+    }
+
     async fn another_stream_is_another_incarnation(ports: &Ports, before: String) {
         assert!(!ports.opens().await, "the stream is gone");
         assert!(ports.sink.publish(&ports.entity, ports.message("a", "6")).await.is_err());
@@ -169,6 +188,7 @@ mod once {
         a_consumer_brings_each_message_until_it_is_acknowledged(ports).await;
         a_message_that_is_replaced_does_not_come_again(ports).await;
         what_stands_in_the_stream_can_be_read_again(ports).await;
+        an_owner_reads_what_stands_beyond_a_place(ports).await;
         ports.sink.ensure(&ports.entity).await.unwrap().created
     }
 

@@ -4,7 +4,7 @@ use nudge_runtime::Broker;
 use nudge_tests::{Link, Nats, Owner, eventually};
 use serde_json::json;
 
-use crate::support::{Relay, last_seq, message, messages, owner_of, published, row, shown};
+use crate::support::{Relay, age, last_seq, message, messages, owner_of, published, row, shown};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relays_at_once_end_with_every_entity_at_its_newest_version() {
@@ -115,4 +115,76 @@ async fn a_publish_of_unknown_outcome_is_followed_by_the_newest_version() {
     })
     .await;
     shown(&nats, &owner.db).await;
+}
+
+/// Waits until the newest version stands beyond this sequence.
+async fn newest_again(nats: &Nats, owner: &Owner, beyond: u64) {
+    let newest = row(&owner.db, "42").await.version;
+    eventually("the newest version stands in the stream again", || async {
+        let message = message(nats, "42").await;
+        (message.seq > beyond && message.version() == newest).then_some(())
+    })
+    .await;
+    shown(nats, &owner.db).await;
+}
+
+/// An old version that is under way while its relay is gone and a newer one is recorded.
+async fn old_version_under_way(nats: &Nats) -> (Owner, Link, Broker, Relay) {
+    let owner = Owner::start_silent().await;
+    let link = Link::to(nats).await;
+    let broker = Broker::connect(&link.url, "slow").await.unwrap();
+    let slow = Relay::start(&owner.db, &broker).await;
+    owner.put("first", json!({})).await;
+    published(&owner.db).await;
+    link.up.hold();
+    let old = owner.put("42", json!({ "n": 1 })).await.version.get();
+    sent(&link, old).await;
+    slow.stop().await;
+    owner.put("42", json!({ "n": 2 })).await;
+    let quick = Relay::start(&owner.db, &nats.broker("quick").await).await;
+    published(&owner.db).await;
+    (owner, link, broker, quick)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_arrives_when_its_relay_is_gone_is_followed_by_the_newest_version() {
+    let nats = Nats::start().await;
+    let (owner, link, _broker, _quick) = old_version_under_way(&nats).await;
+    let before = row(&owner.db, "42").await;
+    link.up.release();
+    newest_again(&nats, &owner, before.published_seq + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_arrives_while_no_relay_runs_is_followed_by_the_newest_version_when_one_does() {
+    let nats = Nats::start().await;
+    let (owner, link, _broker, quick) = old_version_under_way(&nats).await;
+    let before = row(&owner.db, "42").await;
+    quick.stop().await;
+    link.up.release();
+    eventually("it arrives", || async {
+        (last_seq(&nats).await > before.published_seq).then_some(())
+    })
+    .await;
+    // Not because it changed lately.
+    age(&owner.db).await;
+    let _next = Relay::start(&owner.db, &nats.broker("next").await).await;
+    newest_again(&nats, &owner, before.published_seq + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_else_publishes_is_followed_by_the_newest_version() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("owner").await).await;
+    let old = owner.put("42", json!({ "n": 1 })).await.version;
+    owner.put("42", json!({ "n": 2 })).await;
+    published(&owner.db).await;
+    let foreign = nats.jetstream().await;
+    for version in [Some(old.to_string()), None, Some("x".to_owned())] {
+        let mut headers = async_nats::HeaderMap::new();
+        version.iter().for_each(|version| headers.insert("Nudge-Version", version.as_str()));
+        let publish = foreign.publish_with_headers("changes.thing.42", headers, "?".into());
+        let sequence = publish.await.unwrap().await.unwrap().sequence;
+        newest_again(&nats, &owner, sequence).await;
+    }
 }
