@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, Wire, copy::quick, eventually};
+use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, ReadModel, Wire, copy::quick, eventually};
 use serde_json::{Value, json};
 
 /// A batch of ten in one transaction, "bad" in its middle.
@@ -287,4 +287,73 @@ async fn a_replay_that_cannot_be_taken_now_is_refused_instead_of_left_hanging() 
     })
     .await;
     eventually("it is applied", || async { copy.body("bad").await }).await;
+}
+
+/// Waits until "bad" was asked for some times, and counts how often it is within a second.
+async fn times_asked_within_a_second(owner: &Owner) -> usize {
+    eventually("it is tried again", || async { (owner.times_asked("bad") >= 5).then_some(()) })
+        .await;
+    let before = owner.times_asked("bad");
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    owner.times_asked("bad") - before
+}
+
+/// Paces at which a flood could be seen.
+fn slower_each_time() -> nudge_subscriber_kit::Settings {
+    let mut settings = quick();
+    settings.retry.max = std::time::Duration::from_secs(10);
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_is_asked_less_and_less_for_what_cannot_be_kept() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let mut model = ReadModel::new().await;
+    model.settings = slower_each_time();
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    copy.refuse(|id| {
+        let full = || sqlx::Error::Io(std::io::Error::other("the disk is full"));
+        (id == "bad").then(|| full().into())
+    });
+    owner.put("bad", json!(1)).await;
+    let asked = times_asked_within_a_second(&owner).await;
+    assert!(asked <= 5, "{asked} times within a second");
+    copy.accept();
+    copy.converged(&owner).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_is_asked_less_and_less_while_dead_letters_cannot_be_written() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let mut model = ReadModel::new().await;
+    model.settings = slower_each_time();
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    let (broken, mended) = copy.db.pick(
+        (
+            "CREATE TRIGGER no_room BEFORE INSERT ON nudge_dead_letter \
+             BEGIN SELECT RAISE(ABORT, 'no room'); END",
+            "DROP TRIGGER no_room",
+        ),
+        (
+            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'no room'; END $$; \
+             CREATE TRIGGER no_room BEFORE INSERT ON nudge_dead_letter \
+             FOR EACH ROW EXECUTE FUNCTION no_room()",
+            "DROP TRIGGER no_room ON nudge_dead_letter",
+        ),
+    );
+    let run = async |sql: &'static str| {
+        let mut tx = copy.db.begin().await.expect("a transaction");
+        sqlx::raw_sql(sql).execute(&mut *tx).await.expect("it runs");
+        tx.commit().await.expect("it commits");
+    };
+    run(broken).await;
+    copy.refuse(|id| (id == "bad").then(|| "there is no column for it".into()));
+    owner.put("bad", json!(1)).await;
+    let asked = times_asked_within_a_second(&owner).await;
+    assert!(asked <= 5, "{asked} times within a second");
+    run(mended).await;
+    copy.dead_letters(1).await;
 }

@@ -23,6 +23,7 @@ use crate::{
     outcome::Answer,
     owner_client::{FetchError, FetchErrorKind, OwnerClient, fetch_all},
     progress::Progress,
+    retry::InARow,
     settings::Settings,
     wait::Waiters,
     work_queue::{Finish, Run},
@@ -55,6 +56,9 @@ pub(crate) struct Batches<A> {
     pub(crate) events: Events,
     pub(crate) progress: Arc<Progress>,
     pub(crate) settings: Settings,
+    /// How applying, and writing the dead-letter table, has gone lately.
+    pub(crate) applying: InARow,
+    pub(crate) parking: InARow,
     pub(crate) after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     /// The owner forgets what it deletes: see [`crate::Builder::owner_keeps_no_tombstones`].
     pub(crate) no_tombstones: bool,
@@ -166,6 +170,7 @@ impl<A: Apply> Batches<A> {
                 .map(|e| (e.id.clone(), (e.version, e.changed_at, e.state.is_none())))
                 .collect();
             applied.extend(self.applier.apply(&mut entities).await);
+            self.applying.note(applied.values().any(|one| matches!(one, Applied::Later(_))));
             self.tell(&applied, &changed);
         }
         let end = |run: &Run<Held>| match answers.get(&run.id) {

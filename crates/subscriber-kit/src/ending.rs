@@ -40,7 +40,7 @@ impl<A: Apply> Batches<A> {
         };
         match (applied, verdict) {
             (Some(Applied::Later(error)), _) => {
-                let after = self.settings.retry.delay(2, run.id.as_str());
+                let after = self.applying.delay(&self.settings.retry, run.id.as_str());
                 let end = End::Later {
                     after,
                     failed: false,
@@ -160,6 +160,9 @@ impl<A: Apply> Batches<A> {
             true => Ok(()),
             false => self.dead_letters.park(&parkings).await,
         };
+        if !parkings.is_empty() {
+            self.parking.note(parked.is_err());
+        }
         if let Err(error) = &parked {
             tracing::warn!(entity = %self.entity, %error, "cannot write dead letters: will try again");
         }
@@ -169,7 +172,7 @@ impl<A: Apply> Batches<A> {
             let id = run.id.clone();
             let finish = match end {
                 End::Park(_) if parked.is_err() => {
-                    let after = self.settings.retry.delay(2, run.id.as_str());
+                    let after = self.parking.delay(&self.settings.retry, run.id.as_str());
                     let Run { tokens, floor, unsure, .. } = run;
                     let (failed, yields, spoils) = (false, false, false);
                     Finish::Again(Again { after, tokens, floor, unsure, failed, yields, spoils })

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -44,6 +45,30 @@ impl RetryPolicy {
     }
 }
 
+/// Longest delay of what waits for the read model's own database. It grows up to here, so that the
+/// owner is not asked again and again for answers that cannot be kept; and not beyond, so that the
+/// read model is soon in step once its database works.
+pub(crate) const MAX_DATABASE_DELAY: Duration = Duration::from_secs(2);
+
+/// Counts failures in a row of one kind of database work.
+#[derive(Debug, Default)]
+pub(crate) struct InARow(AtomicU32);
+
+impl InARow {
+    /// Notes how the work ended.
+    pub(crate) fn note(&self, failed: bool) {
+        match failed {
+            true => self.0.fetch_add(1, Relaxed),
+            false => self.0.swap(0, Relaxed),
+        };
+    }
+
+    /// How long `key` waits after the last failure.
+    pub(crate) fn delay(&self, policy: &RetryPolicy, key: &str) -> Duration {
+        policy.delay(self.0.load(Relaxed), key).min(MAX_DATABASE_DELAY)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +84,20 @@ mod tests {
             let (delay, full) = (POLICY.delay(failures, "a"), Duration::from_millis(full));
             assert!(delay >= full / 2 && delay <= full, "{failures}: {delay:?}");
         }
+    }
+
+    #[test]
+    fn what_waits_for_the_database_waits_longer_each_time_and_never_very_long() {
+        let trouble = InARow::default();
+        let after = |failures| {
+            (0..failures).for_each(|_| trouble.note(true));
+            trouble.delay(&POLICY, "a")
+        };
+        let delays = [after(1), after(1), after(1)];
+        assert!(delays.is_sorted() && delays[2] > delays[0], "{delays:?}");
+        assert_eq!(after(50), MAX_DATABASE_DELAY);
+        trouble.note(false);
+        assert_eq!(after(1), delays[0]);
     }
 
     #[test]

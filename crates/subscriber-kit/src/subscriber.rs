@@ -23,6 +23,7 @@ use crate::{
     position::Positions,
     progress::Progress,
     reentry,
+    retry::InARow,
     settings::Settings,
     source::Source,
     tables,
@@ -319,6 +320,8 @@ impl Starting {
             events: self.events.clone(),
             progress: progress.clone(),
             settings: self.settings,
+            applying: InARow::default(),
+            parking: InARow::default(),
             after_commit: self.after_commit.clone(),
             no_tombstones: self.no_tombstones.iter().any(|name| name == entity.as_str()),
         });
