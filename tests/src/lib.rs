@@ -30,7 +30,8 @@ pub use copy::{Copy, ReadModel};
 pub use fault::Fault;
 pub use link::Link;
 pub use nudge_test_servers::{
-    Nats, PATIENCE, Postgres, QUIET, TestDatabase, database, eventually, logs, port::free_port,
+    Backup, Nats, PATIENCE, Postgres, QUIET, TestDatabase, database, eventually, logs,
+    port::free_port,
 };
 pub use owner::Owner;
 pub use services::Services;

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    TestDatabase,
+    Backup, TestDatabase,
     fault::{Fault, Shared, interfere},
     free_port,
 };
@@ -140,6 +140,28 @@ impl Owner {
         let router = router.layer(from_fn_with_state(self.desk.clone(), interfere));
         let listener = serve::bind(self.address).await.expect("the port is free again");
         tokio::spawn(serve::serve(listener, router, running.all));
+    }
+
+    /// Goes away, and comes back with its database as `work` left it; without a relay.
+    async fn come_back_after<T>(mut self, work: impl AsyncFnOnce(&TestDatabase) -> T) -> (Self, T) {
+        self.go_away().await;
+        self.db.close().await;
+        let done = work(&self.database).await;
+        self.db = self.database.open().await;
+        let entity = self.publisher.entity().clone();
+        self.publisher = Publisher::open(&self.db, entity).await.expect("the publisher opens");
+        self.come_back().await;
+        (self, done)
+    }
+
+    /// Keeps a copy of its database. Its relay is not started again.
+    pub async fn back_up(self) -> (Self, Backup) {
+        self.come_back_after(TestDatabase::back_up).await
+    }
+
+    /// Is restored from a copy of its database. Its relay is not started again.
+    pub async fn put_back(self, backup: &Backup) -> Self {
+        self.come_back_after(async |database| database.put_back(backup).await).await.0
     }
 
     fn running(&self) -> Running {

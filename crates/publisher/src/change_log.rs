@@ -6,6 +6,7 @@
 //! versions. It never grows beyond one row per entity, however often that is edited.
 
 pub(crate) mod outbox;
+pub(crate) mod restored;
 mod tables;
 
 use std::{collections::HashMap, sync::Arc};
@@ -38,6 +39,7 @@ struct Sql {
     record: Arc<str>,
     recorded: Arc<str>,
     outbox: outbox::Sql,
+    restored: restored::Sql,
 }
 
 /// The change log of one kind of entity.
@@ -84,6 +86,7 @@ impl ChangeLog {
             )
             .into(),
             outbox: outbox::Sql::new(kind),
+            restored: restored::Sql::new(kind),
         };
         Self { db, entity, sql: Arc::new(sql) }
     }

@@ -11,6 +11,7 @@ pub(crate) struct Metrics {
     pub(crate) published: Counter,
     pub(crate) errors: Counter,
     pub(crate) republished: Counter,
+    pub(crate) renewed: Counter,
     pub(crate) pending: Gauge,
     pub(crate) connected: Gauge,
 }
@@ -48,6 +49,11 @@ impl Metrics {
             "nudge_relay_repairs",
             "Times that rows were made pending again because the stream may have lost them",
             self.republished.clone(),
+        );
+        registry.register(
+            "nudge_relay_renewed",
+            "Entities that got a fresh version because the owner was restored from a backup",
+            self.renewed.clone(),
         );
         registry.register(
             "nudge_relay_pending",

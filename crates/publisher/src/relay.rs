@@ -290,6 +290,7 @@ impl Relay {
             };
             let of = |stored| Published::by(self.log.entity(), stored);
             let published: Vec<_> = page.iter().filter_map(of).collect();
+            self.renew(&published).await?;
             let (_, all) = self.record(&published).await?;
             if !all {
                 break;
@@ -298,5 +299,22 @@ impl Relay {
         }
         self.known = Some(known);
         Ok(known)
+    }
+    /// Gives fresh versions to what the stream shows and the log does not have.
+    async fn renew(&self, shown: &[Published]) -> Result<(), BoxError> {
+        if planted("restore-unnoticed") {
+            return Ok(());
+        }
+        let (renewed, left) = self.log.renew(shown).await?;
+        if renewed > 0 {
+            let entity = self.log.entity();
+            tracing::warn!(%entity, renewed, "the owner was restored from a backup: its entities get fresh versions");
+            self.metrics.renewed.inc_by(renewed - left);
+        }
+        match left {
+            0 => Ok(()),
+            // Nothing may be published over the one place that tells of those versions.
+            _ => Err(format!("{left} entities that were restored are locked by a writer").into()),
+        }
     }
 }

@@ -31,6 +31,7 @@ pub const ALL: &[(&str, &str)] = &[
         "loss-unnoticed",
         "a reconnect leads to no republishing, nor does a stream that lost messages",
     ),
+    ("restore-unnoticed", "an owner restored from a backup keeps its old versions"),
     ("version-from-clock-alone", "versions are the clock's time, even when that goes back"),
     ("tombstone-dropped-from-log", "a deleted entity leaves the change log"),
     ("state-in-message", "messages hold the entity's data"),

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use database::TestDatabase;
+pub use database::{Backup, TestDatabase};
 pub use nats::Nats;
 pub use postgres::Postgres;
 

@@ -6,5 +6,6 @@ mod notifications;
 mod one_and_all;
 mod outages;
 mod repair;
+mod restored;
 mod several_relays;
 mod support;

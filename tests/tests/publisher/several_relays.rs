@@ -177,14 +177,17 @@ async fn what_somebody_else_publishes_is_followed_by_the_newest_version() {
     let nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("owner").await).await;
     let old = owner.put("42", json!({ "n": 1 })).await.version;
-    owner.put("42", json!({ "n": 2 })).await;
+    let new = owner.put("42", json!({ "n": 2 })).await.version.get();
     published(&owner.db).await;
     let foreign = nats.jetstream().await;
-    for version in [Some(old.to_string()), None, Some("x".to_owned())] {
+    // The last is the highest that there is: to believe it would leave the owner none.
+    let highest = ((1_u64 << 53) - 1).to_string();
+    for version in [Some(old.to_string()), None, Some("x".to_owned()), Some(highest)] {
         let mut headers = async_nats::HeaderMap::new();
         version.iter().for_each(|version| headers.insert("Nudge-Version", version.as_str()));
         let publish = foreign.publish_with_headers("changes.thing.42", headers, "?".into());
         let sequence = publish.await.unwrap().await.unwrap().sequence;
         newest_again(&nats, &owner, sequence).await;
+        assert_eq!(row(&owner.db, "42").await.version, new);
     }
 }

@@ -1,0 +1,75 @@
+//! The owner is restored from a backup: it forgets versions that everyone else knows.
+
+use nudge_tests::{Backup, Copy, Nats, Owner, QUIET};
+use serde_json::json;
+
+use crate::support::{message, published, row, shown};
+
+/// An owner of three things, and a copy of its database.
+async fn backed_up(nats: &Nats) -> (Owner, Backup) {
+    let owner = Owner::start(&nats.broker("owner").await).await;
+    for id in ["a", "b", "c"] {
+        owner.put(id, json!("old")).await;
+    }
+    published(&owner.db).await;
+    owner.back_up().await
+}
+
+/// One is changed after the backup, one deleted, one made, and one left alone.
+async fn changed_since(nats: &Nats, owner: &Owner, copy: &Copy) {
+    owner.second_relay(&nats.broker("owner").await);
+    owner.put("a", json!("new")).await;
+    owner.delete("b").await;
+    owner.put("d", json!("new")).await;
+    published(&owner.db).await;
+    copy.converged(owner).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everyone_comes_back_to_what_a_restored_owner_says() {
+    let nats = Nats::start().await;
+    let (owner, backup) = backed_up(&nats).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    changed_since(&nats, &owner, &copy).await;
+    let mut before = Vec::new();
+    for id in ["a", "b", "c", "d"] {
+        before.push((id, row(&owner.db, id).await.version));
+    }
+    let owner = owner.put_back(&backup).await;
+    owner.second_relay(&nats.broker("owner").await);
+    copy.converged(&owner).await;
+    let is = |id: &str| (id.to_owned(), "\"old\"".to_owned());
+    assert_eq!(copy.all().await, [is("a"), is("b"), is("c")]);
+    shown(&nats, &owner.db).await;
+    for (id, version) in before {
+        let now = row(&owner.db, id).await.version;
+        // The one that nobody touched has no need of a fresh version.
+        assert_eq!(now > version, id != "c", "{id}: {version}, {now}");
+    }
+    assert_eq!(message(&nats, "d").await.change(), "deleted");
+    owner.put("d", json!("newest")).await;
+    copy.converged(&owner).await;
+    copy.dead_letters(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_writer_has_a_restored_row_nothing_is_published_over_the_newer_version() {
+    let nats = Nats::start().await;
+    let (owner, _) = backed_up(&nats).await;
+    // No relay runs: it is pending in the backup.
+    owner.put("a", json!("pending")).await;
+    let (owner, backup) = owner.back_up().await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    changed_since(&nats, &owner, &copy).await;
+    let newer = row(&owner.db, "a").await.version;
+    let owner = owner.put_back(&backup).await;
+    let mut writer = owner.database.open().await.begin().await.unwrap();
+    let hold = "UPDATE nudge_change_log SET change = change WHERE id = 'a'";
+    sqlx::query(hold).execute(&mut *writer).await.unwrap();
+    owner.second_relay(&nats.broker("owner").await);
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(message(&nats, "a").await.version(), newer);
+    writer.rollback().await.unwrap();
+    copy.converged(&owner).await;
+    assert!(row(&owner.db, "a").await.version > newer);
+}
