@@ -206,7 +206,7 @@ mod once {
     #[tokio::test(start_paused = true)]
     async fn the_simulated_broker_keeps_the_contract() {
         for seed in 0..20 {
-            let broker = SimulatedBroker::new(seed, ACK_WAIT);
+            let broker = SimulatedBroker::new(seed);
             let ports = Ports::new(broker.sink(), broker.source());
             let created = holds(&ports).await;
             broker.delete_stream();

@@ -43,6 +43,17 @@ pub(crate) struct Standing {
     pub(crate) pending: u64,
 }
 
+/// A replica that asks for messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker<'a> {
+    /// The incarnation of the stream that it knows.
+    pub(crate) created: u64,
+    pub(crate) consumer: &'a str,
+    pub(crate) ack_wait: Duration,
+    /// Most messages delivered and not acknowledged.
+    pub(crate) max_ack_pending: usize,
+}
+
 /// What a consumer has for a replica that asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -50,6 +61,8 @@ pub(crate) enum Next {
         sequence: u64,
         stored: Stored,
         pending: u64,
+        /// It was delivered before.
+        again: bool,
     },
     /// Nothing before this time, unless something is published.
     Wait(Option<Duration>),
@@ -83,11 +96,24 @@ impl Broker {
     /// Stores a message, in place of the one on its subject. None when there is no stream.
     pub(crate) fn publish(&mut self, stored: Stored) -> Option<u64> {
         let stream = self.stream.as_mut()?;
-        stream.messages.retain(|_, old| old.subject != stored.subject);
+        if let Some(old) = stream.on(&stored.subject) {
+            stream.messages.remove(&old);
+        }
         stream.last += 1;
         stream.messages.insert(stream.last, stored);
         stream.forget_replaced();
         Some(stream.last)
+    }
+
+    /// Whether a message on this subject waits for somebody who has not handled it.
+    pub(crate) fn is_awaited(&self, subject: &str) -> bool {
+        self.stream.as_ref().is_some_and(|stream| {
+            let awaited = |at: u64, consumer: &Consumer| {
+                at > consumer.delivered || consumer.waiting.contains_key(&at)
+            };
+            let at = stream.on(subject);
+            at.is_some_and(|at| stream.consumers.values().any(|consumer| awaited(at, consumer)))
+        })
     }
 
     /// Finds or makes a consumer.
@@ -118,29 +144,26 @@ impl Broker {
     }
 
     /// The next message for a replica of this consumer. It comes again at `now + ack_wait`.
-    pub(crate) fn next(
-        &mut self,
-        created: u64,
-        consumer: &str,
-        now: Duration,
-        ack_wait: Duration,
-    ) -> Next {
-        let Some(stream) = self.stream.as_mut().filter(|stream| stream.created == created) else {
-            return Next::Gone;
-        };
-        let Some(consumer) = stream.consumers.get_mut(consumer) else {
+    pub(crate) fn next(&mut self, asker: Asker<'_>, now: Duration) -> Next {
+        let stream = self.stream.as_mut().filter(|stream| stream.created == asker.created);
+        let Some(stream) = stream else { return Next::Gone };
+        let Some(consumer) = stream.consumers.get_mut(asker.consumer) else {
             return Next::Gone;
         };
         let due = consumer.waiting.iter().find(|(_, at)| **at <= now).map(|(seq, _)| *seq);
         let fresh = stream.messages.range(consumer.delivered + 1..).next().map(|(seq, _)| *seq);
+        let fresh = fresh.filter(|_| consumer.waiting.len() < asker.max_ack_pending);
         let Some(sequence) = due.or(fresh) else {
             return Next::Wait(consumer.waiting.values().min().copied());
         };
         consumer.delivered = consumer.delivered.max(sequence);
-        consumer.waiting.insert(sequence, now + ack_wait);
+        consumer.waiting.insert(sequence, now + asker.ack_wait);
         let pending = stream.messages.range(consumer.delivered + 1..).count() as u64;
         match stream.messages.get(&sequence) {
-            Some(stored) => Next::Message { sequence, stored: stored.clone(), pending },
+            Some(stored) => {
+                let again = due.is_some();
+                Next::Message { sequence, stored: stored.clone(), pending, again }
+            }
             None => {
                 consumer.waiting.remove(&sequence);
                 Next::Wait(Some(now))
@@ -185,8 +208,8 @@ impl Broker {
 
     /// The version that the message on this subject names.
     pub(crate) fn version_on(&self, subject: &str) -> Option<&str> {
-        let mut messages = self.stream.as_ref()?.messages.values();
-        messages.find(|stored| stored.subject == subject)?.version.as_deref()
+        let stream = self.stream.as_ref()?;
+        stream.messages.get(&stream.on(subject)?)?.version.as_deref()
     }
 
     /// What stands in the stream beyond this sequence, whatever incarnation it is.
@@ -229,6 +252,12 @@ impl Broker {
 }
 
 impl Stream {
+    /// Where a message stands on this subject.
+    fn on(&self, subject: &str) -> Option<u64> {
+        let mut messages = self.messages.iter();
+        messages.find(|(_, stored)| stored.subject == subject).map(|(sequence, _)| *sequence)
+    }
+
     /// A message that was replaced is not delivered again.
     fn forget_replaced(&mut self) {
         for consumer in self.consumers.values_mut() {

@@ -1,9 +1,15 @@
 //! What must hold at every step, and at the end.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
 };
+
+use futures_util::FutureExt;
 
 use nudge_protocol::{EntityId, Notification};
 use nudge_publisher::sink::Message;
@@ -11,35 +17,54 @@ use nudge_runtime::Database;
 use serde_json::Value;
 
 use crate::{
+    fault::Profile,
     service::Service,
     world::{World, lock},
 };
 
-/// A version of an entity: its state, or none when it was deleted.
-type Version = (u64, Option<Value>);
+/// A version of an entity: its state, or none when it was deleted; and when it was committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    pub(crate) version: u64,
+    pub(crate) state: Option<Value>,
+    at: Duration,
+}
 
 /// What the owner has committed, version by version.
 #[derive(Default)]
 pub(crate) struct History {
-    versions: BTreeMap<String, Vec<Version>>,
+    versions: BTreeMap<String, Vec<Committed>>,
+    /// What each entity is at now: the last of its versions, unless the owner was restored. None while
+    /// a restored owner has not said so yet.
+    newest: BTreeMap<String, Option<usize>>,
 }
 
 impl History {
-    pub(crate) fn note(&mut self, id: &str, version: u64, state: Option<Value>) {
-        self.versions.entry(id.to_owned()).or_default().push((version, state));
+    pub(crate) fn note(&mut self, id: &str, version: u64, state: Option<Value>, at: Duration) {
+        let versions = self.versions.entry(id.to_owned()).or_default();
+        versions.push(Committed { version, state, at });
+        self.newest.insert(id.to_owned(), Some(versions.len() - 1));
     }
 
-    pub(crate) fn of(&self, id: &str) -> &[Version] {
+    /// The owner is restored: what each entity is at, of those that it knows again.
+    pub(crate) fn go_back(&mut self, to: &BTreeMap<String, u64>) {
+        for (id, versions) in &self.versions {
+            let at = |version| versions.iter().position(|one| one.version == version);
+            self.newest.insert(id.clone(), to.get(id).and_then(|version| at(*version)));
+        }
+    }
+
+    pub(crate) fn of(&self, id: &str) -> &[Committed] {
         self.versions.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// Each id, and the version that it is at.
-    pub(crate) fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.versions.iter().filter_map(|(id, versions)| Some((id.as_str(), versions.last()?.0)))
+    /// Each id, and what it is at.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = (&str, Option<&Committed>)> {
+        self.newest.iter().map(|(id, at)| (id.as_str(), at.map(|at| &self.versions[id][at])))
     }
 
-    fn at(&self, id: &str, version: u64) -> Option<&Option<Value>> {
-        self.of(id).iter().find(|(at, _)| *at == version).map(|(_, state)| state)
+    pub(crate) fn at(&self, id: &str, version: u64) -> Option<&Committed> {
+        self.of(id).iter().find(|one| one.version == version)
     }
 }
 
@@ -51,6 +76,11 @@ pub(crate) trait Checker: Send + Sync {
     fn acknowledged(&self, id: &EntityId, version: Option<u64>);
 }
 
+/// Longest time from a commit until the read model has that version, when nothing fails but ordinary
+/// delays and other entities: these must not be noticed. Three ways of two seconds each from the owner
+/// to the subscriber at its start, two callbacks of four seconds each, and what lies between.
+const MAX_LATENESS: Duration = Duration::from_secs(20);
+
 /// Checks a service's read model.
 pub(crate) struct ReadModel<S> {
     pub(crate) world: Arc<World>,
@@ -58,6 +88,9 @@ pub(crate) struct ReadModel<S> {
     /// A handle that no crash disturbs.
     pub(crate) db: Database,
     pub(crate) history: Arc<Mutex<History>>,
+    pub(crate) owner_db: Database,
+    /// Since the owner was restored, versions come up that no edit made.
+    restored: AtomicBool,
     seen: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -75,8 +108,37 @@ impl<S: Service> ReadModel<S> {
         service: Arc<S>,
         db: Database,
         history: Arc<Mutex<History>>,
+        owner_db: Database,
     ) -> Self {
-        Self { world, service, db, history, seen: Mutex::default() }
+        let (restored, seen) = (AtomicBool::new(false), Mutex::default());
+        Self { world, service, db, history, owner_db, restored, seen }
+    }
+
+    /// The owner is restored, to these versions.
+    pub(crate) fn owner_is_restored(&self, to: &BTreeMap<String, u64>) {
+        lock(&self.history).go_back(to);
+        self.restored.store(true, SeqCst);
+    }
+
+    /// Notes versions that the owner's relay has made. Each is noted before an edit makes another.
+    pub(crate) fn learn(&self) {
+        if !self.restored.load(SeqCst) {
+            return;
+        }
+        let sql = "SELECT log.id, log.version, state FROM nudge_change_log AS log \
+                   LEFT JOIN entity ON entity.id = log.id WHERE log.entity = $1 ORDER BY log.id";
+        let looking = sqlx::query_as(sql).bind(S::ENTITY).fetch_all(self.owner_db.reader());
+        let looked = self.owner_db.run(looking).now_or_never().expect("it does not wait");
+        let rows: Vec<(String, i64, Option<String>)> = looked.expect("the owner's database works");
+        let mut history = lock(&self.history);
+        for (id, version, state) in rows {
+            let version = version.cast_unsigned();
+            if history.at(&id, version).is_none() {
+                let state = state.map(|state| serde_json::from_str(&state).expect("JSON"));
+                self.world.tell(format!("the restored owner has {id} @{version}"));
+                history.note(&id, version, state, self.world.elapsed());
+            }
+        }
     }
 
     async fn look(&self) -> Result<Snapshot, sqlx::Error> {
@@ -98,8 +160,7 @@ impl<S: Service> ReadModel<S> {
     /// Looks while the world stands still.
     fn snapshot(&self) -> Option<Snapshot> {
         // `run` with a plain driver does its work before it returns the first time.
-        let looking = self.db.run(self.look());
-        match futures_util::FutureExt::now_or_never(looking) {
+        match self.db.run(self.look()).now_or_never() {
             Some(Ok(snapshot)) => Some(snapshot),
             Some(Err(error)) => {
                 self.world.violated(format!("the read model cannot be read: {error}"));
@@ -112,9 +173,15 @@ impl<S: Service> ReadModel<S> {
     /// After every commit: versions only rise, and what can be read is what the owner said at that
     /// version.
     pub(crate) fn check(&self) {
-        let Some(Snapshot { applied, rows, .. }) = self.snapshot() else {
+        let Some(Snapshot { applied, dead, rows }) = self.snapshot() else {
             return;
         };
+        self.learn();
+        let spoilt = self.world.spoilt();
+        let undisturbed = self.world.profile() == Profile::Benign;
+        if let Some(id) = dead.iter().find(|id| undisturbed && !spoilt.contains(*id)) {
+            self.world.violated(format!("{id} is a dead letter, and nothing is wrong with it"));
+        }
         let history = lock(&self.history);
         let mut seen = lock(&self.seen);
         for (id, (version, deleted)) in &applied {
@@ -128,11 +195,18 @@ impl<S: Service> ReadModel<S> {
                     if *deleted { " (deleted)" } else { "" }
                 ));
             }
-            let Some(state) = history.at(id, *version) else {
+            let Some(committed) = history.at(id, *version) else {
                 self.world.violated(format!("{id} is at {version}, which its owner never had"));
                 continue;
             };
-            let expected = state.as_ref().map(|state| self.service.expected(state));
+            if before < *version && !spoilt.contains(id) {
+                let late = self.world.elapsed().saturating_sub(committed.at);
+                self.world.arrived(late);
+                if undisturbed && late > MAX_LATENESS {
+                    self.world.violated(format!("{id}@{version} comes {late:?} after its commit"));
+                }
+            }
+            let expected = committed.state.as_ref().map(|state| self.service.expected(state));
             if expected.is_none() != *deleted {
                 self.world.violated(format!("{id} at {version}: deleted is {deleted}"));
             }
@@ -146,13 +220,14 @@ impl<S: Service> ReadModel<S> {
         }
     }
 
-    /// What is not yet as its owner has it; nothing when everything is.
-    pub(crate) fn differs(&self) -> Option<String> {
+    /// What is not yet as its owner has it, leaving some ids out; nothing when everything is.
+    pub(crate) fn differs(&self, except: &BTreeSet<String>) -> Option<String> {
         let Snapshot { applied, dead, rows } = self.snapshot()?;
+        self.learn();
         let history = lock(&self.history);
-        for (id, versions) in &history.versions {
-            let Some((version, state)) = versions.last() else {
-                continue;
+        for (id, committed) in history.newest().filter(|(id, _)| !except.contains(*id)) {
+            let Some(Committed { version, state, .. }) = committed else {
+                return Some(format!("{id} is not told of by the restored owner"));
             };
             let expected = state.as_ref().map(|state| self.service.expected(state));
             if applied.get(id) != Some(&(*version, expected.is_none())) {
@@ -163,6 +238,7 @@ impl<S: Service> ReadModel<S> {
                 return Some(format!("{id} reads {:?}, not {expected:?}", rows.get(id)));
             }
         }
+        let dead: Vec<_> = dead.into_iter().filter(|id| !except.contains(id)).collect();
         (!dead.is_empty()).then(|| format!("dead letters are left: {dead:?}"))
     }
 }

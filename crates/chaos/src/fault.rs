@@ -45,6 +45,12 @@ pub enum Fault {
     OwnerStale,
     /// The owner answers late, with what was true when it was asked.
     OwnerSlow,
+    /// One subscriber cannot reach the owner for a while; others can.
+    OwnerCutOff,
+    /// The owner's database is put back to an older copy.
+    OwnerRestored,
+    /// A program waits long for its database, before or after the work is done there.
+    DatabaseSlow,
     /// A program stands still for a while.
     Freeze,
     /// The owner's clock jumps.
@@ -71,8 +77,18 @@ pub enum Fault {
     CrashBeforePublish,
     /// A relay ends after a publish, before it knows of it.
     CrashAfterPublish,
-    /// A relay ends before, inside or after its database work.
-    CrashRelayDatabase,
+    /// A relay ends before a unit of database work: with acknowledgements that it has not recorded.
+    CrashRelayBeforeDatabase,
+    /// A relay ends inside a transaction.
+    CrashRelayInTransaction,
+    /// A relay ends right after a commit.
+    CrashRelayAfterDatabase,
+    /// Not chance, but what comes of it: a message comes again, since nobody acknowledged it in time.
+    Redelivery,
+    /// Not chance: a message is replaced in the stream before everyone has handled it.
+    Compaction,
+    /// Not chance: a notification overtakes the backlog.
+    FreshDelivery,
 }
 
 impl fmt::Display for Fault {
@@ -84,7 +100,7 @@ impl fmt::Display for Fault {
 /// What a run lets happen, and what it demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Profile {
-    /// Nothing but ordinary delays.
+    /// Ordinary delays, and entities that cannot be applied for a while: the others must not notice.
     Benign,
     /// Everything that may happen to messages and answers, without loss for good: notifications
     /// alone must bring everyone in step.
@@ -136,7 +152,7 @@ impl Profile {
             (OwnerTimeout, 20),
             (OwnerSlow, 150),
         ];
-        const LOSSES: [(Fault, u64); 7] = [
+        const LOSSES: [(Fault, u64); 8] = [
             (Delay, 200),
             (Duplicate, 40),
             (DropPublishAck, 60),
@@ -144,8 +160,9 @@ impl Profile {
             (StreamLoss, 30),
             (Partition, 40),
             (OwnerHalf, 40),
+            (OwnerRestored, 60),
         ];
-        const CRASHES: [(Fault, u64); 14] = [
+        const CRASHES: [(Fault, u64); 17] = [
             (Delay, 100),
             (LatePublish, 30),
             (CrashAfterReceive, 30),
@@ -158,16 +175,21 @@ impl Profile {
             (CrashAfterAck, 30),
             (CrashBeforePublish, 30),
             (CrashAfterPublish, 60),
-            (CrashRelayDatabase, 15),
+            (CrashRelayBeforeDatabase, 8),
+            (CrashRelayInTransaction, 8),
+            (CrashRelayAfterDatabase, 8),
+            (DatabaseSlow, 10),
             (OwnerSlow, 150),
         ];
-        const REPLICAS: [(Fault, u64); 9] = [
+        const REPLICAS: [(Fault, u64); 11] = [
             (Delay, 200),
             (Freeze, 25),
             (LatePublish, 60),
             (DropPublishAck, 40),
             (OwnerSlow, 250),
             (OwnerStale, 60),
+            (OwnerCutOff, 20),
+            (DatabaseSlow, 10),
             (CrashAfterFetch, 20),
             (CrashAfterDatabase, 15),
             (CrashAfterPublish, 20),
@@ -191,12 +213,21 @@ impl Profile {
             (CrashAfterDatabase, 15),
         ];
         match self {
-            Self::Benign => &[(Delay, 100), (OwnerSlow, 100)],
+            Self::Benign => &[(Delay, 100), (OwnerSlow, 100), (Poison, 60)],
             Self::HintsOnly => &MESSAGES,
             Self::Lossy => &LOSSES,
             Self::CrashPoints => &CRASHES,
             Self::TwoReplicas => &REPLICAS,
             Self::Liveness => &EVERYTHING,
+        }
+    }
+
+    /// What must have come of it in a run of many seeds.
+    pub fn consequences(self) -> &'static [Fault] {
+        use Fault::*;
+        match self {
+            Self::Benign | Self::Lossy => &[Compaction, FreshDelivery],
+            _ => &[Compaction, FreshDelivery, Redelivery],
         }
     }
 

@@ -12,14 +12,21 @@ use nudge_runtime::database::{Fate, Stepper};
 use tokio::{runtime::Handle, sync::Notify, sync::watch, time::sleep};
 
 use crate::{
+    broker::Stored,
     fault::Fault,
     world::{World, lock},
 };
 
 /// Longest time that a program stands still, longer than an acknowledgement may take.
 const MAX_FREEZE: Duration = Duration::from_secs(45);
+/// Usual time on the way to the broker, and back.
+const USUAL: Duration = Duration::from_millis(2);
+/// The same for what is late.
+const LATE_DELIVERY: Duration = Duration::from_secs(2);
 /// Longest time without a link to the broker.
 const MAX_PARTITION: Duration = Duration::from_secs(15);
+/// Longest time that a database takes.
+const SLOW_DATABASE: Duration = Duration::from_secs(3);
 /// Statements that a transaction waits for, at most, before a crash inside it.
 const MAX_WAITS: u64 = 12;
 
@@ -40,6 +47,7 @@ pub(crate) struct Node {
     died: Notify,
     frozen_until: Mutex<Duration>,
     down_until: Mutex<Duration>,
+    owner_back_at: Mutex<Duration>,
     connections: watch::Sender<u64>,
 }
 
@@ -54,6 +62,7 @@ impl Node {
             died: Notify::new(),
             frozen_until: Mutex::default(),
             down_until: Mutex::default(),
+            owner_back_at: Mutex::default(),
             connections: watch::Sender::new(1),
         })
     }
@@ -129,8 +138,37 @@ impl Node {
         });
     }
 
+    /// Whether this program reaches the owner. It may lose it just now.
+    pub(crate) fn reaches_the_owner(&self) -> bool {
+        let now = self.world.elapsed();
+        if self.world.strikes(Fault::OwnerCutOff) {
+            let pause = self.world.up_to(MAX_PARTITION);
+            self.world.tell(format!("{} cannot reach the owner for {pause:?}", self.name));
+            *lock(&self.owner_back_at) = now + pause;
+        }
+        *lock(&self.owner_back_at) <= now || self.world.is_healed()
+    }
+
+    pub(crate) fn is_a(&self, role: Role) -> bool {
+        self.role == role
+    }
+
     pub(crate) fn connections(&self) -> watch::Receiver<u64> {
         self.connections.subscribe()
+    }
+
+    /// How long something is on its way between it and the broker.
+    pub(crate) fn way(&self) -> Duration {
+        let late = self.world.strikes(Fault::Delay);
+        self.world.up_to(if late { LATE_DELIVERY } else { USUAL })
+    }
+
+    /// A message arrives.
+    pub(crate) fn heard_of(&self, stored: &Stored, how: &str) {
+        let Stored { subject, version, .. } = stored;
+        self.world.tell(format!("broker → {}: {subject} {how} @{version:?}", self.name));
+        let id = subject.rsplit('.').next().unwrap_or_default();
+        self.world.told(&self.name, id);
     }
 
     pub(crate) fn has_link(&self) -> bool {
@@ -143,22 +181,31 @@ impl Stepper for Node {
         &self.runtime
     }
 
+    fn pause(&self) -> Duration {
+        match self.world.strikes(Fault::DatabaseSlow) {
+            true => self.world.up_to(SLOW_DATABASE),
+            false => Duration::ZERO,
+        }
+    }
+
     fn next(&self) -> Fate {
         let world = &self.world;
-        let fate = match self.role {
-            _ if self.is_dead() => Fate::CrashBefore,
-            Role::Relay if world.strikes(Fault::CrashRelayDatabase) => match world.below(3) {
-                0 => Fate::CrashBefore,
-                1 => Fate::CrashDuring(world.below(MAX_WAITS) as u32),
-                _ => Fate::CrashAfter,
-            },
-            Role::Relay => Fate::Done,
-            Role::Subscriber if world.strikes(Fault::CrashBeforeDatabase) => Fate::CrashBefore,
-            Role::Subscriber if world.strikes(Fault::CrashInTransaction) => {
-                Fate::CrashDuring(world.below(MAX_WAITS) as u32)
+        let [before, inside, after] = match self.role {
+            Role::Relay => [
+                Fault::CrashRelayBeforeDatabase,
+                Fault::CrashRelayInTransaction,
+                Fault::CrashRelayAfterDatabase,
+            ],
+            Role::Subscriber => {
+                [Fault::CrashBeforeDatabase, Fault::CrashInTransaction, Fault::CrashAfterDatabase]
             }
-            Role::Subscriber if world.strikes(Fault::CrashAfterDatabase) => Fate::CrashAfter,
-            Role::Subscriber => Fate::Done,
+        };
+        let fate = match () {
+            _ if self.is_dead() => Fate::CrashBefore,
+            _ if world.strikes(before) => Fate::CrashBefore,
+            _ if world.strikes(inside) => Fate::CrashDuring(world.below(MAX_WAITS) as u32),
+            _ if world.strikes(after) => Fate::CrashAfter,
+            _ => Fate::Done,
         };
         world.stand_still();
         fate

@@ -14,7 +14,7 @@ use nudge_runtime::{BoxError, Database, Tx, database::Migration, set_sql};
 use nudge_subscriber_kit::owner_client::{
     FetchError, FetchErrorKind, Fetching, OwnerClient, Probing,
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use tokio::time::sleep;
 use tower::ServiceExt;
 
@@ -77,7 +77,7 @@ impl OwnerClient for Client {
         Box::pin(async move {
             let (node, world) = (&self.node, &self.node.world);
             node.boundary(Fault::CrashBeforeFetch).await;
-            world.called(ids.len());
+            ids.iter().for_each(|id| world.asked(&node.name, id.as_str()));
             let names: Vec<_> = ids.iter().map(EntityId::as_str).collect();
             world.tell(format!("{} asks for {}", node.name, names.join(", ")));
             sleep(world.up_to(USUAL)).await;
@@ -109,7 +109,7 @@ impl OwnerClient for Client {
 impl Client {
     async fn fail(&self) -> Result<(), FetchError> {
         let world = &self.node.world;
-        if world.owner_is_down(LONGEST_OUTAGE) {
+        if world.owner_is_down(LONGEST_OUTAGE) || !self.node.reaches_the_owner() {
             return Err(FetchError::new(FetchErrorKind::Unavailable, "connection refused"));
         }
         if world.strikes(Fault::OwnerError) {
@@ -161,18 +161,15 @@ impl Client {
             let versions = history.of(id.as_str());
             let at = world.below(versions.len() as u64 + 1) as usize;
             let then = at.checked_sub(1).and_then(|at| versions.get(at));
-            let (version, state): (Option<u64>, Option<&Value>) = match then {
-                Some((version, state)) => (Some(*version), state.as_ref()),
-                None => (None, None),
-            };
+            let state = then.and_then(|then| then.state.as_ref());
             Item {
                 id: id.clone(),
-                status: match (version, state) {
+                status: match (then, state) {
                     (None, _) => ItemStatus::Unknown,
                     (_, None) => ItemStatus::Deleted,
                     (_, Some(_)) => ItemStatus::Live,
                 },
-                version: version.and_then(|version| Version::new(version).ok()),
+                version: then.and_then(|then| Version::new(then.version).ok()),
                 changed_at: None,
                 state: state.and_then(|state| serde_json::value::to_raw_value(state).ok()),
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nudge_protocol::EntityId;
 use nudge_publisher::sink::{Message, Sink};
 use nudge_subscriber_kit::source::Source;
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::runtime::Handle;
 
 use crate::{
     check::Checker,
@@ -29,15 +29,14 @@ pub struct SimulatedBroker {
 }
 
 impl SimulatedBroker {
-    /// For use on a runtime whose clock is paused. Deliveries that are not acknowledged come again
-    /// after `ack_wait`.
-    pub fn new(seed: u64, ack_wait: std::time::Duration) -> Self {
+    /// For use on a runtime whose clock is paused.
+    pub fn new(seed: u64) -> Self {
         let plan = Plan { profile: Profile::Benign, seed, allowed: None };
         let world = World::new(plan);
         let role = Role::Subscriber;
         let node = Node::new("contract".to_owned(), role, world.clone(), Handle::current());
-        let published = Arc::new(Notify::new());
-        Self { world, link: Link { node, checker: Arc::new(Nothing), published, ack_wait } }
+        let link = Link { node, checker: Arc::new(Nothing), published: Arc::default() };
+        Self { world, link }
     }
 
     /// The publishing side.

@@ -24,7 +24,10 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Callbacks, of all ids.
     pub calls: u64,
+    /// Longest time from a commit of the owner until the read model had that version or a later one.
+    pub latest: Duration,
     pub(crate) faults: Vec<(usize, Fault)>,
+    consequences: BTreeMap<Fault, u64>,
 }
 
 impl Outcome {
@@ -38,6 +41,8 @@ impl Outcome {
             hash: world.hash(),
             elapsed: world.elapsed(),
             calls: world.calls(),
+            latest: world.latest(),
+            consequences: world.consequences(),
             faults: happened.iter().map(|one| (one.number, one.fault)).collect(),
         }
     }
@@ -47,9 +52,9 @@ impl Outcome {
         self.violations.is_empty()
     }
 
-    /// How often each fault happened.
+    /// How often each fault happened, and what came of it.
     pub fn faults(&self) -> BTreeMap<Fault, u64> {
-        let mut counts = BTreeMap::new();
+        let mut counts = self.consequences.clone();
         for (_, fault) in &self.faults {
             *counts.entry(*fault).or_default() += 1;
         }
@@ -79,7 +84,9 @@ pub struct Summary {
     pub elapsed: Duration,
     /// Callbacks.
     pub calls: u64,
-    /// How often each fault happened.
+    /// Longest time from a commit of the owner until the read model had that version or a later one.
+    pub latest: Duration,
+    /// How often each fault happened, and what came of it.
     pub faults: BTreeMap<Fault, u64>,
 }
 
@@ -88,14 +95,16 @@ impl Summary {
         self.runs += 1;
         self.elapsed += outcome.elapsed;
         self.calls += outcome.calls;
+        self.latest = self.latest.max(outcome.latest);
         for (fault, count) in outcome.faults() {
             *self.faults.entry(fault).or_default() += count;
         }
     }
 
-    /// Faults of the profile that never happened.
+    /// Faults of the profile, and consequences, that never happened.
     pub fn never(&self, profile: Profile) -> Vec<Fault> {
-        let kinds = profile.faults().iter().map(|(fault, _)| *fault);
+        let kinds = profile.faults().iter().map(|(fault, _)| fault);
+        let kinds = kinds.chain(profile.consequences()).copied();
         kinds.filter(|fault| !self.faults.contains_key(fault)).collect()
     }
 

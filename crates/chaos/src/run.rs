@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -10,11 +13,11 @@ use nudge_protocol::{Change, EntityId, EntityName, timestamp::set_clock};
 use nudge_publisher::Publisher;
 use nudge_runtime::{Database, database::Driver};
 use nudge_subscriber_kit::{Settings, Subscriber};
-use tokio::{runtime::Handle, sync::Notify, time::sleep};
+use tokio::{runtime::Handle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::Stored,
+    accident::Losses,
     check::{Checker, History, ReadModel},
     fault::{Fault, Profile},
     link::{LATE, Link},
@@ -22,6 +25,7 @@ use crate::{
     owner::{self, Client, Entities},
     plain::{Plain, database, helper},
     poison::Poisoned,
+    published::Published,
     report::Outcome,
     service::Service,
     world::{Plan, World, lock},
@@ -35,13 +39,13 @@ const EDITS: usize = 24;
 const MAX_PAUSE: Duration = Duration::from_millis(1_500);
 /// Longest time until a program that ended is started again.
 const MAX_DOWN: Duration = Duration::from_secs(4);
-/// Longest time that a poisoned entity cannot be applied.
-const MAX_POISON: Duration = Duration::from_secs(60);
 /// Time until everyone must be in step once all is healed. Virtual: it costs nothing.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// Time that what is still on its way gets, longer than an acknowledgement may take; and as long
 /// again, in which silence is demanded.
 const SILENCE: Duration = Duration::from_secs(40);
+/// What is not acknowledged comes again so soon, in some runs.
+const SHORT_ACK_WAIT: Duration = Duration::from_secs(6);
 /// Time after which everyone must still be in step.
 const MOMENT: Duration = Duration::from_secs(2);
 /// How far clocks jump, in microseconds.
@@ -65,19 +69,23 @@ pub(crate) fn run<S: Service>(service: &Arc<S>, plan: Plan) -> Outcome {
 }
 
 /// Everyone in a run.
-struct Theatre<S> {
-    world: Arc<World>,
+pub(crate) struct Theatre<S> {
+    pub(crate) world: Arc<World>,
     service: Arc<S>,
-    entity: EntityName,
+    pub(crate) entity: EntityName,
     helper: Handle,
-    owner_db: Database,
+    pub(crate) owner_db: Database,
     owner: Publisher,
-    read_model: Arc<ReadModel<S>>,
+    pub(crate) read_model: Arc<ReadModel<S>>,
     copy_db: Database,
-    history: Arc<Mutex<History>>,
-    published: Arc<Notify>,
-    poison: Arc<Mutex<BTreeSet<String>>>,
-    nodes: Mutex<BTreeMap<String, Arc<Node>>>,
+    pub(crate) history: Arc<Mutex<History>>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
+    pub(crate) nodes: Mutex<BTreeMap<String, Arc<Node>>>,
+    pub(crate) settings: Settings,
+    pub(crate) losses: Losses,
+    /// What cannot be applied is not mended by itself any more.
+    pub(crate) poison_stays: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -100,8 +108,14 @@ impl<S: Service> Theatre<S> {
         let tables = Subscriber::migrate(&copy_db).await;
         tables.expect("the kit's tables are made");
         let history: Arc<Mutex<History>> = Arc::default();
-        let read_model =
-            ReadModel::new(world.clone(), service.clone(), copy_db.clone(), history.clone());
+        let read_model = ReadModel::new(
+            world.clone(),
+            service.clone(),
+            copy_db.clone(),
+            history.clone(),
+            owner_db.clone(),
+        );
+        let (settings, losses) = (settings(&world), Losses::new(&world));
         Arc::new(Self {
             world,
             service,
@@ -115,6 +129,9 @@ impl<S: Service> Theatre<S> {
             published: Arc::default(),
             poison: Arc::default(),
             nodes: Mutex::default(),
+            settings,
+            losses,
+            poison_stays: AtomicBool::new(false),
             stop: CancellationToken::new(),
         })
     }
@@ -129,25 +146,33 @@ impl<S: Service> Theatre<S> {
             if self.world.is_violated() {
                 return;
             }
-            self.edit().await;
             self.accident().await;
+            self.edit().await;
         }
         self.world.heal();
         self.world.skew(0);
-        lock(&self.poison).clear();
-        // A release that mends what could not be applied; dead letters get one more try with it.
-        if self.world.happened().iter().any(|one| one.fault == Fault::Poison) {
-            self.crash_all("for a new release");
-        }
-        self.converge().await;
-    }
-
-    /// Waits until everyone is in step, and then for silence.
-    async fn converge(&self) {
-        let began = self.world.elapsed();
         // What was sent before still arrives.
         sleep(LATE).await;
-        while let Some(difference) = self.differs() {
+        self.poison_stays.store(true, SeqCst);
+        let spoilt = self.world.spoilt();
+        if !spoilt.is_empty() {
+            // What cannot be applied stays so for now. Nobody else may wait for it.
+            self.in_step(&spoilt).await;
+            lock(&self.poison).clear();
+            // A release that mends it; dead letters get one more try with it.
+            self.crash_all("for a new release");
+        }
+        self.in_step(&BTreeSet::new()).await;
+        if !self.world.is_violated() {
+            self.stays_in_step().await;
+        }
+        self.stop.cancel();
+    }
+
+    /// Waits until everyone is in step, leaving some ids out.
+    async fn in_step(&self, except: &BTreeSet<String>) {
+        let began = self.world.elapsed();
+        while let Some(difference) = self.differs(except) {
             if self.world.is_violated() {
                 return;
             }
@@ -157,25 +182,28 @@ impl<S: Service> Theatre<S> {
             sleep(Duration::from_secs(1)).await;
         }
         self.world.tell(format!("in step after {:?}", self.world.elapsed() - began));
+    }
+
+    async fn stays_in_step(&self) {
         if self.world.profile() == Profile::Liveness {
             self.silence().await;
         } else {
             sleep(MOMENT).await;
         }
-        if let Some(difference) = self.differs() {
+        if let Some(difference) = self.differs(&BTreeSet::new()) {
             self.world.violated(format!("out of step again: {difference}"));
         }
-        self.stop.cancel();
     }
 
     /// What is not in step: the read model, or the stream, in which the newest version of each entity
     /// must stand for whoever comes next.
-    fn differs(&self) -> Option<String> {
-        if let Some(difference) = self.read_model.differs() {
+    fn differs(&self, except: &BTreeSet<String>) -> Option<String> {
+        if let Some(difference) = self.read_model.differs(except) {
             return Some(difference);
         }
         let history = lock(&self.history);
-        history.newest().find_map(|(id, version)| {
+        history.newest().find_map(|(id, newest)| {
+            let version = newest.map_or(0, |newest| newest.version);
             let subject = format!("changes.{}.{id}", self.entity);
             let shown =
                 self.world.with_broker(|broker| broker.version_on(&subject).map(str::to_owned));
@@ -222,8 +250,7 @@ impl<S: Service> Theatre<S> {
 
     fn link(&self, node: &Arc<Node>) -> Arc<Link> {
         let (node, checker) = (node.clone(), self.read_model.clone() as Arc<dyn Checker>);
-        let (published, ack_wait) = (self.published.clone(), settings().ack_wait);
-        Arc::new(Link { node, checker, published, ack_wait })
+        Arc::new(Link { node, checker, published: self.published.clone() })
     }
 
     async fn relay(self: Arc<Self>, node: Arc<Node>) {
@@ -242,7 +269,7 @@ impl<S: Service> Theatre<S> {
         let started = Subscriber::builder_from("sim", &db, self.link(&node))
             .follow_with(S::ENTITY, Arc::new(client), handler)
             .after_commit(move || read_model.check())
-            .settings(settings())
+            .settings(self.settings)
             .start(self.stop.child_token())
             .await;
         if let Err(error) = started {
@@ -250,12 +277,17 @@ impl<S: Service> Theatre<S> {
         }
     }
 
+    pub(crate) fn some_id(&self) -> String {
+        format!("key-{}", self.world.below(KEYS))
+    }
+
     /// The owner changes one entity, or several in one transaction.
     async fn edit(&self) {
+        self.read_model.learn();
         let several = self.world.below(5) == 0;
         let mut changes = BTreeMap::new();
         for _ in 0..if several { 3 } else { 1 } {
-            let id = format!("key-{}", self.world.below(KEYS));
+            let id = self.some_id();
             let delete = self.world.below(4) == 0;
             let state = self.world.with_random(|random| self.service.state(random));
             changes.insert(id, (!delete).then_some(state));
@@ -291,64 +323,8 @@ impl<S: Service> Theatre<S> {
         for ((id, state), version) in changes.into_iter().zip(versions) {
             let what = if state.is_some() { "changes" } else { "deletes" };
             self.world.tell(format!("owner {what} {id} @{version}"));
-            history.note(&id, version, state);
+            history.note(&id, version, state, self.world.elapsed());
         }
-    }
-
-    /// Something may happen that is nobody's effect.
-    async fn accident(self: &Arc<Self>) {
-        let world = &self.world;
-        let id = format!("key-{}", world.below(KEYS));
-        let subject = format!("changes.{}.{id}", self.entity);
-        let old = {
-            let history = lock(&self.history);
-            history.of(&id).first().map(|(version, _)| *version)
-        };
-        let body = |text: String| bytes::Bytes::from(text.into_bytes());
-        if world.strikes(Fault::Garbage) && old.is_some() {
-            self.publish(Stored { subject, version: None, body: body("{]".to_owned()) });
-        } else if world.strikes(Fault::StaleNotification) && old.is_some() {
-            let version = old.map(|version| version.to_string());
-            let body = body(format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}"));
-            self.publish(Stored { subject, version, body });
-        } else if world.strikes(Fault::UnknownSubject) {
-            let subject = format!("changes.{}.%00", self.entity);
-            self.publish(Stored { subject, version: None, body: body(String::new()) });
-        }
-        if world.strikes(Fault::Poison) {
-            self.clone().poison(id);
-        }
-        if world.below(6) == 0 {
-            world.with_broker(crate::broker::Broker::back_up);
-        }
-        let lost = if world.strikes(Fault::Rollback) {
-            world.with_broker(crate::broker::Broker::roll_back)
-        } else if world.strikes(Fault::StreamLoss) {
-            world.with_broker(crate::broker::Broker::delete_stream);
-            true
-        } else {
-            false
-        };
-        if lost {
-            let nodes = lock(&self.nodes);
-            nodes.values().for_each(|node| node.cut(world.up_to(Duration::from_secs(2))));
-        }
-    }
-
-    fn publish(&self, stored: Stored) {
-        self.world.tell(format!("somebody → broker: {} @{:?}", stored.subject, stored.version));
-        self.world.with_broker(|broker| broker.publish(stored));
-        self.published.notify_waiters();
-    }
-
-    fn poison(self: Arc<Self>, id: String) {
-        self.world.tell(format!("{id} cannot be applied"));
-        let poison = self.poison.clone();
-        lock(&poison).insert(id.clone());
-        tokio::spawn(async move {
-            sleep(self.world.up_to(MAX_POISON)).await;
-            lock(&self.poison).remove(&id);
-        });
     }
 
     fn crash_all(&self, why: &str) {
@@ -357,6 +333,16 @@ impl<S: Service> Theatre<S> {
     }
 }
 
-fn settings() -> Settings {
-    Settings::default()
+/// In some runs messages come again soon; in some, so few are given out at a time that there is a
+/// backlog.
+fn settings(world: &World) -> Settings {
+    let mut settings = Settings::default();
+    if world.below(3) == 0 {
+        settings.ack_wait = SHORT_ACK_WAIT;
+    }
+    if world.below(3) == 0 {
+        settings.max_ack_pending = 1;
+        settings.max_backlog_messages = 1;
+    }
+    settings
 }

@@ -1,6 +1,7 @@
 //! What everyone in a run shares: time, chance, the trace, and what went wrong so far.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -59,6 +60,18 @@ struct State {
     stopped: Option<Duration>,
     broker: Broker,
     calls: u64,
+    consequences: BTreeMap<Fault, u64>,
+    latest: Duration,
+    /// Ids that could not be applied at some time.
+    spoilt: BTreeSet<String>,
+    /// When each program was last told of each id, and last asked for it.
+    heard: BTreeMap<(String, String), Heard>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    told: Duration,
+    asked: Duration,
 }
 
 impl World {
@@ -77,6 +90,10 @@ impl World {
             stopped: None,
             broker: Broker::default(),
             calls: 0,
+            consequences: BTreeMap::new(),
+            latest: Duration::ZERO,
+            spoilt: BTreeSet::new(),
+            heard: BTreeMap::new(),
         };
         Arc::new(Self { plan, start: Instant::now(), state: Mutex::new(state) })
     }
@@ -197,6 +214,10 @@ impl World {
         self.tell("everything heals");
     }
 
+    pub(crate) fn is_healed(&self) -> bool {
+        self.state().healed
+    }
+
     pub(crate) fn happened(&self) -> Vec<Happened> {
         self.state().happened.clone()
     }
@@ -206,9 +227,58 @@ impl World {
         work(&mut self.state().broker)
     }
 
-    /// Counts calls, one for each id asked for.
-    pub(crate) fn called(&self, ids: usize) {
-        self.state().calls += ids as u64;
+    /// Something came of chance that a run of many seeds must have seen.
+    pub(crate) fn note(&self, consequence: Fault) {
+        *self.state().consequences.entry(consequence).or_default() += 1;
+    }
+
+    pub(crate) fn consequences(&self) -> BTreeMap<Fault, u64> {
+        self.state().consequences.clone()
+    }
+
+    /// An id cannot be applied from here on.
+    pub(crate) fn spoil(&self, id: &str) {
+        self.state().spoilt.insert(id.to_owned());
+    }
+
+    /// Ids that could not be applied at some time.
+    pub(crate) fn spoilt(&self) -> BTreeSet<String> {
+        self.state().spoilt.clone()
+    }
+
+    /// A version was committed so long ago, and is in the read model now.
+    pub(crate) fn arrived(&self, after: Duration) {
+        let mut state = self.state();
+        state.latest = state.latest.max(after);
+    }
+
+    /// Longest time until a version was in the read model.
+    pub(crate) fn latest(&self) -> Duration {
+        self.state().latest
+    }
+
+    /// A program is told of an id.
+    pub(crate) fn told(&self, program: &str, id: &str) {
+        let now = self.elapsed();
+        let key = (program.to_owned(), id.to_owned());
+        self.state().heard.entry(key).or_default().told = now;
+    }
+
+    /// A program asks for an id. However often it was told of it during the last call, one further
+    /// call is all that it may cost; and where nothing fails, there is no other cause.
+    pub(crate) fn asked(&self, program: &str, id: &str) {
+        let now = self.elapsed();
+        let key = (program.to_owned(), id.to_owned());
+        let mut state = self.state();
+        state.calls += 1;
+        let heard = state.heard.entry(key).or_default();
+        let nothing_new = heard.told < heard.asked;
+        heard.asked = now;
+        let may_fail = state.spoilt.contains(id);
+        drop(state);
+        if self.plan.profile == Profile::Benign && nothing_new && !may_fail {
+            self.violated(format!("{program} asks for {id} once more, and was told nothing new"));
+        }
     }
 
     /// Calls so far.

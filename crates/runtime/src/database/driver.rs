@@ -6,6 +6,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use tokio::runtime::Handle;
@@ -37,6 +38,11 @@ impl fmt::Debug for Driver {
 pub trait Stepper: Send + Sync {
     /// The runtime on which the pool's own tasks run.
     fn runtime(&self) -> &Handle;
+
+    /// How long the program waits for the database, asked before and after each unit of work.
+    fn pause(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// What is to happen to the next unit of work.
     fn next(&self) -> Fate {
@@ -76,6 +82,7 @@ where
     F: Future + Send,
     F::Output: Send,
 {
+    wait(stepper.pause()).await;
     let fate = stepper.next();
     let mut output = None;
     if fate != Fate::CrashBefore {
@@ -87,11 +94,21 @@ where
         stepper.over();
     }
     match (fate, output) {
-        (Fate::Done, Some(output)) => output,
+        (Fate::Done, Some(output)) => {
+            wait(stepper.pause()).await;
+            output
+        }
         _ => {
             stepper.crashed();
             std::future::pending().await
         }
+    }
+}
+
+/// Work that meets no pause must be over when it is first polled.
+async fn wait(pause: Duration) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -1,0 +1,173 @@
+//! What happens that is nobody's effect: somebody else publishes, the broker or the owner goes back to
+//! an older state, an entity cannot be applied.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use crate::{
+    broker::{Broker, Stored},
+    fault::Fault,
+    node::Role,
+    run::Theatre,
+    service::Service,
+    world::{World, lock},
+};
+
+/// Longest time that a poisoned entity cannot be applied.
+const MAX_POISON: Duration = Duration::from_secs(60);
+/// Longest time until everyone has a link again to a broker that lost something.
+const RECONNECT: Duration = Duration::from_secs(2);
+/// A backup is made once in so many edits.
+const BACKUPS: u64 = 6;
+/// The owner's tables.
+const TABLES: [&str; 3] = ["entity", "nudge_change_log", "nudge_relay_stream"];
+
+/// Who may lose something for good in this run. If both the broker and the owner did, nothing that is
+/// left would tell of it.
+pub(crate) struct Losses {
+    by_owner: bool,
+    backed_up: AtomicBool,
+}
+
+impl Losses {
+    pub(crate) fn new(world: &World) -> Self {
+        Self { by_owner: world.below(2) == 0, backed_up: AtomicBool::new(false) }
+    }
+}
+
+impl<S: Service> Theatre<S> {
+    /// Something may happen.
+    pub(crate) async fn accident(self: &Arc<Self>) {
+        let world = &self.world;
+        let id = self.some_id();
+        self.somebody_publishes(&id);
+        if world.strikes(Fault::Poison) {
+            self.clone().poison(id);
+        }
+        if world.below(BACKUPS) == 0 {
+            world.with_broker(Broker::back_up);
+        }
+        let restores = world.profile().permille(Fault::OwnerRestored) > 0;
+        match restores && self.losses.by_owner {
+            true => self.owner_is_restored().await,
+            false => self.broker_loses(),
+        }
+    }
+
+    fn somebody_publishes(&self, id: &str) {
+        let world = &self.world;
+        let subject = format!("changes.{}.{id}", self.entity);
+        let old = lock(&self.history).of(id).first().map(|one| one.version);
+        let body = |text: String| Bytes::from(text.into_bytes());
+        if world.strikes(Fault::Garbage) && old.is_some() {
+            self.publish(Stored { subject, version: None, body: body("{]".to_owned()) });
+        } else if world.strikes(Fault::StaleNotification) && old.is_some() {
+            let version = old.map(|version| version.to_string());
+            let body = body(format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}"));
+            self.publish(Stored { subject, version, body });
+        } else if world.strikes(Fault::UnknownSubject) {
+            let subject = format!("changes.{}.%00", self.entity);
+            self.publish(Stored { subject, version: None, body: body(String::new()) });
+        }
+    }
+
+    fn publish(&self, stored: Stored) {
+        self.world.tell(format!("somebody → broker: {} @{:?}", stored.subject, stored.version));
+        self.world.with_broker(|broker| broker.publish(stored.clone()));
+        self.published.tell(&stored);
+    }
+
+    fn broker_loses(&self) {
+        let world = &self.world;
+        let lost = if world.strikes(Fault::Rollback) {
+            world.with_broker(Broker::roll_back)
+        } else if world.strikes(Fault::StreamLoss) {
+            world.with_broker(Broker::delete_stream);
+            true
+        } else {
+            false
+        };
+        if lost {
+            let nodes = lock(&self.nodes);
+            nodes.values().for_each(|node| node.cut(world.up_to(RECONNECT)));
+        }
+    }
+
+    /// A backup of the owner is made, or put back. What was committed and is in no message yet would
+    /// be forgotten by everyone but those who have called back for it: so only when there is nothing.
+    async fn owner_is_restored(&self) {
+        let world = &self.world;
+        if world.below(BACKUPS) == 0 {
+            self.copy_tables("", "backup_").await;
+            self.losses.backed_up.store(true, SeqCst);
+        }
+        if !self.losses.backed_up.load(SeqCst) || self.owner_has_pending().await {
+            return;
+        }
+        if world.strikes(Fault::OwnerRestored) {
+            self.read_model.learn();
+            let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
+            nodes
+                .iter()
+                .filter(|node| node.is_a(Role::Relay))
+                .for_each(|node| node.crash("as its owner is restored"));
+            self.copy_tables("backup_", "").await;
+            let versions = self.owner_versions().await;
+            self.read_model.owner_is_restored(&versions);
+        }
+    }
+
+    async fn copy_tables(&self, from: &str, to: &str) {
+        let work = async {
+            let mut tx = self.owner_db.begin().await?;
+            for table in TABLES {
+                let make =
+                    format!("CREATE TABLE IF NOT EXISTS backup_{table} AS SELECT * FROM {table}");
+                let empty = format!("DELETE FROM {to}{table}");
+                let fill = format!("INSERT INTO {to}{table} SELECT * FROM {from}{table}");
+                for sql in [make, empty, fill] {
+                    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await?;
+                }
+            }
+            tx.commit().await
+        };
+        self.owner_db.run(work).await.expect("the owner's database works");
+    }
+
+    async fn owner_has_pending(&self) -> bool {
+        let sql = "SELECT count(*) FROM nudge_change_log WHERE version <> published_version";
+        let looking = sqlx::query_as(sql).fetch_one(self.owner_db.reader());
+        let (pending,): (i64,) =
+            self.owner_db.run(looking).await.expect("the owner's database works");
+        pending > 0
+    }
+
+    async fn owner_versions(&self) -> BTreeMap<String, u64> {
+        let sql = "SELECT id, version FROM nudge_change_log";
+        let looking = sqlx::query_as(sql).fetch_all(self.owner_db.reader());
+        let rows: Vec<(String, i64)> =
+            self.owner_db.run(looking).await.expect("the owner's database works");
+        rows.into_iter().map(|(id, version)| (id, version.cast_unsigned())).collect()
+    }
+
+    fn poison(self: Arc<Self>, id: String) {
+        self.world.tell(format!("{id} cannot be applied"));
+        self.world.spoil(&id);
+        lock(&self.poison).insert(id.clone());
+        tokio::spawn(async move {
+            sleep(self.world.up_to(MAX_POISON)).await;
+            if !self.poison_stays.load(SeqCst) {
+                lock(&self.poison).remove(&id);
+            }
+        });
+    }
+}

@@ -1,0 +1,217 @@
+//! A program's durable consumer on the simulated broker.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use nudge_protocol::{EntityName, subject};
+use nudge_runtime::BoxError;
+use nudge_subscriber_kit::source::{
+    AckHandle, Asking, Consumer, Deliveries, Delivery, Sending, Standing,
+};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    broker::{self, Asker, Next, Stored},
+    fault::Fault,
+    link::{Link, REQUEST_TIMEOUT},
+    published::Sender,
+};
+
+/// A consumer as it was found or made.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    pub(crate) link: Link,
+    pub(crate) entity: EntityName,
+    pub(crate) name: String,
+    pub(crate) created: u64,
+    pub(crate) opened: Standing,
+    pub(crate) ack_wait: Duration,
+    pub(crate) max_ack_pending: usize,
+}
+
+pub(crate) fn standing(standing: &broker::Standing) -> Standing {
+    Standing {
+        created: standing.created.to_string(),
+        last_sequence: standing.last,
+        delivered: standing.delivered,
+        ack_floor: standing.ack_floor,
+        ack_pending: standing.ack_pending,
+        pending: standing.pending,
+    }
+}
+
+impl Consumer for Opened {
+    fn opened(&self) -> &Standing {
+        &self.opened
+    }
+
+    fn standing(&self) -> Asking<'_, Standing> {
+        Box::pin(async {
+            self.link.ask().await?;
+            let now = self.link.node.world.with_broker(|broker| broker.standing(Some(&self.name)));
+            let now = now.filter(|now| now.created == self.created);
+            Ok(standing(&now.ok_or("the consumer is gone")?))
+        })
+    }
+
+    fn deliveries(&self) -> Asking<'_, Deliveries> {
+        Box::pin(async {
+            self.link.ask().await?;
+            let (sender, receiver) = mpsc::channel(256);
+            tokio::spawn(self.clone().pump(sender));
+            Ok(received(receiver))
+        })
+    }
+
+    fn again_from(&self, sequence: u64) -> Asking<'_, Deliveries> {
+        Box::pin(async move {
+            self.link.ask().await?;
+            let world = &self.link.node.world;
+            let all = world.with_broker(|broker| broker.from(self.created, sequence));
+            let all = all.ok_or("the stream is gone")?;
+            let node = self.link.node.clone();
+            let again = all.into_iter().map(move |(sequence, stored)| {
+                node.heard_of(&stored, &format!("again #{sequence}"));
+                Ok(delivery(sequence, stored, 0))
+            });
+            Ok(stream::iter(again).boxed())
+        })
+    }
+
+    fn fresh(&self) -> Asking<'_, Deliveries> {
+        Box::pin(async {
+            self.link.ask().await?;
+            let (sender, receiver) = mpsc::channel(256);
+            self.link.published.follow(&self.link.node, sender);
+            Ok(received(receiver))
+        })
+    }
+}
+
+pub(crate) fn delivery(sequence: u64, stored: Stored, pending: u64) -> Delivery {
+    let Stored { subject, version, body } = stored;
+    Delivery { subject, version, body, sequence, pending, ack: None }
+}
+
+impl Opened {
+    /// Sends messages as they become due, until the session is over.
+    async fn pump(self, sender: Sender) {
+        let (node, world) = (&self.link.node, &self.link.node.world);
+        while !sender.is_closed() && !node.is_dead() {
+            node.alive().await;
+            if !node.has_link() {
+                let _ = sender.send(Err("the connection is lost".into())).await;
+                return;
+            }
+            let now = world.elapsed();
+            let asker = Asker {
+                created: self.created,
+                consumer: &self.name,
+                ack_wait: self.ack_wait,
+                max_ack_pending: self.max_ack_pending,
+            };
+            match world.with_broker(|broker| broker.next(asker, now)) {
+                Next::Gone => {
+                    let _ = sender.send(Err("the consumer is gone".into())).await;
+                    return;
+                }
+                Next::Wait(at) => {
+                    let pause = at.map_or(REQUEST_TIMEOUT, |at| at.saturating_sub(now));
+                    let pause = pause.clamp(Duration::from_millis(1), REQUEST_TIMEOUT);
+                    let _ = timeout(pause, self.link.published.woken.notified()).await;
+                }
+                Next::Message { sequence, stored, pending, again } => {
+                    if again {
+                        world.note(Fault::Redelivery);
+                    }
+                    if world.strikes(Fault::DropDelivery) {
+                        continue;
+                    }
+                    let copies = 1 + usize::from(world.strikes(Fault::Duplicate));
+                    for _ in 0..copies {
+                        self.send(sequence, stored.clone(), pending, sender.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends one message on its way, which may be longer than that of the next.
+    fn send(&self, sequence: u64, stored: Stored, pending: u64, sender: Sender) {
+        let (opened, way) = (self.clone(), self.link.node.way());
+        tokio::spawn(async move {
+            let node = opened.link.node.clone();
+            sleep(way).await;
+            if !node.has_link() {
+                return;
+            }
+            node.boundary(Fault::CrashAfterReceive).await;
+            node.heard_of(&stored, &format!("#{sequence}"));
+            let told = (stored.subject.clone(), stored.version.clone());
+            let mut delivery = delivery(sequence, stored, pending);
+            delivery.ack =
+                Some(Box::new(Ack { opened, sequence, told, said: AtomicBool::new(false) }));
+            let _ = sender.send(Ok(delivery)).await;
+        });
+    }
+}
+
+struct Ack {
+    opened: Opened,
+    sequence: u64,
+    /// The subject, and the version if there is one.
+    told: (String, Option<String>),
+    said: AtomicBool,
+}
+
+impl AckHandle for Ack {
+    fn ack(&self) -> Sending<'_> {
+        Box::pin(async {
+            let (link, node) = (&self.opened.link, &self.opened.link.node);
+            node.boundary(Fault::CrashBeforeAck).await;
+            if self.said.swap(true, SeqCst) {
+                node.world.violated("a delivery was acknowledged twice");
+            }
+            let (subject, version) = &self.told;
+            if let Ok(id) = subject::decode_subject(&self.opened.entity, subject) {
+                let version = version.as_deref().and_then(|version| version.parse().ok());
+                link.checker.acknowledged(&id, version);
+            }
+            if node.world.strikes(Fault::DropAck) || !node.has_link() {
+                return;
+            }
+            node.world.tell(format!("{} acknowledges {subject} #{}", node.name, self.sequence));
+            let (created, name) = (self.opened.created, &self.opened.name);
+            node.world.with_broker(|broker| broker.ack(created, name, self.sequence));
+            // There may be room for the next.
+            link.published.woken.notify_waiters();
+            node.boundary(Fault::CrashAfterAck).await;
+        })
+    }
+
+    fn progress(&self) -> Sending<'_> {
+        Box::pin(async {
+            let node = &self.opened.link.node;
+            node.alive().await;
+            if node.has_link() {
+                let again = node.world.elapsed() + self.opened.ack_wait;
+                let (created, name) = (self.opened.created, &self.opened.name);
+                node.world
+                    .with_broker(|broker| broker.progress(created, name, self.sequence, again));
+            }
+        })
+    }
+}
+
+fn received(receiver: mpsc::Receiver<Result<Delivery, BoxError>>) -> Deliveries {
+    let next = |mut receiver: mpsc::Receiver<_>| async move {
+        receiver.recv().await.map(|delivery| (delivery, receiver))
+    };
+    stream::unfold(receiver, next).boxed()
+}
