@@ -1,7 +1,10 @@
 //! A program's durable consumer on the simulated broker.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ use crate::{
     broker::{self, Asker, Next, Stored},
     fault::Fault,
     link::{Link, REQUEST_TIMEOUT},
+    node::Node,
     published::Sender,
 };
 
@@ -65,7 +69,7 @@ impl Consumer for Opened {
             self.link.ask().await?;
             let (sender, receiver) = mpsc::channel(256);
             tokio::spawn(self.clone().pump(sender));
-            Ok(received(receiver))
+            Ok(received(self.link.node.clone(), receiver))
         })
     }
 
@@ -76,11 +80,9 @@ impl Consumer for Opened {
             let all = world.with_broker(|broker| broker.from(self.created, sequence));
             let all = all.ok_or("the stream is gone")?;
             let node = self.link.node.clone();
-            let again = all.into_iter().map(move |(sequence, stored)| {
-                node.heard_of(&stored, &format!("again #{sequence}"));
-                Ok(delivery(sequence, stored, 0))
-            });
-            Ok(stream::iter(again).boxed())
+            let again = all.into_iter().map(|(sequence, stored)| Ok(delivery(sequence, stored, 0)));
+            let again = stream::iter(again.collect::<Vec<_>>());
+            Ok(again.inspect(move |delivery| node.takes(delivery)).boxed())
         })
     }
 
@@ -89,7 +91,7 @@ impl Consumer for Opened {
             self.link.ask().await?;
             let (sender, receiver) = mpsc::channel(256);
             self.link.published.follow(&self.link.node, sender);
-            Ok(received(receiver))
+            Ok(received(self.link.node.clone(), receiver))
         })
     }
 }
@@ -209,9 +211,11 @@ impl AckHandle for Ack {
     }
 }
 
-fn received(receiver: mpsc::Receiver<Result<Delivery, BoxError>>) -> Deliveries {
+/// What has arrived, as the program takes it.
+fn received(node: Arc<Node>, receiver: mpsc::Receiver<Result<Delivery, BoxError>>) -> Deliveries {
     let next = |mut receiver: mpsc::Receiver<_>| async move {
         receiver.recv().await.map(|delivery| (delivery, receiver))
     };
-    stream::unfold(receiver, next).boxed()
+    let taken = stream::unfold(receiver, next);
+    taken.inspect(move |delivery| node.takes(delivery)).boxed()
 }

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use nudge_runtime::database::{Fate, Stepper};
+use nudge_runtime::{
+    BoxError,
+    database::{Fate, Stepper},
+};
+use nudge_subscriber_kit::source::Delivery;
 use tokio::{runtime::Handle, sync::Notify, sync::watch, time::sleep};
 
 use crate::{
@@ -167,8 +171,14 @@ impl Node {
     pub(crate) fn heard_of(&self, stored: &Stored, how: &str) {
         let Stored { subject, version, .. } = stored;
         self.world.tell(format!("broker → {}: {subject} {how} @{version:?}", self.name));
-        let id = subject.rsplit('.').next().unwrap_or_default();
-        self.world.told(&self.name, id);
+    }
+
+    /// It looks at what has arrived.
+    pub(crate) fn takes(&self, delivery: &Result<Delivery, BoxError>) {
+        if let Ok(Delivery { subject, .. }) = delivery {
+            let id = subject.rsplit('.').next().unwrap_or_default();
+            self.world.told(&self.name, id);
+        }
     }
 
     pub(crate) fn has_link(&self) -> bool {
