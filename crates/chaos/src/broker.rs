@@ -76,6 +76,8 @@ pub(crate) struct Broker {
     stream: Option<Stream>,
     incarnations: u64,
     backup: Option<Stream>,
+    /// How often it went down.
+    epoch: u64,
 }
 
 impl Broker {
@@ -234,11 +236,17 @@ impl Broker {
         self.backup = self.stream.clone();
     }
 
+    /// Tells one life of it from the next: no connection outlives it.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Comes back with the copy. False when there is none.
     pub(crate) fn roll_back(&mut self) -> bool {
         match self.backup.clone() {
             Some(backup) => {
                 self.stream = Some(backup);
+                self.epoch += 1;
                 true
             }
             None => false,

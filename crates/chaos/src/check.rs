@@ -79,7 +79,7 @@ pub(crate) trait Checker: Send + Sync {
 /// Longest time from a commit until the read model has that version, when nothing fails but ordinary
 /// delays and other entities: these must not be noticed. Three ways of two seconds each from the owner
 /// to the subscriber at its start, two callbacks of four seconds each, and what lies between.
-const MAX_LATENESS: Duration = Duration::from_secs(20);
+const MAX_LATENESS: Duration = Duration::from_secs(15);
 
 /// Checks a service's read model.
 pub(crate) struct ReadModel<S> {

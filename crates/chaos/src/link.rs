@@ -54,8 +54,13 @@ impl Link {
         let (done, answer) = oneshot::channel();
         let (world, published) = (self.node.world.clone(), self.published.clone());
         let name = self.node.name.clone();
+        let epoch = world.with_broker(|broker| broker.epoch());
         tokio::spawn(async move {
             sleep(late).await;
+            if world.with_broker(|broker| broker.epoch()) != epoch {
+                // What was on its way to a broker that went down is lost.
+                return;
+            }
             let line = format!("{name} → broker: {} @{:?}", stored.subject, stored.version);
             if world.with_broker(|broker| broker.is_awaited(&stored.subject)) {
                 world.note(Fault::Compaction);
@@ -99,7 +104,7 @@ impl Sink for Link {
             let stored = Stored { subject: message.subject, version, body: message.body.into() };
             let answer = timeout(REQUEST_TIMEOUT, self.store(stored, late)).await;
             self.node.boundary(Fault::CrashAfterPublish).await;
-            if world.strikes(Fault::DropPublishAck) {
+            if world.strikes(Fault::DropPublishAck) || !self.node.has_link() {
                 sleep(REQUEST_TIMEOUT).await;
                 return Err("the acknowledgement is lost".into());
             }

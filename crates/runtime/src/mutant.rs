@@ -11,6 +11,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("ack-on-error", "a run that fails is acknowledged and forgotten"),
     ("never-acknowledged", "messages are not acknowledged once their run is done"),
     ("dirty-mark-dropped", "a notification during a run leads to no further one"),
+    ("asks-twice", "every callback is made twice"),
+    ("refusal-not-isolated", "a batch that holds a refused key is refused as a whole"),
     ("give-up-after-three", "a key that failed three times is given up"),
     ("parked-and-forgotten", "a parked key is acknowledged and not written to the table"),
     ("no-reentry", "parked keys never come back"),

@@ -154,8 +154,9 @@ impl<A: Apply> Applier<A> {
                     results.extend(left.map(|entity| (entity.id.clone(), later.clone())));
                     return results;
                 }
-                Err(failure) if part.len() == 1 => {
-                    results.push((part[0].id.clone(), Applied::Refused(failure.error)));
+                Err(failure) if part.len() == 1 || planted("refusal-not-isolated") => {
+                    let refused = Applied::Refused(failure.error);
+                    results.extend(part.iter().map(|one| (one.id.clone(), refused.clone())));
                 }
                 Err(_) => {
                     let (left, right) = part.split_at_mut(part.len() / 2);

@@ -85,6 +85,9 @@ impl<A: Apply> Batches<A> {
         }
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
         self.progress.callbacks.inc();
+        if planted("asks-twice") {
+            let _ = fetch_all(&*self.owner.client, &self.entity, &ids, A::FIELDS).await;
+        }
         match fetch_all(&*self.owner.client, &self.entity, &ids, A::FIELDS).await {
             Ok(items) => {
                 self.owner.breaker().success();

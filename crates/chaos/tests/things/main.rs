@@ -19,12 +19,14 @@ fn every_seed_holds(profile: Profile) {
     let summary = explore(Things, profile, 0..seeds);
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "figure | {profile} | {} seeds | {:.1} seeds/s | {:.1} virtual hours | {} callbacks | {} crashes | {:?}",
+        "figure | {profile} | {} seeds | {:.1} seeds/s | {:.1} virtual hours | {} callbacks | {} crashes \
+         | in the read model {:.1} s after the commit at the latest | {:?}",
         summary.runs,
         summary.runs as f64 / seconds,
         summary.elapsed.as_secs_f64() / 3600.0,
         summary.calls,
         summary.crashes(),
+        summary.latest.as_secs_f64(),
         summary.faults
     );
     if std::env::var("CHAOS_SEED").is_err() {
