@@ -242,3 +242,46 @@ async fn a_subscriber_that_starts_first_waits_for_broker_owner_and_stream() {
     copy.converged(&owner).await;
     eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledgement_from_before_the_broker_went_back_takes_no_other_message_with_it() {
+    let mut nats = Nats::start().await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    wire.notify(&owner.put("first", json!(1)).await).await;
+    copy.converged(&owner).await;
+    nats.kill();
+    let backup = nats.back_up();
+    nats.restart().await;
+    // One gate for each: the callbacks are under way when the messages are delivered.
+    let gates = [("a", CancellationToken::new()), ("b", CancellationToken::new())];
+    let held = gates.clone();
+    owner.misbehave(move |ids| {
+        let gate = held.iter().find(|(id, _)| ids.iter().any(|asked| asked == id));
+        gate.map(|(_, gate)| Fault::Until(gate.clone()))
+    });
+    wire.notify(&owner.put("a", json!(1)).await).await;
+    eventually("a is asked for", || async { (owner.times_asked("a") > 0).then_some(()) }).await;
+    let before = wire.last_sequence().await;
+    nats.kill();
+    nats.put_back(backup);
+    nats.restart().await;
+    let b = owner.put("b", json!(1)).await;
+    eventually("b takes the place of a", || async {
+        wire.notify(&b).await;
+        (wire.last_sequence().await >= before).then_some(())
+    })
+    .await;
+    eventually("b is asked for", || async { (owner.times_asked("b") > 0).then_some(()) }).await;
+    let waiting = wire.unacknowledged("copies").await;
+    let [(_, a_gate), (_, b_gate)] = gates;
+    a_gate.cancel();
+    eventually("a is applied", || async {
+        copy.all().await.iter().any(|(id, _)| id == "a").then_some(())
+    })
+    .await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(wire.unacknowledged("copies").await, waiting, "b is not handled yet");
+    b_gate.cancel();
+    copy.converged(&owner).await;
+}

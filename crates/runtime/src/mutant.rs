@@ -10,6 +10,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("ack-before-apply", "messages are acknowledged before the callback"),
     ("ack-on-error", "a run that fails is acknowledged and forgotten"),
     ("never-acknowledged", "messages are not acknowledged once their run is done"),
+    (
+        "acknowledgement-outlives-its-session",
+        "an acknowledgement from before a reconnect still counts",
+    ),
     ("dirty-mark-dropped", "a notification during a run leads to no further one"),
     ("asks-twice", "every callback is made twice"),
     ("refusal-not-isolated", "a batch that holds a refused key is refused as a whole"),

@@ -11,7 +11,9 @@ use std::{
 };
 
 use async_nats::jetstream::{AckKind, message::Acker};
+use nudge_runtime::mutant::planted;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// Longest wait for a broker that takes nothing more because it is away. What is not said by then is
 /// not said at all: the messages come again.
@@ -30,27 +32,36 @@ pub trait AckHandle: Send + Sync {
 }
 
 /// An acknowledgement that is held.
+///
+/// It names its message by sequence, and is good for one session alone: a broker that went back to an
+/// older state gives the same sequence to another message, which it would then take for handled.
 pub(crate) struct Held {
     handle: Box<dyn AckHandle>,
+    session: CancellationToken,
     pub(crate) touched: Instant,
 }
 
 impl Held {
-    pub(crate) fn new(handle: impl AckHandle + 'static) -> Self {
-        Self::boxed(Box::new(handle))
-    }
-
-    pub(crate) fn boxed(handle: Box<dyn AckHandle>) -> Self {
-        Self { handle, touched: Instant::now() }
+    /// `session` is cancelled when it is over.
+    pub(crate) fn new(handle: Box<dyn AckHandle>, session: &CancellationToken) -> Self {
+        Self { handle, session: session.clone(), touched: Instant::now() }
     }
 
     pub(crate) async fn ack(self) {
-        self.handle.ack().await;
+        if self.is_good() {
+            self.handle.ack().await;
+        }
     }
 
     pub(crate) async fn progress(&mut self) {
-        self.handle.progress().await;
+        if self.is_good() {
+            self.handle.progress().await;
+        }
         self.touched = Instant::now();
+    }
+
+    fn is_good(&self) -> bool {
+        !self.session.is_cancelled() || planted("acknowledgement-outlives-its-session")
     }
 }
 

@@ -73,6 +73,9 @@ struct Session {
     gap: Countdown,
     /// The position as last recorded in this session.
     recorded: Option<u64>,
+    /// Cancelled when it is over, unless the program stops: then what is under way is still
+    /// finished and acknowledged.
+    over: CancellationToken,
 }
 
 impl Intake {
@@ -80,10 +83,14 @@ impl Intake {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut last_error = String::new();
         loop {
+            let session = CancellationToken::new();
             let over = tokio::select! {
                 biased;
                 () = stop.cancelled() => Over::Stopped,
-                over = self.session() => over,
+                over = self.session(session.clone()) => {
+                    session.cancel();
+                    over
+                }
             };
             self.progress.connected.set(0);
             match over {
@@ -114,12 +121,12 @@ impl Intake {
     }
 
     /// From finding the stream until something is lost.
-    async fn session(&mut self) -> Over {
+    async fn session(&mut self, over: CancellationToken) -> Over {
         // Before anything is asked, so that no reconnection is missed.
         let mut connections = self.source.connections();
         connections.mark_unchanged();
         let ended = async {
-            let mut session = self.begin().await?;
+            let mut session = self.begin(over).await?;
             self.pull(&mut session).await
         };
         tokio::select! {
@@ -132,7 +139,7 @@ impl Intake {
         }
     }
 
-    async fn begin(&mut self) -> Result<Session, Over> {
+    async fn begin(&mut self, over: CancellationToken) -> Result<Session, Over> {
         // First, so that a read model that is full is ready while the broker is away.
         let mut position = self.positions.load().await?;
         let caught_up = &self.progress.caught_up;
@@ -151,11 +158,12 @@ impl Intake {
         // be gone, and then it would come again only after `ack_wait`.
         let to = if opened.ack_pending > 0 { opened.delivered } else { opened.ack_floor };
         if to > position.position {
-            self.read_gap(&*consumer, position.position + 1, to, &gap).await?;
+            let gap = || Held::new(Box::new(gap.handle()), &over);
+            self.read_gap(&*consumer, position.position + 1, to, gap).await?;
         }
         self.progress.connected.set(1);
         self.progress.set_error(None);
-        Ok(Session { position, consumer, gap, recorded: None })
+        Ok(Session { position, consumer, gap, recorded: None, over })
     }
 
     /// Reads again what the consumer counts as handled and this read model does not hold.
@@ -164,7 +172,7 @@ impl Intake {
         consumer: &dyn Consumer,
         from: u64,
         to: u64,
-        gap: &Countdown,
+        gap: impl Fn() -> Held,
     ) -> Result<(), Over> {
         tracing::info!(entity = %self.entity, from, to, "reading again what this read model has not seen");
         let mut again = consumer.again_from(from).await?;
@@ -173,7 +181,7 @@ impl Intake {
             if delivery.sequence > to {
                 break;
             }
-            self.hand_over(&delivery, Lane::Backlog, Some(Held::new(gap.handle()))).await?;
+            self.hand_over(&delivery, Lane::Backlog, Some(gap())).await?;
         }
         Ok(())
     }
@@ -204,17 +212,17 @@ impl Intake {
                     Some(Err(_)) | None => fresh = None,
                 },
                 delivery = messages.next(), if !paused => match delivery {
-                    Some(delivery) => self.take(delivery?).await?,
+                    Some(delivery) => self.take(delivery?, &session.over).await?,
                     None => return Ok(()),
                 },
             }
         }
     }
 
-    async fn take(&self, mut delivery: Delivery) -> Result<(), Over> {
+    async fn take(&self, mut delivery: Delivery, session: &CancellationToken) -> Result<(), Over> {
         let backlog = delivery.pending > self.settings.max_backlog_messages;
         let lane = if backlog { Lane::Backlog } else { Lane::Fresh };
-        let held = delivery.ack.take().map(Held::boxed);
+        let held = delivery.ack.take().map(|handle| Held::new(handle, session));
         self.hand_over(&delivery, lane, held).await
     }
 

@@ -56,6 +56,24 @@ impl Nats {
         self.store.path()
     }
 
+    /// Keeps a copy of its streams. It must not run.
+    pub fn back_up(&self) -> TempDir {
+        let copy = tempfile::tempdir().expect("a temporary directory");
+        let copied = Command::new("cp").arg("-R").arg(self.streams()).arg(copy.path()).status();
+        assert!(copied.expect("cp runs").success(), "the streams are copied");
+        copy
+    }
+
+    /// Puts its streams back to a copy. It must not run.
+    pub fn put_back(&self, copy: TempDir) {
+        std::fs::remove_dir_all(self.streams()).expect("the streams are removed");
+        std::fs::rename(copy.path().join("jetstream"), self.streams()).expect("the copy is moved");
+    }
+
+    fn streams(&self) -> PathBuf {
+        self.store_dir().join("jetstream")
+    }
+
     /// Kills the server, as a crash would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

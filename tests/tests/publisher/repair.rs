@@ -2,12 +2,9 @@
 //!
 //! Every change is made to look old first: what is recent is published again in any case.
 
-use std::{path::Path, process::Command};
-
 use nudge_publisher::stream::config;
 use nudge_tests::{Nats, Owner, eventually};
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::support::{
     Relay, STREAM, age, execute, last_seq, message, messages, owner_of, published, row, shown,
@@ -69,8 +66,7 @@ async fn a_broker_that_went_back_to_an_older_state_is_brought_up_to_date() {
     let mut nats = Nats::start().await;
     let owner = long_ago(&nats).await;
     nats.kill();
-    let backup = tempfile::tempdir().unwrap();
-    copy_tree(&nats.store_dir().join("jetstream"), &backup);
+    let backup = nats.back_up();
     nats.restart().await;
     let seq = row(&owner.db, "1").await.published_seq;
     for id in ["2", "3", "5"] {
@@ -80,17 +76,11 @@ async fn a_broker_that_went_back_to_an_older_state_is_brought_up_to_date() {
     shown(&nats, &owner.db).await;
     age(&owner.db).await;
     nats.kill();
-    std::fs::remove_dir_all(nats.store_dir().join("jetstream")).unwrap();
-    std::fs::rename(backup.path().join("jetstream"), nats.store_dir().join("jetstream")).unwrap();
+    nats.put_back(backup);
     nats.restart().await;
     shown(&nats, &owner.db).await;
     assert_eq!(message(&nats, "4").await.change(), "deleted");
     assert_eq!(message(&nats, "1").await.seq, seq, "what was not lost stays as it was");
-}
-
-fn copy_tree(from: &Path, to: &TempDir) {
-    let copied = Command::new("cp").arg("-R").arg(from).arg(to.path()).status();
-    assert!(copied.unwrap().success());
 }
 
 #[tokio::test]
