@@ -208,6 +208,12 @@ impl Broker {
         Some(range.map(|(sequence, stored)| (*sequence, stored.clone())).collect())
     }
 
+    /// The message at this sequence.
+    pub(crate) fn at(&self, created: u64, sequence: u64) -> Option<Stored> {
+        let stream = self.stream.as_ref().filter(|stream| stream.created == created)?;
+        stream.messages.get(&sequence).cloned()
+    }
+
     /// The version that the message on this subject names.
     pub(crate) fn version_on(&self, subject: &str) -> Option<&str> {
         let stream = self.stream.as_ref()?;

@@ -172,6 +172,16 @@ struct Ack {
     said: AtomicBool,
 }
 
+impl Ack {
+    /// What is handled must be covered.
+    fn check(&self, subject: &str, version: Option<&str>) {
+        if let Ok(id) = subject::decode_subject(&self.opened.entity, subject) {
+            let version = version.and_then(|version| version.parse().ok());
+            self.opened.link.checker.acknowledged(&id, version);
+        }
+    }
+}
+
 impl AckHandle for Ack {
     fn ack(&self) -> Sending<'_> {
         Box::pin(async {
@@ -181,15 +191,17 @@ impl AckHandle for Ack {
                 node.world.violated("a delivery was acknowledged twice");
             }
             let (subject, version) = &self.told;
-            if let Ok(id) = subject::decode_subject(&self.opened.entity, subject) {
-                let version = version.as_deref().and_then(|version| version.parse().ok());
-                link.checker.acknowledged(&id, version);
-            }
+            self.check(subject, version.as_deref());
             if node.world.strikes(Fault::DropAck) || !node.has_link() {
                 return;
             }
             node.world.tell(format!("{} acknowledges {subject} #{}", node.name, self.sequence));
             let (created, name) = (self.opened.created, &self.opened.name);
+            // After it went back, the broker takes it for one of another message.
+            let taken = node.world.with_broker(|broker| broker.at(created, self.sequence));
+            if let Some(Stored { subject, version, .. }) = taken {
+                self.check(&subject, version.as_deref());
+            }
             node.world.with_broker(|broker| broker.ack(created, name, self.sequence));
             // There may be room for the next.
             link.published.woken.notify_waiters();

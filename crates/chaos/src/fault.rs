@@ -152,7 +152,7 @@ impl Profile {
             (OwnerTimeout, 20),
             (OwnerSlow, 150),
         ];
-        const LOSSES: [(Fault, u64); 8] = [
+        const LOSSES: [(Fault, u64); 9] = [
             (Delay, 200),
             (Duplicate, 40),
             (DropPublishAck, 60),
@@ -160,6 +160,7 @@ impl Profile {
             (StreamLoss, 30),
             (Partition, 40),
             (OwnerHalf, 40),
+            (OwnerSlow, 150),
             (OwnerRestored, 60),
         ];
         const CRASHES: [(Fault, u64); 17] = [
