@@ -3,7 +3,7 @@
 use crate::{
     protocol::{Action, Protocol},
     rule::Rule,
-    state::{Delivery, Message, Relay, Round, State},
+    state::{Delivery, Key, Message, Relay, Round, State},
 };
 
 impl Protocol {
@@ -13,6 +13,7 @@ impl Protocol {
             may(state.left.edits > 0 && !key.unrecorded, Action::Edit(k));
             may(key.unrecorded, Action::Record(k));
             may(key.unrecorded && state.left.relay_crashes > 0, Action::OwnerCrash(k));
+            may(key.late > 0, Action::Arrive(k));
             may(state.left.losses > 0 && key.message.is_some(), Action::Lose(k));
             may(state.left.forgotten > 0 && key.message.is_some(), Action::Forget(k));
             may(state.left.foreign > 0 && key.version > 0, Action::Foreign(k));
@@ -24,17 +25,28 @@ impl Protocol {
     }
 
     fn relay_actions(&self, state: &State, r: usize, relay: &Relay, actions: &mut Vec<Action>) {
+        let mut may = |possible: bool, action| actions.extend(possible.then_some(action));
+        let looks = !self.scenario.blind && self.has(Rule::ReadOn);
         for (k, key) in state.keys[..self.scenario.keys].iter().enumerate() {
             let pending = key.published_version != key.version;
-            actions.extend(match relay.rounds[k] {
-                Round::Idle => (pending && !relay.disconnected).then_some(Action::Read(r, k)),
-                Round::Read(_) => Some(Action::Publish(r, k)),
-                Round::Published { .. } => Some(Action::Mark(r, k)),
-            });
+            let unrecorded = key.message.is_some() && key.last_seq > key.published_seq;
+            match relay.rounds[k] {
+                Round::Idle => {
+                    may(pending && !relay.disconnected, Action::Read(r, k));
+                    may(looks && unrecorded && !relay.disconnected, Action::ReadOn(r, k));
+                }
+                Round::Read(_) => {
+                    may(true, Action::Publish(r, k));
+                    may(state.left.late > 0 && key.late == 0, Action::GiveUp(r, k));
+                }
+                Round::Published { .. } => may(true, Action::Mark(r, k)),
+            }
         }
-        actions.extend(relay.disconnected.then_some(Action::Connect(r)));
+        may(relay.disconnected, Action::Connect(r));
         let busy = relay.rounds.iter().any(|round| *round != Round::Idle);
-        actions.extend((busy && state.left.relay_crashes > 0).then_some(Action::RelayCrash(r)));
+        // Its publish may be under way still, whether it gave that up or died.
+        let gave_up = !relay.disconnected && state.keys.iter().any(|key| key.late > 0);
+        may((busy || gave_up) && state.left.relay_crashes > 0, Action::RelayCrash(r));
     }
 
     /// Carries an action of this side out; false when it belongs to the other.
@@ -63,6 +75,10 @@ impl Protocol {
                 let relays = &mut state.relays[..self.scenario.relays];
                 relays.iter_mut().for_each(|relay| relay.disconnected = true);
             }
+            Action::Arrive(k) => {
+                let version = std::mem::take(&mut state.keys[k].late);
+                self.publish(state, k, version);
+            }
             Action::Forget(k) => {
                 state.left.forgotten -= 1;
                 state.put(k, None);
@@ -90,6 +106,20 @@ impl Protocol {
                 }
             }
             Action::Mark(r, k) => self.mark(state, r, k),
+            // It goes on at once: that it first makes the row pending again is not relied on.
+            Action::GiveUp(r, k) => {
+                if let Round::Read(version) = std::mem::take(&mut state.relays[r].rounds[k]) {
+                    state.left.late -= 1;
+                    state.keys[k].late = version;
+                }
+            }
+            // From here on it is as if this were an acknowledgement.
+            Action::ReadOn(r, k) => {
+                let Key { message, last_seq: seq, .. } = state.keys[k];
+                if let Some(Message { version, .. }) = message {
+                    state.relays[r].rounds[k] = Round::Published { version, seq };
+                }
+            }
             Action::Connect(r) => self.connect(state, r),
             Action::RelayCrash(r) => {
                 state.left.relay_crashes -= 1;

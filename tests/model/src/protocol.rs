@@ -23,6 +23,9 @@ pub enum Action {
     Read(usize, usize),
     Publish(usize, usize),
     Mark(usize, usize),
+    GiveUp(usize, usize),
+    Arrive(usize),
+    ReadOn(usize, usize),
     Connect(usize),
     RelayCrash(usize),
     Lose(usize),
@@ -47,12 +50,13 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether it is the protocol's own doing: not a fault, and not the owner's business.
+    /// Whether it is the protocol's own doing: not a fault, and not the owner's business. A publish
+    /// that was given up may arrive or not: all must be well in the end, with it and without it.
     pub fn is_progress(self) -> bool {
         use Action::*;
         match self {
             Edit(_) | OwnerCrash(_) | RelayCrash(_) | Lose(_) | Forget(_) | Foreign(_) => false,
-            Echo(_) | Timeout(..) | Fail(_) | Crash(_) => false,
+            GiveUp(..) | Arrive(_) | Echo(_) | Timeout(..) | Fail(_) | Crash(_) => false,
             Answer { back, .. } => back == 0,
             _ => true,
         }
@@ -69,6 +73,9 @@ impl fmt::Display for Action {
             Read(r, k) => write!(f, "relay {r} reads key {k}"),
             Publish(r, k) => write!(f, "relay {r} publishes key {k}"),
             Mark(r, k) => write!(f, "relay {r} marks key {k}"),
+            GiveUp(r, k) => write!(f, "relay {r} gives up publishing key {k}"),
+            Arrive(k) => write!(f, "what was given up of key {k} reaches the broker"),
+            ReadOn(r, k) => write!(f, "relay {r} reads what stands in the stream for key {k}"),
             Connect(r) => write!(f, "relay {r} connects"),
             RelayCrash(r) => write!(f, "relay {r} dies"),
             Lose(k) => write!(f, "broker goes down and loses the message of key {k}"),

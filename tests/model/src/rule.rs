@@ -33,6 +33,9 @@ pub enum Rule {
     /// published an old version over a newer one that is still to be recorded:
     /// `crates/publisher/src/change_log/outbox.rs`, `ChangeLog::unpublish_since`.
     UnmarkedToo,
+    /// What stands in the stream and was not recorded is read and recorded:
+    /// `crates/publisher/src/relay.rs`, `Relay::read_on`.
+    ReadOn,
     /// State and version are read in one snapshot:
     /// `crates/publisher/src/sync_api.rs`, `Api::snapshot`.
     OneSnapshot,
@@ -109,12 +112,13 @@ pub struct Code {
 
 impl Rule {
     /// Every rule, in the order in which a change meets them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         RecordWithChange,
         MarkBySequence,
         PublishAgain,
         AtLastSequence,
         UnmarkedToo,
+        ReadOn,
         OneSnapshot,
         NoSkip,
         MalformedCounts,
@@ -144,6 +148,7 @@ impl Rule {
             MarkBySequence => (OUTBOX, Some("ChangeLog"), "mark"),
             PublishAgain => (RELAY, Some("Relay"), "check_stream"),
             AtLastSequence | UnmarkedToo => (OUTBOX, Some("ChangeLog"), "unpublish_since"),
+            ReadOn => (RELAY, Some("Relay"), "read_on"),
             OneSnapshot => (SYNC_API, Some("Api"), "snapshot"),
             NoSkip => (INTAKE, Some("Intake"), "take"),
             MalformedCounts => (INTAKE, Some("Intake"), "hand_over"),

@@ -49,6 +49,8 @@ pub(crate) struct Key {
     /// The stream's last sequence, as far as this key can tell: only its order matters.
     pub(crate) last_seq: u8,
     pub(crate) message: Option<Message>,
+    /// What a publish names that a relay gave up and that is still under way; 0 when there is none.
+    pub(crate) late: Version,
     pub(crate) applied: Version,
     /// The highest version ever applied: what `applied` may not fall below.
     pub(crate) highest: Version,
@@ -67,6 +69,7 @@ pub(crate) enum Round {
     #[default]
     Idle,
     Read(Version),
+    /// It knows that this stands in the stream, and has not recorded it yet.
     Published {
         version: Version,
         seq: u8,

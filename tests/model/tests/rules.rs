@@ -55,6 +55,17 @@ fn without_any_one_rule_something_goes_wrong_and_with_it_nothing_does() {
     }
 }
 
+/// Relays that look at the stream would hide what these rules are there for, or never come to an end.
+#[test]
+fn relays_are_blind_only_where_a_rule_is_not_missed_otherwise() {
+    let blind: Vec<_> = Rule::ALL.into_iter().filter(|rule| without(*rule).blind).collect();
+    let looking = |rule: Rule| Scenario { blind: false, ..without(rule) };
+    assert!(blind.iter().all(|rule| check(looking(*rule)).counterexample.is_none()));
+    let endlessly: Vec<_> =
+        blind.iter().filter(|rule| endless(looking(**rule)).is_some()).collect();
+    assert_eq!((blind.len(), endlessly), (6, vec![&Rule::MarkBySequence]));
+}
+
 #[test]
 fn the_table_of_the_crate_page_is_what_is_found() {
     let page = read("tests/model/README.md");
