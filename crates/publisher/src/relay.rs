@@ -13,10 +13,12 @@
 //! the relay reads what stands in the stream beyond the sequence up to which it knows everything,
 //! and records that as if it had been acknowledged.
 
+mod look;
+
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use nudge_protocol::{EntityId, Timestamp};
+use nudge_protocol::EntityId;
 use nudge_runtime::{BoxError, mutant::planted, problem::chain};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -38,11 +40,6 @@ pub const MAX_POLL_INTERVAL: Duration = Duration::from_millis(500);
 pub const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Pause after a failure to reach the broker or the database.
 pub const ERROR_PAUSE: Duration = Duration::from_millis(250);
-/// How often the stream itself is looked at, to find that it was deleted or emptied.
-pub const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How far back rows are published again on each connection: well beyond the two minutes that a
-/// broker may hold acknowledged messages in memory only.
-pub const REPUBLISH_WINDOW: Duration = Duration::from_secs(600);
 
 pub(crate) struct Relay {
     log: ChangeLog,
@@ -212,109 +209,5 @@ impl Relay {
         let entity = self.log.entity();
         let seq = self.sink.publish(entity, Message::of(entity, row)).await?;
         Ok(Published { id: row.id.clone(), version: row.version, seq })
-    }
-
-    /// Finds out whether the broker may have lost something, and makes those rows pending again; and
-    /// whether something stands in the stream that nobody has recorded.
-    async fn check_stream(&mut self) -> Result<(), BoxError> {
-        let mut now = self.sink.ensure(self.log.entity()).await?;
-        if planted("loss-unnoticed") {
-            self.standing = Some(now.clone());
-        }
-        let changed = self.standing.as_ref() != Some(&now);
-        if changed {
-            now = self.make_good().await?;
-        }
-        if !self.locked.is_empty() {
-            self.locked = self.log.unpublish(&self.locked, now.last_seq).await?;
-        }
-        let known = self.read_on(now.last_seq).await?;
-        if changed {
-            // Kept for whoever comes next: what this relay sent may arrive when it is gone.
-            self.log.set_stream(&now.created, known).await?;
-        }
-        self.standing = Some(now);
-        self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
-        Ok(())
-    }
-
-    /// Compares the stream with the log, and makes pending again what it may have lost.
-    async fn make_good(&mut self) -> Result<Standing, BoxError> {
-        let log = &self.log;
-        let recorded = log.stream().await?;
-        let (published, highest_seq) = log.published().await?;
-        // Looked at after the log, so that it shows everything that the log counts.
-        let now = self.sink.ensure(log.entity()).await?;
-        // A new incarnation holds nothing of what was published to the last one.
-        let same = recorded.as_ref().filter(|(created, _)| *created == now.created);
-        let went_back = highest_seq > now.last_seq;
-        // Fewer messages than entities: which are missing is unknown.
-        let emptied = published > now.messages;
-        let mut left = Vec::new();
-        if went_back {
-            left.extend(log.unpublish_beyond(now.last_seq).await?);
-        }
-        if same.is_none() || emptied {
-            let always = Timestamp::from_unix_micros(i64::MIN);
-            left.extend(log.unpublish_since(always, now.last_seq).await?);
-        } else if self.standing.is_none() {
-            let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
-            let since = Timestamp::now().unix_micros() - window;
-            let since = Timestamp::from_unix_micros(since);
-            left.extend(log.unpublish_since(since, now.last_seq).await?);
-        }
-        self.locked.extend(left);
-        self.known = match same {
-            Some((_, known)) => self.known.or(Some(*known)),
-            None => Some(now.last_seq),
-        };
-        if (same.is_none() && recorded.is_some()) || went_back || emptied {
-            tracing::warn!(entity = %log.entity(), ?now, "the stream lost notifications: publishing them again");
-            self.metrics.republished.inc();
-        }
-        Ok(now)
-    }
-
-    /// Reads what stands in the stream and this relay does not know of: published by another relay,
-    /// by this one before it gave up waiting, or by somebody else. Each counts like an
-    /// acknowledgement, so that what stands over a newer version leaves its row pending. Returns up
-    /// to where all is known now.
-    async fn read_on(&mut self, last_seq: u64) -> Result<u64, BoxError> {
-        // Beyond the end of a stream that went back nothing stands, and its rows are pending.
-        let mut known = self.known.map_or(last_seq, |known| known.min(last_seq));
-        while known < last_seq && !planted("late-publish-unnoticed") {
-            let page = self.sink.beyond(self.log.entity(), known, MAX_ROWS_PER_ROUND).await?;
-            let Some(last) = page.last() else {
-                known = last_seq;
-                break;
-            };
-            let of = |stored| Published::by(self.log.entity(), stored);
-            let published: Vec<_> = page.iter().filter_map(of).collect();
-            self.renew(&published).await?;
-            let (_, all) = self.record(&published).await?;
-            if !all {
-                break;
-            }
-            known = last.sequence;
-        }
-        self.known = Some(known);
-        Ok(known)
-    }
-    /// Gives fresh versions to what the stream shows and the log does not have.
-    async fn renew(&self, shown: &[Published]) -> Result<(), BoxError> {
-        if planted("restore-unnoticed") {
-            return Ok(());
-        }
-        let (renewed, left) = self.log.renew(shown).await?;
-        if renewed > 0 {
-            let entity = self.log.entity();
-            tracing::warn!(%entity, renewed, "the owner was restored from a backup: its entities get fresh versions");
-            self.metrics.renewed.inc_by(renewed - left);
-        }
-        match left {
-            0 => Ok(()),
-            // Nothing may be published over the one place that tells of those versions.
-            _ => Err(format!("{left} entities that were restored are locked by a writer").into()),
-        }
     }
 }

@@ -4,7 +4,7 @@ use Rule::*;
 
 const CHANGE_LOG: &str = "crates/publisher/src/change_log.rs";
 const OUTBOX: &str = "crates/publisher/src/change_log/outbox.rs";
-const RELAY: &str = "crates/publisher/src/relay.rs";
+const LOOK: &str = "crates/publisher/src/relay/look.rs";
 const SYNC_API: &str = "crates/publisher/src/sync_api.rs";
 const INTAKE: &str = "crates/subscriber-kit/src/intake.rs";
 const WORK_QUEUE: &str = "crates/subscriber-kit/src/work_queue.rs";
@@ -24,7 +24,7 @@ pub enum Rule {
     /// `crates/publisher/src/change_log/outbox.rs`, `ChangeLog::mark`.
     MarkBySequence,
     /// On every connection, what changed lately is published again:
-    /// `crates/publisher/src/relay.rs`, `Relay::check_stream`.
+    /// `crates/publisher/src/relay/look.rs`, `Relay::make_good`.
     PublishAgain,
     /// It is made pending at the stream's last sequence, so that acknowledgements from before no
     /// longer count: `crates/publisher/src/change_log/outbox.rs`, `ChangeLog::unpublish_since`.
@@ -34,7 +34,7 @@ pub enum Rule {
     /// `crates/publisher/src/change_log/outbox.rs`, `ChangeLog::unpublish_since`.
     UnmarkedToo,
     /// What stands in the stream and was not recorded is read and recorded:
-    /// `crates/publisher/src/relay.rs`, `Relay::read_on`.
+    /// `crates/publisher/src/relay/look.rs`, `Relay::read_on`.
     ReadOn,
     /// State and version are read in one snapshot:
     /// `crates/publisher/src/sync_api.rs`, `Api::snapshot`.
@@ -146,9 +146,9 @@ impl Rule {
         let (path, owner, function) = match self {
             RecordWithChange => (CHANGE_LOG, Some("ChangeLog"), "record"),
             MarkBySequence => (OUTBOX, Some("ChangeLog"), "mark"),
-            PublishAgain => (RELAY, Some("Relay"), "check_stream"),
+            PublishAgain => (LOOK, Some("Relay"), "make_good"),
             AtLastSequence | UnmarkedToo => (OUTBOX, Some("ChangeLog"), "unpublish_since"),
-            ReadOn => (RELAY, Some("Relay"), "read_on"),
+            ReadOn => (LOOK, Some("Relay"), "read_on"),
             OneSnapshot => (SYNC_API, Some("Api"), "snapshot"),
             NoSkip => (INTAKE, Some("Intake"), "take"),
             MalformedCounts => (INTAKE, Some("Intake"), "hand_over"),

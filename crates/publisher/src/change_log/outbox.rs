@@ -56,6 +56,8 @@ enum Which {
     ChangedSince,
     Ids,
     Beyond,
+    /// Places in another stream: not one of them means anything any more.
+    InAnother,
 }
 
 /// Statements whose text depends on the database, written once.
@@ -115,13 +117,21 @@ impl Sql {
             }
             Which::Ids => format!("id IN {}", strings(self.kind, "$2")),
             Which::Beyond => "published_seq > $2".to_owned(),
+            Which::InAnother => "$2 = $2".to_owned(),
         }
     }
 
     /// Makes rows pending again, and answers with those that are left because they are locked.
     fn unpublish(&self, which: Which) -> String {
         let condition = self.condition(which);
-        let set = "SET published_version = 0, published_seq = $3";
+        let seq = match which {
+            // Looking takes time: what was recorded meanwhile stands further on.
+            Which::ChangedSince | Which::Ids => {
+                "CASE WHEN published_seq > $3 THEN published_seq ELSE $3 END"
+            }
+            Which::Beyond | Which::InAnother => "$3",
+        };
+        let set = format!("SET published_version = 0, published_seq = {seq}");
         match self.kind {
             Kind::Sqlite => {
                 format!("UPDATE nudge_change_log {set} WHERE entity = $1 AND {condition}")
@@ -226,6 +236,11 @@ impl ChangeLog {
         last_seq: u64,
     ) -> Result<Vec<EntityId>, sqlx::Error> {
         self.make_pending(Which::Beyond, last_seq as i64, last_seq).await
+    }
+
+    /// Makes every row pending again: the stream is another one. Returns those that are left.
+    pub(crate) async fn unpublish_all(&self, last_seq: u64) -> Result<Vec<EntityId>, sqlx::Error> {
+        self.make_pending(Which::InAnother, 0, last_seq).await
     }
 
     async fn make_pending<'q, P>(
@@ -342,8 +357,15 @@ mod tests {
         assert_eq!((mark(9).await, mark(10).await), (1, 0));
         log.unpublish(std::slice::from_ref(&id), 20).await.unwrap();
         assert_eq!((mark(20).await, mark(21).await), (1, 0));
+        // A look that took its time: what was recorded meanwhile is not forgotten.
+        log.unpublish(std::slice::from_ref(&id), 7).await.unwrap();
+        log.unpublish_since(always, 7).await.unwrap();
+        assert_eq!((mark(20).await, mark(21).await, mark(22).await), (1, 1, 0));
         // The broker went back: from here on, lower places are new ones.
         log.unpublish_beyond(3).await.unwrap();
         assert_eq!((mark(3).await, mark(4).await), (1, 0));
+        // Another stream begins at one.
+        log.unpublish_all(0).await.unwrap();
+        assert_eq!((mark(0).await, mark(1).await), (1, 0));
     }
 }
