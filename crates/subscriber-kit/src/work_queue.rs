@@ -252,9 +252,10 @@ impl<T> WorkQueue<T> {
     /// Begins the run that a place stands for, if it is still the key's valid one.
     fn begin(&mut self, place: Place, now: Instant) -> Option<Run<T>> {
         let entry = self.entries.get_mut(&place.id)?;
-        if entry.ticket != place.ticket || entry.processing || !entry.dirty {
+        if entry.ticket != place.ticket {
             return None;
         }
+        debug_assert!(entry.dirty && !entry.processing, "a run of {} begins twice", place.id);
         entry.dirty = false;
         entry.processing = true;
         entry.started = Some(now);

@@ -121,10 +121,39 @@ fn floors_and_doubts_are_joined_and_end_with_the_run() {
     queue.push(id("a"), Work { floor: floor(10), unsure: true, ..work(2) }, now);
     let run = queue.take(1, now).remove(0);
     assert_eq!((run.floor, run.unsure), (floor(10), true));
+    let kept = Again { floor: floor(10), unsure: true, ..again(DISTANCE, run.tokens) };
+    queue.finish(&id("a"), Finish::Again(kept), now);
+    let now = now + DISTANCE;
+    let run = queue.take(1, now).remove(0);
+    assert_eq!((run.floor, run.unsure), (floor(10), true), "a run that did not end keeps them");
     queue.finish(&id("a"), Finish::Done, now);
     queue.push(id("a"), work(3), now + DISTANCE);
     let run = queue.take(1, now + DISTANCE).remove(0);
     assert_eq!((run.floor, run.unsure), (Version::NONE, false));
+}
+
+#[test]
+fn further_notifications_do_not_cost_a_key_its_place() {
+    for (lane, again) in
+        [(Lane::Fresh, Lane::Fresh), (Lane::Fresh, Lane::Backlog), (Lane::Backlog, Lane::Backlog)]
+    {
+        let (mut queue, now) = (queue(), Instant::now());
+        queue.push(id("a"), Work { lane, ..work(1) }, now);
+        queue.push(id("b"), Work { lane, ..work(2) }, now);
+        queue.push(id("a"), Work { lane: again, ..work(3) }, now);
+        assert_eq!(names(&queue.take(1, now)), ["a"]);
+    }
+}
+
+#[test]
+fn acknowledgements_that_are_held_can_be_reached() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.push(id("a"), work(1), now);
+    queue.push(id("b"), work(2), now);
+    queue.push(id("b"), work(3), now);
+    let mut held: Vec<_> = queue.tokens_mut().map(|token| *token).collect();
+    held.sort_unstable();
+    assert_eq!((held, queue.queued()), (vec![1, 2, 3], 2));
 }
 
 #[test]
@@ -164,7 +193,8 @@ fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     queue.push(id("parked"), parked, later);
     queue.push(id("good"), work(4), later);
     assert_eq!(names(&queue.take(9, later)), ["good"]);
-    assert_eq!(names(&queue.take(9, later)), ["parked", "bad"]);
+    assert_eq!(names(&queue.take(1, later)), ["parked"]);
+    assert_eq!(names(&queue.take(9, later)), ["bad"]);
     queue.finish(&id("good"), Finish::Done, later);
     queue.finish(&id("parked"), Finish::Done, later);
     queue.finish(&id("bad"), Finish::Again(spoiled(vec![1])), later);
