@@ -36,6 +36,10 @@ faults: ## break one thing after another, on both databases; the last lines are 
 	|| status=$$?; \
 	echo; grep -o 'figure | .*' "$$said" || true; exit $$status
 
+.PHONY: fuzz
+fuzz: ## feed the decoders made-up input: SECONDS=60 for each; ARGS="import" for one of them
+	@exec python3 scripts/fuzz --seconds $(or $(SECONDS),60) $(ARGS)
+
 .PHONY: chaos-long
 chaos-long: ## the simulation with many seeds: SEEDS=100000 of each profile
 	CHAOS_SEEDS=$(or $(SEEDS),100000) cargo test --release -p nudge-chaos --test things -- --nocapture

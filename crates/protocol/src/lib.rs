@@ -14,9 +14,11 @@
 //! | [`write_token`] | `Nudge-Token`: "make this write visible to me" |
 //! | [`timestamp`] | instants, as text and as microseconds |
 //! | [`sync_api`] | the owner's HTTP API for callbacks |
+//! | [`object`] | JSON objects and words, read from nothing else |
 
 pub mod entity;
 pub mod notification;
+pub mod object;
 pub mod subject;
 pub mod sync_api;
 pub mod timestamp;
@@ -25,6 +27,7 @@ pub mod write_token;
 
 pub use entity::{EntityId, EntityName, InvalidEntityId, InvalidEntityName};
 pub use notification::{Change, Notification};
+pub use object::Object;
 pub use timestamp::Timestamp;
 pub use version::Version;
 pub use write_token::WriteToken;

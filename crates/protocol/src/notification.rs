@@ -1,8 +1,8 @@
 //! The message: an id and the kind of change. Nothing else, ever.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{EntityId, Version, version::InvalidVersion};
+use crate::{EntityId, Object, Version, object, version::InvalidVersion};
 
 /// Header that carries the version a notification was published for.
 ///
@@ -15,7 +15,7 @@ pub const TRACEPARENT_HEADER: &str = "traceparent";
 
 /// The kind of change: a hint for people and metrics. No decision is taken from it; what the
 /// callback answers decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     /// The entity did not exist before, or was deleted.
@@ -39,6 +39,13 @@ impl Change {
     /// The kind that a word stands for.
     pub fn parse(word: &str) -> Option<Self> {
         [Change::Created, Change::Updated, Change::Deleted].into_iter().find(|c| c.as_str() == word)
+    }
+}
+
+impl<'de> Deserialize<'de> for Change {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words = [Change::Created, Change::Updated, Change::Deleted].map(|c| (c.as_str(), c));
+        object::word(deserializer, &words)
     }
 }
 
@@ -67,11 +74,11 @@ impl Notification {
     /// Reads a body. A body that cannot be read is counted and recorded by the subscriber, and its
     /// subject still marks the key as changed: the message it replaced may have been a true one.
     pub fn from_json(body: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(body)
+        serde_json::from_slice::<Object<Self>>(body).map(|object| object.0)
     }
 }
 
-/// Reads the value of [`VERSION_HEADER`].
+/// Reads the value of [`VERSION_HEADER`]: 1 to 16 digits, with white space around them or without.
 pub fn parse_version_header(value: &str) -> Result<Version, InvalidVersion> {
     value.trim().parse()
 }
@@ -91,6 +98,8 @@ mod tests {
             r#"{"id":"1"}"#,
             r#"{"id":"","change":"updated"}"#,
             r#"{"id":"1","change":"renamed"}"#,
+            r#"{"id":"1","change":{"updated":null}}"#,
+            r#"["1","updated"]"#,
             "\u{0}",
         ] {
             assert!(Notification::from_json(body.as_bytes()).is_err(), "{body}");

@@ -3,10 +3,10 @@
 //! An owner in any language offers these calls. States travel as raw JSON: the kit hands them to
 //! the service's own type, and nothing in between interprets them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{EntityId, Timestamp, Version};
+use crate::{EntityId, Timestamp, Version, object};
 
 /// Most ids in one [`BatchGetRequest`].
 pub const MAX_BATCH_IDS: usize = 512;
@@ -28,7 +28,39 @@ pub struct BatchGetRequest {
     pub fields: Option<Vec<String>>,
 }
 
+/// Why a [`BatchGetRequest`] is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBatchGet {
+    /// It asks for nothing, or for too many.
+    #[error("must hold 1 to {MAX_BATCH_IDS} ids")]
+    Ids,
+    /// It names too many fields.
+    #[error("must hold at most {MAX_FIELDS} names")]
+    Fields,
+}
+
+impl InvalidBatchGet {
+    /// The name of the field that is wrong.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Ids => "ids",
+            Self::Fields => "fields",
+        }
+    }
+}
+
 impl BatchGetRequest {
+    /// What an owner checks before it looks anything up.
+    pub fn check(&self) -> Result<(), InvalidBatchGet> {
+        if !(1..=MAX_BATCH_IDS).contains(&self.ids.len()) {
+            return Err(InvalidBatchGet::Ids);
+        }
+        match &self.fields {
+            Some(fields) if fields.len() > MAX_FIELDS => Err(InvalidBatchGet::Fields),
+            _ => Ok(()),
+        }
+    }
+
     /// Asks for these ids, and for these fields of their states; no field named means all.
     pub fn new(ids: &[EntityId], fields: &[&str]) -> Self {
         let fields: Vec<_> = fields.iter().map(|&field| field.to_owned()).collect();
@@ -37,7 +69,7 @@ impl BatchGetRequest {
 }
 
 /// What an owner knows of one id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemStatus {
     /// It exists; `version` and `state` are present.
@@ -46,6 +78,13 @@ pub enum ItemStatus {
     Deleted,
     /// The owner has never heard of it. That is not a delete: it may be a stale replica.
     Unknown,
+}
+
+impl<'de> Deserialize<'de> for ItemStatus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words = [("live", Self::Live), ("deleted", Self::Deleted), ("unknown", Self::Unknown)];
+        object::word(deserializer, &words)
+    }
 }
 
 /// One entity in a [`BatchGetAnswer`].
@@ -71,6 +110,7 @@ pub struct Item {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BatchGetAnswer {
     /// The entities, in no particular order.
+    #[serde(deserialize_with = "object::list")]
     pub items: Vec<Item>,
 }
 
@@ -103,6 +143,7 @@ pub struct ItemVersion {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemsPage {
     /// The rows, in bytewise order of ids.
+    #[serde(deserialize_with = "object::list")]
     pub items: Vec<ItemVersion>,
     /// Pass as `after` for the next page; absent after the last row.
     pub next: Option<EntityId>,
@@ -141,6 +182,14 @@ mod tests {
         let answer = r#"{"items":[{"id":"1","status":"live","version":7,"state":{"a":1},"new":true}],"x":1}"#;
         let answer: BatchGetAnswer = serde_json::from_str(answer).unwrap();
         assert_eq!(answer.items[0].state.as_ref().unwrap().get(), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn an_item_is_an_object_and_its_status_a_word() {
+        let read = |json: &str| serde_json::from_str::<BatchGetAnswer>(json).map(|a| a.items.len());
+        assert_eq!(read(r#"{"items":[{"id":"1","status":"unknown"}]}"#).unwrap(), 1);
+        assert!(read(r#"{"items":[["1","unknown",null,null,null]]}"#).is_err());
+        assert!(read(r#"{"items":[{"id":"1","status":{"unknown":null}}]}"#).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     fmt,
+    ops::RangeInclusive,
     str::FromStr,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -19,6 +20,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(i64);
+
+/// The years 0000 to 9999.
+const WRITABLE_MICROS: RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_300_799_999_999;
 
 /// Why a text is not a [`Timestamp`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +88,8 @@ impl FromStr for Timestamp {
         let parsed = OffsetDateTime::parse(text, &Rfc3339).ok();
         parsed
             .and_then(|t| i64::try_from(t.unix_timestamp_nanos() / 1000).ok())
+            // An offset may lead out of the years that RFC 3339 can write.
+            .filter(|micros| WRITABLE_MICROS.contains(micros))
             .map(Self)
             .ok_or_else(|| InvalidTimestamp(text.chars().take(64).collect()))
     }
@@ -111,6 +117,18 @@ mod tests {
         for micros in [0, 1, 999_999, 1_767_225_600_123_456] {
             let t = Timestamp::from_unix_micros(micros);
             assert_eq!(t.to_string().parse(), Ok(t));
+        }
+    }
+
+    #[test]
+    fn whatever_is_read_can_be_written() {
+        for text in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z"] {
+            let t: Timestamp = text.parse().unwrap();
+            assert_eq!(t.to_string().parse(), Ok(t));
+        }
+        // In UTC these are of the years -1 and 10000.
+        for text in ["0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
         }
     }
 

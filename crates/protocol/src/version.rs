@@ -18,11 +18,13 @@ pub struct Version(u64);
 
 /// Versions are below this bound, 2^53.
 pub const VERSION_LIMIT: u64 = 1 << 53;
+/// Most digits of a version as text.
+pub const MAX_VERSION_DIGITS: usize = 16;
 
 /// Why a text or number is not a [`Version`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidVersion {
-    /// The number is 2^53 or more, or negative.
+    /// The number is 2^53 or more, or negative, or its text is too long.
     #[error("a version must be a whole number from 0 to 2^53 - 1")]
     OutOfRange,
     /// The text is not a whole number.
@@ -61,8 +63,8 @@ impl TryFrom<i64> for Version {
 impl FromStr for Version {
     type Err = InvalidVersion;
     fn from_str(text: &str) -> Result<Self, InvalidVersion> {
-        // `u64::from_str` takes a leading '+', which no one writes as a version.
-        if text.starts_with('+') {
+        // `u64::from_str` takes a leading '+', and zeros without end. The documents allow neither.
+        if text.starts_with('+') || text.len() > MAX_VERSION_DIGITS {
             return Err(InvalidVersion::OutOfRange);
         }
         text.parse().map_err(InvalidVersion::NotANumber).and_then(Self::new)
@@ -100,6 +102,8 @@ mod tests {
         assert!(serde_json::from_str::<Version>(&over.to_string()).is_err());
         assert!(Version::try_from(-1).is_err());
         assert!("+1".parse::<Version>().is_err());
+        assert_eq!("0000000000000017".parse(), Version::new(17));
+        assert!("00000000000000017".parse::<Version>().is_err());
         assert!(serde_json::from_str::<Version>("1.5").is_err());
     }
 }

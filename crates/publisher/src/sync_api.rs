@@ -13,11 +13,10 @@ use axum::{
     routing::{get, post},
 };
 use nudge_protocol::{
-    EntityId, subject,
+    EntityId, Object, subject,
     sync_api::{
         BatchGetAnswer, BatchGetRequest, DEFAULT_ITEMS_LIMIT, DeletedEntity, Item, ItemStatus,
-        ItemVersion, ItemsPage, ItemsRequest, LiveEntity, MAX_BATCH_IDS, MAX_FIELDS,
-        MAX_ITEMS_LIMIT,
+        ItemVersion, ItemsPage, ItemsRequest, LiveEntity, MAX_ITEMS_LIMIT,
     },
 };
 use nudge_runtime::{BoxError, Problem, Tx, body::Json};
@@ -59,14 +58,9 @@ pub(crate) fn router<O: Owner>(log: ChangeLog, owner: O) -> Router {
 
 async fn batch_get<O: Owner>(
     State(api): State<Arc<Api<O>>>,
-    Json(request): Json<BatchGetRequest>,
+    Json(Object(request)): Json<Object<BatchGetRequest>>,
 ) -> Result<Response, Problem> {
-    if request.ids.is_empty() || request.ids.len() > MAX_BATCH_IDS {
-        return Err(Problem::field("ids", format!("must hold 1 to {MAX_BATCH_IDS} ids")));
-    }
-    if request.fields.as_ref().is_some_and(|fields| fields.len() > MAX_FIELDS) {
-        return Err(Problem::field("fields", format!("must hold at most {MAX_FIELDS} names")));
-    }
+    request.check().map_err(|error| Problem::field(error.field(), error.to_string()))?;
     let mut ids = request.ids;
     ids.sort();
     ids.dedup();
@@ -86,7 +80,7 @@ async fn batch_get<O: Owner>(
 
 async fn items<O: Owner>(
     State(api): State<Arc<Api<O>>>,
-    Json(request): Json<ItemsRequest>,
+    Json(Object(request)): Json<Object<ItemsRequest>>,
 ) -> Result<Response, Problem> {
     let limit = request.limit.unwrap_or(DEFAULT_ITEMS_LIMIT);
     if !(1..=MAX_ITEMS_LIMIT).contains(&limit) {

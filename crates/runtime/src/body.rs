@@ -57,9 +57,11 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let inner = error.into_inner();
         if inner.is_data() {
             let message = inner.to_string();
-            let field = match (path.as_str(), named_field(&message)) {
+            let named = named_field(&message).filter(|name| !name.is_empty());
+            let field = match (path.as_str(), named) {
                 (".", Some(name)) => name.to_owned(),
-                (".", None) => "body".to_owned(),
+                // A field without a name, of the whole body, is nothing that could be named.
+                ("." | "", None) => "body".to_owned(),
                 // The path of an unknown or missing field ends at its parent.
                 (parent, Some(name)) if !parent.ends_with(name) => format!("{parent}.{name}"),
                 (path, _) => path.to_owned(),
@@ -149,6 +151,7 @@ mod tests {
         assert_eq!(field_of("[]"), (422, "body".into()));
         assert_eq!(field_of("{}"), (422, "name".into()));
         assert_eq!(field_of(r#"{"name":1}"#), (422, "name".into()));
+        assert_eq!(field_of(r#"{"name":"a","":1}"#), (422, "body".into()));
         assert_eq!(field_of(r#"{"name":"a","colour":1}"#), (422, "colour".into()));
         assert_eq!(
             field_of(r#"{"name":"a","menus":[{"price":-1}]}"#),

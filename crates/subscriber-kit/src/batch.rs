@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    panic::catch_unwind,
     sync::{Arc, Mutex, atomic::Ordering::Relaxed},
 };
 
@@ -15,12 +14,12 @@ use tokio::time::Instant;
 
 use crate::{
     acknowledge::{Held, ack_all},
-    apply::{Applied, Applier, Apply, EntityState, panic_message},
+    apply::{Applied, Applier, Apply, EntityState},
     breaker::Breaker,
     dead_letter::DeadLetters,
     ending::End,
     events::{Event, EventKind, Events},
-    outcome::Answer,
+    outcome::{Answer, read_item},
     owner_client::{FetchError, FetchErrorKind, OwnerClient, fetch_all},
     progress::Progress,
     retry::InARow,
@@ -146,8 +145,11 @@ impl<A: Apply> Batches<A> {
                 deleted: Some(item.status == ItemStatus::Deleted),
                 ..Event::now(EventKind::Fetched, &self.entity, &item.id)
             });
-            let answer = decode::<A>(&item, &mut entities);
-            answers.insert(item.id, answer.map_err(|error| (item.version, error)));
+            let read = read_item(&item, Timestamp::now()).map(|(answer, entity)| {
+                entities.extend(entity);
+                answer
+            });
+            answers.insert(item.id, read.map_err(|error| (item.version, error)));
         }
         if planted("unknown-taken-for-delete") {
             for run in runs {
@@ -267,35 +269,4 @@ impl<A: Apply> Batches<A> {
             self.progress.set_error(Some(format!("database: {error}")));
         }
     }
-}
-
-/// Reads one item: pushes what is to be applied, and says what the owner answered. An error is
-/// about this one entity.
-fn decode<A: Apply>(
-    item: &Item,
-    entities: &mut Vec<EntityState<A::State>>,
-) -> Result<Answer, String> {
-    let known = || item.version.ok_or("the answer has no version".to_owned());
-    let answer = match item.status {
-        ItemStatus::Unknown => return Ok(Answer::Unknown),
-        ItemStatus::Deleted => Answer::Deleted(known()?),
-        ItemStatus::Live => Answer::Live(known()?),
-    };
-    let state = match (&answer, &item.state) {
-        (Answer::Live(_), Some(state)) => {
-            // The service's own code may panic here, and must not take the rest of the batch along.
-            let state = catch_unwind(|| serde_json::from_str(state.get()));
-            let state = state.map_err(|panic| panic_message("reading the state", &*panic))?;
-            Some(state.map_err(|error| format!("the state cannot be read: {error}"))?)
-        }
-        (Answer::Live(_), None) => return Err("the answer has no state".to_owned()),
-        _ => None,
-    };
-    entities.push(EntityState {
-        id: item.id.clone(),
-        version: known()?,
-        changed_at: item.changed_at.unwrap_or_else(Timestamp::now),
-        state,
-    });
-    Ok(answer)
 }

@@ -3,7 +3,15 @@
 //! What the message said takes part in one way only: it can cause a further callback. Nothing in
 //! here can skip one.
 
-use nudge_protocol::Version;
+use std::panic::catch_unwind;
+
+use nudge_protocol::{
+    Timestamp, Version,
+    sync_api::{Item, ItemStatus},
+};
+use serde::de::DeserializeOwned;
+
+use crate::apply::{EntityState, panic_message};
 
 /// What the owner said of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +53,33 @@ pub enum Verdict {
     ApplyAndLookAgain(Reason),
     /// There is nothing to apply. Look again.
     LookAgain(Reason),
+}
+
+/// Reads one item of an answer: what the owner says, and what is to be applied. An error is about
+/// this one entity.
+pub fn read_item<S: DeserializeOwned>(
+    item: &Item,
+    now: Timestamp,
+) -> Result<(Answer, Option<EntityState<S>>), String> {
+    let known = || item.version.ok_or("the answer has no version".to_owned());
+    let (answer, version) = match item.status {
+        ItemStatus::Unknown => return Ok((Answer::Unknown, None)),
+        ItemStatus::Deleted => (Answer::Deleted(known()?), known()?),
+        ItemStatus::Live => (Answer::Live(known()?), known()?),
+    };
+    let state = match (&answer, &item.state) {
+        (Answer::Live(_), Some(state)) => {
+            // The service's own code may panic here, and must not take the rest of the batch along.
+            let state = catch_unwind(|| serde_json::from_str(state.get()));
+            let state = state.map_err(|panic| panic_message("reading the state", &*panic))?;
+            Some(state.map_err(|error| format!("the state cannot be read: {error}"))?)
+        }
+        (Answer::Live(_), None) => return Err("the answer has no state".to_owned()),
+        _ => None,
+    };
+    // Without one, what it shows is how long it took since it was asked for.
+    let changed_at = item.changed_at.unwrap_or(now);
+    Ok((answer, Some(EntityState { id: item.id.clone(), version, changed_at, state })))
 }
 
 /// Judges one answer.

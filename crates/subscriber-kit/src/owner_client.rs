@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use futures_util::StreamExt;
 use nudge_protocol::{
-    EntityId, EntityName,
+    EntityId, EntityName, Object,
     sync_api::{BatchGetAnswer, BatchGetRequest, Item, ItemsPage, ItemsRequest},
 };
 use nudge_runtime::problem::chain;
@@ -118,11 +118,17 @@ impl HttpOwner {
             }
             body.extend_from_slice(&chunk);
         }
-        serde_json::from_slice(&body).map_err(|error| {
-            let message = format!("the answer cannot be read: {error}");
-            FetchError::new(FetchErrorKind::Broken, message)
-        })
+        read_answer(&body)
     }
+}
+
+/// Reads the body of an owner's answer.
+pub fn read_answer<T: DeserializeOwned>(body: &[u8]) -> Result<T, FetchError> {
+    let answer = serde_json::from_slice::<Object<T>>(body).map_err(|error| {
+        let message = format!("the answer cannot be read: {error}");
+        FetchError::new(FetchErrorKind::Broken, message)
+    })?;
+    Ok(answer.0)
 }
 
 impl OwnerClient for HttpOwner {
@@ -175,7 +181,7 @@ fn kind_of(status: StatusCode) -> FetchErrorKind {
 
 /// Asks for all of `ids`: what an answer leaves out is asked again. Every round makes progress, so
 /// this ends; an answer with none of what was asked is nonsense.
-pub(crate) async fn fetch_all(
+pub async fn fetch_all(
     owner: &dyn OwnerClient,
     entity: &EntityName,
     ids: &[EntityId],

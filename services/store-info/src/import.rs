@@ -4,16 +4,14 @@
 //! memory. Each batch is one transaction: when the sender goes away, what was committed stays.
 
 mod lines;
+mod read;
 
 use nudge_protocol::EntityId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    domain::{GivenId, Store},
-    storage::Stores,
-};
-use lines::{Line, Lines};
+use crate::{domain::Store, storage::Stores};
+pub use read::{MAX_ERROR_CHARS, ReadLine, Reader};
 
 /// Longest line, in bytes.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -21,8 +19,6 @@ pub const MAX_LINE_BYTES: usize = 64 * 1024;
 pub const BATCH_LINES: usize = 256;
 /// Most rejected lines that a report lists; all are counted.
 pub const MAX_REJECTED_LISTED: usize = 1_000;
-/// How much is said about a rejected line, in characters: its text is the sender's.
-const MAX_ERROR_CHARS: usize = 400;
 
 /// What an import did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -54,7 +50,7 @@ pub struct Rejected {
 #[derive(Debug)]
 pub struct Import {
     stores: Stores,
-    lines: Lines,
+    reader: Reader,
     batch: Vec<Store>,
     report: Report,
 }
@@ -62,8 +58,8 @@ pub struct Import {
 impl Import {
     /// An import into these stores.
     pub fn new(stores: Stores) -> Self {
-        let (lines, batch) = (Lines::new(MAX_LINE_BYTES), Vec::with_capacity(BATCH_LINES));
-        Self { stores, lines, batch, report: Report::default() }
+        let (reader, batch) = (Reader::new(MAX_LINE_BYTES), Vec::with_capacity(BATCH_LINES));
+        Self { stores, reader, batch, report: Report::default() }
     }
 
     /// What was done so far.
@@ -73,7 +69,7 @@ impl Import {
 
     /// Takes the next bytes, wherever they begin and end.
     pub async fn feed(&mut self, bytes: &[u8]) -> Result<(), sqlx::Error> {
-        for line in self.lines.feed(bytes) {
+        for line in self.reader.feed(bytes) {
             self.line(line).await?;
         }
         Ok(())
@@ -82,7 +78,7 @@ impl Import {
     /// Takes what is left as the last line, and writes the last batch.
     pub async fn finish(mut self) -> Result<Report, (Report, sqlx::Error)> {
         let done = async {
-            if let Some(line) = self.lines.finish() {
+            if let Some(line) = self.reader.finish() {
                 self.line(line).await?;
             }
             self.flush().await
@@ -93,10 +89,10 @@ impl Import {
         }
     }
 
-    async fn line(&mut self, line: Line) -> Result<(), sqlx::Error> {
-        match read(&line) {
+    async fn line(&mut self, line: ReadLine) -> Result<(), sqlx::Error> {
+        match line.store {
             Ok(store) => self.batch.push(store),
-            Err(error) => self.reject(line.number, &error),
+            Err(error) => self.reject(line.number, error),
         }
         if self.batch.len() >= BATCH_LINES {
             self.flush().await?;
@@ -114,22 +110,13 @@ impl Import {
         Ok(())
     }
 
-    fn reject(&mut self, line: u64, error: &str) {
+    fn reject(&mut self, line: u64, error: String) {
         self.stores.metrics().rejected_line();
         self.report.rejected_total += 1;
         if self.report.rejected.len() < MAX_REJECTED_LISTED {
-            let error = error.chars().take(MAX_ERROR_CHARS).collect();
             self.report.rejected.push(Rejected { line, error });
         }
     }
-}
-
-fn read(line: &Line) -> Result<Store, String> {
-    let Some(text) = &line.text else {
-        return Err(format!("a line must be at most {MAX_LINE_BYTES} bytes"));
-    };
-    let json = serde_json::from_slice(text).map_err(|error| format!("not valid JSON: {error}"))?;
-    Store::read(&json, GivenId::InBody).map_err(|invalid| invalid.to_string())
 }
 
 /// The project's own invented stores.
@@ -166,8 +153,8 @@ mod tests {
 
     #[test]
     fn every_sample_line_is_a_store_of_its_own() {
-        let mut lines = Lines::new(MAX_LINE_BYTES);
-        let stores: Vec<_> = lines.feed(SAMPLE).iter().map(|line| read(line).unwrap()).collect();
+        let lines = Reader::new(MAX_LINE_BYTES).feed(SAMPLE);
+        let stores: Vec<_> = lines.map(|line| line.store.unwrap()).collect();
         let ids: std::collections::HashSet<_> = stores.iter().map(|store| &store.id).collect();
         assert!(stores.len() >= 60 && ids.len() == stores.len());
         assert!(stores.iter().all(|store| !store.menus.is_empty()));

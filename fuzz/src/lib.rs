@@ -1,0 +1,29 @@
+//! What must hold whatever bytes come in.
+#![doc = include_str!("../README.md")]
+
+mod change;
+mod import;
+mod notification;
+mod plain;
+mod subject;
+mod sync_answer;
+mod sync_request;
+
+pub use change::change;
+pub use import::import;
+pub use notification::notification;
+pub use subject::subject;
+pub use sync_answer::sync_answer;
+pub use sync_request::sync_request;
+
+/// Panics when something does not hold of what the input decodes to.
+pub type Property = fn(&[u8]);
+
+/// Every property, by the name of its corpus.
+pub const PROPERTIES: [(&str, Property); 5] = [
+    ("import", import),
+    ("notification", notification),
+    ("subject", subject),
+    ("sync_answer", sync_answer),
+    ("sync_request", sync_request),
+];
