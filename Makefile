@@ -36,6 +36,10 @@ faults: ## break one thing after another, on both databases; the last lines are 
 	|| status=$$?; \
 	echo; grep -o 'figure | .*' "$$said" || true; exit $$status
 
+.PHONY: core-mutants
+core-mutants: ## change the pure core bit by bit: its tests must notice (needs cargo-mutants)
+	cargo mutants --output $(TARGET) $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## feed the decoders made-up input: SECONDS=60 for each; ARGS="import" for one of them
 	@exec python3 scripts/fuzz --seconds $(or $(SECONDS),60) $(ARGS)
