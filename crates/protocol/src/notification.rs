@@ -107,6 +107,25 @@ mod tests {
     }
 
     #[test]
+    fn each_change_is_a_word_of_its_own() {
+        let words = [
+            (Change::Created, "created"),
+            (Change::Updated, "updated"),
+            (Change::Deleted, "deleted"),
+        ];
+        for (change, word) in words {
+            assert_eq!((change.as_str(), Change::parse(word)), (word, Some(change)));
+        }
+        assert_eq!(Change::parse("renamed"), None);
+    }
+
+    #[test]
+    fn the_version_header_is_the_version_and_nothing_else() {
+        assert_eq!(parse_version_header("17"), Version::new(17));
+        assert!(parse_version_header("seventeen").is_err());
+    }
+
+    #[test]
     fn the_body_holds_two_fields_and_no_more() {
         let n = Notification { id: EntityId::new("42").unwrap(), change: Change::Created };
         let value: serde_json::Value = serde_json::from_slice(&n.to_json()).unwrap();

@@ -82,6 +82,12 @@ mod tests {
     }
 
     #[test]
+    fn an_entity_has_one_stream_and_one_wildcard() {
+        assert_eq!(stream_name(&store()), "CHANGES_store");
+        assert_eq!(all_subjects(&store()), "changes.store.*");
+    }
+
+    #[test]
     fn ids_that_mean_something_to_nats_stay_inside_their_token() {
         let long = "가".repeat(66);
         for id in [".", "*", ">", "a b", "a.b", "a/b", "%", "%2E", "강남점", "-_", long.as_str()]

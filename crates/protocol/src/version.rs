@@ -88,6 +88,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_version_is_its_number() {
+        let version = Version::new(17).unwrap();
+        assert_eq!((version.get(), version.to_i64()), (17, 17));
+    }
+
+    #[test]
     fn versions_compare_as_numbers_not_as_text() {
         let (nine, ten): (Version, Version) = ("9".parse().unwrap(), "10".parse().unwrap());
         assert!(nine < ten);

@@ -111,6 +111,23 @@ mod tests {
     }
 
     #[test]
+    fn an_item_is_read_with_its_state_and_a_live_one_without_is_an_error() {
+        let read = |json: &str| {
+            let item: Item = serde_json::from_str(json).unwrap();
+            let read = read_item::<u8>(&item, Timestamp::from_unix_micros(5));
+            read.map(|(answer, entity)| (answer, entity.map(|entity| entity.state)))
+        };
+        let live = r#"{"id":"1","status":"live","version":3"#;
+        assert_eq!(read(&format!("{live},\"state\":7}}")), Ok((Answer::Live(v(3)), Some(Some(7)))));
+        assert!(read(&format!("{live}}}")).unwrap_err().contains("no state"));
+        assert!(read(&format!("{live},\"state\":\"x\"}}")).unwrap_err().contains("cannot be read"));
+        let deleted = r#"{"id":"1","status":"deleted","version":3}"#;
+        assert_eq!(read(deleted), Ok((Answer::Deleted(v(3)), Some(None))));
+        assert_eq!(read(r#"{"id":"1","status":"unknown"}"#), Ok((Answer::Unknown, None)));
+        assert!(read(r#"{"id":"1","status":"deleted"}"#).unwrap_err().contains("no version"));
+    }
+
+    #[test]
     fn an_answer_at_or_above_the_floor_is_final() {
         for answer in [Answer::Live(v(10)), Answer::Deleted(v(10))] {
             assert_eq!(judge(answer, sure(10)), Verdict::Apply);
