@@ -75,8 +75,9 @@ impl Server {
     fn lives(&self) -> bool {
         let mut known = self.pids().into_iter().flatten();
         known.any(|pid| {
-            let found = Command::new("kill").args(["-0", &pid.to_string()]).stderr(Stdio::null());
-            found.status().expect("kill runs").success()
+            let mut ask = Command::new("kill");
+            let ask = ask.args(["-0", &pid.to_string()]).stderr(Stdio::null());
+            ask.status().expect("kill runs").success()
         })
     }
 }
