@@ -121,20 +121,20 @@ mod once {
         let server = Server::new(directory.path());
         let plan = plan(
             directory.path(),
-            20_000,
+            26_000,
             &[
                 (1_000, 3_000, "drop", "store-info→nats"),
-                (2_000, 2_000, "kill", "database"),
-                // They start while it is away, and while it stands still.
-                (2_200, 500, "kill", "search"),
+                // So long that the service which is started meanwhile gives up.
+                (2_000, 12_000, "kill", "database"),
+                (2_200, 300, "kill", "search"),
                 (5_500, 1_000, "refuse", "review→store-info"),
-                (7_000, 3_000, "freeze", "database"),
-                (7_500, 1_000, "kill", "review"),
-                (8_000, 3_000, "kill", "nats"),
-                (12_000, 2_000, "freeze", "store-info"),
-                (12_500, 500, "kill", "database"),
-                (15_000, 2_000, "nats-rollback", "nats"),
-                (15_500, 2_500, "freeze", "database"),
+                (15_500, 3_000, "freeze", "database"),
+                (16_000, 1_000, "kill", "review"),
+                (16_500, 3_000, "kill", "nats"),
+                (19_500, 1_000, "freeze", "store-info"),
+                (20_000, 500, "kill", "database"),
+                (21_500, 2_000, "nats-rollback", "nats"),
+                (22_000, 2_500, "freeze", "database"),
             ],
         );
         let output = chaos(&["replay", &plan, "--json", "--postgres-command", &server.command]);
@@ -144,6 +144,7 @@ mod once {
         assert_eq!(report["data_in"], "PostgreSQL");
         assert_eq!(report["faults_on"]["database"], json!({"kill": 2, "freeze": 2}), "{report}");
         assert_eq!(report["faults"]["kill"], 5, "{report}");
+        assert!(report["failed_starts"].as_u64() > Some(0), "{report}");
         assert_eq!(report["skipped"], json!([]), "{report}");
         assert!(report["edits"].as_u64() > Some(500), "{report}");
         let pids = server.pids();
