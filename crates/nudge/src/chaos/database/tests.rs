@@ -1,20 +1,26 @@
+use std::path::Path;
+
+use nudge_runtime::database::Kind::Postgres;
+use nudge_test_servers::TestDatabase;
+
 use super::*;
 
-/// A program that answers each command with the command itself.
-async fn echo() -> Program {
-    let script = r#"while read -r line; do echo "{\"url\":\"$line\"}"; done"#;
-    Program::start(&["sh", "-c", script].map(str::to_owned)).unwrap()
-}
-
-async fn server() -> Server {
-    Server { program: Mutex::new(echo().await), urls: Vec::new(), absence: StdMutex::default() }
+/// A program that answers each command, and writes it to a file.
+fn noting(file: &Path) -> Program {
+    let script = r#"while read -r line; do echo "$line" >> "$0"; echo '{"url":""}'; done"#;
+    let command = ["sh", "-c", script, file.to_str().unwrap()];
+    Program::start(&command.map(str::to_owned)).unwrap()
 }
 
 #[tokio::test]
 async fn a_fault_is_ended_by_what_undoes_it_and_its_end_is_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("commands");
+    let program = Mutex::new(noting(&file));
+    let server = Server { program, urls: Vec::new(), absence: StdMutex::default() };
     let before = Instant::now();
-    let server = server().await;
     server.end().await.unwrap();
+    server.thaw().await;
     assert!(!server.was_away(before), "there was no fault");
     for kind in [Kind::Kill, Kind::Freeze] {
         server.begin(kind).await.unwrap();
@@ -23,7 +29,29 @@ async fn a_fault_is_ended_by_what_undoes_it_and_its_end_is_remembered() {
         server.end().await.unwrap();
         assert!(server.was_away(since) && !server.was_away(Instant::now()));
     }
+    server.begin(Kind::Kill).await.unwrap();
+    server.thaw().await;
+    server.end().await.unwrap();
+    server.begin(Kind::Freeze).await.unwrap();
+    server.thaw().await;
     server.stop().await;
+    let commands = std::fs::read_to_string(file).unwrap();
+    let commands: Vec<_> = commands.lines().collect();
+    assert_eq!(commands, ["crash", "start", "freeze", "thaw"].repeat(2));
+}
+
+#[tokio::test]
+async fn each_service_has_a_schema_and_a_database_that_was_used_before_is_refused() {
+    let database = TestDatabase::of(Postgres).await;
+    let answer = format!(r#"{{"url":"{}"}}"#, database.url());
+    let command = ["echo".to_owned(), answer];
+    let server = Server::start(&command).await.unwrap();
+    for (service, schema) in Service::ALL.into_iter().zip(["store_info", "search", "review"]) {
+        let url = server.database_url(service);
+        assert!(url.starts_with(database.url()) && url.ends_with(schema), "{url}");
+    }
+    let refusal = Server::start(&command).await.unwrap_err().to_string();
+    assert!(refusal.contains("its database holds data"), "{refusal}");
 }
 
 #[tokio::test]
@@ -43,9 +71,10 @@ async fn a_program_that_gives_no_answer_is_of_no_more_use() {
 
 #[tokio::test]
 async fn an_answer_may_not_be_endless() {
-    let script = "head -c 100000 /dev/zero; sleep 100".to_owned();
+    let script = "head -c 100000 /dev/zero; exec sleep 100".to_owned();
     let mut program = Program::start(&["sh".to_owned(), "-c".to_owned(), script]).unwrap();
-    program.answer(FIRST_PATIENCE).await.unwrap_err();
+    let why = program.answer(Duration::from_secs(20)).await.unwrap_err();
+    assert!(why.contains("no line of JSON"), "{why}");
     program.child.kill().await.unwrap();
 }
 
