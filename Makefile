@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # `exec` leaves no shell between make and the program, so that Ctrl-C and
 # `kill` reach it and it can stop in its own order.
@@ -43,6 +43,17 @@ core-mutants: ## change the pure core bit by bit: its tests must notice (needs c
 .PHONY: fuzz
 fuzz: ## feed the decoders made-up input: SECONDS=60 for each; ARGS="import" for one of them
 	@exec python3 scripts/fuzz --seconds $(or $(SECONDS),60) $(ARGS)
+
+.PHONY: chaos chaos-postgres
+chaos: ## break the demo's programs at random: ARGS="--minutes 2 --seed 7"; the last line is the verdict
+chaos-postgres: ## the same with the data on a PostgreSQL server, which is killed and frozen too
+chaos-postgres: ON_POSTGRES = --postgres-command "python3 scripts/postgres run"
+chaos chaos-postgres:
+	@set -euo pipefail; \
+	nats=$$(python3 scripts/nats-server); \
+	echo "chaos: building (the first time takes a few minutes)"; \
+	cargo build --workspace --bins; \
+	exec env NATS_SERVER_BIN="$$nats" $(TARGET)/debug/nudge chaos run $(ON_POSTGRES) $(ARGS)
 
 .PHONY: chaos-long
 chaos-long: ## the simulation with many seeds: SEEDS=100000 of each profile

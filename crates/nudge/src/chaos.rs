@@ -9,7 +9,7 @@
 //! | [`plan`] | what happens when: generated from a seed, or read from a file |
 //! | [`frames`], [`disturb`] | notifications in NATS' protocol: reordered, duplicated, dropped |
 //! | [`mod@line`] | a TCP line on which things go wrong |
-//! | [`process`], [`world`] | the programs, and everything together |
+//! | [`process`], [`database`], [`world`] | the programs, the database server, and everything together |
 //! | [`inject`] | makes a fault happen, and ends it |
 //! | [`edits`], [`follow`] | the edits, and what subscribers and readers see meanwhile |
 //! | [`compare`], [`look`] | what differs; pure, and the questions |
@@ -26,8 +26,9 @@ use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    database::Server,
     picture::Picture,
-    plan::{MAX_MILLIS, MIN_MILLIS, Plan},
+    plan::{Databases, MAX_MILLIS, MIN_MILLIS, Plan},
     report::{Report, Verdict},
     run::Run,
     world::World,
@@ -40,6 +41,7 @@ use crate::{
 
 mod board;
 mod compare;
+mod database;
 mod disturb;
 mod edits;
 mod follow;
@@ -64,6 +66,8 @@ Examples:
   nudge chaos run --seed 7 --minutes 0.5 --json    the same faults and edits each time
   nudge chaos run --seed 7 --plan-out plan.json    keep the plan, to read or to change it
   nudge chaos replay plan.json                     exactly this plan again
+  nudge chaos run --postgres-command \"python3 scripts/postgres run\"
+                                                   the database server is a victim, too
 
 It starts programs of its own, on free ports and empty data: a demo that runs is left alone.
 Exit status: 0 only when every read model says of every store what the owner says.";
@@ -120,6 +124,42 @@ struct CommonArgs {
         value_parser = clap::value_parser!(u64).range(1..=3_600),
     )]
     heal_seconds: u64,
+    /// Keep the services' data on a PostgreSQL server that this program runs, and kill and freeze that
+    /// server too
+    ///
+    /// The line is split at blanks; quotes mean nothing in it. The program prints a line of JSON with `url`
+    /// once the server answers, takes the commands `crash`, `start`, `freeze` and `thaw`, a line each, on
+    /// its standard input, answers each with such a line, and ends the server when that input ends. In a
+    /// checkout of Nudge, "python3 scripts/postgres run" does so.
+    #[arg(long, value_name = "CMD", value_parser = words)]
+    postgres_command: Option<Words>,
+}
+
+impl CommonArgs {
+    fn databases(&self) -> Databases {
+        self.postgres_command.as_ref().map_or(Databases::Sqlite, |_| Databases::Postgres)
+    }
+
+    async fn start_server(&self, talk: &Talk) -> Result<Option<Server>, Failure> {
+        let Some(command) = &self.postgres_command else { return Ok(None) };
+        talk.doing("starting PostgreSQL");
+        Server::start(command).await.map(Some)
+    }
+
+    /// What a replay needs to be given again.
+    fn again(&self) -> String {
+        let quoted = |words: &Words| words.join(" ").replace('\'', r"'\''");
+        let command = self.postgres_command.as_ref().map(quoted);
+        command.map_or(String::new(), |command| format!(" --postgres-command '{command}'"))
+    }
+}
+
+/// A command line as its words.
+type Words = std::sync::Arc<[String]>;
+
+fn words(line: &str) -> Result<Words, String> {
+    let words: Words = line.split_whitespace().map(str::to_owned).collect();
+    if words.is_empty() { Err("is empty".to_owned()) } else { Ok(words) }
 }
 
 /// Minutes, as milliseconds.
@@ -140,10 +180,12 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
     let (plan, plan_out, common) = match verb {
         ChaosVerb::Run(RunArgs { seed, minutes, plan_out, common }) => {
             let seed = seed.unwrap_or_else(a_new_seed);
-            (Plan::generate(seed, minutes), plan_out, common)
+            (Plan::generate(seed, minutes, common.databases()), plan_out, common)
         }
         ChaosVerb::Replay(ReplayArgs { plan, common }) => (Plan::read(&plan)?, None, common),
     };
+    plan.check_on(common.databases())?;
+    let data_dir = common.data_dir.clone().map(empty).transpose()?;
     let stop = signals::stop();
     let exe = std::env::current_exe().map_err(|error| {
         Failure::failed(format!("cannot find this program's own path: {error}"))
@@ -152,8 +194,11 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
     let nats = stop.run_until_cancelled(nats::find(&exe, &talk)).await;
     talk.done();
     let nats = nats.unwrap_or_else(|| Err(interrupted()))?;
-    let (data_dir, temporary) = match common.data_dir {
-        Some(path) => (empty(path)?, false),
+    let server = stop.run_until_cancelled(common.start_server(&talk)).await;
+    talk.done();
+    let server = server.unwrap_or_else(|| Err(interrupted()))?;
+    let (data_dir, temporary) = match data_dir {
+        Some(path) => (path, false),
         None => (temporary_directory(plan.seed)?, true),
     };
     let data = DataDir::lock(&data_dir, false)?;
@@ -161,9 +206,8 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
     let kept_plan = plan_out.clone().unwrap_or_else(|| data_dir.join(PLAN_FILE));
     let result = async {
         write_plan(&plan, &kept_plan)?;
-        let world = World::new(&exe, nats, data, plan.seed).await?;
-        let patience = Duration::from_secs(common.heal_seconds);
-        carry_out(&world, &plan, patience, &stop).await
+        let world = World::new(&exe, nats, data, server, plan.seed).await?;
+        carry_out(&world, &plan, &common, &stop).await
     };
     let result = result.await;
     let keep = !temporary || !matches!(&result, Ok(report) if report.verdict == Verdict::Converged);
@@ -173,7 +217,7 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
     match result {
         Ok(mut report) => {
             let plan = Some(kept_plan).filter(|_| keep || plan_out.is_some());
-            report.kept(plan, Some(data_dir).filter(|_| keep));
+            report.kept(plan, Some(data_dir).filter(|_| keep), &common.again());
             print(&report, json)
         }
         Err(failure) => {
@@ -186,12 +230,13 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
 async fn carry_out(
     world: &World,
     plan: &Plan,
-    patience: Duration,
+    common: &CommonArgs,
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
     let picture = Picture::new(plan.millis);
     picture.say(&format!("seed {}: starting NATS, store-info, search and review", plan.seed));
-    let run = Run { world, plan, picture: &picture, patience };
+    let patience = Duration::from_secs(common.heal_seconds);
+    let run = Run { world, plan, databases: common.databases(), picture: &picture, patience };
     let work = async {
         world.start().await?;
         Ok(run.carry_out().await)

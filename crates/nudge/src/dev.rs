@@ -37,7 +37,7 @@ pub(crate) mod data_dir;
 pub(crate) mod guard;
 pub(crate) mod nats;
 mod ports;
-mod postgres;
+pub(crate) mod postgres;
 mod proxy;
 pub(crate) mod supervisor;
 pub(crate) mod talk;

@@ -57,6 +57,6 @@ pub fn logs() {
 }
 
 /// A script of the project.
-fn script(name: &str) -> PathBuf {
+pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts").join(name)
 }

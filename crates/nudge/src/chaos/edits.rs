@@ -142,18 +142,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::chaos::plan::Databases;
 
     #[test]
     fn a_plan_has_the_same_edits_each_time_and_another_seed_has_others() {
-        let all = |seed| edits(&Plan::generate(seed, 60_000)).collect::<Vec<_>>();
+        let all =
+            |seed| edits(&Plan::generate(seed, 60_000, Databases::Sqlite)).collect::<Vec<_>>();
         assert_eq!(all(1), all(1));
         assert_ne!(all(1), all(2));
-        assert_eq!(all(1).len() as u64, Plan::generate(1, 60_000).edits());
+        assert_eq!(all(1).len() as u64, Plan::generate(1, 60_000, Databases::Sqlite).edits());
     }
 
     #[test]
     fn edits_reach_nearly_every_store_and_leave_most_alone_before_the_end() {
-        let plan = Plan::generate(1, 60_000);
+        let plan = Plan::generate(1, 60_000, Databases::Sqlite);
         let all: Vec<_> = edits(&plan).collect();
         let ids = |edits: &[Edit]| edits.iter().map(|e| e.id.clone()).collect::<BTreeSet<_>>();
         assert!(ids(&all).len() as u64 >= plan.stores * 9 / 10);
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_plan_of_one_store_has_edits_too() {
-        let plan = Plan { stores: 1, ..Plan::generate(1, 60_000) };
+        let plan = Plan { stores: 1, ..Plan::generate(1, 60_000, Databases::Sqlite) };
         assert_eq!(edits(&plan).map(|edit| edit.id).collect::<BTreeSet<_>>().len(), 1);
     }
 }

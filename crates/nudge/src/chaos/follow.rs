@@ -31,7 +31,8 @@ struct Status {
 /// Notes how each subscriber is doing, and starts again what ended by itself. Goes on for ever.
 pub(super) async fn watch(world: &World, board: &Board) {
     loop {
-        world.revive().await;
+        let failed_starts = world.revive().await;
+        board.with(|state| state.failed_starts += failed_starts);
         let looks = Service::SUBSCRIBERS.map(|service| status(&world.api, service));
         for (place, status) in futures_util::future::join_all(looks).await.into_iter().enumerate() {
             board.with(|state| {

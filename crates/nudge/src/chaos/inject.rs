@@ -26,6 +26,7 @@ impl World {
     /// Begins a fault.
     pub(super) async fn begin(&self, fault: &Fault) -> Result<(), String> {
         match fault.kind {
+            kind if fault.on == Target::Database => self.server()?.begin(kind).await?,
             Kind::Kill => self.program(fault.on)?.lock().await.kill().await,
             Kind::Freeze => self.program(fault.on)?.lock().await.freeze(),
             Kind::DiskFull => self.program(fault.on)?.lock().await.set_disk_full(true)?,
@@ -40,6 +41,7 @@ impl World {
     /// Ends a fault.
     pub(super) async fn end(&self, fault: &Fault) -> Result<(), String> {
         match fault.kind {
+            _ if fault.on == Target::Database => self.server()?.end().await?,
             Kind::Kill => self.program(fault.on)?.lock().await.start()?,
             Kind::Freeze => self.program(fault.on)?.lock().await.thaw(),
             Kind::DiskFull => self.program(fault.on)?.lock().await.set_disk_full(false)?,

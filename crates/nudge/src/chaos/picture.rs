@@ -103,14 +103,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::chaos::plan::Plan;
+    use crate::chaos::plan::{Databases, Plan};
 
     #[test]
     fn faults_under_way_and_subscribers_are_named() {
         let mut state = State::default();
         assert_eq!(faults_line(&state), "—");
         assert_eq!(subscribers_line(&state), "search: away · review: away");
-        let plan = Plan::generate(1, 60_000);
+        let plan = Plan::generate(1, 60_000, Databases::Sqlite);
         state.began(0, &plan.faults[0]);
         state.began(1, &plan.faults[1]);
         let expected = format!("{} · {}", plan.faults[0], plan.faults[1]);

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
+mod databases;
 mod generate;
 #[cfg(test)]
 mod tests;
+
+pub(super) use databases::Databases;
 
 /// Shortest run, in milliseconds: there must be room for faults, and for quiet at both ends.
 pub(super) const MIN_MILLIS: u64 = 6_000;
@@ -107,6 +110,8 @@ pub(super) enum Target {
     SearchToStoreInfo,
     #[serde(rename = "review→store-info")]
     ReviewToStoreInfo,
+    /// The server that all services keep their data on, if there is one.
+    Database,
 }
 
 /// A direction of a line.
@@ -139,11 +144,11 @@ impl Kind {
 
     /// What it can happen to.
     pub(super) const fn targets(self) -> &'static [Target] {
-        use Target::{Nats, Review, Search, StoreInfo};
+        use Target::{Database, Nats, Review, Search, StoreInfo};
         match self {
             Self::Latency | Self::Stall | Self::Reset | Self::Cut | Self::Refuse => &Target::LINES,
             Self::Reorder | Self::Duplicate | Self::Drop => &Target::BROKER_LINES,
-            Self::Kill | Self::Freeze => &[Nats, StoreInfo, Search, Review],
+            Self::Kill | Self::Freeze => &[Nats, StoreInfo, Search, Review, Database],
             Self::NatsRollback | Self::StreamDelete => &[Nats],
             Self::ConsumerDelete | Self::DiskFull => &[Search, Review],
         }

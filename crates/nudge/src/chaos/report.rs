@@ -9,7 +9,7 @@ use super::{
     compare::Difference,
     disturb::Counts,
     edits::Written,
-    plan::{Kind, Plan},
+    plan::{Databases, Kind, Plan, Target},
 };
 use crate::{
     client::Service,
@@ -37,11 +37,15 @@ pub(super) struct Report {
     pub(super) verdict: Verdict,
     seed: u64,
     minutes: f64,
+    data_in: Databases,
     edits: u64,
     changes: u64,
     faults: BTreeMap<Kind, u64>,
+    faults_on: BTreeMap<Target, BTreeMap<Kind, u64>>,
     never: Vec<Kind>,
     skipped: Vec<String>,
+    /// Of services, because the database was away.
+    failed_starts: u64,
     messages: Messages,
     converge_seconds: Option<f64>,
     callbacks: u64,
@@ -81,6 +85,7 @@ pub(super) struct Ending {
 impl Report {
     pub(super) fn new(
         plan: &Plan,
+        databases: Databases,
         written: &Written,
         state: State,
         counts: &Counts,
@@ -98,7 +103,7 @@ impl Report {
             (service.name(), one.longest_gap.as_secs_f64())
         };
         let gaps = Service::SUBSCRIBERS.into_iter().zip(&state.subscribers).map(gap).collect();
-        let never = Kind::ALL.into_iter().filter(|kind| !state.done.contains_key(kind)).collect();
+        let never = databases.kinds().filter(|kind| !state.done.contains_key(kind)).collect();
         let mut differences = ending.differences;
         let differences_total = differences.len();
         differences.truncate(MAX_DIFFERENCES);
@@ -106,11 +111,14 @@ impl Report {
             verdict,
             seed: plan.seed,
             minutes: plan.millis as f64 / 60_000.0,
+            data_in: databases,
             edits: written.made,
             changes: written.changes,
             faults: state.done,
+            faults_on: state.done_on,
             never,
             skipped: state.skipped,
+            failed_starts: state.failed_starts,
             messages: Messages {
                 reordered: counts.reordered.load(Relaxed),
                 duplicated: counts.duplicated.load(Relaxed),
@@ -130,11 +138,11 @@ impl Report {
         }
     }
 
-    /// Says where things are kept.
-    pub(super) fn kept(&mut self, plan: Option<PathBuf>, data_dir: Option<PathBuf>) {
+    /// Says where things are kept, and how to see it again: `with` are further arguments of that.
+    pub(super) fn kept(&mut self, plan: Option<PathBuf>, data_dir: Option<PathBuf>, with: &str) {
         self.replay = plan.as_ref().filter(|_| self.verdict != Verdict::Converged).map(|plan| {
             let plan = plan.display().to_string().replace('\'', r"'\''");
-            format!("nudge chaos replay '{plan}'")
+            format!("nudge chaos replay '{plan}'{with}")
         });
         (self.plan, self.data_dir) = (plan, data_dir);
     }
@@ -150,12 +158,14 @@ impl Report {
         let minutes = self.minutes;
         let mut lines = vec![
             format!(
-                "seed {}, {minutes} min: {}, {} changed something",
+                "seed {}, {minutes} min, data in {}: {}, {} changed something",
                 self.seed,
+                self.data_in,
                 count(self.edits, "edit"),
                 self.changes
             ),
             format!("{total}: {faults}"),
+            format!("killed: {}; frozen: {}", self.victims(Kind::Kill), self.victims(Kind::Freeze)),
             format!(
                 "notifications: {reordered} reordered, {duplicated} duplicated, {dropped} dropped"
             ),
@@ -164,6 +174,10 @@ impl Report {
             lines.push(format!("never happened: {}", list(&self.never)));
         }
         lines.extend(self.skipped.iter().map(|skipped| format!("could not be done: {skipped}")));
+        if self.failed_starts > 0 {
+            let starts = count(self.failed_starts, "start");
+            lines.push(format!("{starts} of services failed while the database was away"));
+        }
         lines.push(format!("{:.2} callbacks per change and subscriber", self.callbacks_per_change));
         for (service, seconds) in &self.longest_gap_seconds {
             lines.push(format!("longest gap in reads of {service}: {}", duration(*seconds)));
@@ -180,6 +194,15 @@ impl Report {
         lines.extend(self.replay.iter().map(|replay| format!("again: {replay}")));
         lines.push(self.verdict_line());
         lines
+    }
+
+    /// What a kind of fault has happened to, and how often.
+    fn victims(&self, kind: Kind) -> String {
+        let times = |(on, kinds): (&Target, &BTreeMap<Kind, u64>)| {
+            kinds.get(&kind).map(|times| format!("{on} {times}"))
+        };
+        let victims: Vec<_> = self.faults_on.iter().filter_map(times).collect();
+        if victims.is_empty() { "nobody".to_owned() } else { victims.join(", ") }
     }
 
     /// The last line.
@@ -209,7 +232,7 @@ mod tests {
     use crate::chaos::plan::Plan;
 
     fn report(converged_after: Option<f64>, differences: usize, surprises: &[&str]) -> Report {
-        let plan = Plan::generate(7, 30_000);
+        let plan = Plan::generate(7, 30_000, Databases::Sqlite);
         let written = Written { made: 12, changes: 10, ..Written::default() };
         let mut state = State::default();
         plan.faults.iter().enumerate().take(3).for_each(|(n, fault)| state.began(n, fault));
@@ -224,8 +247,16 @@ mod tests {
         let differences = vec![difference; differences];
         let ending = Ending { converged_after, differences, not_compared: None };
         let surprises = surprises.iter().map(ToString::to_string).collect();
-        let mut report = Report::new(&plan, &written, state, &Counts::default(), ending, surprises);
-        report.kept(Some("/tmp/it's a plan.json".into()), None);
+        let mut report = Report::new(
+            &plan,
+            Databases::Sqlite,
+            &written,
+            state,
+            &Counts::default(),
+            ending,
+            surprises,
+        );
+        report.kept(Some("/tmp/it's a plan.json".into()), None, " --and more");
         report
     }
 
@@ -259,7 +290,10 @@ mod tests {
         let text = report.lines().join("\n");
         assert!(text.contains(r#"differs: search: name is "x", and should be null"#), "{text}");
         assert!(text.contains("differs: 5 more"), "{text}");
-        assert!(text.contains(r"again: nudge chaos replay '/tmp/it'\''s a plan.json'"), "{text}");
+        assert!(
+            text.contains(r"again: nudge chaos replay '/tmp/it'\''s a plan.json' --and more"),
+            "{text}"
+        );
         assert!(text.ends_with("did not converge: 45 differences"), "{text}");
     }
 }

@@ -14,7 +14,7 @@ use super::{
     follow,
     look::look,
     picture::Picture,
-    plan::{Fault, Plan},
+    plan::{Databases, Fault, Plan},
     report::{Ending, Report},
     world::World,
 };
@@ -33,6 +33,7 @@ const FRAME: Duration = Duration::from_millis(100);
 pub(super) struct Run<'a> {
     pub(super) world: &'a World,
     pub(super) plan: &'a Plan,
+    pub(super) databases: Databases,
     pub(super) picture: &'a Picture,
     /// Longest time from the last fault until all is the same.
     pub(super) patience: Duration,
@@ -56,7 +57,8 @@ impl Run<'_> {
         self.picture.done();
         world.note_panics().await;
         let (state, written) = (board.with(|state| state.clone()), snapshot(&written));
-        Report::new(self.plan, &written, state, &world.counts, ending, world.surprises())
+        let on = self.databases;
+        Report::new(self.plan, on, &written, state, &world.counts, ending, world.surprises())
     }
 
     async fn work(&self, start: Instant, board: &Board, written: &Arc<Mutex<Written>>) -> Ending {

@@ -10,6 +10,21 @@ fn minutes_may_be_fractions_within_bounds() {
 }
 
 #[test]
+fn a_command_line_is_split_at_blanks_and_a_replay_is_given_it_again() {
+    assert_eq!(words("  a  'b c'\td ").unwrap()[..], ["a", "'b", "c'", "d"]);
+    assert!(words("").is_err() && words(" \t").is_err());
+    let common = |line: Option<&str>| CommonArgs {
+        data_dir: None,
+        heal_seconds: 1,
+        postgres_command: line.map(|line| words(line).unwrap()),
+    };
+    assert_eq!(common(None).again(), "");
+    assert_eq!(common(Some("a 'b'")).again(), r" --postgres-command 'a '\''b'\'''");
+    assert_eq!(common(None).databases(), Databases::Sqlite);
+    assert_eq!(common(Some("a")).databases(), Databases::Postgres);
+}
+
+#[test]
 fn only_an_empty_directory_is_taken() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_owned();
@@ -23,7 +38,7 @@ fn only_an_empty_directory_is_taken() {
 fn a_plan_that_is_written_is_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(PLAN_FILE);
-    let plan = Plan::generate(3, 60_000);
+    let plan = Plan::generate(3, 60_000, Databases::Postgres);
     write_plan(&plan, &path).unwrap();
     assert_eq!(Plan::read(&path), Ok(plan));
     assert!(Plan::read(&directory.path().join("none")).is_err());

@@ -15,6 +15,7 @@ use reqwest::Method;
 use tokio::sync::Mutex;
 
 use super::{
+    database::Server,
     disturb::Counts,
     line::Line,
     plan::{Target, Way},
@@ -46,6 +47,8 @@ pub(super) struct World {
     guard: Guard,
     programs: BTreeMap<Target, Mutex<Program>>,
     lines: BTreeMap<Target, Line>,
+    /// None with SQLite.
+    server: Option<Server>,
     pub(super) api: Api,
     /// Straight to NATS, by no line.
     pub(super) broker: Broker,
@@ -59,6 +62,7 @@ impl World {
         exe: &Path,
         nats_exe: PathBuf,
         data: DataDir,
+        server: Option<Server>,
         seed: u64,
     ) -> Result<Self, Failure> {
         let services = find_services(exe)?;
@@ -85,6 +89,7 @@ impl World {
             guard,
             programs: BTreeMap::new(),
             lines,
+            server,
             api: Api::with_ports([owner, search, review]),
             broker,
             counts,
@@ -114,8 +119,12 @@ impl World {
                 (Target::Review, Target::ReviewToNats, Some(Target::ReviewToStoreInfo))
             }
         };
+        let database_url = match &self.server {
+            Some(server) => server.database_url(service),
+            None => self.data.database_url(service)?,
+        };
         let mut env = vec![
-            ("DATABASE_URL", self.data.database_url(service)?),
+            ("DATABASE_URL", database_url),
             ("NATS_URL", format!("nats://{}", self.lines[&to_nats].address())),
             ("BIND", self.api.address(service)),
         ];
@@ -180,16 +189,31 @@ impl World {
         self.lines.get(&on).ok_or_else(|| format!("{on} is no line"))
     }
 
-    /// Notes and starts again what has ended by itself.
-    pub(super) async fn revive(&self) {
+    /// The database server.
+    pub(super) fn server(&self) -> Result<&Server, String> {
+        self.server.as_ref().ok_or_else(|| "there is no database server".to_owned())
+    }
+
+    /// Notes and starts again what has ended by itself. Returns how many starts have failed because
+    /// the database was away, which is no surprise.
+    pub(super) async fn revive(&self) -> u64 {
+        let mut failed_starts = 0;
         for program in self.programs.values() {
             // One to which something is being done just now is looked at later.
             let Ok(mut program) = program.try_lock() else { continue };
+            let started = program.started;
             if let Some(status) = program.revive() {
+                // A service ends so only while it starts.
+                let away = self.server.as_ref().is_some_and(|server| server.was_away(started));
+                if away && status.code() == Some(1) {
+                    failed_starts += 1;
+                    continue;
+                }
                 let log = program.log.display().to_string();
                 self.surprise(format!("{} ended by itself ({status}), see {log}", program.name));
             }
         }
+        failed_starts
     }
 
     /// Notes something that should not have happened.
@@ -223,6 +247,11 @@ impl World {
         for line in self.lines.values() {
             line.set(|trouble| *trouble = Default::default());
         }
+        if let Some(server) = &self.server
+            && let Err(why) = server.end().await
+        {
+            self.surprise(format!("the database server: {why}"));
+        }
         for program in self.programs.values() {
             let mut program = program.lock().await;
             program.thaw();
@@ -236,13 +265,19 @@ impl World {
         }
     }
 
-    /// Stops everything, NATS after the others.
+    /// Stops everything, the services before those that they need.
     pub(super) async fn stop(&self) {
+        if let Some(server) = &self.server {
+            server.thaw().await;
+        }
         let services = self.programs.iter().filter(|(on, _)| **on != Target::Nats);
         let stops = services.map(|(_, program)| async { program.lock().await.stop().await });
         futures_util::future::join_all(stops).await;
         if let Ok(nats) = self.program(Target::Nats) {
             nats.lock().await.stop().await;
+        }
+        if let Some(server) = &self.server {
+            server.stop().await;
         }
         self.guard.finish();
     }

@@ -13,7 +13,7 @@ use super::talk::Talk;
 use crate::{client::Service, failure::Failure};
 
 /// How messages name the setting.
-const SETTING: &str = "--database-url (NUDGE_DATABASE_URL)";
+pub(crate) const SETTING: &str = "--database-url (NUDGE_DATABASE_URL)";
 /// How the comment on each schema of ours begins.
 const MARK: &str = "made by nudge dev";
 /// The advisory lock that a running `nudge dev` holds: "nudgedev" in ASCII. PostgreSQL keeps such
@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Checks the scheme of `text`, which is never repeated: it may hold a password.
-pub(super) fn parse(text: &str) -> Result<Url, Failure> {
+pub(crate) fn parse(text: &str) -> Result<Url, Failure> {
     let usage = |line: &str| Err(Failure::Usage(format!("{SETTING}: {line}")));
     if text.starts_with("sqlite:") {
         return usage("SQLite files live in --data-dir, and need no URL; leave this one out");
@@ -50,7 +50,7 @@ fn is_strange_password(key: &str) -> bool {
 }
 
 /// A database that no other `nudge dev` uses while this value lives.
-pub(super) struct Postgres {
+pub(crate) struct Postgres {
     url: Url,
     name: String,
     connection: AnyConnection,
@@ -63,7 +63,7 @@ pub(super) struct Postgres {
 impl Postgres {
     /// Connects, locks the database, and refuses it when one of the schemas is there and is not
     /// ours. Nothing is changed yet.
-    pub(super) async fn lock(url: Url) -> Result<Self, Failure> {
+    pub(crate) async fn lock(url: Url) -> Result<Self, Failure> {
         let (mut connection, locked) = connect_and_lock(&url).await?;
         if !locked {
             let hint = "stop it, or give this one another database, --data-dir and --port-base";
@@ -107,7 +107,7 @@ impl Postgres {
     }
 
     /// Whose data this is; nobody's, while there is none.
-    pub(super) fn mark(&self) -> Option<&str> {
+    pub(crate) fn mark(&self) -> Option<&str> {
         self.mark.as_deref()
     }
 
@@ -119,7 +119,7 @@ impl Postgres {
 
     /// Makes the schemas that are missing; with `fresh`, drops those that are there first. Either
     /// all of that happens or nothing.
-    pub(super) async fn prepare(&mut self, fresh: bool) -> Result<(), Failure> {
+    pub(crate) async fn prepare(&mut self, fresh: bool) -> Result<(), Failure> {
         let done = self.prepare_in_a_transaction(fresh).await;
         done.map_err(|error| failed("cannot make the services' schemas", &error))?;
         for service in Service::ALL {
@@ -181,7 +181,7 @@ impl Postgres {
     }
 
     /// The database as a service is given it: every table it names is in its own schema.
-    pub(super) fn service_url(&self, service: Service) -> String {
+    pub(crate) fn service_url(&self, service: Service) -> String {
         service_url(&self.url, service)
     }
 

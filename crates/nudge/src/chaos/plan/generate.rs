@@ -1,6 +1,6 @@
 //! A plan from a seed.
 
-use super::{FORMAT, Fault, Kind, Plan, Target, Way};
+use super::{Databases, FORMAT, Fault, Kind, Plan, Target, Way};
 use crate::chaos::random::Random;
 
 /// Stream of chance that plans are drawn from.
@@ -43,23 +43,38 @@ fn length(random: &mut Random, kind: Kind, millis: u64) -> u64 {
     }
 }
 
+/// What a fault is drawn from: its kind, and what it may happen to.
+type Card = (Kind, Vec<Target>);
+
+/// One card of each kind, and two for the database server: among all that can be killed and frozen it
+/// would be hit too seldom for what depends on it.
+fn deck(databases: Databases) -> Vec<Card> {
+    let other = |on: &Target| *on != Target::Database;
+    let of = |kind: Kind| kind.targets().iter().copied().filter(other).collect();
+    let mut deck: Vec<Card> = databases.kinds().map(|kind| (kind, of(kind))).collect();
+    if databases == Databases::Postgres {
+        deck.extend([Kind::Kill, Kind::Freeze].map(|kind| (kind, vec![Target::Database])));
+    }
+    deck
+}
+
 impl Plan {
-    /// The plan of a seed for a run of this length.
-    pub(in crate::chaos) fn generate(seed: u64, millis: u64) -> Self {
+    /// The plan of a seed for a run of this length on such databases.
+    pub(in crate::chaos) fn generate(seed: u64, millis: u64, databases: Databases) -> Self {
         let mut random = Random::new(seed, STREAM);
         let mut faults: Vec<Fault> = Vec::new();
-        // Dealt like cards: each kind comes once before any comes again.
-        let mut deck: Vec<Kind> = Vec::new();
+        // Each card comes once before any comes again.
+        let mut cards: Vec<Card> = Vec::new();
         let mut at_millis = QUIET_START_MILLIS;
         let end = millis - QUIET_END_MILLIS;
         while at_millis < end {
-            let kind = deck.pop().unwrap_or_else(|| {
-                deck = Kind::ALL.to_vec();
-                random.shuffle(&mut deck);
-                deck.pop().expect("there are kinds")
+            let card = cards.pop().unwrap_or_else(|| {
+                cards = deck(databases);
+                random.shuffle(&mut cards);
+                cards.pop().expect("there are kinds")
             });
             let found = (0..MAX_TRIES).find_map(|_| {
-                let fault = draw(&mut random, kind, at_millis, millis);
+                let fault = draw(&mut random, &card, at_millis, millis);
                 let fits = fault.at_millis + fault.for_millis <= end
                     && !faults.iter().any(|other| other.excludes(&fault, APART_MILLIS));
                 fits.then_some(fault)
@@ -76,7 +91,7 @@ impl Plan {
                     faults.extend(away);
                 }
                 // Later there may be room.
-                None => deck.insert(0, kind),
+                None => cards.insert(0, card),
             }
             at_millis += gap(&mut random, millis);
         }
@@ -86,8 +101,9 @@ impl Plan {
     }
 }
 
-fn draw(random: &mut Random, kind: Kind, at_millis: u64, millis: u64) -> Fault {
-    let on: Target = *random.pick(kind.targets());
+fn draw(random: &mut Random, card: &Card, at_millis: u64, millis: u64) -> Fault {
+    let (kind, ref targets) = *card;
+    let on: Target = *random.pick(targets);
     let for_millis = length(random, kind, millis);
     let way = *random.pick(&[None, Some(Way::There), Some(Way::Back)]);
     let late = random.between(5, 400);

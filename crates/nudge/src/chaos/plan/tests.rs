@@ -3,13 +3,15 @@ use std::collections::BTreeSet;
 use super::*;
 
 const SHORT: u64 = 18_000;
+const SQLITE: Databases = Databases::Sqlite;
+const POSTGRES: Databases = Databases::Postgres;
 
 #[test]
 fn a_seed_always_gives_the_same_plan_and_another_seed_another() {
     for seed in 0..20 {
-        let plan = Plan::generate(seed, 60_000);
-        assert_eq!(plan, Plan::generate(seed, 60_000));
-        assert_ne!(plan.faults, Plan::generate(seed + 1, 60_000).faults);
+        let plan = Plan::generate(seed, 60_000, SQLITE);
+        assert_eq!(plan, Plan::generate(seed, 60_000, SQLITE));
+        assert_ne!(plan.faults, Plan::generate(seed + 1, 60_000, SQLITE).faults);
     }
 }
 
@@ -25,34 +27,71 @@ fn the_numbers_of_a_seed_do_not_change() {
 fn every_plan_is_one_that_may_be_read() {
     for seed in 0..200 {
         for millis in [MIN_MILLIS, SHORT, 60_000, 600_000] {
-            let plan = Plan::generate(seed, millis);
-            assert_eq!(Plan::from_json(&plan.to_json()), Ok(plan));
+            for databases in [SQLITE, POSTGRES] {
+                let plan = Plan::generate(seed, millis, databases);
+                plan.check_on(databases).unwrap();
+                assert_eq!(Plan::from_json(&plan.to_json()), Ok(plan));
+            }
         }
     }
 }
 
 #[test]
 fn a_short_run_has_many_kinds_and_a_handful_of_seeds_has_all_on_all_targets() {
-    let (mut kinds, mut pairs) = (BTreeSet::new(), BTreeSet::new());
-    for seed in 1..=5 {
-        let plan = Plan::generate(seed, SHORT);
-        let of_one: BTreeSet<_> = plan.faults.iter().map(|fault| fault.kind).collect();
-        assert!(of_one.len() >= 7, "seed {seed}: {of_one:?}");
-        kinds.extend(of_one);
+    for databases in [SQLITE, POSTGRES] {
+        let (mut kinds, mut pairs) = (BTreeSet::new(), BTreeSet::new());
+        for seed in 1..=5 {
+            let plan = Plan::generate(seed, SHORT, databases);
+            let of_one: BTreeSet<_> = plan.faults.iter().map(|fault| fault.kind).collect();
+            assert!(of_one.len() >= 7, "seed {seed}: {of_one:?}");
+            kinds.extend(of_one);
+        }
+        assert_eq!(kinds, databases.kinds().collect());
+        for seed in 1..=60 {
+            let plan = Plan::generate(seed, 60_000, databases);
+            pairs.extend(plan.faults.iter().map(|fault| (fault.kind, fault.on)));
+        }
+        let targets = |kind: Kind| kind.targets().iter().map(move |on| (kind, *on));
+        let possible = |(kind, on): &(Kind, Target)| match databases {
+            Databases::Sqlite => *on != Target::Database,
+            Databases::Postgres => *kind != Kind::DiskFull,
+        };
+        let all = Kind::ALL.into_iter().flat_map(targets).filter(possible);
+        assert_eq!(pairs, all.collect());
     }
-    assert_eq!(kinds, BTreeSet::from(Kind::ALL));
-    for seed in 1..=60 {
-        let plan = Plan::generate(seed, 60_000);
-        pairs.extend(plan.faults.iter().map(|fault| (fault.kind, fault.on)));
-    }
-    let all =
-        Kind::ALL.into_iter().flat_map(|kind| kind.targets().iter().map(move |on| (kind, *on)));
-    assert_eq!(pairs, all.collect());
+}
+
+#[test]
+fn the_database_server_is_killed_and_frozen_in_nearly_every_run_on_one() {
+    let of =
+        |plan: &Plan, kind| plan.faults.iter().any(|f| (f.kind, f.on) == (kind, Target::Database));
+    let plans = (1..=40).map(|seed| Plan::generate(seed, 60_000, POSTGRES));
+    let both = plans.filter(|plan| of(plan, Kind::Kill) && of(plan, Kind::Freeze)).count();
+    assert!(both >= 38, "{both}");
+}
+
+#[test]
+fn a_fault_that_cannot_happen_to_the_databases_is_refused() {
+    let plan = |kind, on| Plan {
+        faults: vec![fault(1_000, kind, on)],
+        ..Plan::generate(1, SHORT, SQLITE)
+    };
+    let killed = plan(Kind::Kill, Target::Database);
+    assert_eq!(Plan::from_json(&killed.to_json()), Ok(killed.clone()));
+    let refusal = killed.check_on(SQLITE).unwrap_err().to_string();
+    let expected = "the plan has kill database at 1000 ms, and there is a database server only with \
+                    --postgres-command";
+    assert_eq!(refusal, expected);
+    killed.check_on(POSTGRES).unwrap();
+    let full = plan(Kind::DiskFull, Target::Search);
+    full.check_on(SQLITE).unwrap();
+    assert!(full.check_on(POSTGRES).unwrap_err().to_string().contains("disk-full search"));
+    plan(Kind::Refuse, Target::Database).check().unwrap_err();
 }
 
 #[test]
 fn faults_overlap() {
-    let plan = Plan::generate(1, 60_000);
+    let plan = Plan::generate(1, 60_000, SQLITE);
     let under_way = |at: u64| {
         let faults = plan.faults.iter();
         faults.filter(|f| (f.at_millis..f.at_millis + f.for_millis).contains(&at)).count()
@@ -64,7 +103,7 @@ fn faults_overlap() {
 #[test]
 fn mostly_a_subscriber_is_away_while_the_broker_loses_something() {
     let (mut lost, mut unseen) = (0, 0);
-    for plan in (1..=40).map(|seed| Plan::generate(seed, SHORT)) {
+    for plan in (1..=40).map(|seed| Plan::generate(seed, SHORT, SQLITE)) {
         let losses = [Kind::NatsRollback, Kind::StreamDelete];
         for loss in plan.faults.iter().filter(|fault| losses.contains(&fault.kind)) {
             let away = [Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall];
@@ -80,8 +119,10 @@ fn mostly_a_subscriber_is_away_while_the_broker_loses_something() {
 
 #[test]
 fn a_plan_is_readable_and_what_makes_no_sense_is_refused() {
-    let good =
-        Plan { faults: vec![fault(1_000, Kind::Kill, Target::Nats)], ..Plan::generate(1, SHORT) };
+    let good = Plan {
+        faults: vec![fault(1_000, Kind::Kill, Target::Nats)],
+        ..Plan::generate(1, SHORT, SQLITE)
+    };
     let text = good.to_json();
     assert!(text.contains(r#""kind": "kill""#) && text.contains(r#""on": "nats""#), "{text}");
     assert!(!text.contains("way") && !text.contains("late_millis"), "{text}");
@@ -105,7 +146,7 @@ fn a_plan_is_readable_and_what_makes_no_sense_is_refused() {
 
 #[test]
 fn two_faults_that_exclude_each_other_are_refused() {
-    let plan = |faults| Plan { faults, ..Plan::generate(1, SHORT) };
+    let plan = |faults| Plan { faults, ..Plan::generate(1, SHORT, SQLITE) };
     let check = |one, other| plan(vec![one, other]).check();
     use Target::{Nats, Review, Search};
     let kill = |at, on| fault(at, Kind::Kill, on);

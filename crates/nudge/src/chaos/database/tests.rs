@@ -1,0 +1,94 @@
+use std::path::Path;
+
+use nudge_runtime::database::Kind::Postgres;
+use nudge_test_servers::TestDatabase;
+
+use super::*;
+
+/// A program that answers each command, and writes it to a file.
+fn noting(file: &Path) -> Program {
+    let script = r#"while read -r line; do echo "$line" >> "$0"; echo '{"url":""}'; done"#;
+    let command = ["sh", "-c", script, file.to_str().unwrap()];
+    Program::start(&command.map(str::to_owned)).unwrap()
+}
+
+#[tokio::test]
+async fn a_fault_is_ended_by_what_undoes_it_and_its_end_is_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("commands");
+    let program = Mutex::new(noting(&file));
+    let server = Server { program, urls: Vec::new(), absence: StdMutex::default() };
+    let before = Instant::now();
+    server.end().await.unwrap();
+    server.thaw().await;
+    assert!(!server.was_away(before), "there was no fault");
+    for kind in [Kind::Kill, Kind::Freeze] {
+        server.begin(kind).await.unwrap();
+        assert!(server.was_away(Instant::now()));
+        let since = Instant::now();
+        server.end().await.unwrap();
+        assert!(server.was_away(since) && !server.was_away(Instant::now()));
+    }
+    server.begin(Kind::Kill).await.unwrap();
+    server.thaw().await;
+    server.end().await.unwrap();
+    server.begin(Kind::Freeze).await.unwrap();
+    server.thaw().await;
+    server.stop().await;
+    let commands = std::fs::read_to_string(file).unwrap();
+    let commands: Vec<_> = commands.lines().collect();
+    assert_eq!(commands, ["crash", "start", "freeze", "thaw"].repeat(2));
+}
+
+#[tokio::test]
+async fn each_service_has_a_schema_and_a_database_that_was_used_before_is_refused() {
+    let database = TestDatabase::of(Postgres).await;
+    let answer = format!(r#"{{"url":"{}"}}"#, database.url());
+    let command = ["echo".to_owned(), answer];
+    let server = Server::start(&command).await.unwrap();
+    for (service, schema) in Service::ALL.into_iter().zip(["store_info", "search", "review"]) {
+        let url = server.database_url(service);
+        assert!(url.starts_with(database.url()) && url.ends_with(schema), "{url}");
+    }
+    let refusal = Server::start(&command).await.unwrap_err().to_string();
+    assert!(refusal.contains("its database holds data"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_program_that_gives_no_answer_is_of_no_more_use() {
+    for script in ["exit", "read -r line; echo good", "read -r line; echo '{}'"] {
+        let mut program = Program::start(&["sh", "-c", script].map(str::to_owned)).unwrap();
+        program.tell("crash").await.unwrap_err();
+        assert!(program.tell("start").await.unwrap_err().contains("not answer any more"));
+        program.end().await;
+    }
+    let mut program = Program::start(&["sleep".to_owned(), "0.3".to_owned()]).unwrap();
+    let late = program.answer(Duration::from_millis(1)).await.unwrap_err();
+    assert!(late.contains("no answer within"), "{late}");
+    assert!(program.commands.is_none(), "an answer that comes later is to another command");
+    program.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_may_not_be_endless() {
+    let script = "head -c 100000 /dev/zero; exec sleep 100".to_owned();
+    let mut program = Program::start(&["sh".to_owned(), "-c".to_owned(), script]).unwrap();
+    let why = program.answer(Duration::from_secs(20)).await.unwrap_err();
+    assert!(why.contains("no line of JSON"), "{why}");
+    program.child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_or_is_no_server_is_named() {
+    for (command, why) in [
+        (vec!["/nowhere/postgres"], "cannot start /nowhere/postgres"),
+        (vec!["true"], "the program has ended"),
+        (vec!["echo", r#"{"url":"mysql://h/d"}"#], "its database must begin with postgres://"),
+        (vec!["echo", r#"{"url":"postgres://a@127.0.0.1:1/d"}"#], "its database cannot connect"),
+    ] {
+        let command: Vec<_> = command.into_iter().map(str::to_owned).collect();
+        let failure = Server::start(&command).await.unwrap_err().to_string();
+        assert!(failure.starts_with("--postgres-command: "), "{failure}");
+        assert!(failure.contains(why), "{failure}");
+    }
+}
