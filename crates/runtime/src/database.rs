@@ -199,13 +199,27 @@ impl Database {
     /// Begins a writing transaction. On SQLite it holds the write lock from the start, so it
     /// cannot fail half way because another writer came first.
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
-        self.writer.begin_with(self.pick("BEGIN IMMEDIATE", "BEGIN")).await
+        self.begin_on(&self.writer, self.pick("BEGIN IMMEDIATE", "BEGIN")).await
     }
 
     /// Begins a reading transaction: every statement in it sees one and the same snapshot.
     pub async fn snapshot(&self) -> Result<Tx, sqlx::Error> {
         let begin = self.pick("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-        self.reader.begin_with(begin).await
+        self.begin_on(&self.reader, begin).await
+    }
+
+    /// On PostgreSQL, a `BEGIN` that was sent is always waited for, also when the caller gives up. sqlx
+    /// counts a transaction once it is told of it; before that, it would give the connection back to
+    /// the pool with a transaction open in which whoever comes next reads and writes unawares.
+    async fn begin_on(&self, pool: &AnyPool, begin: &'static str) -> Result<Tx, sqlx::Error> {
+        if self.kind == Kind::Sqlite {
+            // sqlx does so by itself.
+            return pool.begin_with(begin).await;
+        }
+        let pool = pool.clone();
+        // When nobody takes the transaction, it is dropped there, and rolled back.
+        let begun = tokio::spawn(async move { pool.begin_with(begin).await });
+        begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     /// Runs one statement in a transaction of its own. Returns how many rows it touched.

@@ -1,9 +1,12 @@
 //! What only PostgreSQL does: servers that stop and freeze, deadlocks, serialization failures. These
 //! run once, whatever database the run is for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use nudge_runtime::database::Kind;
+use nudge_runtime::{
+    Database,
+    database::{Durability, Kind},
+};
 use nudge_tests::{Postgres, TestDatabase, Trial, database, eventually};
 use sqlx::{AnyConnection, Connection};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +66,34 @@ async fn the_owners_server_stops_and_crashes() {
     }
     trial.mended();
     trial.end_with_every_read_answered().await;
+}
+
+/// A request whose client has gone is dropped in the middle of whatever it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_begin_that_is_given_up_leaves_no_transaction_behind() {
+    let server = Postgres::start().await;
+    let open = || Database::open(server.url(), Durability::Full);
+    let (db, other) = (open().await.expect("it opens"), open().await.expect("it opens"));
+    other.write(sqlx::query("CREATE TABLE t AS SELECT 0 AS n")).await.expect("a table");
+    for snapshot in [false, true] {
+        server.freeze().await;
+        let begin = async { if snapshot { db.snapshot().await } else { db.begin().await } };
+        let given_up = tokio::time::timeout(Duration::from_millis(100), begin).await;
+        assert!(given_up.is_err(), "the server stands still");
+        server.thaw().await;
+        eventually("the connection is back in the pool", || async {
+            (db.reader().num_idle() == db.reader().size() as usize).then_some(())
+        })
+        .await;
+        for _ in 0..5 {
+            other.write(sqlx::query("UPDATE t SET n = n + 1")).await.expect("it writes");
+            let sql = "SELECT n FROM t";
+            let now: (i32,) = sqlx::query_as(sql).fetch_one(other.reader()).await.expect("a row");
+            let read: (i32,) = sqlx::query_as(sql).fetch_one(db.reader()).await.expect("a row");
+            assert_eq!(read, now, "it reads what is there now");
+            db.snapshot().await.expect("it begins").rollback().await.expect("it ends");
+        }
+    }
 }
 
 /// Somebody locks copies in another order than the subscriber does.
