@@ -31,6 +31,7 @@ async fn a_fault_is_ended_by_what_undoes_it_and_its_end_is_remembered() {
     }
     server.begin(Kind::Kill).await.unwrap();
     server.thaw().await;
+    assert!(server.was_away(Instant::now()), "this is not for a server that was killed");
     server.end().await.unwrap();
     server.begin(Kind::Freeze).await.unwrap();
     server.thaw().await;
