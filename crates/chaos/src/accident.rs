@@ -106,7 +106,8 @@ impl<S: Service> Theatre<S> {
     /// be forgotten by everyone but those who have called back for it: so only when there is nothing.
     async fn owner_is_restored(&self) {
         let world = &self.world;
-        if world.below(BACKUPS) == 0 {
+        // One in which there is nothing is a new owner's, who has nothing to say of the stream.
+        if world.below(BACKUPS) == 0 && !self.owner_versions().await.is_empty() {
             self.copy_tables("", "backup_").await;
             self.losses.backed_up.store(true, SeqCst);
         }

@@ -181,14 +181,15 @@ impl ChangeLog {
         Ok(count as u64)
     }
 
-    /// How many entities the stream should show, which are those that were published at least once,
-    /// and the highest stream sequence that any row records.
-    pub(crate) async fn published(&self) -> Result<(u64, u64), sqlx::Error> {
-        let sql = "SELECT count(*) FILTER (WHERE published_version <> 0), \
+    /// How many entities there are; how many the stream should show, which are those that were
+    /// published at least once; and the highest stream sequence that any row records.
+    pub(crate) async fn published(&self) -> Result<(u64, u64, u64), sqlx::Error> {
+        let sql = "SELECT count(*), count(*) FILTER (WHERE published_version <> 0), \
                    COALESCE(max(published_seq), 0) FROM nudge_change_log WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let (count, seq): (i64, i64) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok((count as u64, seq as u64))
+        let (all, count, seq): (i64, i64, i64) =
+            self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok((all as u64, count as u64, seq as u64))
     }
 
     /// Records what stands in the stream, where that is newer than what is recorded. Returns for how

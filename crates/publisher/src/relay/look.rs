@@ -44,7 +44,7 @@ impl Relay {
     async fn make_good(&mut self) -> Result<Standing, BoxError> {
         let log = &self.log;
         let recorded = log.stream().await?;
-        let (published, highest_seq) = log.published().await?;
+        let (entities, published, highest_seq) = log.published().await?;
         // Looked at after the log, so that it shows everything that the log counts.
         let now = self.sink.ensure(log.entity()).await?;
         // A new incarnation holds nothing of what was published to the last one.
@@ -70,6 +70,9 @@ impl Relay {
         self.locked.extend(left);
         self.known = match same {
             Some((_, known)) => self.known.or(Some(*known)),
+            // A log that was restored from before its first look at this stream: all of it is read.
+            None if entities > 0 => Some(0),
+            // A new owner has nothing to say of what others have published before.
             None => Some(now.last_seq),
         };
         if (same.is_none() && recorded.is_some()) || went_back || emptied {
