@@ -73,3 +73,22 @@ async fn while_a_writer_has_a_restored_row_nothing_is_published_over_the_newer_v
     copy.converged(&owner).await;
     assert!(row(&owner.db, "a").await.version > newer);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_from_before_the_first_relay_is_as_good_as_any() {
+    let nats = Nats::start().await;
+    let owner = Owner::start_silent().await;
+    owner.put("a", json!("old")).await;
+    let (owner, backup) = owner.back_up().await;
+    owner.second_relay(&nats.broker("owner").await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    let newer = owner.put("a", json!("new")).await.version.get();
+    owner.put("b", json!("new")).await;
+    copy.converged(&owner).await;
+    published(&owner.db).await;
+    let owner = owner.put_back(&backup).await;
+    owner.second_relay(&nats.broker("owner").await);
+    copy.converged(&owner).await;
+    assert_eq!(copy.all().await, [("a".to_owned(), "\"old\"".to_owned())]);
+    assert!(row(&owner.db, "a").await.version > newer);
+}
