@@ -65,7 +65,7 @@ impl<S: Service> Theatre<S> {
 
     fn somebody_publishes(&self, id: &str) {
         let world = &self.world;
-        let subject = format!("changes.{}.{id}", self.entity);
+        let subject = self.subject(id);
         let old = lock(&self.history).of(id).first().map(|one| one.version);
         let body = |text: String| Bytes::from(text.into_bytes());
         if world.strikes(Fault::Garbage) && old.is_some() {

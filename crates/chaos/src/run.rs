@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use nudge_protocol::{Change, EntityId, EntityName, timestamp::set_clock};
+use nudge_protocol::{Change, EntityId, EntityName, subject, timestamp::set_clock};
 use nudge_publisher::Publisher;
 use nudge_runtime::{Database, database::Driver};
 use nudge_subscriber_kit::{Settings, Subscriber};
@@ -204,7 +204,7 @@ impl<S: Service> Theatre<S> {
         let history = lock(&self.history);
         history.newest().find_map(|(id, newest)| {
             let version = newest.map_or(0, |newest| newest.version);
-            let subject = format!("changes.{}.{id}", self.entity);
+            let subject = self.subject(id);
             let shown =
                 self.world.with_broker(|broker| broker.version_on(&subject).map(str::to_owned));
             (shown != Some(version.to_string()))
@@ -275,6 +275,11 @@ impl<S: Service> Theatre<S> {
         if let Err(error) = started {
             self.world.violated(format!("a subscriber cannot start: {error}"));
         }
+    }
+
+    /// What notifications of an entity are published on.
+    pub(crate) fn subject(&self, id: &str) -> String {
+        subject::subject(&self.entity, &EntityId::new(id).expect("a good id"))
     }
 
     pub(crate) fn some_id(&self) -> String {

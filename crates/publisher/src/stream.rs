@@ -109,7 +109,8 @@ async fn read(
     let mut consumer = stream.create_consumer(config).await?;
     let mut stored = Vec::new();
     // A fetch may bring fewer than there are.
-    while stored.is_empty() && consumer.info().await?.num_pending > 0 {
+    let mut pending = consumer.cached_info().num_pending;
+    while stored.is_empty() && pending > 0 {
         let mut batch = consumer.fetch().max_messages(limit).messages().await?;
         while let Some(message) = batch.next().await {
             let message = message?;
@@ -117,6 +118,9 @@ async fn read(
             let version = message.headers.as_ref().and_then(|headers| headers.get(VERSION_HEADER));
             let version = version.map(|version| version.as_str().to_owned());
             stored.push(Stored { sequence, subject: message.subject.to_string(), version });
+        }
+        if stored.is_empty() {
+            pending = consumer.info().await?.num_pending;
         }
     }
     Ok(stored)

@@ -107,6 +107,7 @@ impl Relay {
         self.known = Some(known);
         Ok(known)
     }
+
     /// Gives fresh versions to what the stream shows and the log does not have.
     async fn renew(&self, shown: &[Published]) -> Result<(), BoxError> {
         if planted("restore-unnoticed") {
