@@ -211,14 +211,19 @@ fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     assert_eq!(names(&queue.take(9, late + DISTANCE)), ["bad", "other"]);
 }
 
+/// Each change of the key brings a notification, and at the broker each counts as the first. A key
+/// that fails and is changed again and again would else never be parked.
 #[test]
-fn a_key_that_keeps_failing_counts_until_it_succeeds() {
+fn a_key_that_keeps_failing_counts_until_it_succeeds_however_often_it_changes() {
     let (mut queue, mut now) = (queue(), Instant::now());
-    queue.push(id("a"), work(1), now);
     for attempts in 0..3 {
+        queue.push(id("a"), work(attempts), now);
         let run = queue.take(1, now).remove(0);
         assert_eq!(run.attempts, attempts);
+        queue.push(id("a"), work(attempts + 10), now);
         queue.finish(&id("a"), Finish::Again(again(DISTANCE, run.tokens)), now);
+        queue.push(id("a"), work(attempts + 20), now);
+        assert_eq!(queue.retrying(), 1);
         now += DISTANCE;
     }
     queue.take(1, now);
