@@ -1,6 +1,10 @@
 //! Callbacks: subscriber → owner.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::StreamExt;
 use nudge_protocol::{
@@ -160,12 +164,26 @@ fn transport(error: reqwest::Error) -> FetchError {
 }
 
 fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
-    let seconds = headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
     FetchError {
         kind: kind_of(status),
         message: format!("the owner answered {status}"),
-        retry_after: seconds.map(Duration::from_secs),
+        retry_after: retry_after(headers, SystemTime::now()),
     }
+}
+
+/// How long the owner asks to be left alone: `Retry-After` is a number of seconds or a date. A date
+/// counts from the owner's own `Date`, so that two clocks that differ do no harm. The breaker bounds
+/// what comes of it.
+fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let date = |text: &str| httpdate::parse_http_date(text).ok();
+    let asked = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let (until, now) = (date(asked)?, text(header::DATE).and_then(date).unwrap_or(now));
+    // It may have passed by now.
+    Some(until.duration_since(now).unwrap_or_default())
 }
 
 fn kind_of(status: StatusCode) -> FetchErrorKind {
@@ -225,6 +243,40 @@ mod tests {
             (503, FetchErrorKind::Unavailable),
         ] {
             assert_eq!(kind_of(StatusCode::from_u16(status).unwrap()), kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let wait = |retry_after: &'static str, date: Option<&'static str>| {
+            let mut headers = header::HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, retry_after.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(header::DATE, date.parse().unwrap());
+            }
+            // Sun, 06 Nov 1994 08:49:37 GMT.
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+            super::retry_after(&headers, now).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait("7", None), Some(7));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:57 GMT", None), Some(20));
+        assert_eq!(wait("Sun Nov  6 08:49:57 1994", None), Some(20), "as old servers write it");
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:36 GMT", None), Some(0), "it has passed");
+        // The owner's clock is ten minutes fast.
+        let date = Some("Sun, 06 Nov 1994 08:59:37 GMT");
+        assert_eq!(wait("Sun, 06 Nov 1994 08:59:40 GMT", date), Some(3));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:57 GMT", Some("today")), Some(20));
+        for nonsense in ["", "-1", "soon", "1.5", "18446744073709551616", "Sun, 99 Nov 1994"] {
+            assert_eq!(wait(nonsense, None), None, "{nonsense}");
+        }
+        // However far off, the breaker waits no longer than it ever does.
+        for far in ["18446744073709551615", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            let (now, asked) =
+                (std::time::Instant::now(), wait(far, None).map(Duration::from_secs));
+            let mut breaker = crate::breaker::Breaker::new();
+            breaker.failure(now, asked);
+            let permit = breaker.permit(now + crate::breaker::MAX_RETRY_AFTER);
+            assert_eq!(permit, crate::breaker::Permit::Full, "{far}");
         }
     }
 
