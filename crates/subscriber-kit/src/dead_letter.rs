@@ -244,15 +244,24 @@ fn shortened(error: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use nudge_runtime::database::Durability;
+    use nudge_runtime::database::Kind;
+    use nudge_test_servers::TestDatabase;
 
     use super::*;
 
     #[tokio::test]
     async fn a_late_refusal_of_an_older_version_does_not_end_the_tries_for_a_newer_one() {
-        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
-        db.migrate("subscriber-kit", crate::tables::MIGRATIONS).await.unwrap();
-        let table = DeadLetters::new(db, EntityName::new("store").unwrap());
+        for kind in [Kind::Sqlite, Kind::Postgres] {
+            let database = TestDatabase::of(kind).await;
+            let db = database.open().await;
+            db.migrate("subscriber-kit", crate::tables::MIGRATIONS).await.unwrap();
+            let table = DeadLetters::new(db.clone(), EntityName::new("store").unwrap());
+            ends_no_tries_for_a_newer_one(&table).await;
+            db.close().await;
+        }
+    }
+
+    async fn ends_no_tries_for_a_newer_one(table: &DeadLetters) {
         let parking = |floor, retry_after| Parking {
             id: EntityId::new("42").unwrap(),
             floor: Version::new(floor).unwrap(),

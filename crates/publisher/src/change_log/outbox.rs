@@ -289,13 +289,17 @@ impl ChangeLog {
 #[cfg(test)]
 mod tests {
     use nudge_runtime::{Database, database::Durability};
+    use nudge_test_servers::TestDatabase;
 
     use super::*;
     use crate::change_log::MIGRATIONS;
 
     async fn log() -> ChangeLog {
         let db = Database::open("sqlite::memory:", Durability::Full);
-        let db = db.await.unwrap();
+        log_in(db.await.unwrap()).await
+    }
+
+    async fn log_in(db: Database) -> ChangeLog {
         db.migrate("publisher", MIGRATIONS).await.unwrap();
         ChangeLog::new(db, EntityName::new("store").unwrap())
     }
@@ -339,7 +343,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_acknowledgement_from_before_a_row_was_made_pending_again_counts_no_more() {
-        let log = log().await;
+        for kind in [Kind::Sqlite, Kind::Postgres] {
+            let database = TestDatabase::of(kind).await;
+            let log = log_in(database.open().await).await;
+            counts_no_more_from_before_it_was_made_pending(&log).await;
+            log.db.close().await;
+        }
+    }
+
+    async fn counts_no_more_from_before_it_was_made_pending(log: &ChangeLog) {
         let id = EntityId::new("42").unwrap();
         let mut tx = log.db.begin().await.unwrap();
         let changes = [(id.clone(), Change::Updated)];
