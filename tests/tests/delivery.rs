@@ -1,11 +1,14 @@
 //! Callbacks and notifications overtake each other, replicas share the work: every
 //! copy still ends at the owner's state, and no callback is made for nothing.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use nudge_protocol::EntityName;
 use nudge_runtime::{BoxError, Tx};
-use nudge_subscriber_kit::{Apply, EntityState, Subscriber};
+use nudge_subscriber_kit::{Apply, EntityState, Settings, Subscriber};
 use nudge_tests::{
     Copy, Fault, Nats, Owner, QUIET, ReadModel, Wire,
     copy::{Keep, quick},
@@ -77,6 +80,36 @@ async fn changes_during_a_callback_lead_to_exactly_one_more() {
     copy.quiet().await;
     tokio::time::sleep(QUIET).await;
     assert_eq!(owner.times_asked("42"), 2, "nine notifications share one callback");
+}
+
+/// While an owner takes its time, and while a key waits for its next try, the broker is told that the
+/// message is not forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_longer_than_the_broker_waits_is_not_delivered_again() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let mut settings = Settings { ack_wait: Duration::from_secs(1), ..quick() };
+    settings.retry.initial = settings.ack_wait * 6;
+    settings.retry.max = settings.retry.initial;
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    let gate = hold_first_answer(&owner, "42");
+    wire.notify(&owner.put("42", json!("slow")).await).await;
+    eventually("it is asked for", || async { (owner.times_asked("42") == 1).then_some(()) }).await;
+    tokio::time::sleep(settings.ack_wait * 3).await;
+    assert_eq!(copy.metric("nudge_received_total").await, 1, "its callback was under way");
+    gate.cancel();
+    copy.converged(&owner).await;
+    owner.misbehave(|ids| (!ids.is_empty()).then_some(Fault::Status(500, None)));
+    wire.notify(&owner.put("42", json!("fails")).await).await;
+    eventually("it waits for its next try", || async {
+        (copy.status().await["retrying"] == 1).then_some(())
+    })
+    .await;
+    tokio::time::sleep(settings.ack_wait * 2).await;
+    assert_eq!(copy.metric("nudge_received_total").await, 2, "it waited for its next try");
+    owner.behave();
+    copy.converged(&owner).await;
+    assert_eq!(copy.metric("nudge_received_total").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,8 +35,9 @@ pub trait AckHandle: Send + Sync {
 ///
 /// It names its message by sequence, and is good for one session alone: a broker that went back to an
 /// older state gives the same sequence to another message, which it would then take for handled.
+#[derive(Clone)]
 pub(crate) struct Held {
-    handle: Box<dyn AckHandle>,
+    handle: Arc<dyn AckHandle>,
     session: CancellationToken,
     pub(crate) touched: Instant,
 }
@@ -44,7 +45,7 @@ pub(crate) struct Held {
 impl Held {
     /// `session` is cancelled when it is over.
     pub(crate) fn new(handle: Box<dyn AckHandle>, session: &CancellationToken) -> Self {
-        Self { handle, session: session.clone(), touched: Instant::now() }
+        Self { handle: handle.into(), session: session.clone(), touched: Instant::now() }
     }
 
     pub(crate) async fn ack(self) {

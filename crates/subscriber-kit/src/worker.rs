@@ -24,8 +24,8 @@ use crate::{
     work_queue::{Again, Finish, Lane, Run, Work, WorkQueue},
 };
 
-/// How often held acknowledgements are looked through.
-const HELD_CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// Longest pause between two looks through held acknowledgements.
+const MAX_HELD_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// How many incoming keys are taken from the channel at a time.
 const INCOMING_AT_A_TIME: usize = 512;
 /// Wait before a key runs again whose batch panicked.
@@ -49,14 +49,21 @@ impl Incoming {
     }
 }
 
+/// What is known of a batch while it runs.
+struct UnderWay {
+    /// Its keys: if it panics, they must not stay in a run for ever.
+    keys: Vec<EntityId>,
+    /// What its keys hold: the broker is told of a long run that it is not forgotten.
+    held: Vec<Held>,
+}
+
 pub(crate) struct Worker<A> {
     batches: Arc<Batches<A>>,
     queue: WorkQueue<Held>,
     incoming: mpsc::Receiver<Incoming>,
     paused: watch::Receiver<bool>,
     running: JoinSet<Ended>,
-    /// The keys of each batch under way: if one panics, its keys must not stay in a run for ever.
-    keys: HashMap<task::Id, Vec<EntityId>>,
+    under_way: HashMap<task::Id, UnderWay>,
     /// Halves of failed batches, to be run first.
     parts: VecDeque<Vec<Run<Held>>>,
 }
@@ -68,14 +75,16 @@ impl<A: Apply> Worker<A> {
         paused: watch::Receiver<bool>,
     ) -> Self {
         let queue = WorkQueue::new(batches.settings.queue);
-        let (running, keys, parts) = (JoinSet::new(), HashMap::new(), VecDeque::new());
-        Self { batches, queue, incoming, paused, running, keys, parts }
+        let (running, under_way, parts) = (JoinSet::new(), HashMap::new(), VecDeque::new());
+        Self { batches, queue, incoming, paused, running, under_way, parts }
     }
 
     /// Works until `stop`, then lets batches under way finish within the deadline. What is left is
     /// not acknowledged and comes again.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut held_check = tokio::time::interval(HELD_CHECK_INTERVAL);
+        let ack_wait = self.batches.settings.ack_wait;
+        let pause = (ack_wait / 6).clamp(Duration::from_millis(1), MAX_HELD_CHECK_INTERVAL);
+        let mut held_check = tokio::time::interval(pause);
         held_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut taken = Vec::new();
         loop {
@@ -83,7 +92,7 @@ impl<A: Apply> Worker<A> {
             self.show();
             let due = self.queue.next_due().map(Instant::from_std);
             let wake = ask_again.into_iter().chain(due).min();
-            let wake = wake.unwrap_or_else(|| Instant::now() + HELD_CHECK_INTERVAL);
+            let wake = wake.unwrap_or_else(|| Instant::now() + MAX_HELD_CHECK_INTERVAL);
             let max_queued_keys = self.batches.settings.max_queued_keys;
             let room = max_queued_keys.saturating_sub(self.queue.queued()).min(INCOMING_AT_A_TIME);
             // While the owner is down there is nothing to gain from taking more.
@@ -109,7 +118,8 @@ impl<A: Apply> Worker<A> {
     fn take_in(&mut self, taken: &mut Vec<Incoming>) {
         let now = Instant::now().into_std();
         for Incoming { id, lane, floor, unsure, attempts, held } in taken.drain(..) {
-            if planted("dirty-mark-dropped") && self.keys.values().any(|keys| keys.contains(&id)) {
+            let runs = || self.under_way.values().any(|batch| batch.keys.contains(&id));
+            if planted("dirty-mark-dropped") && runs() {
                 held.map(|held| tokio::spawn(held.ack()));
                 continue;
             }
@@ -148,10 +158,11 @@ impl<A: Apply> Worker<A> {
     }
 
     fn start(&mut self, runs: Vec<Run<Held>>) {
-        let ids = runs.iter().map(|run| run.id.clone()).collect();
+        let keys = runs.iter().map(|run| run.id.clone()).collect();
+        let held = runs.iter().flat_map(|run| run.tokens.iter().cloned()).collect();
         let batches = self.batches.clone();
         let task = self.running.spawn(async move { batches.run(runs).await });
-        self.keys.insert(task.id(), ids);
+        self.under_way.insert(task.id(), UnderWay { keys, held });
     }
 
     /// Asks an owner that failed whether it is back. When it is, parked keys need not wait longer.
@@ -180,7 +191,7 @@ impl<A: Apply> Worker<A> {
         let now = Instant::now().into_std();
         match ended {
             Ok((task, ended)) => {
-                self.keys.remove(&task);
+                self.under_way.remove(&task);
                 for (id, finish) in ended.finished {
                     self.queue.finish(&id, finish, now);
                 }
@@ -189,7 +200,8 @@ impl<A: Apply> Worker<A> {
             Err(error) => {
                 tracing::error!(entity = %self.batches.entity, %error, "a batch failed; its keys run again");
                 // Its acknowledgements are lost with it, so the broker delivers again as well.
-                for id in self.keys.remove(&error.id()).unwrap_or_default() {
+                let batch = self.under_way.remove(&error.id());
+                for id in batch.map(|batch| batch.keys).unwrap_or_default() {
                     let (tokens, floor, unsure) = (Vec::new(), Version::NONE, true);
                     let (after, failed, yields, spoils) = (AFTER_PANIC, true, false, true);
                     let again = Again { after, tokens, floor, unsure, failed, yields, spoils };
@@ -203,7 +215,10 @@ impl<A: Apply> Worker<A> {
     async fn keep_held(&mut self) {
         let (now, old) = (Instant::now(), self.batches.settings.ack_wait / 3);
         let old = |held: &&mut Held| now.duration_since(held.touched) > old;
-        progress_all(self.queue.tokens_mut().filter(old)).await;
+        let under_way = self.under_way.values_mut().flat_map(|batch| &mut batch.held);
+        let parts = self.parts.iter_mut().flatten().flat_map(|run| &mut run.tokens);
+        let held = self.queue.tokens_mut().chain(under_way).chain(parts);
+        progress_all(held.filter(old)).await;
     }
 
     fn show(&self) {
