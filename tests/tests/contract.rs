@@ -14,6 +14,7 @@ mod once {
         source::{Consumer, Deliveries, Delivery, Durable, Source},
     };
     use nudge_tests::Nats;
+    use serde_json::json;
     use tokio::time::timeout;
 
     const ACK_WAIT: Duration = Duration::from_secs(6);
@@ -201,6 +202,52 @@ mod once {
         let name = subject::stream_name(&ports.entity);
         nats.jetstream().await.delete_stream(name).await.unwrap();
         another_stream_is_another_incarnation(&ports, created).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_consumer_is_what_the_design_says_field_by_field() {
+        let nats = Nats::start().await;
+        let broker = Arc::new(nats.broker("contract").await);
+        let ports = Ports::new(broker.clone(), broker);
+        ports.sink.ensure(&ports.entity).await.unwrap();
+        ports.open().await;
+        let stream = nats.jetstream().await;
+        let stream = stream.get_stream(subject::stream_name(&ports.entity)).await.unwrap();
+        let info = stream.consumer_info("contract").await.unwrap();
+        let config = serde_json::to_value(info.config).unwrap();
+        for (field, expected) in [
+            ("durable_name", json!("contract")),
+            ("name", json!("contract")),
+            ("description", json!("contract follows thing")),
+            ("deliver_policy", json!("all")),
+            ("ack_policy", json!("explicit")),
+            ("ack_wait", json!(ACK_WAIT.as_nanos() as u64)),
+            ("max_deliver", json!(-1)),
+            ("max_ack_pending", json!(5_000)),
+            ("replay_policy", json!("instant")),
+            ("inactive_threshold", json!(Duration::from_secs(30 * 24 * 3_600).as_nanos() as u64)),
+        ] {
+            assert_eq!(config[field], expected, "{field} in {config:#}");
+        }
+        // Absent means off: every subject, no backoff in place of `ack_wait`, whole messages, on disk.
+        for field in [
+            "backoff",
+            "filter_subject",
+            "filter_subjects",
+            "headers_only",
+            "max_batch",
+            "max_bytes",
+            "max_expires",
+            "mem_storage",
+            "num_replicas",
+            "opt_start_seq",
+            "opt_start_time",
+            "pause_until",
+            "rate_limit_bps",
+            "sample_freq",
+        ] {
+            assert_eq!(config[field], json!(null), "{field} in {config:#}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
