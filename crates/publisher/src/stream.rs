@@ -58,7 +58,9 @@ pub fn config(entity: &EntityName) -> Config {
 
 impl Sink for Broker {
     fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing> {
-        Box::pin(ensure(&self.jetstream, entity))
+        Box::pin(async move {
+            ensure(&self.jetstream, entity).await.map_err(|error| self.explain(error))
+        })
     }
 
     fn publish<'a>(&'a self, entity: &'a EntityName, message: Message) -> Asking<'a, u64> {
@@ -66,7 +68,8 @@ impl Sink for Broker {
             let mut headers = HeaderMap::new();
             headers.insert(VERSION_HEADER, message.version.as_str());
             let publish = PublishMessage::build().payload(message.body.into()).headers(headers);
-            let ack = self.jetstream.send_publish(message.subject, publish).await?.await?;
+            let ack = async { self.jetstream.send_publish(message.subject, publish).await?.await };
+            let ack = ack.await.map_err(|error| self.explain(error))?;
             // An acknowledgement counts only for our stream, and `duplicate` proves nothing about
             // what stands there.
             if ack.stream != subject::stream_name(entity) || ack.duplicate {
@@ -82,7 +85,10 @@ impl Sink for Broker {
         sequence: u64,
         limit: usize,
     ) -> Asking<'a, Vec<Stored>> {
-        Box::pin(read(&self.jetstream, entity, sequence + 1, limit))
+        Box::pin(async move {
+            let read = read(&self.jetstream, entity, sequence + 1, limit).await;
+            read.map_err(|error| self.explain(error))
+        })
     }
 
     fn connections(&self) -> watch::Receiver<u64> {

@@ -11,6 +11,8 @@ use std::{
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use tokio::sync::watch;
 
+use crate::BoxError;
+
 /// Longest wait for the server's answer to a request or an acknowledgement.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most publishes that wait for their acknowledgement at a time.
@@ -39,6 +41,15 @@ pub struct BrokerError {
     source: async_nats::ConnectError,
 }
 
+/// An error, and what the server complained about before it.
+#[derive(Debug, thiserror::Error)]
+#[error("the broker said: {said}")]
+struct Explained {
+    said: String,
+    #[source]
+    source: BoxError,
+}
+
 impl Broker {
     /// Connects to the server at `url` as `name`. Returns at once even when the server is down, and
     /// keeps trying for as long as the program runs.
@@ -58,7 +69,11 @@ impl Broker {
             .request_timeout(Some(REQUEST_TIMEOUT))
             .event_callback(move |event| {
                 match &event {
-                    Event::Connected => counter.send_modify(|n| *n += 1),
+                    Event::Connected => {
+                        // What a server said before says nothing of this connection.
+                        *seen.lock().unwrap_or_else(|e| e.into_inner()) = None;
+                        counter.send_modify(|n| *n += 1);
+                    }
                     Event::ServerError(error) => note(&seen, error.to_string()),
                     Event::ClientError(error) => note(&seen, error.to_string()),
                     other => tracing::debug!(event = %other, "nats"),
@@ -87,9 +102,19 @@ impl Broker {
         self.client.connection_state() == async_nats::connection::State::Connected
     }
 
-    /// What the server last complained about, for instance a permission violation.
+    /// What the server last complained about on this connection, for instance a permission violation.
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// An error with the server's own words in front, if it has complained: a request that is denied
+    /// looks like one that is not answered.
+    pub fn explain(&self, error: impl Into<BoxError>) -> BoxError {
+        let source = error.into();
+        match self.last_error() {
+            Some(said) => Explained { said, source }.into(),
+            None => source,
+        }
     }
 }
 

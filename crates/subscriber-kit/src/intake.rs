@@ -293,6 +293,12 @@ impl Intake {
     async fn check(&self, session: &mut Session, standing: &Standing) -> Result<bool, Over> {
         use std::sync::atomic::Ordering::Relaxed;
         self.progress.stream_pending.set(standing.pending as i64);
+        // An acknowledgement that is denied fails nowhere here. All comes again, for ever.
+        if standing.ack_pending > 0
+            && let Some(said) = self.source.last_error()
+        {
+            self.progress.set_error(Some(format!("intake: the broker said: {said}")));
+        }
         let floor = standing.ack_floor;
         // Until the gap is handled, the old position is the true one.
         let gap_closed = session.gap.left() == 0;

@@ -1,11 +1,15 @@
 //! The broker, the relay or the permission to publish is away for a while.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use nudge_tests::{Nats, Owner, eventually};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::support::{Relay, messages, owner_of, published, row, shown, thing};
 
@@ -141,25 +145,46 @@ async fn a_relay_ends_when_told_even_while_nats_is_down() {
     eventually("the relay ends", || async { relay.is_finished().then_some(()) }).await;
 }
 
-#[tokio::test]
-async fn without_permission_to_publish_the_relay_says_so_and_goes_on_when_it_is_permitted() {
-    let denied = "authorization { users = [ { user: owner, password: o, permissions: {
-        publish: [\"$JS.API.STREAM.>\", \"changes.else.>\"], subscribe: \"_INBOX_things.>\" } } ] }
-        no_auth_user: owner";
-    let mut nats = Nats::start_with(Some(denied)).await;
+/// A relay that may publish to these subjects alone warns that it is denied `subject`, in the
+/// broker's own words, and goes on by itself once nothing is denied.
+async fn warns_of_a_denied(subject: &str, permitted: &str) {
+    let said = tempfile::NamedTempFile::new().expect("a temporary file");
+    let writer = Arc::new(said.reopen().expect("the file is there"));
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(writer);
+    // For this thread, on which the relay runs too.
+    let _log = log.finish().set_default();
+    let config = format!(
+        "authorization {{ users = [ {{ user: owner, password: o, permissions: {{ \
+         publish: [{permitted}], subscribe: \"_INBOX_things.>\" }} }} ] }}\nno_auth_user: owner"
+    );
+    let mut nats = Nats::start_with(Some(&config)).await;
     let broker = nats.broker("things").await;
     let owner = Owner::start(&broker).await;
     owner.put("42", json!({})).await;
-    let complaint = eventually("the relay fails", || async {
-        let health = owner.publisher.health();
-        broker.last_error().filter(|_| !health.connected && health.pending == 1)
+    let warning = eventually("the relay warns", || async {
+        let said = std::fs::read_to_string(said.path()).expect("a text");
+        said.lines().find(|line| line.contains("relay: will try again")).map(str::to_owned)
     })
     .await;
-    let expected = format!("changes.{}.42", thing());
-    assert!(complaint.contains("Permissions Violation"), "{complaint}");
-    assert!(complaint.contains(&expected), "{complaint}");
+    assert!(warning.contains("Permissions Violation"), "{warning}");
+    assert!(warning.contains(subject), "{warning}");
+    let health = owner.publisher.health();
+    assert_eq!((health.connected, health.pending), (false, 1));
     nats.restart_with("").await;
     shown(&nats, &owner.db).await;
+    assert_eq!(broker.last_error(), None, "what was denied on another connection is past");
+}
+
+#[tokio::test]
+async fn without_permission_to_publish_the_relay_says_so_and_goes_on_when_it_is_permitted() {
+    let subject = format!("changes.{}.42", thing());
+    warns_of_a_denied(&subject, "\"$JS.API.>\", \"changes.else.>\"").await;
+}
+
+#[tokio::test]
+async fn without_permission_to_look_at_its_stream_the_relay_says_so_and_goes_on_when_it_is_permitted()
+ {
+    warns_of_a_denied("$JS.API.STREAM", "\"changes.>\"").await;
 }
 
 #[tokio::test]
