@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use nudge_runtime::{
@@ -15,11 +16,15 @@ use nudge_runtime::{
 };
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use crate::Postgres;
 
 /// Names the kind: `sqlite`, which is the default, or `postgres`.
 pub const SETTING: &str = "NUDGE_TEST_DATABASE";
+
+/// Longest wait for a server that is to forget a database.
+const DROP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The kind that this run of the tests is for.
 pub fn kind() -> Kind {
@@ -160,12 +165,13 @@ impl Drop for Place {
         };
         let (url, sql) = (server.url(), format!("DROP DATABASE {name} WITH (FORCE)"));
         // With thousands of tests on one server, what they leave would fill the disk. When the
-        // server is gone by now, so is the database.
+        // server is gone by now, so is the database; a test that failed may have left it frozen.
         std::thread::scope(|scope| {
             let work = || {
                 let mut runtime = tokio::runtime::Builder::new_current_thread();
                 let runtime = runtime.enable_all().build().expect("a runtime");
-                let _ = runtime.block_on(try_execute(url, &sql));
+                let dropped = async { timeout(DROP_TIMEOUT, try_execute(url, &sql)).await };
+                let _ = runtime.block_on(dropped);
             };
             let _ = scope.spawn(work).join();
         });
