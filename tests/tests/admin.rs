@@ -254,6 +254,7 @@ async fn metrics_count_by_entity_and_never_by_id() {
         "nudge_received_total",
         "nudge_malformed_total",
         "nudge_callbacks_total",
+        "nudge_asked_total",
         "nudge_fetched_total",
         "nudge_applied_total",
         "nudge_ignored_total",

@@ -84,6 +84,7 @@ impl<A: Apply> Batches<A> {
         }
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
         self.progress.callbacks.inc();
+        self.progress.asked.inc_by(ids.len() as u64);
         if planted("asks-twice") {
             let _ = fetch_all(&*self.owner.client, &self.entity, &ids, A::FIELDS).await;
         }
