@@ -208,8 +208,7 @@ impl Copy {
 
     /// Every copy there is, in the order of ids.
     pub async fn all(&self) -> Vec<(String, String)> {
-        let query = sqlx::query_as("SELECT id, body FROM copy ORDER BY id");
-        query.fetch_all(self.db.reader()).await.expect("copies are read")
+        copies(&self.db).await.expect("copies are read")
     }
 
     /// One copy's body.
@@ -262,6 +261,11 @@ impl Copy {
         })
         .await;
     }
+}
+
+/// Every copy there is, in the order of ids.
+pub(crate) async fn copies(db: &Database) -> Result<Vec<(String, String)>, sqlx::Error> {
+    sqlx::query_as("SELECT id, body FROM copy ORDER BY id").fetch_all(db.reader()).await
 }
 
 impl Drop for Copy {

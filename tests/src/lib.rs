@@ -7,6 +7,7 @@
 //! | [`link`] | a way to NATS that can be held or cut |
 //! | [`owner`] | a small owner of `thing`s: the real publisher |
 //! | [`fault`] | what goes wrong at its sync API, to order |
+//! | [`figure`] | what a trial cost |
 //! | [`copy`] | a small subscriber of `thing`s: the real kit |
 //! | [`keep`] | its `apply`, which can be made to fail or to wait |
 //! | [`processes`] | the services as processes, to be killed, stopped and frozen |
@@ -16,6 +17,7 @@
 
 pub mod copy;
 pub mod fault;
+pub mod figure;
 pub mod keep;
 pub mod link;
 pub mod owner;

@@ -1,18 +1,21 @@
 //! A small owner of `thing`s: the real publisher over a real database, with faults to order.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use axum::middleware::from_fn_with_state;
-use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken};
+use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken, sync_api::MAX_BATCH_IDS};
 use nudge_publisher::Publisher;
 use nudge_runtime::{BoxError, Broker, Database, Tx, database::Migration, serve, set_sql};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Backup, TestDatabase,
-    fault::{Fault, Shared, interfere},
+    fault::{Fault, PAST_THE_FAULTS, Shared, interfere},
     free_port,
 };
 
@@ -227,8 +230,31 @@ impl Owner {
 
     /// Every thing there is, in the order of ids.
     pub async fn all(&self) -> Vec<(String, String)> {
+        self.try_all().await.expect("things are read")
+    }
+
+    /// [`all`](Self::all) on a database that may fail.
+    pub async fn try_all(&self) -> Result<Vec<(String, String)>, sqlx::Error> {
         let query = sqlx::query_as("SELECT id, body FROM thing ORDER BY id");
-        query.fetch_all(self.db.reader()).await.expect("things are read")
+        query.fetch_all(self.db.reader()).await
+    }
+
+    /// What it would answer for everything that it knows of, by id, faults aside.
+    pub async fn answers(&self) -> HashMap<String, Value> {
+        let query = sqlx::query_as("SELECT id FROM nudge_change_log ORDER BY id");
+        let ids: Vec<(String,)> = query.fetch_all(self.db.reader()).await.expect("ids are read");
+        let mut answers = HashMap::new();
+        for ids in ids.chunks(MAX_BATCH_IDS) {
+            let ids: Vec<_> = ids.iter().map(|(id,)| id).collect();
+            let url = format!("{}/sync/v1/{}/batch-get", self.url(), self.publisher.entity());
+            let request = reqwest::Client::new().post(url).header(PAST_THE_FAULTS, "yes");
+            let answer = request.json(&json!({"ids": ids})).send().await.expect("an answer");
+            let mut answer: Value = answer.json().await.expect("JSON");
+            let Value::Array(items) = answer["items"].take() else { panic!("no items: {answer}") };
+            let id = |item: &Value| item["id"].as_str().expect("an id").to_owned();
+            answers.extend(items.into_iter().map(|item| (id(&item), item)));
+        }
+        answers
     }
 
     /// Makes batch-gets go wrong: the rule gets the ids asked for, and says how, or not at all.
@@ -245,6 +271,11 @@ impl Owner {
     /// Batch-gets answered or failed so far.
     pub fn calls(&self) -> usize {
         self.desk.lock().asked.len()
+    }
+
+    /// Probes of its health answered or failed so far.
+    pub fn probes(&self) -> usize {
+        self.desk.lock().probes
     }
 
     /// The ids of each batch-get so far, newest last.

@@ -29,7 +29,8 @@ use std::{
     collections::BTreeMap,
     future::Future,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Mutex,
+    time::{Duration, Instant},
 };
 
 use nudge_protocol::subject::encode_token;
@@ -37,9 +38,12 @@ use nudge_runtime::database::Kind;
 use reqwest::Client;
 use serde_json::Value;
 
-use crate::{Nats, PATIENCE, TestDatabase, database, free_port};
+use crate::{Nats, PATIENCE, TestDatabase, database, figure::Asked, free_port};
 use program::Program;
 use roster::{Place, Roster, Service};
+
+/// Longest that anything but a read may take: a write waits for whoever has the database.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The name that [`World`] gives NATS.
 pub const NATS: &str = "nats";
@@ -53,8 +57,10 @@ pub struct World {
     /// Which programs are up.
     pub roster: Roster,
     http: Client,
-    /// Calls that programs made which have ended since.
-    callbacks_before: u64,
+    /// What programs asked for which have ended since.
+    asked_before: Asked,
+    /// When something was last started, or let go on.
+    mended: Mutex<Instant>,
 }
 
 /// What a program is told that it would else be told by [`World`].
@@ -86,8 +92,9 @@ impl World {
             databases,
             programs: BTreeMap::new(),
             roster: Roster::default(),
-            http: client(),
-            callbacks_before: 0,
+            http: client(WRITE_TIMEOUT),
+            asked_before: Asked::default(),
+            mended: Mutex::new(Instant::now()),
         }
     }
 
@@ -172,6 +179,7 @@ impl World {
 
     /// Lets it go on.
     pub fn thaw(&self, name: &str) {
+        self.note_mend();
         if name == NATS {
             return self.nats.thaw();
         }
@@ -181,6 +189,7 @@ impl World {
 
     /// Starts programs that were ended, all at the same time, and waits until they answer.
     pub async fn start(&mut self, names: &[&str]) {
+        self.note_mend();
         let programs = || names.iter().copied().filter(|name| *name != NATS);
         for name in programs() {
             self.programs.get_mut(name).expect("a program").start();
@@ -216,17 +225,32 @@ impl World {
         self.roster.set(name, false);
         if place.service != Service::StoreInfo {
             // One that is frozen, or has just been started, has none to tell.
-            self.callbacks_before += self.metric(name, "nudge_callbacks_total").await.unwrap_or(0);
+            let asked = self.asked_by(name).await;
+            self.asked_before = self.asked_before + asked;
         }
     }
 
-    /// Calls to the owner so far, by all subscribers together.
-    pub async fn callbacks(&self) -> u64 {
-        let mut callbacks = self.callbacks_before;
+    async fn asked_by(&self, name: &str) -> Asked {
+        let calls = self.metric(name, "nudge_callbacks_total").await.unwrap_or(0);
+        Asked { calls, keys: self.metric(name, "nudge_asked_total").await.unwrap_or(0) }
+    }
+
+    /// What all subscribers together have asked the owner for so far.
+    pub async fn asked(&self) -> Asked {
+        let mut asked = self.asked_before;
         for (name, _) in [Service::Search, Service::Review].map(|s| self.roster.up(s)).concat() {
-            callbacks += self.metric(name, "nudge_callbacks_total").await.unwrap_or(0);
+            asked = asked + self.asked_by(name).await;
         }
-        callbacks
+        asked
+    }
+
+    fn note_mend(&self) {
+        *self.mended.lock().expect("not poisoned") = Instant::now();
+    }
+
+    /// When something was last started, or let go on.
+    pub fn mended(&self) -> Instant {
+        *self.mended.lock().expect("not poisoned")
     }
 
     /// A figure that a subscriber keeps of stores, when it answers.
@@ -264,9 +288,9 @@ impl World {
 
 /// A client that begins each request on a connection of its own: one that was kept may belong to a
 /// program that was killed since, and what then fails is no fault of the new one.
-pub(crate) fn client() -> Client {
+pub(crate) fn client(timeout: Duration) -> Client {
     let client = Client::builder().pool_max_idle_per_host(0);
-    client.timeout(Duration::from_secs(20)).build().expect("a client")
+    client.timeout(timeout).build().expect("a client")
 }
 
 /// Waits for something that must come.

@@ -9,10 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nudge_subscriber_kit::breaker::FAILURES_TO_OPEN;
+use nudge_subscriber_kit::breaker::{FAILURES_TO_OPEN, FIRST_PAUSE, MAX_PAUSE};
 use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, Wire, copy::quick, eventually};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+
+/// Things that change while an owner is down.
+const CHANGED: usize = 1_000;
+/// Batches that need not be full: what was tried when the owner went down, and what comes last.
+const A_FEW: usize = 2;
 
 async fn breaker(copy: &Copy, standing: &'static str) -> Value {
     eventually(&format!("the breaker is {standing}"), || async {
@@ -33,6 +38,7 @@ async fn an_owner_that_fails_as_a_whole_costs_no_key_an_attempt() {
         Fault::Status(401, None),
         Fault::Status(403, None),
         Fault::Status(404, None),
+        Fault::Status(410, None),
         Fault::Status(429, None),
         Fault::Status(500, None),
         Fault::Status(503, None),
@@ -56,29 +62,78 @@ async fn an_owner_that_fails_as_a_whole_costs_no_key_an_attempt() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_owner_that_is_down_is_left_alone_until_it_is_back() {
+/// The most probes that one subscriber makes of an owner that is down for so long.
+fn most_probes(down: Duration) -> usize {
+    let (mut pause, mut at, mut probes) = (FIRST_PAUSE, FIRST_PAUSE, 0);
+    while at <= down {
+        probes += 1;
+        pause = (pause * 2).min(MAX_PAUSE);
+        at += pause;
+    }
+    probes
+}
+
+/// While the owner is away, many things change. Each subscriber asks for no key and seldom probes;
+/// and once the owner is back, each asks for what changed in full batches.
+async fn an_owner_that_is_down_is_left_alone(subscribers: usize) {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
-    owner.misbehave(|_| Some(Fault::Status(503, None)));
-    for n in 0..1_000 {
-        wire.notify(&owner.put(&format!("thing-{n}"), json!(n)).await).await;
+    let mut copies = Vec::new();
+    for _ in 0..subscribers {
+        let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+        eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
+        copies.push(copy);
     }
-    let before = breaker(&copy, "open").await["callbacks"].as_u64();
-    let at_most = u64::from(FAILURES_TO_OPEN) + quick().max_batches_in_flight as u64;
-    assert!(before <= Some(at_most), "{before:?}");
+    let down = Instant::now();
+    owner.misbehave(|_| Some(Fault::Status(503, None)));
+    let things: Vec<_> = (0..CHANGED).map(|n| format!("thing-{n}")).collect();
+    let things: Vec<_> = things.iter().map(|id| (id.as_str(), json!("changed"))).collect();
+    for token in owner.put_all(&things).await {
+        wire.notify(&token).await;
+    }
+    let in_flight = quick().max_batches_in_flight;
+    for copy in &copies {
+        let before = breaker(copy, "open").await["callbacks"].as_u64();
+        let at_most = FAILURES_TO_OPEN as usize + in_flight;
+        assert!(before <= Some(at_most as u64), "{before:?}");
+    }
+    eventually("each has probed twice", || async {
+        (owner.probes() >= 2 * subscribers).then_some(())
+    })
+    .await;
+    let (calls, probes, at_most) = (owner.calls(), owner.probes(), most_probes(down.elapsed()));
+    assert!(probes <= at_most * subscribers, "{probes} probes, {at_most} at most by each");
     owner.go_away().await;
     tokio::time::sleep(QUIET).await;
-    let status = copy.status().await;
-    assert_eq!(status["callbacks"].as_u64(), before, "no key is asked for while it is open");
-    assert_eq!(status["retrying"], 0);
-    assert!(copy.subscriber.is_ready(), "it serves what it has");
-    owner.come_back().await;
+    for copy in &copies {
+        let status = copy.status().await;
+        assert_eq!(status["retrying"], 0);
+        assert!(copy.subscriber.is_ready(), "it serves what it has");
+    }
+    assert_eq!(owner.calls(), calls, "no key is asked for while it is open");
+    let probes = owner.probes();
     owner.behave();
-    copy.converged(&owner).await;
-    copy.dead_letters(0).await;
+    owner.come_back().await;
+    for copy in &copies {
+        copy.converged(&owner).await;
+        copy.quiet().await;
+        copy.dead_letters(0).await;
+        assert_eq!(copy.metric("nudge_dead_lettered_total").await, 0);
+    }
+    let (calls, probes) = (owner.calls() - calls, owner.probes() - probes);
+    let at_most = CHANGED.div_ceil(quick().max_batch_keys) + in_flight + A_FEW;
+    assert!(calls <= at_most * subscribers, "{calls} calls, {at_most} at most by each");
+    assert_eq!(probes, subscribers, "each asks once whether it is back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_is_down_is_left_alone_until_it_is_back() {
+    an_owner_that_is_down_is_left_alone(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_is_down_is_left_alone_by_each_of_its_subscribers() {
+    an_owner_that_is_down_is_left_alone(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,9 +8,10 @@ use std::{
 use nudge_protocol::subject::encode_token;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
+use sqlx::AnyPool;
 
 use super::{World, roster::Service, writer::Written};
-use crate::PATIENCE;
+use crate::{PATIENCE, TestDatabase, eventually};
 
 /// Pause between two comparisons.
 const PACE: Duration = Duration::from_millis(50);
@@ -40,13 +41,29 @@ pub async fn converged(world: &World, written: &Written) -> Duration {
     }
 }
 
+/// Waits until a read model holds these versions, or newer ones. It is asked itself: hundreds of
+/// requests would take longer than what is to be seen.
+pub async fn applied(database: &TestDatabase, newest: &BTreeMap<String, u64>) {
+    sqlx::any::install_default_drivers();
+    let pool = AnyPool::connect(database.url()).await.expect("a connection");
+    eventually("what was written is applied", || async {
+        let query = sqlx::query_as("SELECT id, version FROM nudge_applied WHERE entity = 'store'");
+        let rows: Vec<(String, i64)> = query.fetch_all(&pool).await.ok()?;
+        let rows: BTreeMap<_, _> = rows.into_iter().collect();
+        let there = |(id, version): (&String, &u64)| rows.get(id) >= Some(&(*version as i64));
+        newest.iter().all(there).then_some(())
+    })
+    .await;
+    pool.close().await;
+}
+
 /// Waits until nobody calls the owner any more.
 pub async fn silent(world: &World) {
     let began = Instant::now();
     loop {
-        let before = world.callbacks().await;
+        let before = world.asked().await;
         tokio::time::sleep(SILENCE).await;
-        if world.callbacks().await == before {
+        if world.asked().await == before {
             return;
         }
         assert!(began.elapsed() < PATIENCE, "the calls never end");

@@ -18,6 +18,8 @@ use super::{
     writer::store_id,
 };
 
+/// Longest that a read of a program that is up may take. What takes longer hangs, and is a fault.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two reads.
 const PACE: Duration = Duration::from_millis(20);
 
@@ -61,7 +63,7 @@ impl Drop for Reader {
 }
 
 async fn read(roster: Roster, service: Service, stop: CancellationToken) -> Reads {
-    let (http, mut reads, mut last) = (client(), Reads::default(), None);
+    let (http, mut reads, mut last) = (client(TIMEOUT), Reads::default(), None);
     for n in 0.. {
         if stop.is_cancelled() {
             break;

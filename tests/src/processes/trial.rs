@@ -4,12 +4,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     World,
-    compare::{converged, silent},
+    compare::{applied, converged, silent},
     reader::Reader,
     roster::Service,
     writer::{Writer, Written},
 };
-use crate::database;
+use crate::{database, figure::Figure};
+
+/// The services that follow stores.
+const SUBSCRIBERS: [Service; 2] = [Service::Search, Service::Review];
+/// Longest time without a good answer while some replica is up: far more than a busy machine needs.
+const LONGEST_GAP: Duration = Duration::from_secs(6);
 
 /// See the module's description.
 pub struct Trial {
@@ -25,8 +30,7 @@ impl Trial {
     /// Begins to write and to read.
     pub fn start(name: &'static str, world: World, seed: u64) -> Self {
         let writer = Some(Writer::start(&world.roster, seed));
-        let readers = [Service::Search, Service::Review]
-            .map(|service| (service, Reader::start(&world.roster, service)));
+        let readers = SUBSCRIBERS.map(|service| (service, Reader::start(&world.roster, service)));
         Self { name, world, writer, written: Written::default(), readers: readers.into() }
     }
 
@@ -49,29 +53,42 @@ impl Trial {
         converged(&self.world, &self.written).await
     }
 
+    /// Waits until the read models have all that was written so far. Returns how long after the last
+    /// mend that was.
+    async fn in_step(&self) -> Duration {
+        let written = self.writer.as_ref().map_or_else(|| self.written.clone(), Writer::written);
+        for service in SUBSCRIBERS {
+            applied(self.world.database(service), &written.newest).await;
+        }
+        self.world.mended().elapsed()
+    }
+
     /// Everybody is up again: waits until all are in step and at rest, and says how it went.
     pub async fn end(mut self) {
-        let after = self.settle().await;
-        let callbacks = self.world.callbacks().await;
+        let in_step = self.in_step().await;
+        self.settle().await;
         silent(&self.world).await;
         self.settle().await;
         assert_eq!(self.written.surprises, [""; 0], "what was written");
         assert!(self.written.edits > 0, "nothing was written");
-        let mut line = format!(
-            "figure | {:?} | {} | {} edits | {:.2} callbacks per edit and subscriber | in step after {:.2} s",
-            database::kind(),
-            self.name,
-            self.written.edits,
-            callbacks as f64 / self.written.edits as f64 / 2.0,
-            after.as_secs_f64(),
-        );
+        let mut longest_gap = Duration::ZERO;
         for (service, reader) in self.readers {
             let reads = reader.finish().await;
             assert!(reads.faults.is_empty(), "{service:?} was read: {:?}", reads.faults);
             assert!(reads.good > 0, "{service:?} was never read");
-            let gap = reads.longest_gap.as_millis();
-            line += &format!(" | longest gap in reads of {service:?} {gap} ms");
+            longest_gap = longest_gap.max(reads.longest_gap);
         }
-        println!("{line}");
+        assert!(longest_gap < LONGEST_GAP, "nobody was answered for {longest_gap:?}");
+        Figure {
+            kind: database::kind(),
+            name: self.name,
+            changes: self.written.edits,
+            asked: self.world.asked().await,
+            subscribers: SUBSCRIBERS.len() as u64,
+            in_step,
+            longest_gap,
+            failed_reads: 0,
+        }
+        .print();
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    client,
+    WRITE_TIMEOUT, client,
     roster::{Roster, Service},
 };
 use crate::Random;
@@ -64,7 +64,8 @@ struct Edit {
 impl Writer {
     /// Begins to write, to whichever store-info is up.
     pub fn start(roster: &Roster, seed: u64) -> Self {
-        let desk = Desk { roster: roster.clone(), http: client(), written: Arc::default() };
+        let desk =
+            Desk { roster: roster.clone(), http: client(WRITE_TIMEOUT), written: Arc::default() };
         let stop = CancellationToken::new();
         let mut lanes = JoinSet::new();
         for lane in 0..LANES {

@@ -1,7 +1,10 @@
 //! NATS, the way to it, its stream, its consumer, and what it permits.
 
+use std::time::Duration;
+
 use nudge_protocol::EntityName;
-use nudge_tests::{Copy, Nats, Owner, QUIET, Trial, Wire, eventually};
+use nudge_subscriber_kit::Settings;
+use nudge_tests::{Copy, Nats, Owner, QUIET, Trial, Wire, copy::quick, eventually};
 use serde_json::json;
 
 async fn notices(trial: &Trial) {
@@ -9,6 +12,12 @@ async fn notices(trial: &Trial) {
         (trial.copy.status().await["connected"] == false).then_some(())
     })
     .await;
+}
+
+/// Edits that reach the stream and not the subscriber: what happens to the stream now takes them along.
+async fn unseen_edits(trial: &Trial) {
+    trial.link.down.hold();
+    trial.some_edits().await;
 }
 
 fn stream_name() -> String {
@@ -23,9 +32,9 @@ async fn killed_and_started_again_and_again() {
         notices(&trial).await;
         trial.some_edits().await;
         trial.nats.restart().await;
+        trial.mended().await;
         trial.some_edits().await;
     }
-    trial.mended();
     trial.end_with_every_read_answered().await;
 }
 
@@ -37,9 +46,9 @@ async fn the_connection_is_cut_again_and_again() {
         notices(&trial).await;
         trial.some_edits().await;
         trial.link.mend();
+        trial.mended().await;
         trial.some_edits().await;
     }
-    trial.mended();
     trial.end_with_every_read_answered().await;
 }
 
@@ -53,7 +62,7 @@ async fn one_direction_is_held_up() {
         trial.some_edits().await;
         tokio::time::sleep(QUIET).await;
         direction.release();
-        trial.mended();
+        trial.mended().await;
         trial.end_with_every_read_answered().await;
     }
 }
@@ -63,12 +72,15 @@ async fn the_stream_is_deleted() {
     let mut trial = Trial::start("NATS: stream deleted").await;
     let jetstream = trial.nats.jetstream().await;
     for _ in 0..2 {
+        unseen_edits(&trial).await;
         // The relay may not have made it again yet.
         let delete = || async { jetstream.delete_stream(stream_name()).await.ok() };
         eventually("the stream is deleted", delete).await;
+        trial.link.down.release();
+        // The rest is the owner's to mend.
+        trial.mended().await;
         trial.some_edits().await;
     }
-    trial.mended();
     trial.end_with_every_read_answered().await;
 }
 
@@ -90,10 +102,11 @@ async fn the_stream_is_purged() {
     while jetstream.create_stream(config.clone()).await.is_err() {
         let _ = jetstream.delete_stream(stream_name()).await;
     }
-    trial.some_edits().await;
+    unseen_edits(&trial).await;
     let stream = jetstream.get_stream(stream_name()).await.expect("a stream");
     stream.purge().await.expect("it is purged");
-    trial.mended();
+    trial.link.down.release();
+    trial.mended().await;
     trial.end_with_every_read_answered().await;
 }
 
@@ -104,14 +117,16 @@ async fn the_consumer_is_deleted() {
     let stream = trial.nats.jetstream().await.get_stream(stream_name()).await.expect("a stream");
     for _ in 0..2 {
         let consumer = wire.consumer("copies").await;
+        unseen_edits(&trial).await;
         stream.delete_consumer(&consumer).await.expect("it is deleted");
+        trial.link.down.release();
         trial.some_edits().await;
         eventually("there is one again", || async {
             stream.consumer_info(&consumer).await.ok().map(drop)
         })
         .await;
+        trial.mended().await;
     }
-    trial.mended();
     trial.end_with_every_read_answered().await;
 }
 
@@ -146,4 +161,37 @@ async fn a_denied_permission_is_told_and_no_hang() {
         owner.second_relay(&nats.broker("things").await);
         copy.converged(&owner).await;
     }
+}
+
+/// A subscriber that may read and not acknowledge is in step all the same. It says what it is denied:
+/// everything comes to it again and again, and nobody would else know why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denied_acknowledgement_is_told_and_loses_nothing() {
+    let config = "authorization { users = [ { user: any, password: a, \
+                  permissions: { publish: { deny: \"$JS.ACK.>\" } } } ] }\nno_auth_user: any";
+    let mut nats = Nats::start_with(Some(config)).await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let settings = Settings { ack_wait: Duration::from_secs(1), ..quick() };
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    copy.wait(&owner.put("42", json!("there")).await).await;
+    let said = eventually("it says so", || async {
+        copy.status().await["last_error"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(said.contains("Permissions Violation") && said.contains("$JS.ACK"), "{said}");
+    eventually("it comes again", || async {
+        (copy.metric("nudge_received_total").await > 1).then_some(())
+    })
+    .await;
+    copy.converged(&owner).await;
+    nats.restart_with("").await;
+    let wire = Wire::open(&nats).await;
+    eventually("it is acknowledged", || async {
+        (wire.unacknowledged("copies").await == 0).then_some(())
+    })
+    .await;
+    eventually("all is well again", || async {
+        copy.status().await["last_error"].is_null().then_some(())
+    })
+    .await;
 }

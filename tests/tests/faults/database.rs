@@ -1,7 +1,10 @@
 //! The database of the owner, or of the read model, is busy, full, or not itself for a while.
 
-use nudge_runtime::{Database, Tx, database::is_conflict};
-use nudge_tests::{Trial, eventually};
+use nudge_runtime::{
+    Database, Tx,
+    database::{Kind, is_conflict},
+};
+use nudge_tests::{Trial, database, eventually};
 use sqlx::AssertSqlSafe;
 
 async fn run(tx: &mut Tx, sql: &str) {
@@ -18,21 +21,37 @@ async fn lock(db: &Database, table: &str) -> Tx {
     tx
 }
 
+/// Waits until a statement that holds this word waits for a lock of PostgreSQL.
+async fn somebody_waits(url: &str, word: &str) {
+    let waits = format!(
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_stat_activity \
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%{word}%') \
+         THEN RAISE 'nobody waits'; END IF; END $$"
+    );
+    eventually(&format!("a statement about {word} waits"), || async {
+        database::try_execute(url, &waits).await.ok()
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_read_model_is_locked() {
     let mut trial = Trial::start("read model: locked").await;
     let other = trial.copy.database().open().await;
     let locked = lock(&other, "copy").await;
     trial.some_edits().await;
-    if trial.copy.db.pick(true, false) {
-        // SQLite gives up waiting, and the batch is tried again.
-        eventually("a batch failed", || async {
-            (trial.copy.metric("nudge_retried_total").await > 0).then_some(())
-        })
-        .await;
+    match other.kind() {
+        // It gives up waiting, and the batch is tried again.
+        Kind::Sqlite => {
+            eventually("a batch failed", || async {
+                (trial.copy.metric("nudge_retried_total").await > 0).then_some(())
+            })
+            .await;
+        }
+        Kind::Postgres => somebody_waits(trial.copy.database().url(), "INTO copy").await,
     }
     locked.rollback().await.expect("the lock is let go");
-    trial.mended();
+    trial.mended().await;
     trial.end_with_every_read_answered().await;
 }
 
@@ -40,10 +59,22 @@ async fn the_read_model_is_locked() {
 async fn the_owners_database_is_locked() {
     let mut trial = Trial::start("owner's database: locked").await;
     let other = trial.owner.database.open().await;
-    let locked = lock(&other, "thing").await;
-    tokio::time::sleep(nudge_tests::QUIET).await;
+    // What was published is acknowledged under the lock: then the relay meets it too.
+    trial.nats.freeze();
+    trial.some_edits().await;
+    let locked = lock(&other, "nudge_change_log").await;
+    trial.nats.thaw();
+    match other.kind() {
+        // Longer than anyone waits for the file: who writes is turned away, and tries again.
+        Kind::Sqlite => trial.an_edit_fails("database is locked").await,
+        Kind::Postgres => {
+            let url = trial.owner.database.url();
+            somebody_waits(url, "INSERT INTO nudge_change_log").await;
+            somebody_waits(url, "SET published_version").await;
+        }
+    }
     locked.rollback().await.expect("the lock is let go");
-    trial.mended();
+    trial.mended().await;
     trial.end_with_every_read_answered().await;
 }
 
@@ -72,7 +103,7 @@ async fn the_read_model_is_full() {
     .await;
     trial.some_edits().await;
     set(db, free).await;
-    trial.mended();
+    trial.mended().await;
     trial.end_with_every_read_answered().await;
 }
 
@@ -100,9 +131,9 @@ async fn the_read_model_is_emptied() {
         while let Err(error) = empty(&trial.copy.db).await {
             assert!(is_conflict(&error), "{error}");
         }
+        trial.mended().await;
         trial.some_edits().await;
     }
-    trial.mended();
     // A thing that is not there is answered with 404: reads may fail here.
     trial.end().await;
 }

@@ -8,8 +8,12 @@ use nudge_runtime::{
     database::{Durability, Kind},
 };
 use nudge_tests::{Postgres, TestDatabase, Trial, database, eventually};
+use serde_json::json;
 use sqlx::{AnyConnection, Connection};
 use tokio_util::sync::CancellationToken;
+
+/// Somewhat longer than anyone waits for a connection to the database.
+const LONGER_THAN_A_POOL: Duration = Duration::from_secs(15);
 
 /// A trial whose read model is on a server of its own.
 async fn with_the_read_model_apart(name: &str) -> (Arc<Postgres>, Trial) {
@@ -30,9 +34,9 @@ async fn the_read_models_server_stops_and_crashes() {
         }
         trial.some_edits().await;
         server.restart().await;
+        trial.mended().await;
         trial.some_edits().await;
     }
-    trial.mended();
     trial.end().await;
 }
 
@@ -41,9 +45,39 @@ async fn the_read_models_server_stands_still() {
     let (server, mut trial) = with_the_read_model_apart("read model: server frozen").await;
     server.freeze().await;
     trial.some_edits().await;
+    // Whoever has a connection waits for its answer, and others for a connection: not for ever.
+    let patient = reqwest::Client::builder().timeout(LONGER_THAN_A_POOL).build();
+    let patient = patient.expect("a client");
+    eventually("a read is told that there is no connection to be had", || async {
+        let answer = patient.get(trial.copy.admin("applied/thing/thing-0")).send().await;
+        (answer.ok()?.status() == 503).then_some(())
+    })
+    .await;
     server.thaw().await;
-    trial.mended();
+    trial.mended().await;
     trial.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_owners_server_stands_still() {
+    let server = Postgres::start().await;
+    let (owners, copys) = (TestDatabase::on(&server).await, TestDatabase::of(Kind::Postgres).await);
+    let mut trial = Trial::start_on("owner's database: server frozen", owners, copys).await;
+    server.freeze().await;
+    eventually("the breaker opens", || async {
+        (trial.copy.status().await["breaker"] == "open").then_some(())
+    })
+    .await;
+    let turned_away = eventually("an edit is turned away", || async {
+        let things = [("thing-0", json!("by another client"))];
+        let edit = tokio::time::timeout(LONGER_THAN_A_POOL, trial.owner.try_put_all(&things));
+        edit.await.ok()?.err()
+    })
+    .await;
+    assert!(matches!(turned_away, sqlx::Error::PoolTimedOut), "{turned_away}");
+    server.thaw().await;
+    trial.mended().await;
+    trial.end_with_every_read_answered().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,9 +96,9 @@ async fn the_owners_server_stops_and_crashes() {
         })
         .await;
         server.restart().await;
+        trial.mended().await;
         trial.some_edits().await;
     }
-    trial.mended();
     trial.end_with_every_read_answered().await;
 }
 
@@ -115,7 +149,7 @@ async fn the_read_model_deadlocks() {
     eventually("some deadlocks", deadlocks).await;
     trial.some_edits().await;
     rival.cancel();
-    trial.mended();
+    trial.mended().await;
     trial.end_with_every_read_answered().await;
 }
 
@@ -140,7 +174,7 @@ async fn the_read_model_cannot_serialize() {
     .await;
     trial.some_edits().await;
     rival.cancel();
-    trial.mended();
+    trial.mended().await;
     trial.end_with_every_read_answered().await;
 }
 

@@ -3,6 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use nudge_tests::{Fault, Trial, eventually};
+use serde_json::json;
+
+/// So many answers at least are old in a trial of old answers: there are hundreds.
+const SOME: u64 = 50;
 
 /// Some of the callbacks fail in this way, then all of them until the breaker is open, then none.
 async fn misbehaves(name: &str, fault: Fault) {
@@ -20,7 +24,7 @@ async fn misbehaves(name: &str, fault: Fault) {
     .await;
     trial.some_edits().await;
     trial.owner.behave();
-    trial.mended();
+    trial.mended().await;
     trial.end_with_every_read_answered().await;
 }
 
@@ -47,19 +51,27 @@ faults! {
     nothing_until_the_timeout, "nothing until the timeout", Fault::Hang;
 }
 
-/// A stale replica, or a cache on the way: an old answer for everything that is asked.
+/// A stale replica, or a cache on the way: of everything that is asked for, it answers what was true
+/// at the start. What did not exist then is unknown to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_state() {
     let mut trial = Trial::start("owner: old states").await;
-    let (old, calls) = (trial.owner.last_answer(), AtomicUsize::new(0));
+    let (old, calls) = (trial.owner.answers().await, AtomicUsize::new(0));
+    let answer = move |id: &String| {
+        old.get(id).cloned().unwrap_or_else(|| json!({"id": id, "status": "unknown"}))
+    };
     trial.owner.misbehave(move |ids| {
         let stale = !ids.is_empty() && calls.fetch_add(1, SeqCst) % 3 < 2;
-        stale.then(|| Fault::Replay(old.clone()))
+        let items = || ids.iter().map(&answer).collect::<Vec<_>>();
+        stale.then(|| Fault::Replay(json!({"items": items()}).to_string().into_bytes()))
     });
+    let before = trial.copy.metric("nudge_retried_total").await;
     trial.some_edits().await;
     trial.some_edits().await;
     trial.owner.behave();
-    trial.mended();
+    let looked_again = trial.copy.metric("nudge_retried_total").await - before;
+    assert!(looked_again > SOME, "only {looked_again} old answers were looked at again");
+    trial.mended().await;
     trial.end_with_every_read_answered().await;
 }
 
@@ -74,7 +86,7 @@ async fn down_for_a_while() {
     let calls = trial.owner.calls();
     trial.some_edits().await;
     trial.owner.come_back().await;
-    trial.mended();
+    trial.mended().await;
     eventually("the breaker closes", || async {
         (trial.copy.status().await["breaker"] == "closed").then_some(())
     })
