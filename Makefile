@@ -36,6 +36,10 @@ faults: ## break one thing after another, on both databases; the last lines are 
 	|| status=$$?; \
 	echo; grep -o 'figure | .*' "$$said" || true; exit $$status
 
+.PHONY: fault-figures
+fault-figures: ## the same, and writes what each cost into docs/faults.md
+	@exec python3 scripts/fault-figures $(ARGS)
+
 .PHONY: core-mutants
 core-mutants: ## change the pure core bit by bit: its tests must notice (needs cargo-mutants)
 	cargo mutants --output $(TARGET) $(ARGS)
