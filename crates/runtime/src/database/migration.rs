@@ -35,7 +35,13 @@ pub(super) async fn run(
     let mut migrator = Migrator::with_migrations(steps.collect());
     migrator.dangerous_set_table_name(format!("nudge_migrations_{}", component.replace('-', "_")));
     match db.kind {
-        Kind::Sqlite => migrator.run(&db.writer).await,
+        Kind::Sqlite => {
+            // sqlx lets programs migrate side by side here. All of it in one transaction: whoever comes
+            // second finds everything done.
+            let mut tx = db.begin().await?;
+            migrator.run_direct(None, &mut *tx, false).await?;
+            Ok(tx.commit().await?)
+        }
         Kind::Postgres => {
             let mut connection = db.writer.acquire().await?;
             // sqlx lets one program at a time migrate. However long the others take, they are waited
