@@ -103,6 +103,10 @@ async fn an_owner_frozen_between_reading_and_publishing_undoes_nothing() {
     world.add("review", Service::Review, review).await;
     let mut trial = Trial::start("owner replica frozen", world, 8);
     trial.writer().write_all().await;
+    let by = trial.writer().written().by;
+    for name in ["store-info-1", "store-info-2"] {
+        assert!(by.get(name) > Some(&0), "each replica takes writes: {by:?}");
+    }
 
     line.hold(Way::There);
     eventually("notifications are on their way", || async {
