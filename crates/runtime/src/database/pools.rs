@@ -77,7 +77,11 @@ pub(super) async fn postgres(url: &str) -> Result<Pools, sqlx::Error> {
         })
     };
     let writer = options(POSTGRES_WRITERS, limits.clone()).connect(url).await?;
-    let reader = options(POSTGRES_READERS, limits).connect(url).await?;
+    // What is read here is one statement or a snapshot, and what is written skips who is in the way: at a
+    // stricter level, which somebody may have set for the whole database, it would fail now and then, and
+    // make writers fail.
+    let level = "SET default_transaction_isolation = 'read committed'";
+    let reader = options(POSTGRES_READERS, format!("{limits} {level}")).connect(url).await?;
     Ok((writer, reader))
 }
 

@@ -95,7 +95,7 @@ impl Stores {
         id: &EntityId,
         decide: &(impl Fn(&Found) -> Result<Decision, Refusal> + Send + Sync),
     ) -> Result<Option<Written>, WriteError> {
-        let mut tx = self.publisher.begin().await?;
+        let mut tx = self.publisher.begin_read_committed().await?;
         let locked = self.lock(&mut tx, std::slice::from_ref(id)).await?;
         let found = self.find(&mut tx, id).await?;
         if !locked && found.live().is_ok() {
