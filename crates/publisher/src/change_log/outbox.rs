@@ -200,7 +200,7 @@ impl ChangeLog {
     pub(crate) async fn mark(&self, published: &[Published]) -> Result<u64, sqlx::Error> {
         let json = serde_json::json!(published).to_string();
         let query = sqlx::query(AssertSqlSafe(self.sql.outbox.mark.clone()));
-        self.db.write(query.bind(self.entity.as_str()).bind(json)).await
+        self.db.write_skipping_locked(query.bind(self.entity.as_str()).bind(json)).await
     }
 
     /// For how many of these the log records an earlier place: [`mark`](Self::mark) left them out.
@@ -269,7 +269,7 @@ impl ChangeLog {
         let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.to_string());
         let query = query.bind(parameter).bind(last_seq as i64);
         let work = async {
-            let mut tx = self.db.begin().await?;
+            let mut tx = self.db.begin_skipping_locked().await?;
             let left: Vec<(String,)> = query.fetch_all(&mut *tx).await?;
             tx.commit().await?;
             Ok::<_, sqlx::Error>(left)
@@ -294,7 +294,7 @@ impl ChangeLog {
                    ON CONFLICT (entity) DO UPDATE SET created = excluded.created, \
                    known_seq = excluded.known_seq";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(created).bind(known as i64);
-        self.db.write(query).await.map(drop)
+        self.db.write_skipping_locked(query).await.map(drop)
     }
 }
 
