@@ -33,7 +33,7 @@ pub use fault::Fault;
 pub use link::Link;
 pub use nudge_test_servers::{
     Backup, Nats, PATIENCE, Postgres, QUIET, TestDatabase, database, eventually, logs,
-    port::free_port,
+    port::free_port, shell,
 };
 pub use owner::Owner;
 pub use services::Services;

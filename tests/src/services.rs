@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
+use nudge_runtime::database::Kind;
 use reqwest::{Client, Response};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Nats, TestDatabase};
+use crate::{Nats, TestDatabase, database};
 
 /// store-info, search and review. Stopped when dropped.
 pub struct Services {
@@ -23,9 +24,17 @@ pub struct Services {
 impl Services {
     /// Starts all three on new databases.
     pub async fn start(nats: &Nats) -> Self {
+        Self::start_on(nats, database::kind()).await
+    }
+
+    /// [`start`](Self::start) on databases of this kind.
+    pub async fn start_on(nats: &Nats, kind: Kind) -> Self {
         crate::logs();
-        let databases =
-            [TestDatabase::new().await, TestDatabase::new().await, TestDatabase::new().await];
+        let databases = [
+            TestDatabase::of(kind).await,
+            TestDatabase::of(kind).await,
+            TestDatabase::of(kind).await,
+        ];
         let stop = CancellationToken::new();
         let arguments = |program: &str, database: &TestDatabase, further: &[String]| {
             let own = [

@@ -260,6 +260,7 @@ async fn metrics_count_by_entity_and_never_by_id() {
         "nudge_ignored_total",
         "nudge_retried_total",
         "nudge_dead_lettered_total",
+        "nudge_read_model_replaced_total",
         "nudge_queued",
         "nudge_processing",
         "nudge_retrying",

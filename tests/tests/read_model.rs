@@ -3,6 +3,7 @@
 
 use nudge_tests::{Copy, Fault, Nats, Owner, Wire, eventually};
 use serde_json::json;
+use sqlx::AssertSqlSafe;
 use tokio_util::sync::CancellationToken;
 
 async fn put_some(owner: &Owner, n: usize) {
@@ -103,6 +104,83 @@ async fn a_read_model_put_back_to_an_older_copy_catches_up() {
     becomes_ready(&copy).await;
 }
 
+/// What a read model of things is made of.
+const TABLES: [&str; 4] = ["copy", "nudge_applied", "nudge_intake", "nudge_dead_letter"];
+
+/// Keeps a copy of the read model, or puts it back, in one transaction, under everyone who uses it.
+async fn copy_tables(copy: &Copy, from: &str, to: &str) {
+    let mut tx = copy.db.begin().await.unwrap();
+    for table in TABLES {
+        let make = format!("CREATE TABLE IF NOT EXISTS kept_{table} AS SELECT * FROM {table}");
+        let empty = format!("DELETE FROM {to}{table}");
+        let fill = format!("INSERT INTO {to}{table} SELECT * FROM {from}{table}");
+        for sql in [make, empty, fill] {
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+        }
+    }
+    tx.commit().await.unwrap();
+}
+
+/// As when a database server is put back to an earlier time: nobody restarts, and the consumer's name
+/// in the row is the same. Two replicas, so that neither takes the other's progress for a loss.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_model_put_back_while_it_runs_catches_up() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    let other = copy.replica(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    copy_tables(&copy, "", "kept_").await;
+    owner.put("thing-1-1", json!("changed")).await;
+    put_some(&owner, 2).await;
+    owner.delete("thing-1-2").await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let replaced = async || {
+        let replaced = "nudge_read_model_replaced_total";
+        copy.metric(replaced).await + other.metric(replaced).await
+    };
+    assert_eq!(replaced().await, 0, "each may find the other ahead");
+    copy_tables(&copy, "kept_", "").await;
+    // Something else goes on, so that the position would move past what was lost.
+    owner.put("thing-1-3", json!("changed")).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    assert!(replaced().await > 0);
+}
+
+/// It has committed nothing itself that it could miss: only its place in the stream tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_model_put_back_under_a_subscriber_that_has_just_started_catches_up() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    copy_tables(&copy, "", "kept_").await;
+    owner.put("thing-1-1", json!("changed")).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let copy = copy.restart(&nats.broker("copies").await, &owner).await;
+    goes_on(&copy, &wire).await;
+    copy_tables(&copy, "kept_", "").await;
+    owner.put("thing-1-2", json!("changed")).await;
+    copy.converged(&owner).await;
+}
+
+/// Waits until it is connected, and knows where it was.
+async fn goes_on(copy: &Copy, wire: &Wire) {
+    eventually("it is connected", || async {
+        let status = copy.status().await;
+        (status["connected"] == true && status["position"] == wire.last_sequence().await)
+            .then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_goes_on_where_it_was() {
     let nats = Nats::start().await;
@@ -113,12 +191,7 @@ async fn a_restart_goes_on_where_it_was() {
     at_the_end(&copy, &wire).await;
     let calls = owner.calls();
     let copy = copy.restart(&nats.broker("copies").await, &owner).await;
-    eventually("it is connected", || async {
-        let status = copy.status().await;
-        (status["connected"] == true && status["position"] == wire.last_sequence().await)
-            .then_some(())
-    })
-    .await;
+    goes_on(&copy, &wire).await;
     copy.quiet().await;
     assert_eq!(owner.calls(), calls, "nothing is asked for again");
     copy.wait(&owner.put("new", json!(1)).await).await;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use nudge_runtime::Database;
 use tokio::time::sleep;
 
 use crate::{
@@ -29,18 +30,23 @@ const RECONNECT: Duration = Duration::from_secs(2);
 /// A backup is made once in so many edits.
 const BACKUPS: u64 = 6;
 /// The owner's tables.
-const TABLES: [&str; 3] = ["entity", "nudge_change_log", "nudge_relay_stream"];
+const OWNER_TABLES: [&str; 3] = ["entity", "nudge_change_log", "nudge_relay_stream"];
 
-/// Who may lose something for good in this run. If both the broker and the owner did, nothing that is
-/// left would tell of it.
+/// Who may lose something for good in this run. If both the broker and one of the databases did,
+/// nothing that is left would tell of it.
 pub(crate) struct Losses {
-    by_owner: bool,
-    backed_up: AtomicBool,
+    by_databases: bool,
+    owner_backed_up: AtomicBool,
+    read_model_backed_up: AtomicBool,
 }
 
 impl Losses {
     pub(crate) fn new(world: &World) -> Self {
-        Self { by_owner: world.below(2) == 0, backed_up: AtomicBool::new(false) }
+        Self {
+            by_databases: world.below(2) == 0,
+            owner_backed_up: AtomicBool::new(false),
+            read_model_backed_up: AtomicBool::new(false),
+        }
     }
 }
 
@@ -57,9 +63,11 @@ impl<S: Service> Theatre<S> {
             world.with_broker(Broker::back_up);
         }
         let restores = world.profile().permille(Fault::OwnerRestored) > 0;
-        match restores && self.losses.by_owner {
-            true => self.owner_is_restored().await,
-            false => self.broker_loses(),
+        if restores && self.losses.by_databases {
+            self.owner_is_restored().await;
+            self.read_model_is_put_back().await;
+        } else {
+            self.broker_loses();
         }
     }
 
@@ -108,40 +116,52 @@ impl<S: Service> Theatre<S> {
         let world = &self.world;
         // One in which there is nothing is a new owner's, who has nothing to say of the stream.
         if world.below(BACKUPS) == 0 && !self.owner_versions().await.is_empty() {
-            self.copy_tables("", "backup_").await;
-            self.losses.backed_up.store(true, SeqCst);
+            copy_tables(&self.owner_db, &OWNER_TABLES, "", "backup_").await;
+            self.losses.owner_backed_up.store(true, SeqCst);
         }
-        if !self.losses.backed_up.load(SeqCst) || self.owner_has_pending().await {
+        if !self.losses.owner_backed_up.load(SeqCst) || self.owner_has_pending().await {
             return;
         }
         if world.strikes(Fault::OwnerRestored) {
             self.read_model.learn();
-            let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
-            nodes
-                .iter()
-                .filter(|node| node.is_a(Role::Relay))
-                .for_each(|node| node.crash("as its owner is restored"));
-            self.copy_tables("backup_", "").await;
+            // Or they live on, as when a database server is put back under everyone.
+            if world.below(2) == 0 {
+                let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
+                nodes
+                    .iter()
+                    .filter(|node| node.is_a(Role::Relay))
+                    .for_each(|node| node.crash("as its owner is restored"));
+            }
+            copy_tables(&self.owner_db, &OWNER_TABLES, "backup_", "").await;
             let versions = self.owner_versions().await;
             self.read_model.owner_is_restored(&versions);
         }
     }
 
-    async fn copy_tables(&self, from: &str, to: &str) {
-        let work = async {
-            let mut tx = self.owner_db.begin().await?;
-            for table in TABLES {
-                let make =
-                    format!("CREATE TABLE IF NOT EXISTS backup_{table} AS SELECT * FROM {table}");
-                let empty = format!("DELETE FROM {to}{table}");
-                let fill = format!("INSERT INTO {to}{table} SELECT * FROM {from}{table}");
-                for sql in [make, empty, fill] {
-                    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await?;
-                }
+    /// A backup of the read model is made, or put back. The subscriber goes on, or starts again.
+    async fn read_model_is_put_back(&self) {
+        let (world, db) = (&self.world, &self.read_model.db);
+        let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'backup_%' \
+                   AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'nudge_migrations_%' ORDER BY name";
+        let looking = sqlx::query_as(sql).fetch_all(db.reader());
+        let tables: Vec<(String,)> = db.run(looking).await.expect("the read model works");
+        let tables: Vec<_> = tables.iter().map(|(name,)| name.as_str()).collect();
+        if world.below(BACKUPS) == 0 {
+            copy_tables(db, &tables, "", "backup_").await;
+            self.losses.read_model_backed_up.store(true, SeqCst);
+        } else if self.losses.read_model_backed_up.load(SeqCst)
+            && world.strikes(Fault::ReadModelRestored)
+        {
+            self.read_model.is_put_back();
+            copy_tables(db, &tables, "backup_", "").await;
+            if world.below(2) == 0 {
+                let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
+                nodes
+                    .iter()
+                    .filter(|node| node.is_a(Role::Subscriber))
+                    .for_each(|node| node.crash("as its read model is put back"));
             }
-            tx.commit().await
-        };
-        self.owner_db.run(work).await.expect("the owner's database works");
+        }
     }
 
     async fn owner_has_pending(&self) -> bool {
@@ -171,4 +191,22 @@ impl<S: Service> Theatre<S> {
             }
         });
     }
+}
+
+/// Keeps a copy of these tables, or puts it back, under everyone who uses them.
+async fn copy_tables(db: &Database, tables: &[&str], from: &str, to: &str) {
+    let work = async {
+        let mut tx = db.begin().await?;
+        for table in tables {
+            let make =
+                format!("CREATE TABLE IF NOT EXISTS backup_{table} AS SELECT * FROM {table}");
+            let empty = format!("DELETE FROM {to}{table}");
+            let fill = format!("INSERT INTO {to}{table} SELECT * FROM {from}{table}");
+            for sql in [make, empty, fill] {
+                sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await?;
+            }
+        }
+        tx.commit().await
+    };
+    db.run(work).await.expect("the database works");
 }

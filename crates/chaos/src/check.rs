@@ -92,6 +92,15 @@ pub(crate) struct ReadModel<S> {
     /// Since the owner was restored, versions come up that no edit made.
     restored: AtomicBool,
     seen: Mutex<BTreeMap<String, u64>>,
+    /// What it held when it was put back to an older copy.
+    held: Mutex<Held>,
+}
+
+/// What a read model held: an acknowledgement of that may already be on its way.
+#[derive(Default)]
+struct Held {
+    versions: BTreeMap<String, u64>,
+    dead: BTreeSet<String>,
 }
 
 /// What is in the database at one moment.
@@ -110,14 +119,28 @@ impl<S: Service> ReadModel<S> {
         history: Arc<Mutex<History>>,
         owner_db: Database,
     ) -> Self {
-        let (restored, seen) = (AtomicBool::new(false), Mutex::default());
-        Self { world, service, db, history, owner_db, restored, seen }
+        let (restored, seen, held) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        Self { world, service, db, history, owner_db, restored, seen, held }
     }
 
     /// The owner is restored, to these versions.
     pub(crate) fn owner_is_restored(&self, to: &BTreeMap<String, u64>) {
         lock(&self.history).go_back(to);
         self.restored.store(true, SeqCst);
+    }
+
+    /// The read model is about to be put back to an older copy: versions may fall, once.
+    pub(crate) fn is_put_back(&self) {
+        let Some(Snapshot { applied, dead, .. }) = self.snapshot() else {
+            return;
+        };
+        lock(&self.seen).clear();
+        let mut held = lock(&self.held);
+        held.dead.extend(dead);
+        for (id, (version, _)) in applied {
+            let most = held.versions.entry(id).or_default();
+            *most = version.max(*most);
+        }
     }
 
     /// Notes versions that the owner's relay has made. Each is noted before an edit makes another.
@@ -261,8 +284,12 @@ impl<S: Service> Checker for ReadModel<S> {
         let Some(Snapshot { applied, dead, .. }) = self.snapshot() else {
             return;
         };
+        let held = lock(&self.held);
         let at = applied.get(id.as_str()).map_or(0, |(version, _)| *version);
-        let covered = at >= version.unwrap_or(1) || dead.iter().any(|dead| dead == id.as_str());
+        let at = at.max(held.versions.get(id.as_str()).copied().unwrap_or(0));
+        let is_dead =
+            held.dead.contains(id.as_str()) || dead.iter().any(|dead| dead == id.as_str());
+        let covered = at >= version.unwrap_or(1) || is_dead;
         // Somebody else may have named a version that never was.
         let history = lock(&self.history);
         let real = version.is_none_or(|version| history.at(id.as_str(), version).is_some());

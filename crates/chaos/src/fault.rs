@@ -49,6 +49,8 @@ pub enum Fault {
     OwnerCutOff,
     /// The owner's database is put back to an older copy.
     OwnerRestored,
+    /// The read model is put back to an older copy, under the subscriber.
+    ReadModelRestored,
     /// A program waits long for its database, before or after the work is done there.
     DatabaseSlow,
     /// A program stands still for a while.
@@ -152,7 +154,7 @@ impl Profile {
             (OwnerTimeout, 20),
             (OwnerSlow, 150),
         ];
-        const LOSSES: [(Fault, u64); 9] = [
+        const LOSSES: [(Fault, u64); 10] = [
             (Delay, 200),
             (Duplicate, 40),
             (DropPublishAck, 60),
@@ -162,6 +164,7 @@ impl Profile {
             (OwnerHalf, 40),
             (OwnerSlow, 150),
             (OwnerRestored, 60),
+            (ReadModelRestored, 60),
         ];
         const CRASHES: [(Fault, u64); 17] = [
             (Delay, 100),

@@ -138,7 +138,8 @@ pub(crate) async fn install(
     tables: &Tables,
 ) -> Result<(), CaptureError> {
     let work = async {
-        let mut tx = db.begin().await.map_err(Fault::from)?;
+        // Whoever waits for another program that installs them must see what that has done.
+        let mut tx = db.begin_read_committed().await.map_err(Fault::from)?;
         let installed = match db.kind() {
             Kind::Sqlite => sqlite::is_installed(&mut tx, entity, tables).await,
             Kind::Postgres => postgres::is_installed(&mut tx, entity, tables).await,

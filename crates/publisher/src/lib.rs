@@ -128,6 +128,11 @@ impl Publisher {
         self.log.db().begin().await
     }
 
+    /// The same at READ COMMITTED, whatever the database says: see [`Database::begin_read_committed`].
+    pub async fn begin_read_committed(&self) -> Result<Tx, sqlx::Error> {
+        self.log.db().begin_read_committed().await
+    }
+
     /// Commits, and only then wakes the relay. Without the wake-up the change is still published,
     /// after at most [`relay::MAX_POLL_INTERVAL`].
     pub async fn commit(&self, tx: Tx) -> Result<(), sqlx::Error> {

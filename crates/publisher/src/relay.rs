@@ -52,6 +52,9 @@ pub(crate) struct Relay {
     /// The sequence up to which all that stands in the stream is recorded, or superseded by rows that
     /// are pending; `None` before the first look.
     known: Option<u64>,
+    /// What this relay recorded last, since it last found it in the log, and what it found there. Once
+    /// the log has it no more, its database went back to an older state.
+    recorded: Vec<Published>,
     /// What was to be made pending again and could not, because a writer had it locked. It is tried
     /// at the next look at the stream.
     locked: Vec<EntityId>,
@@ -72,6 +75,7 @@ impl Relay {
             standing: None,
             next_check: Instant::now(),
             known: None,
+            recorded: Vec::new(),
             locked: Vec::new(),
         }
     }
@@ -133,7 +137,12 @@ impl Relay {
         if self.standing.is_none() || Instant::now() >= self.next_check {
             self.check_stream().await?;
         }
-        let pending = self.log.pending(MAX_ROWS_PER_ROUND).await?;
+        let mut pending = self.log.pending(MAX_ROWS_PER_ROUND).await?;
+        // Nothing may be published over the one place that tells of versions that the log lost.
+        if !pending.is_empty() && self.log_went_back().await? {
+            self.check_stream().await?;
+            pending = self.log.pending(MAX_ROWS_PER_ROUND).await?;
+        }
         if pending.is_empty() {
             self.metrics.pending.set(0);
             return Ok(0);
@@ -169,10 +178,14 @@ impl Relay {
 
     /// Records what stands in the stream. Returns for how many rows, and whether the log now knows of
     /// all of it: of rows that a writer has locked it does not.
-    async fn record(&self, published: &[Published]) -> Result<(u64, bool), sqlx::Error> {
+    async fn record(&mut self, published: &[Published]) -> Result<(u64, bool), sqlx::Error> {
         let marked = self.log.mark(published).await?;
-        let all = marked == published.len() as u64 || self.log.count_behind(published).await? == 0;
-        Ok((marked, all))
+        if marked == published.len() as u64 {
+            self.recorded.truncate(1);
+            self.recorded.extend(published.last().cloned());
+            return Ok((marked, true));
+        }
+        Ok((marked, self.log.count_behind(published).await? == 0))
     }
 
     /// For planted faults: rows as if they stood in the stream.

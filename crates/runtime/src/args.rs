@@ -13,7 +13,7 @@ use clap::{
 /// What every service is told.
 #[derive(Args, Clone, Debug)]
 pub struct ServiceArgs {
-    /// Database: `sqlite:PATH` or `postgres://…`
+    /// Database: `sqlite:PATH` or `postgres://…` (at most 16 connections)
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
     pub database_url: String,
     /// NATS server
@@ -184,6 +184,14 @@ mod tests {
             let line = line(args);
             assert!(!line.contains("hunter2") && line.contains("not shown"), "{line}");
         }
+    }
+
+    /// Who sets the server's `max_connections` goes by it.
+    #[test]
+    fn help_tells_how_many_connections_a_program_opens() {
+        let help = Program::command().render_help().to_string();
+        let most = crate::database::POSTGRES_WRITERS + crate::database::POSTGRES_READERS;
+        assert!(help.contains(&format!("at most {most} connections")), "{help}");
     }
 
     #[test]

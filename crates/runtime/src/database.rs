@@ -4,43 +4,31 @@
 //! both databases; where they differ, ask [`Database::kind`]. Columns are `TEXT`, `BIGINT` and
 //! `BLOB`/`BYTEA`: the types that mean the same on both.
 //!
-//! On SQLite there is one writing connection and a few reading ones. Writers queue in this process
-//! instead of meeting `SQLITE_BUSY`, and readers (write-ahead log) never wait for them.
+//! Reading has connections of its own. On SQLite there is one that writes: writers queue in this process
+//! instead of meeting `SQLITE_BUSY`, and readers (write-ahead log) never wait for them. On PostgreSQL
+//! there are several: however many of them wait for a row that somebody keeps locked, reading goes on.
 
 mod driver;
 mod error;
+mod migration;
+mod pools;
 
-use std::{borrow::Cow, future::Future, sync::Once, time::Duration};
+use std::{future::Future, sync::Once};
 
-use sqlx::{
-    Any, AnyPool, Connection, Executor, Transaction,
-    any::AnyPoolOptions,
-    migrate::{MigrateError, Migrator},
-};
+use sqlx::{Any, AnyPool, Transaction, migrate::MigrateError};
 
 pub use driver::{Driver, Fate, Stepper};
 pub use error::{is_conflict, is_retryable};
+pub use migration::Migration;
+pub use pools::{LOCK_TIMEOUT, POSTGRES_READERS, POSTGRES_WRITERS};
 
 /// A transaction. Dropping it without commit rolls it back.
 ///
 /// Run statements on it as with any sqlx transaction: `sqlx::query(…).execute(&mut **tx)`.
 pub type Tx = Transaction<'static, Any>;
 
-/// Longest wait for a lock that another process holds, before the transaction is tried again.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time that PostgreSQL keeps a transaction open between two statements. A program that
-/// stands still inside of one would else keep its row locks for as long, and stop its replicas. No
-/// transaction here waits for anything but the database.
-const TRANSACTION_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for a free connection of the pool on SQLite, where writers queue for the one there is.
-const SQLITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same on PostgreSQL, where it is also the longest wait for a server that is away.
-const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection to PostgreSQL that was idle for longer is tried before it is used: the server may
-/// have been started again meanwhile. A ping before each use would cost a round trip.
-const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
-const SQLITE_READERS: u32 = 4;
-const POSTGRES_CONNECTIONS: u32 = 16;
+/// A statement with its parameters.
+type Query<'q> = sqlx::query::Query<'q, Any, sqlx::any::AnyArguments>;
 
 /// Which database stands behind a [`Database`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,19 +80,6 @@ pub enum OpenError {
     },
 }
 
-/// One step of a component's schema. The number and the text never change once released.
-#[derive(Clone, Copy, Debug)]
-pub struct Migration {
-    /// Position in the component's history, from 1.
-    pub number: i64,
-    /// What it does, in a few words.
-    pub title: &'static str,
-    /// The statements for SQLite.
-    pub sqlite: &'static str,
-    /// The statements for PostgreSQL.
-    pub postgres: &'static str,
-}
-
 /// An open database. Cloning is cheap and shares the connections.
 #[derive(Clone, Debug)]
 pub struct Database {
@@ -120,55 +95,13 @@ impl Database {
     pub async fn open(url: &str, durability: Durability) -> Result<Self, OpenError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
-        if url.starts_with("sqlite:") {
-            Self::open_sqlite(url, durability).await.map_err(OpenError::Connect)
-        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let timeout = TRANSACTION_IDLE_TIMEOUT.as_millis();
-            let setting = format!("SET idle_in_transaction_session_timeout = {timeout}");
-            let options = pool_options(POSTGRES_CONNECTIONS, POSTGRES_ACQUIRE_TIMEOUT);
-            let options = with_settings(options, setting).before_acquire(|connection, known| {
-                Box::pin(async move {
-                    if known.idle_for > TRY_AFTER_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            });
-            let pool = options.connect(url).await.map_err(OpenError::Connect)?;
-            let (kind, driver) = (Kind::Postgres, Driver::default());
-            Ok(Self { kind, writer: pool.clone(), reader: pool, driver })
-        } else {
-            let scheme = url.split(':').next().unwrap_or_default();
-            Err(OpenError::Url(scheme.chars().take(20).collect()))
-        }
-    }
-
-    async fn open_sqlite(url: &str, durability: Durability) -> Result<Self, sqlx::Error> {
-        let memory = url.contains(":memory:");
-        let url = match url.contains('?') || memory {
-            true => url.to_owned(),
-            false => format!("{url}?mode=rwc"),
+        let (kind, opened) = match url.split(':').next().unwrap_or_default() {
+            "sqlite" => (Kind::Sqlite, pools::sqlite(url, durability).await),
+            "postgres" | "postgresql" => (Kind::Postgres, pools::postgres(url).await),
+            scheme => return Err(OpenError::Url(scheme.chars().take(20).collect())),
         };
-        let pragmas = format!(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA busy_timeout = {}; \
-             PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000;",
-            if durability == Durability::Full { "FULL" } else { "NORMAL" },
-            LOCK_TIMEOUT.as_millis(),
-        );
-        let options = |connections| {
-            let options = pool_options(connections, SQLITE_ACQUIRE_TIMEOUT);
-            // SQLite ends a transaction by itself when a file cannot be written. sqlx is not told,
-            // and would refuse every further transaction on that connection.
-            with_settings(options, pragmas.clone()).before_acquire(|connection, _| {
-                let usable = !connection.is_in_transaction();
-                Box::pin(async move { Ok(usable) })
-            })
-        };
-        let writer = options(1).connect(&url).await?;
-        // A database in memory belongs to its one connection: readers share it.
-        let reader =
-            if memory { writer.clone() } else { options(SQLITE_READERS).connect(&url).await? };
-        Ok(Self { kind: Kind::Sqlite, writer, reader, driver: Driver::default() })
+        let (writer, reader) = opened.map_err(OpenError::Connect)?;
+        Ok(Self { kind, writer, reader, driver: Driver::default() })
     }
 
     /// The same database, its futures driven as `driver` says. For simulations.
@@ -197,9 +130,27 @@ impl Database {
     }
 
     /// Begins a writing transaction. On SQLite it holds the write lock from the start, so it
-    /// cannot fail half way because another writer came first.
+    /// cannot fail half way because another writer came first. On PostgreSQL it is as strict as the
+    /// database says (`default_transaction_isolation`).
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
         self.begin_on(&self.writer, self.pick("BEGIN IMMEDIATE", "BEGIN")).await
+    }
+
+    /// [`begin`](Self::begin) at READ COMMITTED, whatever the database says: for those who lock what they
+    /// write before they read it. At a stricter level, whoever waits for such a lock fails once it is his.
+    pub async fn begin_read_committed(&self) -> Result<Tx, sqlx::Error> {
+        let begin = self.pick("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL READ COMMITTED");
+        self.begin_on(&self.writer, begin).await
+    }
+
+    /// Begins a writing transaction that waits for no writer: each statement in it must skip rows that
+    /// others have locked (`SKIP LOCKED`). On PostgreSQL it takes one of the connections for reading,
+    /// so that it goes on while all others wait for such a row.
+    pub async fn begin_skipping_locked(&self) -> Result<Tx, sqlx::Error> {
+        match self.kind {
+            Kind::Sqlite => self.begin().await,
+            Kind::Postgres => self.begin_on(&self.reader, "BEGIN").await,
+        }
     }
 
     /// Begins a reading transaction: every statement in it sees one and the same snapshot.
@@ -223,12 +174,22 @@ impl Database {
     }
 
     /// Runs one statement in a transaction of its own. Returns how many rows it touched.
-    pub async fn write(
+    pub async fn write(&self, query: Query<'_>) -> Result<u64, sqlx::Error> {
+        self.write_in(self.begin(), query).await
+    }
+
+    /// [`write`](Self::write) in a transaction of [`begin_skipping_locked`](Self::begin_skipping_locked).
+    pub async fn write_skipping_locked(&self, query: Query<'_>) -> Result<u64, sqlx::Error> {
+        self.write_in(self.begin_skipping_locked(), query).await
+    }
+
+    async fn write_in(
         &self,
-        query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,
+        begin: impl Future<Output = Result<Tx, sqlx::Error>> + Send,
+        query: Query<'_>,
     ) -> Result<u64, sqlx::Error> {
         let work = async {
-            let mut tx = self.begin().await?;
+            let mut tx = begin.await?;
             let done = query.execute(&mut *tx).await?;
             tx.commit().await?;
             Ok(done.rows_affected())
@@ -257,15 +218,7 @@ impl Database {
         component: &'static str,
         migrations: &[Migration],
     ) -> Result<(), OpenError> {
-        let steps = migrations.iter().map(|m| {
-            let sql = sqlx::SqlSafeStr::into_sql_str(self.pick(m.sqlite, m.postgres));
-            let kind = sqlx::migrate::MigrationType::Simple;
-            sqlx::migrate::Migration::new(m.number, Cow::Borrowed(m.title), kind, sql, false)
-        });
-        let mut migrator = Migrator::with_migrations(steps.collect());
-        migrator
-            .dangerous_set_table_name(format!("nudge_migrations_{}", component.replace('-', "_")));
-        let migrated = self.run(migrator.run(&self.writer)).await;
+        let migrated = self.run(migration::run(self, component, migrations)).await;
         migrated.map_err(|source| OpenError::Migrate { component, source })
     }
 
@@ -276,26 +229,10 @@ impl Database {
     }
 }
 
-fn pool_options(connections: u32, acquire_timeout: Duration) -> AnyPoolOptions {
-    AnyPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(acquire_timeout)
-        // A broken connection shows as a retryable error.
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
-}
-
-/// Runs these statements on each new connection.
-fn with_settings(options: AnyPoolOptions, settings: String) -> AnyPoolOptions {
-    options.after_connect(move |connection, _| {
-        let settings = settings.clone();
-        Box::pin(async move { connection.execute(sqlx::AssertSqlSafe(settings)).await.map(drop) })
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const MIGRATIONS: &[Migration] = &[Migration {

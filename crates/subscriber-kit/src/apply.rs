@@ -18,6 +18,8 @@ use nudge_runtime::{
 use serde::de::DeserializeOwned;
 use sqlx::AssertSqlSafe;
 
+use crate::recent::Recent;
+
 /// What the owner says of one entity now.
 #[derive(Clone, Debug)]
 pub struct EntityState<S> {
@@ -108,12 +110,13 @@ pub(crate) struct Applier<A> {
     db: Database,
     entity: EntityName,
     handler: A,
+    recent: Arc<Recent>,
     guard: Arc<str>,
     close: Arc<str>,
 }
 
 impl<A: Apply> Applier<A> {
-    pub(crate) fn new(db: Database, entity: EntityName, handler: A) -> Self {
+    pub(crate) fn new(db: Database, entity: EntityName, handler: A, recent: Arc<Recent>) -> Self {
         let columns = [Column::Text("id"), Column::Int("version"), Column::Int("deleted")];
         let set = rows(db.kind(), "$2", &columns);
         let guard = format!(
@@ -130,7 +133,7 @@ impl<A: Apply> Applier<A> {
              (SELECT r.id FROM {set} CROSS JOIN nudge_dead_letter AS dead \
               WHERE dead.entity = $1 AND dead.id = r.id AND r.version >= dead.floor)"
         );
-        Self { db, entity, handler, guard: guard.into(), close: close.into() }
+        Self { db, entity, handler, recent, guard: guard.into(), close: close.into() }
     }
 
     /// Applies a batch and says what became of each entity. Reorders `entities`.
@@ -142,10 +145,15 @@ impl<A: Apply> Applier<A> {
         let mut parts = vec![entities];
         while let Some(part) = parts.pop() {
             match self.db.run(self.one_transaction(part)).await {
-                Ok(winners) => results.extend(part.iter().enumerate().map(|(n, entity)| {
-                    let applied = if n < winners { Applied::Newer } else { Applied::NotNewer };
-                    (entity.id.clone(), applied)
-                })),
+                Ok(winners) => {
+                    if let Some(first) = part[..winners].first() {
+                        self.recent.note(&first.id, first.version);
+                    }
+                    results.extend(part.iter().enumerate().map(|(n, entity)| {
+                        let applied = if n < winners { Applied::Newer } else { Applied::NotNewer };
+                        (entity.id.clone(), applied)
+                    }));
+                }
                 Err(failure) if failure.later => {
                     // The database is in trouble: the other parts would only meet it too.
                     parts.push(part);
@@ -263,7 +271,9 @@ mod tests {
     async fn closing_looks_dead_letters_up_by_key_instead_of_scanning_them() {
         let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
         db.migrate("subscriber-kit", crate::tables::MIGRATIONS).await.unwrap();
-        let applier = Applier::new(db.clone(), EntityName::new("store").unwrap(), Nothing);
+        let store = EntityName::new("store").unwrap();
+        let recent = Arc::new(Recent::new(db.clone(), store.clone()));
+        let applier = Applier::new(db.clone(), store, Nothing, recent);
         let explain = format!("EXPLAIN QUERY PLAN {}", applier.close);
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
             .bind("store")

@@ -24,6 +24,7 @@ use crate::{
     events::{Event, EventKind, Events},
     position::{Position, Positions},
     progress::Progress,
+    recent::Recent,
     settings::Settings,
     source::{Consumer, Deliveries, Delivery, Durable, Source, Standing},
     work_queue::Lane,
@@ -56,6 +57,7 @@ pub(crate) struct Intake {
     pub(crate) entity: EntityName,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) positions: Positions,
+    pub(crate) recent: Arc<Recent>,
     pub(crate) queue: mpsc::Sender<Incoming>,
     pub(crate) paused: watch::Receiver<bool>,
     pub(crate) progress: Arc<Progress>,
@@ -67,12 +69,11 @@ pub(crate) struct Intake {
 
 /// What one session works with.
 struct Session {
+    /// What the database holds, as it was last found or recorded.
     position: Position,
     consumer: Arc<dyn Consumer>,
     /// Messages read again past the consumer, not yet handled.
     gap: Countdown,
-    /// The position as last recorded in this session.
-    recorded: Option<u64>,
     /// Cancelled when it is over, unless the program stops: then what is under way is still
     /// finished and acknowledged.
     over: CancellationToken,
@@ -97,7 +98,8 @@ impl Intake {
                 Over::Stopped => return,
                 Over::Reconnected => continue,
                 Over::ReadModelReplaced => {
-                    tracing::warn!(entity = %self.entity, "the read model was emptied or replaced: refilling");
+                    tracing::warn!(entity = %self.entity, "the read model was emptied or put back: refilling");
+                    self.progress.replaced.inc();
                 }
                 Over::Lost(error) => {
                     let mut error = chain(&*error);
@@ -149,21 +151,24 @@ impl Intake {
         let durable = Durable { service, entity, name: &name, settings };
         let consumer = self.source.open(durable).await?;
         let opened = consumer.opened();
-        if position.stream_created != opened.created {
-            // Another stream: its sequences say nothing about the last one's.
-            position.position = 0;
+        let same = position.stream_created == opened.created;
+        if same && opened.ack_floor < position.position {
+            self.positions.go_back(&position, opened.ack_floor).await?;
+            position.position = opened.ack_floor;
         }
+        // Another stream's sequences say nothing about this one's.
+        let handled = if same { position.position } else { 0 };
         let gap = Countdown::default();
         // Handled, the consumer says, but not in this read model; or delivered to somebody who may
         // be gone, and then it would come again only after `ack_wait`.
         let to = if opened.ack_pending > 0 { opened.delivered } else { opened.ack_floor };
-        if to > position.position {
+        if to > handled {
             let gap = || Held::new(Box::new(gap.handle()), &over);
-            self.read_gap(&*consumer, position.position + 1, to, gap).await?;
+            self.read_gap(&*consumer, handled + 1, to, gap).await?;
         }
         self.progress.connected.set(1);
         self.progress.set_error(None);
-        Ok(Session { position, consumer, gap, recorded: None, over })
+        Ok(Session { position, consumer, gap, over })
     }
 
     /// Reads again what the consumer counts as handled and this read model does not hold.
@@ -300,19 +305,22 @@ impl Intake {
             self.progress.set_error(Some(format!("intake: the broker said: {said}")));
         }
         let floor = standing.ack_floor;
+        if !self.recent.is_kept().await? {
+            return Err(Over::ReadModelReplaced);
+        }
         // Until the gap is handled, the old position is the true one.
         let gap_closed = session.gap.left() == 0;
         if gap_closed {
-            let consumer = &session.position.consumer;
+            let found = &mut session.position;
             let created = &session.consumer.opened().created;
-            let known = match session.recorded == Some(floor) {
-                true => self.positions.read().await?.is_some_and(|p| p.consumer == *consumer),
-                false => self.positions.record(consumer, created, floor).await?,
+            let known = match found.stream_created == *created && found.position == floor {
+                true => self.positions.read().await?.is_some_and(|now| found.leads_to(&now)),
+                false => self.positions.record(found, created, floor).await?,
             };
             if !known {
                 return Err(Over::ReadModelReplaced);
             }
-            session.recorded = Some(floor);
+            (found.stream_created, found.position) = (created.clone(), floor);
             self.progress.position.store(floor, Relaxed);
         }
         let nothing_left = standing.pending == 0 && standing.ack_pending == 0;

@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod owner_client;
 mod position;
 mod progress;
+mod recent;
 mod reentry;
 mod retry;
 mod settings;

@@ -29,6 +29,15 @@ pub(crate) struct Positions {
     entity: EntityName,
 }
 
+impl Position {
+    /// Whether a row that held this may, without having been put back, hold `now`.
+    pub(crate) fn leads_to(&self, now: &Self) -> bool {
+        self.consumer == now.consumer
+            && self.stream_created == now.stream_created
+            && self.position <= now.position
+    }
+}
+
 impl Positions {
     pub(crate) fn new(db: Database, entity: EntityName) -> Self {
         Self { db, entity }
@@ -58,18 +67,33 @@ impl Positions {
         }))
     }
 
-    /// Records how far intake has got. False when the row is gone or another's: the read model was
-    /// emptied or put back under us.
+    /// Records how far intake has got, if the row still holds what was `found` there, or something
+    /// further on: another replica may be ahead, or the first on this stream. False when it does not,
+    /// for then the read model was emptied, or put back to an older copy, under us.
     pub(crate) async fn record(
         &self,
-        consumer: &str,
+        found: &Position,
         stream_created: &str,
         position: u64,
     ) -> Result<bool, sqlx::Error> {
-        let sql = "UPDATE nudge_intake SET stream_created = $3, position = $4 \
-                   WHERE entity = $1 AND consumer = $2";
-        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(consumer);
-        Ok(self.db.write(query.bind(stream_created).bind(position as i64)).await? == 1)
+        let sql = "UPDATE nudge_intake SET stream_created = $5, position = \
+                   CASE WHEN stream_created = $5 AND position > $6 THEN position ELSE $6 END \
+                   WHERE entity = $1 AND consumer = $2 AND ((stream_created = $3 AND position >= $4) \
+                   OR (stream_created = $5 AND $3 <> $5))";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(found.consumer.clone());
+        let query = query.bind(found.stream_created.clone()).bind(found.position as i64);
+        let query = query.bind(stream_created).bind(position as i64);
+        Ok(self.db.write(query).await? == 1)
+    }
+
+    /// Puts the position back to where the durable consumer is: the broker lost what it had
+    /// acknowledged, and will use those sequences again.
+    pub(crate) async fn go_back(&self, found: &Position, to: u64) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE nudge_intake SET position = $4 \
+                   WHERE entity = $1 AND consumer = $2 AND stream_created = $3 AND position > $4";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(found.consumer.clone());
+        let query = query.bind(found.stream_created.clone()).bind(to as i64);
+        self.db.write(query).await.map(drop)
     }
 
     /// Records that the first catch-up is done.

@@ -23,6 +23,7 @@ pub(crate) struct Progress {
     pub(crate) ignored: Counter,
     pub(crate) retried: Counter,
     pub(crate) dead_lettered: Counter,
+    pub(crate) replaced: Counter,
     pub(crate) queued: Gauge,
     pub(crate) processing: Gauge,
     pub(crate) retrying: Gauge,
@@ -57,6 +58,7 @@ impl Progress {
             ignored: Counter::default(),
             retried: Counter::default(),
             dead_lettered: Counter::default(),
+            replaced: Counter::default(),
             queued: Gauge::default(),
             processing: Gauge::default(),
             retrying: Gauge::default(),
@@ -101,6 +103,11 @@ impl Progress {
             ("nudge_ignored", "States that the read model had already", &self.ignored),
             ("nudge_retried", "Runs that must be tried again", &self.retried),
             ("nudge_dead_lettered", "Keys that became dead letters", &self.dead_lettered),
+            (
+                "nudge_read_model_replaced",
+                "Times that the read model was found emptied or put back to an older copy",
+                &self.replaced,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }

@@ -22,6 +22,7 @@ use crate::{
     owner_client::{HttpOwner, OwnerClient},
     position::Positions,
     progress::Progress,
+    recent::Recent,
     reentry,
     retry::InARow,
     settings::Settings,
@@ -310,11 +311,12 @@ impl Starting {
         progress.register(&mut self.registry, &entity);
         let dead_letters = DeadLetters::new(self.db.clone(), entity.clone());
         let waiters = Waiters::new(self.db.clone(), entity.clone());
+        let recent = Arc::new(Recent::new(self.db.clone(), entity.clone()));
         let (queue, incoming) = mpsc::channel(INCOMING_CAPACITY);
         let batches = Arc::new(Batches {
             entity: entity.clone(),
             owner: owner.clone(),
-            applier: Applier::new(self.db.clone(), entity.clone(), handler),
+            applier: Applier::new(self.db.clone(), entity.clone(), handler, recent.clone()),
             dead_letters: dead_letters.clone(),
             waiters: waiters.clone(),
             events: self.events.clone(),
@@ -330,6 +332,7 @@ impl Starting {
             entity: entity.clone(),
             source: self.source.clone(),
             positions: Positions::new(self.db.clone(), entity.clone()),
+            recent,
             queue: queue.clone(),
             paused: self.paused.clone(),
             progress: progress.clone(),

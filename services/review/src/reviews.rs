@@ -68,7 +68,7 @@ impl Reviews {
 
     /// Writes a new review.
     pub async fn create(&self, store_id: &EntityId, draft: Draft) -> Result<Versioned, Failure> {
-        let mut tx = self.publisher.begin().await?;
+        let mut tx = self.publisher.begin_read_committed().await?;
         let store = stores::find(&mut tx, store_id).await?;
         StoreStanding::of(store.as_ref()).may_be_reviewed()?;
         // Made inside the transaction: where writers take turns, ids then follow their order.
@@ -88,7 +88,7 @@ impl Reviews {
         draft: Draft,
         allowed: impl FnOnce(Version) -> bool,
     ) -> Result<Versioned, Failure> {
-        let mut tx = self.publisher.begin().await?;
+        let mut tx = self.publisher.begin_read_committed().await?;
         let review = storage::get_for_update(&mut tx, self.db.kind(), id).await?;
         let Versioned { review, version } = self.versioned(&mut tx, id, review).await?;
         self.standing(&mut tx, &review).await?.may_be_rewritten()?;
@@ -113,7 +113,7 @@ impl Reviews {
         id: &EntityId,
         allowed: impl FnOnce(Version) -> bool,
     ) -> Result<Version, Failure> {
-        let mut tx = self.publisher.begin().await?;
+        let mut tx = self.publisher.begin_read_committed().await?;
         let review = storage::get_for_update(&mut tx, self.db.kind(), id).await?;
         let Versioned { version, .. } = self.versioned(&mut tx, id, review).await?;
         if !allowed(version) {

@@ -9,12 +9,14 @@
 //! | [`postgres`] | a PostgreSQL server that can be stopped, crashed and frozen |
 //! | [`database`] | an empty database, of the kind that `NUDGE_TEST_DATABASE` names |
 //! | [`port`] | ports for servers that go away and come back |
+//! | [`shell`] | the databases' own shells |
 //! | [`signal`] | signals to children |
 
 pub mod database;
 pub mod nats;
 pub mod port;
 pub mod postgres;
+pub mod shell;
 pub mod signal;
 
 use std::{

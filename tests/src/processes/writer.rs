@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -36,6 +39,8 @@ pub struct Written {
     pub edits: u64,
     /// The highest version that was answered for each store: the owner may not forget it.
     pub newest: BTreeMap<String, u64>,
+    /// How many of the edits each program has answered.
+    pub by: BTreeMap<&'static str, u64>,
     /// What was answered otherwise than it should be.
     pub surprises: Vec<String>,
 }
@@ -45,6 +50,8 @@ struct Desk {
     roster: Roster,
     http: Client,
     written: Arc<Mutex<Written>>,
+    /// Edits tried so far: replicas take them in turns.
+    turn: Arc<AtomicUsize>,
 }
 
 /// See the module's description. Stopped when dropped.
@@ -62,10 +69,10 @@ struct Edit {
 }
 
 impl Writer {
-    /// Begins to write, to whichever store-info is up.
+    /// Begins to write, to whichever store-infos are up, in turns.
     pub fn start(roster: &Roster, seed: u64) -> Self {
-        let desk =
-            Desk { roster: roster.clone(), http: client(WRITE_TIMEOUT), written: Arc::default() };
+        let (written, turn) = (Arc::default(), Arc::default());
+        let desk = Desk { roster: roster.clone(), http: client(WRITE_TIMEOUT), written, turn };
         let stop = CancellationToken::new();
         let mut lanes = JoinSet::new();
         for lane in 0..LANES {
@@ -156,20 +163,20 @@ impl Desk {
     /// Tries until it is answered. One that got no answer may have been carried out all the same:
     /// that is the owner's to say.
     async fn carry_out(&self, edit: Edit) {
-        for turn in 0..MAX_TRIES {
+        for _ in 0..MAX_TRIES {
             let up = self.roster.up(Service::StoreInfo);
             if up.is_empty() {
                 self.roster.some_up(Service::StoreInfo).await;
                 continue;
             }
-            let (name, place) = &up[turn as usize % up.len()];
+            let (name, place) = &up[self.turn.fetch_add(1, Relaxed) % up.len()];
             let asked = tokio::select! {
                 asked = self.ask(&edit, &place.url) => asked,
                 // Nobody waits for one that stands still.
                 () = self.roster.left(name, place.turn) => continue,
             };
             match asked {
-                Some((200..300, Some(token))) => return self.note(token),
+                Some((200..300, Some(token))) => return self.note(name, token),
                 // There is nothing to change or delete.
                 Some((404 | 410, _)) if edit.method != Method::PUT => return,
                 None | Some((500.., _)) => {}
@@ -192,9 +199,10 @@ impl Desk {
         Some((answer.status().as_u16(), token))
     }
 
-    fn note(&self, token: WriteToken) {
+    fn note(&self, name: &'static str, token: WriteToken) {
         let mut written = self.written.lock().expect("not poisoned");
         written.edits += 1;
+        *written.by.entry(name).or_default() += 1;
         let newest = written.newest.entry(token.id.to_string()).or_default();
         *newest = token.version.get().max(*newest);
     }

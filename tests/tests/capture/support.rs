@@ -48,23 +48,41 @@ impl Shops {
     }
 
     pub(crate) async fn of(kind: Kind) -> Self {
-        let shops = Self::uncaptured(TestDatabase::of(kind).await, SHOPS).await;
-        let publisher = shops.publisher.clone().capture(&tables()).await.unwrap();
-        Self { publisher, ..shops }
+        Self::unseen_on(TestDatabase::of(kind).await).await.captured().await
+    }
+
+    /// The same shops, captured.
+    pub(crate) async fn captured(self) -> Self {
+        let publisher = self.capture(&tables()).await.unwrap();
+        Self { publisher, ..self }
     }
 
     /// Tables that nobody captures yet.
     pub(crate) async fn uncaptured(database: TestDatabase, tables: &str) -> Self {
         database::execute(database.url(), tables).await;
+        Self::open(Arc::new(database)).await
+    }
+
+    async fn open(database: Arc<TestDatabase>) -> Self {
         let db = database.open().await;
         let entity = EntityName::new("shop").unwrap();
         let publisher = Publisher::open(&db, entity).await.unwrap();
-        Self { database: Arc::new(database), db, publisher }
+        Self { database, db, publisher }
+    }
+
+    /// The same shops as a replica has them, with connections of its own; not captured by that.
+    pub(crate) async fn opened_again(&self) -> Self {
+        Self::open(self.database.clone()).await
     }
 
     /// A database like that of [`new`](Self::new), not yet captured.
     pub(crate) async fn unseen() -> Self {
-        Self::uncaptured(TestDatabase::new().await, SHOPS).await
+        Self::unseen_on(TestDatabase::new().await).await
+    }
+
+    /// [`unseen`](Self::unseen) in this database.
+    pub(crate) async fn unseen_on(database: TestDatabase) -> Self {
+        Self::uncaptured(database, SHOPS).await
     }
 
     pub(crate) async fn capture(&self, tables: &Tables) -> Result<Publisher, CaptureError> {

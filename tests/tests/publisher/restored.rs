@@ -1,9 +1,10 @@
 //! The owner is restored from a backup: it forgets versions that everyone else knows.
 
-use nudge_tests::{Backup, Copy, Nats, Owner, QUIET};
+use nudge_tests::{Backup, Copy, Nats, Owner, QUIET, eventually};
 use serde_json::json;
+use sqlx::AssertSqlSafe;
 
-use crate::support::{message, published, row, shown};
+use crate::support::{execute, message, published, row, shown};
 
 /// An owner of three things, and a copy of its database.
 async fn backed_up(nats: &Nats) -> (Owner, Backup) {
@@ -88,6 +89,72 @@ async fn a_backup_from_before_the_first_relay_is_as_good_as_any() {
     published(&owner.db).await;
     let owner = owner.put_back(&backup).await;
     owner.second_relay(&nats.broker("owner").await);
+    copy.converged(&owner).await;
+    assert_eq!(copy.all().await, [("a".to_owned(), "\"old\"".to_owned())]);
+    assert!(row(&owner.db, "a").await.version > newer);
+}
+
+const KEPT: [&str; 3] = ["thing", "nudge_change_log", "nudge_relay_stream"];
+
+/// Keeps a copy of the owner's tables, or puts it back, under everyone who uses them.
+async fn copy_tables(owner: &Owner, from: &str, to: &str) {
+    let mut tx = owner.db.begin().await.unwrap();
+    for table in KEPT {
+        let make = format!("CREATE TABLE IF NOT EXISTS kept_{table} AS SELECT * FROM {table}");
+        let empty = format!("DELETE FROM {to}{table}");
+        let fill = format!("INSERT INTO {to}{table} SELECT * FROM {from}{table}");
+        for sql in [make, empty, fill] {
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+        }
+    }
+    tx.commit().await.unwrap();
+}
+
+/// Nobody restarts, and the relay has nothing to publish that would make it look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_notices_that_its_database_was_put_back_under_it() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("owner").await).await;
+    for id in ["a", "b", "c"] {
+        owner.put(id, json!("old")).await;
+    }
+    published(&owner.db).await;
+    copy_tables(&owner, "", "kept_").await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    owner.put("a", json!("new")).await;
+    owner.delete("b").await;
+    owner.put("d", json!("new")).await;
+    published(&owner.db).await;
+    copy.converged(&owner).await;
+    let newer = row(&owner.db, "a").await.version;
+    copy_tables(&owner, "kept_", "").await;
+    eventually("the owner has a fresh version", || async {
+        (row(&owner.db, "a").await.version > newer).then_some(())
+    })
+    .await;
+    copy.converged(&owner).await;
+    let is = |id: &str| (id.to_owned(), "\"old\"".to_owned());
+    assert_eq!(copy.all().await, [is("a"), is("b"), is("c")]);
+    shown(&nats, &owner.db).await;
+}
+
+/// What was pending in the backup goes out at once: had the relay not looked at the log before, it
+/// would publish over the only message that tells of the newer version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_published_from_a_log_that_was_put_back_before_the_stream_is_read() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("owner").await).await;
+    owner.put("a", json!("old")).await;
+    published(&owner.db).await;
+    copy_tables(&owner, "", "kept_").await;
+    execute(&owner.db, "UPDATE kept_nudge_change_log SET published_version = 0").await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    owner.put("a", json!("new")).await;
+    published(&owner.db).await;
+    copy.converged(&owner).await;
+    let newer = row(&owner.db, "a").await.version;
+    copy_tables(&owner, "kept_", "").await;
+    published(&owner.db).await;
     copy.converged(&owner).await;
     assert_eq!(copy.all().await, [("a".to_owned(), "\"old\"".to_owned())]);
     assert!(row(&owner.db, "a").await.version > newer);

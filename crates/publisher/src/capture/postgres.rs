@@ -13,8 +13,9 @@ use nudge_runtime::Tx;
 
 use super::{Fault, Plan, Table, Tables, is_noted, literal, prefix, quoted};
 
-/// Lets one program at a time look and install. The number means this and nothing else.
-const LOCK: &str = "SELECT count(pg_advisory_xact_lock(5210372))";
+/// Lets one program at a time look and install, however long the others take to record every entity.
+/// The number means this and nothing else.
+const LOCK: &str = "SET LOCAL lock_timeout = 0; SELECT count(pg_advisory_xact_lock(5210372))";
 
 /// What has to be made, if that is not what is there.
 pub(super) async fn is_installed(
@@ -22,7 +23,7 @@ pub(super) async fn is_installed(
     entity: &EntityName,
     tables: &Tables,
 ) -> Result<Option<Plan>, Fault> {
-    sqlx::query(LOCK).execute(&mut **tx).await?;
+    sqlx::raw_sql(LOCK).execute(&mut **tx).await?;
     let schema: (String,) =
         sqlx::query_as("SELECT current_schema()::text").fetch_one(&mut **tx).await?;
     let mut found = Vec::new();

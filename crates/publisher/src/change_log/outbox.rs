@@ -66,6 +66,7 @@ pub(super) struct Sql {
     kind: Kind,
     mark: Arc<str>,
     behind: Arc<str>,
+    kept: Arc<str>,
 }
 
 impl Sql {
@@ -101,11 +102,13 @@ impl Sql {
                  FROM free WHERE log.entity = $1 AND log.id = free.id"
             ),
         };
-        let behind = format!(
+        let count = format!(
             "SELECT count(*) FROM {marks} CROSS JOIN nudge_change_log AS log \
-             WHERE log.entity = $1 AND log.id = r.id AND log.published_seq < r.seq"
+             WHERE log.entity = $1 AND log.id = r.id AND log.published_seq"
         );
-        Self { kind, mark: mark.into(), behind: behind.into() }
+        let behind = format!("{count} < r.seq");
+        let kept = format!("{count} >= r.seq");
+        Self { kind, mark: mark.into(), behind: behind.into(), kept: kept.into() }
     }
 
     fn condition(&self, which: Which) -> String {
@@ -197,14 +200,23 @@ impl ChangeLog {
     pub(crate) async fn mark(&self, published: &[Published]) -> Result<u64, sqlx::Error> {
         let json = serde_json::json!(published).to_string();
         let query = sqlx::query(AssertSqlSafe(self.sql.outbox.mark.clone()));
-        self.db.write(query.bind(self.entity.as_str()).bind(json)).await
+        self.db.write_skipping_locked(query.bind(self.entity.as_str()).bind(json)).await
     }
 
     /// For how many of these the log records an earlier place: [`mark`](Self::mark) left them out.
     pub(crate) async fn count_behind(&self, published: &[Published]) -> Result<u64, sqlx::Error> {
-        let json = serde_json::json!(published).to_string();
-        let query = sqlx::query_as(AssertSqlSafe(self.sql.outbox.behind.clone()));
-        let query = query.bind(self.entity.as_str()).bind(json);
+        self.count(&self.sql.outbox.behind, published).await
+    }
+
+    /// Whether the log records all of these, at their places or at later ones.
+    pub(crate) async fn keeps(&self, recorded: &[Published]) -> Result<bool, sqlx::Error> {
+        Ok(recorded.is_empty()
+            || self.count(&self.sql.outbox.kept, recorded).await? == recorded.len() as u64)
+    }
+
+    async fn count(&self, sql: &str, of: &[Published]) -> Result<u64, sqlx::Error> {
+        let query = sqlx::query_as(AssertSqlSafe(sql.to_owned()));
+        let query = query.bind(self.entity.as_str()).bind(serde_json::json!(of).to_string());
         let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
         Ok(count as u64)
     }
@@ -257,7 +269,7 @@ impl ChangeLog {
         let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.to_string());
         let query = query.bind(parameter).bind(last_seq as i64);
         let work = async {
-            let mut tx = self.db.begin().await?;
+            let mut tx = self.db.begin_skipping_locked().await?;
             let left: Vec<(String,)> = query.fetch_all(&mut *tx).await?;
             tx.commit().await?;
             Ok::<_, sqlx::Error>(left)
@@ -282,7 +294,7 @@ impl ChangeLog {
                    ON CONFLICT (entity) DO UPDATE SET created = excluded.created, \
                    known_seq = excluded.known_seq";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(created).bind(known as i64);
-        self.db.write(query).await.map(drop)
+        self.db.write_skipping_locked(query).await.map(drop)
     }
 }
 
@@ -321,7 +333,8 @@ mod tests {
     #[tokio::test]
     async fn marking_looks_rows_up_by_key_instead_of_scanning_the_log() {
         let log = log().await;
-        for (sql, table) in [(&log.sql.outbox.mark, "known"), (&log.sql.outbox.behind, "log")] {
+        let of = &log.sql.outbox;
+        for (sql, table) in [(&of.mark, "known"), (&of.behind, "log"), (&of.kept, "log")] {
             let plan = plan(&log, sql).await;
             let by_key = |step: &str| {
                 step.contains(&format!("SEARCH {table}")) && step.contains("entity=? AND id=?")

@@ -80,7 +80,8 @@ impl ChangeLog {
             return Ok((0, 0));
         }
         let query = sqlx::query(AssertSqlSafe(self.sql.restored.renew.clone()));
-        self.db.write(query.bind(self.entity.as_str()).bind(json.clone()).bind(now)).await?;
+        let query = query.bind(self.entity.as_str()).bind(json.clone()).bind(now);
+        self.db.write_skipping_locked(query).await?;
         Ok((lacking, self.count_lacking(&json).await?))
     }
 

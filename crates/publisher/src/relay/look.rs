@@ -20,6 +20,7 @@ impl Relay {
     /// whether something stands in the stream that nobody has recorded.
     pub(super) async fn check_stream(&mut self) -> Result<(), BoxError> {
         let mut now = self.sink.ensure(self.log.entity()).await?;
+        self.log_went_back().await?;
         if planted("loss-unnoticed") {
             self.standing = Some(now.clone());
         }
@@ -38,6 +39,21 @@ impl Relay {
         self.standing = Some(now);
         self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
         Ok(())
+    }
+
+    /// Finds out whether the log still has what this relay recorded. If not, an older state of the
+    /// database was put back, or another server took over that lacked the last commits: the relay then
+    /// knows no more than one that has just begun.
+    pub(super) async fn log_went_back(&mut self) -> Result<bool, BoxError> {
+        let kept = self.log.keeps(&self.recorded).await?;
+        if kept {
+            self.recorded.drain(..self.recorded.len().saturating_sub(1));
+        } else {
+            tracing::warn!(entity = %self.log.entity(), "the change log went back to an older state");
+            (self.standing, self.known) = (None, None);
+            self.recorded.clear();
+        }
+        Ok(!kept)
     }
 
     /// Compares the stream with the log, and makes pending again what it may have lost.
@@ -68,6 +84,10 @@ impl Relay {
             left.extend(log.unpublish_since(since, now.last_seq).await?);
         }
         self.locked.extend(left);
+        if went_back || same.is_none() {
+            // Those places are not in the log any more.
+            self.recorded.clear();
+        }
         self.known = match same {
             Some((_, known)) => self.known.or(Some(*known)),
             // A log that was restored from before its first look at this stream: all of it is read.

@@ -47,7 +47,7 @@ impl Stores {
         let mut ids: Vec<_> = batch.iter().map(|store| store.id.clone()).collect();
         ids.sort();
         ids.dedup();
-        let mut tx = self.publisher.begin().await?;
+        let mut tx = self.publisher.begin_read_committed().await?;
         if self.db.kind() == Kind::Postgres {
             sqlx::query(sql::LOCK_IMPORTS).execute(&mut *tx).await?;
         }

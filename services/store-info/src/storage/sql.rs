@@ -82,7 +82,8 @@ const MENU_COLUMNS: [Column; 4] =
 ///
 /// A batch locks the stores that exist and then inserts those that do not. Two batches at once could
 /// so hold what the other waits for, in whatever order each goes; one batch and single writes cannot,
-/// since a single write holds nothing while it waits. (`count`, because the function itself answers
+/// since a single write holds nothing while it waits. A batch that has waited for as long as any lock is
+/// waited for is tried again. (`count`, because the function itself answers
 /// with a type that the driver does not know. The number means this and nothing else.)
 pub(super) const LOCK_IMPORTS: &str = "SELECT count(pg_advisory_xact_lock(5210371))";
 

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use nudge_protocol::{EntityId, Version};
-use nudge_runtime::{Tx, database::is_conflict};
+use nudge_runtime::{
+    Tx,
+    database::{LOCK_TIMEOUT, is_conflict},
+};
 use sqlx::AssertSqlSafe;
+use tokio::time::Instant;
 
 use super::{Stores, sql};
 use crate::domain::{Decision, Found, Refusal, Store};
@@ -56,12 +60,14 @@ impl From<sqlx::Error> for WriteError {
 
 impl Stores {
     /// Writes what `decide` makes of what is there. `decide` may be asked again, when someone else
-    /// creates the store in between.
+    /// creates the store in between. Who meets somebody that keeps the store locked waits for
+    /// [`LOCK_TIMEOUT`] once: such a lock may be kept for hours, and who waits holds up others.
     pub async fn write(
         &self,
         id: &EntityId,
         decide: impl Fn(&Found) -> Result<Decision, Refusal> + Send + Sync,
     ) -> Result<Written, WriteError> {
+        let began = Instant::now();
         for attempt in 1..=MAX_ATTEMPTS {
             match self.attempt(id, &decide).await {
                 Ok(Some(written)) => {
@@ -69,7 +75,9 @@ impl Stores {
                     return Ok(written);
                 }
                 Ok(None) => {}
-                Err(WriteError::Database(error)) if is_conflict(&error) => {
+                Err(WriteError::Database(error))
+                    if is_conflict(&error) && began.elapsed() < LOCK_TIMEOUT =>
+                {
                     tracing::info!(%id, %error, attempt, "a write is tried again");
                     tokio::time::sleep(CONFLICT_PAUSE * attempt).await;
                 }
@@ -87,7 +95,7 @@ impl Stores {
         id: &EntityId,
         decide: &(impl Fn(&Found) -> Result<Decision, Refusal> + Send + Sync),
     ) -> Result<Option<Written>, WriteError> {
-        let mut tx = self.publisher.begin().await?;
+        let mut tx = self.publisher.begin_read_committed().await?;
         let locked = self.lock(&mut tx, std::slice::from_ref(id)).await?;
         let found = self.find(&mut tx, id).await?;
         if !locked && found.live().is_ok() {

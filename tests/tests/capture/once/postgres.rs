@@ -53,6 +53,22 @@ async fn merge_and_copy_and_data_modifying_queries_are_seen() {
     let sql = "WITH gone AS (DELETE FROM shop WHERE id = 'c' RETURNING name) \
                INSERT INTO shop SELECT 'e', name, NULL FROM gone";
     assert_eq!(shops.recorded(sql).await, changes(&[("c", "deleted"), ("e", "created")]));
+
+    let before = shops.log().await;
+    let mut connection = sqlx::PgConnection::connect(shops.database.url()).await.unwrap();
+    let mut copy = connection.copy_in_raw("COPY shop (id, name) FROM STDIN").await.unwrap();
+    copy.send(&b"f\tF\ng\t\\N\n"[..]).await.unwrap();
+    assert_eq!(copy.finish().await.unwrap(), 2);
+    let expected = changes(&[("f", "created"), ("g", "created")]);
+    assert_eq!(shops.risen(&before).await, expected);
+    let mut copy =
+        connection.copy_in_raw("COPY menu (shop_id, position, name) FROM STDIN").await.unwrap();
+    let before = shops.log().await;
+    copy.send(&b"a\t7\tx\na\t8\ty\nf\t1\tz\n"[..]).await.unwrap();
+    assert_eq!(copy.finish().await.unwrap(), 3);
+    // What was created and is not yet published stays so.
+    let expected = changes(&[("a", "updated"), ("f", "created")]);
+    assert_eq!(shops.risen(&before).await, expected);
 }
 
 /// Neither a role without rights to the change log, nor a search path that leads elsewhere, nor a

@@ -1,0 +1,109 @@
+//! Replicas of a service are started at the same moment, on a database that nobody has used yet.
+
+use clap::Parser;
+use nudge_tests::{Nats, TestDatabase, eventually};
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// They meet in another place each time.
+const ROUNDS: usize = 4;
+
+fn arguments(program: &str, nats: &Nats, database: &TestDatabase) -> Vec<String> {
+    let (nats, database) = (nats.url(), database.url());
+    let told = [program, "--bind", "127.0.0.1:0", "--nats-url", &nats, "--database-url", database];
+    told.map(str::to_owned).into()
+}
+
+async fn ready(http: &Client, urls: &[String]) {
+    for url in urls {
+        eventually(&format!("{url} is ready"), || async {
+            let answer = http.get(format!("{url}/readyz")).send().await.ok()?;
+            (answer.status() == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_start_together_on_an_empty_database_all_get_ready() {
+    let http = Client::new();
+    for round in 0..ROUNDS {
+        let (nats, stop) = (Nats::start().await, CancellationToken::new());
+        let (owners, models) = (TestDatabase::new().await, TestDatabase::new().await);
+        let mut args = arguments("store-info", &nats, &owners);
+        args.push("--sample".into());
+        let args = store_info::Args::parse_from(args);
+        let start = || store_info::start(&args, stop.clone());
+        let (first, second, third) = tokio::join!(start(), start(), start());
+        let started = [first, second, third].map(|started| started.expect("store-info starts"));
+        let owners = started.each_ref().map(|owner| format!("http://{}", owner.address()));
+        ready(&http, &owners).await;
+
+        let mut args = arguments("search", &nats, &models);
+        args.extend(["--store-owner-url".into(), owners[0].clone()]);
+        let args = search::Args::parse_from(args);
+        let start = || search::start(&args, stop.clone());
+        let (first, second) = tokio::join!(start(), start());
+        let searches = [first, second].map(|started| started.expect("search starts"));
+        let searches = searches.each_ref().map(|search| format!("http://{}", search.address));
+        ready(&http, &searches).await;
+
+        // Each takes a write, and each shows all of them.
+        for (n, url) in owners.iter().enumerate() {
+            let put = http.put(format!("{url}/stores/new-{n}"));
+            let put = put.json(&json!({"name": "달빛국수", "category": format!("of {round}")}));
+            assert_eq!(put.send().await.unwrap().status(), 201);
+        }
+        for url in &searches {
+            eventually("search finds all of them", || async {
+                let list = http.get(format!("{url}/stores"));
+                let list = list.query(&[("category", format!("of {round}"))]);
+                let answer: Value = list.send().await.ok()?.json().await.ok()?;
+                (answer["ids"] == json!(["new-0", "new-1", "new-2"])).then_some(())
+            })
+            .await;
+        }
+        stop.cancel();
+        for owner in started {
+            owner.stopped().await;
+        }
+    }
+}
+
+/// On PostgreSQL, where each session waits for a lock for a few seconds only.
+mod once {
+    use nudge_runtime::database::{Kind, LOCK_TIMEOUT};
+    use sqlx::{AnyConnection, AssertSqlSafe, Connection};
+
+    use super::*;
+
+    /// A start that migrates much, or records every entity for new triggers, takes its time. Its replicas
+    /// wait for it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_start_waits_for_another_however_long_that_takes() {
+        let nats = Nats::start().await;
+        // What the migrations read, and what lets one program at a time install triggers.
+        for held in [
+            "LOCK TABLE nudge_migrations_publisher IN ACCESS EXCLUSIVE MODE",
+            "SELECT pg_advisory_xact_lock(5210372)",
+        ] {
+            let (database, stop) =
+                (TestDatabase::of(Kind::Postgres).await, CancellationToken::new());
+            let args = store_info::Args::parse_from(arguments("store-info", &nats, &database));
+            let first = store_info::start(&args, stop.clone()).await.expect("store-info starts");
+            let mut other = AnyConnection::connect(database.url()).await.unwrap();
+            let begin = AssertSqlSafe(format!("BEGIN; {held}"));
+            sqlx::raw_sql(begin).execute(&mut other).await.unwrap();
+            let until = stop.clone();
+            let second = tokio::spawn(async move { store_info::start(&args, until).await });
+            tokio::time::sleep(LOCK_TIMEOUT * 6 / 5).await;
+            assert!(!second.is_finished(), "it waits: {held}");
+            sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+            let second = second.await.unwrap().expect("store-info starts");
+            stop.cancel();
+            first.stopped().await;
+            second.stopped().await;
+        }
+    }
+}
