@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use crate::{
-    broker::{Broker, Stored},
+    broker::{Broker, Stored, named},
     fault::Fault,
     node::Role,
     run::Theatre,
@@ -28,6 +28,8 @@ const MAX_POISON: Duration = Duration::from_secs(60);
 const RECONNECT: Duration = Duration::from_secs(2);
 /// A backup is made once in so many edits.
 const BACKUPS: u64 = 6;
+/// A header above every number that there is.
+const TOO_LARGE: &str = "99999999999999999999";
 /// The owner's tables.
 const TABLES: [&str; 3] = ["entity", "nudge_change_log", "nudge_relay_stream"];
 
@@ -56,7 +58,7 @@ impl<S: Service> Theatre<S> {
         if world.below(BACKUPS) == 0 {
             world.with_broker(Broker::back_up);
         }
-        let restores = world.profile().permille(Fault::OwnerRestored) > 0;
+        let restores = world.may(Fault::OwnerRestored);
         match restores && self.losses.by_owner {
             true => self.owner_is_restored().await,
             false => self.broker_loses(),
@@ -69,7 +71,10 @@ impl<S: Service> Theatre<S> {
         let old = lock(&self.history).of(id).first().map(|one| one.version);
         let body = |text: String| Bytes::from(text.into_bytes());
         if world.strikes(Fault::Garbage) && old.is_some() {
-            self.publish(Stored { subject, version: None, body: body("{]".to_owned()) });
+            let headers = [None, Some(""), Some("soon"), Some("-5"), Some("1e3"), Some(TOO_LARGE)];
+            let header = headers[world.pick(Fault::Garbage, headers.len() as u64) as usize];
+            let version = header.map(str::to_owned);
+            self.publish(Stored { subject, version, body: body("{]".to_owned()) });
         } else if world.strikes(Fault::StaleNotification) && old.is_some() {
             let version = old.map(|version| version.to_string());
             let body = body(format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}"));
@@ -81,14 +86,15 @@ impl<S: Service> Theatre<S> {
     }
 
     fn publish(&self, stored: Stored) {
-        self.world.tell(format!("somebody → broker: {} @{:?}", stored.subject, stored.version));
+        self.world.tell(format!("somebody → broker: {}", named(&stored)));
         self.world.with_broker(|broker| broker.publish(stored.clone()));
         self.published.tell(&stored);
     }
 
     fn broker_loses(&self) {
         let world = &self.world;
-        let lost = if world.strikes(Fault::Rollback) {
+        let can_go_back = world.with_broker(|broker| broker.has_backup());
+        let lost = if can_go_back && world.strikes(Fault::Rollback) {
             world.with_broker(Broker::roll_back)
         } else if world.strikes(Fault::StreamLoss) {
             world.with_broker(Broker::delete_stream);
@@ -144,7 +150,7 @@ impl<S: Service> Theatre<S> {
         self.owner_db.run(work).await.expect("the owner's database works");
     }
 
-    async fn owner_has_pending(&self) -> bool {
+    pub(crate) async fn owner_has_pending(&self) -> bool {
         let sql = "SELECT count(*) FROM nudge_change_log WHERE version <> published_version";
         let looking = sqlx::query_as(sql).fetch_one(self.owner_db.reader());
         let (pending,): (i64,) =
@@ -163,9 +169,10 @@ impl<S: Service> Theatre<S> {
     fn poison(self: Arc<Self>, id: String) {
         self.world.tell(format!("{id} cannot be applied"));
         self.world.spoil(&id);
+        let pause = self.world.length_of(Fault::Poison, MAX_POISON);
         lock(&self.poison).insert(id.clone());
         tokio::spawn(async move {
-            sleep(self.world.up_to(MAX_POISON)).await;
+            sleep(pause).await;
             if !self.poison_stays.load(SeqCst) {
                 lock(&self.poison).remove(&id);
             }

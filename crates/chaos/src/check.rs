@@ -17,7 +17,7 @@ use nudge_runtime::Database;
 use serde_json::Value;
 
 use crate::{
-    fault::Profile,
+    profile::Profile,
     service::Service,
     world::{World, lock},
 };
@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct Committed {
     pub(crate) version: u64,
     pub(crate) state: Option<Value>,
-    at: Duration,
+    pub(crate) at: Duration,
 }
 
 /// What the owner has committed, version by version.
@@ -72,8 +72,11 @@ impl History {
 pub(crate) trait Checker: Send + Sync {
     /// A message leaves the owner.
     fn on_the_wire(&self, message: &Message);
-    /// A delivery is about to be acknowledged.
-    fn acknowledged(&self, id: &EntityId, version: Option<u64>);
+    /// A delivery is about to be acknowledged. It names this version, if any; and it stands for that
+    /// one, since it replaced the message that told of it.
+    fn acknowledged(&self, id: &EntityId, version: Option<u64>, stands_for: u64);
+    /// A service is given a version to apply.
+    fn handed_over(&self, id: &EntityId, version: u64);
 }
 
 /// Longest time from a commit until the read model has that version, when nothing fails but ordinary
@@ -255,21 +258,29 @@ impl<S: Service> Checker for ReadModel<S> {
         }
     }
 
+    /// Only what is newer than what the read model has.
+    fn handed_over(&self, id: &EntityId, version: u64) {
+        let at = lock(&self.seen).get(id.as_str()).copied().unwrap_or(0);
+        if version <= at {
+            self.world.violated(format!("{id} @{version} is to be applied, and the read model is at {at}"));
+        }
+    }
+
     /// What is acknowledged never comes again: it must be in the read model or in the dead-letter
     /// table by now.
-    fn acknowledged(&self, id: &EntityId, version: Option<u64>) {
+    fn acknowledged(&self, id: &EntityId, version: Option<u64>, stands_for: u64) {
+        // Who is told no version has no way to know an old answer for what it is.
+        let told = match self.world.was_misled(id.as_str()) {
+            true => version.unwrap_or(0),
+            false => version.unwrap_or(0).max(stands_for),
+        };
         let Some(Snapshot { applied, dead, .. }) = self.snapshot() else {
             return;
         };
         let at = applied.get(id.as_str()).map_or(0, |(version, _)| *version);
-        let covered = at >= version.unwrap_or(1) || dead.iter().any(|dead| dead == id.as_str());
-        // Somebody else may have named a version that never was.
-        let history = lock(&self.history);
-        let real = version.is_none_or(|version| history.at(id.as_str(), version).is_some());
-        if real && !covered {
-            self.world.violated(format!(
-                "{id}@{version:?} is acknowledged, and the read model is at {at}"
-            ));
+        let covered = at >= told.max(1) || dead.iter().any(|dead| dead == id.as_str());
+        if !covered {
+            self.world.violated(format!("{id} @{told} is acknowledged, and the read model is at {at}"));
         }
     }
 }

@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 
 use crate::{
     check::Checker,
-    fault::Profile,
     link::Link,
     node::{Node, Role},
+    profile::Profile,
     world::{Plan, World},
 };
 
@@ -19,7 +19,8 @@ struct Nothing;
 
 impl Checker for Nothing {
     fn on_the_wire(&self, _: &Message) {}
-    fn acknowledged(&self, _: &EntityId, _: Option<u64>) {}
+    fn acknowledged(&self, _: &EntityId, _: Option<u64>, _: u64) {}
+    fn handed_over(&self, _: &EntityId, _: u64) {}
 }
 
 /// A simulated broker on which nothing goes wrong but ordinary delays, and both ways to it.

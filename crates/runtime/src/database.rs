@@ -18,7 +18,7 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
 };
 
-pub use driver::{Driver, Fate, Stepper};
+pub use driver::{Driver, Stepper};
 pub use error::{is_conflict, is_retryable};
 
 /// A transaction. Dropping it without commit rolls it back.
@@ -199,7 +199,9 @@ impl Database {
     /// Begins a writing transaction. On SQLite it holds the write lock from the start, so it
     /// cannot fail half way because another writer came first.
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
-        self.begin_on(&self.writer, self.pick("BEGIN IMMEDIATE", "BEGIN")).await
+        let tx = self.begin_on(&self.writer, self.pick("BEGIN IMMEDIATE", "BEGIN")).await?;
+        self.driver.in_transaction().await;
+        Ok(tx)
     }
 
     /// Begins a reading transaction: every statement in it sees one and the same snapshot.

@@ -159,7 +159,8 @@ fn transport(error: reqwest::Error) -> FetchError {
     FetchError::new(kind, chain(&error))
 }
 
-fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
+/// What an answer means that is not `200`.
+pub fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
     let seconds = headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
     FetchError {
         kind: kind_of(status),
