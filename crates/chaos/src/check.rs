@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -173,9 +174,16 @@ impl<S: Service> ReadModel<S> {
         }
     }
 
-    /// After every commit: versions only rise, and what can be read is what the owner said at that
-    /// version.
+    /// After every commit. A panic, of the service's own code for instance, would be lost in the task of
+    /// the kit that calls this.
     pub(crate) fn check(&self) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.look_closely())) {
+            self.world.panicked(&*panic);
+        }
+    }
+
+    /// Versions only rise, and what can be read is what the owner said at that version.
+    fn look_closely(&self) {
         let Some(Snapshot { applied, dead, rows }) = self.snapshot() else {
             return;
         };
@@ -262,7 +270,9 @@ impl<S: Service> Checker for ReadModel<S> {
     fn handed_over(&self, id: &EntityId, version: u64) {
         let at = lock(&self.seen).get(id.as_str()).copied().unwrap_or(0);
         if version <= at {
-            self.world.violated(format!("{id} @{version} is to be applied, and the read model is at {at}"));
+            self.world.violated(format!(
+                "{id} @{version} is to be applied, and the read model is at {at}"
+            ));
         }
     }
 
@@ -280,7 +290,8 @@ impl<S: Service> Checker for ReadModel<S> {
         let at = applied.get(id.as_str()).map_or(0, |(version, _)| *version);
         let covered = at >= told.max(1) || dead.iter().any(|dead| dead == id.as_str());
         if !covered {
-            self.world.violated(format!("{id} @{told} is acknowledged, and the read model is at {at}"));
+            self.world
+                .violated(format!("{id} @{told} is acknowledged, and the read model is at {at}"));
         }
     }
 }

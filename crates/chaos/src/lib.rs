@@ -5,6 +5,7 @@ mod broker;
 mod chance;
 mod check;
 mod consumer;
+mod end;
 mod fault;
 mod link;
 mod node;

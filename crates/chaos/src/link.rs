@@ -100,7 +100,8 @@ impl Sink for Link {
                 return Err("the publish was not acknowledged in time".into());
             }
             let late = world.strikes(Fault::LatePublish);
-            let late = if late { world.length_of(Fault::LatePublish, LATE) } else { Duration::ZERO };
+            let late =
+                if late { world.length_of(Fault::LatePublish, LATE) } else { Duration::ZERO };
             let version = Some(message.version);
             let stored = Stored { subject: message.subject, version, body: message.body.into() };
             let answer = timeout(REQUEST_TIMEOUT, self.store(stored, late)).await;

@@ -19,7 +19,8 @@ impl Only {
     /// replay that is green.
     pub(crate) fn from(set: impl Fn(&str) -> Option<String>) -> Self {
         fn read<T: FromStr<Err: std::fmt::Display>>(name: &str, text: Option<String>) -> Option<T> {
-            let read = |text: String| text.parse().map_err(|error| format!("{name}={text}: {error}"));
+            let read =
+                |text: String| text.parse().map_err(|error| format!("{name}={text}: {error}"));
             text.map(|text| read(text).unwrap_or_else(|error| panic!("{error}")))
         }
         Self { seed: read(SEED, set(SEED)), profile: read(PROFILE, set(PROFILE)) }
@@ -97,7 +98,8 @@ mod tests {
     #[test]
     fn the_command_names_what_it_takes_and_nothing_that_is_not_known() {
         let lossy = |package, release, test| command_of(Profile::Lossy, 17, package, release, test);
-        let whole = "CHAOS_PROFILE=lossy CHAOS_SEED=17 cargo test --release -p mine a::b -- --exact";
+        let whole =
+            "CHAOS_PROFILE=lossy CHAOS_SEED=17 cargo test --release -p mine a::b -- --exact";
         assert_eq!(lossy(Some("mine"), true, Some("a::b")), whole);
         assert_eq!(lossy(None, false, None), "CHAOS_PROFILE=lossy CHAOS_SEED=17 cargo test");
     }

@@ -13,9 +13,7 @@ use axum::{
 };
 use nudge_protocol::{
     Change, EntityId, EntityName, Version,
-    sync_api::{
-        BatchGetAnswer, BatchGetRequest, Item, ItemStatus, ItemsPage, ItemsRequest,
-    },
+    sync_api::{BatchGetAnswer, BatchGetRequest, Item, ItemStatus, ItemsPage, ItemsRequest},
 };
 use nudge_publisher::Publisher;
 use nudge_runtime::{BoxError, Database, Tx, database::Migration, set_sql};
@@ -223,9 +221,8 @@ impl Client {
             items = self.earlier(items, then);
         }
         if world.strikes(Fault::OwnerCached) {
-            let then = |all: &[Committed]| {
-                world.pick(Fault::OwnerCached, all.len() as u64 + 1) as usize
-            };
+            let then =
+                |all: &[Committed]| world.pick(Fault::OwnerCached, all.len() as u64 + 1) as usize;
             items = self.earlier(items, then);
         }
         if items.len() > 1 && world.strikes(Fault::OwnerPartial) {

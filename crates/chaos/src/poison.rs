@@ -9,12 +9,7 @@ use std::{
 use nudge_runtime::{BoxError, Tx};
 use nudge_subscriber_kit::{Apply, EntityState};
 
-use crate::{
-    check::Checker,
-    fault::Fault,
-    node::Node,
-    world::lock,
-};
+use crate::{check::Checker, fault::Fault, node::Node, world::lock};
 
 /// The service's own `apply`, which fails for what is poisoned.
 pub(crate) struct Poisoned<H> {

@@ -1,7 +1,6 @@
 //! One run: an owner writes, everything happens, everything heals, and everyone must be in step.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
@@ -11,21 +10,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::{Body, to_bytes},
-    http::Request,
-};
 use nudge_protocol::{EntityId, EntityName, subject, timestamp::set_clock};
 use nudge_publisher::Publisher;
 use nudge_runtime::{Database, database::Driver};
 use nudge_subscriber_kit::{Settings, Subscriber};
-use serde_json::Value;
-use tokio::{
-    runtime::Handle,
-    time::{sleep, timeout},
-};
+use tokio::{runtime::Handle, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use crate::{
     accident::Losses,
@@ -36,7 +26,6 @@ use crate::{
     owner::{self, Changes, Client, Entities},
     plain::{Plain, database, helper},
     poison::Poisoned,
-    profile::Profile,
     published::Published,
     report::Outcome,
     service::Service,
@@ -53,17 +42,8 @@ const EDITS: usize = 24;
 const MAX_PAUSE: Duration = Duration::from_millis(1_500);
 /// Longest time until a program that ended is started again.
 const MAX_DOWN: Duration = Duration::from_secs(4);
-/// Time until everyone must be in step once all is healed. Virtual: it costs nothing.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
-/// Time that what is still on its way gets, longer than an acknowledgement may take; and as long
-/// again, in which silence is demanded.
-const SILENCE: Duration = Duration::from_secs(40);
 /// What is not acknowledged comes again so soon, in some runs.
 const SHORT_ACK_WAIT: Duration = Duration::from_secs(6);
-/// Time after which everyone must still be in step.
-const MOMENT: Duration = Duration::from_secs(2);
-/// Largest answer of a subscriber to how it is, in bytes.
-const MAX_STATUS_BYTES: usize = 1 << 20;
 /// How far clocks jump, in microseconds.
 const MAX_SKEW_MICROS: u64 = 3_600_000_000;
 
@@ -83,18 +63,12 @@ pub(crate) fn run<S: Service>(service: &Arc<S>, plan: Plan) -> Outcome {
         theatre.play().await;
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| runtime.block_on(play))) {
-        world.go_on();
-        world.violated(format!("a panic: {}", text_of(&*panic)));
+        world.panicked(&*panic);
     }
     let outcome = Outcome::of(&plan, &world);
     set_clock(None);
     drop(within);
     outcome
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 /// Everyone in a run.
@@ -112,7 +86,7 @@ pub(crate) struct Theatre<S> {
     pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
     pub(crate) nodes: Mutex<BTreeMap<String, Arc<Node>>>,
     /// Each subscriber as last started, and where it runs.
-    subscribers: Mutex<BTreeMap<String, (Arc<Node>, Subscriber)>>,
+    pub(crate) subscribers: Mutex<BTreeMap<String, (Arc<Node>, Subscriber)>>,
     pub(crate) settings: Settings,
     pub(crate) losses: Losses,
     /// What cannot be applied is not mended by itself any more.
@@ -201,107 +175,6 @@ impl<S: Service> Theatre<S> {
             self.stays_in_step().await;
         }
         self.stop.cancel();
-    }
-
-    /// Waits until everyone is in step, leaving some ids out.
-    async fn in_step(&self, except: &BTreeSet<String>) {
-        let began = self.world.elapsed();
-        while let Some(difference) = self.differs(except) {
-            if self.world.is_violated() {
-                return;
-            }
-            if self.world.elapsed() > began + PATIENCE {
-                return self.world.violated(format!("never in step: {difference}"));
-            }
-            sleep(Duration::from_secs(1)).await;
-        }
-        self.world.tell(format!("in step after {:?}", self.world.elapsed() - began));
-    }
-
-    async fn stays_in_step(&self) {
-        if self.world.profile() == Profile::Liveness {
-            self.silence().await;
-        } else {
-            sleep(MOMENT).await;
-        }
-        if let Some(difference) = self.differs(&BTreeSet::new()) {
-            self.world.violated(format!("out of step again: {difference}"));
-        }
-    }
-
-    /// What is not in step: the read model, or the stream, in which the newest version of each entity
-    /// must stand for whoever comes next.
-    fn differs(&self, except: &BTreeSet<String>) -> Option<String> {
-        if let Some(difference) = self.read_model.differs(except) {
-            return Some(difference);
-        }
-        let history = lock(&self.history);
-        history.newest().find_map(|(id, newest)| {
-            let version = newest.map_or(0, |newest| newest.version);
-            let subject = self.subject(id);
-            let shown =
-                self.world.with_broker(|broker| broker.version_on(&subject).map(str::to_owned));
-            (shown != Some(version.to_string()))
-                .then(|| format!("the stream shows {id}@{shown:?}; its owner is at {version}"))
-        })
-    }
-
-    /// Waits until nothing is left to do.
-    async fn nothing_is_left(&self) {
-        let began = self.world.elapsed();
-        while let Some(left) = self.left().await {
-            if self.world.is_violated() {
-                return;
-            }
-            if self.world.elapsed() > began + PATIENCE {
-                return self.world.violated(format!("never at rest: {left}"));
-            }
-            sleep(Duration::from_secs(1)).await;
-        }
-    }
-
-    /// What is left to do, if anything: for the relay, for the broker, or for a subscriber.
-    async fn left(&self) -> Option<String> {
-        if self.owner_has_pending().await {
-            return Some("changes are not published".to_owned());
-        }
-        let standing = self.world.with_broker(|broker| broker.unacknowledged());
-        if standing > 0 {
-            return Some(format!("{standing} messages are not acknowledged"));
-        }
-        let subscribers = lock(&self.subscribers).clone();
-        for (name, (node, subscriber)) in subscribers {
-            if node.is_dead() {
-                return Some(format!("{name} has ended"));
-            }
-            let status = Request::get("/nudge/v1/status").body(Body::empty()).expect("a request");
-            let asked = timeout(PATIENCE, subscriber.router().oneshot(status)).await;
-            let Ok(Ok(answer)) = asked else {
-                return Some(format!("{name} does not say how it is"));
-            };
-            let body = to_bytes(answer.into_body(), MAX_STATUS_BYTES).await.unwrap_or_default();
-            let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-            for figure in ["queued", "processing", "retrying", "parked", "dead_letters"] {
-                let figures = &status["entities"][0][figure];
-                if figures.as_u64() != Some(0) {
-                    return Some(format!("{name} has {figures} keys {figure}"));
-                }
-            }
-        }
-        None
-    }
-
-    /// Nothing is left to do: no message, no call.
-    async fn silence(&self) {
-        sleep(SILENCE).await;
-        let calls = self.world.calls();
-        sleep(SILENCE).await;
-        if self.world.calls() != calls {
-            self.world.violated("calls go on though nothing changes");
-        }
-        if let Some(left) = self.left().await {
-            self.world.violated(format!("not silent: {left}"));
-        }
     }
 
     /// Starts a program, and again whenever it has ended.

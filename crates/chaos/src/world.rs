@@ -1,6 +1,7 @@
 //! What everyone in a run shares: time, chance, the trace, and what went wrong so far.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
     sync::{Arc, Mutex, MutexGuard},
@@ -180,6 +181,14 @@ impl World {
         self.state().violations.push(rule);
     }
 
+    /// Somebody panicked, in the middle of whatever it was.
+    pub(crate) fn panicked(&self, panic: &(dyn Any + Send)) {
+        self.go_on();
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        self.violated(format!("a panic: {}", text.unwrap_or("no message")));
+    }
+
     pub(crate) fn is_violated(&self) -> bool {
         !self.state().violations.is_empty()
     }
@@ -352,4 +361,21 @@ impl World {
 /// What a mutex guards, also when a run has panicked: its story is still to be told.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Profile;
+
+    /// Whatever goes round and round must end in a report, not in a process that is out of memory.
+    #[tokio::test(start_paused = true)]
+    async fn a_story_without_end_is_a_broken_rule_told_once() {
+        let world = World::new(Plan { profile: Profile::Benign, seed: 0, allowed: None });
+        (0..MAX_LINES - 1).for_each(|n| world.tell(format!("line {n}")));
+        assert!(!world.is_endless() && !world.is_violated());
+        (0..3).for_each(|_| world.tell("on and on"));
+        assert!(world.is_endless());
+        assert_eq!((world.violations().len(), world.trace().len()), (1, MAX_LINES));
+    }
 }
