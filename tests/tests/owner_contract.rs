@@ -76,7 +76,12 @@ impl Party {
     /// What the next call meets, whatever it asks for.
     async fn goes_wrong(&self, wrong: Wrong) {
         match (&self.side, wrong) {
-            (Side::Real(owner), Wrong::IsAway) => owner.go_away().await,
+            (Side::Real(owner), Wrong::IsAway) => {
+                owner.go_away().await;
+                // Connections from before are found closed, one after the other.
+                let broken = |error: FetchError| error.kind == FetchErrorKind::Broken;
+                while self.client.probe(&self.entity).await.is_err_and(broken) {}
+            }
             (Side::Real(owner), _) => owner.misbehave(move |_| {
                 Some(match wrong {
                     Wrong::Fails => Fault::Status(500, None),

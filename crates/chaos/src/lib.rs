@@ -45,8 +45,9 @@ pub fn run<S: Service>(service: &Arc<S>, profile: Profile, seed: u64) -> Outcome
 /// With `CHAOS_SEED` set, just that seed is run; with `CHAOS_PROFILE`, just that profile.
 pub fn explore<S: Service>(service: S, profile: Profile, seeds: Range<u64>) -> Summary {
     let service = Arc::new(service);
-    let mut summary = Summary::default();
-    for seed in Only::from(|name| std::env::var(name).ok()).seeds(profile, seeds) {
+    let only = Only::from(|name| std::env::var(name).ok());
+    let mut summary = Summary { is_part: only != Only::default(), ..Summary::default() };
+    for seed in only.seeds(profile, seeds) {
         let outcome = run(&service, profile, seed);
         if !outcome.is_good() {
             let small = shrink::shrink(&service, &outcome);

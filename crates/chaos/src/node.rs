@@ -298,3 +298,6 @@ impl Stepper for Node {
         self.is_dead()
     }
 }
+
+#[cfg(test)]
+mod tests;

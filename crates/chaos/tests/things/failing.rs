@@ -8,7 +8,7 @@ use std::{
 };
 
 use nudge_chaos::{Profile, Random, Service, explore, run};
-use nudge_runtime::{BoxError, Database, Tx, database::OpenError};
+use nudge_runtime::{BoxError, Database, Tx};
 use nudge_subscriber_kit::{Apply, EntityState};
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ impl Service for Forgetful {
     const ENTITY: &'static str = "thing";
     type Handler = ForgetsDeletes;
 
-    async fn migrate(&self, db: &Database) -> Result<(), OpenError> {
+    async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
         Things.migrate(db).await
     }
 

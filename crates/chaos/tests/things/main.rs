@@ -30,10 +30,7 @@ fn every_seed_holds(profile: Profile) {
         summary.latest.as_secs_f64(),
         summary.faults
     );
-    let all = ["CHAOS_SEED", "CHAOS_PROFILE"].map(std::env::var).iter().all(Result::is_err);
-    if all {
-        assert_eq!(summary.never(profile), [], "each fault of the profile happens");
-    }
+    assert_eq!(summary.never(profile), [], "each fault of the profile happens");
 }
 
 #[test]
@@ -64,6 +61,19 @@ fn two_replicas() {
 #[test]
 fn liveness() {
     every_seed_holds(Profile::Liveness);
+}
+
+/// What the simulation found in Nudge: a seed that finds it, should it come back, and the test that holds
+/// it by itself. What a seed does changes with the code; the test stays.
+const FOUND: &[(Profile, u64, &str)] = &[];
+
+#[test]
+fn what_was_found_does_not_come_back() {
+    let service = Arc::new(Things);
+    for (profile, seed, test) in FOUND {
+        let outcome = run(&service, *profile, *seed);
+        assert!(outcome.is_good(), "see also {test}\n{outcome}");
+    }
 }
 
 /// Seeds that are run twice. Where programs end in the middle of database work, a thread has its part.
