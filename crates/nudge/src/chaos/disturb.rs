@@ -25,6 +25,7 @@ pub(super) enum Disturb {
 /// What has been done to messages.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    /// Those that overtook another. To be held back is not enough: one may be released alone.
     pub(super) reordered: AtomicU64,
     pub(super) duplicated: AtomicU64,
     pub(super) dropped: AtomicU64,
@@ -34,9 +35,17 @@ pub(super) struct Counts {
 #[derive(Debug)]
 pub(super) struct Filter {
     frames: Frames,
-    held: Vec<Vec<u8>>,
+    held: Vec<Held>,
     random: Random,
     counts: Arc<Counts>,
+}
+
+/// A message that is held back.
+#[derive(Debug)]
+struct Held {
+    message: Vec<u8>,
+    /// Its place among those that are to be reordered; none, if it is the copy of another.
+    place: Option<usize>,
 }
 
 impl Filter {
@@ -65,17 +74,14 @@ impl Filter {
     fn disturb(&mut self, message: Vec<u8>, disturb: Disturb, out: &mut Vec<u8>) {
         let chosen = self.random.below(2) == 0;
         match disturb {
-            Disturb::Reorder => {
-                self.counts.reordered.fetch_add(1, Relaxed);
-                self.hold(message, out);
-            }
+            Disturb::Reorder => self.hold(message, Some(self.held.len()), out),
             Disturb::Duplicate => {
                 out.extend(&message);
                 if chosen {
                     self.counts.duplicated.fetch_add(1, Relaxed);
                     match self.random.below(2) {
                         0 => out.extend(message),
-                        _ => self.hold(message, out),
+                        _ => self.hold(message, None, out),
                     }
                 }
             }
@@ -86,8 +92,8 @@ impl Filter {
         }
     }
 
-    fn hold(&mut self, message: Vec<u8>, out: &mut Vec<u8>) {
-        self.held.push(message);
+    fn hold(&mut self, message: Vec<u8>, place: Option<usize>, out: &mut Vec<u8>) {
+        self.held.push(Held { message, place });
         if self.held.len() >= MAX_HELD {
             self.release(out);
         }
@@ -96,8 +102,17 @@ impl Filter {
     /// Adds to `out` what was held back, in an order of chance.
     pub(super) fn release(&mut self, out: &mut Vec<u8>) {
         self.random.shuffle(&mut self.held);
-        self.held.drain(..).for_each(|message| out.extend(message));
+        let places: Vec<_> = self.held.iter().filter_map(|held| held.place).collect();
+        self.counts.reordered.fetch_add(overtakers(&places), Relaxed);
+        self.held.drain(..).for_each(|held| out.extend(held.message));
     }
+}
+
+/// How many come before one whose place was before theirs.
+fn overtakers(places: &[usize]) -> u64 {
+    let after = |at: usize| places[at + 1..].iter();
+    let overtook = |at: &usize| after(*at).any(|later| *later < places[*at]);
+    (0..places.len()).filter(overtook).count() as u64
 }
 
 #[cfg(test)]
