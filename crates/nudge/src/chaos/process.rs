@@ -126,7 +126,12 @@ impl Program {
         Some(status)
     }
 
-    /// Lets it write to its files, or not: every write fails, as on a file system that is full.
+    /// Lets it write to its files, or not: no write succeeds then, not even in place.
+    ///
+    /// It is a limit on the length of files (RLIMIT_FSIZE, 0 bytes), so a write gets EFBIG, "file too
+    /// large", where a file system that is full gives ENOSPC. To SQLite that is an I/O error (778,
+    /// IOERR_WRITE) and not "database or disk is full" (13, FULL), which `the_read_model_is_full` in
+    /// `tests/tests/faults` is about. The kit tries again after either.
     #[cfg(target_os = "linux")]
     pub(super) fn set_disk_full(&self, full: bool) -> Result<(), String> {
         use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
