@@ -233,7 +233,7 @@ async fn carry_out(
     common: &CommonArgs,
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
-    let picture = Picture::new(plan.millis);
+    let picture = Picture::new(plan.millis, world.subscribers().len());
     picture.say(&format!("seed {}: starting NATS, store-info, search and review", plan.seed));
     let patience = Duration::from_secs(common.heal_seconds);
     let run = Run { world, plan, databases: common.databases(), picture: &picture, patience };

@@ -9,11 +9,13 @@ use std::{
 use super::plan::{Fault, Kind, Target};
 use crate::commands::status::EntityStatus;
 
+/// Most stores in one call to the owner: the kit's `max_batch_keys`, which the services leave as it is.
+pub(super) const MAX_BATCH_STORES: u64 = 256;
 /// Most failures of faults that are told.
 const MAX_SKIPPED: usize = 50;
 
 /// See the module's description.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Board(Mutex<State>);
 
 #[derive(Clone, Debug, Default)]
@@ -28,27 +30,31 @@ pub(super) struct State {
     pub(super) failed_starts: u64,
     /// What could not be done, and why.
     pub(super) skipped: Vec<String>,
-    /// In the order of `Service::SUBSCRIBERS`.
-    pub(super) subscribers: [Follower; 2],
+    /// In the order of `World::subscribers`.
+    pub(super) subscribers: Vec<Follower>,
 }
 
 /// What is known of a subscriber.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Follower {
+    pub(super) name: String,
     /// None when it did not answer just now.
     pub(super) status: Option<EntityStatus>,
-    pub(super) callbacks: Callbacks,
+    /// Calls to the owner, each of up to [`MAX_BATCH_STORES`].
+    pub(super) callbacks: Counted,
+    /// Stores that the owner answered.
+    pub(super) answered: Counted,
     pub(super) longest_gap: Duration,
 }
 
-/// Calls to the owner, as a counter tells them that begins at 0 whenever its program does.
+/// What a counter tells that begins at 0 whenever its program does.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Callbacks {
+pub(super) struct Counted {
     before: u64,
     last: u64,
 }
 
-impl Callbacks {
+impl Counted {
     pub(super) fn note(&mut self, now: u64) {
         if now < self.last {
             self.before += self.last;
@@ -56,13 +62,20 @@ impl Callbacks {
         self.last = now;
     }
 
-    /// At least so many: those between the last look at a program and its end are not known.
+    /// At least so much: what came between the last look at a program and its end is not known.
     pub(super) fn total(self) -> u64 {
         self.before + self.last
     }
 }
 
 impl Board {
+    /// With subscribers of these names, of which nothing is known.
+    pub(super) fn new(subscribers: impl IntoIterator<Item = String>) -> Self {
+        let follower = |name| Follower { name, ..Follower::default() };
+        let subscribers = subscribers.into_iter().map(follower).collect();
+        Self(Mutex::new(State { subscribers, ..State::default() }))
+    }
+
     /// Reads or changes what is known.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()))
@@ -111,7 +124,7 @@ mod tests {
 
     #[test]
     fn calls_before_a_restart_count() {
-        let mut callbacks = Callbacks::default();
+        let mut callbacks = Counted::default();
         [5, 9, 2, 2, 1].into_iter().for_each(|now| callbacks.note(now));
         assert_eq!(callbacks.total(), 9 + 2 + 1);
     }

@@ -4,16 +4,14 @@ use std::time::{Duration, Instant};
 
 use nudge_protocol::EntityId;
 use reqwest::Method;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
-    board::{Board, Gap},
-    world::World,
+    board::{Board, Follower, Gap},
+    world::{Subscriber, World},
 };
 use crate::{
-    client::{Api, Service},
-    commands::status::{EntityStatus, STATUS_PATH},
+    client::Service,
+    commands::status::{EntityStatus, STATUS_PATH, SubscriberStatus, metric},
 };
 
 /// Time between two looks at a status.
@@ -23,42 +21,61 @@ const READ_INTERVAL: Duration = Duration::from_millis(10);
 /// What one look may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-#[derive(Deserialize)]
-struct Status {
-    entities: Vec<Value>,
-}
-
 /// Notes how each subscriber is doing, and starts again what ended by itself. Goes on for ever.
 pub(super) async fn watch(world: &World, board: &Board) {
+    let subscribers = world.subscribers();
     loop {
         let failed_starts = world.revive().await;
         board.with(|state| state.failed_starts += failed_starts);
-        let looks = Service::SUBSCRIBERS.map(|service| status(&world.api, service));
-        for (place, status) in futures_util::future::join_all(looks).await.into_iter().enumerate() {
-            board.with(|state| {
-                let follower = &mut state.subscribers[place];
-                if let Some((_, callbacks)) = status {
-                    follower.callbacks.note(callbacks);
-                }
-                follower.status = status.map(|(status, _)| status);
-            });
-        }
+        let looks = subscribers.iter().map(Look::at);
+        let looks = futures_util::future::join_all(looks).await;
+        board.with(|state| {
+            let followers = state.subscribers.iter_mut();
+            followers.zip(looks).for_each(|(follower, look)| look.note(follower));
+        });
         tokio::time::sleep(STATUS_INTERVAL).await;
     }
 }
 
-/// How a subscriber follows stores, and its calls to the owner.
-async fn status(api: &Api, service: Service) -> Option<(EntityStatus, u64)> {
-    let request = api.request(Method::GET, service, STATUS_PATH).timeout(ANSWER_TIMEOUT);
-    let status: Status = api.json(service, request).await.ok()?;
-    let store = status.entities.into_iter().find(|status| status["entity"] == "store")?;
-    let callbacks = store["callbacks"].as_u64()?;
-    Some((serde_json::from_value(store).ok()?, callbacks))
+/// What one look at a subscriber shows.
+#[derive(Debug)]
+struct Look {
+    /// How it follows stores.
+    status: Option<EntityStatus>,
+    callbacks: Option<u64>,
+    answered: Option<u64>,
+}
+
+impl Look {
+    async fn at(subscriber: &Subscriber<'_>) -> Self {
+        let Subscriber { api, service, .. } = *subscriber;
+        let get = |path| api.request(Method::GET, service, path).timeout(ANSWER_TIMEOUT);
+        let status = api.json::<SubscriberStatus>(service, get(STATUS_PATH)).await.ok();
+        let store = |status: SubscriberStatus| {
+            status.entities.into_iter().find(|status| status.entity.as_str() == "store")
+        };
+        let counters = async {
+            let answer = api.expect(service, get("/metrics")).await.ok()?;
+            answer.text().await.ok()
+        };
+        let counters = counters.await.unwrap_or_default();
+        Self {
+            status: status.and_then(store),
+            callbacks: metric(&counters, "nudge_callbacks_total", "store"),
+            answered: metric(&counters, "nudge_fetched_total", "store"),
+        }
+    }
+
+    fn note(self, follower: &mut Follower) {
+        self.callbacks.into_iter().for_each(|count| follower.callbacks.note(count));
+        self.answered.into_iter().for_each(|count| follower.answered.note(count));
+        follower.status = self.status;
+    }
 }
 
 /// Reads a read model again and again, and notes the longest time without an answer. Goes on for ever.
-pub(super) async fn read(world: &World, board: &Board, place: usize) {
-    let service = Service::SUBSCRIBERS[place];
+pub(super) async fn read(subscriber: &Subscriber<'_>, board: &Board, place: usize) {
+    let Subscriber { api, service, .. } = *subscriber;
     let path = match service {
         Service::Review => {
             let id = EntityId::new("store-000").expect("a good id");
@@ -68,8 +85,8 @@ pub(super) async fn read(world: &World, board: &Board, place: usize) {
     };
     let mut gap = Gap::new(Instant::now());
     loop {
-        let request = world.api.request(Method::GET, service, &path).timeout(ANSWER_TIMEOUT);
-        let answer = world.api.send(service, request).await;
+        let request = api.request(Method::GET, service, &path).timeout(ANSWER_TIMEOUT);
+        let answer = api.send(service, request).await;
         // That a store is deleted or unknown is an answer too.
         let good = answer.is_ok_and(|answer| matches!(answer.status().as_u16(), 200 | 404 | 410));
         let longest = gap.note(Instant::now(), good);

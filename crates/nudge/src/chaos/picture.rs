@@ -4,9 +4,11 @@ use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::board::State;
+use nudge_protocol::Timestamp;
+
+use super::board::{Follower, State};
 use crate::{
-    client::Service,
+    commands::status::EntityStatus,
     output::{count, duration},
 };
 
@@ -19,12 +21,13 @@ struct Drawn {
     all: MultiProgress,
     time: ProgressBar,
     faults: ProgressBar,
-    subscribers: ProgressBar,
+    /// A line for each.
+    subscribers: Vec<ProgressBar>,
 }
 
 impl Picture {
-    /// Of a run of this length.
-    pub(super) fn new(millis: u64) -> Self {
+    /// Of a run of this length, with so many subscribers.
+    pub(super) fn new(millis: u64, subscribers: usize) -> Self {
         Self(std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
             let line = |bar: ProgressBar, template| {
@@ -35,7 +38,9 @@ impl Picture {
             Drawn {
                 time: line(ProgressBar::new(millis), time),
                 faults: line(ProgressBar::no_length(), "now: {wide_msg:.yellow}"),
-                subscribers: line(ProgressBar::no_length(), "{wide_msg}"),
+                subscribers: (0..subscribers)
+                    .map(|_| line(ProgressBar::no_length(), "{wide_msg}"))
+                    .collect(),
                 all: all.clone(),
             }
         }))
@@ -67,14 +72,17 @@ impl Picture {
             let faults = count(state.done.values().sum(), "fault");
             drawn.time.set_message(format!("{}, {faults}{phase}", count(edits, "edit")));
             drawn.faults.set_message(faults_line(state));
-            drawn.subscribers.set_message(subscribers_line(state));
+            let now = Timestamp::now();
+            for (line, follower) in drawn.subscribers.iter().zip(&state.subscribers) {
+                line.set_message(follower_line(follower, now));
+            }
         }
     }
 
     /// Takes the picture away.
     pub(super) fn done(&self) {
         if let Some(drawn) = &self.0 {
-            for bar in [&drawn.time, &drawn.faults, &drawn.subscribers] {
+            for bar in drawn.subscribers.iter().chain([&drawn.time, &drawn.faults]) {
                 bar.finish_and_clear();
             }
         }
@@ -86,16 +94,26 @@ fn faults_line(state: &State) -> String {
     if faults.is_empty() { "—".to_owned() } else { faults.join(" · ") }
 }
 
-fn subscribers_line(state: &State) -> String {
-    let one = |(service, follower): (Service, &super::board::Follower)| match &follower.status {
-        None => format!("{}: away", service.name()),
-        Some(status) => {
-            let lag = duration(status.lag_seconds.unwrap_or_default());
-            format!("{}: lag {lag}, {} queued", service.name(), status.queued)
-        }
+/// Beside the lag of what was applied last, which stands still with its subscriber: whether it hears
+/// anything, since when it has not got on, and what is left to do.
+fn follower_line(Follower { name, status, .. }: &Follower, now: Timestamp) -> String {
+    let Some(status) = status else { return format!("{name}: away") };
+    let EntityStatus { queued, lag_seconds, last_progress, stream_pending, .. } = status;
+    let pending = stream_pending.map_or_else(|| "?".to_owned(), |pending| pending.to_string());
+    let progress = match last_progress {
+        Some(at) => format!("last progress {} ago", duration(now.seconds_since(*at))),
+        None => "no progress yet".to_owned(),
     };
-    let all = Service::SUBSCRIBERS.into_iter().zip(&state.subscribers);
-    all.map(one).collect::<Vec<_>>().join(" · ")
+    match status.connected {
+        // What the broker has for it by now is not known.
+        Some(false) => {
+            format!("{name}: CUT OFF · {progress} · {queued} queued, {pending} pending before")
+        }
+        _ => {
+            let lag = duration(lag_seconds.unwrap_or_default());
+            format!("{name}: lag {lag} · {progress} · {queued} queued, {pending} pending")
+        }
+    }
 }
 
 #[cfg(test)]
@@ -106,17 +124,41 @@ mod tests {
     use crate::chaos::plan::{Databases, Plan};
 
     #[test]
-    fn faults_under_way_and_subscribers_are_named() {
+    fn faults_under_way_are_named() {
         let mut state = State::default();
         assert_eq!(faults_line(&state), "—");
-        assert_eq!(subscribers_line(&state), "search: away · review: away");
         let plan = Plan::generate(1, 60_000, Databases::Sqlite);
         state.began(0, &plan.faults[0]);
         state.began(1, &plan.faults[1]);
         let expected = format!("{} · {}", plan.faults[0], plan.faults[1]);
         assert_eq!(faults_line(&state), expected);
-        let status = json!({"entity": "store", "lag_seconds": 0.25, "queued": 3});
-        state.subscribers[1].status = serde_json::from_value(status).unwrap();
-        assert_eq!(subscribers_line(&state), "search: away · review: lag 250 ms, 3 queued");
+    }
+
+    #[test]
+    fn a_subscriber_that_is_cut_off_is_not_shown_by_an_old_lag() {
+        let now = Timestamp::from_unix_micros(1_700_000_000_000_000);
+        let mut follower = Follower { name: "search".to_owned(), ..Follower::default() };
+        assert_eq!(follower_line(&follower, now), "search: away");
+        let mut shown = |status| {
+            follower.status = Some(serde_json::from_value(status).unwrap());
+            follower_line(&follower, now)
+        };
+        assert_eq!(
+            shown(json!({"entity": "store"})),
+            "search: lag 0.0 ms · no progress yet · 0 queued, ? pending"
+        );
+        let mut status = json!({
+            "entity": "store", "lag_seconds": 0.25, "queued": 3, "stream_pending": 4, "connected": true,
+            "last_progress": Timestamp::from_unix_micros(now.unix_micros() - 12_000_000),
+        });
+        assert_eq!(
+            shown(status.clone()),
+            "search: lag 250 ms · last progress 12.0 s ago · 3 queued, 4 pending"
+        );
+        status["connected"] = json!(false);
+        assert_eq!(
+            shown(status),
+            "search: CUT OFF · last progress 12.0 s ago · 3 queued, 4 pending before"
+        );
     }
 }

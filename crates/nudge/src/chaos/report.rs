@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::atomic::Ordering::Relaxed}
 use serde::Serialize;
 
 use super::{
-    board::State,
+    board::{Counted, Follower, MAX_BATCH_STORES, State},
     compare::Difference,
     disturb::Counts,
     edits::Written,
@@ -48,10 +48,14 @@ pub(super) struct Report {
     failed_starts: u64,
     messages: Messages,
     converge_seconds: Option<f64>,
+    /// Calls to the owner. All four are the least that it can have been.
     callbacks: u64,
-    /// For each change and subscriber.
+    /// For each change and subscriber. One call is of up to [`MAX_BATCH_STORES`].
     callbacks_per_change: f64,
-    longest_gap_seconds: BTreeMap<&'static str, f64>,
+    /// Stores that the owner answered in these calls.
+    stores_answered: u64,
+    stores_answered_per_change: f64,
+    longest_gap_seconds: BTreeMap<String, f64>,
     differences_total: usize,
     differences: Vec<Difference>,
     /// What kept everything from being compared at the last look.
@@ -97,12 +101,13 @@ impl Report {
             (Some(_), false) => Verdict::Surprised,
             (Some(_), true) => Verdict::Converged,
         };
-        let callbacks = state.subscribers.iter().map(|one| one.callbacks.total()).sum();
-        let followed = (written.changes.max(1) * state.subscribers.len() as u64) as f64;
-        let gap = |(service, one): (Service, &super::board::Follower)| {
-            (service.name(), one.longest_gap.as_secs_f64())
+        let sum = |of: fn(&Follower) -> Counted| {
+            state.subscribers.iter().map(|one| of(one).total()).sum::<u64>()
         };
-        let gaps = Service::SUBSCRIBERS.into_iter().zip(&state.subscribers).map(gap).collect();
+        let (callbacks, stores_answered) = (sum(|one| one.callbacks), sum(|one| one.answered));
+        let followed = (written.changes.max(1) * Service::SUBSCRIBERS.len() as u64) as f64;
+        let gap = |one: &Follower| (one.name.clone(), one.longest_gap.as_secs_f64());
+        let gaps = state.subscribers.iter().map(gap).collect();
         let never = databases.kinds().filter(|kind| !state.done.contains_key(kind)).collect();
         let mut differences = ending.differences;
         let differences_total = differences.len();
@@ -127,6 +132,8 @@ impl Report {
             converge_seconds: ending.converged_after,
             callbacks,
             callbacks_per_change: callbacks as f64 / followed,
+            stores_answered,
+            stores_answered_per_change: stores_answered as f64 / followed,
             longest_gap_seconds: gaps,
             differences_total,
             differences,
@@ -178,7 +185,11 @@ impl Report {
             let starts = count(self.failed_starts, "start");
             lines.push(format!("{starts} of services failed while the database was away"));
         }
-        lines.push(format!("{:.2} callbacks per change and subscriber", self.callbacks_per_change));
+        lines.push(format!(
+            "for each change and subscriber at least {:.2} calls to the owner, of up to \
+             {MAX_BATCH_STORES} stores each, and {:.2} stores that it answered",
+            self.callbacks_per_change, self.stores_answered_per_change
+        ));
         for (service, seconds) in &self.longest_gap_seconds {
             lines.push(format!("longest gap in reads of {service}: {}", duration(*seconds)));
         }
@@ -236,7 +247,10 @@ mod tests {
         let written = Written { made: 12, changes: 10, ..Written::default() };
         let mut state = State::default();
         plan.faults.iter().enumerate().take(3).for_each(|(n, fault)| state.began(n, fault));
-        state.subscribers[0].callbacks.note(30);
+        let mut search = Follower { name: "search".to_owned(), ..Follower::default() };
+        search.callbacks.note(3);
+        search.answered.note(30);
+        state.subscribers.push(search);
         let difference = Difference {
             service: "search".to_owned(),
             id: None,
@@ -272,8 +286,11 @@ mod tests {
     fn kinds_that_never_happened_are_named_and_the_figures_add_up() {
         let report = report(Some(1.0), 0, &[]);
         assert_eq!(report.faults.len() + report.never.len(), Kind::ALL.len());
-        assert_eq!(report.callbacks_per_change, 30.0 / 20.0);
+        assert_eq!(report.callbacks_per_change, 3.0 / 20.0);
+        assert_eq!(report.stores_answered_per_change, 30.0 / 20.0);
         let text = report.lines().join("\n");
+        let calls = "at least 0.15 calls to the owner, of up to 256 stores each, and 1.50 stores";
+        assert!(text.contains(calls), "{text}");
         for kind in &report.never {
             assert!(text.contains(&kind.to_string()), "{text}");
         }

@@ -42,11 +42,13 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// Carries out the plan and says how it went.
     pub(super) async fn carry_out(&self) -> Report {
-        let (world, board) = (self.world, Board::default());
+        let (world, subscribers) = (self.world, self.world.subscribers());
+        let board = Board::new(subscribers.iter().map(|subscriber| subscriber.name.clone()));
         let written = Arc::<Mutex<Written>>::default();
         let start = Instant::now();
         let background = async {
-            let reads = join(follow::read(world, &board, 0), follow::read(world, &board, 1));
+            let reads = subscribers.iter().enumerate();
+            let reads = join_all(reads.map(|(place, one)| follow::read(one, &board, place)));
             join(join(follow::watch(world, &board), reads), self.draw(start, &board, &written))
                 .await
         };

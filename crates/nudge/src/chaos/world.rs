@@ -56,6 +56,14 @@ pub(super) struct World {
     surprises: StdMutex<Vec<String>>,
 }
 
+/// One that follows stores, and where it is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Subscriber<'a> {
+    pub(super) name: String,
+    pub(super) service: Service,
+    pub(super) api: &'a Api,
+}
+
 impl World {
     /// Prepares everything; nothing runs yet but the lines.
     pub(super) async fn new(
@@ -177,6 +185,15 @@ impl World {
     async fn is_ready(&self, service: Service) -> bool {
         let request = self.api.request(Method::GET, service, "/readyz");
         self.api.expect(service, request.timeout(Duration::from_secs(2))).await.is_ok()
+    }
+
+    /// All that follow stores.
+    pub(super) fn subscribers(&self) -> Vec<Subscriber<'_>> {
+        let subscriber = |service: Service| {
+            let (name, api) = (service.name().to_owned(), &self.api);
+            Subscriber { name, service, api }
+        };
+        Service::SUBSCRIBERS.map(subscriber).into()
     }
 
     /// A program. Only for what this is: lines have none.

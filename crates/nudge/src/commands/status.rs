@@ -55,6 +55,9 @@ pub(crate) struct EntityStatus {
     pub(crate) last_progress: Option<Timestamp>,
     #[serde(default)]
     pub(crate) connected: Option<bool>,
+    /// Messages that the broker has not delivered, as it last said.
+    #[serde(default)]
+    pub(crate) stream_pending: Option<i64>,
     #[serde(default)]
     pub(crate) last_error: Option<String>,
 }
@@ -113,7 +116,7 @@ async fn ask_owner(api: &Api, service: Service, entity: &str) -> Result<OwnerSta
 }
 
 /// A whole number from OpenMetrics text: the sample of this name with this entity's label.
-fn metric(text: &str, name: &str, entity: &str) -> Option<u64> {
+pub(crate) fn metric(text: &str, name: &str, entity: &str) -> Option<u64> {
     let label = format!("entity=\"{entity}\"");
     text.lines().find_map(|line| {
         let labels = line.strip_prefix(name)?.strip_prefix('{')?;
