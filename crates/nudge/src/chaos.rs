@@ -12,7 +12,7 @@
 //! | [`process`], [`database`], [`world`] | the programs, the database server, and everything together |
 //! | [`inject`] | makes a fault happen, and ends it |
 //! | [`edits`], [`follow`] | the edits, and what subscribers and readers see meanwhile |
-//! | [`compare`], [`look`] | what differs; pure, and the questions |
+//! | [`compare`], [`texts`], [`look`] | what differs; pure, and the questions |
 //! | [`mod@run`], [`board`], [`picture`], [`report`] | one run, and what is shown of it |
 
 use std::{
@@ -55,6 +55,7 @@ mod process;
 mod random;
 mod report;
 mod run;
+mod texts;
 mod world;
 
 /// The plan's file in the data directory.

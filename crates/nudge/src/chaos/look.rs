@@ -1,6 +1,9 @@
 //! Asks everyone what they say of every store, by what they say to anyone who asks.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nudge_protocol::{
@@ -13,6 +16,7 @@ use serde_json::{Map, Value};
 use super::{
     compare::{Difference, Model, Owned, Shown, Stores, differences, lost},
     edits::Written,
+    texts,
 };
 use crate::{
     client::{Api, Service, segment},
@@ -29,19 +33,34 @@ const SEARCH_FIELDS: &[&str] = &["name", "category", "region", "open"];
 /// What review shows of a store.
 const REVIEW_FIELDS: &[&str] = &["name", "open"];
 
-/// All that differs now. A failure is somebody who does not answer.
-pub(super) async fn look(api: &Api, written: &Written) -> Result<Vec<Difference>, Failure> {
+/// What the owner says of every store, and all that differs now. A failure is somebody who does not
+/// answer.
+pub(super) async fn look(
+    api: &Api,
+    written: &Written,
+) -> Result<(Stores, Vec<Difference>), Failure> {
     let owner = owned(api).await?;
     let mut all = lost(&owner, &written.newest);
     let mut search = Model { fields: SEARCH_FIELDS, ..Model::default() };
-    search.shown = found(api).await?;
+    search.shown = found(api, "").await?;
     let mut review = Model { fields: REVIEW_FIELDS, shows_deleted: true, ..Model::default() };
     review.shown = reviewed(api, &owner).await?;
     for (service, mut model) in [(Service::Search, search), (Service::Review, review)] {
         followed(api, service, &owner, &mut model).await?;
         all.extend(differences(service.name(), &owner, &model));
     }
-    Ok(all)
+    Ok((owner, all))
+}
+
+/// What search finds by text, where that is not what the owner's stores have. To be asked once nothing
+/// else differs: a list of all stores says nothing of the index.
+pub(super) async fn look_by_text(api: &Api, owner: &Stores) -> Result<Vec<Difference>, Failure> {
+    let ask = async |question: String| {
+        let found: BTreeSet<_> = found(api, &question).await?.into_keys().collect();
+        Ok(texts::differences(Service::Search.name(), owner, &question, &found))
+    };
+    let answers = stream::iter(texts::questions(owner)).map(ask).buffer_unordered(AT_A_TIME);
+    Ok(answers.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
 }
 
 fn get(api: &Api, service: Service, path: &str) -> RequestBuilder {
@@ -94,13 +113,13 @@ fn live(store: &Value) -> Option<(EntityId, Shown)> {
     Some((id, Shown::Live { version: store["version"].as_u64()?, fields }))
 }
 
-/// Every store that search finds.
-async fn found(api: &Api) -> Result<BTreeMap<EntityId, Shown>, Failure> {
+/// Every store that search finds by a text, or all of them by an empty one.
+async fn found(api: &Api, text: &str) -> Result<BTreeMap<EntityId, Shown>, Failure> {
     let service = Service::Search;
     let (mut stores, mut cursor) = (BTreeMap::new(), String::new());
     loop {
         let request = get(api, service, "/stores");
-        let request = request.query(&[("limit", "100"), ("cursor", &cursor)]);
+        let request = request.query(&[("limit", "100"), ("cursor", &cursor), ("q", text)]);
         let page: Value = api.json(service, request).await?;
         for item in page["items"].as_array().into_iter().flatten() {
             let (id, shown) = live(item).ok_or_else(|| strange(service, item))?;

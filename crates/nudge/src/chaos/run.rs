@@ -10,14 +10,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     board::Board,
+    compare::{Difference, Stores},
     edits::{self, Written},
     follow,
-    look::look,
+    look::{look, look_by_text},
     picture::Picture,
     plan::{Databases, Fault, Plan},
     report::{Ending, Report},
     world::World,
 };
+use crate::failure::Failure;
 
 /// Longest time after the plan's end in which the edits that are left are made.
 const EDIT_PATIENCE: Duration = Duration::from_secs(60);
@@ -100,15 +102,7 @@ impl Run<'_> {
         loop {
             let looked = look(&self.world.api, written).await;
             let after = began.elapsed();
-            let ending = match looked {
-                Ok(differences) => {
-                    Ending { converged_after: None, differences, not_compared: None }
-                }
-                Err(why) => {
-                    let not_compared = Some(why.to_string());
-                    Ending { converged_after: None, differences: Vec::new(), not_compared }
-                }
-            };
+            let ending = self.ending(looked).await;
             let same = ending.differences.is_empty() && ending.not_compared.is_none();
             match (same, same_after) {
                 (true, Some(converged_after)) => {
@@ -129,6 +123,20 @@ impl Run<'_> {
             }
             sleep(if same { SETTLE } else { LOOK_INTERVAL }).await;
         }
+    }
+
+    /// What a look has shown, the texts included if nothing else differs.
+    async fn ending(&self, looked: Result<(Stores, Vec<Difference>), Failure>) -> Ending {
+        let looked = match looked {
+            Ok((owner, same)) if same.is_empty() => look_by_text(&self.world.api, &owner).await,
+            Ok((_, differences)) => Ok(differences),
+            Err(failure) => Err(failure),
+        };
+        let (differences, not_compared) = match looked {
+            Ok(differences) => (differences, None),
+            Err(why) => (Vec::new(), Some(why.to_string())),
+        };
+        Ending { converged_after: None, differences, not_compared }
     }
 
     async fn draw(&self, start: Instant, board: &Board, written: &Arc<Mutex<Written>>) {
