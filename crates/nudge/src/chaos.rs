@@ -9,7 +9,7 @@
 //! | [`plan`] | what happens when: generated from a seed, or read from a file |
 //! | [`frames`], [`disturb`] | notifications in NATS' protocol: reordered, duplicated, dropped |
 //! | [`mod@line`] | a TCP line on which things go wrong |
-//! | [`process`], [`database`], [`world`] | the programs, the database server, and everything together |
+//! | [`process`], [`database`], [`ports`], [`world`] | the programs, the database server, their ports, and everything together |
 //! | [`inject`] | makes a fault happen, and ends it |
 //! | [`edits`], [`follow`] | the edits, and what subscribers and readers see meanwhile |
 //! | [`compare`], [`texts`], [`look`] | what differs; pure, and the questions |
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     database::Server,
     picture::Picture,
-    plan::{Databases, MAX_MILLIS, MIN_MILLIS, Plan},
+    plan::{Databases, MAX_MILLIS, MAX_REPLICAS, MIN_MILLIS, Plan},
     report::{Report, Verdict},
     run::Run,
     world::World,
@@ -51,6 +51,7 @@ mod line;
 mod look;
 mod picture;
 mod plan;
+mod ports;
 mod process;
 mod random;
 mod report;
@@ -66,6 +67,7 @@ Examples:
   nudge chaos run --minutes 2                      a seed of its own, printed in the report
   nudge chaos run --seed 7 --minutes 0.5 --json    the same faults and edits each time
   nudge chaos run --seed 7 --plan-out plan.json    keep the plan, to read or to change it
+  nudge chaos run --replicas 2                     two of each service, on one database
   nudge chaos replay plan.json                     exactly this plan again
   nudge chaos run --postgres-command \"python3 scripts/postgres run\"
                                                    the database server is a victim, too
@@ -94,6 +96,14 @@ pub(crate) struct RunArgs {
     /// How long edits and faults go on; fractions are fine
     #[arg(long, value_name = "M", default_value = "1", value_parser = millis)]
     minutes: u64,
+    /// How many there are of each service, on one database; each of them is a victim
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..=MAX_REPLICAS),
+    )]
+    replicas: u64,
     /// Where the plan is written; by default, into the data directory
     #[arg(long, value_name = "FILE")]
     plan_out: Option<PathBuf>,
@@ -179,9 +189,9 @@ fn millis(text: &str) -> Result<u64, String> {
 /// Runs `nudge chaos`.
 pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
     let (plan, plan_out, common) = match verb {
-        ChaosVerb::Run(RunArgs { seed, minutes, plan_out, common }) => {
+        ChaosVerb::Run(RunArgs { seed, minutes, replicas, plan_out, common }) => {
             let seed = seed.unwrap_or_else(a_new_seed);
-            (Plan::generate(seed, minutes, common.databases()), plan_out, common)
+            (Plan::generate(seed, minutes, common.databases(), replicas), plan_out, common)
         }
         ChaosVerb::Replay(ReplayArgs { plan, common }) => (Plan::read(&plan)?, None, common),
     };
@@ -207,7 +217,7 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
     let kept_plan = plan_out.clone().unwrap_or_else(|| data_dir.join(PLAN_FILE));
     let result = async {
         write_plan(&plan, &kept_plan)?;
-        let world = World::new(&exe, nats, data, server, plan.seed).await?;
+        let world = World::new(&exe, nats, data, server, &plan).await?;
         carry_out(&world, &plan, &common, &stop).await
     };
     let result = result.await;

@@ -86,7 +86,12 @@ impl Api {
 
     /// Where a service listens.
     pub(crate) fn address(&self, service: Service) -> String {
-        format!("127.0.0.1:{}", self.ports[service as usize])
+        format!("127.0.0.1:{}", self.port(service))
+    }
+
+    /// The port of a service.
+    pub(crate) fn port(&self, service: Service) -> u16 {
+        self.ports[service as usize]
     }
 
     /// A request that must be answered soon.

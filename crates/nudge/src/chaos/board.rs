@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::plan::{Fault, Kind, Target};
+use super::plan::{Fault, Kind, Place};
 use crate::commands::status::EntityStatus;
 
 /// Most stores in one call to the owner: the kit's `max_batch_keys`, which the services leave as it is.
@@ -24,8 +24,8 @@ pub(super) struct State {
     pub(super) under_way: BTreeMap<usize, Fault>,
     /// How often each kind has happened.
     pub(super) done: BTreeMap<Kind, u64>,
-    /// The same for each target.
-    pub(super) done_on: BTreeMap<Target, BTreeMap<Kind, u64>>,
+    /// The same for each place.
+    pub(super) done_on: BTreeMap<Place, BTreeMap<Kind, u64>>,
     /// Starts of services that failed because the database was away.
     pub(super) failed_starts: u64,
     /// What could not be done, and why.
@@ -86,7 +86,7 @@ impl State {
     pub(super) fn began(&mut self, place: usize, fault: &Fault) {
         self.under_way.insert(place, fault.clone());
         *self.done.entry(fault.kind).or_default() += 1;
-        *self.done_on.entry(fault.on).or_default().entry(fault.kind).or_default() += 1;
+        *self.done_on.entry(fault.place()).or_default().entry(fault.kind).or_default() += 1;
     }
 
     pub(super) fn skipped(&mut self, fault: &Fault, why: &str) {

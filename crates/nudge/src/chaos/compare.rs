@@ -119,6 +119,24 @@ fn deleted(applied: Option<(u64, bool)>) -> Value {
     applied.map(|(_, deleted)| deleted).into()
 }
 
+/// Where another replica of the owner says otherwise.
+pub(super) fn of_owners(service: &str, owner: &Stores, other: &Stores) -> Vec<Difference> {
+    let ids: BTreeSet<_> = owner.keys().chain(other.keys()).collect();
+    let differ = ids.into_iter().filter(|id| owner.get(*id) != other.get(*id));
+    let said = |stores: &Stores, id: &EntityId| {
+        let owned: Option<&Owned> = stores.get(id);
+        owned.map(|owned| serde_json::json!([owned.version, owned.state])).unwrap_or_default()
+    };
+    let difference = |id: &EntityId| Difference {
+        service: service.to_owned(),
+        id: Some(id.clone()),
+        what: "what it says of it".to_owned(),
+        expected: said(owner, id),
+        found: said(other, id),
+    };
+    differ.map(difference).collect()
+}
+
 /// Writes that the owner has answered and no longer has.
 pub(super) fn lost(owner: &Stores, newest: &BTreeMap<EntityId, u64>) -> Vec<Difference> {
     let lost = newest.iter().filter_map(|(id, version)| {

@@ -27,13 +27,13 @@ impl World {
     pub(super) async fn begin(&self, fault: &Fault) -> Result<(), String> {
         match fault.kind {
             kind if fault.on == Target::Database => self.server()?.begin(kind).await?,
-            Kind::Kill => self.program(fault.on)?.lock().await.kill().await,
-            Kind::Freeze => self.program(fault.on)?.lock().await.freeze(),
-            Kind::DiskFull => self.program(fault.on)?.lock().await.set_disk_full(true)?,
+            Kind::Kill => self.program(fault.place())?.lock().await.kill().await,
+            Kind::Freeze => self.program(fault.place())?.lock().await.freeze(),
+            Kind::DiskFull => self.program(fault.place())?.lock().await.set_disk_full(true)?,
             Kind::NatsRollback => self.keep_copy().await?,
             Kind::StreamDelete => self.ask_broker(Wish::DeleteStream).await?,
             Kind::ConsumerDelete => self.ask_broker(Wish::DeleteConsumer(fault.on)).await?,
-            _ => self.line(fault.on)?.set(|trouble| change(trouble, fault, true)),
+            _ => self.line(fault.place())?.set(|trouble| change(trouble, fault, true)),
         }
         Ok(())
     }
@@ -42,12 +42,12 @@ impl World {
     pub(super) async fn end(&self, fault: &Fault) -> Result<(), String> {
         match fault.kind {
             _ if fault.on == Target::Database => self.server()?.end().await?,
-            Kind::Kill => self.program(fault.on)?.lock().await.start()?,
-            Kind::Freeze => self.program(fault.on)?.lock().await.thaw(),
-            Kind::DiskFull => self.program(fault.on)?.lock().await.set_disk_full(false)?,
+            Kind::Kill => self.program(fault.place())?.lock().await.start()?,
+            Kind::Freeze => self.program(fault.place())?.lock().await.thaw(),
+            Kind::DiskFull => self.program(fault.place())?.lock().await.set_disk_full(false)?,
             Kind::NatsRollback => self.roll_back().await?,
             Kind::StreamDelete | Kind::ConsumerDelete => {}
-            _ => self.line(fault.on)?.set(|trouble| change(trouble, fault, false)),
+            _ => self.line(fault.place())?.set(|trouble| change(trouble, fault, false)),
         }
         Ok(())
     }
@@ -58,7 +58,7 @@ impl World {
 
     /// Copies NATS' store directory, as it would be found if NATS were killed now.
     async fn keep_copy(&self) -> Result<(), String> {
-        let nats = self.program(Target::Nats)?.lock().await;
+        let nats = self.nats().lock().await;
         nats.freeze();
         let (from, to) = (self.data.nats(), self.copy_path());
         let copied = blocking(move || copy_anew(&from, &to)).await;
@@ -68,7 +68,7 @@ impl World {
 
     /// Ends NATS, and starts it with the copy.
     async fn roll_back(&self) -> Result<(), String> {
-        let mut nats = self.program(Target::Nats)?.lock().await;
+        let mut nats = self.nats().lock().await;
         nats.kill().await;
         let (from, to) = (self.copy_path(), self.data.nats());
         let swapped = blocking(move || {
@@ -180,6 +180,7 @@ mod tests {
             for_millis: 0,
             kind,
             on: Target::SearchToNats,
+            replica: 1,
             way,
             late_millis,
         };

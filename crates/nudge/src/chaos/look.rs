@@ -14,9 +14,11 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value};
 
 use super::{
-    compare::{Difference, Model, Owned, Shown, Stores, differences, lost},
+    compare::{Difference, Model, Owned, Shown, Stores, differences, lost, of_owners},
     edits::Written,
+    plan::{Place, Target},
     texts,
+    world::{Subscriber, World},
 };
 use crate::{
     client::{Api, Service, segment},
@@ -36,31 +38,48 @@ const REVIEW_FIELDS: &[&str] = &["name", "open"];
 /// What the owner says of every store, and all that differs now. A failure is somebody who does not
 /// answer.
 pub(super) async fn look(
-    api: &Api,
+    world: &World,
     written: &Written,
 ) -> Result<(Stores, Vec<Difference>), Failure> {
-    let owner = owned(api).await?;
+    let mut replicas = world.replicas();
+    let (_, first) = replicas.next().expect("there is one at least");
+    let owner = owned(first).await?;
     let mut all = lost(&owner, &written.newest);
-    let mut search = Model { fields: SEARCH_FIELDS, ..Model::default() };
-    search.shown = found(api, "").await?;
-    let mut review = Model { fields: REVIEW_FIELDS, shows_deleted: true, ..Model::default() };
-    review.shown = reviewed(api, &owner).await?;
-    for (service, mut model) in [(Service::Search, search), (Service::Review, review)] {
+    for (replica, api) in replicas {
+        let place = Place { on: Target::StoreInfo, replica };
+        all.extend(of_owners(&place.to_string(), &owner, &owned(api).await?));
+    }
+    for Subscriber { name, service, api } in world.subscribers() {
+        let mut model = match service {
+            Service::Review => {
+                let shown = reviewed(api, &owner).await?;
+                Model { fields: REVIEW_FIELDS, shows_deleted: true, shown, ..Model::default() }
+            }
+            _ => Model { fields: SEARCH_FIELDS, shown: found(api, "").await?, ..Model::default() },
+        };
         followed(api, service, &owner, &mut model).await?;
-        all.extend(differences(service.name(), &owner, &model));
+        all.extend(differences(&name, &owner, &model));
     }
     Ok((owner, all))
 }
 
 /// What search finds by text, where that is not what the owner's stores have. To be asked once nothing
 /// else differs: a list of all stores says nothing of the index.
-pub(super) async fn look_by_text(api: &Api, owner: &Stores) -> Result<Vec<Difference>, Failure> {
-    let ask = async |question: String| {
-        let found: BTreeSet<_> = found(api, &question).await?.into_keys().collect();
-        Ok(texts::differences(Service::Search.name(), owner, &question, &found))
-    };
-    let answers = stream::iter(texts::questions(owner)).map(ask).buffer_unordered(AT_A_TIME);
-    Ok(answers.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
+pub(super) async fn look_by_text(
+    world: &World,
+    owner: &Stores,
+) -> Result<Vec<Difference>, Failure> {
+    let mut all = Vec::new();
+    let search = world.subscribers().into_iter().filter(|one| one.service == Service::Search);
+    for Subscriber { name, api, .. } in search {
+        let ask = async |question: String| {
+            let found: BTreeSet<_> = found(api, &question).await?.into_keys().collect();
+            Ok(texts::differences(&name, owner, &question, &found))
+        };
+        let answers = stream::iter(texts::questions(owner)).map(ask).buffer_unordered(AT_A_TIME);
+        all.extend(answers.try_collect::<Vec<_>>().await?.into_iter().flatten());
+    }
+    Ok(all)
 }
 
 fn get(api: &Api, service: Service, path: &str) -> RequestBuilder {

@@ -127,7 +127,7 @@ mod tests {
     fn faults_under_way_are_named() {
         let mut state = State::default();
         assert_eq!(faults_line(&state), "—");
-        let plan = Plan::generate(1, 60_000, Databases::Sqlite);
+        let plan = Plan::generate(1, 60_000, Databases::Sqlite, 1);
         state.began(0, &plan.faults[0]);
         state.began(1, &plan.faults[1]);
         let expected = format!("{} · {}", plan.faults[0], plan.faults[1]);

@@ -8,10 +8,12 @@ use crate::failure::Failure;
 
 mod databases;
 mod generate;
+mod place;
 #[cfg(test)]
 mod tests;
 
 pub(super) use databases::Databases;
+pub(super) use place::{Place, Target};
 
 /// Shortest run, in milliseconds: there must be room for faults, and for quiet at both ends.
 pub(super) const MIN_MILLIS: u64 = 6_000;
@@ -19,6 +21,8 @@ pub(super) const MIN_MILLIS: u64 = 6_000;
 pub(super) const MAX_MILLIS: u64 = 24 * 60 * 60 * 1_000;
 /// Most faults that a plan may hold.
 const MAX_FAULTS: usize = 200_000;
+/// Most replicas of each service: they share the machine, and one database.
+pub(super) const MAX_REPLICAS: u64 = 4;
 /// Most stores that a plan may edit.
 const MAX_STORES: u64 = 10_000;
 /// Largest plan that is read, in bytes.
@@ -35,6 +39,9 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     /// How long edits and faults go on.
     pub(super) millis: u64,
+    /// How many there are of each service.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(super) replicas: u64,
     /// Stores that are edited.
     pub(super) stores: u64,
     /// From one edit to the next.
@@ -50,6 +57,9 @@ pub(super) struct Fault {
     pub(super) for_millis: u64,
     pub(super) kind: Kind,
     pub(super) on: Target,
+    /// To which replica of it, or on whose line.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(super) replica: u64,
     /// For [`Kind::Stall`]: the direction; without one, both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) way: Option<Way>,
@@ -92,28 +102,6 @@ pub(super) enum Kind {
     DiskFull,
 }
 
-/// What it happens to: a program, or the line from one to another.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Target {
-    Nats,
-    StoreInfo,
-    Search,
-    Review,
-    #[serde(rename = "store-info→nats")]
-    StoreInfoToNats,
-    #[serde(rename = "search→nats")]
-    SearchToNats,
-    #[serde(rename = "review→nats")]
-    ReviewToNats,
-    #[serde(rename = "search→store-info")]
-    SearchToStoreInfo,
-    #[serde(rename = "review→store-info")]
-    ReviewToStoreInfo,
-    /// The server that all services keep their data on, if there is one.
-    Database,
-}
-
 /// A direction of a line.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -154,7 +142,15 @@ impl Kind {
         }
     }
 
-    /// Faults of one group do not happen to the same target at the same time.
+    /// How many of a target it can happen to, one at a time. What replicas share there is one of.
+    pub(super) const fn choices(self, on: Target, replicas: u64) -> u64 {
+        match (self, on) {
+            (Self::ConsumerDelete, _) | (_, Target::Nats | Target::Database) => 1,
+            _ => replicas,
+        }
+    }
+
+    /// Faults of one group do not happen in the same place at the same time.
     const fn group(self) -> u8 {
         match self {
             Self::Latency => 0,
@@ -166,24 +162,7 @@ impl Kind {
     }
 }
 
-impl Target {
-    pub(super) const LINES: [Self; 5] = [
-        Self::StoreInfoToNats,
-        Self::SearchToNats,
-        Self::ReviewToNats,
-        Self::SearchToStoreInfo,
-        Self::ReviewToStoreInfo,
-    ];
-    const BROKER_LINES: [Self; 3] = [Self::StoreInfoToNats, Self::SearchToNats, Self::ReviewToNats];
-}
-
 impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
-}
-
-impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }
@@ -191,12 +170,21 @@ impl fmt::Display for Target {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.on)?;
+        write!(f, "{} {}", self.kind, self.place())?;
         if let Some(way) = self.way {
             write!(f, " ({})", if way == Way::There { "there" } else { "back" })?;
         }
         self.late_millis.map_or(Ok(()), |late| write!(f, " ({late} ms)"))
     }
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// What there is one of is not written down.
+fn is_one(number: &u64) -> bool {
+    *number == 1
 }
 
 impl Plan {
@@ -244,7 +232,13 @@ impl Plan {
         if self.faults.len() > MAX_FAULTS {
             return Err(format!("it has more than {MAX_FAULTS} faults"));
         }
+        if !(1..=MAX_REPLICAS).contains(&self.replicas) {
+            return Err(format!("replicas must be from 1 to {MAX_REPLICAS}"));
+        }
         for fault in &self.faults {
+            if !(1..=fault.kind.choices(fault.on, self.replicas)).contains(&fault.replica) {
+                return Err(format!("there is no {}", fault.place()));
+            }
             if !fault.kind.targets().contains(&fault.on) {
                 return Err(format!("{} cannot happen to {}", fault.kind, fault.on));
             }
@@ -264,10 +258,15 @@ impl Plan {
 }
 
 impl Fault {
+    /// Where it happens.
+    pub(super) fn place(&self) -> Place {
+        Place { on: self.on, replica: self.replica }
+    }
+
     /// Whether the two cannot both happen, when there are to be `apart_millis` between them.
     fn excludes(&self, other: &Self, apart_millis: u64) -> bool {
         let same = self.kind.group() == other.kind.group()
-            && (self.on == other.on || self.needs_nats() && other.needs_nats());
+            && (self.place() == other.place() || self.needs_nats() && other.needs_nats());
         let apart = |a: &Self, b: &Self| a.at_millis + a.for_millis + apart_millis <= b.at_millis;
         same && !apart(self, other) && !apart(other, self)
     }

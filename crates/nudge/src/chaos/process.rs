@@ -22,7 +22,7 @@ const MIN_RESTART_DELAY: Duration = Duration::from_secs(1);
 /// How a program is started, and its process while there is one.
 #[derive(Debug)]
 pub(super) struct Program {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) exe: PathBuf,
     pub(super) args: Vec<OsString>,
     pub(super) env: Vec<(&'static str, String)>,

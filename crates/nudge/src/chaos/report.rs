@@ -9,7 +9,7 @@ use super::{
     compare::Difference,
     disturb::Counts,
     edits::Written,
-    plan::{Databases, Kind, Plan, Target},
+    plan::{Databases, Kind, Place, Plan},
 };
 use crate::{
     client::Service,
@@ -38,10 +38,12 @@ pub(super) struct Report {
     seed: u64,
     minutes: f64,
     data_in: Databases,
+    /// Of each service.
+    replicas: u64,
     edits: u64,
     changes: u64,
     faults: BTreeMap<Kind, u64>,
-    faults_on: BTreeMap<Target, BTreeMap<Kind, u64>>,
+    faults_on: BTreeMap<Place, BTreeMap<Kind, u64>>,
     never: Vec<Kind>,
     skipped: Vec<String>,
     /// Of services, because the database was away.
@@ -117,6 +119,7 @@ impl Report {
             seed: plan.seed,
             minutes: plan.millis as f64 / 60_000.0,
             data_in: databases,
+            replicas: plan.replicas,
             edits: written.made,
             changes: written.changes,
             faults: state.done,
@@ -165,9 +168,10 @@ impl Report {
         let minutes = self.minutes;
         let mut lines = vec![
             format!(
-                "seed {}, {minutes} min, data in {}: {}, {} changed something",
+                "seed {}, {minutes} min, data in {}, {} of each service: {}, {} changed something",
                 self.seed,
                 self.data_in,
+                count(self.replicas, "replica"),
                 count(self.edits, "edit"),
                 self.changes
             ),
@@ -209,8 +213,8 @@ impl Report {
 
     /// What a kind of fault has happened to, and how often.
     fn victims(&self, kind: Kind) -> String {
-        let times = |(on, kinds): (&Target, &BTreeMap<Kind, u64>)| {
-            kinds.get(&kind).map(|times| format!("{on} {times}"))
+        let times = |(at, kinds): (&Place, &BTreeMap<Kind, u64>)| {
+            kinds.get(&kind).map(|times| format!("{at} {times}"))
         };
         let victims: Vec<_> = self.faults_on.iter().filter_map(times).collect();
         if victims.is_empty() { "nobody".to_owned() } else { victims.join(", ") }
@@ -236,81 +240,4 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::chaos::plan::Plan;
-
-    fn report(converged_after: Option<f64>, differences: usize, surprises: &[&str]) -> Report {
-        let plan = Plan::generate(7, 30_000, Databases::Sqlite);
-        let written = Written { made: 12, changes: 10, ..Written::default() };
-        let mut state = State::default();
-        plan.faults.iter().enumerate().take(3).for_each(|(n, fault)| state.began(n, fault));
-        let mut search = Follower { name: "search".to_owned(), ..Follower::default() };
-        search.callbacks.note(3);
-        search.answered.note(30);
-        state.subscribers.push(search);
-        let difference = Difference {
-            service: "search".to_owned(),
-            id: None,
-            what: "name".to_owned(),
-            expected: Value::Null,
-            found: json!("x"),
-        };
-        let differences = vec![difference; differences];
-        let ending = Ending { converged_after, differences, not_compared: None };
-        let surprises = surprises.iter().map(ToString::to_string).collect();
-        let mut report = Report::new(
-            &plan,
-            Databases::Sqlite,
-            &written,
-            state,
-            &Counts::default(),
-            ending,
-            surprises,
-        );
-        report.kept(Some("/tmp/it's a plan.json".into()), None, " --and more");
-        report
-    }
-
-    #[test]
-    fn only_the_same_without_surprise_is_a_success() {
-        assert_eq!(report(Some(1.0), 0, &[]).verdict, Verdict::Converged);
-        assert_eq!(report(Some(1.0), 0, &["it ended"]).verdict, Verdict::Surprised);
-        assert_eq!(report(None, 1, &[]).verdict, Verdict::Diverged);
-        assert_eq!(report(None, 0, &[]).verdict, Verdict::Diverged, "nobody could be asked");
-    }
-
-    #[test]
-    fn kinds_that_never_happened_are_named_and_the_figures_add_up() {
-        let report = report(Some(1.0), 0, &[]);
-        assert_eq!(report.faults.len() + report.never.len(), Kind::ALL.len());
-        assert_eq!(report.callbacks_per_change, 3.0 / 20.0);
-        assert_eq!(report.stores_answered_per_change, 30.0 / 20.0);
-        let text = report.lines().join("\n");
-        let calls = "at least 0.15 calls to the owner, of up to 256 stores each, and 1.50 stores";
-        assert!(text.contains(calls), "{text}");
-        for kind in &report.never {
-            assert!(text.contains(&kind.to_string()), "{text}");
-        }
-        assert!(
-            report.replay.is_none() && text.ends_with("after the last fault and edit"),
-            "{text}"
-        );
-        assert_eq!(serde_json::to_value(&report).unwrap()["verdict"], "converged");
-    }
-
-    #[test]
-    fn a_failure_says_what_differs_and_how_to_see_it_again() {
-        let report = report(None, MAX_DIFFERENCES + 5, &[]);
-        let text = report.lines().join("\n");
-        assert!(text.contains(r#"differs: search: name is "x", and should be null"#), "{text}");
-        assert!(text.contains("differs: 5 more"), "{text}");
-        assert!(
-            text.contains(r"again: nudge chaos replay '/tmp/it'\''s a plan.json' --and more"),
-            "{text}"
-        );
-        assert!(text.ends_with("did not converge: 45 differences"), "{text}");
-    }
-}
+mod tests;

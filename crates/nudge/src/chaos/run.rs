@@ -100,7 +100,7 @@ impl Run<'_> {
         let began = Instant::now();
         let mut same_after = None;
         loop {
-            let looked = look(&self.world.api, written).await;
+            let looked = look(self.world, written).await;
             let after = began.elapsed();
             let ending = self.ending(looked).await;
             let same = ending.differences.is_empty() && ending.not_compared.is_none();
@@ -128,7 +128,7 @@ impl Run<'_> {
     /// What a look has shown, the texts included if nothing else differs.
     async fn ending(&self, looked: Result<(Stores, Vec<Difference>), Failure>) -> Ending {
         let looked = match looked {
-            Ok((owner, same)) if same.is_empty() => look_by_text(&self.world.api, &owner).await,
+            Ok((owner, same)) if same.is_empty() => look_by_text(self.world, &owner).await,
             Ok((_, differences)) => Ok(differences),
             Err(failure) => Err(failure),
         };

@@ -38,7 +38,7 @@ fn only_an_empty_directory_is_taken() {
 fn a_plan_that_is_written_is_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(PLAN_FILE);
-    let plan = Plan::generate(3, 60_000, Databases::Postgres);
+    let plan = Plan::generate(3, 60_000, Databases::Postgres, 1);
     write_plan(&plan, &path).unwrap();
     assert_eq!(Plan::read(&path), Ok(plan));
     assert!(Plan::read(&directory.path().join("none")).is_err());

@@ -109,6 +109,9 @@ mod tests {
         let missing = differ("7호", &["b"]);
         assert_eq!(missing, [r#"search: store "a": found by "7호" is false, and should be true"#]);
         let extra = differ("포구", &["a", "gone"]);
-        assert_eq!(extra, [r#"search: store "gone": found by "포구" is true, and should be false"#]);
+        assert_eq!(
+            extra,
+            [r#"search: store "gone": found by "포구" is true, and should be false"#]
+        );
     }
 }

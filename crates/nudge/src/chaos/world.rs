@@ -4,10 +4,8 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader},
-    net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
     sync::{Arc, Mutex as StdMutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nudge_runtime::Broker;
@@ -18,21 +16,18 @@ use super::{
     database::Server,
     disturb::Counts,
     line::Line,
-    plan::{Target, Way},
+    plan::{Place, Target},
+    ports::Ports,
     process::Program,
 };
 use crate::{
     client::{Api, Service},
-    dev::{data_dir::DataDir, find_services, guard::Guard, nats},
+    dev::{data_dir::DataDir, guard::Guard, nats},
     failure::Failure,
 };
 
-/// Below the ports that systems hand out by themselves: one from there could be taken by any
-/// connection while its program is away.
-const FIRST_PORT: u32 = 12_000;
-const PORTS: u32 = 18_000;
-/// A prime, so that runs that begin together look in different places.
-const STRIDE: u32 = 7_919;
+mod make;
+
 /// Longest time that everything may take to be ready at the start.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -45,11 +40,13 @@ const MAX_PANICS: usize = 5;
 pub(super) struct World {
     pub(super) data: DataDir,
     guard: Guard,
-    programs: BTreeMap<Target, Mutex<Program>>,
-    lines: BTreeMap<Target, Line>,
+    programs: BTreeMap<Place, Mutex<Program>>,
+    lines: BTreeMap<Place, Line>,
     /// None with SQLite.
     server: Option<Server>,
-    pub(super) api: Api,
+    /// Of each replica of the services, in their order; there is at least one.
+    pub(super) apis: Vec<Api>,
+    _ports: Ports,
     /// Straight to NATS, by no line.
     pub(super) broker: Broker,
     pub(super) counts: Arc<Counts>,
@@ -65,145 +62,63 @@ pub(super) struct Subscriber<'a> {
 }
 
 impl World {
-    /// Prepares everything; nothing runs yet but the lines.
-    pub(super) async fn new(
-        exe: &Path,
-        nats_exe: PathBuf,
-        data: DataDir,
-        server: Option<Server>,
-        seed: u64,
-    ) -> Result<Self, Failure> {
-        let services = find_services(exe)?;
-        data.prepare()?;
-        let [nats_port, owner, search, review] = free_ports()?;
-        let counts = Arc::<Counts>::default();
-        let mut lines = BTreeMap::new();
-        for on in Target::LINES {
-            let (port, notifications) = match on {
-                Target::StoreInfoToNats => (nats_port, Some(Way::There)),
-                Target::SearchToNats | Target::ReviewToNats => (nats_port, Some(Way::Back)),
-                _ => (owner, None),
-            };
-            let seed = seed.wrapping_add(on as u64);
-            lines.insert(on, Line::to(port, notifications, seed, counts.clone()).await?);
-        }
-        let url = format!("nats://127.0.0.1:{nats_port}");
-        let broker = Broker::connect(&url, "nudge-chaos").await;
-        let broker =
-            broker.map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
-        let guard = Guard::start(exe, &data)?;
-        let mut world = Self {
-            data,
-            guard,
-            programs: BTreeMap::new(),
-            lines,
-            server,
-            api: Api::with_ports([owner, search, review]),
-            broker,
-            counts,
-            surprises: StdMutex::default(),
-        };
-        world.add_nats(nats_exe, nats_port);
-        for (service, exe) in services {
-            world.add_service(service, exe)?;
-        }
-        Ok(world)
-    }
-
-    fn add_nats(&mut self, exe: PathBuf, port: u16) {
-        let mut args: Vec<_> = ["--addr", "127.0.0.1", "--port"].map(Into::into).to_vec();
-        args.extend([port.to_string().into(), "--jetstream".into(), "--store_dir".into()]);
-        args.extend([self.data.nats().into_os_string(), "--name".into(), "nudge-chaos".into()]);
-        self.add(Target::Nats, "NATS", exe, args, Vec::new());
-    }
-
-    fn add_service(&mut self, service: Service, exe: PathBuf) -> Result<(), Failure> {
-        let (on, to_nats, to_owner) = match service {
-            Service::StoreInfo => (Target::StoreInfo, Target::StoreInfoToNats, None),
-            Service::Search => {
-                (Target::Search, Target::SearchToNats, Some(Target::SearchToStoreInfo))
+    /// Starts everything, and waits until it is ready.
+    pub(super) async fn start(&self) -> Result<(), Failure> {
+        let logs = self.data.logs();
+        // NATS goes with the first replicas. Those after them find the tables made: of two that make
+        // them in one SQLite file at the same time, one gives up.
+        for (replica, api) in self.replicas() {
+            for (_, program) in self.programs.iter().filter(|(at, _)| at.replica == replica) {
+                program.lock().await.start().map_err(Failure::Failed)?;
             }
-            Service::Review => {
-                (Target::Review, Target::ReviewToNats, Some(Target::ReviewToStoreInfo))
-            }
-        };
-        let database_url = match &self.server {
-            Some(server) => server.database_url(service),
-            None => self.data.database_url(service)?,
-        };
-        let mut env = vec![
-            ("DATABASE_URL", database_url),
-            ("NATS_URL", format!("nats://{}", self.lines[&to_nats].address())),
-            ("BIND", self.api.address(service)),
-        ];
-        match to_owner {
-            Some(line) => {
-                env.push(("STORE_OWNER_URL", format!("http://{}", self.lines[&line].address())));
-            }
-            None => env.push(("SAMPLE", "false".to_owned())),
+            tokio::time::timeout(START_PATIENCE, self.ready(api)).await.map_err(|_| {
+                Failure::failed(format!("the programs do not get ready: see {}", logs.display()))
+            })?;
         }
-        self.add(on, service.name(), exe, Vec::new(), env);
         Ok(())
     }
 
-    fn add(
-        &mut self,
-        on: Target,
-        name: &'static str,
-        exe: PathBuf,
-        args: Vec<std::ffi::OsString>,
-        env: Vec<(&'static str, String)>,
-    ) {
-        let log = self.data.logs().join(format!("{}.log", name.to_lowercase()));
-        let (guard, last) = (self.guard.clone(), on == Target::Nats);
-        let (child, guarded, started) = (None, None, Instant::now());
-        let program = Program { name, exe, args, env, log, guard, last, child, guarded, started };
-        self.programs.insert(on, Mutex::new(program));
-    }
-
-    /// Starts everything, and waits until it is ready.
-    pub(super) async fn start(&self) -> Result<(), Failure> {
-        for program in self.programs.values() {
-            program.lock().await.start().map_err(Failure::Failed)?;
+    /// Waits until NATS and these replicas of the services are ready.
+    async fn ready(&self, api: &Api) {
+        while !nats::is_ready(&self.broker).await {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
-        let ready = async {
-            while !nats::is_ready(&self.broker).await {
+        for service in Service::ALL {
+            while !is_ready(api, service).await {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
-            for service in Service::ALL {
-                while !self.is_ready(service).await {
-                    tokio::time::sleep(POLL_INTERVAL).await;
-                }
-            }
-        };
-        let logs = self.data.logs();
-        tokio::time::timeout(START_PATIENCE, ready).await.map_err(|_| {
-            Failure::failed(format!("the programs do not get ready: see {}", logs.display()))
-        })
-    }
-
-    async fn is_ready(&self, service: Service) -> bool {
-        let request = self.api.request(Method::GET, service, "/readyz");
-        self.api.expect(service, request.timeout(Duration::from_secs(2))).await.is_ok()
+        }
     }
 
     /// All that follow stores.
     pub(super) fn subscribers(&self) -> Vec<Subscriber<'_>> {
-        let subscriber = |service: Service| {
-            let (name, api) = (service.name().to_owned(), &self.api);
-            Subscriber { name, service, api }
+        let of = |service: Service| {
+            self.replicas().map(move |(replica, api)| {
+                let place = Place { on: Target::of(service).0, replica };
+                Subscriber { name: place.to_string(), service, api }
+            })
         };
-        Service::SUBSCRIBERS.map(subscriber).into()
+        Service::SUBSCRIBERS.into_iter().flat_map(of).collect()
+    }
+
+    /// The number of each replica, and where its services are asked.
+    pub(super) fn replicas(&self) -> impl Iterator<Item = (u64, &Api)> + Clone {
+        (1..).zip(&self.apis)
     }
 
     /// A program. Only for what this is: lines have none.
-    pub(super) fn program(&self, on: Target) -> Result<&Mutex<Program>, String> {
-        self.programs.get(&on).ok_or_else(|| format!("{on} is no program"))
+    pub(super) fn program(&self, at: Place) -> Result<&Mutex<Program>, String> {
+        self.programs.get(&at).ok_or_else(|| format!("{at} is no program"))
+    }
+
+    /// The broker.
+    pub(super) fn nats(&self) -> &Mutex<Program> {
+        &self.programs[&Place::first(Target::Nats)]
     }
 
     /// A line.
-    pub(super) fn line(&self, on: Target) -> Result<&Line, String> {
-        self.lines.get(&on).ok_or_else(|| format!("{on} is no line"))
+    pub(super) fn line(&self, at: Place) -> Result<&Line, String> {
+        self.lines.get(&at).ok_or_else(|| format!("{at} is no line"))
     }
 
     /// The database server.
@@ -287,12 +202,10 @@ impl World {
         if let Some(server) = &self.server {
             server.thaw().await;
         }
-        let services = self.programs.iter().filter(|(on, _)| **on != Target::Nats);
+        let services = self.programs.iter().filter(|(at, _)| at.on != Target::Nats);
         let stops = services.map(|(_, program)| async { program.lock().await.stop().await });
         futures_util::future::join_all(stops).await;
-        if let Ok(nats) = self.program(Target::Nats) {
-            nats.lock().await.stop().await;
-        }
+        self.nats().lock().await.stop().await;
         if let Some(server) = &self.server {
             server.stop().await;
         }
@@ -300,19 +213,15 @@ impl World {
     }
 }
 
+async fn is_ready(api: &Api, service: Service) -> bool {
+    let request = api.request(Method::GET, service, "/readyz");
+    api.expect(service, request.timeout(Duration::from_secs(2))).await.is_ok()
+}
+
 /// Whether a line of a log is the first that a panic prints.
 fn is_panic(line: &[u8]) -> bool {
     let words = b" panicked at ";
     line.windows(words.len()).any(|window| window == words)
-}
-
-/// Ports that are free now, all different.
-fn free_ports() -> Result<[u16; 4], Failure> {
-    let start = std::process::id().wrapping_mul(STRIDE);
-    let port = |n: u32| (FIRST_PORT + start.wrapping_add(n) % PORTS) as u16;
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let found: Vec<u16> = (0..PORTS).map(port).filter(free).take(4).collect();
-    found.try_into().map_err(|_| Failure::failed("no ports are free"))
 }
 
 #[cfg(test)]

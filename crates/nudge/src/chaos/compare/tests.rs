@@ -110,6 +110,21 @@ fn what_is_applied_is_compared_by_itself() {
 }
 
 #[test]
+fn replicas_of_the_owner_say_the_same() {
+    let (owner, _) = same(false);
+    assert_eq!(of_owners("store-info-2", &owner, &owner), []);
+    let mut other = owner.clone();
+    other.get_mut(&id("gone")).unwrap().version = 4;
+    other.remove(&id("a"));
+    let found = of_owners("store-info-2", &owner, &other);
+    let ids: Vec<_> = found.iter().map(|difference| difference.id.clone().unwrap()).collect();
+    assert_eq!(ids, [id("a"), id("gone")]);
+    let line =
+        "store-info-2: store \"gone\": what it says of it is [4,null], and should be [3,null]";
+    assert_eq!(found[1].to_string(), line);
+}
+
+#[test]
 fn a_write_that_was_answered_may_not_be_lost() {
     let (owner, _) = same(false);
     let newest = BTreeMap::from([(id("a"), 1), (id("b"), 1), (id("gone"), 3)]);

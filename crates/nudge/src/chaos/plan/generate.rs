@@ -59,14 +59,23 @@ fn deck(databases: Databases) -> Vec<Card> {
 }
 
 impl Plan {
-    /// The plan of a seed for a run of this length on such databases.
-    pub(in crate::chaos) fn generate(seed: u64, millis: u64, databases: Databases) -> Self {
+    /// The plan of a seed for a run of this length on such databases, with so many replicas.
+    pub(in crate::chaos) fn generate(
+        seed: u64,
+        millis: u64,
+        databases: Databases,
+        replicas: u64,
+    ) -> Self {
         let mut random = Random::new(seed, STREAM);
         let mut faults: Vec<Fault> = Vec::new();
         // Each card comes once before any comes again.
         let mut cards: Vec<Card> = Vec::new();
         let mut at_millis = QUIET_START_MILLIS;
         let end = millis - QUIET_END_MILLIS;
+        let fits = |faults: &[Fault], fault: &Fault| {
+            fault.at_millis + fault.for_millis <= end
+                && !faults.iter().any(|other| other.excludes(fault, APART_MILLIS))
+        };
         while at_millis < end {
             let card = cards.pop().unwrap_or_else(|| {
                 cards = deck(databases);
@@ -75,20 +84,20 @@ impl Plan {
             });
             let found = (0..MAX_TRIES).find_map(|_| {
                 let fault = draw(&mut random, &card, at_millis, millis);
-                let fits = fault.at_millis + fault.for_millis <= end
-                    && !faults.iter().any(|other| other.excludes(&fault, APART_MILLIS));
-                fits.then_some(fault)
+                let fault = Fault { replica: draw_replica(&mut random, &fault, replicas), ..fault };
+                fits(&faults, &fault).then_some(fault)
             });
             match found {
                 Some(fault) => {
                     let away = (0..MAX_TRIES).find_map(|_| {
                         let away = draw_away(&mut random, &fault)?;
-                        let fits = away.at_millis + away.for_millis <= end
-                            && !faults.iter().any(|other| other.excludes(&away, APART_MILLIS));
-                        fits.then_some(away)
+                        // What one replica misses another may have seen.
+                        let of = |replica| Fault { replica, ..away.clone() };
+                        let all: Vec<_> = (1..=replicas).map(of).collect();
+                        all.iter().all(|away| fits(&faults, away)).then_some(all)
                     });
                     faults.push(fault);
-                    faults.extend(away);
+                    faults.extend(away.into_iter().flatten());
                 }
                 // Later there may be room.
                 None => cards.insert(0, card),
@@ -97,7 +106,7 @@ impl Plan {
         }
         faults.sort_by_key(|fault| fault.at_millis);
         let (stores, edit_every_millis) = (STORES, EDIT_EVERY_MILLIS);
-        Self { format: FORMAT, seed, millis, stores, edit_every_millis, faults }
+        Self { format: FORMAT, seed, millis, replicas, stores, edit_every_millis, faults }
     }
 }
 
@@ -112,8 +121,17 @@ fn draw(random: &mut Random, card: &Card, at_millis: u64, millis: u64) -> Fault 
         for_millis,
         kind,
         on,
+        replica: 1,
         way: way.filter(|_| kind == Kind::Stall),
         late_millis: (kind == Kind::Latency).then_some(late),
+    }
+}
+
+/// With one replica there is no choice: its plans are the same as before there were others.
+fn draw_replica(random: &mut Random, fault: &Fault, replicas: u64) -> u64 {
+    match fault.kind.choices(fault.on, replicas) {
+        1 => 1,
+        several => random.between(1, several),
     }
 }
 
@@ -132,5 +150,5 @@ fn draw_away(random: &mut Random, lost: &Fault) -> Option<Fault> {
     let before = random.between(least, most).min(lost.at_millis);
     let for_millis = before + lost.for_millis + random.between(least, most);
     let at_millis = lost.at_millis - before;
-    Some(Fault { at_millis, for_millis, kind, on, way: None, late_millis: None })
+    Some(Fault { at_millis, for_millis, kind, on, replica: 1, way: None, late_millis: None })
 }

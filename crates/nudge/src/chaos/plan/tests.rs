@@ -9,9 +9,9 @@ const POSTGRES: Databases = Databases::Postgres;
 #[test]
 fn a_seed_always_gives_the_same_plan_and_another_seed_another() {
     for seed in 0..20 {
-        let plan = Plan::generate(seed, 60_000, SQLITE);
-        assert_eq!(plan, Plan::generate(seed, 60_000, SQLITE));
-        assert_ne!(plan.faults, Plan::generate(seed + 1, 60_000, SQLITE).faults);
+        let plan = Plan::generate(seed, 60_000, SQLITE, 1);
+        assert_eq!(plan, Plan::generate(seed, 60_000, SQLITE, 1));
+        assert_ne!(plan.faults, Plan::generate(seed + 1, 60_000, SQLITE, 1).faults);
     }
 }
 
@@ -28,7 +28,7 @@ fn every_plan_is_one_that_may_be_read() {
     for seed in 0..200 {
         for millis in [MIN_MILLIS, SHORT, 60_000, 600_000] {
             for databases in [SQLITE, POSTGRES] {
-                let plan = Plan::generate(seed, millis, databases);
+                let plan = Plan::generate(seed, millis, databases, 1);
                 plan.check_on(databases).unwrap();
                 assert_eq!(Plan::from_json(&plan.to_json()), Ok(plan));
             }
@@ -41,14 +41,14 @@ fn a_short_run_has_many_kinds_and_a_handful_of_seeds_has_all_on_all_targets() {
     for databases in [SQLITE, POSTGRES] {
         let (mut kinds, mut pairs) = (BTreeSet::new(), BTreeSet::new());
         for seed in 1..=5 {
-            let plan = Plan::generate(seed, SHORT, databases);
+            let plan = Plan::generate(seed, SHORT, databases, 1);
             let of_one: BTreeSet<_> = plan.faults.iter().map(|fault| fault.kind).collect();
             assert!(of_one.len() >= 7, "seed {seed}: {of_one:?}");
             kinds.extend(of_one);
         }
         assert_eq!(kinds, databases.kinds().collect());
         for seed in 1..=60 {
-            let plan = Plan::generate(seed, 60_000, databases);
+            let plan = Plan::generate(seed, 60_000, databases, 1);
             pairs.extend(plan.faults.iter().map(|fault| (fault.kind, fault.on)));
         }
         let targets = |kind: Kind| kind.targets().iter().map(move |on| (kind, *on));
@@ -65,7 +65,7 @@ fn a_short_run_has_many_kinds_and_a_handful_of_seeds_has_all_on_all_targets() {
 fn the_database_server_is_killed_and_frozen_in_nearly_every_run_on_one() {
     let of =
         |plan: &Plan, kind| plan.faults.iter().any(|f| (f.kind, f.on) == (kind, Target::Database));
-    let plans = (1..=40).map(|seed| Plan::generate(seed, 60_000, POSTGRES));
+    let plans = (1..=40).map(|seed| Plan::generate(seed, 60_000, POSTGRES, 1));
     let both = plans.filter(|plan| of(plan, Kind::Kill) && of(plan, Kind::Freeze)).count();
     assert!(both >= 38, "{both}");
 }
@@ -74,7 +74,7 @@ fn the_database_server_is_killed_and_frozen_in_nearly_every_run_on_one() {
 fn a_fault_that_cannot_happen_to_the_databases_is_refused() {
     let plan = |kind, on| Plan {
         faults: vec![fault(1_000, kind, on)],
-        ..Plan::generate(1, SHORT, SQLITE)
+        ..Plan::generate(1, SHORT, SQLITE, 1)
     };
     let killed = plan(Kind::Kill, Target::Database);
     assert_eq!(Plan::from_json(&killed.to_json()), Ok(killed.clone()));
@@ -91,7 +91,7 @@ fn a_fault_that_cannot_happen_to_the_databases_is_refused() {
 
 #[test]
 fn faults_overlap() {
-    let plan = Plan::generate(1, 60_000, SQLITE);
+    let plan = Plan::generate(1, 60_000, SQLITE, 1);
     let under_way = |at: u64| {
         let faults = plan.faults.iter();
         faults.filter(|f| (f.at_millis..f.at_millis + f.for_millis).contains(&at)).count()
@@ -103,7 +103,7 @@ fn faults_overlap() {
 #[test]
 fn mostly_a_subscriber_is_away_while_the_broker_loses_something() {
     let (mut lost, mut unseen) = (0, 0);
-    for plan in (1..=40).map(|seed| Plan::generate(seed, SHORT, SQLITE)) {
+    for plan in (1..=40).map(|seed| Plan::generate(seed, SHORT, SQLITE, 1)) {
         let losses = [Kind::NatsRollback, Kind::StreamDelete];
         for loss in plan.faults.iter().filter(|fault| losses.contains(&fault.kind)) {
             let away = [Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall];
@@ -118,10 +118,60 @@ fn mostly_a_subscriber_is_away_while_the_broker_loses_something() {
 }
 
 #[test]
+fn with_replicas_any_of_them_is_hit_and_all_are_away_while_the_broker_loses_something() {
+    let plans: Vec<_> = (1..=20).map(|seed| Plan::generate(seed, 60_000, POSTGRES, 2)).collect();
+    let faults: Vec<_> = plans.iter().flat_map(|plan| &plan.faults).collect();
+    for kind in Kind::ALL.into_iter().filter(|kind| POSTGRES.kinds().any(|one| one == *kind)) {
+        for on in kind.targets() {
+            let hit = |f: &&&Fault| (f.kind, f.on) == (kind, *on);
+            let hit: BTreeSet<_> = faults.iter().filter(hit).map(|fault| fault.replica).collect();
+            assert_eq!(hit, (1..=kind.choices(*on, 2)).collect(), "{kind} {on}");
+        }
+    }
+    for plan in &plans {
+        plan.check_on(POSTGRES).unwrap();
+        assert_eq!(Plan::from_json(&plan.to_json()), Ok(plan.clone()));
+    }
+    let lost = faults.iter().filter(|fault| fault.kind == Kind::NatsRollback).count();
+    let around = |loss: &Fault, replica| {
+        let spans = |f: &&Fault| f.replica == replica && f.at_millis < loss.at_millis;
+        let end = |f: &Fault| f.at_millis + f.for_millis;
+        faults.iter().any(|f| spans(f) && f.on != Target::Nats && end(f) > end(loss))
+    };
+    let losses = faults.iter().filter(|fault| fault.kind == Kind::NatsRollback);
+    let unseen = losses.filter(|loss| around(loss, 1) && around(loss, 2)).count();
+    assert!(lost > 10 && unseen * 4 > lost * 3, "{unseen} of {lost}");
+}
+
+#[test]
+fn a_plan_without_replicas_is_written_as_ever_and_one_with_them_names_the_victim() {
+    let plan = Plan::generate(1, SHORT, SQLITE, 1);
+    assert!(!plan.to_json().contains("replica"));
+    let second = Fault { replica: 2, ..fault(1_000, Kind::Kill, Target::Search) };
+    let line = Fault { replica: 2, ..fault(1_000, Kind::Drop, Target::SearchToNats) };
+    assert_eq!([&second, &line].map(ToString::to_string), ["kill search-2", "drop search-2→nats"]);
+    let with =
+        |replicas, fault: &Fault| Plan { replicas, faults: vec![fault.clone()], ..plan.clone() };
+    with(2, &second).check().unwrap();
+    assert_eq!(with(1, &second).check().unwrap_err(), "there is no search-2");
+    for shared in [(Kind::Kill, Target::Nats), (Kind::ConsumerDelete, Target::Search)] {
+        let fault = Fault { replica: 2, ..fault(1_000, shared.0, shared.1) };
+        with(2, &fault).check().unwrap_err();
+    }
+    for replicas in [0, MAX_REPLICAS + 1] {
+        Plan { replicas, ..plan.clone() }.check().unwrap_err();
+    }
+    let first = fault(1_200, Kind::Freeze, Target::Search);
+    let both = |other| Plan { replicas: 2, faults: vec![other, first.clone()], ..plan.clone() };
+    both(second).check().unwrap();
+    both(fault(1_000, Kind::Kill, Target::Search)).check().unwrap_err();
+}
+
+#[test]
 fn a_plan_is_readable_and_what_makes_no_sense_is_refused() {
     let good = Plan {
         faults: vec![fault(1_000, Kind::Kill, Target::Nats)],
-        ..Plan::generate(1, SHORT, SQLITE)
+        ..Plan::generate(1, SHORT, SQLITE, 1)
     };
     let text = good.to_json();
     assert!(text.contains(r#""kind": "kill""#) && text.contains(r#""on": "nats""#), "{text}");
@@ -146,7 +196,7 @@ fn a_plan_is_readable_and_what_makes_no_sense_is_refused() {
 
 #[test]
 fn two_faults_that_exclude_each_other_are_refused() {
-    let plan = |faults| Plan { faults, ..Plan::generate(1, SHORT, SQLITE) };
+    let plan = |faults| Plan { faults, ..Plan::generate(1, SHORT, SQLITE, 1) };
     let check = |one, other| plan(vec![one, other]).check();
     use Target::{Nats, Review, Search};
     let kill = |at, on| fault(at, Kind::Kill, on);
@@ -158,5 +208,5 @@ fn two_faults_that_exclude_each_other_are_refused() {
 }
 
 fn fault(at_millis: u64, kind: Kind, on: Target) -> Fault {
-    Fault { at_millis, for_millis: 500, kind, on, way: None, late_millis: None }
+    Fault { at_millis, for_millis: 500, kind, on, replica: 1, way: None, late_millis: None }
 }

@@ -5,11 +5,3 @@ fn a_panic_is_known_by_its_first_line() {
     assert!(is_panic(b"thread 'worker' (12) panicked at src/lib.rs:1:2:"));
     assert!(!is_panic(b"INFO nudge: nobody panicked") && !is_panic(b"") && !is_panic(b"x"));
 }
-
-#[test]
-fn ports_are_free_and_all_different() {
-    let ports = free_ports().unwrap();
-    for (n, port) in ports.iter().enumerate() {
-        assert!(!ports[n + 1..].contains(port) && u32::from(*port) < FIRST_PORT + PORTS);
-    }
-}
