@@ -1,0 +1,112 @@
+//! Somebody changes what a read model holds, where no notification tells of it: the run must say so.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use nudge_test_servers::eventually;
+use serde_json::{Value, json};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection};
+
+use crate::{built, command, plan, report};
+
+/// Live stores of a read model from which on the edits have long left the first ones: they are of 60
+/// stores at a time, and move on.
+const ENOUGH: u32 = 50;
+
+/// A run whose data is in `data`.
+fn start(data: &Path, arguments: &[&str]) -> Child {
+    let mut command = command(arguments);
+    command.arg("--json").arg("--data-dir").arg(data);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nudge runs")
+}
+
+fn end(run: Child) -> Output {
+    run.wait_with_output().expect("it has ended")
+}
+
+/// Runs a statement about the live store of `table` whose last change was the longest ago, once no edit
+/// can be on its way to it. Returns the store's id.
+async fn meddle(file: PathBuf, table: &str, statement: &str) -> String {
+    sqlx::any::install_default_drivers();
+    let url = format!("sqlite:{}", file.display());
+    let settled = format!(
+        "SELECT id FROM {table} WHERE (SELECT count(*) FROM {table}) >= {ENOUGH} ORDER BY version"
+    );
+    eventually("a store is settled, and changed", || async {
+        let mut connection = AnyConnection::connect(&url).await.ok()?;
+        let id = sqlx::query_scalar::<_, String>(AssertSqlSafe(settled.clone()));
+        let id = id.fetch_optional(&mut connection).await.ok()??;
+        let change = sqlx::query(AssertSqlSafe(statement.to_owned())).bind(id.clone());
+        let changed = change.execute(&mut connection).await.ok()?.rows_affected();
+        connection.close().await.ok()?;
+        (changed == 1).then_some(id)
+    })
+    .await
+}
+
+/// Each difference as service, id and what differs.
+fn differences(report: &Value) -> Vec<[String; 3]> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let all = report["differences"].as_array().expect("a list").iter();
+    all.map(|one| [text(&one["service"]), text(&one["id"]), text(&one["what"])]).collect()
+}
+
+#[tokio::test]
+async fn a_store_that_was_changed_behind_a_read_models_back_fails_the_run_and_a_replay_goes_well() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("it's data");
+    let run = start(&data, &["run", "--seed", "3", "--minutes", "0.15", "--heal-seconds", "8"]);
+    let change = "UPDATE store SET name = 'meddled with' WHERE id = $1";
+    let search = meddle(data.join("search.db"), "store", change).await;
+    let change = "UPDATE known_store SET name = 'meddled with' WHERE id = $1";
+    let live = "(SELECT * FROM known_store WHERE deleted = 0)";
+    let review = meddle(data.join("review.db"), live, change).await;
+    let output = end(run);
+    let diverged = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{diverged}");
+    assert_eq!(diverged["verdict"], "diverged", "{diverged}");
+    assert_eq!(diverged["converge_seconds"], Value::Null, "{diverged}");
+    let expected = [("search", search), ("review", review)];
+    let expected = expected.map(|(service, id)| [service.to_owned(), id, "name".to_owned()]);
+    assert_eq!(differences(&diverged), expected, "{diverged}");
+    assert_eq!(diverged["differences"][0]["found"], "meddled with", "{diverged}");
+    assert_eq!(diverged["differences_total"], 2, "{diverged}");
+
+    // As it stands there, for a shell.
+    let replay = diverged["replay"].as_str().expect("how to see it again");
+    let arguments = replay.strip_prefix("nudge ").expect("a command line");
+    let line = format!("'{}' {arguments} --json", built("nudge").display());
+    let again = Command::new("sh").args(["-c", &line]).output().expect("sh runs");
+    let converged = report(&again);
+    assert!(again.status.success(), "{converged}");
+    assert_eq!(converged["verdict"], "converged", "{converged}");
+    assert_eq!(converged["replay"], Value::Null, "{converged}");
+    for same in ["seed", "edits", "faults"] {
+        assert_eq!(diverged[same], converged[same], "{same}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_index_that_has_lost_a_store_fails_the_run() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let plan = plan(directory.path(), 8_000, &[]);
+    let run = start(&data, &["replay", &plan, "--heal-seconds", "3"]);
+    let change = "DELETE FROM store_words WHERE rowid = (SELECT row FROM store WHERE id = $1)";
+    let lost = meddle(data.join("search.db"), "store", change).await;
+    let output = end(run);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert_eq!(report["verdict"], "diverged", "{report}");
+    let found = differences(&report);
+    assert!((2..=4).contains(&found.len()), "by its name, and by parts of it: {report}");
+    for [service, id, what] in found {
+        assert_eq!((&*service, &id), ("search", &lost), "{report}");
+        assert!(what.starts_with("found by "), "{report}");
+    }
+    for difference in report["differences"].as_array().expect("a list") {
+        assert_eq!((&difference["expected"], &difference["found"]), (&json!(true), &json!(false)));
+    }
+}
