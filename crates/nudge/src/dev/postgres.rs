@@ -4,7 +4,11 @@
 //! used, and only such a one is dropped. The mark ends in an id, made with the schemas, by which a
 //! data directory knows its database again: no URL, and so no password, is ever written down.
 
-use std::{fmt::Write, sync::Once, time::Duration};
+use std::{
+    fmt::Write,
+    sync::Once,
+    time::{Duration, Instant},
+};
 
 use reqwest::Url;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
@@ -21,6 +25,11 @@ const MARK: &str = "made by nudge dev";
 const LOCK: i64 = 0x6e75_6467_6564_6576;
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the lock: of a `nudge dev` that has ended just now, PostgreSQL may still have the
+/// session.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+/// Time between two tries to get it.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// Time between two looks at whether the lock is still held.
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -64,8 +73,13 @@ impl Postgres {
     /// Connects, locks the database, and refuses it when one of the schemas is there and is not
     /// ours. Nothing is changed yet.
     pub(crate) async fn lock(url: Url) -> Result<Self, Failure> {
-        let (mut connection, locked) = connect_and_lock(&url).await?;
-        if !locked {
+        let mut connection = connect(&url).await?;
+        let began = Instant::now();
+        while !try_lock(&mut connection).await? {
+            if began.elapsed() < LOCK_PATIENCE {
+                tokio::time::sleep(LOCK_INTERVAL).await;
+                continue;
+            }
             let hint = "stop it, or give this one another database, --data-dir and --port-base";
             return Err(refused(format!("is in use by another `nudge dev`: {hint}")));
         }
@@ -194,7 +208,12 @@ impl Postgres {
             if self.connection.ping().await.is_ok() {
                 continue;
             }
-            match connect_and_lock(&self.url).await {
+            let again = async {
+                let mut connection = connect(&self.url).await?;
+                let locked = try_lock(&mut connection).await?;
+                Ok::<_, Failure>((connection, locked))
+            };
+            match again.await {
                 Ok((connection, true)) => (self.connection, told) = (connection, false),
                 Ok((_, false)) if !told => {
                     told = true;
@@ -236,12 +255,11 @@ async fn connect(url: &Url) -> Result<AnyConnection, Failure> {
     }
 }
 
-/// A connection, and whether it has got the lock.
-async fn connect_and_lock(url: &Url) -> Result<(AnyConnection, bool), Failure> {
-    let mut connection = connect(url).await?;
+/// Whether the connection has got the lock.
+async fn try_lock(connection: &mut AnyConnection) -> Result<bool, Failure> {
     let locked = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
-    let locked = locked.fetch_one(&mut connection).await;
-    Ok((connection, locked.map_err(|error| failed("cannot be locked", &error))?))
+    let locked = locked.fetch_one(connection).await;
+    locked.map_err(|error| failed("cannot be locked", &error))
 }
 
 fn refused(why: String) -> Failure {

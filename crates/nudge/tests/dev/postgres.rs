@@ -125,6 +125,28 @@ async fn a_second_dev_on_the_same_database_is_refused_also_after_postgresql_was_
     second.stop(second.start_with(&args).await).await;
 }
 
+/// PostgreSQL keeps a session, and what it has locked, until it has seen that the client is gone.
+#[tokio::test]
+async fn a_start_waits_a_little_for_the_lock_of_a_dev_that_has_just_ended() {
+    let (demo, database) = (Demo::new(), TestDatabase::of(Kind::Postgres).await);
+    sqlx::any::install_default_drivers();
+    let mut other = AnyConnection::connect(database.url()).await.unwrap();
+    let lock = "SELECT pg_advisory_lock(x'6e75646765646576'::bigint)";
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+    let ends = async {
+        nudge_test_servers::eventually("it has asked for the lock", || async {
+            let asked = "SELECT count(*)::text FROM pg_stat_activity \
+                         WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock($1)'";
+            (value(database.url(), asked).await == "1").then_some(())
+        })
+        .await;
+        other.close().await.unwrap();
+    };
+    let args = ["--database-url", database.url()];
+    let (running, ()) = tokio::join!(demo.start_with(&args), ends);
+    demo.stop(running).await;
+}
+
 #[tokio::test]
 async fn a_data_directory_stays_with_its_database() {
     let demo = Demo::new();
