@@ -129,3 +129,21 @@ impl Drop for Running {
 pub(crate) async fn blocking<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().expect("no panic"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{eventually, port::lock};
+
+    #[tokio::test]
+    async fn the_port_of_a_server_is_nobody_elses_while_its_script_runs() {
+        let server = Postgres::start().await;
+        let (_, port) = server.url().rsplit_once(':').expect("a port");
+        let port = port.split('/').next().and_then(|port| port.parse().ok()).expect("a number");
+        assert!((18_000..22_000).contains(&port), "{port}");
+        server.stop().await;
+        assert!(lock(port).is_none(), "also while the server is away");
+        drop(server);
+        eventually("the port is given back", || async { lock(port) }).await;
+    }
+}

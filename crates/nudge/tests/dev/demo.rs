@@ -5,21 +5,26 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{self, Output, Stdio},
-    sync::atomic::{AtomicU16, Ordering::Relaxed},
+    process::{Output, Stdio},
     time::Duration,
 };
 
+use nudge_test_servers::port::Base;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 pub(crate) const SERVICES: [&str; 3] = ["store-info", "search", "review"];
 const DEADLINE: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// From the base to the port of NATS.
+const NATS_OFFSET: u16 = 22;
 
 /// A copy of the program with services beside it that do nothing but run.
 pub(crate) struct Demo {
     directory: tempfile::TempDir,
     pub(crate) port_base: u16,
+    /// That base is nobody else's, also between two starts.
+    _base: Base,
 }
 
 impl Demo {
@@ -38,7 +43,8 @@ impl Demo {
             fs::write(&path, script).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        Self { directory, port_base: free_port_base() }
+        let base = Base::free(&[0, 1, 2, 3, NATS_OFFSET]);
+        Self { directory, port_base: base.port(), _base: base }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -66,16 +72,42 @@ impl Demo {
 
     /// [`start`](Self::start) with further arguments.
     pub(crate) async fn start_with(&self, args: &[&str]) -> (Child, Vec<Pid>) {
-        let child = self.command().args(args).spawn().unwrap();
-        let mut pids = Vec::new();
-        for service in SERVICES {
-            let read = || {
-                let text = fs::read_to_string(self.path(&format!("{service}.pid"))).ok()?;
-                Pid::from_raw(text.trim().parse().ok()?)
-            };
-            pids.push(eventually(service, read).await);
+        let mut child = self.command().args(args).spawn().unwrap();
+        let pid = |service| {
+            let text = fs::read_to_string(self.path(&format!("{service}.pid"))).ok()?;
+            Pid::from_raw(text.trim().parse().ok()?)
+        };
+        let up = async {
+            loop {
+                let pids: Vec<_> = SERVICES.into_iter().filter_map(pid).collect();
+                if pids.len() == SERVICES.len() {
+                    return pids;
+                }
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+        };
+        let pids = tokio::select! {
+            pids = up => Some(pids),
+            _ = child.wait() => None,
+            () = tokio::time::sleep(DEADLINE) => None,
+        };
+        match pids {
+            Some(pids) => (child, pids),
+            None => self.tell_why_it_is_not_up(child).await,
         }
-        (child, pids)
+    }
+
+    /// Panics with all that it and its children have said.
+    async fn tell_why_it_is_not_up(&self, mut child: Child) -> ! {
+        let ended = child.try_wait().unwrap();
+        let _ = child.start_kill();
+        let said = ends(child).await.stderr;
+        let mut why = format!("the demo is not up, {ended:?}: {}", String::from_utf8_lossy(&said));
+        for log in fs::read_dir(self.path("data/logs")).into_iter().flatten().flatten() {
+            let text = fs::read(log.path()).unwrap_or_default();
+            why += &format!("\n{:?}: {}", log.file_name(), String::from_utf8_lossy(&text));
+        }
+        panic!("{why}");
     }
 
     /// Stops what [`start`](Self::start) began, and waits until nothing of it is left.
@@ -105,28 +137,10 @@ impl Demo {
         for pid in pids {
             eventually("the services end", || (!is_alive(pid)).then_some(())).await;
         }
-        let nats = self.port_base + 22;
+        let nats = self.port_base + NATS_OFFSET;
         let free = || TcpListener::bind(("127.0.0.1", nats)).ok();
         eventually("NATS ends", free).await;
     }
-}
-
-/// Below the ports that systems hand out by themselves, and above those of `nudge-test-servers`. Each
-/// demo of this process has its own; those of other processes are seen to be taken.
-fn free_port_base() -> u16 {
-    const FIRST: u16 = 30_000;
-    const STRIDE: u16 = 32;
-    const COUNT: u16 = 80;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let start = (process::id() % u32::from(COUNT)) as u16;
-    for _ in 0..COUNT {
-        let base = FIRST + (start + NEXT.fetch_add(1, Relaxed)) % COUNT * STRIDE;
-        if [0, 1, 2, 3, 22].into_iter().all(|offset| free(base + offset)) {
-            return base;
-        }
-    }
-    panic!("no ports are free");
 }
 
 fn is_alive(pid: Pid) -> bool {
@@ -144,7 +158,7 @@ pub(crate) async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T
         loop {
             match look() {
                 Some(seen) => return seen,
-                None => tokio::time::sleep(Duration::from_millis(20)).await,
+                None => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     };
