@@ -3,6 +3,7 @@
 
 mod change;
 mod import;
+mod items_page;
 mod notification;
 mod plain;
 mod subject;

@@ -1,4 +1,4 @@
-//! An owner's answers to batch-get calls, as the kit reads them.
+//! An owner's answers, as the kit reads them.
 
 use std::sync::Mutex;
 
@@ -14,10 +14,14 @@ use nudge_subscriber_kit::{
 };
 use serde_json::value::RawValue;
 
-use crate::plain::{self, Fields};
+use crate::{
+    items_page::items_page,
+    plain::{self, Fields},
+};
 
 /// The input's first line are the ids that are asked for, with `|` between them. What follows, with a
-/// blank line between them, are the bodies of the owner's answers, one after the other.
+/// blank line between them, are the bodies of the owner's answers, one after the other. They answer
+/// batch-get calls; and each is also read as a page of items, see [`items_page`].
 ///
 /// - Each id is answered once and nothing else comes in, or there is an error. A plain second reading
 ///   finds the same error, or the same items in the same order.
@@ -30,6 +34,7 @@ pub fn sync_answer(input: &[u8]) {
     let first = String::from_utf8_lossy(first);
     let ids: Vec<_> = first.split('|').filter_map(|id| EntityId::new(id).ok()).take(512).collect();
     let bodies = bodies(rest.strip_prefix(b"\n").unwrap_or(rest));
+    bodies.iter().for_each(|body| items_page(body));
     let utf8 = bodies.iter().all(|body| std::str::from_utf8(body).is_ok());
 
     let expected = utf8.then(|| plainly(&ids, &bodies));
