@@ -13,6 +13,13 @@ use crate::{
     scenario::Scenario,
 };
 
+/// Most different states of all scenarios of [`WHOLE`](crate::WHOLE) together: about a minute's work for
+/// two cores, busy with other tests besides. A count is the same everywhere, and time is not.
+pub const MAX_STATES: usize = 10_000_000;
+/// Most states that one check generates, the same ones again and again included. A scenario with far too
+/// many is to be a failure, and not a machine that stands still.
+const MAX_GENERATED: usize = 5 * MAX_STATES;
+
 /// What a check found.
 #[derive(Clone, Debug)]
 pub struct Checked {
@@ -57,15 +64,15 @@ impl fmt::Display for Checked {
 
 /// Checks a scenario, until its states are exhausted or a property is seen not to hold.
 pub fn check(scenario: Scenario) -> Checked {
-    let mut checked = visit(scenario, None, false);
+    let mut checked = visit(scenario, None, false, MAX_GENERATED);
     // A trace is read by people: there replica 0 stays replica 0.
     if checked.counterexample.is_some() {
-        checked = visit(scenario, None, true);
+        checked = visit(scenario, None, true, MAX_GENERATED);
     }
     // The checker goes on for a while after it found one, and keeps the last that it found. So it
     // is asked for shorter ones until there are none.
     while let Some(found) = &checked.counterexample {
-        let shorter = visit(scenario, Some(found.trace.len()), true);
+        let shorter = visit(scenario, Some(found.trace.len()), true, MAX_GENERATED);
         if shorter.counterexample.is_none() {
             break;
         }
@@ -74,7 +81,12 @@ pub fn check(scenario: Scenario) -> Checked {
     checked
 }
 
-fn visit(scenario: Scenario, fewer_steps_than: Option<usize>, named: bool) -> Checked {
+fn visit(
+    scenario: Scenario,
+    fewer_steps_than: Option<usize>,
+    named: bool,
+    max_generated: usize,
+) -> Checked {
     let begun = Instant::now();
     let protocol = Protocol { scenario, named };
     let checker = protocol.checker().finish_when(HasDiscoveries::AnyFailures);
@@ -83,7 +95,9 @@ fn visit(scenario: Scenario, fewer_steps_than: Option<usize>, named: bool) -> Ch
         Some(steps) => checker.target_max_depth(steps + 1),
         None => checker,
     };
-    let checker = checker.spawn_bfs().join();
+    let checker = checker.target_state_count(max_generated).spawn_bfs().join();
+    let generated = checker.state_count();
+    assert!(generated < max_generated, "{}: too many states, {generated} at least", scenario.name);
     let mut discoveries = checker.discoveries();
     let used_up = discoveries.remove(USED_UP).is_some();
     let found = discoveries.into_iter().map(|(property, path)| {
@@ -98,4 +112,15 @@ fn visit(scenario: Scenario, fewer_steps_than: Option<usize>, named: bool) -> Ch
 /// A way that the protocol could go round for ever without a fault or an edit, if there is one.
 pub fn endless(scenario: Scenario) -> Option<Vec<Action>> {
     circle::circle(&Protocol { scenario, named: false }, |action| action.is_progress())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "created, deleted, created: too many states")]
+    fn a_scenario_with_too_many_states_is_given_up() {
+        visit(crate::WHOLE[0], None, false, 10_000);
+    }
 }

@@ -7,6 +7,8 @@ use std::{
 
 use stateright::Model;
 
+use crate::check::MAX_STATES;
+
 /// A way that a model could go round for ever by progress alone, if there is one.
 ///
 /// With none, whatever is scheduled next, it comes to a state where no progress is left; what such
@@ -46,6 +48,7 @@ where
                     return Some(round.filter_map(|place| place.taken).collect());
                 }
                 None => {
+                    assert!(on_path.len() < MAX_STATES, "too many states");
                     on_path.insert(state, true);
                     path.push(Place::new(model, &next));
                 }

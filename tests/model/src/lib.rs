@@ -9,7 +9,7 @@ mod scenario;
 mod state;
 mod subscriber;
 
-pub use check::{Checked, Counterexample, check, endless};
+pub use check::{Checked, Counterexample, MAX_STATES, check, endless};
 pub use protocol::Action;
 pub use rule::{Code, Rule};
 pub use scenario::{Left, Scenario, WHOLE, without};

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use nudge_model::{Checked, Code, Rule, Scenario, WHOLE, check, endless, without};
+use nudge_model::{Checked, Code, MAX_STATES, Rule, Scenario, WHOLE, check, endless, without};
 
 /// Past the test runner, which would keep it to itself.
 fn say(text: &str) {
@@ -27,11 +27,15 @@ fn checked(scenario: Scenario) -> Checked {
 
 #[test]
 fn the_whole_protocol_holds_in_every_state() {
+    let mut states = 0;
     for scenario in WHOLE {
         let checked = checked(scenario);
         assert!(checked.counterexample.is_none(), "{checked}");
         assert!(checked.used_up, "{}: something of it never happens", scenario.name);
+        states += checked.states;
     }
+    say(&format!("all of it: {states} states"));
+    assert!(states <= MAX_STATES, "{states} states take too long: allow for less in a scenario");
 }
 
 #[test]
