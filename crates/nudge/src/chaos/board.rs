@@ -42,8 +42,8 @@ pub(super) struct Follower {
     pub(super) status: Option<EntityStatus>,
     /// Calls to the owner, each of up to [`MAX_BATCH_STORES`].
     pub(super) callbacks: Counted,
-    /// Stores that the owner answered.
-    pub(super) answered: Counted,
+    /// Stores that these asked for.
+    pub(super) asked: Counted,
     pub(super) longest_gap: Duration,
 }
 

@@ -43,7 +43,7 @@ struct Look {
     /// How it follows stores.
     status: Option<EntityStatus>,
     callbacks: Option<u64>,
-    answered: Option<u64>,
+    asked: Option<u64>,
 }
 
 impl Look {
@@ -62,13 +62,13 @@ impl Look {
         Self {
             status: status.and_then(store),
             callbacks: metric(&counters, "nudge_callbacks_total", "store"),
-            answered: metric(&counters, "nudge_fetched_total", "store"),
+            asked: metric(&counters, "nudge_asked_total", "store"),
         }
     }
 
     fn note(self, follower: &mut Follower) {
         self.callbacks.into_iter().for_each(|count| follower.callbacks.note(count));
-        self.answered.into_iter().for_each(|count| follower.answered.note(count));
+        self.asked.into_iter().for_each(|count| follower.asked.note(count));
         follower.status = self.status;
     }
 }

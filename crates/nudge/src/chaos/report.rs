@@ -54,9 +54,9 @@ pub(super) struct Report {
     callbacks: u64,
     /// For each change and subscriber. One call is of up to [`MAX_BATCH_STORES`].
     callbacks_per_change: f64,
-    /// Stores that the owner answered in these calls.
-    stores_answered: u64,
-    stores_answered_per_change: f64,
+    /// Stores that these asked for.
+    stores_asked: u64,
+    stores_asked_per_change: f64,
     longest_gap_seconds: BTreeMap<String, f64>,
     differences_total: usize,
     differences: Vec<Difference>,
@@ -106,7 +106,7 @@ impl Report {
         let sum = |of: fn(&Follower) -> Counted| {
             state.subscribers.iter().map(|one| of(one).total()).sum::<u64>()
         };
-        let (callbacks, stores_answered) = (sum(|one| one.callbacks), sum(|one| one.answered));
+        let (callbacks, stores_asked) = (sum(|one| one.callbacks), sum(|one| one.asked));
         let followed = (written.changes.max(1) * Service::SUBSCRIBERS.len() as u64) as f64;
         let gap = |one: &Follower| (one.name.clone(), one.longest_gap.as_secs_f64());
         let gaps = state.subscribers.iter().map(gap).collect();
@@ -135,8 +135,8 @@ impl Report {
             converge_seconds: ending.converged_after,
             callbacks,
             callbacks_per_change: callbacks as f64 / followed,
-            stores_answered,
-            stores_answered_per_change: stores_answered as f64 / followed,
+            stores_asked,
+            stores_asked_per_change: stores_asked as f64 / followed,
             longest_gap_seconds: gaps,
             differences_total,
             differences,
@@ -191,8 +191,8 @@ impl Report {
         }
         lines.push(format!(
             "for each change and subscriber at least {:.2} calls to the owner, of up to \
-             {MAX_BATCH_STORES} stores each, and {:.2} stores that it answered",
-            self.callbacks_per_change, self.stores_answered_per_change
+             {MAX_BATCH_STORES} stores each, and {:.2} stores asked for",
+            self.callbacks_per_change, self.stores_asked_per_change
         ));
         for (service, seconds) in &self.longest_gap_seconds {
             lines.push(format!("longest gap in reads of {service}: {}", duration(*seconds)));

@@ -64,30 +64,25 @@ pub(super) struct Subscriber<'a> {
 impl World {
     /// Starts everything, and waits until it is ready.
     pub(super) async fn start(&self) -> Result<(), Failure> {
-        let logs = self.data.logs();
-        // NATS goes with the first replicas. Those after them find the tables made: of two that make
-        // them in one SQLite file at the same time, one gives up.
-        for (replica, api) in self.replicas() {
-            for (_, program) in self.programs.iter().filter(|(at, _)| at.replica == replica) {
-                program.lock().await.start().map_err(Failure::Failed)?;
-            }
-            tokio::time::timeout(START_PATIENCE, self.ready(api)).await.map_err(|_| {
-                Failure::failed(format!("the programs do not get ready: see {}", logs.display()))
-            })?;
+        for program in self.programs.values() {
+            program.lock().await.start().map_err(Failure::Failed)?;
         }
-        Ok(())
-    }
-
-    /// Waits until NATS and these replicas of the services are ready.
-    async fn ready(&self, api: &Api) {
-        while !nats::is_ready(&self.broker).await {
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
-        for service in Service::ALL {
-            while !is_ready(api, service).await {
+        let ready = async {
+            while !nats::is_ready(&self.broker).await {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
-        }
+            for api in &self.apis {
+                for service in Service::ALL {
+                    while !is_ready(api, service).await {
+                        tokio::time::sleep(POLL_INTERVAL).await;
+                    }
+                }
+            }
+        };
+        let logs = self.data.logs();
+        tokio::time::timeout(START_PATIENCE, ready).await.map_err(|_| {
+            Failure::failed(format!("the programs do not get ready: see {}", logs.display()))
+        })
     }
 
     /// All that follow stores.

@@ -10,7 +10,7 @@ fn report(converged_after: Option<f64>, differences: usize, surprises: &[&str]) 
     plan.faults.iter().enumerate().take(3).for_each(|(n, fault)| state.began(n, fault));
     let mut search = Follower { name: "search".to_owned(), ..Follower::default() };
     search.callbacks.note(3);
-    search.answered.note(30);
+    search.asked.note(30);
     state.subscribers.push(search);
     let difference = Difference {
         service: "search".to_owned(),
@@ -48,7 +48,7 @@ fn kinds_that_never_happened_are_named_and_the_figures_add_up() {
     let report = report(Some(1.0), 0, &[]);
     assert_eq!(report.faults.len() + report.never.len(), Kind::ALL.len());
     assert_eq!(report.callbacks_per_change, 3.0 / 20.0);
-    assert_eq!(report.stores_answered_per_change, 30.0 / 20.0);
+    assert_eq!(report.stores_asked_per_change, 30.0 / 20.0);
     let text = report.lines().join("\n");
     let calls = "at least 0.15 calls to the owner, of up to 256 stores each, and 1.50 stores";
     assert!(text.contains(calls), "{text}");
