@@ -9,6 +9,9 @@
 //! looks younger, shorter or emptier than it should, rows are made pending again, *at the stream's
 //! current last sequence*: what was acknowledged before that no longer counts for them.
 //!
+//! A relay that cannot record what it published, since its database is full, publishes nothing more until it
+//! can: it would publish the same rows again and again.
+//!
 //! A publish may also arrive when nobody waits for it any more, over a newer one. So at each look
 //! the relay reads what stands in the stream beyond the sequence up to which it knows everything,
 //! and records that as if it had been acknowledged.

@@ -2,6 +2,7 @@
 //!
 //! | module | what it tests |
 //! |---|---|
+//! | `bulk` | a hundred thousand rows in one statement, followed to the end |
 //! | `changes` | what each statement records |
 //! | `random` | no statement of any kind goes unnoticed |
 //! | `installing` | looking, making, mending and removing the triggers |
@@ -9,6 +10,7 @@
 //! | `shells` | the databases' own tools, and subscribers that follow |
 //! | `writers` | many writers at once |
 
+mod bulk;
 mod changes;
 mod installing;
 mod once;

@@ -2,9 +2,10 @@
 
 use nudge_runtime::{
     Database, Tx,
-    database::{Kind, is_conflict},
+    database::{Kind, is_conflict, is_retryable},
 };
-use nudge_tests::{Trial, database, eventually};
+use nudge_tests::{Trial, Wire, database, eventually};
+use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 async fn run(tx: &mut Tx, sql: &str) {
@@ -82,17 +83,9 @@ async fn the_owners_database_is_locked() {
 async fn the_read_model_is_full() {
     let mut trial = Trial::start("read model: full").await;
     let db = &trial.copy.db;
-    let full = db.pick(
-        // For the one connection that writes: what is there may stay, no page may be added.
-        "PRAGMA max_page_count = 1",
-        "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-         RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$; \
-         CREATE TRIGGER no_room BEFORE INSERT OR UPDATE ON copy EXECUTE FUNCTION no_room()",
-    );
-    let free = db.pick("PRAGMA max_page_count = 1073741823", "DROP TRIGGER no_room ON copy");
-    set(db, full).await;
+    fill(db, "copy").await;
     // Larger things than the free pages can take.
-    let large = serde_json::json!("x".repeat(20_000));
+    let large = json!("x".repeat(20_000));
     for n in 0..20 {
         trial.owner.put(&format!("large-{n}"), large.clone()).await;
     }
@@ -102,9 +95,101 @@ async fn the_read_model_is_full() {
     })
     .await;
     trial.some_edits().await;
-    set(db, free).await;
+    free(db, "copy").await;
     trial.mended().await;
     trial.end_with_every_read_answered().await;
+}
+
+/// Nothing can be written; what is there is read, published and called for as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_owners_database_is_full() {
+    let mut trial = Trial::start("owner's database: full").await;
+    let owner = trial.owner.clone();
+    fill(&owner.db, "thing").await;
+    let (mut refused, mut tried) = (Vec::new(), 0);
+    while refused.len() < 10 {
+        // A connection of SQLite that met the limit is replaced by one without: see `Database`.
+        set(&owner.db, owner.db.pick(NO_MORE_PAGES, "SELECT 1")).await;
+        tried += 1;
+        assert!(tried < 1_000, "there is always room");
+        let id = format!("large-{tried}");
+        if let Err(error) = owner.try_put_all(&[(&id, json!("x".repeat(100_000)))]).await {
+            assert!(is_retryable(&error), "{error}");
+            refused.push(id);
+        }
+    }
+    // What is there is answered, and what was refused never was.
+    let url = format!("{}/sync/v1/thing/batch-get", owner.url());
+    let asked = reqwest::Client::new().post(url).json(&json!({"ids": ["thing-0", refused[0]]}));
+    let answer = asked.send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    let answer: Value = answer.json().await.expect("JSON");
+    let statuses =
+        [0, 1].map(|n| (answer["items"][n]["id"].clone(), answer["items"][n]["status"].clone()));
+    assert_eq!(
+        statuses,
+        [(json!(refused[0]), json!("unknown")), (json!("thing-0"), json!("live"))]
+    );
+    free(&owner.db, "thing").await;
+    trial.copy.wait(&owner.put("large", json!("fits")).await).await;
+    trial.mended().await;
+    trial.end_with_every_read_answered().await;
+}
+
+/// Business goes on, and the relay cannot record what it publishes. It would publish the same again and
+/// again, so it waits until it can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_owners_database_takes_no_note_of_what_is_published() {
+    let mut trial = Trial::start("owner's database: relay cannot record").await;
+    let owner = trial.owner.clone();
+    let event = "TRIGGER no_note BEFORE UPDATE OF published_version ON nudge_change_log";
+    let refuse = owner.db.pick(
+        format!("CREATE {event} BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"),
+        format!("{NO_ROOM}; CREATE {event} EXECUTE FUNCTION no_room()"),
+    );
+    set(&owner.db, &refuse).await;
+    eventually("the relay says that it fails", || async {
+        let health = owner.publisher.health();
+        (!health.connected && health.pending > 0).then_some(())
+    })
+    .await;
+    let wire = Wire::open(&trial.nats).await;
+    let published = wire.last_sequence().await;
+    let last = owner.put("unrecorded", json!("waits")).await;
+    trial.some_edits().await;
+    assert_eq!(wire.last_sequence().await, published, "nothing is published in vain");
+    assert!(owner.publisher.health().pending > 0);
+
+    let accept = owner.db.pick("DROP TRIGGER no_note", "DROP TRIGGER no_note ON nudge_change_log");
+    set(&owner.db, accept).await;
+    trial.mended().await;
+    trial.copy.wait(&last).await;
+    eventually("the relay is well", || async { owner.publisher.health().connected.then_some(()) })
+        .await;
+    trial.end_with_every_read_answered().await;
+}
+
+/// For SQLite, and for the one connection that writes: what is there may stay, no page may be added.
+const NO_MORE_PAGES: &str = "PRAGMA max_page_count = 1";
+/// For PostgreSQL: what a trigger runs that lets nothing be written.
+const NO_ROOM: &str = "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                       RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$";
+
+/// No more fits into a database: on SQLite into any table, on PostgreSQL into this one.
+async fn fill(db: &Database, table: &str) {
+    let full = db.pick(
+        NO_MORE_PAGES.to_owned(),
+        format!(
+            "{NO_ROOM}; CREATE TRIGGER no_room BEFORE INSERT OR UPDATE ON {table} EXECUTE FUNCTION no_room()"
+        ),
+    );
+    set(db, &full).await;
+}
+
+/// Mends what [`fill`] did.
+async fn free(db: &Database, table: &str) {
+    let free = format!("DROP TRIGGER no_room ON {table}");
+    set(db, &db.pick("PRAGMA max_page_count = 1073741823".to_owned(), free)).await;
 }
 
 /// Runs a statement on the connection that writes, outside of any transaction of the subscriber.

@@ -1,7 +1,7 @@
-//! A `nudge dev` with a real NATS server and stand-ins for the services.
+//! A `nudge dev` with a real NATS server and stand-ins for the services, or the real ones.
 
 use std::{
-    fs,
+    env, fs,
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// From the base to the port of NATS.
 const NATS_OFFSET: u16 = 22;
 
-/// A copy of the program with services beside it that do nothing but run.
+/// A copy of the program with services beside it.
 pub(crate) struct Demo {
     directory: tempfile::TempDir,
     pub(crate) port_base: u16,
@@ -28,7 +28,17 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
+    /// Services that do nothing but run.
     pub(crate) fn new() -> Self {
+        Self::of(|_| "sleep 600".to_owned())
+    }
+
+    /// The real services.
+    pub(crate) fn of_real_services() -> Self {
+        Self::of(|service| format!("'{}'", built(service).display()))
+    }
+
+    fn of(command: impl Fn(&str) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::copy(env!("CARGO_BIN_EXE_nudge"), directory.path().join("nudge")).unwrap();
         for service in SERVICES {
@@ -36,9 +46,10 @@ impl Demo {
             let pid = directory.path().join(format!("{service}.pid"));
             let url = directory.path().join(format!("{service}.url"));
             let script = format!(
-                "#!/bin/sh\nprintf %s \"$DATABASE_URL\" >'{}'\necho $$ >'{}'\nexec sleep 600\n",
+                "#!/bin/sh\nprintf %s \"$DATABASE_URL\" >'{}'\necho $$ >'{}'\nexec {}\n",
                 url.display(),
-                pid.display()
+                pid.display(),
+                command(service)
             );
             fs::write(&path, script).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -141,6 +152,15 @@ impl Demo {
         let free = || TcpListener::bind(("127.0.0.1", nats)).ok();
         eventually("NATS ends", free).await;
     }
+}
+
+/// A program that the workspace builds, two directories up from this test's own executable.
+fn built(name: &str) -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join(name);
+    let hint = "needs `cargo test --workspace`, or first `cargo build --workspace --bins`";
+    assert!(path.is_file(), "{} is not built: this test {hint}", path.display());
+    path
 }
 
 fn is_alive(pid: Pid) -> bool {

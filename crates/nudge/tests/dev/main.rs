@@ -1,7 +1,8 @@
-//! `nudge dev` with a real NATS server and stand-ins for the services: nothing is left behind.
+//! `nudge dev` with a real NATS server: nothing is left behind. The services are stand-ins, but for one test.
 
 mod demo;
 mod postgres;
+mod real;
 
 use std::fs;
 
