@@ -3,7 +3,7 @@
 
 /// A broker is no database: these run once, whatever database the run is for.
 mod once {
-    use std::{sync::Arc, time::Duration};
+    use std::{future::Future, sync::Arc, time::Duration};
 
     use futures_util::StreamExt;
     use nudge_chaos::ports::SimulatedBroker;
@@ -13,7 +13,7 @@ mod once {
         Settings,
         source::{Consumer, Deliveries, Delivery, Durable, Source},
     };
-    use nudge_tests::Nats;
+    use nudge_tests::{Link, Nats};
     use serde_json::json;
     use tokio::time::timeout;
 
@@ -175,6 +175,78 @@ mod once {
         assert_eq!(beyond(last.unwrap(), 2).await.0, [""; 0]);
     }
 
+    async fn what_is_worked_on_does_not_come_again(ports: &Ports) {
+        let consumer = ports.open().await;
+        let mut deliveries = consumer.deliveries().await.unwrap();
+        ports.publish("d", "6").await;
+        let (id, .., d) = next(&mut deliveries).await;
+        assert_eq!(id, "d");
+        let ack = d.ack.unwrap();
+        tokio::time::sleep(ACK_WAIT / 2).await;
+        ack.progress().await;
+        // It would have come again by the end of that.
+        tokio::time::sleep(ACK_WAIT / 2).await;
+        is_quiet(&mut deliveries).await;
+        // And does, since nothing more was said of it.
+        let (id, .., again) = next(&mut deliveries).await;
+        assert_eq!(id, "d");
+        again.ack.unwrap().ack().await;
+        settled(&*consumer, again.sequence).await;
+    }
+
+    async fn no_more_is_given_out_than_may_be_unacknowledged(ports: &Ports) {
+        let settings = Settings { max_ack_pending: 1, ..ports.settings };
+        let durable = Durable {
+            service: "narrow",
+            entity: &ports.entity,
+            name: "narrow",
+            settings: &settings,
+        };
+        let narrow = ports.source.open(durable).await.unwrap();
+        let mut deliveries = narrow.deliveries().await.unwrap();
+        for id in ["b", "a", "c", "d"] {
+            let (next, .., delivery) = next(&mut deliveries).await;
+            assert_eq!(next, id);
+            is_quiet(&mut deliveries).await;
+            delivery.ack.unwrap().ack().await;
+        }
+    }
+
+    async fn what_is_fresh_comes_past_the_backlog_with_nothing_to_acknowledge(ports: &Ports) {
+        let consumer = ports.open().await;
+        let mut fresh = consumer.fresh().await.unwrap();
+        is_quiet(&mut fresh).await;
+        // It may lose any, so one of several.
+        for _ in 0..10 {
+            ports.publish("e", "7").await;
+        }
+        let (id, version, _, delivery) = next(&mut fresh).await;
+        assert_eq!((id.as_str(), version.as_str()), ("e", "7"));
+        assert!(delivery.ack.is_none());
+        drop(fresh);
+        let mut deliveries = consumer.deliveries().await.unwrap();
+        let (id, .., delivery) = next(&mut deliveries).await;
+        assert_eq!(id, "e");
+        delivery.ack.unwrap().ack().await;
+        settled(&*consumer, delivery.sequence).await;
+    }
+
+    async fn a_link_that_is_made_again_is_counted(ports: &Ports, cut: impl Future<Output = ()>) {
+        let (mut sink, mut source) = (ports.sink.connections(), ports.source.connections());
+        let before = (*sink.borrow_and_update(), *source.borrow_and_update());
+        cut.await;
+        for connections in [&mut sink, &mut source] {
+            timeout(PATIENCE, connections.changed())
+                .await
+                .expect("in time")
+                .expect("it is counted");
+        }
+        let after = (*sink.borrow(), *source.borrow());
+        assert!(after.0 > before.0 && after.1 > before.1, "{before:?} {after:?}");
+        assert!(ports.source.is_connected());
+        ports.sink.ensure(&ports.entity).await.expect("the link stands");
+    }
+
     async fn another_stream_is_another_incarnation(ports: &Ports, before: String) {
         assert!(!ports.opens().await, "the stream is gone");
         assert!(ports.sink.publish(&ports.entity, ports.message("a", "6")).await.is_err());
@@ -190,15 +262,25 @@ mod once {
         a_message_that_is_replaced_does_not_come_again(ports).await;
         what_stands_in_the_stream_can_be_read_again(ports).await;
         an_owner_reads_what_stands_beyond_a_place(ports).await;
+        what_is_worked_on_does_not_come_again(ports).await;
+        no_more_is_given_out_than_may_be_unacknowledged(ports).await;
+        what_is_fresh_comes_past_the_backlog_with_nothing_to_acknowledge(ports).await;
         ports.sink.ensure(&ports.entity).await.unwrap().created
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn jetstream_keeps_the_contract() {
         let nats = Nats::start().await;
-        let broker = Arc::new(nats.broker("contract").await);
+        let link = Link::to(&nats).await;
+        let broker = Arc::new(link.broker("contract").await);
         let ports = Ports::new(broker.clone(), broker);
         let created = holds(&ports).await;
+        let cut = async {
+            link.cut();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            link.mend();
+        };
+        a_link_that_is_made_again_is_counted(&ports, cut).await;
         let name = subject::stream_name(&ports.entity);
         nats.jetstream().await.delete_stream(name).await.unwrap();
         another_stream_is_another_incarnation(&ports, created).await;
@@ -256,6 +338,8 @@ mod once {
             let broker = SimulatedBroker::new(seed);
             let ports = Ports::new(broker.sink(), broker.source());
             let created = holds(&ports).await;
+            let cut = async { broker.reconnect() };
+            a_link_that_is_made_again_is_counted(&ports, cut).await;
             broker.delete_stream();
             another_stream_is_another_incarnation(&ports, created).await;
         }

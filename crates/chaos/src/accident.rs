@@ -15,7 +15,7 @@ use nudge_runtime::Database;
 use tokio::time::sleep;
 
 use crate::{
-    broker::{Broker, Stored},
+    broker::{Broker, Stored, named},
     fault::Fault,
     node::Role,
     run::Theatre,
@@ -29,6 +29,8 @@ const MAX_POISON: Duration = Duration::from_secs(60);
 const RECONNECT: Duration = Duration::from_secs(2);
 /// A backup is made once in so many edits.
 const BACKUPS: u64 = 6;
+/// A header above every number that there is.
+const TOO_LARGE: &str = "99999999999999999999";
 /// The owner's tables.
 const OWNER_TABLES: [&str; 3] = ["entity", "nudge_change_log", "nudge_relay_stream"];
 
@@ -62,7 +64,7 @@ impl<S: Service> Theatre<S> {
         if world.below(BACKUPS) == 0 {
             world.with_broker(Broker::back_up);
         }
-        let restores = world.profile().permille(Fault::OwnerRestored) > 0;
+        let restores = world.may(Fault::OwnerRestored) || world.may(Fault::ReadModelRestored);
         if restores && self.losses.by_databases {
             self.owner_is_restored().await;
             self.read_model_is_put_back().await;
@@ -77,7 +79,10 @@ impl<S: Service> Theatre<S> {
         let old = lock(&self.history).of(id).first().map(|one| one.version);
         let body = |text: String| Bytes::from(text.into_bytes());
         if world.strikes(Fault::Garbage) && old.is_some() {
-            self.publish(Stored { subject, version: None, body: body("{]".to_owned()) });
+            let headers = [None, Some(""), Some("soon"), Some("-5"), Some("1e3"), Some(TOO_LARGE)];
+            let header = headers[world.pick(Fault::Garbage, headers.len() as u64) as usize];
+            let version = header.map(str::to_owned);
+            self.publish(Stored { subject, version, body: body("{]".to_owned()) });
         } else if world.strikes(Fault::StaleNotification) && old.is_some() {
             let version = old.map(|version| version.to_string());
             let body = body(format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}"));
@@ -89,14 +94,15 @@ impl<S: Service> Theatre<S> {
     }
 
     fn publish(&self, stored: Stored) {
-        self.world.tell(format!("somebody → broker: {} @{:?}", stored.subject, stored.version));
+        self.world.tell(format!("somebody → broker: {}", named(&stored)));
         self.world.with_broker(|broker| broker.publish(stored.clone()));
         self.published.tell(&stored);
     }
 
     fn broker_loses(&self) {
         let world = &self.world;
-        let lost = if world.strikes(Fault::Rollback) {
+        let can_go_back = world.with_broker(|broker| broker.has_backup());
+        let lost = if can_go_back && world.strikes(Fault::Rollback) {
             world.with_broker(Broker::roll_back)
         } else if world.strikes(Fault::StreamLoss) {
             world.with_broker(Broker::delete_stream);
@@ -125,7 +131,7 @@ impl<S: Service> Theatre<S> {
         if world.strikes(Fault::OwnerRestored) {
             self.read_model.learn();
             // Or they live on, as when a database server is put back under everyone.
-            if world.below(2) == 0 {
+            if world.pick(Fault::OwnerRestored, 2) == 0 {
                 let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
                 nodes
                     .iter()
@@ -154,7 +160,7 @@ impl<S: Service> Theatre<S> {
         {
             self.read_model.is_put_back();
             copy_tables(db, &tables, "backup_", "").await;
-            if world.below(2) == 0 {
+            if world.pick(Fault::ReadModelRestored, 2) == 0 {
                 let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
                 nodes
                     .iter()
@@ -164,7 +170,7 @@ impl<S: Service> Theatre<S> {
         }
     }
 
-    async fn owner_has_pending(&self) -> bool {
+    pub(crate) async fn owner_has_pending(&self) -> bool {
         let sql = "SELECT count(*) FROM nudge_change_log WHERE version <> published_version";
         let looking = sqlx::query_as(sql).fetch_one(self.owner_db.reader());
         let (pending,): (i64,) =
@@ -183,9 +189,10 @@ impl<S: Service> Theatre<S> {
     fn poison(self: Arc<Self>, id: String) {
         self.world.tell(format!("{id} cannot be applied"));
         self.world.spoil(&id);
+        let pause = self.world.length_of(Fault::Poison, MAX_POISON);
         lock(&self.poison).insert(id.clone());
         tokio::spawn(async move {
-            sleep(self.world.up_to(MAX_POISON)).await;
+            sleep(pause).await;
             if !self.poison_stays.load(SeqCst) {
                 lock(&self.poison).remove(&id);
             }

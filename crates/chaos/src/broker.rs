@@ -15,6 +15,14 @@ pub(crate) struct Stored {
     pub(crate) body: Bytes,
 }
 
+/// A message in words.
+pub(crate) fn named(Stored { subject, version, .. }: &Stored) -> String {
+    match version {
+        Some(version) => format!("{subject} @{version}"),
+        None => format!("{subject} without a version"),
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Consumer {
     /// The last sequence delivered for the first time.
@@ -28,6 +36,8 @@ struct Stream {
     created: u64,
     last: u64,
     messages: BTreeMap<u64, Stored>,
+    /// The highest version that each message named, or one that it replaced.
+    stand_for: BTreeMap<u64, u64>,
     consumers: BTreeMap<String, Consumer>,
 }
 
@@ -89,6 +99,7 @@ impl Broker {
                 created: self.incarnations,
                 last: 0,
                 messages: BTreeMap::new(),
+                stand_for: BTreeMap::new(),
                 consumers: BTreeMap::new(),
             });
         }
@@ -98,10 +109,13 @@ impl Broker {
     /// Stores a message, in place of the one on its subject. None when there is no stream.
     pub(crate) fn publish(&mut self, stored: Stored) -> Option<u64> {
         let stream = self.stream.as_mut()?;
+        let mut stands_for = stored.version.as_ref().and_then(|v| v.parse().ok()).unwrap_or(0);
         if let Some(old) = stream.on(&stored.subject) {
             stream.messages.remove(&old);
+            stands_for = stands_for.max(stream.stand_for.remove(&old).unwrap_or(0));
         }
         stream.last += 1;
+        stream.stand_for.insert(stream.last, stands_for);
         stream.messages.insert(stream.last, stored);
         stream.forget_replaced();
         Some(stream.last)
@@ -214,6 +228,12 @@ impl Broker {
         stream.messages.get(&sequence).cloned()
     }
 
+    /// The highest version that the message at this sequence named, or one that it replaced.
+    pub(crate) fn stands_for(&self, created: u64, sequence: u64) -> u64 {
+        let stream = self.stream.as_ref().filter(|stream| stream.created == created);
+        stream.and_then(|stream| stream.stand_for.get(&sequence).copied()).unwrap_or(0)
+    }
+
     /// The version that the message on this subject names.
     pub(crate) fn version_on(&self, subject: &str) -> Option<&str> {
         let stream = self.stream.as_ref()?;
@@ -245,6 +265,11 @@ impl Broker {
     /// Tells one life of it from the next: no connection outlives it.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether there is a copy.
+    pub(crate) fn has_backup(&self) -> bool {
+        self.backup.is_some()
     }
 
     /// Comes back with the copy. False when there is none.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -17,7 +18,7 @@ use nudge_runtime::Database;
 use serde_json::Value;
 
 use crate::{
-    fault::Profile,
+    profile::Profile,
     service::Service,
     world::{World, lock},
 };
@@ -27,7 +28,7 @@ use crate::{
 pub(crate) struct Committed {
     pub(crate) version: u64,
     pub(crate) state: Option<Value>,
-    at: Duration,
+    pub(crate) at: Duration,
 }
 
 /// What the owner has committed, version by version.
@@ -72,8 +73,11 @@ impl History {
 pub(crate) trait Checker: Send + Sync {
     /// A message leaves the owner.
     fn on_the_wire(&self, message: &Message);
-    /// A delivery is about to be acknowledged.
-    fn acknowledged(&self, id: &EntityId, version: Option<u64>);
+    /// A delivery is about to be acknowledged. It names this version, if any; and it stands for that
+    /// one, since it replaced the message that told of it.
+    fn acknowledged(&self, id: &EntityId, version: Option<u64>, stands_for: u64);
+    /// A service is given a version to apply.
+    fn handed_over(&self, id: &EntityId, version: u64);
 }
 
 /// Longest time from a commit until the read model has that version, when nothing fails but ordinary
@@ -193,9 +197,16 @@ impl<S: Service> ReadModel<S> {
         }
     }
 
-    /// After every commit: versions only rise, and what can be read is what the owner said at that
-    /// version.
+    /// After every commit. A panic, of the service's own code for instance, would be lost in the task of
+    /// the kit that calls this.
     pub(crate) fn check(&self) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.look_closely())) {
+            self.world.panicked(&*panic);
+        }
+    }
+
+    /// Versions only rise, and what can be read is what the owner said at that version.
+    fn look_closely(&self) {
         let Some(Snapshot { applied, dead, rows }) = self.snapshot() else {
             return;
         };
@@ -278,9 +289,24 @@ impl<S: Service> Checker for ReadModel<S> {
         }
     }
 
+    /// Only what is newer than what the read model has.
+    fn handed_over(&self, id: &EntityId, version: u64) {
+        let at = lock(&self.seen).get(id.as_str()).copied().unwrap_or(0);
+        if version <= at {
+            self.world.violated(format!(
+                "{id} @{version} is to be applied, and the read model is at {at}"
+            ));
+        }
+    }
+
     /// What is acknowledged never comes again: it must be in the read model or in the dead-letter
     /// table by now.
-    fn acknowledged(&self, id: &EntityId, version: Option<u64>) {
+    fn acknowledged(&self, id: &EntityId, version: Option<u64>, stands_for: u64) {
+        // Who is told no version has no way to know an old answer for what it is.
+        let told = match self.world.was_misled(id.as_str()) {
+            true => version.unwrap_or(0),
+            false => version.unwrap_or(0).max(stands_for),
+        };
         let Some(Snapshot { applied, dead, .. }) = self.snapshot() else {
             return;
         };
@@ -289,14 +315,9 @@ impl<S: Service> Checker for ReadModel<S> {
         let at = at.max(held.versions.get(id.as_str()).copied().unwrap_or(0));
         let is_dead =
             held.dead.contains(id.as_str()) || dead.iter().any(|dead| dead == id.as_str());
-        let covered = at >= version.unwrap_or(1) || is_dead;
-        // Somebody else may have named a version that never was.
-        let history = lock(&self.history);
-        let real = version.is_none_or(|version| history.at(id.as_str(), version).is_some());
-        if real && !covered {
-            self.world.violated(format!(
-                "{id}@{version:?} is acknowledged, and the read model is at {at}"
-            ));
+        if at < told.max(1) && !is_dead {
+            self.world
+                .violated(format!("{id} @{told} is acknowledged, and the read model is at {at}"));
         }
     }
 }

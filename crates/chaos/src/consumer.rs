@@ -102,6 +102,15 @@ pub(crate) fn delivery(sequence: u64, stored: Stored, pending: u64) -> Delivery 
 }
 
 impl Opened {
+    fn told(&self, sequence: u64, stored: &Stored) -> Told {
+        let broker = |broker: &mut broker::Broker| broker.stands_for(self.created, sequence);
+        Told {
+            subject: stored.subject.clone(),
+            version: stored.version.as_ref().and_then(|version| version.parse().ok()),
+            stands_for: self.link.node.world.with_broker(broker),
+        }
+    }
+
     /// Sends messages as they become due, until the session is over.
     async fn pump(self, sender: Sender) {
         let (node, world) = (&self.link.node, &self.link.node.world);
@@ -155,7 +164,7 @@ impl Opened {
             }
             node.boundary(Fault::CrashAfterReceive).await;
             node.heard_of(&stored, &format!("#{sequence}"));
-            let told = (stored.subject.clone(), stored.version.clone());
+            let told = opened.told(sequence, &stored);
             let mut delivery = delivery(sequence, stored, pending);
             delivery.ack =
                 Some(Box::new(Ack { opened, sequence, told, said: AtomicBool::new(false) }));
@@ -164,20 +173,27 @@ impl Opened {
     }
 }
 
+/// What a message tells of.
+struct Told {
+    subject: String,
+    /// The version that it names, if it does.
+    version: Option<u64>,
+    /// The highest that it named, or one that it replaced.
+    stands_for: u64,
+}
+
 struct Ack {
     opened: Opened,
     sequence: u64,
-    /// The subject, and the version if there is one.
-    told: (String, Option<String>),
+    told: Told,
     said: AtomicBool,
 }
 
 impl Ack {
     /// What is handled must be covered.
-    fn check(&self, subject: &str, version: Option<&str>) {
-        if let Ok(id) = subject::decode_subject(&self.opened.entity, subject) {
-            let version = version.and_then(|version| version.parse().ok());
-            self.opened.link.checker.acknowledged(&id, version);
+    fn check(&self, told: &Told) {
+        if let Ok(id) = subject::decode_subject(&self.opened.entity, &told.subject) {
+            self.opened.link.checker.acknowledged(&id, told.version, told.stands_for);
         }
     }
 }
@@ -190,17 +206,17 @@ impl AckHandle for Ack {
             if self.said.swap(true, SeqCst) {
                 node.world.violated("a delivery was acknowledged twice");
             }
-            let (subject, version) = &self.told;
-            self.check(subject, version.as_deref());
+            self.check(&self.told);
             if node.world.strikes(Fault::DropAck) || !node.has_link() {
                 return;
             }
+            let Told { subject, .. } = &self.told;
             node.world.tell(format!("{} acknowledges {subject} #{}", node.name, self.sequence));
             let (created, name) = (self.opened.created, &self.opened.name);
             // After it went back, the broker takes it for one of another message.
             let taken = node.world.with_broker(|broker| broker.at(created, self.sequence));
-            if let Some(Stored { subject, version, .. }) = taken {
-                self.check(&subject, version.as_deref());
+            if let Some(stored) = taken {
+                self.check(&self.opened.told(self.sequence, &stored));
             }
             node.world.with_broker(|broker| broker.ack(created, name, self.sequence));
             // There may be room for the next.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    broker::{self, Stored},
+    broker::{self, Stored, named},
     check::Checker,
     consumer::{Opened, standing},
     fault::Fault,
@@ -61,12 +61,13 @@ impl Link {
                 // What was on its way to a broker that went down is lost.
                 return;
             }
-            let line = format!("{name} → broker: {} @{:?}", stored.subject, stored.version);
+            let line = format!("{name} → broker: {}", named(&stored));
             if world.with_broker(|broker| broker.is_awaited(&stored.subject)) {
                 world.note(Fault::Compaction);
             }
             let sequence = world.with_broker(|broker| broker.publish(stored.clone()));
-            world.tell(format!("{line} #{sequence:?}"));
+            let place = sequence.map_or("in vain".to_owned(), |at| format!("#{at}"));
+            world.tell(format!("{line} {place}"));
             published.tell(&stored);
             let _ = done.send(sequence);
         });
@@ -99,7 +100,8 @@ impl Sink for Link {
                 return Err("the publish was not acknowledged in time".into());
             }
             let late = world.strikes(Fault::LatePublish);
-            let late = if late { world.up_to(LATE) } else { Duration::ZERO };
+            let late =
+                if late { world.length_of(Fault::LatePublish, LATE) } else { Duration::ZERO };
             let version = Some(message.version);
             let stored = Stored { subject: message.subject, version, body: message.body.into() };
             let answer = timeout(REQUEST_TIMEOUT, self.store(stored, late)).await;

@@ -8,16 +8,14 @@ use std::{
     time::Duration,
 };
 
-use nudge_runtime::{
-    BoxError,
-    database::{Fate, Stepper},
-};
+use nudge_runtime::{BoxError, database::Stepper};
 use nudge_subscriber_kit::source::Delivery;
 use tokio::{runtime::Handle, sync::Notify, sync::watch, time::sleep};
 
 use crate::{
-    broker::Stored,
+    broker::{Stored, named},
     fault::Fault,
+    random::Random,
     world::{World, lock},
 };
 
@@ -31,8 +29,8 @@ const LATE_DELIVERY: Duration = Duration::from_secs(2);
 const MAX_PARTITION: Duration = Duration::from_secs(15);
 /// Longest time that a database takes.
 const SLOW_DATABASE: Duration = Duration::from_secs(3);
-/// Statements that a transaction waits for, at most, before a crash inside it.
-const MAX_WAITS: u64 = 12;
+/// One in so many crashes inside a transaction is in the second of a unit of work. There seldom is one.
+const IN_THE_SECOND: u64 = 4;
 
 /// What a program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +39,25 @@ pub(crate) enum Role {
     Subscriber,
 }
 
+/// Where a program ends in a unit of database work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doom {
+    None,
+    /// In a transaction, after so many others.
+    Inside(u64),
+    After,
+}
+
 /// See the module's description. A restart makes another.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) world: Arc<World>,
     role: Role,
     runtime: Handle,
+    /// For what is usual: how long its ways are.
+    random: Mutex<Random>,
+    /// What befalls it in the unit of database work that is under way.
+    doom: Mutex<Doom>,
     dead: AtomicBool,
     died: Notify,
     frozen_until: Mutex<Duration>,
@@ -57,11 +68,14 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(name: String, role: Role, world: Arc<World>, runtime: Handle) -> Arc<Self> {
+        let random = Mutex::new(world.random_of(&name));
         Arc::new(Self {
             name,
             world,
             role,
             runtime,
+            random,
+            doom: Mutex::new(Doom::None),
             dead: AtomicBool::new(false),
             died: Notify::new(),
             frozen_until: Mutex::default(),
@@ -72,7 +86,12 @@ impl Node {
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(SeqCst)
+        self.dead.load(SeqCst) || self.world.is_endless()
+    }
+
+    /// A usual length of time, up to `max`.
+    pub(crate) fn usual(&self, max: Duration) -> Duration {
+        lock(&self.random).up_to(max)
     }
 
     /// Resolves when it has ended.
@@ -93,8 +112,9 @@ impl Node {
     /// A boundary: the program may stand still here, or end.
     pub(crate) async fn boundary(&self, crash: Fault) {
         self.alive().await;
-        if self.world.strikes(Fault::Freeze) {
-            let pause = self.world.up_to(MAX_FREEZE);
+        let freeze = self.of_role(Fault::FreezeRelay, Fault::FreezeSubscriber);
+        if self.world.strikes(freeze) {
+            let pause = self.world.length_of(freeze, MAX_FREEZE);
             self.world.tell(format!("{} stands still for {pause:?}", self.name));
             *lock(&self.frozen_until) = self.world.elapsed() + pause;
             self.alive().await;
@@ -111,11 +131,26 @@ impl Node {
             if self.is_dead() {
                 std::future::pending::<()>().await;
             }
-            let until = *lock(&self.frozen_until);
-            match until.checked_sub(self.world.elapsed()) {
-                Some(left) if !left.is_zero() => sleep(left).await,
-                _ => return,
+            match self.frozen_for() {
+                Duration::ZERO => return,
+                left => sleep(left).await,
             }
+        }
+    }
+
+    /// Any place among so many.
+    pub(crate) fn any_of(&self, many: usize) -> usize {
+        lock(&self.random).below(many as u64) as usize
+    }
+
+    fn frozen_for(&self) -> Duration {
+        lock(&self.frozen_until).saturating_sub(self.world.elapsed())
+    }
+
+    fn of_role<T>(&self, relay: T, subscriber: T) -> T {
+        match self.role {
+            Role::Relay => relay,
+            Role::Subscriber => subscriber,
         }
     }
 
@@ -124,8 +159,9 @@ impl Node {
         if *lock(&self.down_until) > self.world.elapsed() {
             return false;
         }
-        if self.world.strikes(Fault::Partition) {
-            self.cut(self.world.up_to(MAX_PARTITION));
+        let partition = self.of_role(Fault::PartitionRelay, Fault::PartitionSubscriber);
+        if self.world.strikes(partition) {
+            self.cut(self.world.length_of(partition, MAX_PARTITION));
             return false;
         }
         true
@@ -146,7 +182,7 @@ impl Node {
     pub(crate) fn reaches_the_owner(&self) -> bool {
         let now = self.world.elapsed();
         if self.world.strikes(Fault::OwnerCutOff) {
-            let pause = self.world.up_to(MAX_PARTITION);
+            let pause = self.world.length_of(Fault::OwnerCutOff, MAX_PARTITION);
             self.world.tell(format!("{} cannot reach the owner for {pause:?}", self.name));
             *lock(&self.owner_back_at) = now + pause;
         }
@@ -163,14 +199,15 @@ impl Node {
 
     /// How long something is on its way between it and the broker.
     pub(crate) fn way(&self) -> Duration {
-        let late = self.world.strikes(Fault::Delay);
-        self.world.up_to(if late { LATE_DELIVERY } else { USUAL })
+        match self.world.strikes(Fault::Delay) {
+            true => self.world.length_of(Fault::Delay, LATE_DELIVERY),
+            false => self.usual(USUAL),
+        }
     }
 
     /// A message arrives.
     pub(crate) fn heard_of(&self, stored: &Stored, how: &str) {
-        let Stored { subject, version, .. } = stored;
-        self.world.tell(format!("broker → {}: {subject} {how} @{version:?}", self.name));
+        self.world.tell(format!("broker → {}: {} {how}", self.name, named(stored)));
     }
 
     /// It looks at what has arrived.
@@ -179,6 +216,18 @@ impl Node {
             let id = subject.rsplit('.').next().unwrap_or_default();
             self.world.told(&self.name, id);
         }
+    }
+
+    /// Crashes before, in and after database work.
+    fn database_crashes(&self) -> [Fault; 3] {
+        self.of_role(
+            [
+                Fault::CrashRelayBeforeDatabase,
+                Fault::CrashRelayInTransaction,
+                Fault::CrashRelayAfterDatabase,
+            ],
+            [Fault::CrashBeforeDatabase, Fault::CrashInTransaction, Fault::CrashAfterDatabase],
+        )
     }
 
     pub(crate) fn has_link(&self) -> bool {
@@ -193,40 +242,62 @@ impl Stepper for Node {
 
     fn pause(&self) -> Duration {
         match self.world.strikes(Fault::DatabaseSlow) {
-            true => self.world.up_to(SLOW_DATABASE),
+            true => self.world.length_of(Fault::DatabaseSlow, SLOW_DATABASE),
             false => Duration::ZERO,
         }
     }
 
-    fn next(&self) -> Fate {
+    fn stands_still(&self) -> Duration {
+        self.frozen_for()
+    }
+
+    fn begins(&self) {
         let world = &self.world;
-        let [before, inside, after] = match self.role {
-            Role::Relay => [
-                Fault::CrashRelayBeforeDatabase,
-                Fault::CrashRelayInTransaction,
-                Fault::CrashRelayAfterDatabase,
-            ],
-            Role::Subscriber => {
-                [Fault::CrashBeforeDatabase, Fault::CrashInTransaction, Fault::CrashAfterDatabase]
+        let [before, inside, after] = self.database_crashes();
+        if !self.is_dead() && world.strikes(before) {
+            self.crash("before its database work");
+        }
+        let doom = match () {
+            () if self.is_dead() => Doom::None,
+            () if world.strikes(inside) => {
+                Doom::Inside(u64::from(world.pick(inside, IN_THE_SECOND) == 0))
             }
+            () if world.strikes(after) => Doom::After,
+            () => Doom::None,
         };
-        let fate = match () {
-            _ if self.is_dead() => Fate::CrashBefore,
-            _ if world.strikes(before) => Fate::CrashBefore,
-            _ if world.strikes(inside) => Fate::CrashDuring(world.below(MAX_WAITS) as u32),
-            _ if world.strikes(after) => Fate::CrashAfter,
-            _ => Fate::Done,
-        };
+        *lock(&self.doom) = doom;
         world.stand_still();
-        fate
     }
 
-    fn over(&self) {
-        self.world.go_on();
+    fn in_transaction(&self) {
+        let mut doom = lock(&self.doom);
+        *doom = match *doom {
+            Doom::Inside(0) => {
+                self.crash("in a transaction, which is rolled back");
+                Doom::None
+            }
+            Doom::Inside(others) => Doom::Inside(others - 1),
+            other => other,
+        };
     }
 
-    fn crashed(&self) {
+    fn ends(&self, done: bool) {
         self.world.go_on();
-        self.crash("in its database work");
+        let [_, inside, after] = self.database_crashes();
+        let doom = std::mem::replace(&mut *lock(&self.doom), Doom::None);
+        if done && matches!(doom, Doom::Inside(_)) {
+            // There was no such transaction, so that all of it is done.
+            self.world.turned_out(inside, after);
+        }
+        if done && doom != Doom::None {
+            self.crash("after its database work");
+        }
+    }
+
+    fn has_crashed(&self) -> bool {
+        self.is_dead()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,24 +1,35 @@
 //! The simulated owner: the real publisher and its real sync API, asked through a port that fails.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request};
-use nudge_protocol::{
-    EntityId, EntityName, Version,
-    sync_api::{BatchGetAnswer, BatchGetRequest, Item, ItemStatus},
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, Request, StatusCode, header::RETRY_AFTER},
 };
+use nudge_protocol::{
+    Change, EntityId, EntityName, Version,
+    sync_api::{BatchGetAnswer, BatchGetRequest, Item, ItemStatus, ItemsPage, ItemsRequest},
+};
+use nudge_publisher::Publisher;
 use nudge_runtime::{BoxError, Database, Tx, database::Migration, set_sql};
 use nudge_subscriber_kit::owner_client::{
-    FetchError, FetchErrorKind, Fetching, OwnerClient, Probing,
+    FetchError, FetchErrorKind, Fetching, OwnerClient, Probing, read_answer, refusal,
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tokio::time::sleep;
 use tower::ServiceExt;
 
-use crate::{check::History, fault::Fault, node::Node, world::lock};
+use crate::{
+    check::{Committed, History},
+    fault::Fault,
+    node::Node,
+    world::{World, lock},
+};
 
 /// How long a client waits for the owner.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,7 +71,46 @@ impl nudge_publisher::Owner for Entities {
     }
 }
 
-/// One subscriber's way to the owner.
+/// What an edit makes of each id: a state, or none when it is deleted.
+pub(crate) type Changes = BTreeMap<String, Option<Value>>;
+
+/// The owner changes several entities in one transaction. Answers with their versions; or with none, if
+/// the owner ends at that place in it.
+pub(crate) async fn write(
+    owner: &Publisher,
+    changes: &Changes,
+    ends_at: Option<usize>,
+) -> Result<Option<Vec<u64>>, sqlx::Error> {
+    let mut tx = owner.begin().await?;
+    let mut versions = Vec::new();
+    for (n, (id, state)) in changes.iter().enumerate() {
+        let (sql, change) = match state {
+            Some(_) => (
+                "INSERT INTO entity VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET state = excluded.state",
+                Change::Updated,
+            ),
+            None => ("DELETE FROM entity WHERE id = $1", Change::Deleted),
+        };
+        let query = sqlx::query(sql).bind(id.clone());
+        match state {
+            Some(state) => query.bind(state.to_string()).execute(&mut *tx).await?,
+            None => query.execute(&mut *tx).await?,
+        };
+        if ends_at == Some(2 * n) {
+            return Ok(None);
+        }
+        let key = EntityId::new(id).expect("a good id");
+        versions.push(owner.record(&mut tx, &key, change).await?.get());
+        if ends_at == Some(2 * n + 1) {
+            return Ok(None);
+        }
+    }
+    owner.commit(tx).await?;
+    Ok(Some(versions))
+}
+
+/// One subscriber's way to the owner. What it brings is read and judged by the code that reads and judges
+/// it in production.
 pub(crate) struct Client {
     pub(crate) node: Arc<Node>,
     pub(crate) api: Router,
@@ -80,45 +130,65 @@ impl OwnerClient for Client {
             ids.iter().for_each(|id| world.asked(&node.name, id.as_str()));
             let names: Vec<_> = ids.iter().map(EntityId::as_str).collect();
             world.tell(format!("{} asks for {}", node.name, names.join(", ")));
-            sleep(world.up_to(USUAL)).await;
+            sleep(node.usual(USUAL)).await;
             node.alive().await;
             self.fail().await?;
-            let answer = match world.strikes(Fault::OwnerStale) {
-                true => self.stale(ids),
-                false => self.ask(entity, ids, fields).await?,
-            };
+            let request = BatchGetRequest::new(ids, fields);
+            let body = serde_json::to_vec(&request).map_err(broken)?;
+            let mut answer = self.ask(&format!("/sync/v1/{entity}/batch-get"), body).await?;
             let slow = world.strikes(Fault::OwnerSlow);
-            sleep(world.up_to(if slow { SLOW } else { USUAL })).await;
+            sleep(if slow { world.length_of(Fault::OwnerSlow, SLOW) } else { node.usual(USUAL) })
+                .await;
             if world.strikes(Fault::OwnerHalf) {
-                return Err(FetchError::new(FetchErrorKind::Broken, "the answer is cut"));
+                answer = spoilt(world, &answer);
             }
+            let answer: BatchGetAnswer = read_answer(&answer)?;
+            let answer = self.other_than(answer.items);
             node.boundary(Fault::CrashAfterFetch).await;
             Ok(answer)
         })
     }
 
-    fn probe<'a>(&'a self, _: &'a EntityName) -> Probing<'a> {
+    fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
         Box::pin(async move {
             self.node.alive().await;
-            sleep(self.node.world.up_to(USUAL)).await;
-            self.fail().await
+            sleep(self.node.usual(USUAL)).await;
+            self.fail().await?;
+            let request = ItemsRequest { after: None, limit: Some(1) };
+            let body = serde_json::to_vec(&request).map_err(broken)?;
+            let answer = self.ask(&format!("/sync/v1/{entity}/items"), body).await?;
+            read_answer::<ItemsPage>(&answer).map(drop)
         })
     }
 }
 
+fn broken(error: impl std::fmt::Display) -> FetchError {
+    FetchError::new(FetchErrorKind::Broken, error.to_string())
+}
+
+/// What arrives of an answer that is cut; or another page altogether.
+fn spoilt(world: &World, answer: &Bytes) -> Bytes {
+    let cut = world.pick(Fault::OwnerHalf, answer.len() as u64 + 1) as usize;
+    match cut == answer.len() {
+        true => Bytes::from_static(b"<html>"),
+        false => answer.slice(..cut),
+    }
+}
+
 impl Client {
+    /// No answer, or not the one that was asked for.
     async fn fail(&self) -> Result<(), FetchError> {
         let world = &self.node.world;
         if world.owner_is_down(LONGEST_OUTAGE) || !self.node.reaches_the_owner() {
             return Err(FetchError::new(FetchErrorKind::Unavailable, "connection refused"));
         }
+        let mut headers = HeaderMap::new();
         if world.strikes(Fault::OwnerError) {
-            return Err(FetchError::new(FetchErrorKind::Broken, "the owner answered 500"));
+            return Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, &headers));
         }
         if world.strikes(Fault::OwnerBusy) {
-            let error = FetchError::new(FetchErrorKind::Unavailable, "the owner answered 429");
-            let retry_after = Some(Duration::from_secs(1 + world.below(4)));
-            return Err(FetchError { retry_after, ..error });
+            headers.insert(RETRY_AFTER, (1 + world.pick(Fault::OwnerBusy, 4)).into());
+            return Err(refusal(StatusCode::TOO_MANY_REQUESTS, &headers));
         }
         if world.strikes(Fault::OwnerTimeout) {
             sleep(FETCH_TIMEOUT).await;
@@ -129,41 +199,48 @@ impl Client {
     }
 
     /// The real router answers.
-    async fn ask(
-        &self,
-        entity: &EntityName,
-        ids: &[EntityId],
-        fields: &[&'static str],
-    ) -> Result<Vec<Item>, FetchError> {
-        let broken = |error: String| FetchError::new(FetchErrorKind::Broken, error);
-        let body = serde_json::to_vec(&BatchGetRequest::new(ids, fields));
-        let request = Request::post(format!("/sync/v1/{entity}/batch-get"))
+    async fn ask(&self, path: &str, body: Vec<u8>) -> Result<Bytes, FetchError> {
+        let request = Request::post(path)
             .header("content-type", "application/json")
-            .body(Body::from(body.map_err(|error| broken(error.to_string()))?))
-            .map_err(|error| broken(error.to_string()))?;
+            .body(Body::from(body))
+            .map_err(broken)?;
         let Ok(response) = self.api.clone().oneshot(request).await;
-        let status = response.status();
-        let body = axum::body::to_bytes(response.into_body(), MAX_ANSWER_BYTES).await;
-        let body = body.map_err(|error| broken(error.to_string()))?;
-        if !status.is_success() {
-            return Err(broken(format!("{status}: {}", String::from_utf8_lossy(&body))));
+        let (parts, body) = response.into_parts();
+        if parts.status != StatusCode::OK {
+            return Err(refusal(parts.status, &parts.headers));
         }
-        let answer: BatchGetAnswer =
-            serde_json::from_slice(&body).map_err(|error| broken(error.to_string()))?;
-        Ok(answer.items)
+        axum::body::to_bytes(body, MAX_ANSWER_BYTES).await.map_err(broken)
     }
 
-    /// What was true at some earlier time, of each id for itself.
-    fn stale(&self, ids: &[EntityId]) -> Vec<Item> {
+    /// Somebody else may have answered, or less may be answered than was asked for.
+    fn other_than(&self, mut items: Vec<Item>) -> Vec<Item> {
         let world = &self.node.world;
+        if world.strikes(Fault::OwnerStale) {
+            let at = world.length_of(Fault::OwnerStale, world.elapsed());
+            let then = |all: &[Committed]| all.iter().filter(|one| one.at <= at).count();
+            items = self.earlier(items, then);
+        }
+        if world.strikes(Fault::OwnerCached) {
+            let then =
+                |all: &[Committed]| world.pick(Fault::OwnerCached, all.len() as u64 + 1) as usize;
+            items = self.earlier(items, then);
+        }
+        if items.len() > 1 && world.strikes(Fault::OwnerPartial) {
+            items.truncate(1 + world.pick(Fault::OwnerPartial, items.len() as u64 - 1) as usize);
+        }
+        items
+    }
+
+    /// The same ids after so many of their versions.
+    fn earlier(&self, items: Vec<Item>, then: impl Fn(&[Committed]) -> usize) -> Vec<Item> {
         let history = lock(&self.history);
-        let item = |id: &EntityId| {
+        let item = |Item { id, .. }: Item| {
+            self.node.world.mislead(id.as_str());
             let versions = history.of(id.as_str());
-            let at = world.below(versions.len() as u64 + 1) as usize;
-            let then = at.checked_sub(1).and_then(|at| versions.get(at));
+            let then = then(versions).checked_sub(1).and_then(|at| versions.get(at));
             let state = then.and_then(|then| then.state.as_ref());
             Item {
-                id: id.clone(),
+                id,
                 status: match (then, state) {
                     (None, _) => ItemStatus::Unknown,
                     (_, None) => ItemStatus::Deleted,
@@ -174,6 +251,6 @@ impl Client {
                 state: state.and_then(|state| serde_json::value::to_raw_value(state).ok()),
             }
         };
-        ids.iter().map(item).collect()
+        items.into_iter().map(item).collect()
     }
 }

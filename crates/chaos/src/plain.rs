@@ -4,7 +4,7 @@ use std::{cell::RefCell, sync::Arc};
 
 use nudge_runtime::{
     Database,
-    database::{Durability, Fate, Stepper},
+    database::{Durability, Stepper},
 };
 use tokio::runtime::{Handle, Runtime};
 
@@ -37,12 +37,11 @@ impl Stepper for Plain {
         &self.runtime
     }
 
-    fn next(&self) -> Fate {
+    fn begins(&self) {
         self.world.stand_still();
-        Fate::Done
     }
 
-    fn over(&self) {
+    fn ends(&self, _: bool) {
         self.world.go_on();
     }
 }

@@ -1,4 +1,5 @@
-//! Entities that cannot be applied for a while.
+//! What befalls a service's `apply`: entities that cannot be applied for a while, and a program that ends
+//! there.
 
 use std::{
     collections::BTreeSet,
@@ -8,13 +9,15 @@ use std::{
 use nudge_runtime::{BoxError, Tx};
 use nudge_subscriber_kit::{Apply, EntityState};
 
-use crate::world::lock;
+use crate::{check::Checker, fault::Fault, node::Node, world::lock};
 
 /// The service's own `apply`, which fails for what is poisoned.
 pub(crate) struct Poisoned<H> {
     pub(crate) handler: H,
     /// Which they are.
     pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
+    pub(crate) node: Arc<Node>,
+    pub(crate) checker: Arc<dyn Checker>,
 }
 
 impl<H: Apply> Apply for Poisoned<H> {
@@ -22,13 +25,34 @@ impl<H: Apply> Apply for Poisoned<H> {
     const FIELDS: &'static [&'static str] = H::FIELDS;
 
     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<H::State>]) -> Result<(), BoxError> {
+        for entity in entities {
+            self.checker.handed_over(&entity.id, entity.version.get());
+        }
+        let world = &self.node.world;
+        let crash = world.strikes(Fault::CrashInApply);
+        let before = crash && world.pick(Fault::CrashInApply, 2) == 0;
+        if before {
+            self.crash().await;
+        }
         let poisoned = {
             let poison = lock(&self.poison);
             entities.iter().find(|entity| poison.contains(entity.id.as_str())).map(|e| e.id.clone())
         };
-        match poisoned {
-            Some(id) => Err(format!("{id} is poisoned").into()),
-            None => self.handler.apply(tx, entities).await,
+        if let Some(id) = poisoned {
+            return Err(format!("{id} is poisoned").into());
         }
+        self.handler.apply(tx, entities).await?;
+        if crash {
+            self.crash().await;
+        }
+        Ok(())
+    }
+}
+
+impl<H> Poisoned<H> {
+    /// Whoever drives the transaction sees that, and gives it up.
+    async fn crash(&self) {
+        self.node.crash("in its apply, and the transaction is rolled back");
+        std::future::pending().await
     }
 }

@@ -1,25 +1,43 @@
 //! The simulated ports by themselves, for the contract that they share with the real ones.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use nudge_protocol::EntityId;
-use nudge_publisher::sink::{Message, Sink};
-use nudge_subscriber_kit::source::Source;
+use nudge_protocol::{EntityId, EntityName};
+use nudge_publisher::{
+    Publisher,
+    sink::{Message, Sink},
+};
+use nudge_runtime::{Database, database::Driver};
+use nudge_subscriber_kit::{owner_client::OwnerClient, source::Source};
+use serde_json::Value;
 use tokio::runtime::Handle;
 
 use crate::{
-    check::Checker,
-    fault::Profile,
+    check::{Checker, History},
+    fault::Fault,
     link::Link,
     node::{Node, Role},
-    world::{Plan, World},
+    owner::{self, Changes, Client, Entities},
+    plain::{Plain, database, helper},
+    profile::Profile,
+    world::{Plan, World, lock},
 };
 
 struct Nothing;
 
 impl Checker for Nothing {
     fn on_the_wire(&self, _: &Message) {}
-    fn acknowledged(&self, _: &EntityId, _: Option<u64>) {}
+    fn acknowledged(&self, _: &EntityId, _: Option<u64>, _: u64) {}
+    fn handed_over(&self, _: &EntityId, _: u64) {}
+}
+
+/// A program to which nothing happens but ordinary delays.
+fn benign(seed: u64) -> Arc<Node> {
+    let world = World::new(Plan { profile: Profile::Benign, seed, allowed: None });
+    Node::new("contract".to_owned(), Role::Subscriber, world, Handle::current())
 }
 
 /// A simulated broker on which nothing goes wrong but ordinary delays, and both ways to it.
@@ -31,10 +49,8 @@ pub struct SimulatedBroker {
 impl SimulatedBroker {
     /// For use on a runtime whose clock is paused.
     pub fn new(seed: u64) -> Self {
-        let plan = Plan { profile: Profile::Benign, seed, allowed: None };
-        let world = World::new(plan);
-        let role = Role::Subscriber;
-        let node = Node::new("contract".to_owned(), role, world.clone(), Handle::current());
+        let node = benign(seed);
+        let world = node.world.clone();
         let link = Link { node, checker: Arc::new(Nothing), published: Arc::default() };
         Self { world, link }
     }
@@ -52,5 +68,55 @@ impl SimulatedBroker {
     /// Deletes the stream, with its consumers.
     pub fn delete_stream(&self) {
         self.world.with_broker(crate::broker::Broker::delete_stream);
+    }
+
+    /// Cuts the link, and makes it again after a moment.
+    pub fn reconnect(&self) {
+        self.link.node.cut(Duration::from_millis(50));
+    }
+}
+
+/// A simulated owner, at which nothing goes wrong but what is asked for, and the way to it.
+pub struct SimulatedOwner {
+    node: Arc<Node>,
+    db: Database,
+    publisher: Publisher,
+    client: Arc<Client>,
+    history: Arc<Mutex<History>>,
+}
+
+impl SimulatedOwner {
+    /// For use on a runtime whose clock is paused.
+    pub async fn new(seed: u64, entity: &EntityName) -> Self {
+        let (node, runtime) = (benign(seed), helper());
+        let plain = Plain { runtime: runtime.clone(), world: node.world.clone() };
+        let db = database(&runtime).await.with_driver(Driver::Stepped(Arc::new(plain)));
+        db.migrate("entities", owner::MIGRATIONS).await.expect("the tables are made");
+        let publisher = Publisher::open(&db, entity.clone()).await.expect("it opens");
+        let api = publisher.sync_api(Entities(db.clone()));
+        let history: Arc<Mutex<History>> = Arc::default();
+        let client = Arc::new(Client { node: node.clone(), api, history: history.clone() });
+        Self { node, db, publisher, client, history }
+    }
+
+    /// The way to it.
+    pub fn client(&self) -> Arc<dyn OwnerClient> {
+        self.client.clone()
+    }
+
+    /// What the next call that it can happen to meets.
+    pub fn goes_wrong(&self, fault: Fault) {
+        self.node.world.force(fault);
+    }
+
+    /// Changes or deletes entities in one transaction.
+    pub async fn write(&self, changes: impl IntoIterator<Item = (String, Option<Value>)>) {
+        let changes = Changes::from_iter(changes);
+        let written = self.db.run(owner::write(&self.publisher, &changes, None)).await;
+        let versions = written.expect("the owner's database works").expect("nothing ends it");
+        let mut history = lock(&self.history);
+        for ((id, state), version) in changes.into_iter().zip(versions) {
+            history.note(&id, version, state, self.node.world.elapsed());
+        }
     }
 }

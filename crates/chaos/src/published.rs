@@ -38,7 +38,7 @@ impl Published {
         let linked: Vec<_> = nodes.filter(|(node, _)| node.has_link() && !node.is_dead()).collect();
         let Some((first, _)) = linked.first() else { return };
         // One of the group gets it.
-        let (node, sender) = linked[first.world.below(linked.len() as u64) as usize].clone();
+        let (node, sender) = linked[first.any_of(linked.len())].clone();
         if node.world.strikes(Fault::DropDelivery) {
             return;
         }

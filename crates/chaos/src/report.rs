@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::{
-    fault::{Fault, Profile},
+    chance::Draw,
+    fault::Fault,
+    only::command,
+    profile::Profile,
+    run::KEY,
     world::{Plan, World},
 };
 
@@ -26,7 +30,7 @@ pub struct Outcome {
     pub calls: u64,
     /// Longest time from a commit of the owner until the read model had that version or a later one.
     pub latest: Duration,
-    pub(crate) faults: Vec<(usize, Fault)>,
+    pub(crate) faults: Vec<(Draw, Fault)>,
     consequences: BTreeMap<Fault, u64>,
 }
 
@@ -43,7 +47,7 @@ impl Outcome {
             calls: world.calls(),
             latest: world.latest(),
             consequences: world.consequences(),
-            faults: happened.iter().map(|one| (one.number, one.fault)).collect(),
+            faults: happened.iter().map(|one| (one.draw, one.fault)).collect(),
         }
     }
 
@@ -62,17 +66,54 @@ impl Outcome {
     }
 }
 
+/// Most lines of a story that are shown, of its beginning and of its end.
+const MAX_BEGINNING: usize = 150;
+const MAX_END: usize = 350;
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "profile {}, seed {}: {} faults", self.profile, self.seed, self.faults.len())?;
-        for (at, line) in &self.story {
-            writeln!(f, "{:>12.6} s  {line}", at.as_secs_f64())?;
+        let all: Vec<_> = self.story.iter().collect();
+        show(f, &all)?;
+        if let Some(id) = self.violations.iter().find_map(|violation| id_in(violation)) {
+            writeln!(f, "of {id} alone:")?;
+            let about = |(_, line): &&(Duration, String)| line.contains(id);
+            show(f, &self.story.iter().filter(about).collect::<Vec<_>>())?;
         }
         for violation in &self.violations {
             writeln!(f, "violated: {violation}")?;
         }
         Ok(())
     }
+}
+
+fn show(f: &mut fmt::Formatter<'_>, lines: &[&(Duration, String)]) -> fmt::Result {
+    let left_out = lines.len().saturating_sub(MAX_BEGINNING + MAX_END);
+    for (n, (at, line)) in lines.iter().enumerate() {
+        if n == MAX_BEGINNING && left_out > 0 {
+            writeln!(f, "              … {left_out} lines …")?;
+        }
+        if n < MAX_BEGINNING || n >= MAX_BEGINNING + left_out {
+            writeln!(f, "{:>12.6} s  {line}", at.as_secs_f64())?;
+        }
+    }
+    Ok(())
+}
+
+/// The id that a broken rule is about.
+fn id_in(violation: &str) -> Option<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    violation.split(|c| !is_part(c)).find(|word| word.starts_with(KEY))
+}
+
+/// What is said of a run that broke a rule, and of the shortest one that still does.
+pub(crate) fn failure(first: &Outcome, small: &Outcome) -> String {
+    format!(
+        "{small}\n{} of {} faults are needed. To run it again:\n    {}\n",
+        small.faults.len(),
+        first.faults.len(),
+        command(first.profile, first.seed)
+    )
 }
 
 /// What came of many runs.
@@ -88,6 +129,8 @@ pub struct Summary {
     pub latest: Duration,
     /// How often each fault happened, and what came of it.
     pub faults: BTreeMap<Fault, u64>,
+    /// Only a part was run, as `CHAOS_SEED` or `CHAOS_PROFILE` said.
+    pub(crate) is_part: bool,
 }
 
 impl Summary {
@@ -101,8 +144,12 @@ impl Summary {
         }
     }
 
-    /// Faults of the profile, and consequences, that never happened.
+    /// Faults of the profile, and consequences, that never happened. With `CHAOS_SEED` set, that says
+    /// nothing, and there is none.
     pub fn never(&self, profile: Profile) -> Vec<Fault> {
+        if self.is_part {
+            return Vec::new();
+        }
         let kinds = profile.faults().iter().map(|(fault, _)| fault);
         let kinds = kinds.chain(profile.consequences()).copied();
         kinds.filter(|fault| !self.faults.contains_key(fault)).collect()

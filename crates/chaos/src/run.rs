@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use nudge_protocol::{Change, EntityId, EntityName, subject, timestamp::set_clock};
+use nudge_protocol::{EntityId, EntityName, subject, timestamp::set_clock};
 use nudge_publisher::Publisher;
 use nudge_runtime::{Database, database::Driver};
 use nudge_subscriber_kit::{Settings, Subscriber};
@@ -19,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accident::Losses,
     check::{Checker, History, ReadModel},
-    fault::{Fault, Profile},
+    fault::Fault,
     link::{LATE, Link},
     node::{Node, Role},
-    owner::{self, Client, Entities},
+    owner::{self, Changes, Client, Entities},
     plain::{Plain, database, helper},
     poison::Poisoned,
     published::Published,
@@ -31,6 +32,8 @@ use crate::{
     world::{Plan, World, lock},
 };
 
+/// What ids begin with.
+pub(crate) const KEY: &str = "key-";
 /// Ids of the entities of a run.
 const KEYS: u64 = 4;
 /// What the owner does in a run.
@@ -39,32 +42,32 @@ const EDITS: usize = 24;
 const MAX_PAUSE: Duration = Duration::from_millis(1_500);
 /// Longest time until a program that ended is started again.
 const MAX_DOWN: Duration = Duration::from_secs(4);
-/// Time until everyone must be in step once all is healed. Virtual: it costs nothing.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
-/// Time that what is still on its way gets, longer than an acknowledgement may take; and as long
-/// again, in which silence is demanded.
-const SILENCE: Duration = Duration::from_secs(40);
 /// What is not acknowledged comes again so soon, in some runs.
 const SHORT_ACK_WAIT: Duration = Duration::from_secs(6);
-/// Time after which everyone must still be in step.
-const MOMENT: Duration = Duration::from_secs(2);
 /// How far clocks jump, in microseconds.
 const MAX_SKEW_MICROS: u64 = 3_600_000_000;
 
-/// Runs a plan from beginning to end.
+/// Runs a plan from beginning to end. A panic is a rule that is broken, too: it is to be told with the
+/// seed and the story.
 pub(crate) fn run<S: Service>(service: &Arc<S>, plan: Plan) -> Outcome {
     let helper = helper();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
-    let outcome = runtime.block_on(async {
-        let world = World::new(plan.clone());
-        let clock = world.clone();
-        set_clock(Some(Box::new(move || clock.now_micros())));
+    // The world's time is this runtime's, also when nothing runs on it any more.
+    let within = runtime.enter();
+    let world = World::new(plan.clone());
+    let clock = world.clone();
+    set_clock(Some(Box::new(move || clock.now_micros())));
+    let play = async {
         let theatre = Theatre::open(service.clone(), world.clone(), helper).await;
         theatre.play().await;
-        Outcome::of(&plan, &world)
-    });
+    };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| runtime.block_on(play))) {
+        world.panicked(&*panic);
+    }
+    let outcome = Outcome::of(&plan, &world);
     set_clock(None);
+    drop(within);
     outcome
 }
 
@@ -82,6 +85,8 @@ pub(crate) struct Theatre<S> {
     pub(crate) published: Arc<Published>,
     pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
     pub(crate) nodes: Mutex<BTreeMap<String, Arc<Node>>>,
+    /// Each subscriber as last started, and where it runs.
+    pub(crate) subscribers: Mutex<BTreeMap<String, (Arc<Node>, Subscriber)>>,
     pub(crate) settings: Settings,
     pub(crate) losses: Losses,
     /// What cannot be applied is not mended by itself any more.
@@ -101,7 +106,8 @@ impl<S: Service> Theatre<S> {
         // The service migrates as it does in production, without a gate: on the helper.
         std::thread::scope(|scope| {
             let migrate = service.migrate(&copy_db);
-            scope.spawn(|| helper.block_on(migrate)).join().expect("no panic")
+            let migrated = scope.spawn(|| helper.block_on(migrate)).join();
+            migrated.unwrap_or_else(|panic| resume_unwind(panic))
         })
         .expect("the service's tables are made");
         // So that the checker can look before the first subscriber has started.
@@ -129,6 +135,7 @@ impl<S: Service> Theatre<S> {
             published: Arc::default(),
             poison: Arc::default(),
             nodes: Mutex::default(),
+            subscribers: Mutex::default(),
             settings,
             losses,
             poison_stays: AtomicBool::new(false),
@@ -164,83 +171,32 @@ impl<S: Service> Theatre<S> {
         }
         self.in_step(&BTreeSet::new()).await;
         if !self.world.is_violated() {
+            self.nothing_is_left().await;
             self.stays_in_step().await;
         }
         self.stop.cancel();
     }
 
-    /// Waits until everyone is in step, leaving some ids out.
-    async fn in_step(&self, except: &BTreeSet<String>) {
-        let began = self.world.elapsed();
-        while let Some(difference) = self.differs(except) {
-            if self.world.is_violated() {
-                return;
-            }
-            if self.world.elapsed() > began + PATIENCE {
-                return self.world.violated(format!("never in step: {difference}"));
-            }
-            sleep(Duration::from_secs(1)).await;
-        }
-        self.world.tell(format!("in step after {:?}", self.world.elapsed() - began));
-    }
-
-    async fn stays_in_step(&self) {
-        if self.world.profile() == Profile::Liveness {
-            self.silence().await;
-        } else {
-            sleep(MOMENT).await;
-        }
-        if let Some(difference) = self.differs(&BTreeSet::new()) {
-            self.world.violated(format!("out of step again: {difference}"));
-        }
-    }
-
-    /// What is not in step: the read model, or the stream, in which the newest version of each entity
-    /// must stand for whoever comes next.
-    fn differs(&self, except: &BTreeSet<String>) -> Option<String> {
-        if let Some(difference) = self.read_model.differs(except) {
-            return Some(difference);
-        }
-        let history = lock(&self.history);
-        history.newest().find_map(|(id, newest)| {
-            let version = newest.map_or(0, |newest| newest.version);
-            let subject = self.subject(id);
-            let shown =
-                self.world.with_broker(|broker| broker.version_on(&subject).map(str::to_owned));
-            (shown != Some(version.to_string()))
-                .then(|| format!("the stream shows {id}@{shown:?}; its owner is at {version}"))
-        })
-    }
-
-    /// Nothing is left to do: no message, no call.
-    async fn silence(&self) {
-        sleep(SILENCE).await;
-        let calls = self.world.calls();
-        sleep(SILENCE).await;
-        if self.world.calls() != calls {
-            self.world.violated("calls go on though nothing changes");
-        }
-        let standing = self.world.with_broker(|broker| broker.unacknowledged());
-        if standing > 0 {
-            self.world.violated(format!("{standing} messages are never acknowledged"));
-        }
-    }
-
     /// Starts a program, and again whenever it has ended.
     async fn keep_running(self: Arc<Self>, name: String, role: Role) {
         let world = &self.world;
+        let mut random = world.random_of(&name);
         for life in 1.. {
-            sleep(world.up_to(Duration::from_millis(500))).await;
+            sleep(random.up_to(Duration::from_millis(500))).await;
             let node =
                 Node::new(format!("{name}.{life}"), role, world.clone(), self.helper.clone());
             world.tell(format!("{} starts", node.name));
             self.enter(&name, node.clone());
             match role {
                 Role::Relay => drop(tokio::spawn(self.clone().relay(node.clone()))),
-                Role::Subscriber => drop(tokio::spawn(self.clone().subscriber(node.clone()))),
+                Role::Subscriber => {
+                    drop(tokio::spawn(self.clone().subscriber(name.clone(), node.clone())));
+                }
             }
             node.death().await;
-            sleep(world.up_to(MAX_DOWN)).await;
+            // What it leaves behind is what everyone finds who comes next.
+            self.read_model.check();
+            sleep(random.up_to(MAX_DOWN)).await;
         }
     }
 
@@ -259,10 +215,11 @@ impl<S: Service> Theatre<S> {
         publisher.spawn_relay_to(self.link(&node), self.stop.child_token());
     }
 
-    async fn subscriber(self: Arc<Self>, node: Arc<Node>) {
+    async fn subscriber(self: Arc<Self>, name: String, node: Arc<Node>) {
         let db = self.copy_db.clone().with_driver(Driver::Stepped(node.clone()));
         let handler = self.service.handler(&db);
-        let handler = Poisoned { handler, poison: self.poison.clone() };
+        let (checker, poison) = (self.read_model.clone(), self.poison.clone());
+        let handler = Poisoned { handler, poison, node: node.clone(), checker };
         let api = self.owner.sync_api(Entities(self.owner_db.clone()));
         let client = Client { node: node.clone(), api, history: self.history.clone() };
         let read_model = self.read_model.clone();
@@ -272,8 +229,9 @@ impl<S: Service> Theatre<S> {
             .settings(self.settings)
             .start(self.stop.child_token())
             .await;
-        if let Err(error) = started {
-            self.world.violated(format!("a subscriber cannot start: {error}"));
+        match started {
+            Ok(subscriber) => drop(lock(&self.subscribers).insert(name, (node, subscriber))),
+            Err(error) => self.world.violated(format!("a subscriber cannot start: {error}")),
         }
     }
 
@@ -283,52 +241,39 @@ impl<S: Service> Theatre<S> {
     }
 
     pub(crate) fn some_id(&self) -> String {
-        format!("key-{}", self.world.below(KEYS))
+        format!("{KEY}{}", self.world.below(KEYS))
     }
 
     /// The owner changes one entity, or several in one transaction.
     async fn edit(&self) {
         self.read_model.learn();
-        let several = self.world.below(5) == 0;
-        let mut changes = BTreeMap::new();
+        let world = &self.world;
+        let several = world.below(5) == 0;
+        let mut changes = Changes::new();
         for _ in 0..if several { 3 } else { 1 } {
             let id = self.some_id();
-            let delete = self.world.below(4) == 0;
-            let state = self.world.with_random(|random| self.service.state(random));
+            let delete = world.below(4) == 0;
+            let state = world.with_random(|random| self.service.state(random));
             changes.insert(id, (!delete).then_some(state));
         }
-        if self.world.strikes(Fault::ClockSkew) {
-            let skew = i64::try_from(self.world.below(2 * MAX_SKEW_MICROS)).unwrap_or(0);
-            self.world.skew(skew - MAX_SKEW_MICROS.cast_signed());
+        if world.strikes(Fault::ClockSkew) {
+            let skew = world.pick(Fault::ClockSkew, 2 * MAX_SKEW_MICROS).cast_signed();
+            world.skew(skew - MAX_SKEW_MICROS.cast_signed());
         }
-        let work = async {
-            let mut tx = self.owner.begin().await?;
-            let mut versions = Vec::new();
-            for (id, state) in &changes {
-                let (sql, change) = match state {
-                    Some(_) => (
-                        "INSERT INTO entity VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET state = excluded.state",
-                        Change::Updated,
-                    ),
-                    None => ("DELETE FROM entity WHERE id = $1", Change::Deleted),
-                };
-                let query = sqlx::query(sql).bind(id.clone());
-                match state {
-                    Some(state) => query.bind(state.to_string()).execute(&mut *tx).await?,
-                    None => query.execute(&mut *tx).await?,
-                };
-                let key = EntityId::new(id).expect("a good id");
-                versions.push(self.owner.record(&mut tx, &key, change).await?.get());
-            }
-            self.owner.commit(tx).await?;
-            Ok::<_, sqlx::Error>(versions)
-        };
+        let places = 2 * changes.len() as u64;
+        let crash = Fault::CrashOwnerInTransaction;
+        let ends_at = world.strikes(crash).then(|| world.pick(crash, places) as usize);
+        let work = owner::write(&self.owner, &changes, ends_at);
         let versions = self.owner_db.run(work).await.expect("the owner's database works");
+        let Some(versions) = versions else {
+            let ids: Vec<_> = changes.keys().map(String::as_str).collect();
+            return world.tell(format!("owner ends within its edit of {}", ids.join(", ")));
+        };
         let mut history = lock(&self.history);
         for ((id, state), version) in changes.into_iter().zip(versions) {
             let what = if state.is_some() { "changes" } else { "deletes" };
-            self.world.tell(format!("owner {what} {id} @{version}"));
-            history.note(&id, version, state, self.world.elapsed());
+            world.tell(format!("owner {what} {id} @{version}"));
+            history.note(&id, version, state, world.elapsed());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::Future};
 
-use nudge_runtime::{Database, Tx, database::OpenError};
+use nudge_runtime::{BoxError, Database, Tx};
 use nudge_subscriber_kit::Apply;
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ pub trait Service: Send + Sync + 'static {
     type Handler: Apply;
 
     /// Makes its tables.
-    fn migrate(&self, db: &Database) -> impl Future<Output = Result<(), OpenError>> + Send;
+    fn migrate(&self, db: &Database) -> impl Future<Output = Result<(), BoxError>> + Send;
 
     /// Its `apply` on this database.
     fn handler(&self, db: &Database) -> Self::Handler;
@@ -27,8 +27,10 @@ pub trait Service: Send + Sync + 'static {
     /// twice, and back and forth, is what finds faults.
     fn state(&self, random: &mut Random) -> Value;
 
-    /// What a reader sees of an entity in this state.
-    fn expected(&self, state: &Value) -> Value;
+    /// What a reader sees of an entity in this state: all of it, unless this says otherwise.
+    fn expected(&self, state: &Value) -> Value {
+        state.clone()
+    }
 
     /// Everything that a reader sees now, by id.
     fn read(

@@ -9,7 +9,7 @@ const MAX_RUNS: usize = 200;
 
 /// Takes faults away, in ever smaller parts, as long as some rule is still broken.
 pub(crate) fn shrink<S: Service>(service: &Arc<S>, failed: &Outcome) -> Outcome {
-    let mut needed: Vec<usize> = failed.faults.iter().map(|(number, _)| *number).collect();
+    let mut needed: Vec<_> = failed.faults.iter().map(|(draw, _)| *draw).collect();
     let mut best = failed.clone();
     let mut part = needed.len().div_ceil(2).max(1);
     let mut runs = 0;
@@ -18,8 +18,8 @@ pub(crate) fn shrink<S: Service>(service: &Arc<S>, failed: &Outcome) -> Outcome 
         while from < needed.len() && runs < MAX_RUNS {
             let mut allowed = needed.clone();
             allowed.drain(from..(from + part).min(needed.len()));
-            let plan =
-                Plan { profile: failed.profile, seed: failed.seed, allowed: Some(allowed.clone()) };
+            let only = Some(allowed.iter().copied().collect());
+            let plan = Plan { profile: failed.profile, seed: failed.seed, allowed: only };
             let outcome = run::run(service, plan);
             runs += 1;
             if outcome.is_good() {

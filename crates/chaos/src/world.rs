@@ -1,6 +1,7 @@
 //! What everyone in a run shares: time, chance, the trace, and what went wrong so far.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
     sync::{Arc, Mutex, MutexGuard},
@@ -11,7 +12,9 @@ use tokio::time::Instant;
 
 use crate::{
     broker::Broker,
-    fault::{Fault, Profile},
+    chance::{Chance, Draw},
+    fault::Fault,
+    profile::Profile,
     random::Random,
 };
 
@@ -26,15 +29,15 @@ const MAX_LINES: usize = 20_000;
 pub(crate) struct Plan {
     pub(crate) profile: Profile,
     pub(crate) seed: u64,
-    /// Which of the faults that chance would bring do happen, by their number; none means all. For
-    /// shrinking.
-    pub(crate) allowed: Option<Vec<usize>>,
+    /// Which of the faults that chance would bring do happen; none means all. For shrinking.
+    pub(crate) allowed: Option<BTreeSet<Draw>>,
 }
 
 /// A fault that happened.
 #[derive(Clone, Debug)]
 pub(crate) struct Happened {
-    pub(crate) number: usize,
+    pub(crate) draw: Draw,
+    /// What it turned out to be.
     pub(crate) fault: Fault,
 }
 
@@ -46,13 +49,14 @@ pub(crate) struct World {
 }
 
 struct State {
-    random: Random,
+    chance: Chance,
     /// Chance has its say, but nothing comes of it.
     healed: bool,
-    drawn: usize,
     happened: Vec<Happened>,
     trace: Vec<(Duration, String)>,
     hash: DefaultHasher,
+    /// The story is too long: whatever goes round and round ends here.
+    endless: bool,
     violations: Vec<String>,
     skew_micros: i64,
     owner_back_at: Duration,
@@ -64,6 +68,8 @@ struct State {
     latest: Duration,
     /// Ids that could not be applied at some time.
     spoilt: BTreeSet<String>,
+    /// Ids for which the owner answered with something old at some time.
+    misled: BTreeSet<String>,
     /// When each program was last told of each id, and last asked for it.
     heard: BTreeMap<(String, String), Heard>,
 }
@@ -76,14 +82,13 @@ struct Heard {
 
 impl World {
     pub(crate) fn new(plan: Plan) -> Arc<Self> {
-        let random = Random::new(plan.seed ^ ((plan.profile as u64) << 56));
         let state = State {
-            random,
+            chance: Chance::new(plan.profile, plan.seed),
             healed: false,
-            drawn: 0,
             happened: Vec::new(),
             trace: Vec::new(),
             hash: DefaultHasher::new(),
+            endless: false,
             violations: Vec::new(),
             skew_micros: 0,
             owner_back_at: Duration::ZERO,
@@ -93,9 +98,14 @@ impl World {
             consequences: BTreeMap::new(),
             latest: Duration::ZERO,
             spoilt: BTreeSet::new(),
+            misled: BTreeSet::new(),
             heard: BTreeMap::new(),
         };
-        Arc::new(Self { plan, start: Instant::now(), state: Mutex::new(state) })
+        let world = Self { plan, start: Instant::now(), state: Mutex::new(state) };
+        let faults = world.profile().faults().iter().map(|(fault, _)| *fault);
+        let off: Vec<_> = faults.filter(|fault| !world.may(*fault)).collect();
+        world.tell(format!("faults that do not happen in this run: {off:?}"));
+        Arc::new(world)
     }
 
     pub(crate) fn profile(&self) -> Profile {
@@ -130,7 +140,7 @@ impl World {
     /// Whether the owner is away. It may go just now, for at most so long.
     pub(crate) fn owner_is_down(&self, longest: Duration) -> bool {
         if self.strikes(Fault::OwnerDown) {
-            let pause = self.up_to(longest);
+            let pause = self.length_of(Fault::OwnerDown, longest);
             self.tell(format!("the owner is away for {pause:?}"));
             let back = self.elapsed() + pause;
             self.state().owner_back_at = back;
@@ -151,12 +161,17 @@ impl World {
         let mut state = self.state();
         state.hash.write_u128(at.as_nanos());
         state.hash.write(line.as_bytes());
-        state.trace.push((at, line));
-        assert!(
-            state.trace.len() < MAX_LINES,
-            "a run without end: {:#?}",
-            &state.trace[MAX_LINES - 50..]
-        );
+        if state.trace.len() < MAX_LINES {
+            state.trace.push((at, line));
+        } else if !state.endless {
+            state.endless = true;
+            state.violations.push(format!("a run without end: more than {MAX_LINES} lines"));
+        }
+    }
+
+    /// Whether it goes round and round: then every program ends.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.state().endless
     }
 
     /// A rule is broken.
@@ -164,6 +179,14 @@ impl World {
         let rule = rule.into();
         self.tell(format!("VIOLATED: {rule}"));
         self.state().violations.push(rule);
+    }
+
+    /// Somebody panicked, in the middle of whatever it was.
+    pub(crate) fn panicked(&self, panic: &(dyn Any + Send)) {
+        self.go_on();
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        self.violated(format!("a panic: {}", text.unwrap_or("no message")));
     }
 
     pub(crate) fn is_violated(&self) -> bool {
@@ -174,38 +197,67 @@ impl World {
         self.state().violations.clone()
     }
 
-    /// A number below `limit`.
+    /// A number below `limit`, for what the owner does and what befalls everyone.
     pub(crate) fn below(&self, limit: u64) -> u64 {
-        self.state().random.below(limit)
+        self.state().chance.script.below(limit)
     }
 
-    /// A length of time up to `max`, at least a microsecond.
+    /// A length of time for the same, up to `max`, at least a microsecond.
     pub(crate) fn up_to(&self, max: Duration) -> Duration {
-        let micros = u64::try_from(max.as_micros()).unwrap_or(u64::MAX).max(2);
-        Duration::from_micros(1 + self.below(micros))
+        self.state().chance.script.up_to(max)
     }
 
-    /// Runs with the random numbers.
+    /// Runs with the random numbers of the same.
     pub(crate) fn with_random<T>(&self, work: impl FnOnce(&mut Random) -> T) -> T {
-        work(&mut self.state().random)
+        work(&mut self.state().chance.script)
+    }
+
+    /// Random numbers of somebody's own.
+    pub(crate) fn random_of(&self, name: &str) -> Random {
+        self.state().chance.of(name)
+    }
+
+    /// Whether this fault may happen in this run at all.
+    pub(crate) fn may(&self, fault: Fault) -> bool {
+        self.state().chance.may(fault)
+    }
+
+    /// This fault happens when it next can.
+    pub(crate) fn force(&self, fault: Fault) {
+        self.state().chance.force(fault);
     }
 
     /// Whether this fault happens now.
     pub(crate) fn strikes(&self, fault: Fault) -> bool {
-        let permille = self.plan.profile.permille(fault);
         let mut state = self.state();
-        if permille == 0 || !state.random.chance(permille) || state.healed {
+        let Some(draw) = state.chance.draw(fault).filter(|_| !state.healed) else {
+            return false;
+        };
+        if self.plan.allowed.as_ref().is_some_and(|allowed| !allowed.contains(&draw)) {
             return false;
         }
-        let number = state.drawn;
-        state.drawn += 1;
-        if self.plan.allowed.as_ref().is_some_and(|allowed| !allowed.contains(&number)) {
-            return false;
-        }
-        state.happened.push(Happened { number, fault });
+        state.happened.push(Happened { draw, fault });
         drop(state);
-        self.tell(format!("fault #{number}: {fault}"));
+        self.tell(format!("fault: {fault} #{}", draw.1));
         true
+    }
+
+    /// A number below `limit` about the fault that just happened.
+    pub(crate) fn pick(&self, fault: Fault, limit: u64) -> u64 {
+        self.state().chance.about(fault).below(limit)
+    }
+
+    /// How long the fault lasts that just happened.
+    pub(crate) fn length_of(&self, fault: Fault, max: Duration) -> Duration {
+        self.state().chance.about(fault).up_to(max)
+    }
+
+    /// What was to be one fault has turned out to be another.
+    pub(crate) fn turned_out(&self, fault: Fault, to_be: Fault) {
+        let mut state = self.state();
+        if let Some(last) = state.happened.iter_mut().rev().find(|one| one.fault == fault) {
+            last.fault = to_be;
+        }
     }
 
     /// From here on nothing goes wrong.
@@ -244,6 +296,16 @@ impl World {
     /// Ids that could not be applied at some time.
     pub(crate) fn spoilt(&self) -> BTreeSet<String> {
         self.state().spoilt.clone()
+    }
+
+    /// The owner answers with something old.
+    pub(crate) fn mislead(&self, id: &str) {
+        self.state().misled.insert(id.to_owned());
+    }
+
+    /// Whether it ever did.
+    pub(crate) fn was_misled(&self, id: &str) -> bool {
+        self.state().misled.contains(id)
     }
 
     /// A version was committed so long ago, and is in the read model now.
@@ -299,4 +361,21 @@ impl World {
 /// What a mutex guards, also when a run has panicked: its story is still to be told.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Profile;
+
+    /// Whatever goes round and round must end in a report, not in a process that is out of memory.
+    #[tokio::test(start_paused = true)]
+    async fn a_story_without_end_is_a_broken_rule_told_once() {
+        let world = World::new(Plan { profile: Profile::Benign, seed: 0, allowed: None });
+        (0..MAX_LINES - 1).for_each(|n| world.tell(format!("line {n}")));
+        assert!(!world.is_endless() && !world.is_violated());
+        (0..3).for_each(|_| world.tell("on and on"));
+        assert!(world.is_endless());
+        assert_eq!((world.violations().len(), world.trace().len()), (1, MAX_LINES));
+    }
 }

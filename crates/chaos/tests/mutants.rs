@@ -7,16 +7,16 @@
 #[path = "things/thing.rs"]
 mod thing;
 
-use std::{panic::catch_unwind, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use nudge_chaos::{Profile, run};
-use nudge_runtime::mutant;
+use nudge_runtime::mutant::{self, Mutant};
 
 use thing::Things;
 
-/// Most seeds of the profile that finds a fault first.
+/// Most seeds of the profile that is meant to find a fault.
 const MAX_SEEDS: u64 = 1_000;
-/// Seeds of each profile at first.
+/// Seeds of each other profile.
 const SOME_SEEDS: u64 = 25;
 
 /// Seeds until the planted fault is found.
@@ -25,11 +25,26 @@ fn seeds_until_found(
     profile: Profile,
     seeds: std::ops::Range<u64>,
 ) -> Option<u64> {
-    seeds.into_iter().find(|seed| {
-        // Some faults end in a panic or in a story without end: found, too.
-        let outcome = catch_unwind(|| run(service, profile, *seed));
-        !outcome.is_ok_and(|outcome| outcome.is_good())
-    })
+    seeds.into_iter().find(|seed| !run(service, profile, *seed).is_good())
+}
+
+/// How many seeds each profile takes: the one that is meant to find it many, the others some.
+fn look(service: &Arc<Things>, mutant: &Mutant) -> Vec<Option<u64>> {
+    mutant::plant(Some(mutant.name));
+    let meant: Profile = mutant.meant.parse().expect("a profile");
+    let seeds = |profile| if profile == meant { MAX_SEEDS } else { SOME_SEEDS };
+    let look = |profile| seeds_until_found(service, profile, 0..seeds(profile));
+    Profile::ALL.map(look).to_vec()
+}
+
+/// A row of the matrix: what the profile takes that is meant to find it stands out.
+fn row(Mutant { name, meant, what }: &Mutant, found: &[Option<u64>]) -> String {
+    let cell = |(profile, found): (Profile, &Option<u64>)| {
+        let seeds = found.map_or("·".to_owned(), |seed| (seed + 1).to_string());
+        if profile.to_string() == *meant { format!("**{seeds}**") } else { seeds }
+    };
+    let cells: Vec<_> = Profile::ALL.into_iter().zip(found).map(cell).collect();
+    format!("| `{name}` | {what} | {} |\n", cells.join(" | "))
 }
 
 fn main() {
@@ -38,32 +53,16 @@ fn main() {
     let (service, began) = (Arc::new(Things), Instant::now());
     let mut table = String::new();
     let mut survivors = Vec::new();
-    for (name, what) in mutant::ALL {
-        if only.as_ref().is_some_and(|only| only != name) {
+    for mutant in mutant::ALL {
+        if only.as_ref().is_some_and(|only| only != mutant.name) {
             continue;
         }
-        mutant::plant(Some(name));
-        let look = |profile| seeds_until_found(&service, profile, 0..SOME_SEEDS);
-        let mut found: Vec<_> = Profile::ALL.iter().map(|profile| look(*profile)).collect();
-        if found.iter().all(Option::is_none) {
-            // Rare: one after the other, for longer.
-            for (at, profile) in Profile::ALL.into_iter().enumerate().skip(1) {
-                found[at] = seeds_until_found(&service, profile, SOME_SEEDS..MAX_SEEDS);
-                if found[at].is_some() {
-                    break;
-                }
-            }
-        }
-        let cell = |found: &Option<u64>| match found {
-            Some(seed) => format!("{}", seed + 1),
-            None => "·".to_owned(),
-        };
-        let cells: Vec<_> = found.iter().map(cell).collect();
-        let row = format!("| `{name}` | {what} | {} |\n", cells.join(" | "));
+        let found = look(&service, mutant);
+        let row = row(mutant, &found);
         eprint!("{row}");
         table.push_str(&row);
-        if found.iter().all(Option::is_none) {
-            survivors.push(*name);
+        if row.contains("**·**") {
+            survivors.push(mutant.name);
         }
     }
     mutant::plant(None);
@@ -71,21 +70,27 @@ fn main() {
         write(&table);
     }
     eprintln!("{} mutants in {:.0} s", mutant::ALL.len(), began.elapsed().as_secs_f64());
-    assert!(survivors.is_empty(), "not found within {MAX_SEEDS} seeds: {survivors:?}");
+    assert!(
+        survivors.is_empty(),
+        "not found within {MAX_SEEDS} seeds of the profile meant for it: {survivors:?}"
+    );
 }
 
 fn write(table: &str) {
-    let profiles: Vec<_> = Profile::ALL.iter().map(ToString::to_string).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kill-matrix.md");
+    let old = std::fs::read_to_string(path).expect("docs/kill-matrix.md");
+    // What people wrote below the table stays.
+    let rest = old.split_once("\n\n## ").map(|(_, rest)| format!("\n## {rest}"));
+    let profiles = Profile::ALL.map(|profile| profile.to_string());
     let head = format!(
         "# Kill matrix\n\n\
-         Faults planted on purpose in the publisher and the kit, and how many seeds of the simulation each\n\
-         profile takes to find them; `·` is: not within the first {SOME_SEEDS}. Every fault is found by some profile within\n\
-         {MAX_SEEDS} seeds, or the command fails. Written by `make mutants`; the faults are in\n\
-         `crates/runtime/src/mutant.rs`.\n\n\
+         Faults planted on purpose in the publisher and the kit, one at a time, and how many seeds of the simulation\n\
+         each profile takes to find them. The number of the profile that is meant to find a fault is **bold**: it is\n\
+         at most {MAX_SEEDS}, or the command fails. For the others `·` is: not within the first {SOME_SEEDS}. Written by\n\
+         `make mutants`; the faults are in `crates/runtime/src/mutant.rs`.\n\n\
          | fault | what it is | {} |\n|---|---|{}\n",
         profiles.join(" | "),
         "---:|".repeat(profiles.len())
     );
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kill-matrix.md");
-    std::fs::write(path, head + table).expect("docs/kill-matrix.md is written");
+    std::fs::write(path, head + table + &rest.unwrap_or_default()).expect("it is written");
 }

@@ -17,7 +17,7 @@ use std::{future::Future, sync::Once};
 
 use sqlx::{Any, AnyPool, Transaction, migrate::MigrateError};
 
-pub use driver::{Driver, Fate, Stepper};
+pub use driver::{Driver, Stepper};
 pub use error::{is_conflict, is_retryable};
 pub use migration::Migration;
 pub use pools::{LOCK_TIMEOUT, POSTGRES_READERS, POSTGRES_WRITERS};
@@ -133,7 +133,9 @@ impl Database {
     /// cannot fail half way because another writer came first. On PostgreSQL it is as strict as the
     /// database says (`default_transaction_isolation`).
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
-        self.begin_on(&self.writer, self.pick("BEGIN IMMEDIATE", "BEGIN")).await
+        let tx = self.begin_on(&self.writer, self.pick("BEGIN IMMEDIATE", "BEGIN")).await?;
+        self.driver.in_transaction().await;
+        Ok(tx)
     }
 
     /// [`begin`](Self::begin) at READ COMMITTED, whatever the database says: for those who lock what they

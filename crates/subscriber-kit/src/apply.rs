@@ -4,7 +4,12 @@
 //! and only the database sees both. *Newer wins*: rows that are not newer than what is applied
 //! never reach the service's `apply`.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex},
+};
 
 use futures_util::FutureExt;
 use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
@@ -113,6 +118,8 @@ pub(crate) struct Applier<A> {
     recent: Arc<Recent>,
     guard: Arc<str>,
     close: Arc<str>,
+    /// For planted faults only.
+    seen: Mutex<HashMap<EntityId, Version>>,
 }
 
 impl<A: Apply> Applier<A> {
@@ -125,7 +132,11 @@ impl<A: Apply> Applier<A> {
              ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version, \
              deleted = excluded.deleted, applied_at = excluded.applied_at \
              WHERE {} RETURNING id",
-            if planted("no-guard") { "true" } else { "excluded.version > applied.version" }
+            match () {
+                () if planted("no-guard") || planted("guard-in-memory") => "true",
+                () if planted("guard-not-strict") => "excluded.version >= applied.version",
+                () => "excluded.version > applied.version",
+            }
         );
         // CROSS JOIN keeps the JSON outside: SQLite would else take it apart for each dead letter.
         let close = format!(
@@ -133,7 +144,8 @@ impl<A: Apply> Applier<A> {
              (SELECT r.id FROM {set} CROSS JOIN nudge_dead_letter AS dead \
               WHERE dead.entity = $1 AND dead.id = r.id AND r.version >= dead.floor)"
         );
-        Self { db, entity, handler, recent, guard: guard.into(), close: close.into() }
+        let (guard, close, seen) = (guard.into(), close.into(), Mutex::default());
+        Self { db, entity, handler, recent, guard, close, seen }
     }
 
     /// Applies a batch and says what became of each entity. Reorders `entities`.
@@ -175,12 +187,22 @@ impl<A: Apply> Applier<A> {
         results
     }
 
+    /// A planted fault: a guard that knows only what this program has applied since it started.
+    fn is_newer_than_seen(&self, entity: &EntityState<A::State>) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let newest = seen.entry(entity.id.clone()).or_default();
+        let newer = entity.version > *newest;
+        *newest = entity.version.max(*newest);
+        newer
+    }
+
     /// Guard, the service's own writes, and closing of dead letters: all or nothing. Returns how
     /// many entities were newer; those are moved to the front.
     async fn one_transaction(&self, part: &mut [EntityState<A::State>]) -> Result<usize, Failure> {
         let mut tx = self.db.begin().await?;
         let set: Vec<_> = part
             .iter()
+            .filter(|entity| !planted("guard-in-memory") || self.is_newer_than_seen(entity))
             .map(|e| serde_json::json!({"id": e.id, "version": e.version, "deleted": i64::from(e.state.is_none())}))
             .collect();
         let set = serde_json::Value::from(set).to_string();

@@ -163,7 +163,8 @@ fn transport(error: reqwest::Error) -> FetchError {
     FetchError::new(kind, chain(&error))
 }
 
-fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
+/// What an answer means that is not `200`.
+pub fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
     FetchError {
         kind: kind_of(status),
         message: format!("the owner answered {status}"),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use nudge_chaos::{Profile, Random, Service, explore};
-use nudge_runtime::{Database, Tx, database::OpenError};
+use nudge_runtime::{BoxError, Database, Tx};
 use review::stores::{self, KeepStores};
 use serde_json::{Value, json};
 
@@ -15,8 +15,8 @@ impl Service for KnownStores {
 
     type Handler = KeepStores;
 
-    async fn migrate(&self, db: &Database) -> Result<(), OpenError> {
-        db.migrate(stores::COMPONENT, stores::MIGRATIONS).await
+    async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
+        Ok(db.migrate(stores::COMPONENT, stores::MIGRATIONS).await?)
     }
 
     fn handler(&self, db: &Database) -> KeepStores {

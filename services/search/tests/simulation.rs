@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use nudge_chaos::{Profile, Random, Service, explore};
-use nudge_runtime::{Database, Tx, database::OpenError};
+use nudge_runtime::{BoxError, Database, Tx};
 use search::read_model::{self, Stores};
 use serde_json::{Value, json};
 
@@ -15,8 +15,8 @@ impl Service for Searchable {
 
     type Handler = Stores;
 
-    async fn migrate(&self, db: &Database) -> Result<(), OpenError> {
-        read_model::migrate(db).await
+    async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
+        Ok(read_model::migrate(db).await?)
     }
 
     fn handler(&self, db: &Database) -> Stores {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nudge_chaos::{Random, Service};
 use nudge_runtime::{
     BoxError, Database, Tx,
-    database::{Migration, OpenError},
+    database::Migration,
     set_sql::{Column, rows},
 };
 use nudge_subscriber_kit::{Apply, EntityState};
@@ -47,8 +47,8 @@ impl Service for Things {
 
     type Handler = Keep;
 
-    async fn migrate(&self, db: &Database) -> Result<(), OpenError> {
-        db.migrate("copies", MIGRATIONS).await
+    async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
+        Ok(db.migrate("copies", MIGRATIONS).await?)
     }
 
     fn handler(&self, db: &Database) -> Keep {
@@ -57,10 +57,6 @@ impl Service for Things {
 
     fn state(&self, random: &mut Random) -> Value {
         json!({"n": random.below(5)})
-    }
-
-    fn expected(&self, state: &Value) -> Value {
-        state.clone()
     }
 
     async fn read(&self, tx: &mut Tx) -> Result<BTreeMap<String, Value>, sqlx::Error> {

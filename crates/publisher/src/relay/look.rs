@@ -77,7 +77,7 @@ impl Relay {
         } else if emptied {
             let always = Timestamp::from_unix_micros(i64::MIN);
             left.extend(log.unpublish_since(always, now.last_seq).await?);
-        } else if self.standing.is_none() {
+        } else if self.standing.is_none() && !planted("reconnect-unnoticed") {
             let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
             let since = Timestamp::now().unix_micros() - window;
             let since = Timestamp::from_unix_micros(since);

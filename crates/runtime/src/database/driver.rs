@@ -25,6 +25,18 @@ pub enum Driver {
     Stepped(Arc<dyn Stepper>),
 }
 
+impl Driver {
+    /// A transaction has begun. A simulated program may crash here, and then never gets it.
+    pub(super) async fn in_transaction(&self) {
+        if let Self::Stepped(stepper) = self {
+            stepper.in_transaction();
+            if stepper.has_crashed() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -34,7 +46,7 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// Says how each unit of database work of a simulated program goes.
+/// Says how each unit of database work of a simulated program goes, and where the program crashes.
 pub trait Stepper: Send + Sync {
     /// The runtime on which the pool's own tasks run.
     fn runtime(&self) -> &Handle;
@@ -44,16 +56,27 @@ pub trait Stepper: Send + Sync {
         Duration::ZERO
     }
 
-    /// What is to happen to the next unit of work.
-    fn next(&self) -> Fate {
-        Fate::Done
+    /// How long the program stands still from now on.
+    fn stands_still(&self) -> Duration {
+        Duration::ZERO
     }
 
-    /// Called when a unit of work is over. In between, tokio's clock is the helper's.
-    fn over(&self) {}
+    /// Called when a unit of work begins. Until it ends, tokio's clock is the helper's.
+    fn begins(&self) {}
 
-    /// Called when the program has crashed in the course of a unit of work.
-    fn crashed(&self) {}
+    /// Called when a transaction has begun in the unit of work.
+    fn in_transaction(&self) {}
+
+    /// Called when a unit of work is over. `done` says that it came to its end.
+    fn ends(&self, done: bool) {
+        let _ = done;
+    }
+
+    /// Whether the program has crashed, in one of the calls above or in the work itself. Then it does
+    /// nothing more: a transaction that is open is rolled back, and the work never returns.
+    fn has_crashed(&self) -> bool {
+        false
+    }
 }
 
 impl Stepper for Handle {
@@ -62,67 +85,54 @@ impl Stepper for Handle {
     }
 }
 
-/// How a unit of database work ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// As it ends by itself.
-    Done,
-    /// The program crashes before it begins.
-    CrashBefore,
-    /// The program crashes when the work has waited so many times for the database: a transaction
-    /// that is open then is rolled back.
-    CrashDuring(u32),
-    /// The program crashes as soon as it is over.
-    CrashAfter,
-}
-
 /// Does a unit of work. Never returns when the program crashes.
 pub(super) async fn step<F>(stepper: &dyn Stepper, work: F) -> F::Output
 where
     F: Future + Send,
     F::Output: Send,
 {
-    wait(stepper.pause()).await;
-    let fate = stepper.next();
+    wait(stepper).await;
+    stepper.begins();
     let mut output = None;
-    if fate != Fate::CrashBefore {
-        let most_waits = if let Fate::CrashDuring(waits) = fate { waits } else { u32::MAX };
+    if !stepper.has_crashed() {
         // Whatever the work spawns goes to the helper; the work itself is polled right here.
         let helper = stepper.runtime().enter();
-        output = futures_executor::block_on(at_most(most_waits, work));
+        output = futures_executor::block_on(unless_crashed(stepper, work));
         drop(helper);
-        stepper.over();
     }
-    match (fate, output) {
-        (Fate::Done, Some(output)) => {
-            wait(stepper.pause()).await;
+    stepper.ends(output.is_some());
+    match output {
+        Some(output) if !stepper.has_crashed() => {
+            wait(stepper).await;
             output
         }
-        _ => {
-            stepper.crashed();
-            std::future::pending().await
-        }
+        _ => std::future::pending().await,
     }
 }
 
 /// Work that meets no pause must be over when it is first polled.
-async fn wait(pause: Duration) {
+async fn wait(stepper: &dyn Stepper) {
+    let pause = stepper.pause();
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }
+    loop {
+        match stepper.stands_still() {
+            Duration::ZERO => return,
+            rest => tokio::time::sleep(rest).await,
+        }
+    }
 }
 
-/// The output, unless the future has to wait more often than that.
-async fn at_most<F: Future>(most_waits: u32, work: F) -> Option<F::Output> {
+/// The output, unless the program crashes on the way. How often the work waits for the database's thread
+/// is a matter of luck, so that nothing may depend on it: a program crashes where it says so, and then
+/// waits for ever.
+async fn unless_crashed<F: Future>(stepper: &dyn Stepper, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
-    let mut waits = 0;
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if waits >= most_waits => Poll::Ready(None),
-        Poll::Pending => {
-            waits += 1;
-            Poll::Pending
-        }
+        Poll::Pending if stepper.has_crashed() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
     })
     .await
 }

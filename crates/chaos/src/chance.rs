@@ -1,0 +1,90 @@
+//! What chance brings. Each purpose has numbers of its own, so that a fault that is taken away moves
+//! nothing else: not the owner's edits, not the other faults, and not how long each of them lasts.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{fault::Fault, profile::Profile, random::Random};
+
+/// One time that chance was asked for a fault: which, and the how manieth time.
+pub(crate) type Draw = (Fault, u64);
+
+/// One in so many of the profile's faults does not happen in a run.
+const OFF: u64 = 4;
+
+/// See the module's description.
+pub(crate) struct Chance {
+    seed: u64,
+    /// What the owner does and when, and what befalls everyone.
+    pub(crate) script: Random,
+    /// How often each fault happens, in a thousand.
+    permille: Vec<u64>,
+    /// How often it was asked for.
+    drawn: Vec<u64>,
+    /// The numbers of each fault that happened last.
+    last: Vec<Random>,
+    /// Happens the next time, whatever chance says.
+    forced: BTreeSet<Fault>,
+}
+
+impl Chance {
+    pub(crate) fn new(profile: Profile, seed: u64) -> Self {
+        let seed = Random::new(seed ^ ((profile as u64) << 56)).any();
+        let mut permille = vec![0; Fault::ALL.len()];
+        let mut off = Random::new(seed ^ 1);
+        for (fault, rate) in profile.faults() {
+            permille[*fault as usize] = if off.below(OFF) == 0 { 0 } else { *rate };
+        }
+        Self {
+            seed,
+            script: Random::new(seed),
+            permille,
+            drawn: vec![0; Fault::ALL.len()],
+            last: vec![Random::new(0); Fault::ALL.len()],
+            forced: BTreeSet::new(),
+        }
+    }
+
+    /// Whether this fault may happen in this run at all.
+    pub(crate) fn may(&self, fault: Fault) -> bool {
+        self.permille[fault as usize] > 0
+    }
+
+    /// Numbers of somebody's own.
+    pub(crate) fn of(&self, name: &str) -> Random {
+        let letters = name.bytes().map(u64::from);
+        Random::new(letters.fold(self.seed, |mixed, letter| Random::new(mixed ^ letter).any()))
+    }
+
+    /// Asks for a fault once more. None when it does not happen.
+    pub(crate) fn draw(&mut self, fault: Fault) -> Option<Draw> {
+        let at = fault as usize;
+        let forced = self.forced.remove(&fault);
+        if self.permille[at] == 0 && !forced {
+            return None;
+        }
+        self.drawn[at] += 1;
+        let number = self.drawn[at];
+        let mut random = Random::new(Random::new(self.seed ^ (number << 8) ^ at as u64).any());
+        let happens = random.chance(self.permille[at]) || forced;
+        self.last[at] = random;
+        happens.then_some((fault, number))
+    }
+
+    /// The numbers of the fault that just happened.
+    pub(crate) fn about(&mut self, fault: Fault) -> &mut Random {
+        &mut self.last[fault as usize]
+    }
+
+    /// This fault happens when it next can.
+    pub(crate) fn force(&mut self, fault: Fault) {
+        self.forced.insert(fault);
+    }
+}
+
+impl Random {
+    /// A length of time up to `max`, at least a microsecond.
+    pub(crate) fn up_to(&mut self, max: Duration) -> Duration {
+        let micros = u64::try_from(max.as_micros()).unwrap_or(u64::MAX).max(2);
+        Duration::from_micros(1 + self.below(micros))
+    }
+}

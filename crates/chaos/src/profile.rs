@@ -1,0 +1,218 @@
+//! Which faults each profile lets happen, and how often.
+
+use std::{fmt, str::FromStr};
+
+use crate::fault::Fault;
+
+/// What a run lets happen, and what it demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Profile {
+    /// Ordinary delays, and entities that cannot be applied for a while: the others must not notice.
+    Benign,
+    /// Everything that may happen to messages and answers, without loss for good: notifications
+    /// alone must bring everyone in step.
+    HintsOnly,
+    /// Also a broker that loses what it acknowledged, or an owner that is restored from a backup.
+    Lossy,
+    /// Programs end at each effect boundary.
+    CrashPoints,
+    /// Two replicas of the subscriber and two relays, which freeze and crash.
+    TwoReplicas,
+    /// Everything at once that heals by itself; then it does heal, and silence is demanded.
+    Liveness,
+}
+
+/// A fault, and how often it happens when it could, in a thousand.
+type Rate = (Fault, u64);
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Benign,
+        Self::HintsOnly,
+        Self::Lossy,
+        Self::CrashPoints,
+        Self::TwoReplicas,
+        Self::Liveness,
+    ];
+
+    /// Replicas of the subscriber, and relays.
+    pub fn replicas(self) -> usize {
+        if self == Self::TwoReplicas { 2 } else { 1 }
+    }
+
+    /// The faults of this profile, and how often each happens when it could, in a thousand. Which of
+    /// them do happen in a run, its seed says.
+    pub fn faults(self) -> &'static [Rate] {
+        match self {
+            Self::Benign => BENIGN,
+            Self::HintsOnly => MESSAGES,
+            Self::Lossy => LOSSES,
+            Self::CrashPoints => CRASHES,
+            Self::TwoReplicas => REPLICAS,
+            Self::Liveness => EVERYTHING,
+        }
+    }
+
+    /// What must have come of it in a run of many seeds.
+    pub fn consequences(self) -> &'static [Fault] {
+        use Fault::*;
+        match self {
+            Self::Benign | Self::Lossy => &[Compaction, FreshDelivery],
+            _ => &[Compaction, FreshDelivery, Redelivery],
+        }
+    }
+}
+
+use Fault::*;
+
+const BENIGN: &[Rate] = &[(Delay, 100), (OwnerSlow, 100), (Poison, 60)];
+
+const MESSAGES: &[Rate] = &[
+    (Delay, 200),
+    (Duplicate, 60),
+    (DropDelivery, 30),
+    (DropAck, 60),
+    (DropPublish, 40),
+    (DropPublishAck, 60),
+    (LatePublish, 60),
+    (PartitionRelay, 40),
+    (PartitionSubscriber, 40),
+    (Garbage, 60),
+    (StaleNotification, 60),
+    (UnknownSubject, 20),
+    (OwnerError, 40),
+    (OwnerDown, 10),
+    (OwnerBusy, 20),
+    (OwnerTimeout, 20),
+    (OwnerSlow, 150),
+];
+
+const LOSSES: &[Rate] = &[
+    (Delay, 200),
+    (Duplicate, 40),
+    (DropPublishAck, 60),
+    (UnknownSubject, 60),
+    (Rollback, 60),
+    (StreamLoss, 30),
+    (PartitionRelay, 40),
+    (PartitionSubscriber, 40),
+    (OwnerHalf, 40),
+    (OwnerSlow, 150),
+    (OwnerRestored, 60),
+    (ReadModelRestored, 60),
+];
+
+const CRASHES: &[Rate] = &[
+    (Delay, 100),
+    (LatePublish, 30),
+    (CrashAfterReceive, 30),
+    (CrashBeforeFetch, 30),
+    (CrashAfterFetch, 50),
+    (CrashBeforeDatabase, 10),
+    (CrashInTransaction, 40),
+    (CrashInApply, 40),
+    (CrashAfterDatabase, 30),
+    (CrashBeforeAck, 50),
+    (CrashAfterAck, 30),
+    (CrashBeforePublish, 30),
+    (CrashAfterPublish, 60),
+    (CrashRelayBeforeDatabase, 8),
+    (CrashRelayInTransaction, 8),
+    (CrashRelayAfterDatabase, 8),
+    (CrashOwnerInTransaction, 60),
+    (DatabaseSlow, 10),
+    (OwnerError, 30),
+    (OwnerSlow, 150),
+    // What is parked is work for the database, too.
+    (Poison, 30),
+];
+
+const REPLICAS: &[Rate] = &[
+    (Delay, 200),
+    (FreezeRelay, 25),
+    (FreezeSubscriber, 25),
+    (LatePublish, 60),
+    (DropPublishAck, 40),
+    (OwnerSlow, 250),
+    (OwnerPartial, 60),
+    (OwnerStale, 40),
+    (OwnerCached, 40),
+    (OwnerCutOff, 20),
+    (DatabaseSlow, 10),
+    (CrashAfterFetch, 20),
+    (CrashAfterDatabase, 15),
+    (CrashAfterPublish, 20),
+];
+
+/// All but an owner that is restored: what it had not published then is lost for good, and garbage over
+/// the one message that tells of it loses as much.
+const EVERYTHING: &[Rate] = &[
+    (Delay, 150),
+    (Duplicate, 40),
+    (DropDelivery, 40),
+    (DropAck, 60),
+    (DropPublish, 20),
+    (DropPublishAck, 40),
+    (LatePublish, 40),
+    (PartitionRelay, 30),
+    (PartitionSubscriber, 30),
+    (Garbage, 40),
+    (StaleNotification, 30),
+    (UnknownSubject, 20),
+    (Rollback, 20),
+    (StreamLoss, 10),
+    (OwnerError, 100),
+    (OwnerDown, 20),
+    (OwnerBusy, 30),
+    (OwnerTimeout, 15),
+    (OwnerHalf, 30),
+    (OwnerPartial, 50),
+    (OwnerStale, 30),
+    (OwnerCached, 30),
+    (OwnerSlow, 60),
+    (OwnerCutOff, 10),
+    (DatabaseSlow, 5),
+    (FreezeRelay, 5),
+    (FreezeSubscriber, 5),
+    (ClockSkew, 40),
+    (Poison, 40),
+    (CrashAfterReceive, 8),
+    (CrashBeforeFetch, 8),
+    (CrashAfterFetch, 15),
+    (CrashBeforeDatabase, 3),
+    (CrashInTransaction, 8),
+    (CrashInApply, 8),
+    (CrashAfterDatabase, 8),
+    (CrashBeforeAck, 8),
+    (CrashAfterAck, 8),
+    (CrashBeforePublish, 8),
+    (CrashAfterPublish, 8),
+    (CrashRelayBeforeDatabase, 2),
+    (CrashRelayInTransaction, 2),
+    (CrashRelayAfterDatabase, 2),
+    (CrashOwnerInTransaction, 30),
+];
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Benign => "benign",
+            Self::HintsOnly => "hints-only",
+            Self::Lossy => "lossy",
+            Self::CrashPoints => "crash-points",
+            Self::TwoReplicas => "two-replicas",
+            Self::Liveness => "liveness",
+        })
+    }
+}
+
+impl FromStr for Profile {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|profile| profile.to_string() == name);
+        let names = || Self::ALL.map(|profile| profile.to_string()).join(", ");
+        found.ok_or_else(|| format!("{name:?} is no profile: {}", names()))
+    }
+}
