@@ -88,9 +88,17 @@ impl<S: Service> Theatre<S> {
             let body = body(format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}"));
             self.publish(Stored { subject, version, body });
         } else if world.strikes(Fault::UnknownSubject) {
-            let subject = format!("changes.{}.%00", self.entity);
-            self.publish(Stored { subject, version: None, body: body(String::new()) });
+            // Several take places in the stream that a broker has lost.
+            for _ in 0..=world.pick(Fault::UnknownSubject, 4) {
+                self.others_publish();
+            }
         }
+    }
+
+    /// What names no entity.
+    fn others_publish(&self) {
+        let subject = format!("changes.{}.%00", self.entity);
+        self.publish(Stored { subject, version: None, body: Bytes::new() });
     }
 
     fn publish(&self, stored: Stored) {
@@ -102,8 +110,14 @@ impl<S: Service> Theatre<S> {
     fn broker_loses(&self) {
         let world = &self.world;
         let can_go_back = world.with_broker(|broker| broker.has_backup());
+        let before = world.with_broker(|broker| broker.last());
         let lost = if can_go_back && world.strikes(Fault::Rollback) {
-            world.with_broker(Broker::roll_back)
+            world.with_broker(Broker::roll_back);
+            if world.strikes(Fault::OthersFirst) {
+                let now = world.with_broker(|broker| broker.last());
+                (now..before).for_each(|_| self.others_publish());
+            }
+            true
         } else if world.strikes(Fault::StreamLoss) {
             world.with_broker(Broker::delete_stream);
             true

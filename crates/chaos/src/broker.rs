@@ -267,6 +267,11 @@ impl Broker {
         self.epoch
     }
 
+    /// The stream's last sequence.
+    pub(crate) fn last(&self) -> u64 {
+        self.stream.as_ref().map_or(0, |stream| stream.last)
+    }
+
     /// Whether there is a copy.
     pub(crate) fn has_backup(&self) -> bool {
         self.backup.is_some()

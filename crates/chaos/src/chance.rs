@@ -8,8 +8,11 @@ use crate::{fault::Fault, profile::Profile, random::Random};
 /// One time that chance was asked for a fault: which, and the how manieth time.
 pub(crate) type Draw = (Fault, u64);
 
-/// One in so many of the profile's faults does not happen in a run.
-const OFF: u64 = 4;
+/// Of so many of the profile's faults, two do not happen in a run, and one happens often.
+const MOODS: u64 = 8;
+/// How much more often that is; and most often, in a thousand.
+const OFTEN: u64 = 4;
+const MAX_PERMILLE: u64 = 500;
 
 /// See the module's description.
 pub(crate) struct Chance {
@@ -30,9 +33,13 @@ impl Chance {
     pub(crate) fn new(profile: Profile, seed: u64) -> Self {
         let seed = Random::new(seed ^ ((profile as u64) << 56)).any();
         let mut permille = vec![0; Fault::ALL.len()];
-        let mut off = Random::new(seed ^ 1);
+        let mut moods = Random::new(seed ^ 1);
         for (fault, rate) in profile.faults() {
-            permille[*fault as usize] = if off.below(OFF) == 0 { 0 } else { *rate };
+            permille[*fault as usize] = match moods.below(MOODS) {
+                0 | 1 => 0,
+                2 => (rate * OFTEN).min(MAX_PERMILLE),
+                _ => *rate,
+            };
         }
         Self {
             seed,

@@ -44,6 +44,9 @@ faults! {
     UnknownSubject,
     /// The broker comes back with an older state of its store.
     Rollback,
+    /// Others publish so much to a broker that went back that its stream is as long as it was, before a
+    /// relay looks.
+    OthersFirst,
     /// The stream is deleted.
     StreamLoss,
     /// The owner fails: 500.

@@ -43,7 +43,7 @@ pub const ALL: &[Mutant] = &[
         "benign",
         "a batch that holds a refused key is refused as a whole",
     ),
-    mutant("give-up-after-three", "hints-only", "a key that failed three times is given up"),
+    mutant("give-up-after-three", "liveness", "a key that failed three times is given up"),
     mutant(
         "parked-and-forgotten",
         "liveness",
