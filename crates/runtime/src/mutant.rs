@@ -99,6 +99,16 @@ pub const ALL: &[Mutant] = &[
     ),
     mutant("restore-unnoticed", "lossy", "an owner restored from a backup keeps its old versions"),
     mutant(
+        "log-put-back-unnoticed",
+        "lossy",
+        "a relay that lives on does not see that its change log was put back",
+    ),
+    mutant(
+        "read-model-put-back-unnoticed",
+        "lossy",
+        "a subscriber that lives on does not look for what it committed",
+    ),
+    mutant(
         "version-from-clock-alone",
         "liveness",
         "versions are the clock's time, even when that goes back",

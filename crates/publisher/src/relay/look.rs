@@ -45,7 +45,7 @@ impl Relay {
     /// database was put back, or another server took over that lacked the last commits: the relay then
     /// knows no more than one that has just begun.
     pub(super) async fn log_went_back(&mut self) -> Result<bool, BoxError> {
-        let kept = self.log.keeps(&self.recorded).await?;
+        let kept = planted("log-put-back-unnoticed") || self.log.keeps(&self.recorded).await?;
         if kept {
             self.recorded.drain(..self.recorded.len().saturating_sub(1));
         } else {
