@@ -11,7 +11,8 @@ const MAX_SEEDS: u64 = 1_000;
 
 #[test]
 fn the_matrix_has_a_row_for_each_fault_and_the_profile_meant_for_it_finds_it() {
-    let rows: Vec<Vec<&str>> = MATRIX
+    let (matrix, _) = MATRIX.split_once("\n## ").expect("more below it");
+    let rows: Vec<Vec<&str>> = matrix
         .lines()
         .filter(|line| line.starts_with("| `"))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
