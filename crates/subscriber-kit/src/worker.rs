@@ -26,6 +26,9 @@ use crate::{
 
 /// Longest pause between two looks through held acknowledgements.
 const MAX_HELD_CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// For how many times `ack_wait` the broker is told that a run is under way. One that takes longer hangs
+/// here, and may well do in another replica: its messages are to go there.
+const MAX_WAITS_PER_RUN: u32 = 4;
 /// How many incoming keys are taken from the channel at a time.
 const INCOMING_AT_A_TIME: usize = 512;
 /// Wait before a key runs again whose batch panicked.
@@ -55,6 +58,7 @@ struct UnderWay {
     keys: Vec<EntityId>,
     /// What its keys hold: the broker is told of a long run that it is not forgotten.
     held: Vec<Held>,
+    began: Instant,
 }
 
 pub(crate) struct Worker<A> {
@@ -162,7 +166,7 @@ impl<A: Apply> Worker<A> {
         let held = runs.iter().flat_map(|run| run.tokens.iter().cloned()).collect();
         let batches = self.batches.clone();
         let task = self.running.spawn(async move { batches.run(runs).await });
-        self.under_way.insert(task.id(), UnderWay { keys, held });
+        self.under_way.insert(task.id(), UnderWay { keys, held, began: Instant::now() });
     }
 
     /// Asks an owner that failed whether it is back. When it is, parked keys need not wait longer.
@@ -213,9 +217,12 @@ impl<A: Apply> Worker<A> {
 
     /// Tells the broker of messages that wait for long that they are not forgotten.
     async fn keep_held(&mut self) {
-        let (now, old) = (Instant::now(), self.batches.settings.ack_wait / 3);
+        let (now, ack_wait) = (Instant::now(), self.batches.settings.ack_wait);
+        let (old, hangs) = (ack_wait / 3, ack_wait * MAX_WAITS_PER_RUN);
         let old = |held: &&mut Held| now.duration_since(held.touched) > old;
-        let under_way = self.under_way.values_mut().flat_map(|batch| &mut batch.held);
+        let under_way = self.under_way.values_mut();
+        let under_way = under_way.filter(|batch| now.duration_since(batch.began) < hangs);
+        let under_way = under_way.flat_map(|batch| &mut batch.held);
         let parts = self.parts.iter_mut().flatten().flat_map(|run| &mut run.tokens);
         let held = self.queue.tokens_mut().chain(under_way).chain(parts);
         progress_all(held.filter(old)).await;
