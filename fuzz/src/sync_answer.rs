@@ -21,7 +21,7 @@ use crate::{
 
 /// The input's first line are the ids that are asked for, with `|` between them. What follows, with a
 /// blank line between them, are the bodies of the owner's answers, one after the other. They answer
-/// batch-get calls; and each is also read as a page of items, see [`items_page`].
+/// batch-get calls; and each is also read as a page of items, see `items_page`.
 ///
 /// - Each id is answered once and nothing else comes in, or there is an error. A plain second reading
 ///   finds the same error, or the same items in the same order.
