@@ -246,13 +246,15 @@ impl Broker {
         Some(messages.map(|(sequence, stored)| (*sequence, stored.clone())).collect())
     }
 
-    /// Messages that were delivered and never acknowledged, or never delivered.
-    pub(crate) fn unacknowledged(&self) -> usize {
+    /// Messages that were delivered and never acknowledged, or never delivered, to consumers whose name
+    /// ends so. Others may have been left behind; a broker removes them after a while.
+    pub(crate) fn unacknowledged(&self, name: &str) -> usize {
         let consumers = self.stream.iter().flat_map(|stream| {
             let left = |consumer: &Consumer| {
                 consumer.waiting.len() + stream.messages.range(consumer.delivered + 1..).count()
             };
-            stream.consumers.values().map(left)
+            let named = stream.consumers.iter().filter(|(consumer, _)| consumer.ends_with(name));
+            named.map(move |(_, consumer)| left(consumer))
         });
         consumers.sum()
     }

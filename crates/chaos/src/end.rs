@@ -85,7 +85,14 @@ impl<S: Service> Theatre<S> {
         if self.owner_has_pending().await {
             return Some("changes are not published".to_owned());
         }
-        let standing = self.world.with_broker(|broker| broker.unacknowledged());
+        let sql = "SELECT consumer FROM nudge_intake WHERE entity = $1";
+        let looking =
+            sqlx::query_as(sql).bind(S::ENTITY).fetch_optional(self.read_model.db.reader());
+        let row: Option<(String,)> = self.read_model.db.run(looking).await.ok().flatten();
+        let Some((consumer,)) = row else {
+            return Some("the subscriber has no consumer".to_owned());
+        };
+        let standing = self.world.with_broker(|broker| broker.unacknowledged(&consumer));
         if standing > 0 {
             return Some(format!("{standing} messages are not acknowledged"));
         }
