@@ -12,7 +12,8 @@ pub enum Profile {
     /// Everything that may happen to messages and answers, without loss for good: notifications
     /// alone must bring everyone in step.
     HintsOnly,
-    /// Also a broker that loses what it acknowledged, or an owner that is restored from a backup.
+    /// Also a broker that loses what it acknowledged, or an owner or a read model that is put back to an
+    /// older copy.
     Lossy,
     /// Programs end at each effect boundary.
     CrashPoints,
