@@ -158,7 +158,8 @@ impl<S: Service> Theatre<S> {
         }
     }
 
-    /// A backup of the read model is made, or put back. The subscriber goes on, or starts again.
+    /// A backup of the read model is made, or put back. The subscriber goes on, or starts again. A virtual
+    /// table cannot be copied row by row: where there is one, nothing happens.
     async fn read_model_is_put_back(&self) {
         let (world, db) = (&self.world, &self.read_model.db);
         let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'backup_%' \
@@ -166,6 +167,12 @@ impl<S: Service> Theatre<S> {
         let looking = sqlx::query_as(sql).fetch_all(db.reader());
         let tables: Vec<(String,)> = db.run(looking).await.expect("the read model works");
         let tables: Vec<_> = tables.iter().map(|(name,)| name.as_str()).collect();
+        let sql = "SELECT count(*) FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL%'";
+        let looking = sqlx::query_as(sql).fetch_one(db.reader());
+        let (virtual_tables,): (i64,) = db.run(looking).await.expect("the read model works");
+        if virtual_tables > 0 {
+            return;
+        }
         if world.below(BACKUPS) == 0 {
             copy_tables(db, &tables, "", "backup_").await;
             self.losses.read_model_backed_up.store(true, SeqCst);

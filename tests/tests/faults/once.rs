@@ -9,7 +9,7 @@ use nudge_runtime::{
     Database,
     database::{Durability, Kind},
 };
-use nudge_tests::{Postgres, TestDatabase, Trial, database, eventually};
+use nudge_tests::{Postgres, TestDatabase, Trial, Wire, database, eventually};
 use serde_json::json;
 use sqlx::{AnyConnection, Connection};
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,10 @@ async fn the_owners_server_stands_still() {
     let server = Postgres::start().await;
     let (owners, copys) = (TestDatabase::on(&server).await, TestDatabase::of(Kind::Postgres).await);
     let mut trial = Trial::start_on("owner's database: server frozen", owners, copys).await;
+    let wire = Wire::open(&trial.nats).await;
     server.freeze().await;
+    // Everything before may have been asked for, and nothing is published now.
+    wire.announce("thing-0", None).await;
     eventually("the breaker opens", || async {
         (trial.copy.status().await["breaker"] == "open").then_some(())
     })
