@@ -146,11 +146,7 @@ impl<S: Service> Theatre<S> {
             self.read_model.learn();
             // Or they live on, as when a database server is put back under everyone.
             if world.pick(Fault::OwnerRestored, 2) == 0 {
-                let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
-                nodes
-                    .iter()
-                    .filter(|node| node.is_a(Role::Relay))
-                    .for_each(|node| node.crash("as its owner is restored"));
+                self.crash_each(Role::Relay, "as its owner is restored");
             }
             copy_tables(&self.owner_db, &OWNER_TABLES, "backup_", "").await;
             let versions = self.owner_versions().await;
@@ -182,13 +178,14 @@ impl<S: Service> Theatre<S> {
             self.read_model.is_put_back();
             copy_tables(db, &tables, "backup_", "").await;
             if world.pick(Fault::ReadModelRestored, 2) == 0 {
-                let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
-                nodes
-                    .iter()
-                    .filter(|node| node.is_a(Role::Subscriber))
-                    .for_each(|node| node.crash("as its read model is put back"));
+                self.crash_each(Role::Subscriber, "as its read model is put back");
             }
         }
+    }
+
+    fn crash_each(&self, role: Role, why: &str) {
+        let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
+        nodes.iter().filter(|node| node.is_a(role)).for_each(|node| node.crash(why));
     }
 
     pub(crate) async fn owner_has_pending(&self) -> bool {
