@@ -19,6 +19,7 @@ pub mod copy;
 pub mod fault;
 pub mod figure;
 pub mod keep;
+mod kept;
 pub mod link;
 pub mod owner;
 pub mod processes;
@@ -30,6 +31,7 @@ use nudge_protocol::EntityId;
 
 pub use copy::{Copy, ReadModel};
 pub use fault::Fault;
+pub use kept::{keep_tables, put_tables_back};
 pub use link::Link;
 pub use nudge_test_servers::{
     Backup, Nats, PATIENCE, Postgres, QUIET, TestDatabase, database, eventually, logs,

@@ -1,9 +1,8 @@
 //! The read model's database may be emptied, lost or put back: it refills by itself. It says that it
 //! is ready once it is full, and goes on saying so whatever else fails.
 
-use nudge_tests::{Copy, Fault, Nats, Owner, Wire, eventually};
+use nudge_tests::{Copy, Fault, Nats, Owner, Wire, eventually, keep_tables, put_tables_back};
 use serde_json::json;
-use sqlx::AssertSqlSafe;
 use tokio_util::sync::CancellationToken;
 
 async fn put_some(owner: &Owner, n: usize) {
@@ -107,20 +106,6 @@ async fn a_read_model_put_back_to_an_older_copy_catches_up() {
 /// What a read model of things is made of.
 const TABLES: [&str; 4] = ["copy", "nudge_applied", "nudge_intake", "nudge_dead_letter"];
 
-/// Keeps a copy of the read model, or puts it back, in one transaction, under everyone who uses it.
-async fn copy_tables(copy: &Copy, from: &str, to: &str) {
-    let mut tx = copy.db.begin().await.unwrap();
-    for table in TABLES {
-        let make = format!("CREATE TABLE IF NOT EXISTS kept_{table} AS SELECT * FROM {table}");
-        let empty = format!("DELETE FROM {to}{table}");
-        let fill = format!("INSERT INTO {to}{table} SELECT * FROM {from}{table}");
-        for sql in [make, empty, fill] {
-            sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
-        }
-    }
-    tx.commit().await.unwrap();
-}
-
 /// As when a database server is put back to an earlier time: nobody restarts, and the consumer's name
 /// in the row is the same. Two replicas, so that neither takes the other's progress for a loss.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +117,7 @@ async fn a_read_model_put_back_while_it_runs_catches_up() {
     put_some(&owner, 1).await;
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
-    copy_tables(&copy, "", "kept_").await;
+    keep_tables(&copy.db, &TABLES).await;
     owner.put("thing-1-1", json!("changed")).await;
     put_some(&owner, 2).await;
     owner.delete("thing-1-2").await;
@@ -143,7 +128,7 @@ async fn a_read_model_put_back_while_it_runs_catches_up() {
         copy.metric(replaced).await + other.metric(replaced).await
     };
     assert_eq!(replaced().await, 0, "each may find the other ahead");
-    copy_tables(&copy, "kept_", "").await;
+    put_tables_back(&copy.db, &TABLES).await;
     // Something else goes on, so that the position would move past what was lost.
     owner.put("thing-1-3", json!("changed")).await;
     copy.converged(&owner).await;
@@ -160,13 +145,13 @@ async fn a_read_model_put_back_under_a_subscriber_that_has_just_started_catches_
     put_some(&owner, 1).await;
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
-    copy_tables(&copy, "", "kept_").await;
+    keep_tables(&copy.db, &TABLES).await;
     owner.put("thing-1-1", json!("changed")).await;
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
     let copy = copy.restart(&nats.broker("copies").await, &owner).await;
     goes_on(&copy, &wire).await;
-    copy_tables(&copy, "kept_", "").await;
+    put_tables_back(&copy.db, &TABLES).await;
     owner.put("thing-1-2", json!("changed")).await;
     copy.converged(&owner).await;
 }

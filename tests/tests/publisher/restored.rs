@@ -1,8 +1,7 @@
 //! The owner is restored from a backup: it forgets versions that everyone else knows.
 
-use nudge_tests::{Backup, Copy, Nats, Owner, QUIET, eventually};
+use nudge_tests::{Backup, Copy, Nats, Owner, QUIET, eventually, keep_tables, put_tables_back};
 use serde_json::json;
-use sqlx::AssertSqlSafe;
 
 use crate::support::{execute, message, published, row, shown};
 
@@ -96,20 +95,6 @@ async fn a_backup_from_before_the_first_relay_is_as_good_as_any() {
 
 const KEPT: [&str; 3] = ["thing", "nudge_change_log", "nudge_relay_stream"];
 
-/// Keeps a copy of the owner's tables, or puts it back, under everyone who uses them.
-async fn copy_tables(owner: &Owner, from: &str, to: &str) {
-    let mut tx = owner.db.begin().await.unwrap();
-    for table in KEPT {
-        let make = format!("CREATE TABLE IF NOT EXISTS kept_{table} AS SELECT * FROM {table}");
-        let empty = format!("DELETE FROM {to}{table}");
-        let fill = format!("INSERT INTO {to}{table} SELECT * FROM {from}{table}");
-        for sql in [make, empty, fill] {
-            sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
-        }
-    }
-    tx.commit().await.unwrap();
-}
-
 /// Nobody restarts, and the relay has nothing to publish that would make it look.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_notices_that_its_database_was_put_back_under_it() {
@@ -119,7 +104,7 @@ async fn a_relay_notices_that_its_database_was_put_back_under_it() {
         owner.put(id, json!("old")).await;
     }
     published(&owner.db).await;
-    copy_tables(&owner, "", "kept_").await;
+    keep_tables(&owner.db, &KEPT).await;
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
     owner.put("a", json!("new")).await;
     owner.delete("b").await;
@@ -127,7 +112,7 @@ async fn a_relay_notices_that_its_database_was_put_back_under_it() {
     published(&owner.db).await;
     copy.converged(&owner).await;
     let newer = row(&owner.db, "a").await.version;
-    copy_tables(&owner, "kept_", "").await;
+    put_tables_back(&owner.db, &KEPT).await;
     eventually("the owner has a fresh version", || async {
         (row(&owner.db, "a").await.version > newer).then_some(())
     })
@@ -146,14 +131,14 @@ async fn nothing_is_published_from_a_log_that_was_put_back_before_the_stream_is_
     let owner = Owner::start(&nats.broker("owner").await).await;
     owner.put("a", json!("old")).await;
     published(&owner.db).await;
-    copy_tables(&owner, "", "kept_").await;
+    keep_tables(&owner.db, &KEPT).await;
     execute(&owner.db, "UPDATE kept_nudge_change_log SET published_version = 0").await;
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
     owner.put("a", json!("new")).await;
     published(&owner.db).await;
     copy.converged(&owner).await;
     let newer = row(&owner.db, "a").await.version;
-    copy_tables(&owner, "kept_", "").await;
+    put_tables_back(&owner.db, &KEPT).await;
     published(&owner.db).await;
     copy.converged(&owner).await;
     assert_eq!(copy.all().await, [("a".to_owned(), "\"old\"".to_owned())]);
