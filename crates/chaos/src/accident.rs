@@ -17,9 +17,9 @@ use tokio::time::sleep;
 use crate::{
     broker::{Broker, Stored, named},
     fault::Fault,
-    node::Role,
+    follower::Follower,
     run::Theatre,
-    service::Service,
+    simulation::RELAY,
     world::{World, lock},
 };
 
@@ -39,20 +39,15 @@ const OWNER_TABLES: [&str; 3] = ["entity", "nudge_change_log", "nudge_relay_stre
 pub(crate) struct Losses {
     by_databases: bool,
     owner_backed_up: AtomicBool,
-    read_model_backed_up: AtomicBool,
 }
 
 impl Losses {
     pub(crate) fn new(world: &World) -> Self {
-        Self {
-            by_databases: world.below(2) == 0,
-            owner_backed_up: AtomicBool::new(false),
-            read_model_backed_up: AtomicBool::new(false),
-        }
+        Self { by_databases: world.below(2) == 0, owner_backed_up: AtomicBool::new(false) }
     }
 }
 
-impl<S: Service> Theatre<S> {
+impl Theatre {
     /// Something may happen.
     pub(crate) async fn accident(self: &Arc<Self>) {
         let world = &self.world;
@@ -67,7 +62,9 @@ impl<S: Service> Theatre<S> {
         let restores = world.may(Fault::OwnerRestored) || world.may(Fault::ReadModelRestored);
         if restores && self.losses.by_databases {
             self.owner_is_restored().await;
-            self.read_model_is_put_back().await;
+            for follower in &self.followers {
+                self.read_model_is_put_back(follower).await;
+            }
         } else {
             self.broker_loses();
         }
@@ -76,7 +73,7 @@ impl<S: Service> Theatre<S> {
     fn somebody_publishes(&self, id: &str) {
         let world = &self.world;
         let subject = self.subject(id);
-        let old = lock(&self.history).of(id).first().map(|one| one.version);
+        let old = self.history.versions().of(id).first().map(|one| one.version);
         let body = |text: String| Bytes::from(text.into_bytes());
         if world.strikes(Fault::Garbage) && old.is_some() {
             let headers = [None, Some(""), Some("soon"), Some("-5"), Some("1e3"), Some(TOO_LARGE)];
@@ -143,49 +140,39 @@ impl<S: Service> Theatre<S> {
             return;
         }
         if world.strikes(Fault::OwnerRestored) {
-            self.read_model.learn();
+            self.history.learn();
             // Or they live on, as when a database server is put back under everyone.
             if world.pick(Fault::OwnerRestored, 2) == 0 {
-                self.crash_each(Role::Relay, "as its owner is restored");
+                self.crash_each(RELAY, "as its owner is restored");
             }
             copy_tables(&self.owner_db, &OWNER_TABLES, "backup_", "").await;
             let versions = self.owner_versions().await;
-            self.read_model.owner_is_restored(&versions);
+            self.history.owner_is_restored(&versions);
         }
     }
 
-    /// A backup of the read model is made, or put back. The subscriber goes on, or starts again. A virtual
-    /// table cannot be copied row by row: where there is one, nothing happens.
-    async fn read_model_is_put_back(&self) {
-        let (world, db) = (&self.world, &self.read_model.db);
-        let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'backup_%' \
-                   AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'nudge_migrations_%' ORDER BY name";
-        let looking = sqlx::query_as(sql).fetch_all(db.reader());
-        let tables: Vec<(String,)> = db.run(looking).await.expect("the read model works");
-        let tables: Vec<_> = tables.iter().map(|(name,)| name.as_str()).collect();
-        let sql = "SELECT count(*) FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL%'";
-        let looking = sqlx::query_as(sql).fetch_one(db.reader());
-        let (virtual_tables,): (i64,) = db.run(looking).await.expect("the read model works");
-        if virtual_tables > 0 {
+    /// A backup of a read model is made, or put back, if it can be. The subscriber goes on, or starts again.
+    async fn read_model_is_put_back(&self, follower: &Follower) {
+        let (world, db) = (&self.world, &follower.read_model.db);
+        let tables: Vec<_> = follower.tables.iter().map(String::as_str).collect();
+        if tables.is_empty() {
             return;
         }
         if world.below(BACKUPS) == 0 {
             copy_tables(db, &tables, "", "backup_").await;
-            self.losses.read_model_backed_up.store(true, SeqCst);
-        } else if self.losses.read_model_backed_up.load(SeqCst)
-            && world.strikes(Fault::ReadModelRestored)
-        {
-            self.read_model.is_put_back();
+            follower.backed_up.store(true, SeqCst);
+        } else if follower.backed_up.load(SeqCst) && world.strikes(Fault::ReadModelRestored) {
+            follower.read_model.is_put_back();
             copy_tables(db, &tables, "backup_", "").await;
             if world.pick(Fault::ReadModelRestored, 2) == 0 {
-                self.crash_each(Role::Subscriber, "as its read model is put back");
+                self.crash_each(follower.name(), "as its read model is put back");
             }
         }
     }
 
-    fn crash_each(&self, role: Role, why: &str) {
+    fn crash_each(&self, of: &str, why: &str) {
         let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
-        nodes.iter().filter(|node| node.is_a(role)).for_each(|node| node.crash(why));
+        nodes.iter().filter(|node| node.of == of).for_each(|node| node.crash(why));
     }
 
     pub(crate) async fn owner_has_pending(&self) -> bool {
@@ -204,15 +191,19 @@ impl<S: Service> Theatre<S> {
         rows.into_iter().map(|(id, version)| (id, version.cast_unsigned())).collect()
     }
 
+    /// One service cannot apply an id for a while; others can.
     fn poison(self: Arc<Self>, id: String) {
-        self.world.tell(format!("{id} cannot be applied"));
-        self.world.spoil(&id);
-        let pause = self.world.length_of(Fault::Poison, MAX_POISON);
-        lock(&self.poison).insert(id.clone());
+        let world = &self.world;
+        let pause = world.length_of(Fault::Poison, MAX_POISON);
+        let which = world.pick(Fault::Poison, self.followers.len() as u64) as usize;
+        let follower = self.followers[which].clone();
+        world.tell(format!("{}{id} cannot be applied", follower.read_model.whose));
+        world.spoil(follower.name(), &id);
+        lock(&follower.poison).insert(id.clone());
         tokio::spawn(async move {
             sleep(pause).await;
             if !self.poison_stays.load(SeqCst) {
-                lock(&self.poison).remove(&id);
+                lock(&follower.poison).remove(&id);
             }
         });
     }

@@ -192,8 +192,9 @@ struct Ack {
 impl Ack {
     /// What is handled must be covered.
     fn check(&self, told: &Told) {
+        let Some(read_model) = &self.opened.link.read_model else { return };
         if let Ok(id) = subject::decode_subject(&self.opened.entity, &told.subject) {
-            self.opened.link.checker.acknowledged(&id, told.version, told.stands_for);
+            read_model.acknowledged(&id, told.version, told.stands_for);
         }
     }
 }

@@ -2,15 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use axum::{
-    body::{Body, to_bytes},
-    http::Request,
-};
-use serde_json::Value;
-use tokio::time::{sleep, timeout};
-use tower::ServiceExt;
+use tokio::time::sleep;
 
-use crate::{profile::Profile, run::Theatre, service::Service, world::lock};
+use crate::{profile::Profile, run::Theatre};
 
 /// Time until everyone must be in step once all is healed. Virtual: it costs nothing.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
@@ -19,12 +13,17 @@ const PATIENCE: Duration = Duration::from_secs(20 * 60);
 const SILENCE: Duration = Duration::from_secs(40);
 /// Time after which everyone must still be in step.
 const MOMENT: Duration = Duration::from_secs(2);
-/// Largest answer of a subscriber to how it is, in bytes.
-const MAX_STATUS_BYTES: usize = 1 << 20;
+/// What need not be in step yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Except {
+    None,
+    /// What a service cannot apply.
+    Spoilt,
+}
 
-impl<S: Service> Theatre<S> {
+impl Theatre {
     /// Waits until everyone is in step, leaving some ids out.
-    pub(crate) async fn in_step(&self, except: &BTreeSet<String>) {
+    pub(crate) async fn in_step(&self, except: Except) {
         let began = self.world.elapsed();
         while let Some(difference) = self.differs(except) {
             if self.world.is_violated() {
@@ -44,19 +43,29 @@ impl<S: Service> Theatre<S> {
         } else {
             sleep(MOMENT).await;
         }
-        if let Some(difference) = self.differs(&BTreeSet::new()) {
+        if let Some(difference) = self.differs(Except::None) {
             self.world.violated(format!("out of step again: {difference}"));
         }
     }
 
-    /// What is not in step: the read model, or the stream, in which the newest version of each entity
+    /// What is not in step: a read model, or the stream, in which the newest version of each entity
     /// must stand for whoever comes next.
-    fn differs(&self, except: &BTreeSet<String>) -> Option<String> {
-        if let Some(difference) = self.read_model.differs(except) {
-            return Some(difference);
-        }
-        let history = lock(&self.history);
-        history.newest().find_map(|(id, newest)| {
+    fn differs(&self, except: Except) -> Option<String> {
+        let read_models = self.followers.iter().map(|follower| &follower.read_model);
+        let mut differences = read_models.filter_map(|read_model| {
+            let except = match except {
+                Except::None => BTreeSet::new(),
+                Except::Spoilt => self.world.spoilt(&read_model.name),
+            };
+            read_model
+                .differs(&except)
+                .map(|difference| format!("{}{difference}", read_model.whose))
+        });
+        differences.next().or_else(|| self.stream_differs())
+    }
+
+    fn stream_differs(&self) -> Option<String> {
+        self.history.versions().newest().find_map(|(id, newest)| {
             let version = newest.map_or(0, |newest| newest.version);
             let subject = self.subject(id);
             let shown =
@@ -85,34 +94,9 @@ impl<S: Service> Theatre<S> {
         if self.owner_has_pending().await {
             return Some("changes are not published".to_owned());
         }
-        let sql = "SELECT consumer FROM nudge_intake WHERE entity = $1";
-        let looking =
-            sqlx::query_as(sql).bind(S::ENTITY).fetch_optional(self.read_model.db.reader());
-        let row: Option<(String,)> = self.read_model.db.run(looking).await.ok().flatten();
-        let Some((consumer,)) = row else {
-            return Some("the subscriber has no consumer".to_owned());
-        };
-        let standing = self.world.with_broker(|broker| broker.unacknowledged(&consumer));
-        if standing > 0 {
-            return Some(format!("{standing} messages are not acknowledged"));
-        }
-        let subscribers = lock(&self.subscribers).clone();
-        for (name, (node, subscriber)) in subscribers {
-            if node.is_dead() {
-                return Some(format!("{name} has ended"));
-            }
-            let status = Request::get("/nudge/v1/status").body(Body::empty()).expect("a request");
-            let asked = timeout(PATIENCE, subscriber.router().oneshot(status)).await;
-            let Ok(Ok(answer)) = asked else {
-                return Some(format!("{name} does not say how it is"));
-            };
-            let body = to_bytes(answer.into_body(), MAX_STATUS_BYTES).await.unwrap_or_default();
-            let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-            for figure in ["queued", "processing", "retrying", "parked", "dead_letters"] {
-                let figures = &status["entities"][0][figure];
-                if figures.as_u64() != Some(0) {
-                    return Some(format!("{name} has {figures} keys {figure}"));
-                }
+        for follower in &self.followers {
+            if let Some(left) = follower.left().await {
+                return Some(left);
             }
         }
         None

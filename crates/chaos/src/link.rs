@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     broker::{self, Stored, named},
-    check::Checker,
+    check::{self, ReadModel},
     consumer::{Opened, standing},
     fault::Fault,
     node::Node,
@@ -30,7 +30,8 @@ pub(crate) const LATE: Duration = Duration::from_secs(8);
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) node: Arc<Node>,
-    pub(crate) checker: Arc<dyn Checker>,
+    /// Of a subscriber: what its acknowledgements are about.
+    pub(crate) read_model: Option<Arc<ReadModel>>,
     /// Wakes whoever waits for messages.
     pub(crate) published: Arc<Published>,
 }
@@ -94,7 +95,7 @@ impl Sink for Link {
             let world = &self.node.world;
             self.node.boundary(Fault::CrashBeforePublish).await;
             self.ask().await?;
-            self.checker.on_the_wire(&message);
+            check::on_the_wire(world, &message);
             if world.strikes(Fault::DropPublish) {
                 sleep(REQUEST_TIMEOUT).await;
                 return Err("the publish was not acknowledged in time".into());

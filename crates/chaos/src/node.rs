@@ -51,6 +51,8 @@ enum Doom {
 /// See the module's description. A restart makes another.
 pub(crate) struct Node {
     pub(crate) name: String,
+    /// Whose it is: a service's, or the owner's. Its replicas share that.
+    pub(crate) of: String,
     pub(crate) world: Arc<World>,
     role: Role,
     runtime: Handle,
@@ -67,10 +69,19 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(name: String, role: Role, world: Arc<World>, runtime: Handle) -> Arc<Self> {
+    /// The program `of` that, in this life of it.
+    pub(crate) fn new(
+        of: &str,
+        (replica, life): (usize, u64),
+        role: Role,
+        world: Arc<World>,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let (of, name) = (of.to_owned(), format!("{of}-{replica}.{life}"));
         let random = Mutex::new(world.random_of(&name));
         Arc::new(Self {
             name,
+            of,
             world,
             role,
             runtime,
@@ -187,10 +198,6 @@ impl Node {
             *lock(&self.owner_back_at) = now + pause;
         }
         *lock(&self.owner_back_at) <= now || self.world.is_healed()
-    }
-
-    pub(crate) fn is_a(&self, role: Role) -> bool {
-        self.role == role
     }
 
     pub(crate) fn connections(&self) -> watch::Receiver<u64> {

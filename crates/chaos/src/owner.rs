@@ -1,10 +1,6 @@
 //! The simulated owner: the real publisher and its real sync API, asked through a port that fails.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -25,10 +21,10 @@ use tokio::time::sleep;
 use tower::ServiceExt;
 
 use crate::{
-    check::{Committed, History},
     fault::Fault,
+    history::{Committed, History},
     node::Node,
-    world::{World, lock},
+    world::World,
 };
 
 /// How long a client waits for the owner.
@@ -114,7 +110,7 @@ pub(crate) async fn write(
 pub(crate) struct Client {
     pub(crate) node: Arc<Node>,
     pub(crate) api: Router,
-    pub(crate) history: Arc<Mutex<History>>,
+    pub(crate) history: Arc<History>,
 }
 
 impl OwnerClient for Client {
@@ -127,7 +123,7 @@ impl OwnerClient for Client {
         Box::pin(async move {
             let (node, world) = (&self.node, &self.node.world);
             node.boundary(Fault::CrashBeforeFetch).await;
-            ids.iter().for_each(|id| world.asked(&node.name, id.as_str()));
+            ids.iter().for_each(|id| world.asked(&node.of, &node.name, id.as_str()));
             let names: Vec<_> = ids.iter().map(EntityId::as_str).collect();
             world.tell(format!("{} asks for {}", node.name, names.join(", ")));
             sleep(node.usual(USUAL)).await;
@@ -233,9 +229,9 @@ impl Client {
 
     /// The same ids after so many of their versions.
     fn earlier(&self, items: Vec<Item>, then: impl Fn(&[Committed]) -> usize) -> Vec<Item> {
-        let history = lock(&self.history);
+        let history = self.history.versions();
         let item = |Item { id, .. }: Item| {
-            self.node.world.mislead(id.as_str());
+            self.node.world.mislead(&self.node.of, id.as_str());
             let versions = history.of(id.as_str());
             let then = then(versions).checked_sub(1).and_then(|at| versions.get(at));
             let state = then.and_then(|then| then.state.as_ref());

@@ -9,15 +9,20 @@ use std::{
 use nudge_runtime::{BoxError, Tx};
 use nudge_subscriber_kit::{Apply, EntityState};
 
-use crate::{check::Checker, fault::Fault, node::Node, world::lock};
+use crate::{check::ReadModel, fault::Fault, node::Node, world::lock};
 
-/// The service's own `apply`, which fails for what is poisoned.
-pub(crate) struct Poisoned<H> {
-    pub(crate) handler: H,
-    /// Which they are.
+/// What a program's `apply` meets.
+pub(crate) struct Fate {
+    /// What cannot be applied.
     pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
     pub(crate) node: Arc<Node>,
-    pub(crate) checker: Arc<dyn Checker>,
+    pub(crate) read_model: Arc<ReadModel>,
+}
+
+/// The service's own `apply`, which meets that.
+pub(crate) struct Poisoned<H> {
+    pub(crate) handler: H,
+    pub(crate) fate: Fate,
 }
 
 impl<H: Apply> Apply for Poisoned<H> {
@@ -25,17 +30,18 @@ impl<H: Apply> Apply for Poisoned<H> {
     const FIELDS: &'static [&'static str] = H::FIELDS;
 
     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<H::State>]) -> Result<(), BoxError> {
+        let Fate { poison, node, read_model } = &self.fate;
         for entity in entities {
-            self.checker.handed_over(&entity.id, entity.version.get());
+            read_model.handed_over(&entity.id, entity.version.get());
         }
-        let world = &self.node.world;
+        let world = &node.world;
         let crash = world.strikes(Fault::CrashInApply);
         let before = crash && world.pick(Fault::CrashInApply, 2) == 0;
         if before {
-            self.crash().await;
+            self.fate.crash().await;
         }
         let poisoned = {
-            let poison = lock(&self.poison);
+            let poison = lock(poison);
             entities.iter().find(|entity| poison.contains(entity.id.as_str())).map(|e| e.id.clone())
         };
         if let Some(id) = poisoned {
@@ -43,13 +49,13 @@ impl<H: Apply> Apply for Poisoned<H> {
         }
         self.handler.apply(tx, entities).await?;
         if crash {
-            self.crash().await;
+            self.fate.crash().await;
         }
         Ok(())
     }
 }
 
-impl<H> Poisoned<H> {
+impl Fate {
     /// Whoever drives the transaction sees that, and gives it up.
     async fn crash(&self) {
         self.node.crash("in its apply, and the transaction is rolled back");

@@ -1,43 +1,29 @@
 //! The simulated ports by themselves, for the contract that they share with the real ones.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use nudge_protocol::{EntityId, EntityName};
-use nudge_publisher::{
-    Publisher,
-    sink::{Message, Sink},
-};
+use nudge_protocol::EntityName;
+use nudge_publisher::{Publisher, sink::Sink};
 use nudge_runtime::{Database, database::Driver};
 use nudge_subscriber_kit::{owner_client::OwnerClient, source::Source};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
 use crate::{
-    check::{Checker, History},
     fault::Fault,
+    history::History,
     link::Link,
     node::{Node, Role},
     owner::{self, Changes, Client, Entities},
     plain::{Plain, database, helper},
     profile::Profile,
-    world::{Plan, World, lock},
+    world::{Plan, World},
 };
-
-struct Nothing;
-
-impl Checker for Nothing {
-    fn on_the_wire(&self, _: &Message) {}
-    fn acknowledged(&self, _: &EntityId, _: Option<u64>, _: u64) {}
-    fn handed_over(&self, _: &EntityId, _: u64) {}
-}
 
 /// A program to which nothing happens but ordinary delays.
 fn benign(seed: u64) -> Arc<Node> {
     let world = World::new(Plan { profile: Profile::Benign, seed, allowed: None });
-    Node::new("contract".to_owned(), Role::Subscriber, world, Handle::current())
+    Node::new("contract", (0, 1), Role::Subscriber, world, Handle::current())
 }
 
 /// A simulated broker on which nothing goes wrong but ordinary delays, and both ways to it.
@@ -51,7 +37,7 @@ impl SimulatedBroker {
     pub fn new(seed: u64) -> Self {
         let node = benign(seed);
         let world = node.world.clone();
-        let link = Link { node, checker: Arc::new(Nothing), published: Arc::default() };
+        let link = Link { node, read_model: None, published: Arc::default() };
         Self { world, link }
     }
 
@@ -82,7 +68,7 @@ pub struct SimulatedOwner {
     db: Database,
     publisher: Publisher,
     client: Arc<Client>,
-    history: Arc<Mutex<History>>,
+    history: Arc<History>,
 }
 
 impl SimulatedOwner {
@@ -94,7 +80,7 @@ impl SimulatedOwner {
         db.migrate("entities", owner::MIGRATIONS).await.expect("the tables are made");
         let publisher = Publisher::open(&db, entity.clone()).await.expect("it opens");
         let api = publisher.sync_api(Entities(db.clone()));
-        let history: Arc<Mutex<History>> = Arc::default();
+        let history = History::new(node.world.clone(), db.clone());
         let client = Arc::new(Client { node: node.clone(), api, history: history.clone() });
         Self { node, db, publisher, client, history }
     }
@@ -114,9 +100,8 @@ impl SimulatedOwner {
         let changes = Changes::from_iter(changes);
         let written = self.db.run(owner::write(&self.publisher, &changes, None)).await;
         let versions = written.expect("the owner's database works").expect("nothing ends it");
-        let mut history = lock(&self.history);
         for ((id, state), version) in changes.into_iter().zip(versions) {
-            history.note(&id, version, state, self.node.world.elapsed());
+            self.history.note(&id, version, state);
         }
     }
 }

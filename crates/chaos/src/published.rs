@@ -1,6 +1,9 @@
 //! Who is told of what is published, and who gets it past the backlog.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, Weak},
+};
 
 use nudge_runtime::BoxError;
 use nudge_subscriber_kit::source::Delivery;
@@ -29,27 +32,70 @@ impl Published {
         lock(&self.fresh).push((Arc::downgrade(node), sender));
     }
 
-    /// A message is stored.
+    /// A message is stored. Of each service, one program gets it.
     pub(crate) fn tell(&self, stored: &Stored) {
         self.woken.notify_waiters();
-        let mut fresh = lock(&self.fresh);
-        fresh.retain(|(node, sender)| !sender.is_closed() && node.strong_count() > 0);
-        let nodes = fresh.iter().filter_map(|(node, sender)| Some((node.upgrade()?, sender)));
-        let linked: Vec<_> = nodes.filter(|(node, _)| node.has_link() && !node.is_dead()).collect();
-        let Some((first, _)) = linked.first() else { return };
-        // One of the group gets it.
-        let (node, sender) = linked[first.any_of(linked.len())].clone();
-        if node.world.strikes(Fault::DropDelivery) {
-            return;
-        }
-        let (sender, stored, way) = (sender.clone(), stored.clone(), node.way());
-        tokio::spawn(async move {
-            sleep(way).await;
-            if node.has_link() && !node.is_dead() {
-                node.world.note(Fault::FreshDelivery);
-                node.heard_of(&stored, "past the backlog");
-                let _ = sender.send(Ok(delivery(0, stored, 0))).await;
+        let mut groups: BTreeMap<String, Vec<(Arc<Node>, Sender)>> = BTreeMap::new();
+        lock(&self.fresh).retain(|(node, sender)| {
+            let node = node.upgrade().filter(|_| !sender.is_closed());
+            if let Some(node) = &node
+                && node.has_link()
+                && !node.is_dead()
+            {
+                groups.entry(node.of.clone()).or_default().push((node.clone(), sender.clone()));
             }
+            node.is_some()
         });
+        for group in groups.values() {
+            let (node, sender) = &group[group[0].0.any_of(group.len())];
+            send(node.clone(), sender.clone(), stored.clone());
+        }
+    }
+}
+
+fn send(node: Arc<Node>, sender: Sender, stored: Stored) {
+    if node.world.strikes(Fault::DropDelivery) {
+        return;
+    }
+    let way = node.way();
+    tokio::spawn(async move {
+        sleep(way).await;
+        if node.has_link() && !node.is_dead() {
+            node.world.note(Fault::FreshDelivery);
+            node.heard_of(&stored, "past the backlog");
+            let _ = sender.send(Ok(delivery(0, stored, 0))).await;
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        node::Role,
+        plain::helper,
+        profile::Profile,
+        world::{Plan, World},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn of_each_service_one_program_gets_what_is_published() {
+        let world = World::new(Plan { profile: Profile::Benign, seed: 0, allowed: None });
+        let published = Published::default();
+        let mut programs = Vec::new();
+        for (of, replica) in [("search", 0), ("search", 1), ("search", 2), ("review", 0)] {
+            let node = Node::new(of, (replica, 1), Role::Subscriber, world.clone(), helper());
+            let (sender, receiver) = mpsc::channel(8);
+            published.follow(&node, sender);
+            programs.push((node, receiver));
+        }
+        let stored = Stored { subject: "changes.a.b".into(), version: None, body: Bytes::new() };
+        (0..4).for_each(|_| published.tell(&stored));
+        sleep(std::time::Duration::from_secs(60)).await;
+        let got: Vec<_> = programs.iter().map(|(_, receiver)| receiver.len()).collect();
+        assert_eq!(got[3], 4, "review has one program, which gets all of it: {got:?}");
+        assert_eq!(got[..3].iter().sum::<usize>(), 4, "search's share it: {got:?}");
     }
 }

@@ -1,8 +1,8 @@
 //! One run: an owner writes, everything happens, everything heals, and everyone must be in step.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -13,22 +13,24 @@ use std::{
 use nudge_protocol::{EntityId, EntityName, subject, timestamp::set_clock};
 use nudge_publisher::Publisher;
 use nudge_runtime::{Database, database::Driver};
-use nudge_subscriber_kit::{Settings, Subscriber};
+use nudge_subscriber_kit::Settings;
 use tokio::{runtime::Handle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     accident::Losses,
-    check::{Checker, History, ReadModel},
+    check::ReadModel,
+    end::Except,
     fault::Fault,
+    follower::Follower,
+    history::History,
     link::{LATE, Link},
     node::{Node, Role},
     owner::{self, Changes, Client, Entities},
     plain::{Plain, database, helper},
-    poison::Poisoned,
     published::Published,
     report::Outcome,
-    service::Service,
+    simulation::{RELAY, Simulation},
     world::{Plan, World, lock},
 };
 
@@ -49,7 +51,7 @@ const MAX_SKEW_MICROS: u64 = 3_600_000_000;
 
 /// Runs a plan from beginning to end. A panic is a rule that is broken, too: it is to be told with the
 /// seed and the story.
-pub(crate) fn run<S: Service>(service: &Arc<S>, plan: Plan) -> Outcome {
+pub(crate) fn run(simulation: &Simulation, plan: Plan) -> Outcome {
     let helper = helper();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
@@ -59,7 +61,7 @@ pub(crate) fn run<S: Service>(service: &Arc<S>, plan: Plan) -> Outcome {
     let clock = world.clone();
     set_clock(Some(Box::new(move || clock.now_micros())));
     let play = async {
-        let theatre = Theatre::open(service.clone(), world.clone(), helper).await;
+        let theatre = Theatre::open(simulation, world.clone(), helper).await;
         theatre.play().await;
     };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| runtime.block_on(play))) {
@@ -72,70 +74,54 @@ pub(crate) fn run<S: Service>(service: &Arc<S>, plan: Plan) -> Outcome {
 }
 
 /// Everyone in a run.
-pub(crate) struct Theatre<S> {
+pub(crate) struct Theatre {
     pub(crate) world: Arc<World>,
-    service: Arc<S>,
+    /// Replicas of each service, and relays.
+    replicas: usize,
     pub(crate) entity: EntityName,
     helper: Handle,
     pub(crate) owner_db: Database,
     owner: Publisher,
-    pub(crate) read_model: Arc<ReadModel<S>>,
-    copy_db: Database,
-    pub(crate) history: Arc<Mutex<History>>,
+    pub(crate) history: Arc<History>,
+    pub(crate) followers: Vec<Arc<Follower>>,
     pub(crate) published: Arc<Published>,
-    pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
-    pub(crate) nodes: Mutex<BTreeMap<String, Arc<Node>>>,
-    /// Each subscriber as last started, and where it runs.
-    pub(crate) subscribers: Mutex<BTreeMap<String, (Arc<Node>, Subscriber)>>,
-    pub(crate) settings: Settings,
+    /// Each program as last started, by whose it is and its number.
+    pub(crate) nodes: Mutex<BTreeMap<(String, usize), Arc<Node>>>,
+    settings: Settings,
     pub(crate) losses: Losses,
     /// What cannot be applied is not mended by itself any more.
     pub(crate) poison_stays: AtomicBool,
     stop: CancellationToken,
 }
 
-impl<S: Service> Theatre<S> {
-    async fn open(service: Arc<S>, world: Arc<World>, helper: Handle) -> Arc<Self> {
-        let entity = EntityName::new(S::ENTITY).expect("a good name");
+impl Theatre {
+    async fn open(simulation: &Simulation, world: Arc<World>, helper: Handle) -> Arc<Self> {
+        let services = &simulation.services;
+        let entity = EntityName::new(services[0].1.entity()).expect("a good name");
         let plain = Arc::new(Plain { runtime: helper.clone(), world: world.clone() });
-        let driver = || Driver::Stepped(plain.clone());
-        let owner_db = database(&helper).await.with_driver(driver());
+        let owner_db = database(&helper).await.with_driver(Driver::Stepped(plain.clone()));
         owner_db.migrate("entities", owner::MIGRATIONS).await.expect("the tables are made");
         let owner = Publisher::open(&owner_db, entity.clone()).await.expect("it opens");
-        let copy_db = database(&helper).await.with_driver(driver());
-        // The service migrates as it does in production, without a gate: on the helper.
-        std::thread::scope(|scope| {
-            let migrate = service.migrate(&copy_db);
-            let migrated = scope.spawn(|| helper.block_on(migrate)).join();
-            migrated.unwrap_or_else(|panic| resume_unwind(panic))
-        })
-        .expect("the service's tables are made");
-        // So that the checker can look before the first subscriber has started.
-        let tables = Subscriber::migrate(&copy_db).await;
-        tables.expect("the kit's tables are made");
-        let history: Arc<Mutex<History>> = Arc::default();
-        let read_model = ReadModel::new(
-            world.clone(),
-            service.clone(),
-            copy_db.clone(),
-            history.clone(),
-            owner_db.clone(),
-        );
+        let history = History::new(world.clone(), owner_db.clone());
+        let mut followers = Vec::new();
+        for (name, service) in services {
+            let (service, several) = (service.clone(), services.len() > 1);
+            let follower =
+                Follower::open(name, service, several, history.clone(), plain.clone()).await;
+            followers.push(Arc::new(follower));
+        }
         let (settings, losses) = (settings(&world), Losses::new(&world));
         Arc::new(Self {
+            replicas: simulation.replicas_in(world.profile()),
             world,
-            service,
             entity,
             helper,
             owner_db,
             owner,
-            read_model: Arc::new(read_model),
-            copy_db,
             history,
+            followers,
             published: Arc::default(),
-            poison: Arc::default(),
             nodes: Mutex::default(),
-            subscribers: Mutex::default(),
             settings,
             losses,
             poison_stays: AtomicBool::new(false),
@@ -144,9 +130,11 @@ impl<S: Service> Theatre<S> {
     }
 
     async fn play(self: &Arc<Self>) {
-        for n in 0..self.world.profile().replicas() {
-            tokio::spawn(self.clone().keep_running(format!("relay-{n}"), Role::Relay));
-            tokio::spawn(self.clone().keep_running(format!("subscriber-{n}"), Role::Subscriber));
+        for replica in 0..self.replicas {
+            tokio::spawn(self.clone().keep_running(None, replica));
+            for follower in &self.followers {
+                tokio::spawn(self.clone().keep_running(Some(follower.clone()), replica));
+            }
         }
         for _ in 0..EDITS {
             sleep(self.world.up_to(MAX_PAUSE)).await;
@@ -161,15 +149,15 @@ impl<S: Service> Theatre<S> {
         // What was sent before still arrives.
         sleep(LATE).await;
         self.poison_stays.store(true, SeqCst);
-        let spoilt = self.world.spoilt();
-        if !spoilt.is_empty() {
+        let followers = self.followers.iter();
+        if followers.clone().any(|follower| !self.world.spoilt(follower.name()).is_empty()) {
             // What cannot be applied stays so for now. Nobody else may wait for it.
-            self.in_step(&spoilt).await;
-            lock(&self.poison).clear();
+            self.in_step(Except::Spoilt).await;
+            followers.for_each(|follower| lock(&follower.poison).clear());
             // A release that mends it; dead letters get one more try with it.
             self.crash_all("for a new release");
         }
-        self.in_step(&BTreeSet::new()).await;
+        self.in_step(Except::None).await;
         if !self.world.is_violated() {
             self.nothing_is_left().await;
             self.stays_in_step().await;
@@ -177,62 +165,52 @@ impl<S: Service> Theatre<S> {
         self.stop.cancel();
     }
 
-    /// Starts a program, and again whenever it has ended.
-    async fn keep_running(self: Arc<Self>, name: String, role: Role) {
+    /// Starts a program, and again whenever it has ended: a service's, or else a relay.
+    async fn keep_running(self: Arc<Self>, follower: Option<Arc<Follower>>, replica: usize) {
         let world = &self.world;
-        let mut random = world.random_of(&name);
+        let of = follower.as_ref().map_or(RELAY, |follower| follower.name());
+        let role = if follower.is_some() { Role::Subscriber } else { Role::Relay };
+        let mut random = world.random_of(&format!("{of}-{replica}"));
         for life in 1.. {
             sleep(random.up_to(Duration::from_millis(500))).await;
-            let node =
-                Node::new(format!("{name}.{life}"), role, world.clone(), self.helper.clone());
+            let node = Node::new(of, (replica, life), role, world.clone(), self.helper.clone());
             world.tell(format!("{} starts", node.name));
-            self.enter(&name, node.clone());
-            match role {
-                Role::Relay => drop(tokio::spawn(self.clone().relay(node.clone()))),
-                Role::Subscriber => {
-                    drop(tokio::spawn(self.clone().subscriber(name.clone(), node.clone())));
+            lock(&self.nodes).insert((of.to_owned(), replica), node.clone());
+            match &follower {
+                None => drop(tokio::spawn(self.clone().relay(node.clone()))),
+                Some(follower) => {
+                    let starting = self.clone().subscriber(follower.clone(), replica, node.clone());
+                    drop(tokio::spawn(starting));
                 }
             }
             node.death().await;
             // What it leaves behind is what everyone finds who comes next.
-            self.read_model.check();
+            self.check();
             sleep(random.up_to(MAX_DOWN)).await;
         }
     }
 
-    fn enter(&self, name: &str, node: Arc<Node>) {
-        lock(&self.nodes).insert(name.to_owned(), node);
+    /// Looks at every read model.
+    fn check(&self) {
+        self.followers.iter().for_each(|follower| follower.read_model.check());
     }
 
-    fn link(&self, node: &Arc<Node>) -> Arc<Link> {
-        let (node, checker) = (node.clone(), self.read_model.clone() as Arc<dyn Checker>);
-        Arc::new(Link { node, checker, published: self.published.clone() })
+    fn link(&self, node: Arc<Node>, read_model: Option<Arc<ReadModel>>) -> Arc<Link> {
+        Arc::new(Link { node, read_model, published: self.published.clone() })
     }
 
     async fn relay(self: Arc<Self>, node: Arc<Node>) {
         let db = self.owner_db.clone().with_driver(Driver::Stepped(node.clone()));
         let publisher = Publisher::open(&db, self.entity.clone()).await.expect("it opens");
-        publisher.spawn_relay_to(self.link(&node), self.stop.child_token());
+        publisher.spawn_relay_to(self.link(node, None), self.stop.child_token());
     }
 
-    async fn subscriber(self: Arc<Self>, name: String, node: Arc<Node>) {
-        let db = self.copy_db.clone().with_driver(Driver::Stepped(node.clone()));
-        let handler = self.service.handler(&db);
-        let (checker, poison) = (self.read_model.clone(), self.poison.clone());
-        let handler = Poisoned { handler, poison, node: node.clone(), checker };
+    async fn subscriber(self: Arc<Self>, follower: Arc<Follower>, replica: usize, node: Arc<Node>) {
         let api = self.owner.sync_api(Entities(self.owner_db.clone()));
         let client = Client { node: node.clone(), api, history: self.history.clone() };
-        let read_model = self.read_model.clone();
-        let started = Subscriber::builder_from("sim", &db, self.link(&node))
-            .follow_with(S::ENTITY, Arc::new(client), handler)
-            .after_commit(move || read_model.check())
-            .settings(self.settings)
-            .start(self.stop.child_token())
-            .await;
-        match started {
-            Ok(subscriber) => drop(lock(&self.subscribers).insert(name, (node, subscriber))),
-            Err(error) => self.world.violated(format!("a subscriber cannot start: {error}")),
-        }
+        let link = self.link(node, Some(follower.read_model.clone()));
+        let stop = self.stop.child_token();
+        follower.start(replica, link, Arc::new(client), self.settings, stop).await;
     }
 
     /// What notifications of an entity are published on.
@@ -246,14 +224,15 @@ impl<S: Service> Theatre<S> {
 
     /// The owner changes one entity, or several in one transaction.
     async fn edit(&self) {
-        self.read_model.learn();
+        self.history.learn();
         let world = &self.world;
         let several = world.below(5) == 0;
         let mut changes = Changes::new();
         for _ in 0..if several { 3 } else { 1 } {
             let id = self.some_id();
             let delete = world.below(4) == 0;
-            let state = world.with_random(|random| self.service.state(random));
+            let state =
+                world.with_random(|random| self.followers[0].read_model.service.state(random));
             changes.insert(id, (!delete).then_some(state));
         }
         if world.strikes(Fault::ClockSkew) {
@@ -269,11 +248,10 @@ impl<S: Service> Theatre<S> {
             let ids: Vec<_> = changes.keys().map(String::as_str).collect();
             return world.tell(format!("owner ends within its edit of {}", ids.join(", ")));
         };
-        let mut history = lock(&self.history);
         for ((id, state), version) in changes.into_iter().zip(versions) {
             let what = if state.is_some() { "changes" } else { "deletes" };
             world.tell(format!("owner {what} {id} @{version}"));
-            history.note(&id, version, state, world.elapsed());
+            self.history.note(&id, version, state);
         }
     }
 

@@ -1,12 +1,15 @@
 //! The service under test, as its author describes it.
 
-use std::{collections::BTreeMap, future::Future};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
 use nudge_runtime::{BoxError, Database, Tx};
-use nudge_subscriber_kit::Apply;
+use nudge_subscriber_kit::{Apply, Builder, owner_client::OwnerClient};
 use serde_json::Value;
 
-use crate::random::Random;
+use crate::{
+    poison::{Fate, Poisoned},
+    random::Random,
+};
 
 /// What the simulation has to know of a service: how its tables are made, its `apply`, and what can
 /// be read afterwards.
@@ -24,7 +27,8 @@ pub trait Service: Send + Sync + 'static {
     fn handler(&self, db: &Database) -> Self::Handler;
 
     /// Some state of an entity, as its owner answers it. Take it from few values: the same state
-    /// twice, and back and forth, is what finds faults.
+    /// twice, and back and forth, is what finds faults. Of several services in a simulation, the first
+    /// says it for all.
     fn state(&self, random: &mut Random) -> Value;
 
     /// What a reader sees of an entity in this state: all of it, unless this says otherwise.
@@ -37,4 +41,61 @@ pub trait Service: Send + Sync + 'static {
         &self,
         tx: &mut Tx,
     ) -> impl Future<Output = Result<BTreeMap<String, Value>, sqlx::Error>> + Send;
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A service whatever its types are, so that different ones can be in one run.
+pub(crate) trait AnyService: Send + Sync {
+    fn entity(&self) -> &'static str;
+    fn migrate<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<(), BoxError>>;
+    fn state(&self, random: &mut Random) -> Value;
+    fn expected(&self, state: &Value) -> Value;
+    fn read<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+    ) -> Boxed<'a, Result<BTreeMap<String, Value>, sqlx::Error>>;
+    /// Lets a subscriber follow the entity with the service's `apply`, which meets its fate.
+    fn follow(
+        &self,
+        builder: Builder,
+        client: Arc<dyn OwnerClient>,
+        db: &Database,
+        fate: Fate,
+    ) -> Builder;
+}
+
+impl<S: Service> AnyService for S {
+    fn entity(&self) -> &'static str {
+        S::ENTITY
+    }
+
+    fn migrate<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<(), BoxError>> {
+        Box::pin(Service::migrate(self, db))
+    }
+
+    fn state(&self, random: &mut Random) -> Value {
+        Service::state(self, random)
+    }
+
+    fn expected(&self, state: &Value) -> Value {
+        Service::expected(self, state)
+    }
+
+    fn read<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+    ) -> Boxed<'a, Result<BTreeMap<String, Value>, sqlx::Error>> {
+        Box::pin(Service::read(self, tx))
+    }
+
+    fn follow(
+        &self,
+        builder: Builder,
+        client: Arc<dyn OwnerClient>,
+        db: &Database,
+        fate: Fate,
+    ) -> Builder {
+        builder.follow_with(S::ENTITY, client, Poisoned { handler: self.handler(db), fate })
+    }
 }

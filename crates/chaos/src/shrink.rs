@@ -1,14 +1,12 @@
 //! From a story that fails to the shortest one that still does.
 
-use std::sync::Arc;
-
-use crate::{report::Outcome, run, service::Service, world::Plan};
+use crate::{report::Outcome, run, simulation::Simulation, world::Plan};
 
 /// Most runs that shrinking may take.
 const MAX_RUNS: usize = 200;
 
 /// Takes faults away, in ever smaller parts, as long as some rule is still broken.
-pub(crate) fn shrink<S: Service>(service: &Arc<S>, failed: &Outcome) -> Outcome {
+pub(crate) fn shrink(simulation: &Simulation, failed: &Outcome) -> Outcome {
     let mut needed: Vec<_> = failed.faults.iter().map(|(draw, _)| *draw).collect();
     let mut best = failed.clone();
     let mut part = needed.len().div_ceil(2).max(1);
@@ -20,7 +18,7 @@ pub(crate) fn shrink<S: Service>(service: &Arc<S>, failed: &Outcome) -> Outcome 
             allowed.drain(from..(from + part).min(needed.len()));
             let only = Some(allowed.iter().copied().collect());
             let plan = Plan { profile: failed.profile, seed: failed.seed, allowed: only };
-            let outcome = run::run(service, plan);
+            let outcome = run::run(simulation, plan);
             runs += 1;
             if outcome.is_good() {
                 from += part;

@@ -66,10 +66,10 @@ struct State {
     calls: u64,
     consequences: BTreeMap<Fault, u64>,
     latest: Duration,
-    /// Ids that could not be applied at some time.
-    spoilt: BTreeSet<String>,
-    /// Ids for which the owner answered with something old at some time.
-    misled: BTreeSet<String>,
+    /// Which service could not apply which ids at some time.
+    spoilt: BTreeMap<String, BTreeSet<String>>,
+    /// Which service the owner gave an old answer at some time, and for which id.
+    misled: BTreeSet<(String, String)>,
     /// When each program was last told of each id, and last asked for it.
     heard: BTreeMap<(String, String), Heard>,
 }
@@ -97,7 +97,7 @@ impl World {
             calls: 0,
             consequences: BTreeMap::new(),
             latest: Duration::ZERO,
-            spoilt: BTreeSet::new(),
+            spoilt: BTreeMap::new(),
             misled: BTreeSet::new(),
             heard: BTreeMap::new(),
         };
@@ -288,24 +288,24 @@ impl World {
         self.state().consequences.clone()
     }
 
-    /// An id cannot be applied from here on.
-    pub(crate) fn spoil(&self, id: &str) {
-        self.state().spoilt.insert(id.to_owned());
+    /// A service cannot apply an id from here on.
+    pub(crate) fn spoil(&self, service: &str, id: &str) {
+        self.state().spoilt.entry(service.to_owned()).or_default().insert(id.to_owned());
     }
 
-    /// Ids that could not be applied at some time.
-    pub(crate) fn spoilt(&self) -> BTreeSet<String> {
-        self.state().spoilt.clone()
+    /// Ids that a service could not apply at some time.
+    pub(crate) fn spoilt(&self, service: &str) -> BTreeSet<String> {
+        self.state().spoilt.get(service).cloned().unwrap_or_default()
     }
 
-    /// The owner answers with something old.
-    pub(crate) fn mislead(&self, id: &str) {
-        self.state().misled.insert(id.to_owned());
+    /// The owner answers a service with something old.
+    pub(crate) fn mislead(&self, service: &str, id: &str) {
+        self.state().misled.insert((service.to_owned(), id.to_owned()));
     }
 
     /// Whether it ever did.
-    pub(crate) fn was_misled(&self, id: &str) -> bool {
-        self.state().misled.contains(id)
+    pub(crate) fn was_misled(&self, service: &str, id: &str) -> bool {
+        self.state().misled.contains(&(service.to_owned(), id.to_owned()))
     }
 
     /// A version was committed so long ago, and is in the read model now.
@@ -326,9 +326,9 @@ impl World {
         self.state().heard.entry(key).or_default().told = now;
     }
 
-    /// A program asks for an id. However often it was told of it during the last call, one further
-    /// call is all that it may cost; and where nothing fails, there is no other cause.
-    pub(crate) fn asked(&self, program: &str, id: &str) {
+    /// A program of a service asks for an id. However often it was told of it during the last call, one
+    /// further call is all that it may cost; and where nothing fails, there is no other cause.
+    pub(crate) fn asked(&self, service: &str, program: &str, id: &str) {
         let now = self.elapsed();
         let key = (program.to_owned(), id.to_owned());
         let mut state = self.state();
@@ -336,7 +336,7 @@ impl World {
         let heard = state.heard.entry(key).or_default();
         let nothing_new = heard.told < heard.asked;
         heard.asked = now;
-        let may_fail = state.spoilt.contains(id);
+        let may_fail = state.spoilt.get(service).is_some_and(|spoilt| spoilt.contains(id));
         drop(state);
         if self.plan.profile == Profile::Benign && nothing_new && !may_fail {
             self.violated(format!("{program} asks for {id} once more, and was told nothing new"));

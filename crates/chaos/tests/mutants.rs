@@ -7,9 +7,9 @@
 #[path = "things/thing.rs"]
 mod thing;
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use nudge_chaos::{Profile, run};
+use nudge_chaos::{Profile, Simulation};
 use nudge_runtime::mutant::{self, Mutant};
 
 use thing::Things;
@@ -21,19 +21,19 @@ const SOME_SEEDS: u64 = 25;
 
 /// Seeds until the planted fault is found.
 fn seeds_until_found(
-    service: &Arc<Things>,
+    things: &Simulation,
     profile: Profile,
     seeds: std::ops::Range<u64>,
 ) -> Option<u64> {
-    seeds.into_iter().find(|seed| !run(service, profile, *seed).is_good())
+    seeds.into_iter().find(|seed| !things.run(profile, *seed).is_good())
 }
 
 /// How many seeds each profile takes: the one that is meant to find it many, the others some.
-fn look(service: &Arc<Things>, mutant: &Mutant) -> Vec<Option<u64>> {
+fn look(things: &Simulation, mutant: &Mutant) -> Vec<Option<u64>> {
     mutant::plant(Some(mutant.name));
     let meant: Profile = mutant.meant.parse().expect("a profile");
     let seeds = |profile| if profile == meant { MAX_SEEDS } else { SOME_SEEDS };
-    let look = |profile| seeds_until_found(service, profile, 0..seeds(profile));
+    let look = |profile| seeds_until_found(things, profile, 0..seeds(profile));
     Profile::ALL.map(look).to_vec()
 }
 
@@ -50,14 +50,14 @@ fn row(Mutant { name, meant, what }: &Mutant, found: &[Option<u64>]) -> String {
 fn main() {
     let only = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
     std::panic::set_hook(Box::new(|_| {}));
-    let (service, began) = (Arc::new(Things), Instant::now());
+    let (things, began) = (Simulation::of("subscriber", Things), Instant::now());
     let mut table = String::new();
     let mut survivors = Vec::new();
     for mutant in mutant::ALL {
         if only.as_ref().is_some_and(|only| only != mutant.name) {
             continue;
         }
-        let found = look(&service, mutant);
+        let found = look(&things, mutant);
         let row = row(mutant, &found);
         eprint!("{row}");
         table.push_str(&row);

@@ -10,7 +10,7 @@ use crate::{
 /// A subscriber, and a database with one row in it.
 async fn program() -> (Arc<Node>, Database) {
     let world = World::new(Plan { profile: Profile::Benign, seed: 0, allowed: None });
-    let node = Node::new("it".to_owned(), Role::Subscriber, world, helper());
+    let node = Node::new("it", (0, 1), Role::Subscriber, world, helper());
     let db = database(&helper()).await.with_driver(Driver::Stepped(node.clone()));
     db.write(sqlx::query("CREATE TABLE thing (n BIGINT)")).await.unwrap();
     insert(&db).await;
@@ -23,7 +23,7 @@ async fn insert(db: &Database) {
 
 /// What those see who are still there.
 async fn rows(node: &Arc<Node>, db: &Database) -> i64 {
-    let other = Node::new("other".to_owned(), Role::Subscriber, node.world.clone(), helper());
+    let other = Node::new("other", (0, 1), Role::Subscriber, node.world.clone(), helper());
     let db = db.clone().with_driver(Driver::Stepped(other));
     let count = sqlx::query_as("SELECT count(*) FROM thing").fetch_one(db.reader());
     let (count,): (i64,) = db.run(count).await.unwrap();

@@ -4,18 +4,20 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
 };
 
-use nudge_chaos::{Profile, Random, Service, explore, run};
+use nudge_chaos::{Profile, Random, Service, explore};
 use nudge_runtime::{BoxError, Database, Tx};
 use nudge_subscriber_kit::{Apply, EntityState};
 use serde_json::Value;
 
-use crate::thing::{Keep, Things};
+use crate::{
+    thing::{Keep, Things},
+    things,
+};
 
 /// An `apply` with the fault that is made most often.
-struct ForgetsDeletes(Keep);
+pub(crate) struct ForgetsDeletes(Keep);
 
 impl Apply for ForgetsDeletes {
     type State = Value;
@@ -27,8 +29,8 @@ impl Apply for ForgetsDeletes {
 }
 
 /// Things with such an `apply`; or with tests that panic.
-struct Forgetful {
-    panics: bool,
+pub(crate) struct Forgetful {
+    pub(crate) panics: bool,
 }
 
 impl Service for Forgetful {
@@ -94,7 +96,7 @@ fn a_failure_is_short_and_names_the_rule_and_the_command() {
     let seed: u64 = seed.parse().expect("a number");
     let again = failure(Forgetful { panics: false }, seed..seed + 1);
     assert_eq!(again, said);
-    assert!(run(&Arc::new(Things), Profile::HintsOnly, seed).is_good());
+    assert!(things().run(Profile::HintsOnly, seed).is_good());
 }
 
 #[test]

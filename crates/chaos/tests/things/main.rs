@@ -2,16 +2,22 @@
 //! profile holds, and every fault of it happens.
 
 mod failing;
+mod several;
 mod thing;
 
-use std::{collections::BTreeSet, process::Command, sync::Arc};
+use std::{collections::BTreeSet, process::Command};
 
-use nudge_chaos::{Fault, Profile, explore, run};
+use nudge_chaos::{Fault, Profile, Simulation, explore};
 
 use thing::Things;
 
 /// Seeds of each profile in an ordinary run of the tests. `CHAOS_SEEDS` sets another number.
 const SEEDS: u64 = 1_000;
+
+/// One service, by the name that the stories of [`explore`] use: so its seeds are the same.
+fn things() -> Simulation {
+    Simulation::of("subscriber", Things)
+}
 
 fn every_seed_holds(profile: Profile) {
     let began = std::time::Instant::now();
@@ -73,9 +79,8 @@ const FOUND: &[(Profile, u64, &str)] = &[(
 
 #[test]
 fn what_was_found_does_not_come_back() {
-    let service = Arc::new(Things);
     for (profile, seed, test) in FOUND {
-        let outcome = run(&service, *profile, *seed);
+        let outcome = things().run(*profile, *seed);
         assert!(outcome.is_good(), "see also {test}\n{outcome}");
     }
 }
@@ -87,16 +92,15 @@ fn repeated(profile: Profile) -> u64 {
 
 #[test]
 fn the_same_seed_gives_the_same_story() {
-    let service = Arc::new(Things);
     for profile in Profile::ALL {
         for seed in 0..repeated(profile) {
-            let (one, two) = (run(&service, profile, seed), run(&service, profile, seed));
+            let (one, two) = (things().run(profile, seed), things().run(profile, seed));
             for (first, second) in one.story.iter().zip(&two.story) {
                 assert_eq!(first, second, "{profile}, seed {seed}");
             }
             assert_eq!(one.hash, two.hash, "{profile}, seed {seed}");
         }
-        let hashes = (0..5).map(|seed| run(&service, profile, seed).hash);
+        let hashes = (0..5).map(|seed| things().run(profile, seed).hash);
         assert_eq!(BTreeSet::from_iter(hashes).len(), 5, "another seed, another story");
     }
 }
@@ -120,10 +124,9 @@ fn hashes_of_some_stories() {
 }
 
 fn hashes() -> impl Iterator<Item = String> {
-    let service = Arc::new(Things);
     let all = Profile::ALL.into_iter().flat_map(|profile| (0..3).map(move |seed| (profile, seed)));
     all.map(move |(profile, seed)| {
-        format!("hash | {profile} | {seed} | {:016x}", run(&service, profile, seed).hash)
+        format!("hash | {profile} | {seed} | {:016x}", things().run(profile, seed).hash)
     })
 }
 

@@ -1,14 +1,13 @@
-//! Search's own `apply`, with its real SQL and its text index, in the simulation: reordered, lost and
-//! repeated notifications, crashes at every effect, two replicas.
+//! Search, as the simulation knows it: its own `apply`, with its real SQL and its text index.
 
 use std::collections::BTreeMap;
 
-use nudge_chaos::{Profile, Random, Service, explore};
+use nudge_chaos::{Random, Service};
 use nudge_runtime::{BoxError, Database, Tx};
 use search::read_model::{self, Stores};
 use serde_json::{Value, json};
 
-struct Searchable;
+pub(crate) struct Searchable;
 
 impl Service for Searchable {
     const ENTITY: &'static str = "store";
@@ -49,17 +48,5 @@ impl Service for Searchable {
             sqlx::query_as(sql).fetch_all(&mut **tx).await?;
         let row = |(id, name, region, open, words)| (id, json!([name, region, open == 1, words]));
         Ok(rows.into_iter().map(row).collect())
-    }
-}
-
-/// The simulation has databases of its own, in memory: it runs once, whatever the run is for.
-mod once {
-    use super::*;
-
-    #[test]
-    fn what_search_finds_is_right_whatever_happens_to_messages_and_programs() {
-        for profile in Profile::ALL {
-            explore(Searchable, profile, 0..20);
-        }
     }
 }

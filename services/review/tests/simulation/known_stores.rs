@@ -1,14 +1,13 @@
-//! Review's own `apply`, with its real SQL, in the simulation: reordered, lost and repeated
-//! notifications, crashes at every effect, two replicas.
+//! Review, as the simulation knows it: its own `apply`, with its real SQL.
 
 use std::collections::BTreeMap;
 
-use nudge_chaos::{Profile, Random, Service, explore};
+use nudge_chaos::{Random, Service};
 use nudge_runtime::{BoxError, Database, Tx};
 use review::stores::{self, KeepStores};
 use serde_json::{Value, json};
 
-struct KnownStores;
+pub(crate) struct KnownStores;
 
 impl Service for KnownStores {
     const ENTITY: &'static str = "store";
@@ -37,17 +36,5 @@ impl Service for KnownStores {
         let rows: Vec<(String, String, i64)> = sqlx::query_as(sql).fetch_all(&mut **tx).await?;
         let row = |(id, name, open)| (id, json!({"name": name, "open": open == 1}));
         Ok(rows.into_iter().map(row).collect())
-    }
-}
-
-/// The simulation has databases of its own, in memory: it runs once, whatever the run is for.
-mod once {
-    use super::*;
-
-    #[test]
-    fn what_review_knows_of_stores_is_right_whatever_happens_to_messages_and_programs() {
-        for profile in Profile::ALL {
-            explore(KnownStores, profile, 0..20);
-        }
     }
 }

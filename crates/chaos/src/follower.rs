@@ -1,0 +1,166 @@
+//! A service in a run: its read model, and what runs on it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::resume_unwind,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, to_bytes},
+    http::Request,
+};
+use nudge_runtime::{Database, database::Driver};
+use nudge_subscriber_kit::{Settings, Subscriber, owner_client::OwnerClient};
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{
+    broker::Broker,
+    check::ReadModel,
+    history::History,
+    link::Link,
+    node::Node,
+    plain::{Plain, database},
+    poison::Fate,
+    service::AnyService,
+    world::lock,
+};
+
+/// Longest time that a subscriber may take to say how it is.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// Largest answer to that, in bytes.
+const MAX_STATUS_BYTES: usize = 1 << 20;
+
+/// See the module's description.
+pub(crate) struct Follower {
+    pub(crate) read_model: Arc<ReadModel>,
+    /// What cannot be applied.
+    pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
+    /// All of its tables, if they can be put back to an older copy: a virtual one cannot be copied row by
+    /// row.
+    pub(crate) tables: Vec<String>,
+    pub(crate) backed_up: AtomicBool,
+    /// Its replicas as last started, and where each runs.
+    replicas: Mutex<BTreeMap<usize, (Arc<Node>, Subscriber)>>,
+}
+
+impl Follower {
+    /// Makes its tables. One of several is named in what is told of it.
+    pub(crate) async fn open(
+        name: &str,
+        service: Arc<dyn AnyService>,
+        one_of_several: bool,
+        history: Arc<History>,
+        plain: Arc<Plain>,
+    ) -> Self {
+        let helper = &plain.runtime;
+        let db = database(helper).await.with_driver(Driver::Stepped(plain.clone()));
+        // The service migrates as it does in production, without a gate: on the helper.
+        std::thread::scope(|scope| {
+            let migrated = scope.spawn(|| helper.block_on(service.migrate(&db))).join();
+            migrated.unwrap_or_else(|panic| resume_unwind(panic))
+        })
+        .expect("the service's tables are made");
+        // So that the checker can look before the first subscriber has started.
+        Subscriber::migrate(&db).await.expect("the kit's tables are made");
+        let tables = tables(&db).await;
+        let (world, name) = (plain.world.clone(), name.to_owned());
+        let whose = if one_of_several { format!("{name}: ") } else { String::new() };
+        let (seen, held) = (Mutex::default(), Mutex::default());
+        let read_model = ReadModel { world, name, whose, service, db, history, seen, held };
+        Self {
+            read_model: Arc::new(read_model),
+            poison: Arc::default(),
+            tables,
+            backed_up: AtomicBool::new(false),
+            replicas: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.read_model.name
+    }
+
+    /// Starts a replica.
+    pub(crate) async fn start(
+        &self,
+        replica: usize,
+        link: Arc<Link>,
+        client: Arc<dyn OwnerClient>,
+        settings: Settings,
+        stop: CancellationToken,
+    ) {
+        let ReadModel { db, service, .. } = &*self.read_model;
+        let (node, read_model) = (link.node.clone(), self.read_model.clone());
+        let db = db.clone().with_driver(Driver::Stepped(node.clone()));
+        let poison = self.poison.clone();
+        let fate = Fate { poison, node: node.clone(), read_model: read_model.clone() };
+        let builder = Subscriber::builder_from(self.name(), &db, link);
+        let started = service
+            .follow(builder, client, &db, fate)
+            .after_commit(move || read_model.check())
+            .settings(settings)
+            .start(stop)
+            .await;
+        match started {
+            Ok(subscriber) => drop(lock(&self.replicas).insert(replica, (node, subscriber))),
+            Err(error) => node.world.violated(format!("{} cannot start: {error}", node.name)),
+        }
+    }
+
+    /// What it has left to do, if anything.
+    pub(crate) async fn left(&self) -> Option<String> {
+        let (world, db) = (&self.read_model.world, &self.read_model.db);
+        let looking = sqlx::query_as("SELECT consumer FROM nudge_intake");
+        let row: Option<(String,)> =
+            db.run(looking.fetch_optional(db.reader())).await.ok().flatten();
+        let Some((consumer,)) = row else {
+            return Some(format!("{} has no consumer", self.name()));
+        };
+        let standing = world.with_broker(|broker: &mut Broker| broker.unacknowledged(&consumer));
+        if standing > 0 {
+            return Some(format!("{} has not acknowledged {standing} messages", self.name()));
+        }
+        let replicas = lock(&self.replicas).clone();
+        for (node, subscriber) in replicas.values() {
+            if let Some(left) = left_at(node, subscriber).await {
+                return Some(format!("{} {left}", node.name));
+            }
+        }
+        None
+    }
+}
+
+/// What a replica says that it has left to do, if anything.
+async fn left_at(node: &Node, subscriber: &Subscriber) -> Option<String> {
+    if node.is_dead() {
+        return Some("has ended".to_owned());
+    }
+    let status = Request::get("/nudge/v1/status").body(Body::empty()).expect("a request");
+    let asked = timeout(PATIENCE, subscriber.router().oneshot(status)).await;
+    let Ok(Ok(answer)) = asked else {
+        return Some("does not say how it is".to_owned());
+    };
+    let body = to_bytes(answer.into_body(), MAX_STATUS_BYTES).await.unwrap_or_default();
+    let status: Value = serde_json::from_slice(&body).unwrap_or_default();
+    ["queued", "processing", "retrying", "parked", "dead_letters"].into_iter().find_map(|figure| {
+        let figures = &status["entities"][0][figure];
+        (figures.as_u64() != Some(0)).then(|| format!("has {figures} keys {figure}"))
+    })
+}
+
+/// All tables of a read model, or none when one of them is virtual.
+async fn tables(db: &Database) -> Vec<String> {
+    let sql = "SELECT name, sql LIKE 'CREATE VIRTUAL%' FROM sqlite_master WHERE type = 'table' \
+               AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'nudge_migrations_%' ORDER BY name";
+    let looking = sqlx::query_as(sql).fetch_all(db.reader());
+    let tables: Vec<(String, i64)> = db.run(looking).await.expect("the read model works");
+    match tables.iter().any(|(_, is_virtual)| *is_virtual != 0) {
+        true => Vec::new(),
+        false => tables.into_iter().map(|(name, _)| name).collect(),
+    }
+}

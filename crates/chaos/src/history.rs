@@ -1,0 +1,115 @@
+//! What the owner has committed, version by version.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use nudge_runtime::Database;
+use serde_json::Value;
+
+use crate::world::{World, lock};
+
+/// A version of an entity: its state, or none when it was deleted; and when it was committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    pub(crate) version: u64,
+    pub(crate) state: Option<Value>,
+    pub(crate) at: Duration,
+}
+
+/// See the module's description.
+pub(crate) struct History {
+    world: Arc<World>,
+    owner_db: Database,
+    /// Since the owner was restored, versions come up that no edit made.
+    restored: AtomicBool,
+    versions: Mutex<Versions>,
+}
+
+impl History {
+    pub(crate) fn new(world: Arc<World>, owner_db: Database) -> Arc<Self> {
+        let (restored, versions) = (AtomicBool::new(false), Mutex::default());
+        Arc::new(Self { world, owner_db, restored, versions })
+    }
+
+    pub(crate) fn versions(&self) -> MutexGuard<'_, Versions> {
+        lock(&self.versions)
+    }
+
+    /// An edit is committed, now.
+    pub(crate) fn note(&self, id: &str, version: u64, state: Option<Value>) {
+        let at = self.world.elapsed();
+        self.versions().note(id, Committed { version, state, at });
+    }
+
+    /// The owner is restored, to these versions.
+    pub(crate) fn owner_is_restored(&self, to: &BTreeMap<String, u64>) {
+        self.versions().go_back(to);
+        self.restored.store(true, SeqCst);
+    }
+
+    /// Notes versions that the owner's relay has made. Each is noted before an edit makes another.
+    pub(crate) fn learn(&self) {
+        if !self.restored.load(SeqCst) {
+            return;
+        }
+        let sql = "SELECT log.id, log.version, state FROM nudge_change_log AS log \
+                   LEFT JOIN entity ON entity.id = log.id ORDER BY log.id";
+        let looking = sqlx::query_as(sql).fetch_all(self.owner_db.reader());
+        let looked = self.owner_db.run(looking).now_or_never().expect("it does not wait");
+        let rows: Vec<(String, i64, Option<String>)> = looked.expect("the owner's database works");
+        let mut versions = self.versions();
+        for (id, version, state) in rows {
+            let version = version.cast_unsigned();
+            if versions.at(&id, version).is_none() {
+                let state = state.map(|state| serde_json::from_str(&state).expect("JSON"));
+                self.world.tell(format!("the restored owner has {id} @{version}"));
+                versions.note(&id, Committed { version, state, at: self.world.elapsed() });
+            }
+        }
+    }
+}
+
+/// All versions of each entity, and which of them it is at.
+#[derive(Default)]
+pub(crate) struct Versions {
+    of: BTreeMap<String, Vec<Committed>>,
+    /// What each entity is at now: the last of its versions, unless the owner was restored. None while
+    /// a restored owner has not said so yet.
+    newest: BTreeMap<String, Option<usize>>,
+}
+
+impl Versions {
+    fn note(&mut self, id: &str, committed: Committed) {
+        let versions = self.of.entry(id.to_owned()).or_default();
+        versions.push(committed);
+        self.newest.insert(id.to_owned(), Some(versions.len() - 1));
+    }
+
+    /// What each entity is at, of those that a restored owner knows again.
+    fn go_back(&mut self, to: &BTreeMap<String, u64>) {
+        for (id, versions) in &self.of {
+            let at = |version| versions.iter().position(|one| one.version == version);
+            self.newest.insert(id.clone(), to.get(id).and_then(|version| at(*version)));
+        }
+    }
+
+    pub(crate) fn of(&self, id: &str) -> &[Committed] {
+        self.of.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Each id, and what it is at.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = (&str, Option<&Committed>)> {
+        self.newest.iter().map(|(id, at)| (id.as_str(), at.map(|at| &self.of[id][at])))
+    }
+
+    pub(crate) fn at(&self, id: &str, version: u64) -> Option<&Committed> {
+        self.of(id).iter().find(|one| one.version == version)
+    }
+}

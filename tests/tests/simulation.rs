@@ -1,0 +1,21 @@
+//! Search and review in one simulation, as they follow one owner of stores in production.
+
+#[path = "../../services/review/tests/simulation/known_stores.rs"]
+mod known_stores;
+#[path = "../../services/search/tests/simulation/searchable.rs"]
+mod searchable;
+
+/// The simulation has databases of its own, in memory: it runs once, whatever the run is for.
+mod once {
+    use nudge_chaos::{Profile, Simulation};
+
+    use super::{known_stores::KnownStores, searchable::Searchable};
+
+    #[test]
+    fn search_and_review_follow_one_owner_whatever_happens() {
+        let both = Simulation::of("search", Searchable).and("review", KnownStores);
+        for profile in Profile::ALL {
+            both.explore(profile, 0..10);
+        }
+    }
+}
