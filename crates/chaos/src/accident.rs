@@ -164,6 +164,7 @@ impl Theatre {
         } else if follower.backed_up.load(SeqCst) && world.strikes(Fault::ReadModelRestored) {
             follower.read_model.is_put_back();
             copy_tables(db, &tables, "backup_", "").await;
+            world.works();
             if world.pick(Fault::ReadModelRestored, 2) == 0 {
                 self.crash_each(follower.name(), "as its read model is put back");
             }

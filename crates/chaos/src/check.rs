@@ -52,6 +52,8 @@ pub(crate) struct ReadModel {
     pub(crate) seen: Mutex<BTreeMap<String, u64>>,
     /// What it held when it was put back to an older copy.
     pub(crate) held: Mutex<Held>,
+    /// What was last looked at, and after how much work of everyone's.
+    pub(crate) looked: Mutex<Option<(u64, Arc<Snapshot>)>>,
 }
 
 /// What a read model held: an acknowledgement of that may already be on its way.
@@ -62,7 +64,7 @@ pub(crate) struct Held {
 }
 
 /// What is in the database at one moment.
-struct Snapshot {
+pub(crate) struct Snapshot {
     /// id → (version, deleted)
     applied: BTreeMap<String, (u64, bool)>,
     dead: Vec<String>,
@@ -72,15 +74,13 @@ struct Snapshot {
 impl ReadModel {
     /// The read model is about to be put back to an older copy: versions may fall, once.
     pub(crate) fn is_put_back(&self) {
-        let Some(Snapshot { applied, dead, .. }) = self.snapshot() else {
-            return;
-        };
+        let Some(snapshot) = self.snapshot() else { return };
         lock(&self.seen).clear();
         let mut held = lock(&self.held);
-        held.dead.extend(dead);
-        for (id, (version, _)) in applied {
-            let most = held.versions.entry(id).or_default();
-            *most = version.max(*most);
+        held.dead.extend(snapshot.dead.iter().cloned());
+        for (id, (version, _)) in &snapshot.applied {
+            let most = held.versions.entry(id.clone()).or_default();
+            *most = (*version).max(*most);
         }
     }
 
@@ -105,17 +105,21 @@ impl ReadModel {
         Ok(Snapshot { applied: applied.collect(), dead, rows })
     }
 
-    /// Looks while the world stands still.
-    fn snapshot(&self) -> Option<Snapshot> {
-        // `run` with a plain driver does its work before it returns the first time.
-        match self.db.run(self.look()).now_or_never() {
-            Some(Ok(snapshot)) => Some(snapshot),
-            Some(Err(error)) => {
-                self.violated(format!("the read model cannot be read: {error}"));
-                None
-            }
-            None => unreachable!("work on a plain driver does not wait"),
+    /// Looks while the world stands still; not again, where nobody has done anything since.
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        let works = self.world.works_so_far();
+        let mut looked = lock(&self.looked);
+        if let Some((_, snapshot)) = looked.as_ref().filter(|(then, _)| *then == works) {
+            return Some(snapshot.clone());
         }
+        // `run` with a plain driver does its work before it returns the first time.
+        let snapshot = self.db.run(self.look()).now_or_never().expect("it does not wait");
+        let snapshot = snapshot.map(Arc::new);
+        let read = snapshot.inspect_err(|error| {
+            self.violated(format!("the read model cannot be read: {error}"));
+        });
+        *looked = read.ok().map(|snapshot| (works, snapshot));
+        looked.as_ref().map(|(_, snapshot)| snapshot.clone())
     }
 
     /// After every commit. A panic, of the service's own code for instance, would be lost in the task of
@@ -128,9 +132,8 @@ impl ReadModel {
 
     /// Versions only rise, and what can be read is what the owner said at that version.
     fn look_closely(&self) {
-        let Some(Snapshot { applied, dead, rows }) = self.snapshot() else {
-            return;
-        };
+        let Some(snapshot) = self.snapshot() else { return };
+        let Snapshot { applied, dead, rows } = &*snapshot;
         self.history.learn();
         let spoilt = self.world.spoilt(&self.name);
         let undisturbed = self.world.profile() == Profile::Benign;
@@ -139,7 +142,7 @@ impl ReadModel {
         }
         let versions = self.history.versions();
         let mut seen = lock(&self.seen);
-        for (id, (version, deleted)) in &applied {
+        for (id, (version, deleted)) in applied {
             let before = seen.insert(id.clone(), *version).unwrap_or(0);
             if before > *version {
                 self.violated(format!("{id} went back from {before} to {version}"));
@@ -178,7 +181,8 @@ impl ReadModel {
 
     /// What is not yet as its owner has it, leaving some ids out; nothing when everything is.
     pub(crate) fn differs(&self, except: &BTreeSet<String>) -> Option<String> {
-        let Snapshot { applied, dead, rows } = self.snapshot()?;
+        let snapshot = self.snapshot()?;
+        let Snapshot { applied, dead, rows } = &*snapshot;
         self.history.learn();
         let versions = self.history.versions();
         for (id, committed) in versions.newest().filter(|(id, _)| !except.contains(*id)) {
@@ -194,7 +198,7 @@ impl ReadModel {
                 return Some(format!("{id} reads {:?}, not {expected:?}", rows.get(id)));
             }
         }
-        let dead: Vec<_> = dead.into_iter().filter(|id| !except.contains(id)).collect();
+        let dead: Vec<_> = dead.iter().filter(|id| !except.contains(*id)).collect();
         (!dead.is_empty()).then(|| format!("dead letters are left: {dead:?}"))
     }
 
@@ -217,14 +221,12 @@ impl ReadModel {
             true => version.unwrap_or(0),
             false => version.unwrap_or(0).max(stands_for),
         };
-        let Some(Snapshot { applied, dead, .. }) = self.snapshot() else {
-            return;
-        };
+        let Some(snapshot) = self.snapshot() else { return };
         let held = lock(&self.held);
-        let at = applied.get(id.as_str()).map_or(0, |(version, _)| *version);
+        let at = snapshot.applied.get(id.as_str()).map_or(0, |(version, _)| *version);
         let at = at.max(held.versions.get(id.as_str()).copied().unwrap_or(0));
         let is_dead =
-            held.dead.contains(id.as_str()) || dead.iter().any(|dead| dead == id.as_str());
+            held.dead.contains(id.as_str()) || snapshot.dead.iter().any(|dead| dead == id.as_str());
         if at < told.max(1) && !is_dead {
             self.violated(format!("{id} @{told} is acknowledged, and the read model is at {at}"));
         }

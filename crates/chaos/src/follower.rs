@@ -70,8 +70,8 @@ impl Follower {
         let tables = tables(&db).await;
         let (world, name) = (plain.world.clone(), name.to_owned());
         let whose = if one_of_several { format!("{name}: ") } else { String::new() };
-        let (seen, held) = (Mutex::default(), Mutex::default());
-        let read_model = ReadModel { world, name, whose, service, db, history, seen, held };
+        let (seen, held, looked) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let read_model = ReadModel { world, name, whose, service, db, history, seen, held, looked };
         Self {
             read_model: Arc::new(read_model),
             poison: Arc::default(),

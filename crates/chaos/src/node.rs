@@ -273,6 +273,7 @@ impl Stepper for Node {
             () => Doom::None,
         };
         *lock(&self.doom) = doom;
+        world.works();
         world.stand_still();
     }
 

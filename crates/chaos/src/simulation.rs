@@ -19,36 +19,8 @@ pub(crate) const RELAY: &str = "relay";
 
 /// One owner and any number of services that follow it, each with a database and replicas of its own.
 ///
-/// [`explore`](crate::explore) runs one service; this runs several together, or more replicas:
-///
-/// ```no_run
-/// # use std::collections::BTreeMap;
-/// # use nudge_chaos::{Profile, Random, Service, Simulation};
-/// # use nudge_subscriber_kit::{Apply, EntityState, runtime::{BoxError, Database, Tx}};
-/// # use serde_json::Value;
-/// # struct Nothing;
-/// # impl Apply for Nothing {
-/// #     type State = Value;
-/// #     async fn apply(&self, _: &mut Tx, _: &[EntityState<Value>]) -> Result<(), BoxError> { Ok(()) }
-/// # }
-/// # macro_rules! service { ($name:ident) => {
-/// #     struct $name;
-/// #     impl Service for $name {
-/// #         const ENTITY: &'static str = "store";
-/// #         type Handler = Nothing;
-/// #         async fn migrate(&self, _: &Database) -> Result<(), BoxError> { Ok(()) }
-/// #         fn handler(&self, _: &Database) -> Nothing { Nothing }
-/// #         fn state(&self, _: &mut Random) -> Value { Value::Null }
-/// #         async fn read(&self, _: &mut Tx) -> Result<BTreeMap<String, Value>, sqlx::Error> { Ok(BTreeMap::new()) }
-/// #     }
-/// # } }
-/// # service!(KeepsNames);
-/// # service!(CountsMenus);
-/// Simulation::of("names", KeepsNames)
-///     .and("menus", CountsMenus)
-///     .replicas(3)
-///     .explore(Profile::Liveness, 0..100);
-/// ```
+/// [`explore`](crate::explore) runs one service; this runs several together, or more replicas. There is an
+/// example on the crate's page.
 #[derive(Clone)]
 #[must_use]
 pub struct Simulation {

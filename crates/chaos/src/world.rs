@@ -64,6 +64,7 @@ struct State {
     stopped: Option<Duration>,
     broker: Broker,
     calls: u64,
+    works: u64,
     consequences: BTreeMap<Fault, u64>,
     latest: Duration,
     /// Which service could not apply which ids at some time.
@@ -95,6 +96,7 @@ impl World {
             stopped: None,
             broker: Broker::default(),
             calls: 0,
+            works: 0,
             consequences: BTreeMap::new(),
             latest: Duration::ZERO,
             spoilt: BTreeMap::new(),
@@ -346,6 +348,16 @@ impl World {
     /// Calls so far.
     pub(crate) fn calls(&self) -> u64 {
         self.state().calls
+    }
+
+    /// Somebody begins work that may change a database.
+    pub(crate) fn works(&self) {
+        self.state().works += 1;
+    }
+
+    /// How often somebody did. As long as that stays, every database does.
+    pub(crate) fn works_so_far(&self) -> u64 {
+        self.state().works
     }
 
     pub(crate) fn trace(&self) -> Vec<(Duration, String)> {

@@ -133,16 +133,19 @@ impl Database {
     /// cannot fail half way because another writer came first. On PostgreSQL it is as strict as the
     /// database says (`default_transaction_isolation`).
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
-        let tx = self.begin_on(&self.writer, self.pick("BEGIN IMMEDIATE", "BEGIN")).await?;
-        self.driver.in_transaction().await;
-        Ok(tx)
+        self.begin_writing(self.pick("BEGIN IMMEDIATE", "BEGIN")).await
     }
 
     /// [`begin`](Self::begin) at READ COMMITTED, whatever the database says: for those who lock what they
     /// write before they read it. At a stricter level, whoever waits for such a lock fails once it is his.
     pub async fn begin_read_committed(&self) -> Result<Tx, sqlx::Error> {
-        let begin = self.pick("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL READ COMMITTED");
-        self.begin_on(&self.writer, begin).await
+        self.begin_writing(self.pick("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL READ COMMITTED")).await
+    }
+
+    async fn begin_writing(&self, begin: &'static str) -> Result<Tx, sqlx::Error> {
+        let tx = self.begin_on(&self.writer, begin).await?;
+        self.driver.in_transaction().await;
+        Ok(tx)
     }
 
     /// Begins a writing transaction that waits for no writer: each statement in it must skip rows that

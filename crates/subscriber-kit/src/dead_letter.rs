@@ -63,12 +63,14 @@ pub(crate) struct Due {
 }
 
 /// How many rows there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Rows that are tried again by themselves.
     pub(crate) parked: u64,
     /// Rows that are not.
     pub(crate) dead_letters: u64,
+    /// Parked rows whose time has come.
+    pub(crate) due: u64,
 }
 
 /// The rows of one entity kind.
@@ -135,12 +137,6 @@ impl DeadLetters {
     /// Takes up to `limit` rows whose time has come, and leases them.
     pub(crate) async fn due(&self, limit: usize) -> Result<Vec<Due>, sqlx::Error> {
         let now = Timestamp::now().unix_micros();
-        // Looking first keeps the common case, nothing due, from taking the write lock.
-        let look = "SELECT id FROM nudge_dead_letter WHERE entity = $1 AND next_at <= $2 LIMIT 1";
-        let query = sqlx::query(look).bind(self.entity.as_str()).bind(now);
-        if self.db.run(query.fetch_optional(self.db.reader())).await?.is_none() {
-            return Ok(Vec::new());
-        }
         let sql = "UPDATE nudge_dead_letter SET next_at = $3 WHERE entity = $1 AND id IN \
                    (SELECT id FROM nudge_dead_letter WHERE entity = $1 AND next_at <= $2 ORDER BY next_at LIMIT $4) \
                    RETURNING id, floor, attempts";
@@ -218,11 +214,14 @@ impl DeadLetters {
 
     /// How many rows there are.
     pub(crate) async fn counts(&self) -> Result<Counts, sqlx::Error> {
-        let sql = "SELECT COALESCE(SUM(CASE WHEN next_at IS NULL THEN 0 ELSE 1 END), 0), count(*) \
+        let now = Timestamp::now().unix_micros();
+        let sql = "SELECT COALESCE(SUM(CASE WHEN next_at IS NULL THEN 0 ELSE 1 END), 0), \
+                   COALESCE(SUM(CASE WHEN next_at <= $2 THEN 1 ELSE 0 END), 0), count(*) \
                    FROM nudge_dead_letter WHERE entity = $1";
-        let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let (parked, all): (i64, i64) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok(Counts { parked: parked as u64, dead_letters: (all - parked) as u64 })
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(now);
+        let (parked, due, all): (i64, i64, i64) =
+            self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(Counts { parked: parked as u64, dead_letters: (all - parked) as u64, due: due as u64 })
     }
 }
 
@@ -272,10 +271,10 @@ mod tests {
         };
         table.park(&[parking(2, Some(Duration::ZERO))]).await.unwrap();
         table.park(&[parking(1, None)]).await.unwrap();
-        assert_eq!(table.counts().await.unwrap(), Counts { parked: 1, dead_letters: 0 });
+        assert_eq!(table.counts().await.unwrap(), Counts { parked: 1, dead_letters: 0, due: 1 });
         assert_eq!(table.due(10).await.unwrap()[0].floor, Version::new(2).unwrap());
         // That of the same version, or of a later one, does.
         table.park(&[parking(3, None)]).await.unwrap();
-        assert_eq!(table.counts().await.unwrap(), Counts { parked: 0, dead_letters: 1 });
+        assert_eq!(table.counts().await.unwrap(), Counts { parked: 0, dead_letters: 1, due: 0 });
     }
 }
