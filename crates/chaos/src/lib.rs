@@ -16,6 +16,7 @@ mod owner;
 mod plain;
 mod poison;
 pub mod ports;
+mod processor;
 mod profile;
 mod published;
 mod random;

@@ -6,24 +6,29 @@ use nudge_runtime::{
     Database,
     database::{Durability, Stepper},
 };
-use tokio::runtime::{Handle, Runtime};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+};
 
 use crate::world::World;
 
 thread_local! {
-    /// Drives database work while the simulated world stands still.
-    static HELPER: RefCell<Option<Runtime>> = const { RefCell::new(None) };
+    /// Drives database work while the simulated world stands still; and what ends it with this thread.
+    static HELPER: RefCell<Option<(Handle, oneshot::Sender<()>)>> = const { RefCell::new(None) };
 }
 
 /// The handle of this thread's helper runtime.
 pub(crate) fn helper() -> Handle {
-    HELPER.with_borrow_mut(|helper| {
-        let build = || {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(1).enable_all().build().expect("a runtime")
-        };
-        helper.get_or_insert_with(build).handle().clone()
-    })
+    HELPER.with_borrow_mut(|helper| helper.get_or_insert_with(start).0.clone())
+}
+
+/// One thread is all it takes, and the fewer there are to wake, the more seeds a second.
+fn start() -> (Handle, oneshot::Sender<()>) {
+    let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let (handle, (end, ended)) = (runtime.handle().clone(), oneshot::channel());
+    std::thread::spawn(move || runtime.block_on(ended));
+    (handle, end)
 }
 
 /// Drives database work of the simulation itself.

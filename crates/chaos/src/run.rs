@@ -28,6 +28,7 @@ use crate::{
     node::{Node, Role},
     owner::{self, Changes, Client, Entities},
     plain::{Plain, database, helper},
+    processor::OneProcessor,
     published::Published,
     report::Outcome,
     simulation::{RELAY, Simulation},
@@ -52,6 +53,7 @@ const MAX_SKEW_MICROS: u64 = 3_600_000_000;
 /// Runs a plan from beginning to end. A panic is a rule that is broken, too: it is to be told with the
 /// seed and the story.
 pub(crate) fn run(simulation: &Simulation, plan: Plan) -> Outcome {
+    let _one = OneProcessor::of_this_thread();
     let helper = helper();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
