@@ -60,7 +60,7 @@ chaos chaos-postgres:
 	exec env NATS_SERVER_BIN="$$nats" $(TARGET)/debug/nudge chaos run $(ON_POSTGRES) $(ARGS)
 
 .PHONY: chaos-long
-chaos-long: ## the simulation with many seeds: SEEDS=100000 of each profile
+chaos-long: ## the simulation with many seeds: SEEDS=100000 of each profile, or SEEDS=100000..200000
 	CHAOS_SEEDS=$(or $(SEEDS),100000) cargo test --release -p nudge-chaos --test things -- --nocapture
 
 .PHONY: mutants

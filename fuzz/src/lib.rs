@@ -6,6 +6,7 @@ mod import;
 mod items_page;
 mod notification;
 mod plain;
+mod refusal;
 mod subject;
 mod sync_answer;
 mod sync_request;
@@ -13,6 +14,7 @@ mod sync_request;
 pub use change::change;
 pub use import::import;
 pub use notification::notification;
+pub use refusal::refusal;
 pub use subject::subject;
 pub use sync_answer::sync_answer;
 pub use sync_request::sync_request;
@@ -21,9 +23,10 @@ pub use sync_request::sync_request;
 pub type Property = fn(&[u8]);
 
 /// Every property, by the name of its corpus.
-pub const PROPERTIES: [(&str, Property); 5] = [
+pub const PROPERTIES: [(&str, Property); 6] = [
     ("import", import),
     ("notification", notification),
+    ("refusal", refusal),
     ("subject", subject),
     ("sync_answer", sync_answer),
     ("sync_request", sync_request),

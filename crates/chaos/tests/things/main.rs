@@ -5,14 +5,22 @@ mod failing;
 mod several;
 mod thing;
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, ops::Range, process::Command};
 
 use nudge_chaos::{Fault, Profile, Simulation, explore};
 
 use thing::Things;
 
-/// Seeds of each profile in an ordinary run of the tests. `CHAOS_SEEDS` sets another number.
-const SEEDS: u64 = 1_000;
+/// Seeds of each profile in an ordinary run of the tests. `CHAOS_SEEDS` sets others: so many, as `5000`,
+/// or those of a range, as `5000..9000`.
+const SEEDS: Range<u64> = 0..1_000;
+
+fn seeds() -> Range<u64> {
+    let Ok(set) = std::env::var("CHAOS_SEEDS") else { return SEEDS };
+    let (from, to) = set.split_once("..").unwrap_or(("0", &set));
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("CHAOS_SEEDS={set}"));
+    number(from)..number(to)
+}
 
 /// One service, by the name that the stories of [`explore`] use: so its seeds are the same.
 fn things() -> Simulation {
@@ -21,9 +29,7 @@ fn things() -> Simulation {
 
 fn every_seed_holds(profile: Profile) {
     let began = std::time::Instant::now();
-    let seeds = std::env::var("CHAOS_SEEDS").ok();
-    let seeds = seeds.map_or(SEEDS, |seeds| seeds.parse().expect("CHAOS_SEEDS is a number"));
-    let summary = explore(Things, profile, 0..seeds);
+    let summary = explore(Things, profile, seeds());
     let seconds = began.elapsed().as_secs_f64();
     println!(
         "figure | {profile} | {} seeds | {:.1} seeds/s | {:.1} virtual hours | {} callbacks | {} crashes \
