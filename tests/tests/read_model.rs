@@ -1,6 +1,8 @@
 //! The read model's database may be emptied, lost or put back: it refills by itself. It says that it
 //! is ready once it is full, and goes on saying so whatever else fails.
 
+use std::time::Duration;
+
 use nudge_tests::{Copy, Fault, Nats, Owner, Wire, eventually, keep_tables, put_tables_back};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -134,6 +136,33 @@ async fn a_read_model_put_back_while_it_runs_catches_up() {
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
     assert!(replaced().await > 0);
+}
+
+/// While one message that is not handled keeps the position where it was, only what was committed tells;
+/// and the last of it may have been changed again already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_model_put_back_below_a_position_that_stands_still_catches_up() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let gate = CancellationToken::new();
+    let (held, _open) = (gate.clone(), gate.clone().drop_guard());
+    owner.misbehave(move |ids| ids.contains(&"held".into()).then(|| Fault::Until(held.clone())));
+    owner.put("held", json!(1)).await;
+    eventually("it is asked for", || async { (owner.times_asked("held") > 0).then_some(()) }).await;
+    keep_tables(&copy.db, &TABLES).await;
+    for id in ["thing-1-1", "thing-1-2"] {
+        copy.wait(&owner.put(id, json!("changed")).await).await;
+        // It is found in the database now, at one of its looks, which are a second apart.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+    }
+    put_tables_back(&copy.db, &TABLES).await;
+    copy.wait(&owner.put("thing-1-2", json!("changed again")).await).await;
+    gate.cancel();
+    copy.converged(&owner).await;
 }
 
 /// It has committed nothing itself that it could miss: only its place in the stream tells.

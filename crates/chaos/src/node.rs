@@ -154,7 +154,7 @@ impl Node {
         lock(&self.random).below(many as u64) as usize
     }
 
-    fn frozen_for(&self) -> Duration {
+    pub(crate) fn frozen_for(&self) -> Duration {
         lock(&self.frozen_until).saturating_sub(self.world.elapsed())
     }
 

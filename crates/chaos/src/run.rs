@@ -148,8 +148,9 @@ impl Theatre {
         }
         self.world.heal();
         self.world.skew(0);
-        // What was sent before still arrives.
-        sleep(LATE).await;
+        // Who stands still wakes up, and what was sent before still arrives.
+        let standing_still = lock(&self.nodes).values().map(|node| node.frozen_for()).max();
+        sleep(standing_still.unwrap_or_default() + LATE).await;
         self.poison_stays.store(true, SeqCst);
         let followers = self.followers.iter();
         if followers.clone().any(|follower| !self.world.spoilt(follower.name()).is_empty()) {

@@ -139,7 +139,8 @@ impl Database {
     /// [`begin`](Self::begin) at READ COMMITTED, whatever the database says: for those who lock what they
     /// write before they read it. At a stricter level, whoever waits for such a lock fails once it is his.
     pub async fn begin_read_committed(&self) -> Result<Tx, sqlx::Error> {
-        self.begin_writing(self.pick("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL READ COMMITTED")).await
+        self.begin_writing(self.pick("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL READ COMMITTED"))
+            .await
     }
 
     async fn begin_writing(&self, begin: &'static str) -> Result<Tx, sqlx::Error> {

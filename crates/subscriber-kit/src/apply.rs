@@ -158,9 +158,7 @@ impl<A: Apply> Applier<A> {
         while let Some(part) = parts.pop() {
             match self.db.run(self.one_transaction(part)).await {
                 Ok(winners) => {
-                    if let Some(first) = part[..winners].first() {
-                        self.recent.note(&first.id, first.version);
-                    }
+                    self.recent.note(part.iter().map(|one| (one.id.clone(), one.version)));
                     results.extend(part.iter().enumerate().map(|(n, entity)| {
                         let applied = if n < winners { Applied::Newer } else { Applied::NotNewer };
                         (entity.id.clone(), applied)

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     acknowledge::{Countdown, Held},
     events::{Event, EventKind, Events},
-    position::{Position, Positions},
+    position::{Position, Positions, Recorded},
     progress::Progress,
     recent::Recent,
     settings::Settings,
@@ -305,7 +305,12 @@ impl Intake {
             self.progress.set_error(Some(format!("intake: the broker said: {said}")));
         }
         let floor = standing.ack_floor;
-        if !planted("read-model-put-back-unnoticed") && !self.recent.is_kept().await? {
+        let recent = self.recent.so_far();
+        let kept =
+            planted("read-model-put-back-unnoticed") || self.recent.are_kept(&recent).await?;
+        if !kept {
+            // What was lost comes again.
+            self.recent.forget(&recent);
             return Err(Over::ReadModelReplaced);
         }
         // Until the gap is handled, the old position is the true one.
@@ -313,12 +318,10 @@ impl Intake {
         if gap_closed {
             let found = &mut session.position;
             let created = &session.consumer.opened().created;
-            let known = match found.stream_created == *created && found.position == floor {
-                true => self.positions.read().await?.is_some_and(|now| found.leads_to(&now)),
-                false => self.positions.record(found, created, floor).await?,
-            };
-            if !known {
-                return Err(Over::ReadModelReplaced);
+            match self.positions.record(found, created, floor).await? {
+                Recorded::Moved => self.recent.forget(&recent),
+                Recorded::Ahead => {}
+                Recorded::Lost => return Err(Over::ReadModelReplaced),
             }
             (found.stream_created, found.position) = (created.clone(), floor);
             self.progress.position.store(floor, Relaxed);

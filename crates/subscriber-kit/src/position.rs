@@ -23,6 +23,17 @@ pub(crate) struct Position {
     pub(crate) caught_up: bool,
 }
 
+/// What came of recording a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// The row has moved on: a copy of the database that holds this holds all that was there before.
+    Moved,
+    /// The row held that already, or something further on.
+    Ahead,
+    /// The read model was emptied, or put back to an older copy, under us.
+    Lost,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Positions {
     db: Database,
@@ -68,22 +79,31 @@ impl Positions {
     }
 
     /// Records how far intake has got, if the row still holds what was `found` there, or something
-    /// further on: another replica may be ahead, or the first on this stream. False when it does not,
-    /// for then the read model was emptied, or put back to an older copy, under us.
+    /// further on: another replica may be ahead, or the first on this stream.
     pub(crate) async fn record(
         &self,
         found: &Position,
         stream_created: &str,
         position: u64,
-    ) -> Result<bool, sqlx::Error> {
-        let sql = "UPDATE nudge_intake SET stream_created = $5, position = \
-                   CASE WHEN stream_created = $5 AND position > $6 THEN position ELSE $6 END \
-                   WHERE entity = $1 AND consumer = $2 AND ((stream_created = $3 AND position >= $4) \
-                   OR (stream_created = $5 AND $3 <> $5))";
+    ) -> Result<Recorded, sqlx::Error> {
+        let sql = "UPDATE nudge_intake SET stream_created = $5, position = $6 \
+                   WHERE entity = $1 AND consumer = $2 \
+                   AND ((stream_created = $3 AND position >= $4) OR (stream_created = $5 AND $3 <> $5)) \
+                   AND (stream_created <> $5 OR position < $6)";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(found.consumer.clone());
         let query = query.bind(found.stream_created.clone()).bind(found.position as i64);
         let query = query.bind(stream_created).bind(position as i64);
-        Ok(self.db.write(query).await? == 1)
+        let nothing_new = found.stream_created == stream_created && found.position == position;
+        if !nothing_new && self.db.write(query).await? == 1 {
+            return Ok(Recorded::Moved);
+        }
+        let first = |now: &Position| {
+            now.consumer == found.consumer
+                && now.stream_created == stream_created
+                && now.stream_created != found.stream_created
+        };
+        let known = self.read().await?.is_some_and(|now| found.leads_to(&now) || first(&now));
+        Ok(if known { Recorded::Ahead } else { Recorded::Lost })
     }
 
     /// Puts the position back to where the durable consumer is: the broker lost what it had

@@ -1,51 +1,61 @@
-//! What this program committed to the read model lately, to notice that the database lost it: an older
-//! copy of it was put back, or a server took over that lacked the last commits. The broker counts that
-//! as handled and would not bring it again.
+//! What this program found in the read model lately, or put there, to notice that the database lost it: an
+//! older copy of it was put back, or a server took over that lacked the last commits. The broker counts
+//! that as handled and would not bring it again.
+//!
+//! All of it is remembered until the position has moved on: a copy that has that position has it all. One
+//! entity for many would not do, since just that one may be changed again right after.
 
-use std::sync::{Mutex, MutexGuard};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+};
 
 use nudge_protocol::{EntityId, EntityName, Version};
 use nudge_runtime::{
     Database,
     set_sql::{Column, rows},
 };
-use serde::Serialize;
+use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
-/// Most commits that are remembered between two looks; further ones replace the last.
-const MAX_RECENT_COMMITS: usize = 256;
+/// Most entities that are remembered; of more, some.
+const MAX_RECENT: usize = 1_024;
 
-/// One entity of a commit. None is ever taken out of `nudge_applied`, and its version only rises.
-#[derive(Clone, Debug, Serialize)]
-struct Commit {
-    id: EntityId,
-    version: Version,
-}
+/// Entities, each at a version that the database had. It never has an older one again.
+pub(crate) type Applied = BTreeMap<EntityId, Version>;
 
 #[derive(Debug)]
 pub(crate) struct Recent {
     db: Database,
     entity: EntityName,
-    /// The last that was found in the database, and those since.
-    commits: Mutex<Vec<Commit>>,
+    applied: Mutex<Applied>,
 }
 
 impl Recent {
     pub(crate) fn new(db: Database, entity: EntityName) -> Self {
-        Self { db, entity, commits: Mutex::default() }
+        Self { db, entity, applied: Mutex::default() }
     }
 
-    /// Remembers a commit by one of its entities.
-    pub(crate) fn note(&self, id: &EntityId, version: Version) {
-        let mut commits = self.commits();
-        commits.truncate(MAX_RECENT_COMMITS - 1);
-        commits.push(Commit { id: id.clone(), version });
+    /// The database has these, at these versions or later ones.
+    pub(crate) fn note(&self, entities: impl Iterator<Item = (EntityId, Version)>) {
+        let mut applied = self.applied();
+        for (id, version) in entities {
+            let newest = applied.entry(id).or_default();
+            *newest = version.max(*newest);
+            if applied.len() > MAX_RECENT {
+                applied.pop_first();
+            }
+        }
     }
 
-    /// Whether the database still has it all. If not, it is forgotten here, too.
-    pub(crate) async fn is_kept(&self) -> Result<bool, sqlx::Error> {
-        let commits = self.commits().clone();
-        if commits.is_empty() {
+    /// All that is remembered now.
+    pub(crate) fn so_far(&self) -> Applied {
+        self.applied().clone()
+    }
+
+    /// Whether the database still has these.
+    pub(crate) async fn are_kept(&self, applied: &Applied) -> Result<bool, sqlx::Error> {
+        if applied.is_empty() {
             return Ok(true);
         }
         let set = rows(self.db.kind(), "$2", &[Column::Text("id"), Column::Int("version")]);
@@ -53,18 +63,19 @@ impl Recent {
             "SELECT count(*) FROM {set} CROSS JOIN nudge_applied AS applied \
              WHERE applied.entity = $1 AND applied.id = r.id AND applied.version >= r.version"
         );
+        let row = |(id, version)| json!({"id": id, "version": version});
         let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
-        let query = query.bind(serde_json::json!(commits).to_string());
+        let query = query.bind(Value::from_iter(applied.iter().map(row)).to_string());
         let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        let kept = count.cast_unsigned() == commits.len() as u64;
-        let looked_at = if kept { commits.len() - 1 } else { commits.len() };
-        let mut commits = self.commits();
-        let looked_at = looked_at.min(commits.len());
-        commits.drain(..looked_at);
-        Ok(kept)
+        Ok(count.cast_unsigned() == applied.len() as u64)
     }
 
-    fn commits(&self) -> MutexGuard<'_, Vec<Commit>> {
-        self.commits.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// These need not be remembered any more, unless they have got newer.
+    pub(crate) fn forget(&self, applied: &Applied) {
+        self.applied().retain(|id, version| applied.get(id) != Some(version));
+    }
+
+    fn applied(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

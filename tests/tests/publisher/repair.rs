@@ -3,7 +3,7 @@
 //! Every change is made to look old first: what is recent is published again in any case.
 
 use nudge_publisher::stream::config;
-use nudge_tests::{Nats, Owner, eventually};
+use nudge_tests::{Nats, Owner, Wire, eventually};
 use serde_json::json;
 
 use crate::support::{
@@ -81,6 +81,40 @@ async fn a_broker_that_went_back_to_an_older_state_is_brought_up_to_date() {
     shown(&nats, &owner.db).await;
     assert_eq!(message(&nats, "4").await.change(), "deleted");
     assert_eq!(message(&nats, "1").await.seq, seq, "what was not lost stays as it was");
+}
+
+/// As long as it was, or longer, and no emptier: only what was published last is not where it was.
+#[tokio::test]
+async fn a_broker_that_went_back_and_was_filled_up_by_others_is_brought_up_to_date() {
+    for others in [3, 9] {
+        let mut nats = Nats::start().await;
+        let owner = Owner::start_silent().await;
+        let broker = nats.broker("things").await;
+        owner.put_all(&IDS.map(|id| (id, json!({})))).await;
+        let relay = Relay::start(&owner.db, &broker).await;
+        published(&owner.db).await;
+        relay.stop().await;
+        nats.kill();
+        let backup = nats.back_up();
+        nats.restart().await;
+        let relay = Relay::start(&owner.db, &broker).await;
+        // The last ones stand where others will publish, and so would nothing be beyond the end.
+        for id in ["2", "3", "5"] {
+            owner.put(id, json!({ "newer": true })).await;
+        }
+        shown(&nats, &owner.db).await;
+        relay.stop().await;
+        age(&owner.db).await;
+        nats.kill();
+        nats.put_back(backup);
+        nats.restart().await;
+        let wire = Wire::open(&nats).await;
+        for _ in 0..others {
+            wire.announce("1", Some("1")).await;
+        }
+        let _relay = Relay::start(&owner.db, &broker).await;
+        shown(&nats, &owner.db).await;
+    }
 }
 
 #[tokio::test]

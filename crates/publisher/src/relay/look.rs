@@ -72,19 +72,22 @@ impl Relay {
         if went_back {
             left.extend(log.unpublish_beyond(now.last_seq).await?);
         }
-        if same.is_none() {
+        let looked_anew = self.standing.is_none() && !planted("reconnect-unnoticed");
+        // Others may have published so much since it went back that it is as long as it was.
+        let refilled = same.is_some() && looked_anew && !self.last_is_there().await?;
+        if same.is_none() || refilled {
             left.extend(log.unpublish_all(now.last_seq).await?);
         } else if emptied {
             let always = Timestamp::from_unix_micros(i64::MIN);
             left.extend(log.unpublish_since(always, now.last_seq).await?);
-        } else if self.standing.is_none() && !planted("reconnect-unnoticed") {
+        } else if looked_anew {
             let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
             let since = Timestamp::now().unix_micros() - window;
             let since = Timestamp::from_unix_micros(since);
             left.extend(log.unpublish_since(since, now.last_seq).await?);
         }
         self.locked.extend(left);
-        if went_back || same.is_none() {
+        if went_back || refilled || same.is_none() {
             // Those places are not in the log any more.
             self.recorded.clear();
         }
@@ -95,11 +98,27 @@ impl Relay {
             // A new owner has nothing to say of what others have published before.
             None => Some(now.last_seq),
         };
-        if (same.is_none() && recorded.is_some()) || went_back || emptied {
+        if (same.is_none() && recorded.is_some()) || went_back || refilled || emptied {
             tracing::warn!(entity = %log.entity(), ?now, "the stream lost notifications: publishing them again");
             self.metrics.republished.inc();
         }
         Ok(now)
+    }
+
+    /// Whether what was published last stands where the log says, or was replaced since by a newer message
+    /// on its subject. If not, the broker went back to an older state, which loses the newest first.
+    async fn last_is_there(&self) -> Result<bool, BoxError> {
+        let Some(last) = self.log.last_published().await? else { return Ok(true) };
+        let mut known = last.seq.saturating_sub(1);
+        loop {
+            let page = self.sink.beyond(self.log.entity(), known, MAX_ROWS_PER_ROUND).await?;
+            let Some(end) = page.last() else { return Ok(false) };
+            let mut shown = page.iter().filter_map(|one| Published::by(self.log.entity(), one));
+            if let Some(shown) = shown.find(|shown| shown.id == last.id) {
+                return Ok(shown.seq > last.seq || shown.version == last.version);
+            }
+            known = end.sequence;
+        }
     }
 
     /// Reads what stands in the stream and this relay does not know of: published by another relay,
