@@ -195,17 +195,17 @@ impl ChangeLog {
         Ok((all as u64, count as u64, seq as u64))
     }
 
-    /// What was published last, by the stream's order; none when nothing is.
-    pub(crate) async fn last_published(&self) -> Result<Option<Published>, sqlx::Error> {
+    /// What was published last, by the stream's order: so many at most, the last first.
+    pub(crate) async fn last_published(&self, limit: usize) -> Result<Vec<Published>, sqlx::Error> {
         let sql = "SELECT id, published_version, published_seq FROM nudge_change_log \
-                   WHERE entity = $1 AND published_version <> 0 ORDER BY published_seq DESC LIMIT 1";
-        let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let row: Option<(String, i64, i64)> =
-            self.db.run(query.fetch_optional(self.db.reader())).await?;
-        Ok(row.and_then(|(id, version, seq)| {
+                   WHERE entity = $1 AND published_version <> 0 ORDER BY published_seq DESC LIMIT $2";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(limit as i64);
+        let rows: Vec<(String, i64, i64)> = self.db.run(query.fetch_all(self.db.reader())).await?;
+        let published = |(id, version, seq): (String, i64, i64)| {
             let (id, version) = (EntityId::new(&id).ok()?, Version::try_from(version).ok()?);
             Some(Published { id, version, seq: seq as u64 })
-        }))
+        };
+        Ok(rows.into_iter().filter_map(published).collect())
     }
 
     /// Records what stands in the stream, where that is newer than what is recorded. Returns for how

@@ -1,6 +1,9 @@
 //! Looks at the stream: what it may have lost, and what stands in it that nobody has recorded.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use nudge_protocol::Timestamp;
 use nudge_runtime::{BoxError, mutant::planted};
@@ -14,6 +17,9 @@ pub(super) const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How far back rows are published again on each connection: well beyond the two minutes that a
 /// broker may hold acknowledged messages in memory only.
 pub(super) const REPUBLISH_WINDOW: Duration = Duration::from_secs(600);
+
+/// How many of those published last are looked for in the stream on each connection.
+const LOOKED_AT: usize = 16;
 
 impl Relay {
     /// Finds out whether the broker may have lost something, and makes those rows pending again; and
@@ -74,7 +80,7 @@ impl Relay {
         }
         let looked_anew = self.standing.is_none() && !planted("reconnect-unnoticed");
         // Others may have published so much since it went back that it is as long as it was.
-        let refilled = same.is_some() && looked_anew && !self.last_is_there().await?;
+        let refilled = same.is_some() && looked_anew && !self.last_are_there().await?;
         if same.is_none() || refilled {
             left.extend(log.unpublish_all(now.last_seq).await?);
         } else if emptied {
@@ -107,18 +113,28 @@ impl Relay {
 
     /// Whether what was published last stands where the log says, or was replaced since by a newer message
     /// on its subject. If not, the broker went back to an older state, which loses the newest first.
-    async fn last_is_there(&self) -> Result<bool, BoxError> {
-        let Some(last) = self.log.last_published().await? else { return Ok(true) };
-        let mut known = last.seq.saturating_sub(1);
+    async fn last_are_there(&self) -> Result<bool, BoxError> {
+        let last = self.log.last_published(LOOKED_AT).await?;
+        let Some(mut known) = last.last().map(|one| one.seq.saturating_sub(1)) else {
+            return Ok(true);
+        };
+        let (mut taken, mut shown) = (HashSet::new(), HashMap::new());
         loop {
             let page = self.sink.beyond(self.log.entity(), known, MAX_ROWS_PER_ROUND).await?;
-            let Some(end) = page.last() else { return Ok(false) };
-            let mut shown = page.iter().filter_map(|one| Published::by(self.log.entity(), one));
-            if let Some(shown) = shown.find(|shown| shown.id == last.id) {
-                return Ok(shown.seq > last.seq || shown.version == last.version);
-            }
+            let Some(end) = page.last() else { break };
             known = end.sequence;
+            for one in &page {
+                taken.insert(one.sequence);
+                let published = Published::by(self.log.entity(), one);
+                shown.extend(published.map(|one| (one.id.clone(), one)));
+            }
         }
+        Ok(last.iter().all(|one| match shown.get(&one.id) {
+            Some(shown) if shown.seq == one.seq => shown.version == one.version,
+            // No two messages ever have the same place.
+            Some(shown) => shown.seq > one.seq && !taken.contains(&one.seq),
+            None => false,
+        }))
     }
 
     /// Reads what stands in the stream and this relay does not know of: published by another relay,
