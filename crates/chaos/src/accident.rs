@@ -29,6 +29,8 @@ const MAX_POISON: Duration = Duration::from_secs(60);
 const RECONNECT: Duration = Duration::from_secs(2);
 /// A backup is made once in so many edits.
 const BACKUPS: u64 = 6;
+/// The same of a read model. From one that is older, what happened since is easily told.
+const READ_MODEL_BACKUPS: u64 = 3;
 /// A header above every number that there is.
 const TOO_LARGE: &str = "99999999999999999999";
 /// The owner's tables.
@@ -158,7 +160,7 @@ impl Theatre {
         if tables.is_empty() {
             return;
         }
-        if world.below(BACKUPS) == 0 {
+        if world.below(READ_MODEL_BACKUPS) == 0 {
             copy_tables(db, &tables, "", "backup_").await;
             follower.backed_up.store(true, SeqCst);
         } else if follower.backed_up.load(SeqCst) && world.strikes(Fault::ReadModelRestored) {

@@ -103,6 +103,8 @@ const LOSSES: &[Rate] = &[
     (OwnerSlow, 150),
     (OwnerRestored, 60),
     (ReadModelRestored, 60),
+    // It keeps a position where it was while much is applied.
+    (DropAck, 120),
 ];
 
 const CRASHES: &[Rate] = &[

@@ -41,6 +41,9 @@ pub(crate) const KEY: &str = "key-";
 const KEYS: u64 = 4;
 /// What the owner does in a run.
 const EDITS: usize = 24;
+/// How often something more may befall everyone when the owner does nothing more: no later edit of the same
+/// entity brings then what was lost.
+const MORE_ACCIDENTS: usize = 6;
 /// Longest pause between two edits.
 const MAX_PAUSE: Duration = Duration::from_millis(1_500);
 /// Longest time until a program that ended is started again.
@@ -138,13 +141,15 @@ impl Theatre {
                 tokio::spawn(self.clone().keep_running(Some(follower.clone()), replica));
             }
         }
-        for _ in 0..EDITS {
+        for n in 0..EDITS + MORE_ACCIDENTS {
             sleep(self.world.up_to(MAX_PAUSE)).await;
             if self.world.is_violated() {
                 return;
             }
             self.accident().await;
-            self.edit().await;
+            if n < EDITS {
+                self.edit().await;
+            }
         }
         self.world.heal();
         self.world.skew(0);

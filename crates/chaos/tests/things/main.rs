@@ -77,11 +77,25 @@ fn liveness() {
 
 /// What the simulation found in Nudge: a seed that finds it, should it come back, and the test that holds
 /// it by itself. What a seed does changes with the code; the test stays.
-const FOUND: &[(Profile, u64, &str)] = &[(
-    Profile::Lossy,
-    452,
-    "a_backup_from_before_the_first_relay_is_as_good_as_any in tests/tests/publisher/restored.rs",
-)];
+const FOUND: &[(Profile, u64, &str)] = &[
+    (
+        Profile::Lossy,
+        452,
+        "a_backup_from_before_the_first_relay_is_as_good_as_any in tests/tests/publisher/restored.rs",
+    ),
+    (
+        Profile::Lossy,
+        2869,
+        "a_read_model_put_back_below_a_position_that_stands_still_catches_up in tests/tests/read_model.rs",
+    ),
+    (
+        Profile::Liveness,
+        4531,
+        "a_broker_that_went_back_and_was_filled_up_by_others_is_brought_up_to_date in \
+         tests/tests/publisher/repair.rs",
+    ),
+    (Profile::Liveness, 24_994, "the same: one of the last messages was written over, too"),
+];
 
 #[test]
 fn what_was_found_does_not_come_back() {
