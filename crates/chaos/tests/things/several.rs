@@ -13,7 +13,7 @@ use nudge_runtime::{
 use nudge_subscriber_kit::{Apply, EntityState};
 use serde_json::{Value, json};
 
-use crate::{failing::Forgetful, thing::Things};
+use crate::{failing::Forgetful, seeds, thing::Things};
 
 /// Keeps twice the number of each thing, and asks for nothing else.
 struct Doubles;
@@ -83,10 +83,12 @@ fn lines(outcome: &Outcome, part: &str) -> usize {
 
 #[test]
 fn three_services_follow_one_owner_with_as_many_replicas_as_one_likes() {
+    let from = seeds().start;
+    let some = |part| from..from + seeds().count() as u64 / part;
     for profile in Profile::ALL {
-        three().explore(profile, 0..30);
-        three().replicas(2).explore(profile, 0..15);
-        Simulation::of("many", Things).replicas(5).explore(profile, 0..15);
+        three().explore(profile, some(30));
+        three().replicas(2).explore(profile, some(60));
+        Simulation::of("many", Things).replicas(5).explore(profile, some(60));
     }
 }
 
