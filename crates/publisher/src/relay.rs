@@ -6,8 +6,9 @@
 //!
 //! A broker may lose what it acknowledged (it syncs its disk every two minutes by default), and a
 //! relay may die between publishing and recording. So on every connection, and when the stream
-//! looks younger, shorter or emptier than it should, rows are made pending again, *at the stream's
-//! current last sequence*: what was acknowledged before that no longer counts for them.
+//! looks younger, shorter or emptier than it should, or lacks what was published last, rows are made
+//! pending again, *at the stream's current last sequence*: what was acknowledged before that no longer
+//! counts for them.
 //!
 //! A relay that cannot record what it published, since its database is full, publishes nothing more until it
 //! can: it would publish the same rows again and again.
