@@ -25,38 +25,46 @@ impl Relay {
     /// Finds out whether the broker may have lost something, and makes those rows pending again; and
     /// whether something stands in the stream that nobody has recorded.
     pub(super) async fn check_stream(&mut self) -> Result<(), BoxError> {
-        let mut now = self.sink.ensure(self.log.entity()).await?;
-        self.log_went_back().await?;
-        if planted("loss-unnoticed") {
-            self.standing = Some(now.clone());
+        loop {
+            let mut now = self.sink.ensure(self.log.entity()).await?;
+            self.log_went_back().await?;
+            if planted("loss-unnoticed") {
+                self.standing = Some(now.clone());
+            }
+            let changed = self.standing.as_ref() != Some(&now);
+            if changed {
+                now = self.make_good().await?;
+            }
+            if !self.locked.is_empty() {
+                self.locked = self.log.unpublish(&self.locked, now.last_seq).await?;
+            }
+            let known = self.read_on(now.last_seq).await?;
+            // If it was put back meanwhile, it knows less than was found out: that is not to be
+            // recorded there, and all of it is to be found out again.
+            if self.log_went_back().await? {
+                continue;
+            }
+            if changed {
+                // Kept for whoever comes next: what this relay sent may arrive when it is gone.
+                self.log.set_stream(&now.created, known).await?;
+            }
+            self.standing = Some(now);
+            self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
+            return Ok(());
         }
-        let changed = self.standing.as_ref() != Some(&now);
-        if changed {
-            now = self.make_good().await?;
-        }
-        if !self.locked.is_empty() {
-            self.locked = self.log.unpublish(&self.locked, now.last_seq).await?;
-        }
-        let known = self.read_on(now.last_seq).await?;
-        if changed {
-            // Kept for whoever comes next: what this relay sent may arrive when it is gone.
-            self.log.set_stream(&now.created, known).await?;
-        }
-        self.standing = Some(now);
-        self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
-        Ok(())
     }
 
     /// Finds out whether the log still has what this relay recorded. If not, an older state of the
     /// database was put back, or another server took over that lacked the last commits: the relay then
-    /// knows no more than one that has just begun.
+    /// knows nothing of what stands in the stream.
     pub(super) async fn log_went_back(&mut self) -> Result<bool, BoxError> {
         let kept = planted("log-put-back-unnoticed") || self.log.keeps(&self.recorded).await?;
         if kept {
             self.recorded.drain(..self.recorded.len().saturating_sub(1));
         } else {
             tracing::warn!(entity = %self.log.entity(), "the change log went back to an older state");
-            (self.standing, self.known) = (None, None);
+            // What the log itself says that it knows may have been written there a moment ago.
+            (self.standing, self.known) = (None, Some(0));
             self.recorded.clear();
         }
         Ok(!kept)
