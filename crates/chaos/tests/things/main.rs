@@ -95,6 +95,16 @@ const FOUND: &[(Profile, u64, &str)] = &[
          tests/tests/publisher/repair.rs",
     ),
     (Profile::Liveness, 24_994, "the same: one of the last messages was written over, too"),
+    (
+        Profile::Lossy,
+        1116,
+        "a change log that is put back while its relay looks at the stream: only here",
+    ),
+    (
+        Profile::Lossy,
+        2373,
+        "the same, just before the relay reads what it did not record: only here",
+    ),
 ];
 
 #[test]

@@ -38,15 +38,15 @@ impl Relay {
             if !self.locked.is_empty() {
                 self.locked = self.log.unpublish(&self.locked, now.last_seq).await?;
             }
-            let known = self.read_on(now.last_seq).await?;
-            // If it was put back meanwhile, it knows less than was found out: that is not to be
+            let renewed = self.read_on(now.last_seq).await?;
+            // If the log was put back meanwhile, it knows less than was found out: that is not to be
             // recorded there, and all of it is to be found out again.
-            if self.log_went_back().await? {
+            if renewed || self.log_went_back().await? {
                 continue;
             }
             if changed {
                 // Kept for whoever comes next: what this relay sent may arrive when it is gone.
-                self.log.set_stream(&now.created, known).await?;
+                self.log.set_stream(&now.created, self.known.unwrap_or(0)).await?;
             }
             self.standing = Some(now);
             self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
@@ -147,11 +147,14 @@ impl Relay {
 
     /// Reads what stands in the stream and this relay does not know of: published by another relay,
     /// by this one before it gave up waiting, or by somebody else. Each counts like an
-    /// acknowledgement, so that what stands over a newer version leaves its row pending. Returns up
-    /// to where all is known now.
-    async fn read_on(&mut self, last_seq: u64) -> Result<u64, BoxError> {
+    /// acknowledgement, so that what stands over a newer version leaves its row pending.
+    ///
+    /// Returns whether there were versions that the log did not have. An owner that was restored may
+    /// lack others, too, which stand where all seemed known: then nothing is known any more.
+    async fn read_on(&mut self, last_seq: u64) -> Result<bool, BoxError> {
         // Beyond the end of a stream that went back nothing stands, and its rows are pending.
-        let mut known = self.known.map_or(last_seq, |known| known.min(last_seq));
+        let from = self.known.map_or(last_seq, |known| known.min(last_seq));
+        let (mut known, mut renewed) = (from, false);
         while known < last_seq && !planted("late-publish-unnoticed") {
             let page = self.sink.beyond(self.log.entity(), known, MAX_ROWS_PER_ROUND).await?;
             let Some(last) = page.last() else {
@@ -160,21 +163,23 @@ impl Relay {
             };
             let of = |stored| Published::by(self.log.entity(), stored);
             let published: Vec<_> = page.iter().filter_map(of).collect();
-            self.renew(&published).await?;
+            renewed |= self.renew(&published).await?;
             let (_, all) = self.record(&published).await?;
             if !all {
                 break;
             }
             known = last.sequence;
         }
-        self.known = Some(known);
-        Ok(known)
+        let all_again = renewed && from > 0;
+        self.known = Some(if all_again { 0 } else { known });
+        Ok(all_again)
     }
 
-    /// Gives fresh versions to what the stream shows and the log does not have.
-    async fn renew(&self, shown: &[Published]) -> Result<(), BoxError> {
+    /// Gives fresh versions to what the stream shows and the log does not have. Returns whether there was
+    /// any.
+    async fn renew(&mut self, shown: &[Published]) -> Result<bool, BoxError> {
         if planted("restore-unnoticed") {
-            return Ok(());
+            return Ok(false);
         }
         let (renewed, left) = self.log.renew(shown).await?;
         if renewed > 0 {
@@ -182,10 +187,11 @@ impl Relay {
             tracing::warn!(%entity, renewed, "the owner was restored from a backup: its entities get fresh versions");
             self.metrics.renewed.inc_by(renewed - left);
         }
-        match left {
-            0 => Ok(()),
+        if left > 0 {
             // Nothing may be published over the one place that tells of those versions.
-            _ => Err(format!("{left} entities that were restored are locked by a writer").into()),
+            self.known = Some(0);
+            return Err(format!("{left} entities that were restored are locked by a writer").into());
         }
+        Ok(renewed > 0)
     }
 }
