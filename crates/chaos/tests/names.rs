@@ -70,7 +70,7 @@ impl Service for KeepsNames {
 #[test]
 fn every_copy_ends_up_as_its_owner() {
     for profile in Profile::ALL {
-        let summary = explore(KeepsNames, profile, 0..100);
+        let summary = explore(KeepsNames, profile, 0..150);
         assert_eq!(summary.never(profile), [], "every fault of the profile has happened");
     }
 }

@@ -1,7 +1,19 @@
 //! The owner is restored from a backup: it forgets versions that everyone else knows.
 
-use nudge_tests::{Backup, Copy, Nats, Owner, QUIET, eventually, keep_tables, put_tables_back};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use nudge_protocol::EntityName;
+use nudge_publisher::sink::{Asking, Message, Sink, Standing, Stored};
+use nudge_runtime::{Broker, Database};
+use nudge_tests::{
+    Backup, Copy, Nats, Owner, QUIET, Wire, eventually, keep_tables, put_tables_back,
+};
 use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{execute, message, published, row, shown};
 
@@ -143,4 +155,72 @@ async fn nothing_is_published_from_a_log_that_was_put_back_before_the_stream_is_
     copy.converged(&owner).await;
     assert_eq!(copy.all().await, [("a".to_owned(), "\"old\"".to_owned())]);
     assert!(row(&owner.db, "a").await.version > newer);
+}
+
+/// A way to the broker on which the owner's database is put back while the relay looks at the stream: before
+/// it reads on, and after it has asked everything else.
+struct PutBack {
+    broker: Broker,
+    db: Database,
+    next_time: AtomicBool,
+}
+
+impl Sink for PutBack {
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing> {
+        self.broker.ensure(entity)
+    }
+
+    fn publish<'a>(&'a self, entity: &'a EntityName, message: Message) -> Asking<'a, u64> {
+        self.broker.publish(entity, message)
+    }
+
+    fn beyond<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        sequence: u64,
+        limit: usize,
+    ) -> Asking<'a, Vec<Stored>> {
+        Box::pin(async move {
+            if self.next_time.swap(false, SeqCst) {
+                put_tables_back(&self.db, &KEPT).await;
+            }
+            self.broker.beyond(entity, sequence, limit).await
+        })
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        Sink::connections(&self.broker)
+    }
+}
+
+/// What the relay found out before is not true of the log that was put back, and must not be recorded there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_put_back_while_the_relay_looks_at_its_stream_is_compared_with_all_of_it() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let (broker, db) = (nats.broker("owner").await, owner.db.clone());
+    let sink = Arc::new(PutBack { broker, db, next_time: AtomicBool::new(false) });
+    let stop = CancellationToken::new();
+    let _stopped = stop.clone().drop_guard();
+    owner.publisher.spawn_relay_to(sink.clone(), stop);
+    for id in ["a", "b"] {
+        owner.put(id, json!("old")).await;
+    }
+    published(&owner.db).await;
+    keep_tables(&owner.db, &KEPT).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    owner.put("a", json!("new")).await;
+    owner.delete("b").await;
+    published(&owner.db).await;
+    copy.converged(&owner).await;
+    let newer = row(&owner.db, "a").await.version;
+    sink.next_time.store(true, SeqCst);
+    // There is something to read on, which says nothing of what was lost.
+    wire.send("changes.thing.%00", None, b"").await.expect("the stream takes it");
+    eventually("it is put back", || async { (!sink.next_time.load(SeqCst)).then_some(()) }).await;
+    eventually("the owner has a fresh version", || async {
+        (row(&owner.db, "a").await.version > newer).then_some(())
+    })
+    .await;
+    copy.converged(&owner).await;
 }
