@@ -98,12 +98,13 @@ const FOUND: &[(Profile, u64, &str)] = &[
     (
         Profile::Lossy,
         1116,
-        "a change log that is put back while its relay looks at the stream: only here",
+        "a_log_that_is_put_back_while_the_relay_looks_at_its_stream_is_compared_with_all_of_it in \
+         tests/tests/publisher/restored.rs",
     ),
     (
         Profile::Lossy,
         2373,
-        "the same, just before the relay reads what it did not record: only here",
+        "the same, while there are versions to read that the log lost: only here",
     ),
 ];
 
