@@ -32,7 +32,7 @@ test: ## run all tests, on SQLite and PostgreSQL; the last line is their sum
 .PHONY: faults
 faults: ## break one thing after another, on both databases; the last lines are what each cost
 	@set -o pipefail; said=$$(mktemp); trap 'rm -f "$$said"' EXIT; status=0; \
-	python3 scripts/run-tests -p nudge-tests --test processes --test faults -- --nocapture $(ARGS) | tee "$$said" \
+	python3 scripts/run-tests -p nudge-tests -- --nocapture processes:: faults:: $(ARGS) | tee "$$said" \
 	|| status=$$?; \
 	echo; grep -o 'figure | .*' "$$said" || true; exit $$status
 
@@ -59,13 +59,13 @@ chaos chaos-postgres:
 	cargo build --workspace --bins; \
 	exec env NATS_SERVER_BIN="$$nats" $(TARGET)/debug/nudge chaos run $(ON_POSTGRES) $(ARGS)
 
-.PHONY: chaos-long
-chaos-long: ## the simulation with many seeds: SEEDS=100000 of each profile, or SEEDS=100000..200000
-	CHAOS_SEEDS=$(or $(SEEDS),100000) cargo test --release -p nudge-chaos --test things -- --nocapture
+.PHONY: simulation-long
+simulation-long: ## the simulation with many seeds: SEEDS=100000 of each profile, or SEEDS=100000..200000
+	SIMULATION_SEEDS=$(or $(SEEDS),100000) cargo test --release -p nudge-simulation --test integration -- --nocapture things::
 
 .PHONY: mutants
 mutants: ## plant faults for the simulation to find; writes docs/kill-matrix.md
-	cargo test -p nudge-chaos --features mutants --test mutants
+	cargo test -p nudge-simulation --features mutants --test mutants
 
 .PHONY: fmt-check
 fmt-check: ## is the code formatted?

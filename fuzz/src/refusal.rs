@@ -7,7 +7,7 @@ use axum::http::{
     header::{DATE, RETRY_AFTER},
 };
 use nudge_subscriber_kit::{
-    breaker::{Breaker, MAX_RETRY_AFTER, Permit},
+    internals::breaker::{Breaker, MAX_RETRY_AFTER, Permit},
     owner_client::refusal as read,
 };
 

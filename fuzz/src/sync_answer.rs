@@ -7,7 +7,7 @@ use nudge_protocol::{
     sync_api::{BatchGetAnswer, Item, ItemStatus},
 };
 use nudge_subscriber_kit::{
-    outcome::{Answer, read_item},
+    internals::outcome::{Answer, read_item},
     owner_client::{
         FetchError, FetchErrorKind, Fetching, OwnerClient, Probing, fetch_all, read_answer,
     },

@@ -6,7 +6,7 @@ mod once {
     use std::{future::Future, sync::Arc, time::Duration};
 
     use futures_util::StreamExt;
-    use nudge_chaos::ports::SimulatedBroker;
+    use nudge_simulation::ports::SimulatedBroker;
     use nudge_protocol::{EntityName, subject};
     use nudge_publisher::sink::{Message, Sink};
     use nudge_subscriber_kit::{

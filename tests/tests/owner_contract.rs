@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nudge_chaos::{Fault as Simulated, ports::SimulatedOwner};
+use nudge_simulation::{Fault as Simulated, ports::SimulatedOwner};
 use nudge_protocol::{
     EntityId, EntityName,
     sync_api::{Item, ItemStatus},

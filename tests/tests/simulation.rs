@@ -7,7 +7,7 @@ mod searchable;
 
 /// The simulation has databases of its own, in memory: it runs once, whatever the run is for.
 mod once {
-    use nudge_chaos::{Profile, Simulation};
+    use nudge_simulation::{Profile, Simulation};
 
     use super::{known_stores::KnownStores, searchable::Searchable};
 

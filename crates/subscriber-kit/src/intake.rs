@@ -4,6 +4,10 @@
 //! the stream when the owner has not made it yet, and begins again from the recorded position
 //! whenever anything is not as it was: connection, stream, consumer, or the read model itself.
 
+pub(crate) mod acknowledge;
+mod jetstream;
+pub mod source;
+
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
@@ -20,15 +24,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    acknowledge::{Countdown, Held},
-    events::{Event, EventKind, Events},
-    position::{Position, Positions, Recorded},
-    progress::Progress,
-    recent::Recent,
+    intake::acknowledge::{Countdown, Held},
+    telemetry::events::{Event, EventKind, Events},
+    read_model::position::{Position, Positions, Recorded},
+    telemetry::progress::Progress,
+    read_model::recent::Recent,
     settings::Settings,
-    source::{Consumer, Deliveries, Delivery, Durable, Source, Standing},
-    work_queue::Lane,
-    worker::Incoming,
+    intake::source::{Consumer, Deliveries, Delivery, Durable, Source, Standing},
+    work::queue::Lane,
+    work::worker::Incoming,
 };
 
 /// Pause before intake begins again.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{retry::RetryPolicy, work_queue::Limits};
+pub use crate::work::queue::Limits;
+use crate::retry::RetryPolicy;
 
 /// Limits and paces of one followed entity. The defaults suit most services.
 #[derive(Clone, Copy, Debug)]

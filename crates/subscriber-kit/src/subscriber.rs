@@ -13,23 +13,24 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    apply::{Applier, Apply},
-    batch::{Batches, OwnerLink},
-    breaker::Breaker,
-    dead_letter::DeadLetters,
-    events::Events,
+    apply::Apply,
+    read_model::guard::Applier,
+    work::batch::{Batches, OwnerLink},
+    callback::breaker::Breaker,
+    read_model::dead_letter::DeadLetters,
+    telemetry::events::Events,
     intake::Intake,
-    owner_client::{HttpOwner, OwnerClient},
-    position::Positions,
-    progress::Progress,
-    recent::Recent,
-    reentry,
+    callback::owner_client::{HttpOwner, OwnerClient},
+    read_model::position::Positions,
+    telemetry::progress::Progress,
+    read_model::recent::Recent,
+    work::reentry,
     retry::InARow,
     settings::Settings,
-    source::Source,
-    tables,
-    wait::Waiters,
-    worker::{Incoming, Worker},
+    intake::source::Source,
+    read_model::tables,
+    read_model::applied::Waiters,
+    work::worker::{Incoming, Worker},
 };
 
 /// Longest wait for the broker to take the last acknowledgements of a subscriber that stops.

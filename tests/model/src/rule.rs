@@ -7,12 +7,12 @@ const OUTBOX: &str = "crates/publisher/src/change_log/outbox.rs";
 const LOOK: &str = "crates/publisher/src/relay/look.rs";
 const SYNC_API: &str = "crates/publisher/src/sync_api.rs";
 const INTAKE: &str = "crates/subscriber-kit/src/intake.rs";
-const WORK_QUEUE: &str = "crates/subscriber-kit/src/work_queue.rs";
-const OUTCOME: &str = "crates/subscriber-kit/src/outcome.rs";
-const APPLY: &str = "crates/subscriber-kit/src/apply.rs";
-const ENDING: &str = "crates/subscriber-kit/src/ending.rs";
-const DEAD_LETTER: &str = "crates/subscriber-kit/src/dead_letter.rs";
-const REENTRY: &str = "crates/subscriber-kit/src/reentry.rs";
+const WORK_QUEUE: &str = "crates/subscriber-kit/src/work/queue.rs";
+const OUTCOME: &str = "crates/subscriber-kit/src/work/outcome.rs";
+const APPLY: &str = "crates/subscriber-kit/src/read_model/guard.rs";
+const ENDING: &str = "crates/subscriber-kit/src/work/ending.rs";
+const DEAD_LETTER: &str = "crates/subscriber-kit/src/read_model/dead_letter.rs";
+const REENTRY: &str = "crates/subscriber-kit/src/work/reentry.rs";
 
 /// A rule that can be taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,52 +46,52 @@ pub enum Rule {
     /// `crates/subscriber-kit/src/intake.rs`, `Intake::hand_over`.
     MalformedCounts,
     /// A message that comes during a run leads to one more run:
-    /// `crates/subscriber-kit/src/work_queue.rs`, `WorkQueue::push`.
+    /// `crates/subscriber-kit/src/work/queue.rs`, `WorkQueue::push`.
     DirtyDuringRun,
     /// A run carries only the acknowledgements that came before it began:
-    /// `crates/subscriber-kit/src/work_queue.rs`, `WorkQueue::begin`.
+    /// `crates/subscriber-kit/src/work/queue.rs`, `WorkQueue::begin`.
     TokensBeforeRun,
     /// An answer older than the notification is not the last word:
-    /// `crates/subscriber-kit/src/outcome.rs`, `judge`.
+    /// `crates/subscriber-kit/src/work/outcome.rs`, `judge`.
     Floor,
     /// It stays the floor until it is reached, also while the key waits to be looked at again:
-    /// `crates/subscriber-kit/src/work_queue.rs`, `WorkQueue::finish`.
+    /// `crates/subscriber-kit/src/work/queue.rs`, `WorkQueue::finish`.
     FloorStays,
     /// A message that names no version gets a second look, later:
-    /// `crates/subscriber-kit/src/outcome.rs`, `judge`.
+    /// `crates/subscriber-kit/src/work/outcome.rs`, `judge`.
     SecondLook,
     /// A key that the owner does not know is not taken for deleted:
-    /// `crates/subscriber-kit/src/outcome.rs`, `judge`.
+    /// `crates/subscriber-kit/src/work/outcome.rs`, `judge`.
     UnknownIsNotDeleted,
     /// Newer wins, and the database decides it:
-    /// `crates/subscriber-kit/src/apply.rs`, `Applier::new`.
+    /// `crates/subscriber-kit/src/read_model/guard.rs`, `Applier::new`.
     Guard,
     /// The guard's write and the service's own are one transaction:
-    /// `crates/subscriber-kit/src/apply.rs`, `Applier::one_transaction`.
+    /// `crates/subscriber-kit/src/read_model/guard.rs`, `Applier::one_transaction`.
     OneTransaction,
     /// A batch that is refused is split until the refused key is alone:
-    /// `crates/subscriber-kit/src/apply.rs`, `Applier::apply`.
+    /// `crates/subscriber-kit/src/read_model/guard.rs`, `Applier::apply`.
     SplitRefused,
     /// A parked key is closed only by its floor's version or a later one:
-    /// `crates/subscriber-kit/src/apply.rs`, `Applier::new`.
+    /// `crates/subscriber-kit/src/read_model/guard.rs`, `Applier::new`.
     CloseAtFloor,
     /// Acknowledgements go out after the commit:
-    /// `crates/subscriber-kit/src/ending.rs`, `Batches::end`.
+    /// `crates/subscriber-kit/src/work/ending.rs`, `Batches::end`.
     AckAfterCommit,
     /// A key that fails is in the table before its message is acknowledged:
-    /// `crates/subscriber-kit/src/ending.rs`, `Batches::end`.
+    /// `crates/subscriber-kit/src/work/ending.rs`, `Batches::end`.
     ParkBeforeAck,
     /// A key that another replica has applied meanwhile is not made a dead letter:
-    /// `crates/subscriber-kit/src/dead_letter.rs`, `DeadLetters::park`.
+    /// `crates/subscriber-kit/src/read_model/dead_letter.rs`, `DeadLetters::park`.
     ParkUnlessOvertaken,
     /// Of two who park a key, the higher floor stays:
-    /// `crates/subscriber-kit/src/dead_letter.rs`, `DeadLetters::park`.
+    /// `crates/subscriber-kit/src/read_model/dead_letter.rs`, `DeadLetters::park`.
     HigherFloorStays,
     /// That a version is refused does not end the tries of a key that is parked for a later one:
-    /// `crates/subscriber-kit/src/dead_letter.rs`, `DeadLetters::park`.
+    /// `crates/subscriber-kit/src/read_model/dead_letter.rs`, `DeadLetters::park`.
     OlderRefusalYields,
     /// Parked keys come back to the work queue:
-    /// `crates/subscriber-kit/src/reentry.rs`, `round`.
+    /// `crates/subscriber-kit/src/work/reentry.rs`, `round`.
     Reentry,
     /// What was lost for good is found by comparing versions with the owner's. Not built yet.
     Resync,

@@ -3,7 +3,7 @@
 use nudge_protocol::Change;
 use nudge_tests::id;
 
-use crate::support::{INSERT_ABC, Shops, changes};
+use crate::capture::support::{INSERT_ABC, Shops, changes};
 
 /// Published, so that what comes next is a change of something known.
 async fn publish(shops: &Shops) {

@@ -5,7 +5,7 @@ use nudge_publisher::capture::Tables;
 use nudge_runtime::database::Kind;
 use nudge_tests::id;
 
-use crate::support::{INSERT_ABC, Shops, changes, tables};
+use crate::capture::support::{INSERT_ABC, Shops, changes, tables};
 
 #[tokio::test]
 async fn what_was_there_before_is_recorded_at_the_first_start_and_not_at_the_next() {

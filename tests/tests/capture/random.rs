@@ -3,7 +3,7 @@
 use nudge_runtime::database::Kind;
 use nudge_tests::Random;
 
-use crate::support::Shops;
+use crate::capture::support::Shops;
 
 const STATEMENTS: usize = 400;
 

@@ -34,7 +34,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use self::edits::{Desk, Work, adds_up, attempt, run, state};
-use crate::support::Shops;
+use crate::capture::support::Shops;
 
 const TRANSACTIONS: usize = 15;
 const SHOPS: usize = 5;

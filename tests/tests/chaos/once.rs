@@ -14,7 +14,7 @@ use nudge_test_servers::{
 };
 use serde_json::{Value, json};
 
-use crate::{Server, built, chaos, plan, report};
+use crate::chaos::{Server, built, chaos, plan, report};
 
 #[test]
 fn everyone_converges_after_faults_of_every_kind_and_the_plan_can_be_carried_out_again() {

@@ -12,7 +12,7 @@ use nudge_tests::{
     },
 };
 
-use crate::{EVERYONE, PROGRAM, ROUNDS, in_any_order, one_of_each};
+use crate::processes::{EVERYONE, PROGRAM, ROUNDS, in_any_order, one_of_each};
 
 /// Edits between one fault and the next.
 const EDITS: u64 = 10;

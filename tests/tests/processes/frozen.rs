@@ -5,7 +5,7 @@ use nudge_tests::{
     processes::{Further, NATS, World, roster::Service, trial::Trial},
 };
 
-use crate::{PROGRAM, in_any_order, one_of_each};
+use crate::processes::{PROGRAM, in_any_order, one_of_each};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_program_stands_still_again_and_again() {

@@ -20,7 +20,7 @@ use nudge_tests::{
 use serde_json::json;
 use sqlx::{AnyConnection, Connection};
 
-use crate::PROGRAM;
+use crate::processes::PROGRAM;
 
 /// The stores and versions in what the owner answered, as far as it is held up.
 fn in_hand(held: &str, ids: impl Iterator<Item = String>) -> Vec<(String, u64)> {

@@ -11,7 +11,7 @@ use nudge_tests::{Owner, id};
 use reqwest::{Response, header};
 use serde_json::{Value, json};
 
-use crate::support::execute;
+use crate::publisher::support::execute;
 
 async fn post(owner: &Owner, body: &Value) -> Response {
     let url = format!("{}/sync/v1/thing/batch-get", owner.url());

@@ -4,7 +4,7 @@ use nudge_protocol::{Change, Timestamp, Version, version::VERSION_LIMIT};
 use nudge_tests::{Nats, Owner, id};
 use serde_json::json;
 
-use crate::support::{another_program, execute, messages, published, row, rows, shown};
+use crate::publisher::support::{another_program, execute, messages, published, row, rows, shown};
 
 #[tokio::test]
 async fn versions_rise_with_every_change_in_one_transaction_too() {
@@ -127,7 +127,7 @@ async fn a_commit_by_another_program_is_published_without_being_told() {
     owner.put("mine", json!({})).await;
     published(&owner.db).await;
     let other = another_program(&owner.db).await;
-    let publisher = nudge_publisher::Publisher::open(&other, crate::support::thing());
+    let publisher = nudge_publisher::Publisher::open(&other, crate::publisher::support::thing());
     let publisher = publisher.await.unwrap();
     let mut tx = publisher.begin().await.unwrap();
     publisher.record(&mut tx, &id("theirs"), Change::Updated).await.unwrap();

@@ -5,7 +5,7 @@ use nudge_publisher::{Publisher, relay::MAX_ROWS_PER_ROUND};
 use nudge_tests::{Nats, Owner, eventually, id};
 use serde_json::json;
 
-use crate::support::{
+use crate::publisher::support::{
     Message, Relay, last_seq, message, messages, owner_of, published, row, rows, shown, stream,
 };
 

@@ -9,7 +9,7 @@ use nudge_tests::{Owner, id};
 use reqwest::{Response, header};
 use serde_json::{Value, json};
 
-use crate::support::execute;
+use crate::publisher::support::execute;
 
 async fn get(owner: &Owner, token: &str, if_none_match: Option<&str>) -> Response {
     let url = format!("{}/sync/v1/thing/{token}", owner.url());

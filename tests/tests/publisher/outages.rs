@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::support::{Relay, messages, owner_of, published, row, shown, thing};
+use crate::publisher::support::{Relay, messages, owner_of, published, row, shown, thing};
 
 #[tokio::test]
 async fn what_was_committed_before_a_crash_is_published_by_the_next_start() {

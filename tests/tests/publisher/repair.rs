@@ -6,7 +6,7 @@ use nudge_publisher::stream::config;
 use nudge_tests::{Nats, Owner, Wire, eventually};
 use serde_json::json;
 
-use crate::support::{
+use crate::publisher::support::{
     Relay, STREAM, age, execute, last_seq, message, messages, owner_of, published, row, shown,
     stream, thing,
 };

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{execute, message, published, row, shown};
+use crate::publisher::support::{execute, message, published, row, shown};
 
 /// An owner of three things, and a copy of its database.
 async fn backed_up(nats: &Nats) -> (Owner, Backup) {

@@ -6,7 +6,7 @@ use nudge_runtime::database::Kind;
 use nudge_test_servers::{Postgres, TestDatabase, database::execute};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
-use crate::demo::{Demo, SERVICES, ends};
+use crate::dev::demo::{Demo, SERVICES, ends};
 
 /// How many of the services' schemas there are.
 const SCHEMAS: &str = "SELECT count(*)::text FROM pg_namespace \

@@ -5,7 +5,7 @@ use nudge_test_servers::{TestDatabase, eventually, shell};
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::demo::Demo;
+use crate::dev::demo::Demo;
 
 #[tokio::test]
 async fn the_demo_on_postgresql_gets_ready_and_search_follows_what_psql_edits() {

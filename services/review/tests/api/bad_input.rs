@@ -3,7 +3,7 @@
 use reqwest::{Method, header};
 use serde_json::{Value, json};
 
-use crate::support::{World, draft, send};
+use crate::api::support::{World, draft, send};
 
 fn with(field: &str, value: Value) -> Value {
     let mut body = draft();

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{World, draft, rated, send};
+use crate::api::support::{World, draft, rated, send};
 
 #[tokio::test]
 async fn a_review_is_rewritten_as_a_whole() {

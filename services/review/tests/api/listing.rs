@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{World, draft, entity, rated, reviews_of};
+use crate::api::support::{World, draft, entity, rated, reviews_of};
 
 fn ids(page: &Value) -> Vec<String> {
     let items = page["items"].as_array().unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::support::{World, draft, rated, send};
+use crate::api::support::{World, draft, rated, send};
 use nudge_test_servers::TestDatabase;
 
 #[tokio::test]

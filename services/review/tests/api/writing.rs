@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{World, draft, reviews_of, send};
+use crate::api::support::{World, draft, reviews_of, send};
 
 #[tokio::test]
 async fn a_review_of_an_open_store_is_written_and_can_be_read() {

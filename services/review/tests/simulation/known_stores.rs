@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nudge_chaos::{Random, Service};
+use nudge_simulation::{Random, Service};
 use nudge_runtime::{BoxError, Database, Tx};
 use review::stores::{self, KeepStores};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use search::query::{StoreQuery, Text};
 use serde_json::json;
 
-use crate::support::{ReadModel, deleted, everything, ids, named, store};
+use crate::read_model::support::{ReadModel, deleted, everything, ids, named, store};
 
 #[tokio::test]
 async fn the_same_state_twice_is_the_same_as_once() {

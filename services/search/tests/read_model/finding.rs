@@ -6,7 +6,7 @@ use search::{query::StoreQuery, store::StoreState};
 use serde_json::json;
 use unicode_normalization::UnicodeNormalization;
 
-use crate::support::{ReadModel, deleted, everything, ids, named, store};
+use crate::read_model::support::{ReadModel, deleted, everything, ids, named, store};
 
 #[tokio::test]
 async fn a_store_is_found_by_part_of_anything_it_is_known_by() {

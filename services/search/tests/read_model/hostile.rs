@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::support::{ReadModel, encoded, named, store};
+use crate::read_model::support::{ReadModel, encoded, named, store};
 
 const HOSTILE: &[&str] = &[
     "\"",

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{ReadModel, encoded, named, store};
+use crate::read_model::support::{ReadModel, encoded, named, store};
 
 #[tokio::test]
 async fn an_answer_has_the_ids_first_and_then_the_stores() {

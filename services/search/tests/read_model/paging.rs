@@ -3,7 +3,7 @@
 use search::query::{StoreQuery, Text};
 use serde_json::json;
 
-use crate::support::{ReadModel, deleted, everything, ids, named, store};
+use crate::read_model::support::{ReadModel, deleted, everything, ids, named, store};
 
 /// 60 stores; many share a name, some are like the text only in their address.
 async fn sixty() -> ReadModel {

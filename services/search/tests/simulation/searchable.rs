@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nudge_chaos::{Random, Service};
+use nudge_simulation::{Random, Service};
 use nudge_runtime::{BoxError, Database, Tx};
 use search::read_model::{self, Stores};
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use nudge_runtime::database::Kind;
 use nudge_tests::{Postgres, TestDatabase, database};
 use sqlx::{AnyConnection, Connection};
 
-use crate::support::{INSERT_ABC, Shops, changes};
+use crate::capture::support::{INSERT_ABC, Shops, changes};
 
 async fn abc() -> Shops {
     let shops = Shops::of(Kind::Postgres).await;

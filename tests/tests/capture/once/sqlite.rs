@@ -4,7 +4,7 @@ use nudge_publisher::capture::Tables;
 use nudge_runtime::database::Kind;
 use nudge_tests::TestDatabase;
 
-use crate::support::{INSERT_ABC, Shops, changes};
+use crate::capture::support::{INSERT_ABC, Shops, changes};
 
 async fn abc() -> Shops {
     let shops = Shops::of(Kind::Sqlite).await;

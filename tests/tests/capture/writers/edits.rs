@@ -6,7 +6,7 @@ use nudge_runtime::{BoxError, Tx, database::Kind};
 use nudge_tests::id;
 use serde_json::{json, value::RawValue};
 
-use crate::support::Shops;
+use crate::capture::support::Shops;
 
 /// What a subscriber is told of a shop: its name, and its menus, which add up to nothing.
 pub(super) async fn state(tx: &mut Tx, key: &str) -> Result<Option<String>, sqlx::Error> {

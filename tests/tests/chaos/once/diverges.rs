@@ -9,7 +9,7 @@ use nudge_test_servers::eventually;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
-use crate::{built, command, plan, report};
+use crate::chaos::{built, command, plan, report};
 
 /// Live stores of a read model from which on the edits have long left the first ones: they are of 60
 /// stores at a time, and move on.

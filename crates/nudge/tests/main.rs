@@ -1,0 +1,4 @@
+//! The command line as people and scripts run it, in one program.
+
+mod dev;
+mod exit_status;

@@ -1,0 +1,163 @@
+//! What came of a run, and of many.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use crate::{
+    chance::Draw,
+    fault::Fault,
+    only::command,
+    profile::Profile,
+    run::KEY,
+    world::{Plan, World},
+};
+
+/// What came of one run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The profile.
+    pub profile: Profile,
+    /// The seed.
+    pub seed: u64,
+    /// Rules that were broken; none when all is well.
+    pub violations: Vec<String>,
+    /// Who did what, when.
+    pub story: Vec<(Duration, String)>,
+    /// Tells one course of events from another: the same seed, the same hash.
+    pub hash: u64,
+    /// Virtual time that passed.
+    pub elapsed: Duration,
+    /// Callbacks, of all ids.
+    pub calls: u64,
+    /// Longest time from a commit of the owner until the read model had that version or a later one.
+    pub latest: Duration,
+    pub(crate) faults: Vec<(Draw, Fault)>,
+    consequences: BTreeMap<Fault, u64>,
+}
+
+impl Outcome {
+    pub(crate) fn of(plan: &Plan, world: &World) -> Self {
+        let happened = world.happened();
+        Self {
+            profile: plan.profile,
+            seed: plan.seed,
+            violations: world.violations(),
+            story: world.trace(),
+            hash: world.hash(),
+            elapsed: world.elapsed(),
+            calls: world.calls(),
+            latest: world.latest(),
+            consequences: world.consequences(),
+            faults: happened.iter().map(|one| (one.draw, one.fault)).collect(),
+        }
+    }
+
+    /// Whether everything held.
+    pub fn is_good(&self) -> bool {
+        self.violations.is_empty()
+    }
+
+    /// How often each fault happened, and what came of it.
+    pub fn faults(&self) -> BTreeMap<Fault, u64> {
+        let mut counts = self.consequences.clone();
+        for (_, fault) in &self.faults {
+            *counts.entry(*fault).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Most lines of a story that are shown, of its beginning and of its end.
+const MAX_BEGINNING: usize = 150;
+const MAX_END: usize = 350;
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "profile {}, seed {}: {} faults", self.profile, self.seed, self.faults.len())?;
+        let all: Vec<_> = self.story.iter().collect();
+        show(f, &all)?;
+        if let Some(id) = self.violations.iter().find_map(|violation| id_in(violation)) {
+            writeln!(f, "of {id} alone:")?;
+            let about = |(_, line): &&(Duration, String)| line.contains(id);
+            show(f, &self.story.iter().filter(about).collect::<Vec<_>>())?;
+        }
+        for violation in &self.violations {
+            writeln!(f, "violated: {violation}")?;
+        }
+        Ok(())
+    }
+}
+
+fn show(f: &mut fmt::Formatter<'_>, lines: &[&(Duration, String)]) -> fmt::Result {
+    let left_out = lines.len().saturating_sub(MAX_BEGINNING + MAX_END);
+    for (n, (at, line)) in lines.iter().enumerate() {
+        if n == MAX_BEGINNING && left_out > 0 {
+            writeln!(f, "              … {left_out} lines …")?;
+        }
+        if n < MAX_BEGINNING || n >= MAX_BEGINNING + left_out {
+            writeln!(f, "{:>12.6} s  {line}", at.as_secs_f64())?;
+        }
+    }
+    Ok(())
+}
+
+/// The id that a broken rule is about.
+fn id_in(violation: &str) -> Option<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    violation.split(|c| !is_part(c)).find(|word| word.starts_with(KEY))
+}
+
+/// What is said of a run that broke a rule, and of the shortest one that still does.
+pub(crate) fn failure(first: &Outcome, small: &Outcome) -> String {
+    format!(
+        "{small}\n{} of {} faults are needed. To run it again:\n    {}\n",
+        small.faults.len(),
+        first.faults.len(),
+        command(first.profile, first.seed)
+    )
+}
+
+/// What came of many runs.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Runs.
+    pub runs: u64,
+    /// Virtual time that passed in all of them.
+    pub elapsed: Duration,
+    /// Callbacks.
+    pub calls: u64,
+    /// Longest time from a commit of the owner until the read model had that version or a later one.
+    pub latest: Duration,
+    /// How often each fault happened, and what came of it.
+    pub faults: BTreeMap<Fault, u64>,
+    /// Only a part was run, as `SIMULATION_SEED` or `SIMULATION_PROFILE` said.
+    pub(crate) is_part: bool,
+}
+
+impl Summary {
+    pub(crate) fn add(&mut self, outcome: &Outcome) {
+        self.runs += 1;
+        self.elapsed += outcome.elapsed;
+        self.calls += outcome.calls;
+        self.latest = self.latest.max(outcome.latest);
+        for (fault, count) in outcome.faults() {
+            *self.faults.entry(fault).or_default() += count;
+        }
+    }
+
+    /// Faults of the profile, and consequences, that never happened. With `SIMULATION_SEED` set, that says
+    /// nothing, and there is none.
+    pub fn never(&self, profile: Profile) -> Vec<Fault> {
+        if self.is_part {
+            return Vec::new();
+        }
+        let kinds = profile.faults().iter().map(|(fault, _)| fault);
+        let kinds = kinds.chain(profile.consequences()).copied();
+        kinds.filter(|fault| !self.faults.contains_key(fault)).collect()
+    }
+
+    /// Programs that ended.
+    pub fn crashes(&self) -> u64 {
+        let crash = |fault: &Fault| format!("{fault}").starts_with("Crash");
+        self.faults.iter().filter(|(fault, _)| crash(fault)).map(|(_, count)| count).sum()
+    }
+}

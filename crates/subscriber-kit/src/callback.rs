@@ -1,0 +1,4 @@
+//! The way back to an owner.
+
+pub mod breaker;
+pub mod owner_client;

@@ -1,0 +1,8 @@
+//! The kit's own tables in the read model's database, and the guard over the service's.
+
+pub(crate) mod applied;
+pub(crate) mod dead_letter;
+pub(crate) mod guard;
+pub(crate) mod position;
+pub(crate) mod recent;
+pub(crate) mod tables;

@@ -1,0 +1,197 @@
+//! Wait for a version: a reader asks that a write be visible before it is answered.
+//!
+//! What counts is the table, since another replica may be the one that applies. The waiter is armed
+//! before the table is looked at, so a commit in between is not missed; for commits of other
+//! replicas it looks again every [`POLL_INTERVAL`].
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_runtime::Database;
+use serde::Serialize;
+use tokio::{sync::Notify, time::Instant};
+
+/// How often the table is looked at for what other replicas applied.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the read model holds of an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AppliedVersion {
+    /// The version applied.
+    pub version: Version,
+    /// Whether that was a delete.
+    pub deleted: bool,
+    /// When it was applied.
+    pub applied_at: Timestamp,
+}
+
+/// The applied versions of one entity kind, and who waits for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiters {
+    db: Database,
+    entity: EntityName,
+    waiting: Arc<Mutex<HashMap<EntityId, Arc<Notify>>>>,
+}
+
+impl Waiters {
+    pub(crate) fn new(db: Database, entity: EntityName) -> Self {
+        Self { db, entity, waiting: Arc::default() }
+    }
+
+    /// What is applied for `id`.
+    pub(crate) async fn applied(
+        &self,
+        id: &EntityId,
+    ) -> Result<Option<AppliedVersion>, sqlx::Error> {
+        let sql =
+            "SELECT version, deleted, applied_at FROM nudge_applied WHERE entity = $1 AND id = $2";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(id.as_str());
+        let row: Option<(i64, i64, i64)> =
+            self.db.run(query.fetch_optional(self.db.reader())).await?;
+        Ok(row.map(|(version, deleted, applied_at)| AppliedVersion {
+            version: Version::try_from(version).unwrap_or(Version::NONE),
+            deleted: deleted != 0,
+            applied_at: Timestamp::from_unix_micros(applied_at),
+        }))
+    }
+
+    /// How many entities are applied, tombstones included.
+    pub(crate) async fn count(&self) -> Result<u64, sqlx::Error> {
+        let sql = "SELECT count(*) FROM nudge_applied WHERE entity = $1";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str());
+        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Wakes those who wait for these ids. Call after the commit.
+    pub(crate) fn wake<'a>(&self, ids: impl Iterator<Item = &'a EntityId>) {
+        let waiting = self.lock();
+        if waiting.is_empty() {
+            return;
+        }
+        for notify in ids.filter_map(|id| waiting.get(id)) {
+            notify.notify_waiters();
+        }
+    }
+
+    /// Waits until `version` of `id` or a later one is applied. `Err` holds what is applied when
+    /// the time is up.
+    pub(crate) async fn wait(
+        &self,
+        id: &EntityId,
+        version: Version,
+        timeout: Duration,
+    ) -> Result<Result<AppliedVersion, Option<AppliedVersion>>, sqlx::Error> {
+        let deadline = Instant::now() + timeout;
+        let armed = Armed::new(self, id);
+        loop {
+            let mut notified = std::pin::pin!(armed.notify.notified());
+            notified.as_mut().enable();
+            let applied = self.applied(id).await?;
+            match applied {
+                Some(applied) if applied.version >= version => return Ok(Ok(applied)),
+                _ if Instant::now() >= deadline => return Ok(Err(applied)),
+                _ => {}
+            }
+            let look_again = (Instant::now() + POLL_INTERVAL).min(deadline);
+            let _ = tokio::time::timeout_at(look_again, notified).await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EntityId, Arc<Notify>>> {
+        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A place in the map of waiters, given up again with the last waiter for its key.
+struct Armed<'a> {
+    waiters: &'a Waiters,
+    id: EntityId,
+    notify: Arc<Notify>,
+}
+
+impl<'a> Armed<'a> {
+    fn new(waiters: &'a Waiters, id: &EntityId) -> Self {
+        let notify = waiters.lock().entry(id.clone()).or_default().clone();
+        Self { waiters, id: id.clone(), notify }
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.waiters.lock();
+        // Two: the map's and ours. Counted under the lock, so nobody joins meanwhile.
+        if Arc::strong_count(&self.notify) <= 2 {
+            waiting.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_runtime::database::Durability;
+
+    use super::*;
+
+    async fn waiters() -> Waiters {
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
+        Waiters::new(db, EntityName::new("store").unwrap())
+    }
+
+    async fn put(waiters: &Waiters, id: &EntityId, version: i64) {
+        let mut tx = waiters.db.begin().await.unwrap();
+        let sql = "INSERT INTO nudge_applied VALUES ('store', $1, $2, 0, 0) \
+                   ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version";
+        sqlx::query(sql).bind(id.as_str()).bind(version).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_waiter_is_woken_by_its_version_and_leaves_nothing_behind() {
+        let waiters = waiters().await;
+        let id = EntityId::new("42").unwrap();
+        put(&waiters, &id, 1).await;
+        let (w, i) = (waiters.clone(), id.clone());
+        let waiting = tokio::spawn(async move {
+            w.wait(&i, Version::new(2).unwrap(), Duration::from_secs(60)).await
+        });
+        while waiters.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        put(&waiters, &id, 2).await;
+        waiters.wake([&id].into_iter());
+        let applied = waiting.await.unwrap().unwrap().unwrap();
+        assert_eq!(applied.version.get(), 2);
+        assert!(waiters.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_another_replica_applied_is_seen_without_a_wake_up() {
+        let waiters = waiters().await;
+        let id = EntityId::new("42").unwrap();
+        let (w, i) = (waiters.clone(), id.clone());
+        let waiting = tokio::spawn(async move {
+            w.wait(&i, Version::new(1).unwrap(), Duration::from_secs(60)).await
+        });
+        while waiters.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        put(&waiters, &id, 3).await;
+        assert!(waiting.await.unwrap().unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn when_the_time_is_up_the_current_version_is_told() {
+        let waiters = waiters().await;
+        let id = EntityId::new("42").unwrap();
+        put(&waiters, &id, 1).await;
+        let waited = waiters.wait(&id, Version::new(2).unwrap(), Duration::ZERO).await.unwrap();
+        assert_eq!(waited.unwrap_err().unwrap().version.get(), 1);
+        assert!(waiters.lock().is_empty());
+    }
+}

@@ -1,0 +1,280 @@
+//! The dead-letter table: keys that keep failing, kept where a restart does not lose them.
+//!
+//! A row with `next_at` is *parked*: it re-enters the work queue when that time comes. A row
+//! without is a *dead letter*: it failed in a way that a retry alone does not mend. Rows close by
+//! themselves, in the applying transaction, as soon as the entity is applied at their version or
+//! later, by whichever replica.
+
+use std::time::Duration;
+
+use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_runtime::{
+    Database,
+    set_sql::{Column, rows},
+};
+use serde::Serialize;
+use sqlx::AssertSqlSafe;
+
+/// Longest error text kept, in bytes.
+const MAX_ERROR_BYTES: usize = 1_000;
+/// A row that re-entered the queue is not handed out again before this has passed.
+const LEASE: Duration = Duration::from_secs(120);
+
+/// A key to be put into the table.
+#[derive(Clone, Debug)]
+pub(crate) struct Parking {
+    pub(crate) id: EntityId,
+    pub(crate) floor: Version,
+    /// The version that the owner answered; none when it gave no answer.
+    pub(crate) answered: Version,
+    pub(crate) error: String,
+    pub(crate) attempts: u32,
+    /// `None` makes it a dead letter.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// A row of the table, as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeadLetter {
+    /// The kind of entity.
+    pub entity: EntityName,
+    /// Which one.
+    pub id: EntityId,
+    /// The row closes when this version or a later one is applied.
+    pub floor: Version,
+    /// The last error.
+    pub error: String,
+    /// Failed runs.
+    pub attempts: u32,
+    /// When it first failed.
+    pub first_failed_at: Timestamp,
+    /// When it last failed.
+    pub last_failed_at: Timestamp,
+    /// When it is tried again; absent when only a replay, a later version or a restart tries it.
+    pub next_at: Option<Timestamp>,
+}
+
+/// A row whose time has come.
+#[derive(Clone, Debug)]
+pub(crate) struct Due {
+    pub(crate) id: EntityId,
+    pub(crate) floor: Version,
+    pub(crate) attempts: u32,
+}
+
+/// How many rows there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Rows that are tried again by themselves.
+    pub(crate) parked: u64,
+    /// Rows that are not.
+    pub(crate) dead_letters: u64,
+    /// Parked rows whose time has come.
+    pub(crate) due: u64,
+}
+
+/// The rows of one entity kind.
+#[derive(Clone, Debug)]
+pub(crate) struct DeadLetters {
+    db: Database,
+    entity: EntityName,
+}
+
+type Row = (String, i64, String, i64, i64, i64, Option<i64>);
+
+impl DeadLetters {
+    pub(crate) fn new(db: Database, entity: EntityName) -> Self {
+        Self { db, entity }
+    }
+
+    /// Puts keys into the table, or notes their newest failure. A key that meanwhile was applied at
+    /// the version that the owner answered or later (by another replica) is left out. What a
+    /// message said does not count for that: it may be lower than the change that it replaced.
+    ///
+    /// A refusal of an older version, which another replica brings late, does not end the tries for a
+    /// newer one.
+    pub(crate) async fn park(&self, keys: &[Parking]) -> Result<(), sqlx::Error> {
+        let now = Timestamp::now().unix_micros();
+        let row = |key: &Parking| {
+            let next_at = key.retry_after.map(|after| now + after.as_micros() as i64);
+            serde_json::json!({
+                "id": key.id, "floor": key.floor, "answered": key.answered,
+                "error": shortened(&key.error), "attempts": key.attempts, "next_at": next_at,
+            })
+        };
+        let set = serde_json::Value::from(keys.iter().map(row).collect::<Vec<_>>()).to_string();
+        let columns = [
+            Column::Text("id"),
+            Column::Int("floor"),
+            Column::Int("answered"),
+            Column::Text("error"),
+            Column::Int("attempts"),
+            Column::Int("next_at"),
+        ];
+        let sql = format!(
+            "INSERT INTO nudge_dead_letter AS dead \
+             (entity, id, floor, error, attempts, first_failed_at, last_failed_at, next_at) \
+             SELECT $1, r.id, r.floor, r.error, r.attempts, $3, $3, r.next_at FROM {} \
+             WHERE NOT EXISTS (SELECT 1 FROM nudge_applied a WHERE a.entity = $1 AND a.id = r.id \
+                               AND r.answered > 0 AND a.version >= r.answered) ORDER BY r.id \
+             ON CONFLICT (entity, id) DO UPDATE SET \
+             floor = CASE WHEN excluded.floor > dead.floor THEN excluded.floor ELSE dead.floor END, \
+             error = excluded.error, attempts = excluded.attempts, \
+             last_failed_at = excluded.last_failed_at, \
+             next_at = CASE WHEN excluded.next_at IS NULL AND dead.next_at IS NOT NULL \
+             AND dead.floor > excluded.floor THEN dead.next_at ELSE excluded.next_at END",
+            rows(self.db.kind(), "$2", &columns)
+        );
+        let work = async {
+            let mut tx = self.db.begin().await?;
+            let query = sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str());
+            query.bind(set).bind(now).execute(&mut *tx).await?;
+            tx.commit().await
+        };
+        self.db.run(work).await
+    }
+
+    /// Takes up to `limit` rows whose time has come, and leases them.
+    pub(crate) async fn due(&self, limit: usize) -> Result<Vec<Due>, sqlx::Error> {
+        let now = Timestamp::now().unix_micros();
+        let sql = "UPDATE nudge_dead_letter SET next_at = $3 WHERE entity = $1 AND id IN \
+                   (SELECT id FROM nudge_dead_letter WHERE entity = $1 AND next_at <= $2 ORDER BY next_at LIMIT $4) \
+                   RETURNING id, floor, attempts";
+        let query = sqlx::query_as(sql)
+            .bind(self.entity.as_str())
+            .bind(now)
+            .bind(now + LEASE.as_micros() as i64)
+            .bind(limit as i64);
+        let work = async {
+            let mut tx = self.db.begin().await?;
+            let rows: Vec<(String, i64, i64)> = query.fetch_all(&mut *tx).await?;
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(rows)
+        };
+        let rows = self.db.run(work).await?;
+        Ok(rows.into_iter().filter_map(due_row).collect())
+    }
+
+    /// Gives every dead letter one more try: a release may have mended what failed.
+    pub(crate) async fn retry_all(&self) -> Result<u64, sqlx::Error> {
+        self.hasten("next_at IS NULL").await
+    }
+
+    /// Makes every parked row due: the owner is back.
+    pub(crate) async fn hasten_parked(&self) -> Result<u64, sqlx::Error> {
+        self.hasten("next_at IS NOT NULL").await
+    }
+
+    async fn hasten(&self, which: &'static str) -> Result<u64, sqlx::Error> {
+        let now = Timestamp::now().unix_micros();
+        let sql =
+            format!("UPDATE nudge_dead_letter SET next_at = $2 WHERE entity = $1 AND {which}");
+        self.db.write(sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(now)).await
+    }
+
+    /// Up to `limit` rows after `after`, by id; dead letters and parked ones.
+    pub(crate) async fn list(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, sqlx::Error> {
+        let sql = "SELECT id, floor, error, attempts, first_failed_at, last_failed_at, next_at \
+                   FROM nudge_dead_letter WHERE entity = $1 AND id > $2 ORDER BY id LIMIT $3";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(after).bind(limit as i64);
+        let rows: Vec<Row> = self.db.run(query.fetch_all(self.db.reader())).await?;
+        let row = |(id, floor, error, attempts, first, last, next): Row| {
+            Some(DeadLetter {
+                entity: self.entity.clone(),
+                id: EntityId::new(&id).ok()?,
+                floor: Version::try_from(floor).ok()?,
+                error,
+                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+                first_failed_at: Timestamp::from_unix_micros(first),
+                last_failed_at: Timestamp::from_unix_micros(last),
+                next_at: next.map(Timestamp::from_unix_micros),
+            })
+        };
+        Ok(rows.into_iter().filter_map(row).collect())
+    }
+
+    /// The floor and attempts of one row.
+    pub(crate) async fn get(&self, id: &EntityId) -> Result<Option<Due>, sqlx::Error> {
+        let sql = "SELECT id, floor, attempts FROM nudge_dead_letter WHERE entity = $1 AND id = $2";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(id.as_str());
+        let row = self.db.run(query.fetch_optional(self.db.reader())).await?;
+        Ok(row.and_then(due_row))
+    }
+
+    /// Removes a row; false when there is none.
+    pub(crate) async fn discard(&self, id: &EntityId) -> Result<bool, sqlx::Error> {
+        let sql = "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id = $2";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(id.as_str());
+        Ok(self.db.write(query).await? > 0)
+    }
+
+    /// How many rows there are.
+    pub(crate) async fn counts(&self) -> Result<Counts, sqlx::Error> {
+        let now = Timestamp::now().unix_micros();
+        let sql = "SELECT COALESCE(SUM(CASE WHEN next_at IS NULL THEN 0 ELSE 1 END), 0), \
+                   COALESCE(SUM(CASE WHEN next_at <= $2 THEN 1 ELSE 0 END), 0), count(*) \
+                   FROM nudge_dead_letter WHERE entity = $1";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(now);
+        let (parked, due, all): (i64, i64, i64) =
+            self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(Counts { parked: parked as u64, dead_letters: (all - parked) as u64, due: due as u64 })
+    }
+}
+
+fn due_row((id, floor, attempts): (String, i64, i64)) -> Option<Due> {
+    Some(Due {
+        id: EntityId::new(&id).ok()?,
+        floor: Version::try_from(floor).ok()?,
+        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+    })
+}
+
+fn shortened(error: &str) -> &str {
+    let mut end = error.len().min(MAX_ERROR_BYTES);
+    while !error.is_char_boundary(end) {
+        end -= 1;
+    }
+    &error[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_runtime::database::Kind;
+    use nudge_test_servers::TestDatabase;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_late_refusal_of_an_older_version_does_not_end_the_tries_for_a_newer_one() {
+        for kind in [Kind::Sqlite, Kind::Postgres] {
+            let database = TestDatabase::of(kind).await;
+            let db = database.open().await;
+            db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
+            let table = DeadLetters::new(db.clone(), EntityName::new("store").unwrap());
+            ends_no_tries_for_a_newer_one(&table).await;
+            db.close().await;
+        }
+    }
+
+    async fn ends_no_tries_for_a_newer_one(table: &DeadLetters) {
+        let parking = |floor, retry_after| Parking {
+            id: EntityId::new("42").unwrap(),
+            floor: Version::new(floor).unwrap(),
+            answered: Version::NONE,
+            error: "refused".to_owned(),
+            attempts: 1,
+            retry_after,
+        };
+        table.park(&[parking(2, Some(Duration::ZERO))]).await.unwrap();
+        table.park(&[parking(1, None)]).await.unwrap();
+        assert_eq!(table.counts().await.unwrap(), Counts { parked: 1, dead_letters: 0, due: 1 });
+        assert_eq!(table.due(10).await.unwrap()[0].floor, Version::new(2).unwrap());
+        // That of the same version, or of a later one, does.
+        table.park(&[parking(3, None)]).await.unwrap();
+        assert_eq!(table.counts().await.unwrap(), Counts { parked: 0, dead_letters: 1, due: 0 });
+    }
+}

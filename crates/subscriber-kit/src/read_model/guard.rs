@@ -1,0 +1,238 @@
+//! The guarded write: the kit's guard and the service's own SQL in one transaction.
+//!
+//! The guard is a table, not memory: another replica may be applying the same entity right now,
+//! and only the database sees both. *Newer wins*: rows that are not newer than what is applied
+//! never reach the service's `apply`.
+
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::FutureExt;
+use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_runtime::{
+    BoxError, Database,
+    database::is_retryable,
+    mutant::planted,
+    problem::chain,
+    set_sql::{Column, rows},
+};
+use sqlx::AssertSqlSafe;
+
+use crate::{
+    apply::{Apply, EntityState},
+    read_model::recent::Recent,
+};
+
+/// What became of one entity of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// It was newer and is committed.
+    Newer,
+    /// The read model had this version or a later one already.
+    NotNewer,
+    /// The database could not take it now; nothing is wrong with the entity.
+    Later(String),
+    /// This entity cannot be applied.
+    Refused(String),
+}
+
+/// Runs batches through the guard and the service's `apply`.
+pub(crate) struct Applier<A> {
+    db: Database,
+    entity: EntityName,
+    handler: A,
+    recent: Arc<Recent>,
+    guard: Arc<str>,
+    close: Arc<str>,
+    /// For planted faults only.
+    seen: Mutex<HashMap<EntityId, Version>>,
+}
+
+impl<A: Apply> Applier<A> {
+    pub(crate) fn new(db: Database, entity: EntityName, handler: A, recent: Arc<Recent>) -> Self {
+        let columns = [Column::Text("id"), Column::Int("version"), Column::Int("deleted")];
+        let set = rows(db.kind(), "$2", &columns);
+        let guard = format!(
+            "INSERT INTO nudge_applied AS applied (entity, id, version, deleted, applied_at) \
+             SELECT $1, r.id, r.version, r.deleted, $3 FROM {set} WHERE true ORDER BY r.id \
+             ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version, \
+             deleted = excluded.deleted, applied_at = excluded.applied_at \
+             WHERE {} RETURNING id",
+            match () {
+                () if planted("no-guard") || planted("guard-in-memory") => "true",
+                () if planted("guard-not-strict") => "excluded.version >= applied.version",
+                () => "excluded.version > applied.version",
+            }
+        );
+        // CROSS JOIN keeps the JSON outside: SQLite would else take it apart for each dead letter.
+        let close = format!(
+            "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id IN \
+             (SELECT r.id FROM {set} CROSS JOIN nudge_dead_letter AS dead \
+              WHERE dead.entity = $1 AND dead.id = r.id AND r.version >= dead.floor)"
+        );
+        let (guard, close, seen) = (guard.into(), close.into(), Mutex::default());
+        Self { db, entity, handler, recent, guard, close, seen }
+    }
+
+    /// Applies a batch and says what became of each entity. Reorders `entities`.
+    pub(crate) async fn apply(
+        &self,
+        entities: &mut [EntityState<A::State>],
+    ) -> Vec<(EntityId, Applied)> {
+        let mut results = Vec::with_capacity(entities.len());
+        let mut parts = vec![entities];
+        while let Some(part) = parts.pop() {
+            match self.db.run(self.one_transaction(part)).await {
+                Ok(winners) => {
+                    self.recent.note(part.iter().map(|one| (one.id.clone(), one.version)));
+                    results.extend(part.iter().enumerate().map(|(n, entity)| {
+                        let applied = if n < winners { Applied::Newer } else { Applied::NotNewer };
+                        (entity.id.clone(), applied)
+                    }));
+                }
+                Err(failure) if failure.later => {
+                    // The database is in trouble: the other parts would only meet it too.
+                    parts.push(part);
+                    let left = parts.iter().flat_map(|part| part.iter());
+                    let later = Applied::Later(failure.error);
+                    results.extend(left.map(|entity| (entity.id.clone(), later.clone())));
+                    return results;
+                }
+                Err(failure) if part.len() == 1 || planted("refusal-not-isolated") => {
+                    let refused = Applied::Refused(failure.error);
+                    results.extend(part.iter().map(|one| (one.id.clone(), refused.clone())));
+                }
+                Err(_) => {
+                    let (left, right) = part.split_at_mut(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+            }
+        }
+        results
+    }
+
+    /// A planted fault: a guard that knows only what this program has applied since it started.
+    fn is_newer_than_seen(&self, entity: &EntityState<A::State>) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let newest = seen.entry(entity.id.clone()).or_default();
+        let newer = entity.version > *newest;
+        *newest = entity.version.max(*newest);
+        newer
+    }
+
+    /// Guard, the service's own writes, and closing of dead letters: all or nothing. Returns how
+    /// many entities were newer; those are moved to the front.
+    async fn one_transaction(&self, part: &mut [EntityState<A::State>]) -> Result<usize, Failure> {
+        let mut tx = self.db.begin().await?;
+        let set: Vec<_> = part
+            .iter()
+            .filter(|entity| !planted("guard-in-memory") || self.is_newer_than_seen(entity))
+            .map(|e| serde_json::json!({"id": e.id, "version": e.version, "deleted": i64::from(e.state.is_none())}))
+            .collect();
+        let set = serde_json::Value::from(set).to_string();
+        let winners: Vec<(String,)> = sqlx::query_as(AssertSqlSafe(self.guard.clone()))
+            .bind(self.entity.as_str())
+            .bind(set.as_str())
+            .bind(Timestamp::now().unix_micros())
+            .fetch_all(&mut *tx)
+            .await?;
+        if planted("torn-apply") {
+            tx.commit().await?;
+            tx = self.db.begin().await?;
+        }
+        let winners: std::collections::HashSet<&str> =
+            winners.iter().map(|(id,)| id.as_str()).collect();
+        part.sort_by(|a, b| {
+            let order = |e: &EntityState<A::State>| !winners.contains(e.id.as_str());
+            order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id))
+        });
+        if !winners.is_empty() {
+            let work = self.handler.apply(&mut tx, &part[..winners.len()]);
+            match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(applied) => applied.map_err(Failure::from)?,
+                Err(panic) => {
+                    return Err(Failure { later: false, error: panic_message("apply", &*panic) });
+                }
+            }
+        }
+        if !planted("dead-letter-never-closes") {
+            sqlx::query(AssertSqlSafe(self.close.clone()))
+                .bind(self.entity.as_str())
+                .bind(set.as_str())
+                .execute(&mut *tx)
+                .await?;
+        }
+        if planted("tombstone-forgotten") {
+            let forget = sqlx::query("DELETE FROM nudge_applied WHERE deleted = 1");
+            forget.execute(&mut *tx).await?;
+        }
+        // A commit that was cut off may have happened: trying again is safe, the guard sees it.
+        tx.commit().await.map_err(|error| Failure { later: true, error: chain(&error) })?;
+        Ok(winners.len())
+    }
+}
+
+struct Failure {
+    later: bool,
+    error: String,
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self { later: is_retryable(&error), error: chain(&error) }
+    }
+}
+
+impl From<BoxError> for Failure {
+    fn from(error: BoxError) -> Self {
+        Self { later: is_retryable(&*error), error: chain(&*error) }
+    }
+}
+
+/// What a piece of the service's own code said as it panicked.
+pub(crate) fn panic_message(work: &str, panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("{work} panicked: {}", text.unwrap_or("no message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_runtime::{Tx, database::Durability};
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Apply for Nothing {
+        type State = serde_json::Value;
+
+        async fn apply(&self, _: &mut Tx, _: &[EntityState<Self::State>]) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+
+    /// Joined the wrong way round, thousands of dead letters would slow down every batch.
+    #[tokio::test]
+    async fn closing_looks_dead_letters_up_by_key_instead_of_scanning_them() {
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
+        let store = EntityName::new("store").unwrap();
+        let recent = Arc::new(Recent::new(db.clone(), store.clone()));
+        let applier = Applier::new(db.clone(), store, Nothing, recent);
+        let explain = format!("EXPLAIN QUERY PLAN {}", applier.close);
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
+            .bind("store")
+            .bind("[]")
+            .fetch_all(db.reader())
+            .await
+            .unwrap();
+        let plan: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
+        let by_key =
+            |step: &String| step.contains("SEARCH dead") && step.contains("entity=? AND id=?");
+        assert!(plan.iter().any(by_key), "{plan:?}");
+    }
+}

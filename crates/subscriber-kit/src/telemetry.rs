@@ -1,0 +1,4 @@
+//! What a subscriber tells of its work: figures, and events of single keys.
+
+pub(crate) mod events;
+pub(crate) mod progress;

@@ -1,0 +1,394 @@
+//! Which keys to work on, and when. Pure logic: no I/O, and `now` is passed in.
+//!
+//! Four rules:
+//! 1. A key is worked on by at most one run at a time.
+//! 2. Work that arrives during a run marks the key *dirty*: exactly one more run follows, begun
+//!    after the last of it arrived, however many notifications that were.
+//! 3. A run carries the acknowledgements that came before it began. Those that arrive during it
+//!    belong to the next run, because this run's callback may have been answered before them.
+//! 4. The first run of a key starts at once; further runs keep a minimum distance. New work on a
+//!    key that is in backoff does not shorten the backoff.
+//!
+//! Fresh notifications go before backlog, until backlog has waited for [`Limits::max_wait`]. Keys
+//! that may spoil the batch that they are in go last, and in batches of their own.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use nudge_protocol::{EntityId, Version};
+use nudge_runtime::mutant::planted;
+
+/// What the queue is told about its pace.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Shortest time between the starts of two runs of a key.
+    pub min_distance: Duration,
+    /// Longest time that fresh notifications may keep going before waiting backlog.
+    pub max_wait: Duration,
+}
+
+/// Where work came from: it decides only who goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// A notification just published.
+    Fresh,
+    /// Catch-up, retries, replays, resync.
+    Backlog,
+}
+
+/// What makes a key need work.
+#[derive(Debug)]
+pub struct Work<T> {
+    /// Who goes first.
+    pub lane: Lane,
+    /// What to acknowledge once the work is done.
+    pub token: Option<T>,
+    /// The lowest version that a callback may answer with and be called up to date.
+    pub floor: Version,
+    /// The message named no version: its callback gets a second look.
+    pub unsure: bool,
+    /// Failed runs so far, when the work comes back from the dead-letter table. If there are any,
+    /// the key runs apart from those that did not fail.
+    pub attempts: u32,
+}
+
+/// One run of one key. Give it back with [`WorkQueue::finish`].
+#[derive(Debug)]
+pub struct Run<T> {
+    /// The key.
+    pub id: EntityId,
+    /// What to acknowledge: everything that arrived before the run began.
+    pub tokens: Vec<T>,
+    /// The highest floor among that work.
+    pub floor: Version,
+    /// Whether some of it named no version.
+    pub unsure: bool,
+    /// Failed runs so far.
+    pub attempts: u32,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Finish<T> {
+    /// Nothing of it is left to do.
+    Done,
+    /// It must run again.
+    Again(Again<T>),
+}
+
+/// What is left of a run that must run again.
+#[derive(Debug)]
+pub struct Again<T> {
+    /// How long to wait.
+    pub after: Duration,
+    /// The run's acknowledgements, still held.
+    pub tokens: Vec<T>,
+    /// The run's floor.
+    pub floor: Version,
+    /// Whether a second look is still owed.
+    pub unsure: bool,
+    /// Whether to count a failed run.
+    pub failed: bool,
+    /// Whether new work may run before `after` has passed. False while the owner is to be spared.
+    pub yields: bool,
+    /// Whether the key made the whole callback fail. It then runs apart from those that did not.
+    pub spoils: bool,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    tokens: Vec<T>,
+    floor: Version,
+    unsure: bool,
+    dirty: bool,
+    processing: bool,
+    lane: Lane,
+    started: Option<Instant>,
+    attempts: u32,
+    /// When a waiting key is due, while it stands in `timers`.
+    due: Option<Instant>,
+    yields: bool,
+    apart: bool,
+    /// Which of the key's places in the lanes is the valid one.
+    ticket: u64,
+}
+
+#[derive(Debug)]
+struct Place {
+    id: EntityId,
+    ticket: u64,
+    since: Instant,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct WorkQueue<T> {
+    limits: Limits,
+    entries: HashMap<EntityId, Entry<T>>,
+    fresh: VecDeque<Place>,
+    backlog: VecDeque<Place>,
+    apart: VecDeque<Place>,
+    timers: BTreeSet<(Instant, EntityId)>,
+    next_ticket: u64,
+    processing: usize,
+    dirty: usize,
+    retrying: usize,
+}
+
+impl<T> WorkQueue<T> {
+    /// An empty queue.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entries: HashMap::new(),
+            fresh: VecDeque::new(),
+            backlog: VecDeque::new(),
+            apart: VecDeque::new(),
+            timers: BTreeSet::new(),
+            next_ticket: 0,
+            processing: 0,
+            dirty: 0,
+            retrying: 0,
+        }
+    }
+
+    /// Marks a key as needing a run.
+    pub fn push(&mut self, id: EntityId, work: Work<T>, now: Instant) {
+        let entry = self.entries.entry(id.clone()).or_insert_with(|| Entry {
+            tokens: Vec::new(),
+            floor: Version::NONE,
+            unsure: false,
+            dirty: false,
+            processing: false,
+            lane: Lane::Backlog,
+            started: None,
+            attempts: 0,
+            due: None,
+            yields: true,
+            apart: false,
+            ticket: 0,
+        });
+        entry.tokens.extend(work.token);
+        entry.floor = entry.floor.max(work.floor);
+        entry.unsure |= work.unsure;
+        self.retrying += usize::from(entry.attempts == 0 && work.attempts > 0);
+        entry.attempts = entry.attempts.max(work.attempts);
+        entry.apart |= work.attempts > 0;
+        let raised = work.lane == Lane::Fresh && entry.lane == Lane::Backlog;
+        let was_dirty = std::mem::replace(&mut entry.dirty, true);
+        if !was_dirty {
+            self.dirty += 1;
+            entry.lane = work.lane;
+        } else if raised {
+            entry.lane = Lane::Fresh;
+        }
+        if entry.processing {
+            return;
+        }
+        let at_distance = entry.started.map_or(now, |s| (s + self.limits.min_distance).max(now));
+        match (was_dirty, entry.due) {
+            // It waits for a time: only a wait that yields may become shorter.
+            (true, Some(due)) if entry.yields && at_distance < due => {
+                self.place(&id, at_distance, now)
+            }
+            (true, Some(_)) => {}
+            // It stands in a lane: at most it changes lanes.
+            (true, None) if raised => self.place(&id, now, now),
+            (true, None) => {}
+            // It was idle, or resting between two runs.
+            (false, _) => self.place(&id, at_distance, now),
+        }
+    }
+
+    /// Starts up to `max` runs that are due.
+    pub fn take(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
+        self.tick(now);
+        let mut runs = Vec::new();
+        if self.is_aged(&self.apart, now) {
+            runs = self.take_apart(max, now);
+        }
+        if runs.is_empty() {
+            runs = self.take_together(max, now);
+        }
+        if runs.is_empty() {
+            runs = self.take_apart(max, now);
+        }
+        runs
+    }
+
+    fn take_together(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
+        let mut runs = Vec::new();
+        while runs.len() < max {
+            let (first, second) = match self.is_aged(&self.backlog, now) {
+                true => (&mut self.backlog, &mut self.fresh),
+                false => (&mut self.fresh, &mut self.backlog),
+            };
+            let Some(place) = first.pop_front().or_else(|| second.pop_front()) else {
+                break;
+            };
+            runs.extend(self.begin(place, now));
+        }
+        runs
+    }
+
+    fn take_apart(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
+        let mut runs = Vec::new();
+        while runs.len() < max {
+            let Some(place) = self.apart.pop_front() else {
+                break;
+            };
+            runs.extend(self.begin(place, now));
+        }
+        runs
+    }
+
+    fn is_aged(&self, lane: &VecDeque<Place>, now: Instant) -> bool {
+        let waited = |place: &Place| now >= place.since + self.limits.max_wait;
+        lane.front().is_some_and(waited)
+    }
+
+    /// Begins the run that a place stands for, if it is still the key's valid one.
+    fn begin(&mut self, place: Place, now: Instant) -> Option<Run<T>> {
+        let entry = self.entries.get_mut(&place.id)?;
+        if entry.ticket != place.ticket {
+            return None;
+        }
+        debug_assert!(entry.dirty && !entry.processing, "a run of {} begins twice", place.id);
+        entry.dirty = false;
+        entry.processing = true;
+        entry.started = Some(now);
+        self.dirty -= 1;
+        self.processing += 1;
+        Some(Run {
+            id: place.id,
+            tokens: std::mem::take(&mut entry.tokens),
+            floor: std::mem::replace(&mut entry.floor, Version::NONE),
+            unsure: std::mem::take(&mut entry.unsure),
+            attempts: entry.attempts,
+        })
+    }
+
+    /// Ends a run.
+    pub fn finish(&mut self, id: &EntityId, finish: Finish<T>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        debug_assert!(entry.processing, "finish without take");
+        entry.processing = false;
+        self.processing -= 1;
+        let rested = entry.started.map_or(now, |started| started + self.limits.min_distance);
+        match finish {
+            Finish::Done => {
+                self.retrying -= usize::from(entry.attempts > 0);
+                entry.attempts = 0;
+                entry.apart = false;
+                if entry.dirty {
+                    self.place(id, rested, now);
+                } else if rested > now {
+                    // Remembered only to keep the distance, then forgotten by `tick`.
+                    self.place(id, rested, now);
+                } else {
+                    self.entries.remove(id);
+                }
+            }
+            Finish::Again(_) if planted("key-leaked-on-error") => {
+                entry.processing = true;
+                self.processing += 1;
+            }
+            Finish::Again(again) => {
+                entry.tokens.splice(0..0, again.tokens);
+                entry.floor = entry.floor.max(again.floor);
+                entry.unsure |= again.unsure;
+                entry.yields = again.yields;
+                entry.apart |= again.spoils;
+                if again.failed {
+                    self.retrying += usize::from(entry.attempts == 0);
+                    entry.attempts = entry.attempts.saturating_add(1);
+                }
+                let waited = (now + again.after).max(rested);
+                let arrived_meanwhile = entry.dirty;
+                let due = if arrived_meanwhile && again.yields { rested } else { waited };
+                if !arrived_meanwhile {
+                    entry.dirty = true;
+                    entry.lane = Lane::Backlog;
+                    self.dirty += 1;
+                }
+                self.place(id, due, now);
+            }
+        }
+    }
+
+    /// The next time at which [`take`](Self::take) may find something that it would not find now.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Keys that need a run and are not in one.
+    pub fn queued(&self) -> usize {
+        self.dirty
+    }
+
+    /// Keys in a run.
+    pub fn processing(&self) -> usize {
+        self.processing
+    }
+
+    /// Keys whose last run failed.
+    pub fn retrying(&self) -> usize {
+        self.retrying
+    }
+
+    /// Every acknowledgement held by keys that are not in a run.
+    pub fn tokens_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.values_mut().flat_map(|entry| entry.tokens.iter_mut())
+    }
+
+    /// Puts a key into its lane, or into the timers while it is not due.
+    fn place(&mut self, id: &EntityId, due: Instant, now: Instant) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        if let Some(old) = entry.due.take() {
+            self.timers.remove(&(old, id.clone()));
+        }
+        self.next_ticket += 1;
+        entry.ticket = self.next_ticket;
+        if due > now {
+            entry.due = Some(due);
+            self.timers.insert((due, id.clone()));
+            return;
+        }
+        let place = Place { id: id.clone(), ticket: entry.ticket, since: now };
+        match entry.lane {
+            _ if entry.apart => self.apart.push_back(place),
+            Lane::Fresh => self.fresh.push_back(place),
+            Lane::Backlog => self.backlog.push_back(place),
+        }
+    }
+
+    /// Moves keys whose time has come into their lanes, and forgets those that only rested. After
+    /// it [`next_due`](Self::next_due) lies in the future, so that a loop may sleep until then.
+    pub fn tick(&mut self, now: Instant) {
+        while let Some((due, id)) = self.timers.first().cloned() {
+            if due > now {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(entry) = self.entries.get_mut(&id) else {
+                continue;
+            };
+            entry.due = None;
+            if entry.dirty {
+                self.place(&id, now, now);
+            } else if !entry.processing {
+                self.entries.remove(&id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

@@ -1,0 +1,67 @@
+//! Brings rows of the dead-letter table back to the work queue when their time has come.
+
+use std::{sync::Arc, time::Duration};
+
+use nudge_runtime::mutant::planted;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    read_model::dead_letter::DeadLetters, telemetry::progress::Progress, work::worker::Incoming,
+};
+
+/// How often due rows are looked for.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Most rows brought back at a time.
+const MAX_ROWS: usize = 256;
+
+/// Runs until `stop`. Begins with one more try for every dead letter: a release may have mended
+/// what failed.
+pub(crate) async fn run(
+    dead_letters: DeadLetters,
+    progress: Arc<Progress>,
+    queue: mpsc::Sender<Incoming>,
+    stop: CancellationToken,
+) {
+    let mut first = true;
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        match round(&dead_letters, &progress, &queue, first).await {
+            Ok(()) => first = false,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the dead-letter table: will try again")
+            }
+        }
+    }
+}
+
+async fn round(
+    dead_letters: &DeadLetters,
+    progress: &Progress,
+    queue: &mpsc::Sender<Incoming>,
+    first: bool,
+) -> Result<(), sqlx::Error> {
+    if first {
+        dead_letters.retry_all().await?;
+    }
+    let counts = dead_letters.counts().await?;
+    progress.parked.set(counts.parked as i64);
+    progress.dead_letters.set(counts.dead_letters as i64);
+    // Mostly nothing is due, and then nothing takes the write lock.
+    if counts.due == 0 || planted("no-reentry") {
+        return Ok(());
+    }
+    for due in dead_letters.due(MAX_ROWS).await? {
+        let incoming = Incoming::unasked(due.id, due.floor, due.attempts);
+        if queue.send(incoming).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

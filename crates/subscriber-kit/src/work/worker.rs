@@ -1,0 +1,247 @@
+//! The task that owns a followed entity's work queue: takes what comes in, starts batches, ends
+//! them. Everything that needs work, from wherever, comes through its one channel.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use nudge_protocol::{EntityId, Version};
+use nudge_runtime::mutant::planted;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{self, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    intake::acknowledge::{Held, progress_all},
+    apply::Apply,
+    work::batch::{Batches, Ended},
+    callback::breaker::{Permit, Standing},
+    work::queue::{Again, Finish, Lane, Run, Work, WorkQueue},
+};
+
+/// Longest pause between two looks through held acknowledgements.
+const MAX_HELD_CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// For how many times `ack_wait` the broker is told that a run is under way. One that takes longer hangs
+/// here, and may well do in another replica: its messages are to go there.
+const MAX_WAITS_PER_RUN: u32 = 4;
+/// How many incoming keys are taken from the channel at a time.
+const INCOMING_AT_A_TIME: usize = 512;
+/// Wait before a key runs again whose batch panicked.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// A key that needs work.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) id: EntityId,
+    pub(crate) lane: Lane,
+    pub(crate) floor: Version,
+    pub(crate) unsure: bool,
+    pub(crate) attempts: u32,
+    pub(crate) held: Option<Held>,
+}
+
+impl Incoming {
+    /// Work that no message asked for: a replay, a parked row, a resync.
+    pub(crate) fn unasked(id: EntityId, floor: Version, attempts: u32) -> Self {
+        Self { id, lane: Lane::Backlog, floor, unsure: false, attempts, held: None }
+    }
+}
+
+/// What is known of a batch while it runs.
+struct UnderWay {
+    /// Its keys: if it panics, they must not stay in a run for ever.
+    keys: Vec<EntityId>,
+    /// What its keys hold: the broker is told of a long run that it is not forgotten.
+    held: Vec<Held>,
+    began: Instant,
+}
+
+pub(crate) struct Worker<A> {
+    batches: Arc<Batches<A>>,
+    queue: WorkQueue<Held>,
+    incoming: mpsc::Receiver<Incoming>,
+    paused: watch::Receiver<bool>,
+    running: JoinSet<Ended>,
+    under_way: HashMap<task::Id, UnderWay>,
+    /// Halves of failed batches, to be run first.
+    parts: VecDeque<Vec<Run<Held>>>,
+}
+
+impl<A: Apply> Worker<A> {
+    pub(crate) fn new(
+        batches: Arc<Batches<A>>,
+        incoming: mpsc::Receiver<Incoming>,
+        paused: watch::Receiver<bool>,
+    ) -> Self {
+        let queue = WorkQueue::new(batches.settings.queue);
+        let (running, under_way, parts) = (JoinSet::new(), HashMap::new(), VecDeque::new());
+        Self { batches, queue, incoming, paused, running, under_way, parts }
+    }
+
+    /// Works until `stop`, then lets batches under way finish within the deadline. What is left is
+    /// not acknowledged and comes again.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let ack_wait = self.batches.settings.ack_wait;
+        let pause = (ack_wait / 6).clamp(Duration::from_millis(1), MAX_HELD_CHECK_INTERVAL);
+        let mut held_check = tokio::time::interval(pause);
+        held_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut taken = Vec::new();
+        loop {
+            let ask_again = self.start_batches();
+            self.show();
+            let due = self.queue.next_due().map(Instant::from_std);
+            let wake = ask_again.into_iter().chain(due).min();
+            let wake = wake.unwrap_or_else(|| Instant::now() + MAX_HELD_CHECK_INTERVAL);
+            let max_queued_keys = self.batches.settings.max_queued_keys;
+            let room = max_queued_keys.saturating_sub(self.queue.queued()).min(INCOMING_AT_A_TIME);
+            // While the owner is down there is nothing to gain from taking more.
+            let open = self.batches.owner.breaker().standing() != Standing::Closed;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = self.running.join_next_with_id() => self.end(ended),
+                count = self.incoming.recv_many(&mut taken, room), if room > 0 && !open => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.take_in(&mut taken);
+                }
+                Ok(()) = self.paused.changed() => {}
+                _ = held_check.tick() => self.keep_held().await,
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+        self.drain().await;
+    }
+
+    fn take_in(&mut self, taken: &mut Vec<Incoming>) {
+        let now = Instant::now().into_std();
+        for Incoming { id, lane, floor, unsure, attempts, held } in taken.drain(..) {
+            let runs = || self.under_way.values().any(|batch| batch.keys.contains(&id));
+            if planted("dirty-mark-dropped") && runs() {
+                held.map(|held| tokio::spawn(held.ack()));
+                continue;
+            }
+            self.queue.push(id, Work { lane, token: held, floor, unsure, attempts }, now);
+        }
+    }
+
+    /// Starts as many batches as may run. Returns when to ask the breaker again, if it said wait.
+    fn start_batches(&mut self) -> Option<Instant> {
+        let settings = self.batches.settings;
+        let now = Instant::now();
+        self.queue.tick(now.into_std());
+        while self.running.len() < settings.max_batches_in_flight && !*self.paused.borrow() {
+            let waiting = !self.parts.is_empty() || self.queue.queued() > 0;
+            if !waiting && self.batches.owner.breaker().standing() == Standing::Closed {
+                return None;
+            }
+            let permit = self.batches.owner.breaker().permit(now.into_std());
+            match permit {
+                Permit::Wait(until) => return Some(Instant::from_std(until)),
+                Permit::Probe => {
+                    self.probe();
+                    continue;
+                }
+                Permit::Full => {}
+            }
+            let part = self.parts.pop_front();
+            let runs =
+                part.unwrap_or_else(|| self.queue.take(settings.max_batch_keys, now.into_std()));
+            if runs.is_empty() {
+                return None;
+            }
+            self.start(runs);
+        }
+        None
+    }
+
+    fn start(&mut self, runs: Vec<Run<Held>>) {
+        let keys = runs.iter().map(|run| run.id.clone()).collect();
+        let held = runs.iter().flat_map(|run| run.tokens.iter().cloned()).collect();
+        let batches = self.batches.clone();
+        let task = self.running.spawn(async move { batches.run(runs).await });
+        self.under_way.insert(task.id(), UnderWay { keys, held, began: Instant::now() });
+    }
+
+    /// Asks an owner that failed whether it is back. When it is, parked keys need not wait longer.
+    fn probe(&mut self) {
+        let batches = self.batches.clone();
+        self.running.spawn(async move {
+            match batches.owner.client.probe(&batches.entity).await {
+                Ok(()) => {
+                    tracing::info!(entity = %batches.entity, "the owner answers again");
+                    batches.owner.breaker().success();
+                    batches.progress.set_error(None);
+                    if let Err(error) = batches.dead_letters.hasten_parked().await {
+                        tracing::warn!(%error, "parked keys keep their own pace");
+                    }
+                }
+                Err(error) => {
+                    batches.progress.set_error(Some(error.message.clone()));
+                    batches.owner.failed(&error);
+                }
+            }
+            Ended::default()
+        });
+    }
+
+    fn end(&mut self, ended: Result<(task::Id, Ended), task::JoinError>) {
+        let now = Instant::now().into_std();
+        match ended {
+            Ok((task, ended)) => {
+                self.under_way.remove(&task);
+                for (id, finish) in ended.finished {
+                    self.queue.finish(&id, finish, now);
+                }
+                self.parts.extend(ended.split);
+            }
+            Err(error) => {
+                tracing::error!(entity = %self.batches.entity, %error, "a batch failed; its keys run again");
+                // Its acknowledgements are lost with it, so the broker delivers again as well.
+                let batch = self.under_way.remove(&error.id());
+                for id in batch.map(|batch| batch.keys).unwrap_or_default() {
+                    let (tokens, floor, unsure) = (Vec::new(), Version::NONE, true);
+                    let (after, failed, yields, spoils) = (AFTER_PANIC, true, false, true);
+                    let again = Again { after, tokens, floor, unsure, failed, yields, spoils };
+                    self.queue.finish(&id, Finish::Again(again), now);
+                }
+            }
+        }
+    }
+
+    /// Tells the broker of messages that wait for long that they are not forgotten.
+    async fn keep_held(&mut self) {
+        let (now, ack_wait) = (Instant::now(), self.batches.settings.ack_wait);
+        let (old, hangs) = (ack_wait / 3, ack_wait * MAX_WAITS_PER_RUN);
+        let old = |held: &&mut Held| now.duration_since(held.touched) > old;
+        let under_way = self.under_way.values_mut();
+        let under_way = under_way.filter(|batch| now.duration_since(batch.began) < hangs);
+        let under_way = under_way.flat_map(|batch| &mut batch.held);
+        let parts = self.parts.iter_mut().flatten().flat_map(|run| &mut run.tokens);
+        let held = self.queue.tokens_mut().chain(under_way).chain(parts);
+        progress_all(held.filter(old)).await;
+    }
+
+    fn show(&self) {
+        let progress = &self.batches.progress;
+        progress.queued.set(self.queue.queued() as i64);
+        progress.processing.set(self.queue.processing() as i64);
+        progress.retrying.set(self.queue.retrying() as i64);
+    }
+
+    async fn drain(&mut self) {
+        let deadline = Instant::now() + self.batches.settings.stop_deadline;
+        while let Ok(Some(ended)) =
+            tokio::time::timeout_at(deadline, self.running.join_next_with_id()).await
+        {
+            self.end(ended);
+        }
+        self.show();
+    }
+}

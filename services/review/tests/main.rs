@@ -1,0 +1,4 @@
+//! The service from outside, in one program.
+
+mod api;
+mod simulation;

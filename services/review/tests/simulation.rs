@@ -1,0 +1,18 @@
+//! Review's own `apply`, with its real SQL, in the simulation: reordered, lost and repeated
+//! notifications, crashes at every effect, two replicas.
+
+mod known_stores;
+
+/// The simulation has databases of its own, in memory: it runs once, whatever the run is for.
+mod once {
+    use nudge_simulation::{Profile, explore};
+
+    use super::known_stores::KnownStores;
+
+    #[test]
+    fn what_review_knows_of_stores_is_right_whatever_happens_to_messages_and_programs() {
+        for profile in Profile::ALL {
+            explore(KnownStores, profile, 0..20);
+        }
+    }
+}

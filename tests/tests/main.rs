@@ -1,0 +1,26 @@
+//! Tests on real servers, in one program: one link, and as many side by side as are asked for.
+
+mod admin;
+mod async_api;
+mod backlog;
+mod capture;
+mod chaos;
+mod contract;
+mod convergence;
+mod crate_page;
+mod dead_letters;
+mod delivery;
+mod failures;
+mod faults;
+mod messages;
+mod owner_contract;
+mod processes;
+mod publisher;
+mod read_model;
+mod readme;
+mod restarts;
+mod services;
+mod simulation;
+mod starts;
+mod subscriber_api;
+mod tombstones;
