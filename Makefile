@@ -20,7 +20,7 @@ demo: ## build, start everything and stay in the foreground (Ctrl-C stops it)
 	echo "demo: looking for a NATS server"; \
 	nats=$$(python3 scripts/nats-server); \
 	echo "demo: building (the first time takes a few minutes)"; \
-	cargo build --workspace --bins; \
+	cargo build -p nudge --bin nudge; \
 	echo "demo: starting with $$nats"; \
 	exec env NATS_SERVER_BIN="$$nats" $(TARGET)/debug/nudge dev $(ARGS)
 
@@ -56,7 +56,7 @@ chaos chaos-postgres:
 	@set -euo pipefail; \
 	nats=$$(python3 scripts/nats-server); \
 	echo "chaos: building (the first time takes a few minutes)"; \
-	cargo build --workspace --bins; \
+	cargo build -p nudge --bin nudge; \
 	exec env NATS_SERVER_BIN="$$nats" $(TARGET)/debug/nudge chaos run $(ON_POSTGRES) $(ARGS)
 
 .PHONY: simulation-long

@@ -1,9 +1,6 @@
 //! What can go wrong between a subscriber and an owner's sync API, to order.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -11,6 +8,7 @@ use axum::{
     http::{Response, StatusCode, header},
     middleware::Next,
 };
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +53,7 @@ pub(crate) struct Shared(Arc<Mutex<Desk>>);
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Desk> {
-        self.0.lock().expect("not poisoned")
+        self.0.lock()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The `apply` of the copies: it keeps each thing's whole body, and can be made to fail or to wait.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use nudge_runtime::{
     BoxError, Tx,
@@ -8,6 +8,7 @@ use nudge_runtime::{
     set_sql::{Column, rows},
 };
 use nudge_subscriber_kit::{Apply, EntityState};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -44,16 +45,16 @@ pub struct Keep {
 impl Keep {
     pub(crate) fn hold(&self) -> Hold {
         let hold = Hold::default();
-        *self.hold.lock().expect("not poisoned") = Some(hold.clone());
+        *self.hold.lock() = Some(hold.clone());
         hold
     }
 
     pub(crate) fn refuse(&self, refuse: Option<Refuse>) {
-        *self.refuse.lock().expect("not poisoned") = refuse;
+        *self.refuse.lock() = refuse;
     }
 
     pub(crate) fn applied(&self) -> Vec<(String, u64)> {
-        self.applied.lock().expect("not poisoned").clone()
+        self.applied.lock().clone()
     }
 }
 
@@ -61,12 +62,12 @@ impl Apply for Keep {
     type State = Body;
 
     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Body>]) -> Result<(), BoxError> {
-        let hold = self.hold.lock().expect("not poisoned").clone();
+        let hold = self.hold.lock().clone();
         if let Some(hold) = hold {
             hold.begun.cancel();
             hold.end.cancelled().await;
         }
-        let refuse = self.refuse.lock().expect("not poisoned").clone();
+        let refuse = self.refuse.lock().clone();
         let mut kept = Vec::new();
         for entity in entities {
             if let Some(error) = refuse.as_ref().and_then(|refuse| refuse(entity.id.as_str())) {
@@ -89,7 +90,7 @@ impl Apply for Keep {
             format!("DELETE FROM copy WHERE id IN (SELECT r.id FROM {from} WHERE r.body IS NULL)");
         sqlx::query(AssertSqlSafe(delete)).bind(kept).execute(&mut **tx).await?;
         let applied = entities.iter().map(|e| (e.id.to_string(), e.version.get()));
-        self.applied.lock().expect("not poisoned").extend(applied);
+        self.applied.lock().extend(applied);
         Ok(())
     }
 }

@@ -1,10 +1,9 @@
 //! What tests on real servers share.
 //!
-//! The servers themselves, and the databases, are those of [`nudge_test_servers`].
+//! The servers themselves, the databases, and the lines between programs are those of [`nudge_testbed`].
 //!
 //! | module | what it gives |
 //! |---|---|
-//! | [`link`] | a way to NATS that can be held or cut |
 //! | [`owner`] | a small owner of `thing`s: the real publisher |
 //! | [`fault`] | what goes wrong at its sync API, to order |
 //! | [`figure`] | what a trial cost |
@@ -20,7 +19,6 @@ pub mod fault;
 pub mod figure;
 pub mod keep;
 mod kept;
-pub mod link;
 pub mod owner;
 pub mod processes;
 pub mod services;
@@ -28,37 +26,30 @@ pub mod trial;
 pub mod wire;
 
 use nudge_protocol::EntityId;
+use nudge_runtime::Broker;
+use nudge_testbed::line::Settings;
 
 pub use copy::{Copy, ReadModel};
 pub use fault::Fault;
 pub use kept::{keep_tables, put_tables_back};
-pub use link::Link;
-pub use nudge_test_servers::{
-    Backup, Nats, PATIENCE, Postgres, QUIET, TestDatabase, database, eventually, logs,
-    port::free_port, shell,
+pub use nudge_chance::Random;
+pub use nudge_testbed::{
+    Backup, Line, Nats, PATIENCE, Postgres, QUIET, Service, TestDatabase, Way, database,
+    eventually, logs, ports::free_port, shell,
 };
 pub use owner::Owner;
 pub use services::Services;
 pub use trial::Trial;
 pub use wire::Wire;
 
-/// Pseudo-random numbers: the same seed, the same numbers.
-pub struct Random(pub u64);
+/// A line to a port of this machine that keeps what is said on it.
+pub async fn line_to(port: u16) -> Line {
+    Line::to(port, Settings { keeps: true, ..Settings::default() }).await.expect("a port")
+}
 
-impl Random {
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: usize) -> usize {
-        let next = self.0.wrapping_mul(6_364_136_223_846_793_005);
-        self.0 = next.wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % limit
-    }
-
-    /// Puts things into any order.
-    pub fn shuffle<T>(&mut self, things: &mut [T]) {
-        for last in (1..things.len()).rev() {
-            things.swap(last, self.below(last + 1));
-        }
-    }
+/// A connection by a line to NATS, for a program under test.
+pub async fn broker_by(line: &Line, name: &str) -> Broker {
+    Broker::connect(&format!("nats://{}", line.address()), name).await.expect("a good URL")
 }
 
 /// An id that must be good.

@@ -1,14 +1,12 @@
 //! A small owner of `thing`s: the real publisher over a real database, with faults to order.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::middleware::from_fn_with_state;
 use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken, sync_api::MAX_BATCH_IDS};
 use nudge_publisher::Publisher;
 use nudge_runtime::{BoxError, Broker, Database, Tx, database::Migration, serve, set_sql};
+use parking_lot::Mutex;
 use serde_json::{Value, json, value::RawValue};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -138,7 +136,7 @@ impl Owner {
     /// [`second_relay`](Self::second_relay).
     pub async fn come_back(&self) {
         let running = Running::new();
-        *self.running.lock().expect("not poisoned") = running.clone();
+        *self.running.lock() = running.clone();
         let router = self.publisher.sync_api(Things(self.db.clone()));
         let router = router.layer(from_fn_with_state(self.desk.clone(), interfere));
         let listener = serve::bind(self.address).await.expect("the port is free again");
@@ -168,7 +166,7 @@ impl Owner {
     }
 
     fn running(&self) -> Running {
-        self.running.lock().expect("not poisoned").clone()
+        self.running.lock().clone()
     }
 
     /// Writes a thing and records the change.

@@ -3,9 +3,7 @@
 //!
 //! | module | what it gives |
 //! |---|---|
-//! | [`program`] | one program as a process |
 //! | [`roster`] | which programs are up, for those who talk to them meanwhile |
-//! | [`mod@line`] | a TCP line between two programs, which can be held up |
 //! | [`writer`] | a stream of edits |
 //! | [`reader`] | a stream of reads, and how long none was answered |
 //! | [`events`] | what a subscriber tells those who watch it |
@@ -16,9 +14,7 @@
 
 pub mod compare;
 pub mod events;
-pub mod line;
 pub mod locks;
-pub mod program;
 pub mod reader;
 pub mod roster;
 pub mod stream;
@@ -27,23 +23,28 @@ pub mod writer;
 
 use std::{
     collections::BTreeMap,
+    env,
     future::Future,
     path::{Path, PathBuf},
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use nudge_protocol::subject::encode_token;
 use nudge_runtime::database::Kind;
+use nudge_testbed::program::{Launch, Output, Program};
+use parking_lot::Mutex;
 use reqwest::Client;
 use serde_json::Value;
 
-use crate::{Nats, PATIENCE, TestDatabase, database, figure::Asked, free_port};
-use program::Program;
-use roster::{Place, Roster, Service};
+use crate::{Nats, PATIENCE, Service, TestDatabase, database, figure::Asked, free_port};
+use roster::{Place, Roster};
 
 /// Longest that anything but a read may take: a write waits for whoever has the database.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Longest time that a program may take to stop: what it gives open requests (5 s), its batches
+/// (10 s), and as much again on a busy machine.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The name that [`World`] gives NATS.
 pub const NATS: &str = "nats";
@@ -66,7 +67,7 @@ pub struct World {
 /// What a program is told that it would else be told by [`World`].
 #[derive(Default)]
 pub struct Further {
-    /// What it is called by, when that is not its service's name.
+    /// What `bin/program.rs` calls it, when that is not its service's name.
     pub called: Option<&'static str>,
     /// Where it finds NATS.
     pub nats_url: Option<String>,
@@ -83,7 +84,7 @@ impl World {
     /// [`new`](Self::new) on databases of this kind.
     pub async fn on(kind: Kind, binary: &str) -> Self {
         let mut databases = BTreeMap::new();
-        for service in [Service::StoreInfo, Service::Search, Service::Review] {
+        for service in Service::ALL {
             databases.insert(service, TestDatabase::of(kind).await);
         }
         Self {
@@ -104,8 +105,9 @@ impl World {
         let address = format!("127.0.0.1:{port}");
         let nats = further.nats_url.unwrap_or_else(|| self.nats.url());
         let database = self.databases[&service].url();
+        let called = further.called.unwrap_or(service.name());
         let mut arguments =
-            vec!["--bind", &address, "--nats-url", &nats, "--database-url", database];
+            vec![called, "--bind", &address, "--nats-url", &nats, "--database-url", database];
         let owner = match (service, further.owner_url) {
             (Service::StoreInfo, _) => None,
             (_, Some(url)) => Some(url),
@@ -114,14 +116,12 @@ impl World {
         if let Some(owner) = &owner {
             arguments.extend(["--store-owner-url", owner]);
         }
-        let called = further.called.unwrap_or(match service {
-            Service::StoreInfo => "store-info",
-            Service::Search => "search",
-            Service::Review => "review",
-        });
-        let arguments = arguments.into_iter().map(str::to_owned).collect();
-        let program = Program::new(called, self.binary.clone(), arguments);
-        self.programs.insert(name, program);
+        let output = if env::var("LOG").is_ok() { Output::Ours } else { Output::Nowhere };
+        let mut launch = Launch::new(name, &self.binary, output);
+        launch.args = arguments.into_iter().map(Into::into).collect();
+        // It ends when that does.
+        launch.holds_input = true;
+        self.programs.insert(name, Program::new(launch));
         self.roster.add(name, service, format!("http://{address}"));
         self.start(&[name]).await;
     }
@@ -162,8 +162,9 @@ impl World {
             self.nats.stop().await
         } else {
             self.take_away(name).await;
-            let (status, _) = self.programs.get_mut(name).expect("a program").stop().await;
-            status
+            let program = self.programs.get_mut(name).expect("a program");
+            let status = program.stop(STOP_DEADLINE).await;
+            status.unwrap_or_else(|| panic!("{name} does not stop"))
         };
         assert_eq!(status.code(), Some(0), "{name}: {status}");
     }
@@ -174,7 +175,7 @@ impl World {
             return self.nats.freeze();
         }
         self.roster.set(name, false);
-        self.programs[name].freeze();
+        assert!(self.programs[name].freeze(), "{name} stands still");
     }
 
     /// Lets it go on.
@@ -192,7 +193,9 @@ impl World {
         self.note_mend();
         let programs = || names.iter().copied().filter(|name| *name != NATS);
         for name in programs() {
-            self.programs.get_mut(name).expect("a program").start();
+            let program = self.programs.get_mut(name).expect("a program");
+            assert!(!program.is_started(), "{name} runs already");
+            program.start().expect("the program starts");
         }
         if names.contains(&NATS) {
             self.nats.restart().await;
@@ -238,19 +241,19 @@ impl World {
     /// What all subscribers together have asked the owner for so far.
     pub async fn asked(&self) -> Asked {
         let mut asked = self.asked_before;
-        for (name, _) in [Service::Search, Service::Review].map(|s| self.roster.up(s)).concat() {
+        for (name, _) in Service::SUBSCRIBERS.map(|s| self.roster.up(s)).concat() {
             asked = asked + self.asked_by(name).await;
         }
         asked
     }
 
     fn note_mend(&self) {
-        *self.mended.lock().expect("not poisoned") = Instant::now();
+        *self.mended.lock() = Instant::now();
     }
 
     /// When something was last started, or let go on.
     pub fn mended(&self) -> Instant {
-        *self.mended.lock().expect("not poisoned")
+        *self.mended.lock()
     }
 
     /// A figure that a subscriber keeps of stores, when it answers.
@@ -279,7 +282,8 @@ impl World {
 
     /// Fails when a program has ended without being told to.
     pub fn nobody_ended(&mut self) {
-        for (name, program) in self.programs.iter_mut().filter(|(_, program)| program.runs()) {
+        for (name, program) in self.programs.iter_mut().filter(|(_, program)| program.is_started())
+        {
             let ended = program.ended();
             assert!(ended.is_none(), "{name} ended by itself: {ended:?}");
         }

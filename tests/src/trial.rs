@@ -27,10 +27,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Copy, Link, Nats, Owner, PATIENCE, ReadModel, TestDatabase,
+    Copy, Line, Nats, Owner, PATIENCE, ReadModel, TestDatabase, broker_by,
     copy::{copies, quick},
     eventually,
     figure::{Asked, Figure},
+    line_to,
 };
 use edits::Edits;
 pub use reads::Reads;
@@ -50,7 +51,7 @@ pub struct Trial {
     /// The broker.
     pub nats: Nats,
     /// The subscriber's way to it.
-    pub link: Link,
+    pub line: Line,
     /// The owner, whose relay runs.
     pub owner: Arc<Owner>,
     /// The subscriber.
@@ -79,12 +80,12 @@ impl Trial {
         // A program of its own: it goes on when the owner's API goes away.
         let relay = CancellationToken::new();
         owner.publisher.spawn_relay(&nats.broker("things").await, relay.clone());
-        let link = Link::to(&nats).await;
+        let line = line_to(nats.port()).await;
         let mut model = ReadModel::on(Arc::new(copys));
         model.settings = quick();
         model.settings.ack_wait = Duration::from_secs(1);
         model.settings.fetch_timeout = Duration::from_millis(500);
-        let copy = model.start(&link.broker("copies").await, &owner).await;
+        let copy = model.start(&broker_by(&line, "copies").await, &owner).await;
         copy.wait(&owner.put(WATCHED, json!("first")).await).await;
         let (owner, edits, stop) = (Arc::new(owner), Arc::default(), CancellationToken::new());
         let writer = tokio::spawn(edits::write(owner.clone(), Arc::clone(&edits), stop.clone()));
@@ -92,7 +93,7 @@ impl Trial {
         let trial = Self {
             asked_before: asked(&copy).await,
             nats,
-            link,
+            line,
             owner,
             copy,
             name: name.to_owned(),

@@ -8,27 +8,24 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use nudge_test_servers::script;
+use nudge_testbed::script;
 use serde_json::{Value, json};
 
-/// A program that the workspace builds, two directories up from this test's own executable.
-fn built(name: &str) -> PathBuf {
+/// `nudge`, which the workspace builds, two directories up from this test's own executable.
+fn nudge() -> PathBuf {
     let test = std::env::current_exe().expect("this test's own path");
     let target = test.parent().and_then(|deps| deps.parent()).expect("target/debug/deps");
-    let path = target.join(name);
+    let path = target.join("nudge");
     assert!(
         path.is_file(),
-        "{} is not built: this test needs `cargo test --workspace`, or first `cargo build --workspace --bins`",
+        "{} is not built: this test needs `cargo test --workspace`, or first `cargo build -p nudge`",
         path.display()
     );
     path
 }
 
 fn command(arguments: &[&str]) -> Command {
-    for service in ["store-info", "search", "review"] {
-        built(service);
-    }
-    let mut command = Command::new(built("nudge"));
+    let mut command = Command::new(nudge());
     command.arg("chaos").args(arguments);
     command
 }

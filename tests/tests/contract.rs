@@ -6,14 +6,14 @@ mod once {
     use std::{future::Future, sync::Arc, time::Duration};
 
     use futures_util::StreamExt;
-    use nudge_simulation::ports::SimulatedBroker;
     use nudge_protocol::{EntityName, subject};
     use nudge_publisher::sink::{Message, Sink};
+    use nudge_simulation::ports::SimulatedBroker;
     use nudge_subscriber_kit::{
         Settings,
         source::{Consumer, Deliveries, Delivery, Durable, Source},
     };
-    use nudge_tests::{Link, Nats};
+    use nudge_tests::{Nats, broker_by, line_to};
     use serde_json::json;
     use tokio::time::timeout;
 
@@ -271,14 +271,14 @@ mod once {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn jetstream_keeps_the_contract() {
         let nats = Nats::start().await;
-        let link = Link::to(&nats).await;
-        let broker = Arc::new(link.broker("contract").await);
+        let line = line_to(nats.port()).await;
+        let broker = Arc::new(broker_by(&line, "contract").await);
         let ports = Ports::new(broker.clone(), broker);
         let created = holds(&ports).await;
         let cut = async {
-            link.cut();
+            line.cut();
             tokio::time::sleep(Duration::from_millis(200)).await;
-            link.mend();
+            line.mend();
         };
         a_link_that_is_made_again_is_counted(&ports, cut).await;
         let name = subject::stream_name(&ports.entity);

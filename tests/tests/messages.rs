@@ -13,7 +13,7 @@ async fn notifications_may_come_twice_and_in_any_order() {
         let nats = Nats::start().await;
         let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
         let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut tokens: Vec<WriteToken> = Vec::new();
         for _ in 0..4 {
             for _ in 0..40 {

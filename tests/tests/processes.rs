@@ -8,8 +8,8 @@ mod frozen;
 mod replicas;
 
 use nudge_tests::{
-    Random,
-    processes::{Further, NATS, World, roster::Service},
+    Random, Service,
+    processes::{Further, NATS, World},
 };
 
 /// The program of `tests/src/bin/program.rs`.

@@ -7,13 +7,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`plan`] | what happens when: generated from a seed, or read from a file |
-//! | [`frames`], [`disturb`] | notifications in NATS' protocol: reordered, duplicated, dropped |
-//! | [`mod@line`] | a TCP line on which things go wrong |
-//! | [`process`], [`database`], [`ports`], [`world`] | the programs, the database server, their ports, and everything together |
+//! | [`database`], [`world`] | the database server; the programs and lines, and everything together |
 //! | [`inject`] | makes a fault happen, and ends it |
 //! | [`edits`], [`follow`] | the edits, and what subscribers and readers see meanwhile |
-//! | [`compare`], [`texts`], [`look`] | what differs; pure, and the questions |
 //! | [`mod@run`], [`board`], [`picture`], [`report`] | one run, and what is shown of it |
+//!
+//! Programs, lines and the comparison are those of [`nudge_testbed`].
 
 use std::{
     fs::{self, DirBuilder},
@@ -23,6 +22,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use nudge_chance::Random;
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -40,23 +40,14 @@ use crate::{
 };
 
 mod board;
-mod compare;
 mod database;
-mod disturb;
 mod edits;
 mod follow;
-mod frames;
 mod inject;
-mod line;
-mod look;
 mod picture;
 mod plan;
-mod ports;
-mod process;
-mod random;
 mod report;
 mod run;
-mod texts;
 mod world;
 
 /// The plan's file in the data directory.
@@ -282,7 +273,7 @@ fn write_plan(plan: &Plan, path: &Path) -> Result<(), Failure> {
 fn a_new_seed() -> u64 {
     let now = nudge_protocol::Timestamp::now().unix_micros();
     // Short enough to be typed again.
-    random::Random::new(now.unsigned_abs(), 0).below(1_000_000)
+    Random::stream(now.unsigned_abs(), 0).below(1_000_000)
 }
 
 /// A directory that holds nothing, or is not there yet.

@@ -6,6 +6,8 @@ use nudge_protocol::{EntityId, WriteToken, subject};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 
+pub(crate) use nudge_testbed::Service;
+
 use crate::failure::Failure;
 
 /// Longest wait for a whole answer, except where a command sets another.
@@ -16,48 +18,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_PROBLEM_BYTES: usize = 64 * 1024;
 /// From `--port-base` to NATS; the highest offset in use.
 pub(crate) const NATS_PORT_OFFSET: u16 = 22;
-
-/// A service of the demo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Service {
-    /// The owner of stores.
-    StoreInfo,
-    /// Follows stores, for searching.
-    Search,
-    /// Follows stores, owns reviews.
-    Review,
-}
-
-impl Service {
-    /// All of them, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 3] = [Self::StoreInfo, Self::Search, Self::Review];
-    /// Those that follow stores.
-    pub(crate) const SUBSCRIBERS: [Self; 2] = [Self::Search, Self::Review];
-
-    /// Its name, which is also its executable's.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::StoreInfo => "store-info",
-            Self::Search => "search",
-            Self::Review => "review",
-        }
-    }
-
-    /// Its port.
-    pub(crate) const fn port(self, port_base: u16) -> u16 {
-        port_base + 1 + self as u16
-    }
-
-    /// Its base URL.
-    pub(crate) fn url(self, port_base: u16) -> String {
-        format!("http://127.0.0.1:{}", self.port(port_base))
-    }
-
-    /// The service of this name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|service| service.name() == name)
-    }
-}
 
 /// Sends requests to the services. Cloning is cheap.
 #[derive(Clone, Debug)]

@@ -9,27 +9,26 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use clap::Args;
 use nudge_runtime::{Broker, serve};
+use nudge_testbed::program::{Guard, Launch, Output};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     data_dir::DataDir,
-    guard::Guard,
     postgres::Postgres,
-    supervisor::{Program, supervise},
+    supervisor::{Kept, supervise},
     talk::Talk,
     welcome::{kept_in, welcome},
 };
 use crate::{
     client::{Api, Service},
     failure::Failure,
-    output, signals,
+    output, service, signals,
 };
 
 mod console;
@@ -39,7 +38,7 @@ pub(crate) mod nats;
 mod ports;
 pub(crate) mod postgres;
 mod proxy;
-pub(crate) mod supervisor;
+mod supervisor;
 pub(crate) mod talk;
 mod welcome;
 
@@ -65,6 +64,9 @@ pub(crate) struct DevArgs {
     /// Do not load the sample stores on the first start
     #[arg(long)]
     no_sample: bool,
+    /// For tests: runs the services in place of this program, when it is called with `service NAME`
+    #[arg(long, value_name = "PROGRAM", hide = true)]
+    services: Option<PathBuf>,
 }
 
 /// Runs until it is told to stop.
@@ -76,7 +78,6 @@ pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     let exe = std::env::current_exe().map_err(|error| {
         Failure::failed(format!("cannot find this program's own path: {error}"))
     })?;
-    let services = find_services(&exe)?;
     let nats_exe = tokio::select! {
         found = nats::find(&exe, &talk) => found?,
         () = stop.cancelled() => return Ok(()),
@@ -91,25 +92,29 @@ pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     let Some(postgres) = prepared.transpose()? else {
         return Ok(());
     };
-    let mut programs = Vec::new();
-    for (service, exe) in services {
+    let services_exe = args.services.as_ref().unwrap_or(&exe);
+    let mut services = Vec::new();
+    for service in Service::ALL {
         let database_url = match &postgres {
             Some(postgres) => postgres.service_url(service),
             None => data.database_url(service)?,
         };
         let sample = !args.no_sample;
-        programs.push(service_program(service, exe, port_base, &data, database_url, sample));
+        let log = Output::Log(data.logs().join(format!("{}.log", service.name())));
+        let mut launch = service::launch(service, services_exe, log);
+        launch.env = service_env(service, port_base, database_url, sample);
+        services.push(launch);
     }
-    let nats = nats::program(nats_exe, port_base, &data);
     let broker = Broker::connect(&nats::url(port_base), "nudge-dev")
         .await
         .map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
-    let guard = Guard::start(&exe, &data)?;
+    let guard = guard::start(&exe, &data)?;
     let kept = kept_in(&data, postgres.as_ref());
     let keep = postgres.map(|postgres| tokio::spawn(postgres.keep(talk.clone())));
     let _lock_of_the_database = keep.map(AbortOnDropHandle::new);
     let demo = Demo { port_base, broker, guard, talk, stop, kept };
-    let result = demo.run(nats, programs, &exe, began).await;
+    let nats = nats::launch(&nats_exe, port_base, &data);
+    let result = demo.run(nats, services, &exe, began).await;
     demo.talk.done();
     demo.guard.finish();
     result
@@ -156,8 +161,8 @@ struct Demo {
 impl Demo {
     async fn run(
         &self,
-        nats: Program,
-        services: Vec<Program>,
+        nats: Launch,
+        services: Vec<Launch>,
         exe: &Path,
         began: Instant,
     ) -> Result<(), Failure> {
@@ -165,8 +170,10 @@ impl Demo {
         let listener = serve::bind(address)
             .await
             .map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
+        let kept = |launch| Kept::new(launch, &self.guard);
+        let (nats, services) = (kept(nats), services.into_iter().map(kept).collect::<Vec<_>>());
         let restarts = services.iter().chain([&nats]);
-        let restarts = restarts.map(|program| (program.name, program.restarts.clone())).collect();
+        let restarts = restarts.map(|kept| (kept.name().to_owned(), kept.restarts())).collect();
         let state = console::Console::new(
             Api::new(self.port_base),
             self.broker.clone(),
@@ -182,8 +189,8 @@ impl Demo {
         let mut service_tasks = JoinSet::new();
         let up = async {
             nats::wait_ready(&self.broker, &self.talk).await;
-            for program in services {
-                self.spawn(&mut service_tasks, program, &stop_services);
+            for service in services {
+                self.spawn(&mut service_tasks, service, &stop_services);
             }
             self.wait_ready(&state).await;
         };
@@ -216,8 +223,8 @@ impl Demo {
         result
     }
 
-    fn spawn(&self, tasks: &mut JoinSet<()>, program: Program, stop: &CancellationToken) {
-        tasks.spawn(supervise(program, stop.clone(), self.guard.clone(), self.talk.clone()));
+    fn spawn(&self, tasks: &mut JoinSet<()>, kept: Kept, stop: &CancellationToken) {
+        tasks.spawn(supervise(kept, stop.clone(), self.talk.clone()));
     }
 
     async fn wait_ready(&self, console: &console::Console) {
@@ -234,29 +241,13 @@ impl Demo {
     }
 }
 
-/// The services' executables, which are built beside ours.
-pub(crate) fn find_services(exe: &Path) -> Result<Vec<(Service, PathBuf)>, Failure> {
-    let find = |service: Service| {
-        let path = exe.with_file_name(service.name());
-        match path.is_file() {
-            true => Ok((service, path)),
-            false => Err(Failure::failed(format!(
-                "{} is not built: run `cargo build --workspace --bins`",
-                path.display()
-            ))),
-        }
-    };
-    Service::ALL.into_iter().map(find).collect()
-}
-
-fn service_program(
+/// What a service is told, by its environment.
+fn service_env(
     service: Service,
-    exe: PathBuf,
     port_base: u16,
-    data: &DataDir,
     database_url: String,
     sample: bool,
-) -> Program {
+) -> Vec<(&'static str, String)> {
     let mut env = vec![
         ("DATABASE_URL", database_url),
         ("NATS_URL", nats::url(port_base)),
@@ -268,15 +259,7 @@ fn service_program(
             env.push(("STORE_OWNER_URL", Service::StoreInfo.url(port_base)));
         }
     }
-    Program {
-        name: service.name(),
-        exe,
-        args: Vec::new(),
-        env,
-        log: data.logs().join(format!("{}.log", service.name())),
-        last: false,
-        restarts: Arc::new(AtomicU64::new(0)),
-    }
+    env
 }
 
 #[cfg(test)]

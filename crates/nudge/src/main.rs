@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`dev`] | runs everything, and serves the console |
 //! | [`chaos`] | runs everything under faults, and compares |
+//! | [`service`] | is one of the services |
 //! | [`commands`] | the other verbs, which talk HTTP to the services |
 //! | [`client`] | requests, and what went wrong with one in a line |
 //! | [`sse`] | server-sent events |
@@ -14,6 +15,7 @@ mod commands;
 mod dev;
 mod failure;
 mod output;
+mod service;
 mod signals;
 mod sse;
 #[cfg(test)]
@@ -90,6 +92,9 @@ enum Verb {
     /// Run everything under random faults and edits, and see whether all converges
     #[command(subcommand)]
     Chaos(chaos::ChaosVerb),
+    /// Is a service of the demo
+    #[command(name = service::VERB, hide = true)]
+    Service(service::ServiceArgs),
     /// Ends the children of a `nudge dev` or `nudge chaos` that was killed
     #[command(name = dev::guard::VERB, hide = true)]
     Guard,
@@ -99,26 +104,30 @@ fn main() -> ExitCode {
     let cli = parse_or_exit::<Cli>();
     // Without a runtime: it is there for when everything else has gone wrong.
     if matches!(cli.verb, Verb::Guard) {
-        dev::guard::run();
+        nudge_testbed::program::guard::run();
         return ExitCode::SUCCESS;
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::failed(format!("cannot start: {error}")).report(),
     };
-    let result = runtime.block_on(run(cli));
+    let result = runtime.block_on(async {
+        match cli.verb {
+            Verb::Service(args) => Ok(service::run(args).await),
+            verb => run(verb, cli.global).await.map(|()| ExitCode::SUCCESS),
+        }
+    });
     // A read of standard input may still be under way, and cannot be cancelled.
     runtime.shutdown_background();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
 
-async fn run(cli: Cli) -> Result<(), Failure> {
-    let Global { port_base, json } = cli.global;
+async fn run(verb: Verb, Global { port_base, json }: Global) -> Result<(), Failure> {
     let api = Api::new(port_base);
-    match cli.verb {
+    match verb {
         Verb::Dev(args) => dev::run(port_base, args).await,
         Verb::Store(verb) => store::run(api, verb, json).await,
         Verb::Watch(args) => watch::run(api, args, json).await,
@@ -126,7 +135,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Status => status::run(api, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
         Verb::Chaos(verb) => chaos::run(verb, json).await,
-        Verb::Guard => unreachable!("the guard runs without a runtime"),
+        Verb::Guard | Verb::Service(_) => unreachable!("main runs what is no command"),
     }
 }
 

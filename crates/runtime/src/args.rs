@@ -3,7 +3,7 @@
 //! Each setting is a flag and an environment variable of the same name. A bad one stops the start
 //! with one line that names the variable.
 
-use std::{net::SocketAddr, process::exit};
+use std::{ffi::OsString, net::SocketAddr, process::exit};
 
 use clap::{
     Args, CommandFactory, Parser,
@@ -82,7 +82,12 @@ pub fn http_url(text: &str) -> Result<String, String> {
 
 /// Parses this process's arguments, or ends it: `--help` as usual, a bad value with one line.
 pub fn parse_or_exit<T: Parser>() -> T {
-    match T::try_parse() {
+    parse_from_or_exit(std::env::args_os())
+}
+
+/// [`parse_or_exit`] with these words, of which the first is the program's name.
+pub fn parse_from_or_exit<T: Parser>(words: impl IntoIterator<Item = OsString>) -> T {
+    match T::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => match one_line::<T>(&error) {
             Some(line) => {

@@ -1,13 +1,13 @@
 //! The `main` of a service.
 
-use std::{future::Future, process::ExitCode};
+use std::{ffi::OsString, future::Future, process::ExitCode};
 
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     BoxError,
-    args::{ServiceArgs, parse_or_exit},
+    args::{ServiceArgs, parse_from_or_exit},
     problem::chain,
     serve::stop_on_signal,
 };
@@ -26,11 +26,25 @@ where
     A: Parser,
     S: Future<Output = ()>,
 {
-    if std::env::args().nth(1).is_some_and(|word| word == "openapi") {
+    run_as(std::env::args_os().collect(), document, common, start).await
+}
+
+/// [`run`] in a program that is several: `words` are the service's name and its arguments.
+pub async fn run_as<A, S>(
+    words: Vec<OsString>,
+    document: impl FnOnce() -> String,
+    common: impl FnOnce(&A) -> &ServiceArgs,
+    start: impl AsyncFnOnce(&A, CancellationToken) -> Result<S, BoxError>,
+) -> ExitCode
+where
+    A: Parser,
+    S: Future<Output = ()>,
+{
+    if words.get(1).is_some_and(|word| word == "openapi") {
         print!("{}", document());
         return ExitCode::SUCCESS;
     }
-    let args = parse_or_exit::<A>();
+    let args: A = parse_from_or_exit(words);
     common(&args).init_logs();
     match start(&args, stop_on_signal()).await {
         Ok(stopped) => {

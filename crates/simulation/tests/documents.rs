@@ -1,8 +1,8 @@
 //! What is written of the simulation is so: the kill matrix is that of the faults there are, and the crate
 //! page shows a test that runs.
 
-use nudge_simulation::Profile;
 use nudge_runtime::mutant;
+use nudge_simulation::Profile;
 
 const MATRIX: &str = include_str!("../../../docs/kill-matrix.md");
 

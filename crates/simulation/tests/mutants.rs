@@ -9,8 +9,8 @@ mod thing;
 
 use std::time::Instant;
 
-use nudge_simulation::{Profile, Simulation};
 use nudge_runtime::mutant::{self, Mutant};
+use nudge_simulation::{Profile, Simulation};
 
 use thing::Things;
 

@@ -25,12 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     intake::acknowledge::{Countdown, Held},
-    telemetry::events::{Event, EventKind, Events},
+    intake::source::{Consumer, Deliveries, Delivery, Durable, Source, Standing},
     read_model::position::{Position, Positions, Recorded},
-    telemetry::progress::Progress,
     read_model::recent::Recent,
     settings::Settings,
-    intake::source::{Consumer, Deliveries, Delivery, Durable, Source, Standing},
+    telemetry::events::{Event, EventKind, Events},
+    telemetry::progress::Progress,
     work::queue::Lane,
     work::worker::Incoming,
 };

@@ -1,14 +1,14 @@
 //! Every service in one program, so that tests which kill processes run what was just built.
 //!
-//! Which one it is, is the name that it is called by (`argv[0]`), so that each reads its arguments
-//! as it always does. It ends when its input does: nothing stays behind, however a test ends.
+//! Which one it is, is its first argument; the others are that program's. It ends when its input does:
+//! nothing stays behind, however a test ends.
 
 use std::{env, io, process::ExitCode, thread, time::Duration};
 
 use nudge_runtime::{
     BoxError, Broker, Database,
     database::Durability,
-    program::run,
+    program::run_as,
     serve::{bind, serve},
 };
 use nudge_subscriber_kit::{Settings, Subscriber};
@@ -23,25 +23,26 @@ async fn main() -> ExitCode {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         std::process::exit(1);
     });
-    match env::args().next().as_deref() {
+    let words: Vec<_> = env::args_os().skip(1).collect();
+    match words.first().and_then(|name| name.to_str()) {
         Some("store-info") => {
             let start = async |args: &store_info::Args, stop| {
                 Ok(store_info::start(args, stop).await?.stopped())
             };
-            run(store_info::openapi::document, |args| &args.service, start).await
+            run_as(words, store_info::openapi::document, |args| &args.service, start).await
         }
         Some("search") => {
             let start =
                 async |args: &search::Args, stop| Ok(search::start(args, stop).await?.stopped());
-            run(search::openapi::document, |args| &args.service, start).await
+            run_as(words, search::openapi::document, |args| &args.service, start).await
         }
         Some("review") => {
             let start =
                 async |args: &review::Args, stop| Ok(review::start(args, stop).await?.stopped());
-            run(review::openapi::document, |args| &args.service, start).await
+            run_as(words, review::openapi::document, |args| &args.service, start).await
         }
         Some("impatient-search") => {
-            run(search::openapi::document, |args| &args.service, impatient_search).await
+            run_as(words, search::openapi::document, |args| &args.service, impatient_search).await
         }
         other => panic!("{other:?} is no program"),
     }

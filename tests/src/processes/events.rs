@@ -1,8 +1,9 @@
 //! What a subscriber tells those who watch it, from a moment on.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use reqwest::Client;
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,7 +29,7 @@ impl Events {
                     let line: Vec<u8> = text.drain(..=end).collect();
                     if let Some(data) = line.strip_prefix(b"data: ") {
                         let event = serde_json::from_slice(data).expect("JSON");
-                        note.lock().expect("not poisoned").push(event);
+                        note.lock().push(event);
                     }
                 }
             }
@@ -39,7 +40,7 @@ impl Events {
     /// Whether it was told that this version of this store was answered, and not applied because a
     /// newer one was there.
     pub fn ignored(&self, id: &str, version: u64) -> bool {
-        let seen = self.seen.lock().expect("not poisoned");
+        let seen = self.seen.lock();
         seen.iter().any(|event| {
             event["kind"] == "ignored" && event["id"] == id && event["version"] == version
         })

@@ -7,6 +7,7 @@ use std::{
 };
 
 use nudge_protocol::subject::encode_token;
+use nudge_testbed::edits::store_id;
 use reqwest::Client;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -14,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     client,
-    roster::{Place, Roster, Service},
-    writer::store_id,
+    roster::{Place, Roster},
 };
+use crate::Service;
 
 /// Longest that a read of a program that is up may take. What takes longer hangs, and is a fault.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -122,7 +123,7 @@ async fn ask(
 ) -> Result<Vec<(String, u64)>, String> {
     let url = match service {
         Service::Review => {
-            let id = encode_token(&crate::id(&store_id(n % 10)));
+            let id = encode_token(&store_id(n as u64 % 10));
             format!("{}/stores/{id}/reviews?limit=1", place.url)
         }
         _ => format!("{}/stores?limit=100", place.url),

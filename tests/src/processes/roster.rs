@@ -4,16 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
 
-/// A kind of program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Service {
-    /// The owner of stores.
-    StoreInfo,
-    /// Follows stores.
-    Search,
-    /// Follows stores too.
-    Review,
-}
+use crate::Service;
 
 /// One program.
 #[derive(Clone, Debug)]

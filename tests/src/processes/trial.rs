@@ -4,15 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     World,
-    compare::{applied, converged, silent},
+    compare::{applied, converged, found_by_text, silent},
     reader::Reader,
-    roster::Service,
     writer::{Writer, Written},
 };
-use crate::{database, figure::Figure};
+use crate::{Service, database, figure::Figure};
 
-/// The services that follow stores.
-const SUBSCRIBERS: [Service; 2] = [Service::Search, Service::Review];
 /// Longest time without a good answer while some replica is up: far more than a busy machine needs.
 const LONGEST_GAP: Duration = Duration::from_secs(6);
 
@@ -30,7 +27,8 @@ impl Trial {
     /// Begins to write and to read.
     pub fn start(name: &'static str, world: World, seed: u64) -> Self {
         let writer = Some(Writer::start(&world.roster, seed));
-        let readers = SUBSCRIBERS.map(|service| (service, Reader::start(&world.roster, service)));
+        let readers =
+            Service::SUBSCRIBERS.map(|service| (service, Reader::start(&world.roster, service)));
         Self { name, world, writer, written: Written::default(), readers: readers.into() }
     }
 
@@ -57,7 +55,7 @@ impl Trial {
     /// mend that was.
     async fn in_step(&self) -> Duration {
         let written = self.writer.as_ref().map_or_else(|| self.written.clone(), Writer::written);
-        for service in SUBSCRIBERS {
+        for service in Service::SUBSCRIBERS {
             applied(self.world.database(service), &written.newest).await;
         }
         self.world.mended().elapsed()
@@ -69,6 +67,7 @@ impl Trial {
         self.settle().await;
         silent(&self.world).await;
         self.settle().await;
+        found_by_text(&self.world, &self.written).await;
         assert_eq!(self.written.surprises, [""; 0], "what was written");
         assert!(self.written.edits > 0, "nothing was written");
         let mut longest_gap = Duration::ZERO;
@@ -84,7 +83,7 @@ impl Trial {
             name: self.name,
             changes: self.written.edits,
             asked: self.world.asked().await,
-            subscribers: SUBSCRIBERS.len() as u64,
+            subscribers: Service::SUBSCRIBERS.len() as u64,
             in_step,
             longest_gap,
             failed_reads: 0,

@@ -3,26 +3,25 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use nudge_protocol::{WriteToken, subject::encode_token, write_token::WRITE_TOKEN_HEADER};
+use nudge_testbed::edits::{Edit, store_id};
+use parking_lot::Mutex;
 use reqwest::{Client, Method};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    WRITE_TIMEOUT, client,
-    roster::{Roster, Service},
-};
-use crate::Random;
+use super::{WRITE_TIMEOUT, client, roster::Roster};
+use crate::{Random, Service};
 
 /// Stores that are edited: so many that a change which was lost is not soon made good by another.
-const STORES: usize = 150;
+const STORES: u64 = 150;
 /// Edits under way at a time.
 const LANES: u64 = 2;
 /// Pause after each edit, so that the machine is left time for those who follow.
@@ -61,13 +60,6 @@ pub struct Writer {
     stop: CancellationToken,
 }
 
-/// One request.
-struct Edit {
-    id: String,
-    method: Method,
-    body: Option<Value>,
-}
-
 impl Writer {
     /// Begins to write, to whichever store-infos are up, in turns.
     pub fn start(roster: &Roster, seed: u64) -> Self {
@@ -76,7 +68,7 @@ impl Writer {
         let stop = CancellationToken::new();
         let mut lanes = JoinSet::new();
         for lane in 0..LANES {
-            let (desk, stop, random) = (desk.clone(), stop.clone(), Random(seed * LANES + lane));
+            let (desk, stop, random) = (desk.clone(), stop.clone(), Random::stream(seed, lane));
             lanes.spawn(async move { desk.write(random, stop).await });
         }
         Self { desk, lanes, stop }
@@ -84,7 +76,7 @@ impl Writer {
 
     /// What was written so far.
     pub fn written(&self) -> Written {
-        self.desk.written.lock().expect("not poisoned").clone()
+        self.desk.written.lock().clone()
     }
 
     /// Waits until so many more edits were answered with success.
@@ -98,7 +90,7 @@ impl Writer {
 
     /// Gives every store a new version, beside the stream of edits.
     pub async fn write_all(&self) {
-        self.write_again((0..STORES).map(store_id)).await;
+        self.write_again((0..STORES).map(|n| store_id(n).to_string())).await;
     }
 
     /// Gives these stores a new version.
@@ -107,6 +99,7 @@ impl Writer {
         let edits = self.written().edits;
         for id in ids {
             let body = Some(json!({"name": format!("새 {edits}호점"), "region": "마포구"}));
+            let id = crate::id(&id);
             self.desk.carry_out(Edit { id, method: Method::PUT, body }).await;
         }
     }
@@ -127,35 +120,11 @@ impl Drop for Writer {
     }
 }
 
-/// The ids hold what an address and a subject do not.
-pub(super) fn store_id(n: usize) -> String {
-    match n % 3 {
-        0 => format!("store-{n:03}"),
-        1 => format!("가게 {n}"),
-        _ => format!("a.{n}/b%"),
-    }
-}
-
-fn by_chance(random: &mut Random) -> Edit {
-    let id = store_id(random.below(STORES));
-    let (name, region) = (format!("달빛 {}호점", random.below(1_000_000)), random.below(5));
-    let (method, body) = match random.below(10) {
-        0..5 => {
-            let category = ["korean", "cafe", ""][random.below(3)];
-            let open = random.below(2) == 0;
-            let body = json!({"name": name, "category": category, "region": region.to_string(), "open": open});
-            (Method::PUT, Some(body))
-        }
-        5..8 => (Method::PATCH, Some(json!({"name": name, "open": random.below(2) == 0}))),
-        _ => (Method::DELETE, None),
-    };
-    Edit { id, method, body }
-}
-
 impl Desk {
     async fn write(&self, mut random: Random, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            self.carry_out(by_chance(&mut random)).await;
+            let id = store_id(random.below(STORES));
+            self.carry_out(Edit::by_chance(&mut random, id)).await;
             tokio::time::sleep(PACE).await;
         }
     }
@@ -188,7 +157,7 @@ impl Desk {
     }
 
     async fn ask(&self, edit: &Edit, url: &str) -> Option<(u16, Option<WriteToken>)> {
-        let path = format!("{url}/stores/{}", encode_token(&crate::id(&edit.id)));
+        let path = format!("{url}/stores/{}", encode_token(&edit.id));
         let mut request = self.http.request(edit.method.clone(), path);
         if let Some(body) = &edit.body {
             request = request.json(body);
@@ -200,7 +169,7 @@ impl Desk {
     }
 
     fn note(&self, name: &'static str, token: WriteToken) {
-        let mut written = self.written.lock().expect("not poisoned");
+        let mut written = self.written.lock();
         written.edits += 1;
         *written.by.entry(name).or_default() += 1;
         let newest = written.newest.entry(token.id.to_string()).or_default();
@@ -208,6 +177,6 @@ impl Desk {
     }
 
     fn surprise(&self, what: String) {
-        self.written.lock().expect("not poisoned").surprises.push(what);
+        self.written.lock().surprises.push(what);
     }
 }

@@ -1,10 +1,11 @@
 //! The stream of edits of a trial.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc,
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -12,9 +13,9 @@ use super::{PAUSE, WATCHED};
 use crate::{Owner, Random, eventually};
 
 /// Things that are edited again and again, so that changes of one thing meet.
-const OFTEN: usize = 20;
+const OFTEN: u64 = 20;
 /// Things of which most are edited once, so that a change that is lost is not made good by a later one.
-const SELDOM: usize = 1_000;
+const SELDOM: u64 = 1_000;
 
 /// What was edited so far, and what is.
 #[derive(Debug, Default)]
@@ -36,7 +37,7 @@ impl Edits {
 
     /// What the last edit that failed failed with.
     pub(super) fn failure(&self) -> Option<String> {
-        self.failure.lock().expect("not poisoned").clone()
+        self.failure.lock().clone()
     }
 
     /// Goes on with other things, once the last edit of those so far has ended. Returns what the ids of
@@ -60,7 +61,7 @@ fn prefix(set: usize) -> String {
 
 /// Edits things until it is told to stop. An edit that fails is made again.
 pub(super) async fn write(owner: Arc<Owner>, edits: Arc<Edits>, stop: CancellationToken) {
-    let (mut random, mut set, mut there) = (Random(7), 0, Vec::new());
+    let (mut random, mut set, mut there) = (Random::new(7), 0, Vec::new());
     for n in 0_usize.. {
         if stop.is_cancelled() {
             return;
@@ -72,11 +73,11 @@ pub(super) async fn write(owner: Arc<Owner>, edits: Arc<Edits>, stop: Cancellati
         edits.at.store(set, SeqCst);
         let delete = n % 6 == 5 && !there.is_empty();
         let id = match delete {
-            true => there.swap_remove(random.below(there.len())),
+            true => there.swap_remove(random.index(there.len())),
             false => any(set, &mut random),
         };
         while let Err(error) = edit(&owner, &id, n, delete).await {
-            *edits.failure.lock().expect("not poisoned") = Some(error.to_string());
+            *edits.failure.lock() = Some(error.to_string());
             if stop.is_cancelled() {
                 return;
             }

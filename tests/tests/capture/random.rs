@@ -54,7 +54,7 @@ fn statement(random: &mut Random, kind: Kind) -> String {
 async fn no_statement_goes_unnoticed() {
     for seed in [1, 20_261_121] {
         let shops = Shops::new().await;
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let (mut noticed, mut refused) = (0, 0);
         for n in 0..STATEMENTS {
             let sql = statement(&mut random, shops.db.kind());

@@ -81,11 +81,11 @@ struct Ways {
 }
 
 async fn write(shops: Shops, wake: impl Fn(), ways: Ways, seed: u64, seen: Arc<Mutex<Seen>>) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     for _ in 0..TRANSACTIONS {
         let mut keys: Vec<_> = (0..SHOPS).map(|n| format!("s{n}")).collect();
         random.shuffle(&mut keys);
-        keys.truncate(1 + random.below(3));
+        keys.truncate(1 + random.index(3));
         let (amount, names) = (1 + random.below(1_000), random.below(2) == 0);
         let work = Work { keys, amount, names, roll_back: random.below(5) == 0 };
         for attempts in 1.. {
@@ -107,7 +107,7 @@ async fn write(shops: Shops, wake: impl Fn(), ways: Ways, seed: u64, seen: Arc<M
                     assert!(is_retryable(&error), "{error}");
                     assert!(attempts < MAX_ATTEMPTS, "never succeeds: {error}");
                     seen.lock().unwrap().attempts.again += 1;
-                    let pause = 1 + random.below(20 << attempts.min(6)) as u64;
+                    let pause = 1 + random.below(20 << attempts.min(6));
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
             }

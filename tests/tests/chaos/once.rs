@@ -8,13 +8,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use nudge_test_servers::{
-    eventually,
-    signal::{Signal, send},
-};
+use nudge_testbed::eventually;
 use serde_json::{Value, json};
 
-use crate::chaos::{Server, built, chaos, plan, report};
+use crate::chaos::{Server, chaos, nudge, plan, report};
 
 #[test]
 fn everyone_converges_after_faults_of_every_kind_and_the_plan_can_be_carried_out_again() {
@@ -109,7 +106,7 @@ fn everyone_converges_when_the_database_server_is_killed_and_frozen_too() {
 async fn the_database_server_ends_even_if_nudge_is_killed() {
     let directory = tempfile::tempdir().expect("a directory");
     let (server, data) = (Server::new(directory.path()), directory.path().join("data"));
-    let mut nudge = Command::new(built("nudge"))
+    let mut nudge = Command::new(nudge())
         .args(["chaos", "run", "--postgres-command", &server.command, "--data-dir"])
         .arg(&data)
         .stderr(Stdio::null())
@@ -118,7 +115,7 @@ async fn the_database_server_ends_even_if_nudge_is_killed() {
     let log = data.join("logs/review.log");
     eventually("services run on it", || async { log.exists().then_some(()) }).await;
     assert!(server.lives());
-    send(&nudge, Signal::KILL);
+    nudge.kill().expect("it is killed");
     nudge.wait().expect("it has ended");
     eventually("the server ends", || async { (!server.lives()).then_some(()) }).await;
     // Whoever stops the other programs then holds this lock until that is done.

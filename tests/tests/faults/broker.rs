@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nudge_protocol::EntityName;
 use nudge_subscriber_kit::Settings;
-use nudge_tests::{Copy, Nats, Owner, QUIET, Trial, Wire, copy::quick, eventually};
+use nudge_tests::{Copy, Nats, Owner, QUIET, Trial, Way, Wire, copy::quick, eventually};
 use serde_json::json;
 
 async fn notices(trial: &Trial) {
@@ -16,7 +16,7 @@ async fn notices(trial: &Trial) {
 
 /// Edits that reach the stream and not the subscriber: what happens to the stream now takes them along.
 async fn unseen_edits(trial: &Trial) {
-    trial.link.down.hold();
+    trial.line.hold(Way::Back);
     trial.some_edits().await;
 }
 
@@ -42,10 +42,10 @@ async fn killed_and_started_again_and_again() {
 async fn the_connection_is_cut_again_and_again() {
     let mut trial = Trial::start("NATS: connection cut three times").await;
     for _ in 0..3 {
-        trial.link.cut();
+        trial.line.cut();
         notices(&trial).await;
         trial.some_edits().await;
-        trial.link.mend();
+        trial.line.mend();
         trial.mended().await;
         trial.some_edits().await;
     }
@@ -55,13 +55,12 @@ async fn the_connection_is_cut_again_and_again() {
 /// What is sent vanishes, and nobody says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_direction_is_held_up() {
-    for name in ["up", "down"] {
+    for (name, way) in [("up", Way::There), ("down", Way::Back)] {
         let mut trial = Trial::start(&format!("NATS: nothing comes {name} for a while")).await;
-        let direction = if name == "up" { trial.link.up.clone() } else { trial.link.down.clone() };
-        direction.hold();
+        trial.line.hold(way);
         trial.some_edits().await;
         tokio::time::sleep(QUIET).await;
-        direction.release();
+        trial.line.release();
         trial.mended().await;
         trial.end_with_every_read_answered().await;
     }
@@ -76,7 +75,7 @@ async fn the_stream_is_deleted() {
         // The relay may not have made it again yet.
         let delete = || async { jetstream.delete_stream(stream_name()).await.ok() };
         eventually("the stream is deleted", delete).await;
-        trial.link.down.release();
+        trial.line.release();
         // The rest is the owner's to mend.
         trial.mended().await;
         trial.some_edits().await;
@@ -105,7 +104,7 @@ async fn the_stream_is_purged() {
     unseen_edits(&trial).await;
     let stream = jetstream.get_stream(stream_name()).await.expect("a stream");
     stream.purge().await.expect("it is purged");
-    trial.link.down.release();
+    trial.line.release();
     trial.mended().await;
     trial.end_with_every_read_answered().await;
 }
@@ -119,7 +118,7 @@ async fn the_consumer_is_deleted() {
         let consumer = wire.consumer("copies").await;
         unseen_edits(&trial).await;
         stream.delete_consumer(&consumer).await.expect("it is deleted");
-        trial.link.down.release();
+        trial.line.release();
         trial.some_edits().await;
         eventually("there is one again", || async {
             stream.consumer_info(&consumer).await.ok().map(drop)

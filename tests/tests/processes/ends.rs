@@ -3,13 +3,8 @@
 use std::time::Duration;
 
 use nudge_tests::{
-    Random, eventually,
-    processes::{
-        Further, World,
-        line::{Line, Way},
-        roster::Service,
-        trial::Trial,
-    },
+    Random, Service, Way, eventually, line_to,
+    processes::{Further, World, trial::Trial},
 };
 
 use crate::processes::{EVERYONE, PROGRAM, ROUNDS, in_any_order, one_of_each};
@@ -22,7 +17,7 @@ const POSITION_RECORDED: Duration = Duration::from_millis(1_200);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_program_is_killed_again_and_again() {
     let mut trial = Trial::start("killed in turns", one_of_each().await, 1);
-    for name in in_any_order(&mut Random(1)) {
+    for name in in_any_order(&mut Random::new(1)) {
         trial.writer().more(EDITS).await;
         trial.world.kill(name).await;
         trial.world.start(&[name]).await;
@@ -33,7 +28,7 @@ async fn each_program_is_killed_again_and_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_program_is_stopped_again_and_again_and_stops_in_order() {
     let mut trial = Trial::start("stopped in turns", one_of_each().await, 2);
-    for name in in_any_order(&mut Random(2)) {
+    for name in in_any_order(&mut Random::new(2)) {
         trial.writer().more(EDITS).await;
         trial.world.stop(name).await;
         trial.world.start(&[name]).await;
@@ -44,7 +39,7 @@ async fn each_program_is_stopped_again_and_again_and_stops_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everyone_is_killed_at_once_and_started_in_any_order() {
     let mut trial = Trial::start("all killed at once", one_of_each().await, 3);
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     for _ in 0..ROUNDS {
         trial.writer().more(EDITS).await;
         for name in EVERYONE {
@@ -66,7 +61,7 @@ async fn everyone_is_killed_at_once_and_started_in_any_order() {
 async fn a_subscriber_killed_with_work_in_hand_loses_none_of_it() {
     let mut world = World::new(PROGRAM).await;
     world.add("store-info", Service::StoreInfo, Further::default()).await;
-    let line = Line::to(world.port("store-info")).await;
+    let line = line_to(world.port("store-info")).await;
     let owner_url = Some(format!("http://{}", line.address()));
     world.add("search", Service::Search, Further { owner_url, ..Further::default() }).await;
     world.add("review", Service::Review, Further::default()).await;
@@ -75,7 +70,7 @@ async fn a_subscriber_killed_with_work_in_hand_loses_none_of_it() {
         trial.writer().more(EDITS).await;
         line.hold(Way::Back);
         eventually("answers are on their way", || async {
-            (!line.held().is_empty()).then_some(())
+            (!line.said(Way::Back).is_empty()).then_some(())
         })
         .await;
         tokio::time::sleep(POSITION_RECORDED).await;

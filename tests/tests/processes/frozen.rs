@@ -1,8 +1,8 @@
 //! Programs and NATS stand still for a while, their connections open, and go on.
 
 use nudge_tests::{
-    QUIET, Random, eventually,
-    processes::{Further, NATS, World, roster::Service, trial::Trial},
+    QUIET, Random, Service, eventually,
+    processes::{Further, NATS, World, trial::Trial},
 };
 
 use crate::processes::{PROGRAM, in_any_order, one_of_each};
@@ -10,7 +10,7 @@ use crate::processes::{PROGRAM, in_any_order, one_of_each};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_program_stands_still_again_and_again() {
     let trial = Trial::start("frozen in turns", one_of_each().await, 4);
-    for name in in_any_order(&mut Random(4)) {
+    for name in in_any_order(&mut Random::new(4)) {
         trial.writer().more(10).await;
         trial.world.freeze(name);
         // The others go on meanwhile, and those who need it wait for it.

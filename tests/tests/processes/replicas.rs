@@ -8,14 +8,8 @@ use std::time::Duration;
 
 use nudge_runtime::database::Kind;
 use nudge_tests::{
-    database, eventually,
-    processes::{
-        Further, World,
-        events::Events,
-        line::{Line, Way},
-        roster::Service,
-        trial::Trial,
-    },
+    Line, Service, Way, database, eventually, line_to,
+    processes::{Further, World, events::Events, trial::Trial},
 };
 use serde_json::json;
 use sqlx::{AnyConnection, Connection};
@@ -39,19 +33,19 @@ async fn freeze_with_answers(trial: &Trial, line: &Line) -> Vec<(String, u64)> {
     let ids = || trial.writer().written().newest.into_keys();
     eventually("answers are on their way", || async {
         let processing = trial.world.status("search-1").await?["processing"].as_u64()?;
-        (processing > 0 && !in_hand(&line.held(), ids()).is_empty()).then_some(())
+        (processing > 0 && !in_hand(&line.said(Way::Back), ids()).is_empty()).then_some(())
     })
     .await;
     trial.world.freeze_outside_transactions("search-1").await;
     assert!(trial.world.unacknowledged("search").await > 0);
-    in_hand(&line.held(), ids())
+    in_hand(&line.said(Way::Back), ids())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_frozen_with_old_answers_in_hand_holds_nobody_up_and_undoes_nothing() {
     let mut world = World::new(PROGRAM).await;
     world.add("store-info", Service::StoreInfo, Further::default()).await;
-    let line = Line::to(world.port("store-info")).await;
+    let line = line_to(world.port("store-info")).await;
     let owner_url = Some(format!("http://{}", line.address()));
     world.add("search-1", Service::Search, Further { owner_url, ..Further::default() }).await;
     world.add("search-2", Service::Search, Further::default()).await;
@@ -91,7 +85,7 @@ async fn a_subscriber_frozen_with_old_answers_in_hand_holds_nobody_up_and_undoes
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_frozen_between_reading_and_publishing_undoes_nothing() {
     let mut world = World::new(PROGRAM).await;
-    let line = Line::to(world.nats().port()).await;
+    let line = line_to(world.nats().port()).await;
     let nats_url = Some(format!("nats://{}", line.address()));
     world.add("store-info-1", Service::StoreInfo, Further { nats_url, ..Further::default() }).await;
     world.add("store-info-2", Service::StoreInfo, Further::default()).await;
@@ -110,7 +104,7 @@ async fn an_owner_frozen_between_reading_and_publishing_undoes_nothing() {
 
     line.hold(Way::There);
     eventually("notifications are on their way", || async {
-        line.held().contains("PUB changes.store.").then_some(())
+        line.said(Way::There).contains("PUB changes.store.").then_some(())
     })
     .await;
     trial.world.freeze_outside_transactions("store-info-1").await;

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use nudge_tests::{Nats, Owner, eventually};
+use nudge_tests::{Nats, Owner, Way, broker_by, eventually, line_to};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -194,17 +194,19 @@ async fn without_permission_to_look_at_its_stream_the_relay_says_so_and_goes_on_
 #[tokio::test]
 async fn a_write_waits_for_no_relay_that_waits_for_its_acknowledgements() {
     let nats = Nats::start().await;
-    let link = nudge_tests::Link::to(&nats).await;
-    let broker = nudge_runtime::Broker::connect(&link.url, "things").await.unwrap();
+    let line = line_to(nats.port()).await;
+    let broker = broker_by(&line, "things").await;
     let owner = owner_of(&broker, &["41"]).await;
-    link.down.hold();
+    line.hold(Way::Back);
     let version = owner.put("42", json!({})).await.version;
-    eventually("the relay publishes", || async { link.up.saw(&version.to_string()).then_some(()) })
-        .await;
+    eventually("the relay publishes", || async {
+        line.said(Way::There).contains(&version.to_string()).then_some(())
+    })
+    .await;
     owner.put("42", json!({})).await;
     // A lock that the relay held would have been waited for until it gave up.
     assert!(owner.publisher.health().connected, "the relay waits no more");
     assert_eq!(row(&owner.db, "42").await.published_version, 0);
-    link.down.release();
+    line.release();
     shown(&nats, &owner.db).await;
 }

@@ -1,10 +1,12 @@
 //! Two relays of one owner, and one of them slow.
 
 use nudge_runtime::Broker;
-use nudge_tests::{Link, Nats, Owner, eventually};
+use nudge_tests::{Line, Nats, Owner, Way, broker_by, eventually, line_to};
 use serde_json::json;
 
-use crate::publisher::support::{Relay, age, last_seq, message, messages, owner_of, published, row, shown};
+use crate::publisher::support::{
+    Relay, age, last_seq, message, messages, owner_of, published, row, shown,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relays_at_once_end_with_every_entity_at_its_newest_version() {
@@ -29,11 +31,11 @@ async fn two_relays_at_once_end_with_every_entity_at_its_newest_version() {
     assert_eq!(messages(&nats).await.len(), 30);
 }
 
-/// An owner of `42` whose relay reaches the server over a link that can be slow.
-async fn slow_owner(nats: &Nats) -> (Owner, Link) {
-    let link = Link::to(nats).await;
-    let broker = Broker::connect(&link.url, "slow").await.unwrap();
-    (owner_of(&broker, &["42"]).await, link)
+/// An owner of `42` whose relay reaches the server over a line that can be slow.
+async fn slow_owner(nats: &Nats) -> (Owner, Line) {
+    let line = line_to(nats.port()).await;
+    let broker = broker_by(&line, "slow").await;
+    (owner_of(&broker, &["42"]).await, line)
 }
 
 /// Publishes what is pending, through a relay that is not slow.
@@ -43,9 +45,9 @@ async fn publish_by_another(nats: &Nats, owner: &Owner) {
     relay.stop().await;
 }
 
-async fn sent(link: &Link, version: u64) {
+async fn sent(line: &Line, version: u64) {
     eventually("the slow relay publishes", || async {
-        link.up.saw(&format!("Nudge-Version: {version}")).then_some(())
+        line.said(Way::There).contains(&format!("Nudge-Version: {version}")).then_some(())
     })
     .await;
 }
@@ -53,16 +55,16 @@ async fn sent(link: &Link, version: u64) {
 #[tokio::test]
 async fn an_old_version_published_over_a_newer_one_is_followed_by_the_newer() {
     let nats = Nats::start().await;
-    let (owner, link) = slow_owner(&nats).await;
-    link.up.hold();
+    let (owner, line) = slow_owner(&nats).await;
+    line.hold(Way::There);
     let old = owner.put("42", json!({ "n": 1 })).await.version.get();
-    sent(&link, old).await;
+    sent(&line, old).await;
     let new = owner.put("42", json!({ "n": 2 })).await.version.get();
     publish_by_another(&nats, &owner).await;
     let before = row(&owner.db, "42").await;
     assert_eq!(before.published_version, new);
     assert_eq!(message(&nats, "42").await.version(), new);
-    link.up.release();
+    line.release();
     eventually("the newer one follows", || async {
         let message = message(&nats, "42").await;
         (message.seq >= before.published_seq + 2 && message.version() == new).then_some(())
@@ -74,8 +76,8 @@ async fn an_old_version_published_over_a_newer_one_is_followed_by_the_newer() {
 #[tokio::test]
 async fn a_late_acknowledgement_of_an_older_message_changes_nothing() {
     let nats = Nats::start().await;
-    let (owner, link) = slow_owner(&nats).await;
-    link.down.hold();
+    let (owner, line) = slow_owner(&nats).await;
+    line.hold(Way::Back);
     let old = owner.put("42", json!({ "n": 1 })).await.version.get();
     eventually("the slow relay publishes", || async {
         (message(&nats, "42").await.version() == old).then_some(())
@@ -84,7 +86,7 @@ async fn a_late_acknowledgement_of_an_older_message_changes_nothing() {
     owner.put("42", json!({ "n": 2 })).await;
     publish_by_another(&nats, &owner).await;
     let before = row(&owner.db, "42").await;
-    link.down.release();
+    line.release();
     // The slow relay publishes this after it has recorded that acknowledgement.
     owner.put("next", json!({})).await;
     published(&owner.db).await;
@@ -96,10 +98,10 @@ async fn a_late_acknowledgement_of_an_older_message_changes_nothing() {
 #[tokio::test]
 async fn a_publish_of_unknown_outcome_is_followed_by_the_newest_version() {
     let nats = Nats::start().await;
-    let (owner, link) = slow_owner(&nats).await;
-    link.up.hold();
+    let (owner, line) = slow_owner(&nats).await;
+    line.hold(Way::There);
     let old = owner.put("42", json!({ "n": 1 })).await.version.get();
-    sent(&link, old).await;
+    sent(&line, old).await;
     let new = owner.put("42", json!({ "n": 2 })).await.version.get();
     publish_by_another(&nats, &owner).await;
     let before = row(&owner.db, "42").await;
@@ -108,7 +110,7 @@ async fn a_publish_of_unknown_outcome_is_followed_by_the_newest_version() {
     })
     .await;
     // Only now the old message arrives, and nobody records that it did.
-    link.up.release();
+    line.release();
     eventually("the newest version stands in the stream again", || async {
         let message = message(&nats, "42").await;
         (message.seq > before.published_seq && message.version() == new).then_some(())
@@ -129,39 +131,39 @@ async fn newest_again(nats: &Nats, owner: &Owner, beyond: u64) {
 }
 
 /// An old version that is under way while its relay is gone and a newer one is recorded.
-async fn old_version_under_way(nats: &Nats) -> (Owner, Link, Broker, Relay) {
+async fn old_version_under_way(nats: &Nats) -> (Owner, Line, Broker, Relay) {
     let owner = Owner::start_silent().await;
-    let link = Link::to(nats).await;
-    let broker = Broker::connect(&link.url, "slow").await.unwrap();
+    let line = line_to(nats.port()).await;
+    let broker = broker_by(&line, "slow").await;
     let slow = Relay::start(&owner.db, &broker).await;
     owner.put("first", json!({})).await;
     published(&owner.db).await;
-    link.up.hold();
+    line.hold(Way::There);
     let old = owner.put("42", json!({ "n": 1 })).await.version.get();
-    sent(&link, old).await;
+    sent(&line, old).await;
     slow.stop().await;
     owner.put("42", json!({ "n": 2 })).await;
     let quick = Relay::start(&owner.db, &nats.broker("quick").await).await;
     published(&owner.db).await;
-    (owner, link, broker, quick)
+    (owner, line, broker, quick)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_arrives_when_its_relay_is_gone_is_followed_by_the_newest_version() {
     let nats = Nats::start().await;
-    let (owner, link, _broker, _quick) = old_version_under_way(&nats).await;
+    let (owner, line, _broker, _quick) = old_version_under_way(&nats).await;
     let before = row(&owner.db, "42").await;
-    link.up.release();
+    line.release();
     newest_again(&nats, &owner, before.published_seq + 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_arrives_while_no_relay_runs_is_followed_by_the_newest_version_when_one_does() {
     let nats = Nats::start().await;
-    let (owner, link, _broker, quick) = old_version_under_way(&nats).await;
+    let (owner, line, _broker, quick) = old_version_under_way(&nats).await;
     let before = row(&owner.db, "42").await;
     quick.stop().await;
-    link.up.release();
+    line.release();
     eventually("it arrives", || async {
         (last_seq(&nats).await > before.published_seq).then_some(())
     })

@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Mutex,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use super::plan::{Fault, Kind, Place};
 use crate::commands::status::EntityStatus;
@@ -78,7 +79,7 @@ impl Board {
 
     /// Reads or changes what is known.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()))
+        look(&mut self.0.lock())
     }
 }
 

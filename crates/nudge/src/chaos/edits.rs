@@ -1,17 +1,14 @@
 //! Edits of stores, by chance from the seed, for as long as a run goes on.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use nudge_chance::Random;
 use nudge_protocol::EntityId;
-use reqwest::Method;
-use serde_json::{Value, json};
+use nudge_testbed::edits::{Edit, store_id};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{plan::Plan, random::Random, world::World};
+use super::{plan::Plan, world::World};
 use crate::client::{Service, store_path, write_token};
 
 /// Stream of chance that edits are drawn from.
@@ -34,50 +31,16 @@ pub(super) struct Written {
     pub(super) newest: BTreeMap<EntityId, u64>,
 }
 
-/// One request.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Edit {
-    id: EntityId,
-    method: Method,
-    body: Option<Value>,
-}
-
 /// All edits of a plan, in their order.
 pub(super) fn edits(plan: &Plan) -> impl Iterator<Item = Edit> + use<> {
-    let mut random = Random::new(plan.seed, STREAM);
+    let mut random = Random::stream(plan.seed, STREAM);
     let (count, stores) = (plan.edits(), plan.stores);
     let at_a_time = AT_A_TIME.min(stores);
     (0..count).map(move |n| {
         let first = n * (stores - at_a_time + 1) / count;
         let id = store_id(first + random.below(at_a_time));
-        edit(&mut random, id)
+        Edit::by_chance(&mut random, id)
     })
-}
-
-fn edit(random: &mut Random, id: EntityId) -> Edit {
-    let name = format!("달빛 {}호점", random.below(1_000_000));
-    let open = random.below(2) == 0;
-    let (method, body) = match random.below(10) {
-        0..5 => {
-            let category = *random.pick(&["korean", "cafe", ""]);
-            let region = *random.pick(&["마포구", "중구", "강남구", "종로구"]);
-            let body = json!({"name": name, "category": category, "region": region, "open": open});
-            (Method::PUT, Some(body))
-        }
-        5..8 => (Method::PATCH, Some(json!({"name": name, "open": open}))),
-        _ => (Method::DELETE, None),
-    };
-    Edit { id, method, body }
-}
-
-/// The ids hold what an address and a subject do not.
-fn store_id(n: u64) -> EntityId {
-    let id = match n % 3 {
-        0 => format!("store-{n:03}"),
-        1 => format!("가게 {n}"),
-        _ => format!("a.{n}/b%"),
-    };
-    EntityId::new(&id).expect("a good id")
 }
 
 /// Makes all edits of a plan, each when it is due or as soon after as the owner answers. Those that
@@ -116,7 +79,7 @@ async fn carry_out(world: &World, n: usize, edit: &Edit, written: &Arc<Mutex<Wri
             let status = answer.status().as_u16();
             match status {
                 200..300 | 404 | 410 => {
-                    let mut written = written.lock().unwrap_or_else(|e| e.into_inner());
+                    let mut written = written.lock();
                     written.made += 1;
                     if let Some(token) = write_token(&answer) {
                         let newest = written.newest.entry(token.id).or_default();
@@ -140,6 +103,8 @@ async fn carry_out(world: &World, n: usize, edit: &Edit, written: &Arc<Mutex<Wri
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use reqwest::Method;
 
     use super::*;
     use crate::chaos::plan::Databases;

@@ -9,13 +9,15 @@ use std::{
 
 use futures_util::TryStreamExt;
 use nudge_protocol::{EntityName, subject};
+use nudge_testbed::{
+    Way,
+    line::{Disturb, Sever, Trouble},
+};
 use tokio::time::Instant;
 
 use super::{
-    disturb::Disturb,
-    line::{Sever, Trouble},
-    plan::{Fault, Kind, Target, Way},
-    world::World,
+    plan::{Fault, Kind, Target},
+    world::{World, start},
 };
 
 /// Longest time in which the broker must do what it is asked: it may have been started just now.
@@ -27,8 +29,10 @@ impl World {
     pub(super) async fn begin(&self, fault: &Fault) -> Result<(), String> {
         match fault.kind {
             kind if fault.on == Target::Database => self.server()?.begin(kind).await?,
-            Kind::Kill => self.program(fault.place())?.lock().await.kill().await,
-            Kind::Freeze => self.program(fault.place())?.lock().await.freeze(),
+            Kind::Kill => self.program(fault.place())?.lock().await.kill(),
+            Kind::Freeze => {
+                self.program(fault.place())?.lock().await.freeze();
+            }
             Kind::DiskFull => self.program(fault.place())?.lock().await.set_disk_full(true)?,
             Kind::NatsRollback => self.keep_copy().await?,
             Kind::StreamDelete => self.ask_broker(Wish::DeleteStream).await?,
@@ -42,7 +46,7 @@ impl World {
     pub(super) async fn end(&self, fault: &Fault) -> Result<(), String> {
         match fault.kind {
             _ if fault.on == Target::Database => self.server()?.end().await?,
-            Kind::Kill => self.program(fault.place())?.lock().await.start()?,
+            Kind::Kill => start(&mut *self.program(fault.place())?.lock().await)?,
             Kind::Freeze => self.program(fault.place())?.lock().await.thaw(),
             Kind::DiskFull => self.program(fault.place())?.lock().await.set_disk_full(false)?,
             Kind::NatsRollback => self.roll_back().await?,
@@ -69,14 +73,14 @@ impl World {
     /// Ends NATS, and starts it with the copy.
     async fn roll_back(&self) -> Result<(), String> {
         let mut nats = self.nats().lock().await;
-        nats.kill().await;
+        nats.kill();
         let (from, to) = (self.copy_path(), self.data.nats());
         let swapped = blocking(move || {
             fs::remove_dir_all(&to)?;
             fs::rename(from, to)
         });
         let swapped = swapped.await;
-        nats.start()?;
+        start(&mut nats)?;
         swapped
     }
 

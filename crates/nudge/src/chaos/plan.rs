@@ -2,6 +2,7 @@
 
 use std::{fmt, fs, path::Path};
 
+use nudge_testbed::Way;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -100,16 +101,6 @@ pub(super) enum Kind {
     ConsumerDelete,
     /// A subscriber cannot write to its files.
     DiskFull,
-}
-
-/// A direction of a line.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Way {
-    /// What the one who connected says.
-    There,
-    /// What is answered.
-    Back,
 }
 
 impl Kind {

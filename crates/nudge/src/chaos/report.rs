@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::atomic::Ordering::Relaxed};
 
+use nudge_testbed::{compare::Difference, line::Counts};
 use serde::Serialize;
 
 use super::{
     board::{Counted, Follower, MAX_BATCH_STORES, State},
-    compare::Difference,
-    disturb::Counts,
     edits::Written,
     plan::{Databases, Kind, Place, Plan},
 };

@@ -1,25 +1,24 @@
 //! One run: edits and faults of a plan, healing, and the comparison at the end.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{join, join_all};
+use nudge_testbed::{
+    Comparison,
+    compare::{Difference, Stores},
+};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     board::Board,
-    compare::{Difference, Stores},
     edits::{self, Written},
     follow,
-    look::{look, look_by_text},
     picture::Picture,
     plan::{Databases, Fault, Plan},
     report::{Ending, Report},
     world::World,
 };
-use crate::failure::Failure;
 
 /// Longest time after the plan's end in which the edits that are left are made.
 const EDIT_PATIENCE: Duration = Duration::from_secs(60);
@@ -97,12 +96,12 @@ impl Run<'_> {
 
     /// Compares until all is the same, and is so again a while later.
     async fn converge(&self, written: &Written) -> Ending {
-        let began = Instant::now();
+        let (began, comparison) = (Instant::now(), self.world.comparison());
         let mut same_after = None;
         loop {
-            let looked = look(self.world, written).await;
+            let looked = comparison.look(&written.newest).await;
             let after = began.elapsed();
-            let ending = self.ending(looked).await;
+            let ending = ending(&comparison, looked).await;
             let same = ending.differences.is_empty() && ending.not_compared.is_none();
             match (same, same_after) {
                 (true, Some(converged_after)) => {
@@ -125,29 +124,32 @@ impl Run<'_> {
         }
     }
 
-    /// What a look has shown, the texts included if nothing else differs.
-    async fn ending(&self, looked: Result<(Stores, Vec<Difference>), Failure>) -> Ending {
-        let looked = match looked {
-            Ok((owner, same)) if same.is_empty() => look_by_text(self.world, &owner).await,
-            Ok((_, differences)) => Ok(differences),
-            Err(failure) => Err(failure),
-        };
-        let (differences, not_compared) = match looked {
-            Ok(differences) => (differences, None),
-            Err(why) => (Vec::new(), Some(why.to_string())),
-        };
-        Ending { converged_after: None, differences, not_compared }
-    }
-
     async fn draw(&self, start: Instant, board: &Board, written: &Arc<Mutex<Written>>) {
         loop {
-            let made = written.lock().unwrap_or_else(|e| e.into_inner()).made;
+            let made = written.lock().made;
             board.with(|state| self.picture.draw(start.elapsed(), made, state));
             sleep(FRAME).await;
         }
     }
 }
 
+/// What a look has shown, the texts included if nothing else differs.
+async fn ending(
+    comparison: &Comparison,
+    looked: Result<(Stores, Vec<Difference>), String>,
+) -> Ending {
+    let looked = match looked {
+        Ok((owner, same)) if same.is_empty() => comparison.look_by_text(&owner).await,
+        Ok((_, differences)) => Ok(differences),
+        Err(why) => Err(why),
+    };
+    let (differences, not_compared) = match looked {
+        Ok(differences) => (differences, None),
+        Err(why) => (Vec::new(), Some(why)),
+    };
+    Ending { converged_after: None, differences, not_compared }
+}
+
 fn snapshot(written: &Mutex<Written>) -> Written {
-    written.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    written.lock().clone()
 }

@@ -4,25 +4,31 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader},
-    sync::{Arc, Mutex as StdMutex},
+    path::Path,
+    process::ExitStatus,
+    sync::Arc,
     time::Duration,
 };
 
 use nudge_runtime::Broker;
+use nudge_testbed::{
+    Comparison, Line, Program,
+    compare::Asked,
+    line::Counts,
+    nats,
+    ports::Ports,
+    program::{Guard, Output, STOP_PATIENCE},
+};
 use reqwest::Method;
 use tokio::sync::Mutex;
 
 use super::{
     database::Server,
-    disturb::Counts,
-    line::Line,
     plan::{Place, Target},
-    ports::Ports,
-    process::Program,
 };
 use crate::{
     client::{Api, Service},
-    dev::{data_dir::DataDir, guard::Guard, nats},
+    dev::data_dir::DataDir,
     failure::Failure,
 };
 
@@ -31,6 +37,8 @@ mod make;
 /// Longest time that everything may take to be ready at the start.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// A program that ended by itself is not started again sooner than this after its last start.
+const MIN_RESTART_DELAY: Duration = Duration::from_secs(1);
 /// Most surprises that are told.
 const MAX_SURPRISES: usize = 50;
 /// Most panics of one program that are told.
@@ -50,7 +58,7 @@ pub(super) struct World {
     /// Straight to NATS, by no line.
     pub(super) broker: Broker,
     pub(super) counts: Arc<Counts>,
-    surprises: StdMutex<Vec<String>>,
+    surprises: parking_lot::Mutex<Vec<String>>,
 }
 
 /// One that follows stores, and where it is asked.
@@ -65,7 +73,7 @@ impl World {
     /// Starts everything, and waits until it is ready.
     pub(super) async fn start(&self) -> Result<(), Failure> {
         for program in self.programs.values() {
-            program.lock().await.start().map_err(Failure::Failed)?;
+            start(&mut *program.lock().await).map_err(Failure::Failed)?;
         }
         let ready = async {
             while !nats::is_ready(&self.broker).await {
@@ -101,6 +109,22 @@ impl World {
         (1..).zip(&self.apis)
     }
 
+    /// Whether all of these say the same.
+    pub(super) fn comparison(&self) -> Comparison {
+        let asked = |name: String, service, api: &Api| Asked {
+            name,
+            service,
+            url: format!("http://{}", api.address(service)),
+        };
+        let owners = self.replicas().map(|(replica, api)| {
+            let place = Place { on: Target::StoreInfo, replica };
+            asked(place.to_string(), Service::StoreInfo, api)
+        });
+        let subscribers = self.subscribers();
+        let subscribers = subscribers.into_iter().map(|one| asked(one.name, one.service, one.api));
+        Comparison::new(owners.chain(subscribers).collect())
+    }
+
     /// A program. Only for what this is: lines have none.
     pub(super) fn program(&self, at: Place) -> Result<&Mutex<Program>, String> {
         self.programs.get(&at).ok_or_else(|| format!("{at} is no program"))
@@ -128,16 +152,16 @@ impl World {
         for program in self.programs.values() {
             // One to which something is being done just now is looked at later.
             let Ok(mut program) = program.try_lock() else { continue };
-            let started = program.started;
-            if let Some(status) = program.revive() {
+            let started = program.started();
+            if let Some(status) = revive(&mut program) {
                 // A service ends so only while it starts.
                 let away = self.server.as_ref().is_some_and(|server| server.was_away(started));
                 if away && status.code() == Some(1) {
                     failed_starts += 1;
                     continue;
                 }
-                let log = program.log.display().to_string();
-                self.surprise(format!("{} ended by itself ({status}), see {log}", program.name));
+                let (name, log) = (&program.launch().name, log_of(&program).display());
+                self.surprise(format!("{name} ended by itself ({status}), see {log}"));
             }
         }
         failed_starts
@@ -145,7 +169,7 @@ impl World {
 
     /// Notes something that should not have happened.
     pub(super) fn surprise(&self, what: String) {
-        let mut surprises = self.surprises.lock().unwrap_or_else(|e| e.into_inner());
+        let mut surprises = self.surprises.lock();
         if surprises.len() < MAX_SURPRISES {
             surprises.push(what);
         }
@@ -155,18 +179,18 @@ impl World {
     pub(super) async fn note_panics(&self) {
         for program in self.programs.values() {
             let program = program.lock().await;
-            let Ok(log) = File::open(&program.log) else { continue };
+            let Ok(log) = File::open(log_of(&program)) else { continue };
             let lines = BufReader::new(log).split(b'\n').map_while(Result::ok);
             for line in lines.filter(|line| is_panic(line)).take(MAX_PANICS) {
                 let line = String::from_utf8_lossy(&line).into_owned();
-                self.surprise(format!("{}: {line}", program.name));
+                self.surprise(format!("{}: {line}", program.launch().name));
             }
         }
     }
 
     /// What should not have happened.
     pub(super) fn surprises(&self) -> Vec<String> {
-        self.surprises.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        self.surprises.lock().clone()
     }
 
     /// Ends whatever faults are still under way.
@@ -184,8 +208,8 @@ impl World {
             program.thaw();
             // Where that cannot be done, it was not done before either.
             let _ = program.set_disk_full(false);
-            if program.child.is_none()
-                && let Err(why) = program.start()
+            if !program.is_started()
+                && let Err(why) = start(&mut program)
             {
                 self.surprise(why);
             }
@@ -198,13 +222,41 @@ impl World {
             server.thaw().await;
         }
         let services = self.programs.iter().filter(|(at, _)| at.on != Target::Nats);
-        let stops = services.map(|(_, program)| async { program.lock().await.stop().await });
+        let stop = async |program: &Mutex<Program>| {
+            program.lock().await.stop(STOP_PATIENCE).await;
+        };
+        let stops = services.map(|(_, program)| stop(program));
         futures_util::future::join_all(stops).await;
-        self.nats().lock().await.stop().await;
+        stop(self.nats()).await;
         if let Some(server) = &self.server {
             server.stop().await;
         }
         self.guard.finish();
+    }
+}
+
+/// Starts a program.
+pub(super) fn start(program: &mut Program) -> Result<(), String> {
+    let started = program.start();
+    started.map_err(|error| format!("{} cannot be started: {error}", program.launch().name))
+}
+
+/// How a program ended, if it ended by itself. It is started again then.
+fn revive(program: &mut Program) -> Option<ExitStatus> {
+    let status = program.ended()?;
+    if program.started().elapsed() < MIN_RESTART_DELAY {
+        return None;
+    }
+    // If this fails, the next look tries again: the ended process is still known.
+    let _ = program.start();
+    Some(status)
+}
+
+/// Where a program's output goes.
+fn log_of(program: &Program) -> &Path {
+    match &program.launch().output {
+        Output::Log(path) => path,
+        Output::Nowhere | Output::Ours => unreachable!("each has a log"),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::{FromRef, Path, State},
     http::{StatusCode, header},
     response::{
         IntoResponse, Response,
@@ -22,13 +22,14 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt, future, stream};
 use nudge_runtime::{Broker, Problem, problem};
+use nudge_testbed::nats;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{nats, proxy};
+use super::proxy;
 use crate::{
     client::{Api, Service},
     commands::status::STATUS_PATH,
@@ -48,9 +49,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; scr
 /// What the handlers share.
 #[derive(Clone, Debug)]
 pub(super) struct Console {
-    pub(super) api: Api,
+    api: Api,
     broker: Broker,
-    restarts: Arc<HashMap<&'static str, Arc<AtomicU64>>>,
+    restarts: Arc<HashMap<String, Arc<AtomicU64>>>,
     watchers: Arc<Semaphore>,
     stop: CancellationToken,
 }
@@ -67,7 +68,7 @@ impl Console {
     pub(super) fn new(
         api: Api,
         broker: Broker,
-        restarts: HashMap<&'static str, Arc<AtomicU64>>,
+        restarts: HashMap<String, Arc<AtomicU64>>,
         stop: CancellationToken,
     ) -> Self {
         let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
@@ -86,6 +87,13 @@ impl Console {
         let restarts = |name| self.restarts.get(name).map_or(0, |restarts| restarts.load(Relaxed));
         let state = |(name, ready)| PartState { name, ready, restarts: restarts(name) };
         [nats].into_iter().chain(services).map(state).collect()
+    }
+}
+
+/// What is handed on to the services needs nothing else.
+impl FromRef<Console> for Api {
+    fn from_ref(console: &Console) -> Self {
+        console.api.clone()
     }
 }
 

@@ -1,80 +1,27 @@
-//! The NATS server: which one, how it is started, and when it is ready.
+//! The demo's NATS server.
 
 use std::{
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Stdio,
-    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use nudge_runtime::Broker;
-use tokio::process::Command;
+use nudge_testbed::{
+    nats::{self, is_ready},
+    program::{Launch, Output},
+};
 
-use super::{data_dir::DataDir, ports, supervisor::Program, talk::Talk};
+use super::{data_dir::DataDir, ports, talk::Talk};
 use crate::failure::Failure;
 
-/// Names the server to use.
-const SETTING: &str = "NATS_SERVER_BIN";
-/// In a checkout, finds or installs a server and prints its path.
-const SCRIPT: &str = "scripts/nats-server";
 /// Time between two looks at whether it is ready.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// What one look may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The path of a server: [`SETTING`], else what the checkout's script says (which looks at PATH
-/// first, checks the version, and installs one if need be), else PATH.
+/// The path of a server, for somebody here or in the checkout of this program, `exe`.
 pub(crate) async fn find(exe: &Path, talk: &Talk) -> Result<PathBuf, Failure> {
-    if let Some(given) = std::env::var_os(SETTING).filter(|given| !given.is_empty()) {
-        let path = PathBuf::from(given);
-        return match is_executable(&path) {
-            true => Ok(path),
-            false => {
-                let path = path.display();
-                Err(Failure::failed(format!("{SETTING}: {path} is not an executable file")))
-            }
-        };
-    }
     let here = std::env::current_dir().unwrap_or_default();
-    if let Some(script) = script_above(&here).or_else(|| script_above(exe)) {
-        talk.doing("looking for a NATS server");
-        return ask_script(&script).await;
-    }
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let mut on_path = std::env::split_paths(&paths).map(|path| path.join("nats-server"));
-    on_path.find(|path| is_executable(path)).ok_or_else(|| {
-        let hint = "install it and put it on PATH, or set NATS_SERVER_BIN to its path";
-        Failure::failed(format!("there is no nats-server on PATH: {hint}"))
-    })
-}
-
-fn is_executable(path: &Path) -> bool {
-    let mode = path.metadata().map(|found| (found.is_file(), found.permissions().mode()));
-    mode.is_ok_and(|(file, mode)| file && mode & 0o111 != 0)
-}
-
-/// The script of the checkout that holds `path`.
-fn script_above(path: &Path) -> Option<PathBuf> {
-    let of = |root: &Path| root.join("Cargo.toml").is_file().then(|| root.join(SCRIPT));
-    path.ancestors().filter_map(of).find(|script| script.is_file())
-}
-
-async fn ask_script(script: &Path) -> Result<PathBuf, Failure> {
-    // What it has to say, such as that it installs a server, goes to standard error as ever.
-    let output = Command::new("python3")
-        .arg(script)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| Failure::failed(format!("cannot run python3 {SCRIPT}: {error}")))?;
-    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    match output.status.success() && !path.is_empty() {
-        true => Ok(PathBuf::from(path)),
-        false => Err(Failure::failed(format!("{SCRIPT} found no NATS server (see above)"))),
-    }
+    let found = nats::find(&[&here, exe], || talk.doing("looking for a NATS server")).await;
+    found.map_err(Failure::Failed)
 }
 
 /// The URL at which the services reach it.
@@ -83,20 +30,12 @@ pub(super) fn url(base: u16) -> String {
 }
 
 /// The server, on loopback, with JetStream in the data directory.
-pub(super) fn program(exe: PathBuf, base: u16, data: &DataDir) -> Program {
-    let mut args: Vec<_> = ["--addr", "127.0.0.1", "--port"].map(Into::into).to_vec();
-    args.extend([ports::nats(base).to_string().into(), "--jetstream".into()]);
-    args.extend(["--store_dir".into(), data.nats().into_os_string()]);
-    args.extend(["--name", "nudge-dev"].map(Into::into));
-    Program {
-        name: "NATS",
-        exe,
-        args,
-        env: Vec::new(),
-        log: data.logs().join("nats.log"),
-        last: true,
-        restarts: Arc::new(AtomicU64::new(0)),
-    }
+pub(super) fn launch(exe: &Path, base: u16, data: &DataDir) -> Launch {
+    let log = Output::Log(data.logs().join("nats.log"));
+    let mut launch = nats::launch(exe, ports::nats(base), &data.nats(), log);
+    launch.args.extend(["--name", "nudge-dev"].map(Into::into));
+    launch.last = true;
+    launch
 }
 
 /// Waits until the server answers through a real connection, JetStream included.
@@ -107,41 +46,5 @@ pub(super) async fn wait_ready(broker: &Broker, talk: &Talk) {
             return;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
-    }
-}
-
-/// Whether the server answers now.
-pub(crate) async fn is_ready(broker: &Broker) -> bool {
-    let account = tokio::time::timeout(LOOK_TIMEOUT, broker.jetstream.query_account());
-    broker.is_connected() && account.await.is_ok_and(|answer| answer.is_ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    #[test]
-    fn the_script_is_found_from_anywhere_in_the_checkout() {
-        let checkout = tempfile::tempdir().unwrap();
-        let deep = checkout.path().join("target/debug");
-        fs::create_dir_all(&deep).unwrap();
-        assert_eq!(script_above(&deep), None);
-        fs::create_dir(checkout.path().join("scripts")).unwrap();
-        fs::write(checkout.path().join(SCRIPT), "").unwrap();
-        // Someone else's scripts/nats-server: this is no checkout of ours.
-        assert_eq!(script_above(&deep), None);
-        fs::write(checkout.path().join("Cargo.toml"), "").unwrap();
-        assert_eq!(script_above(&deep), Some(checkout.path().join(SCRIPT)));
-    }
-
-    #[test]
-    fn only_an_executable_file_is_a_server() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(!is_executable(file.path()));
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(is_executable(file.path()));
-        assert!(!is_executable(Path::new("/")) && !is_executable(Path::new("/nowhere")));
     }
 }

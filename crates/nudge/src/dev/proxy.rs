@@ -13,8 +13,7 @@ use nudge_runtime::{
     body::{MAX_BODY_BYTES, read_body},
 };
 
-use super::console::Console;
-use crate::client::Service;
+use crate::client::{Api, Service};
 
 /// Request headers that are handed on.
 const REQUEST_HEADERS: [HeaderName; 3] =
@@ -25,7 +24,7 @@ const RESPONSE_HEADERS: [HeaderName; 4] =
 
 /// Hands `/api/{service}/…` on to that service: any read, and writes to stores and reviews.
 pub(super) async fn forward(
-    State(console): State<Console>,
+    State(api): State<Api>,
     Path((name, _)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -42,9 +41,8 @@ pub(super) async fn forward(
     }
     let body = read_body(body, MAX_BODY_BYTES).await?;
     let headers = only(&parts.headers, &REQUEST_HEADERS);
-    let request = console.api.request(parts.method, service, &path).headers(headers).body(body);
-    let answer = console
-        .api
+    let request = api.request(parts.method, service, &path).headers(headers).body(body);
+    let answer = api
         .send(service, request)
         .await
         .map_err(|failure| Problem::new(StatusCode::BAD_GATEWAY, failure.to_string()))?;

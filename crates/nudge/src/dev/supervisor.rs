@@ -1,11 +1,10 @@
-//! Keeps a child process running: log file, restart, orderly stop.
+//! Keeps a program running: log file, restart, orderly stop.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::ExitStatus,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,14 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::{Child, Command};
+use nudge_testbed::{
+    Program,
+    program::{Guard, Launch, Output, STOP_PATIENCE},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{guard::Guard, talk::Talk};
+use super::talk::Talk;
 
-/// Longest time that a child gets to stop by itself.
-pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// Pause before a child is started again; doubles up to [`MAX_RESTART_DELAY`].
 const MIN_RESTART_DELAY: Duration = Duration::from_secs(1);
 /// Longest such pause.
@@ -32,55 +31,54 @@ const TAIL_BYTES: u64 = 8 * 1024;
 /// How many lines of it are shown.
 const TAIL_LINES: usize = 8;
 
-/// What to run.
-#[derive(Clone, Debug)]
-pub(super) struct Program {
-    /// Its name, for people.
-    pub(super) name: &'static str,
-    pub(super) exe: PathBuf,
-    pub(super) args: Vec<OsString>,
-    pub(super) env: Vec<(&'static str, String)>,
-    /// Where its output goes.
-    pub(super) log: PathBuf,
-    /// Whether it is stopped after the others.
-    pub(super) last: bool,
-    /// Counts how often it had to be started again.
-    pub(super) restarts: Arc<AtomicU64>,
+/// A program that is kept running.
+pub(super) struct Kept {
+    program: Program,
+    log: PathBuf,
+    restarts: Arc<AtomicU64>,
 }
 
-/// Runs `program` until `stop` is cancelled, and starts it again whenever it dies.
-pub(super) async fn supervise(program: Program, stop: CancellationToken, guard: Guard, talk: Talk) {
-    rotate(&program.log);
+impl Kept {
+    /// A program with a log, which is not started yet.
+    pub(super) fn new(launch: Launch, guard: &Guard) -> Self {
+        let Output::Log(log) = &launch.output else { unreachable!("each has a log") };
+        let log = log.clone();
+        let program = Program::new(Launch { guard: Some(guard.clone()), ..launch });
+        Self { program, log, restarts: Arc::default() }
+    }
+
+    /// Its name, for people.
+    pub(super) fn name(&self) -> &str {
+        &self.program.launch().name
+    }
+
+    /// Counts how often it had to be started again.
+    pub(super) fn restarts(&self) -> Arc<AtomicU64> {
+        self.restarts.clone()
+    }
+}
+
+/// Runs a program until `stop` is cancelled, and starts it again whenever it dies.
+pub(super) async fn supervise(kept: Kept, stop: CancellationToken, talk: Talk) {
+    let Kept { mut program, log, restarts } = kept;
+    rotate(&log);
     let mut delay = MIN_RESTART_DELAY;
     loop {
         let began = Instant::now();
-        let log_before = fs::metadata(&program.log).map_or(0, |found| found.len());
-        let ended = match spawn(&program) {
+        let log_before = fs::metadata(&log).map_or(0, |found| found.len());
+        let ended = match program.start() {
             Err(error) => format!("cannot be started: {error}"),
-            Ok(mut child) => {
-                let pid = child.id();
-                pid.inspect(|pid| guard.add(*pid, program.last));
-                let ended = tokio::select! {
-                    status = child.wait() => Some(describe(status)),
-                    () = stop.cancelled() => {
-                        end(&mut child, &program, &talk).await;
-                        None
-                    }
-                };
-                pid.inspect(|pid| guard.remove(*pid));
-                match ended {
-                    Some(ended) => ended,
-                    None => return,
-                }
-            }
+            Ok(()) => tokio::select! {
+                status = program.wait() => describe(status),
+                () = stop.cancelled() => return end(&mut program, &talk).await,
+            },
         };
         if began.elapsed() > STEADY_AFTER {
             delay = MIN_RESTART_DELAY;
         }
-        let again = delay.as_secs();
-        let log = program.log.display();
-        talk.say(&format!("{} {ended}; starting it again in {again} s (log: {log})", program.name));
-        for line in tail(&program.log, log_before) {
+        let (name, again, path) = (&program.launch().name, delay.as_secs(), log.display());
+        talk.say(&format!("{name} {ended}; starting it again in {again} s (log: {path})"));
+        for line in tail(&log, log_before) {
             talk.say(&format!("  | {line}"));
         }
         tokio::select! {
@@ -88,23 +86,8 @@ pub(super) async fn supervise(program: Program, stop: CancellationToken, guard: 
             () = stop.cancelled() => return,
         }
         delay = (delay * 2).min(MAX_RESTART_DELAY);
-        program.restarts.fetch_add(1, Relaxed);
+        restarts.fetch_add(1, Relaxed);
     }
-}
-
-fn spawn(program: &Program) -> std::io::Result<Child> {
-    let log = OpenOptions::new().create(true).append(true).open(&program.log)?;
-    Command::new(&program.exe)
-        .args(&program.args)
-        .envs(program.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        // Its own group: a Ctrl-C at the terminal reaches us alone, and we stop in our order.
-        .process_group(0)
-        // When we panic, nothing stays behind.
-        .kill_on_drop(true)
-        .spawn()
 }
 
 fn describe(status: std::io::Result<ExitStatus>) -> String {
@@ -114,20 +97,11 @@ fn describe(status: std::io::Result<ExitStatus>) -> String {
     }
 }
 
-/// Asks the child to stop, and insists after [`STOP_PATIENCE`].
-async fn end(child: &mut Child, program: &Program, talk: &Talk) {
-    let signal = |child: &Child, signal| {
-        if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-            // It may have ended just now.
-            let _ = kill_process_group(pid, signal);
-        }
-    };
-    signal(child, Signal::TERM);
-    if tokio::time::timeout(STOP_PATIENCE, child.wait()).await.is_err() {
-        let seconds = STOP_PATIENCE.as_secs();
-        talk.say(&format!("{} did not stop within {seconds} s and is killed", program.name));
-        signal(child, Signal::KILL);
-        let _ = child.wait().await;
+/// Asks it to stop, and insists after [`STOP_PATIENCE`].
+async fn end(program: &mut Program, talk: &Talk) {
+    if program.stop(STOP_PATIENCE).await.is_none() {
+        let (name, seconds) = (&program.launch().name, STOP_PATIENCE.as_secs());
+        talk.say(&format!("{name} did not stop within {seconds} s and is killed"));
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{
     io::IsTerminal,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 
 /// Time between two frames of the spinner.
 const FRAME: Duration = Duration::from_millis(100);
@@ -45,7 +46,7 @@ impl Talk {
 
     /// What is being done or waited for now. Call it as often as you like.
     pub(crate) fn doing(&self, what: &str) {
-        let mut current = self.current.lock().unwrap_or_else(|e| e.into_inner());
+        let mut current = self.current.lock();
         let now = Instant::now();
         let same = current.as_mut().filter(|task| task.what == what);
         match (&self.spinner, same) {
@@ -76,7 +77,7 @@ impl Talk {
 
     /// The task is done.
     pub(crate) fn done(&self) {
-        *self.current.lock().unwrap_or_else(|e| e.into_inner()) = None;
+        *self.current.lock() = None;
         if let Some(spinner) = &self.spinner {
             spinner.disable_steady_tick();
             spinner.finish_and_clear();

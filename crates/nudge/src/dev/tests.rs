@@ -12,20 +12,12 @@ fn the_lines_to_copy_name_other_ports_and_odd_paths() {
 }
 
 #[test]
-fn a_service_that_is_not_built_is_named() {
-    let temporary = tempfile::tempdir().unwrap();
-    std::fs::write(temporary.path().join("store-info"), "").unwrap();
-    let failure = find_services(&temporary.path().join("nudge")).unwrap_err().to_string();
-    assert!(failure.contains("/search is not built"), "{failure}");
-}
-
-#[test]
 fn each_service_gets_its_own_database_and_port() {
     let temporary = tempfile::tempdir().unwrap();
     let data = DataDir::lock(temporary.path(), false).unwrap();
     let url = data.database_url(Service::Review).unwrap();
-    let program = service_program(Service::Review, "/x/review".into(), 7300, &data, url, true);
-    let env: std::collections::HashMap<_, _> = program.env.into_iter().collect();
+    let env = service_env(Service::Review, 7300, url, true);
+    let env: std::collections::HashMap<_, _> = env.into_iter().collect();
     assert!(env["DATABASE_URL"].ends_with("/review.db"));
     assert_eq!(env["BIND"], "127.0.0.1:7303");
     assert_eq!(env["NATS_URL"], "nats://127.0.0.1:7322");

@@ -1,7 +1,7 @@
 //! A `nudge dev` with a real NATS server and stand-ins for the services, or the real ones.
 
 use std::{
-    env, fs,
+    fs,
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -9,17 +9,19 @@ use std::{
     time::Duration,
 };
 
-use nudge_test_servers::port::Base;
+use nudge_testbed::port::Base;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
+const NUDGE: &str = env!("CARGO_BIN_EXE_nudge");
 pub(crate) const SERVICES: [&str; 3] = ["store-info", "search", "review"];
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// From the base to the port of NATS.
 const NATS_OFFSET: u16 = 22;
 
-/// A copy of the program with services beside it.
+/// The program, and what runs the services for it: a script that notes what it is told, and then is the
+/// service that it is called for, or a stand-in.
 pub(crate) struct Demo {
     directory: tempfile::TempDir,
     pub(crate) port_base: u16,
@@ -30,30 +32,23 @@ pub(crate) struct Demo {
 impl Demo {
     /// Services that do nothing but run.
     pub(crate) fn new() -> Self {
-        Self::of(|_| "sleep 600".to_owned())
+        Self::of("sleep 600".to_owned())
     }
 
     /// The real services.
     pub(crate) fn of_real_services() -> Self {
-        Self::of(|service| format!("'{}'", built(service).display()))
+        Self::of(format!("'{NUDGE}' \"$@\""))
     }
 
-    fn of(command: impl Fn(&str) -> String) -> Self {
+    fn of(command: String) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_nudge"), directory.path().join("nudge")).unwrap();
-        for service in SERVICES {
-            let path = directory.path().join(service);
-            let pid = directory.path().join(format!("{service}.pid"));
-            let url = directory.path().join(format!("{service}.url"));
-            let script = format!(
-                "#!/bin/sh\nprintf %s \"$DATABASE_URL\" >'{}'\necho $$ >'{}'\nexec {}\n",
-                url.display(),
-                pid.display(),
-                command(service)
-            );
-            fs::write(&path, script).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        let script = format!(
+            "#!/bin/sh\ncd '{}'\nprintf %s \"$DATABASE_URL\" >\"$2.url\"\necho $$ >\"$2.pid\"\nexec {command}\n",
+            directory.path().display(),
+        );
+        let path = directory.path().join("services");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let base = Base::free(&[0, 1, 2, 3, NATS_OFFSET]);
         Self { directory, port_base: base.port(), _base: base }
     }
@@ -67,8 +62,9 @@ impl Demo {
     }
 
     pub(crate) fn command_in(&self, data: &str) -> Command {
-        let mut command = Command::new(self.path("nudge"));
+        let mut command = Command::new(NUDGE);
         command.args(["dev", "--port-base", &self.port_base.to_string()]);
+        command.arg("--services").arg(self.path("services"));
         command.arg("--data-dir").arg(self.path(data));
         command.env_remove("NUDGE_DATABASE_URL");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -152,15 +148,6 @@ impl Demo {
         let free = || TcpListener::bind(("127.0.0.1", nats)).ok();
         eventually("NATS ends", free).await;
     }
-}
-
-/// A program that the workspace builds, two directories up from this test's own executable.
-fn built(name: &str) -> PathBuf {
-    let test = env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join(name);
-    let hint = "needs `cargo test --workspace`, or first `cargo build --workspace --bins`";
-    assert!(path.is_file(), "{} is not built: this test {hint}", path.display());
-    path
 }
 
 fn is_alive(pid: Pid) -> bool {

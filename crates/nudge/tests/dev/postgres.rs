@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Stdio};
 
 use nudge_runtime::database::Kind;
-use nudge_test_servers::{Postgres, TestDatabase, database::execute};
+use nudge_testbed::{Postgres, TestDatabase, database::execute};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
 use crate::dev::demo::{Demo, SERVICES, ends};
@@ -113,7 +113,7 @@ async fn a_second_dev_on_the_same_database_is_refused_also_after_postgresql_was_
 
     server.stop().await;
     server.restart().await;
-    nudge_test_servers::eventually("the lock is held again", || async {
+    nudge_testbed::eventually("the lock is held again", || async {
         let held = "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'";
         (value(database.url(), held).await == "1").then_some(())
     })
@@ -134,7 +134,7 @@ async fn a_start_waits_a_little_for_the_lock_of_a_dev_that_has_just_ended() {
     let lock = "SELECT pg_advisory_lock(x'6e75646765646576'::bigint)";
     sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
     let ends = async {
-        nudge_test_servers::eventually("it has asked for the lock", || async {
+        nudge_testbed::eventually("it has asked for the lock", || async {
             let asked = "SELECT count(*)::text FROM pg_stat_activity \
                          WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock($1)'";
             (value(database.url(), asked).await == "1").then_some(())

@@ -1,7 +1,7 @@
 //! `nudge dev --database-url` with the real services: what the README shows.
 
 use nudge_runtime::database::Kind;
-use nudge_test_servers::{TestDatabase, eventually, shell};
+use nudge_testbed::{TestDatabase, eventually, shell};
 use reqwest::Client;
 use serde_json::{Value, json};
 

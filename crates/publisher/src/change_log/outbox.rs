@@ -314,7 +314,7 @@ impl ChangeLog {
 #[cfg(test)]
 mod tests {
     use nudge_runtime::{Database, database::Durability};
-    use nudge_test_servers::TestDatabase;
+    use nudge_testbed::TestDatabase;
 
     use super::*;
     use crate::change_log::MIGRATIONS;

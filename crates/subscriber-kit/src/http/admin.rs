@@ -26,8 +26,8 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::{
     callback::breaker::Standing,
     read_model::dead_letter::DeadLetter,
-    telemetry::events::Event,
     subscriber::{Followed, Shared, Subscriber},
+    telemetry::events::Event,
 };
 
 /// Wait for a version when none is asked for, in milliseconds.

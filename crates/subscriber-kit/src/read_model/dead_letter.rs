@@ -244,7 +244,7 @@ fn shortened(error: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use nudge_runtime::database::Kind;
-    use nudge_test_servers::TestDatabase;
+    use nudge_testbed::TestDatabase;
 
     use super::*;
 

@@ -13,19 +13,19 @@ use nudge_runtime::mutant::planted;
 use tokio::time::Instant;
 
 use crate::{
-    intake::acknowledge::{Held, ack_all},
     apply::{Apply, EntityState},
-    read_model::guard::{Applied, Applier},
     callback::breaker::Breaker,
-    read_model::dead_letter::DeadLetters,
-    work::ending::End,
-    telemetry::events::{Event, EventKind, Events},
-    work::outcome::{Answer, read_item},
     callback::owner_client::{FetchError, FetchErrorKind, OwnerClient, fetch_all},
-    telemetry::progress::Progress,
+    intake::acknowledge::{Held, ack_all},
+    read_model::applied::Waiters,
+    read_model::dead_letter::DeadLetters,
+    read_model::guard::{Applied, Applier},
     retry::InARow,
     settings::Settings,
-    read_model::applied::Waiters,
+    telemetry::events::{Event, EventKind, Events},
+    telemetry::progress::Progress,
+    work::ending::End,
+    work::outcome::{Answer, read_item},
     work::queue::{Finish, Run},
 };
 

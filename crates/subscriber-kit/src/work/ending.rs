@@ -7,12 +7,12 @@ use nudge_protocol::{EntityId, Version};
 use nudge_runtime::mutant::planted;
 
 use crate::{
-    intake::acknowledge::{Held, ack_all},
     apply::Apply,
-    read_model::guard::Applied,
-    work::batch::Batches,
+    intake::acknowledge::{Held, ack_all},
     read_model::dead_letter::Parking,
+    read_model::guard::Applied,
     telemetry::events::{Event, EventKind},
+    work::batch::Batches,
     work::outcome::{Answer, Asked, Reason, Verdict, judge},
     work::queue::{Again, Finish, Run},
 };

@@ -17,10 +17,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    intake::acknowledge::{Held, progress_all},
     apply::Apply,
-    work::batch::{Batches, Ended},
     callback::breaker::{Permit, Standing},
+    intake::acknowledge::{Held, progress_all},
+    work::batch::{Batches, Ended},
     work::queue::{Again, Finish, Lane, Run, Work, WorkQueue},
 };
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::api::support::{World, draft, rated, send};
-use nudge_test_servers::TestDatabase;
+use nudge_testbed::TestDatabase;
 
 #[tokio::test]
 async fn callbacks_get_live_deleted_and_unknown_reviews_in_one_answer() {

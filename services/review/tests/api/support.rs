@@ -11,7 +11,7 @@ use std::{
 use clap::Parser;
 use nudge_protocol::{EntityId, Timestamp, Version, subject::encode_token};
 use nudge_subscriber_kit::{Apply, EntityState};
-use nudge_test_servers::TestDatabase;
+use nudge_testbed::TestDatabase;
 use reqwest::{Method, RequestBuilder};
 use review::{
     Args, Service, start,

@@ -174,7 +174,7 @@ impl Values {
 mod tests {
     use nudge_runtime::database::Durability;
 
-    use nudge_test_servers::TestDatabase;
+    use nudge_testbed::TestDatabase;
     use sqlx::Row;
 
     use super::*;
@@ -238,7 +238,7 @@ mod tests {
              to_tsvector('simple', '가게 ' || n || CASE n % 100 WHEN 0 THEN ' 커피' ELSE '' END) \
              FROM generate_series(1, 20000) AS n";
         db.write(sqlx::query(fill)).await.unwrap();
-        nudge_test_servers::database::execute(database.url(), "VACUUM ANALYZE store").await;
+        nudge_testbed::database::execute(database.url(), "VACUUM ANALYZE store").await;
         for text in ["커피", "커", "커피 1"] {
             let steps = plan(&db, Some(text), None, None).await.join("\n");
             assert!(steps.contains("Index Scan on store_words"), "{text}: {steps}");

@@ -4,7 +4,7 @@ use axum::{body::Body, http::Request};
 use nudge_protocol::{EntityId, Timestamp, Version};
 use nudge_runtime::Database;
 use nudge_subscriber_kit::{Apply, EntityState};
-use nudge_test_servers::TestDatabase;
+use nudge_testbed::TestDatabase;
 use search::{
     query::{StoreQuery, Text},
     read_model::{self, Page, Stores},

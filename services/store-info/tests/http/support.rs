@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use clap::Parser;
-use nudge_test_servers::TestDatabase;
+use nudge_testbed::TestDatabase;
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use store_info::{Args, Service};

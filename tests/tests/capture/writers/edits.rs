@@ -48,7 +48,7 @@ pub(super) async fn run(tx: &mut Tx, sql: String) -> Result<(), sqlx::Error> {
 }
 
 /// Moves an amount from one menu to another, in two statements, sometimes with the name of the shop.
-async fn edit(tx: &mut Tx, key: &str, amount: usize, name: bool) -> Result<(), sqlx::Error> {
+async fn edit(tx: &mut Tx, key: &str, amount: u64, name: bool) -> Result<(), sqlx::Error> {
     if name {
         run(tx, format!("UPDATE shop SET name = 'name {amount}' WHERE id = '{key}'")).await?;
     }
@@ -68,7 +68,7 @@ async fn edit(tx: &mut Tx, key: &str, amount: usize, name: bool) -> Result<(), s
 /// One transaction.
 pub(super) struct Work {
     pub(super) keys: Vec<String>,
-    pub(super) amount: usize,
+    pub(super) amount: u64,
     pub(super) names: bool,
     pub(super) roll_back: bool,
 }

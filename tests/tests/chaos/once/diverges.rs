@@ -5,11 +5,11 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use nudge_test_servers::eventually;
+use nudge_testbed::eventually;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
-use crate::chaos::{built, command, plan, report};
+use crate::chaos::{command, nudge, plan, report};
 
 /// Live stores of a read model from which on the edits have long left the first ones: they are of 60
 /// stores at a time, and move on.
@@ -77,7 +77,7 @@ async fn a_store_that_was_changed_behind_a_read_models_back_fails_the_run_and_a_
     // As it stands there, for a shell.
     let replay = diverged["replay"].as_str().expect("how to see it again");
     let arguments = replay.strip_prefix("nudge ").expect("a command line");
-    let line = format!("'{}' {arguments} --json", built("nudge").display());
+    let line = format!("'{}' {arguments} --json", nudge().display());
     let again = Command::new("sh").args(["-c", &line]).output().expect("sh runs");
     let converged = report(&again);
     assert!(again.status.success(), "{converged}");

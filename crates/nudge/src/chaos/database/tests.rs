@@ -1,23 +1,23 @@
 use std::path::Path;
 
 use nudge_runtime::database::Kind::Postgres;
-use nudge_test_servers::TestDatabase;
+use nudge_testbed::TestDatabase;
 
 use super::*;
 
 /// A program that answers each command, and writes it to a file.
-fn noting(file: &Path) -> Program {
-    let script = r#"while read -r line; do echo "$line" >> "$0"; echo '{"url":""}'; done"#;
+async fn noting(file: &Path) -> Runner {
+    let script = r#"echo '{"url":""}'; while read -r line; do echo "$line" >> "$0"; echo '{"url":""}'; done"#;
     let command = ["sh", "-c", script, file.to_str().unwrap()];
-    Program::start(&command.map(str::to_owned)).unwrap()
+    Runner::start(&command.map(str::to_owned)).await.unwrap().0
 }
 
 #[tokio::test]
 async fn a_fault_is_ended_by_what_undoes_it_and_its_end_is_remembered() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("commands");
-    let program = Mutex::new(noting(&file));
-    let server = Server { program, urls: Vec::new(), absence: StdMutex::default() };
+    let runner = Mutex::new(noting(&file).await);
+    let server = Server { runner, urls: Vec::new(), absence: Default::default() };
     let before = Instant::now();
     server.end().await.unwrap();
     server.thaw().await;
@@ -53,30 +53,6 @@ async fn each_service_has_a_schema_and_a_database_that_was_used_before_is_refuse
     }
     let refusal = Server::start(&command).await.unwrap_err().to_string();
     assert!(refusal.contains("its database holds data"), "{refusal}");
-}
-
-#[tokio::test]
-async fn a_program_that_gives_no_answer_is_of_no_more_use() {
-    for script in ["exit", "read -r line; echo good", "read -r line; echo '{}'"] {
-        let mut program = Program::start(&["sh", "-c", script].map(str::to_owned)).unwrap();
-        program.tell("crash").await.unwrap_err();
-        assert!(program.tell("start").await.unwrap_err().contains("not answer any more"));
-        program.end().await;
-    }
-    let mut program = Program::start(&["sleep".to_owned(), "0.3".to_owned()]).unwrap();
-    let late = program.answer(Duration::from_millis(1)).await.unwrap_err();
-    assert!(late.contains("no answer within"), "{late}");
-    assert!(program.commands.is_none(), "an answer that comes later is to another command");
-    program.end().await;
-}
-
-#[tokio::test]
-async fn an_answer_may_not_be_endless() {
-    let script = "head -c 100000 /dev/zero; exec sleep 100".to_owned();
-    let mut program = Program::start(&["sh".to_owned(), "-c".to_owned(), script]).unwrap();
-    let why = program.answer(Duration::from_secs(20)).await.unwrap_err();
-    assert!(why.contains("no line of JSON"), "{why}");
-    program.child.kill().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! A plan from a seed.
 
-use super::{Databases, FORMAT, Fault, Kind, Plan, Target, Way};
-use crate::chaos::random::Random;
+use nudge_chance::Random;
+use nudge_testbed::Way;
+
+use super::{Databases, FORMAT, Fault, Kind, Plan, Target};
 
 /// Stream of chance that plans are drawn from.
 const STREAM: u64 = 1;
@@ -66,7 +68,7 @@ impl Plan {
         databases: Databases,
         replicas: u64,
     ) -> Self {
-        let mut random = Random::new(seed, STREAM);
+        let mut random = Random::stream(seed, STREAM);
         let mut faults: Vec<Fault> = Vec::new();
         // Each card comes once before any comes again.
         let mut cards: Vec<Card> = Vec::new();
@@ -112,9 +114,9 @@ impl Plan {
 
 fn draw(random: &mut Random, card: &Card, at_millis: u64, millis: u64) -> Fault {
     let (kind, ref targets) = *card;
-    let on: Target = *random.pick(targets);
+    let on: Target = *random.one_of(targets);
     let for_millis = length(random, kind, millis);
-    let way = *random.pick(&[None, Some(Way::There), Some(Way::Back)]);
+    let way = *random.one_of(&[None, Some(Way::There), Some(Way::Back)]);
     let late = random.between(5, 400);
     Fault {
         at_millis,
@@ -141,10 +143,10 @@ fn draw_away(random: &mut Random, lost: &Fault) -> Option<Fault> {
     if !matches!(lost.kind, Kind::NatsRollback | Kind::StreamDelete) {
         return None;
     }
-    let kind = *random.pick(&[Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall]);
+    let kind = *random.one_of(&[Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall]);
     let on = match kind {
-        Kind::Freeze | Kind::Kill => *random.pick(&[Target::Search, Target::Review]),
-        _ => *random.pick(&[Target::SearchToNats, Target::ReviewToNats]),
+        Kind::Freeze | Kind::Kill => *random.one_of(&[Target::Search, Target::Review]),
+        _ => *random.one_of(&[Target::SearchToNats, Target::ReviewToNats]),
     };
     let (least, most) = MARGIN_MILLIS;
     let before = random.between(least, most).min(lost.at_millis);

@@ -1,28 +1,27 @@
 //! How the programs and the lines between them are made.
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::path::{Path, PathBuf};
 
 use nudge_runtime::Broker;
+use nudge_testbed::{
+    Line, Program, Way,
+    line::Settings,
+    nats,
+    ports::Ports,
+    program::{Launch, Output},
+};
 use tokio::sync::Mutex;
 
 use super::World;
 use crate::{
     chaos::{
         database::Server,
-        disturb::Counts,
-        line::Line,
-        plan::{Place, Plan, Target, Way},
-        ports::Ports,
-        process::Program,
+        plan::{Place, Plan, Target},
     },
     client::{Api, Service},
-    dev::{data_dir::DataDir, find_services, guard::Guard},
+    dev::{data_dir::DataDir, guard},
     failure::Failure,
+    service,
 };
 
 impl World {
@@ -34,19 +33,20 @@ impl World {
         server: Option<Server>,
         plan: &Plan,
     ) -> Result<Self, Failure> {
-        let services = find_services(exe)?;
         data.prepare()?;
-        let mut ports = Ports::take()?;
-        let nats_port = ports.next()?;
+        let mut ports = Ports::of_a_run().ok_or_else(|| Failure::failed("no ports are free"))?;
+        let mut port =
+            || ports.next_free().ok_or_else(|| Failure::failed("too few ports are free"));
+        let nats_port = port()?;
         let mut apis = Vec::new();
         for _ in 0..plan.replicas {
-            apis.push(Api::with_ports([ports.next()?, ports.next()?, ports.next()?]));
+            apis.push(Api::with_ports([port()?, port()?, port()?]));
         }
         let url = format!("nats://127.0.0.1:{nats_port}");
         let broker = Broker::connect(&url, "nudge-chaos").await;
         let broker =
             broker.map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
-        let guard = Guard::start(exe, &data)?;
+        let guard = guard::start(exe, &data)?;
         let mut world = Self {
             data,
             guard,
@@ -56,24 +56,25 @@ impl World {
             apis,
             _ports: ports,
             broker,
-            counts: Arc::<Counts>::default(),
+            counts: Default::default(),
             surprises: Default::default(),
         };
-        world.add_nats(nats_exe, nats_port);
-        for (service, exe) in services {
+        world.add_nats(&nats_exe, nats_port);
+        for service in Service::ALL {
             for replica in 1..=plan.replicas {
                 world.add_lines(service, replica, nats_port, plan.seed).await?;
-                world.add_service(service, replica, exe.clone())?;
+                world.add_service(service, replica, exe)?;
             }
         }
         Ok(world)
     }
 
-    fn add_nats(&mut self, exe: PathBuf, port: u16) {
-        let mut args: Vec<_> = ["--addr", "127.0.0.1", "--port"].map(Into::into).to_vec();
-        args.extend([port.to_string().into(), "--jetstream".into(), "--store_dir".into()]);
-        args.extend([self.data.nats().into_os_string(), "--name".into(), "nudge-chaos".into()]);
-        self.add(Place::first(Target::Nats), exe, args, Vec::new());
+    fn add_nats(&mut self, exe: &Path, port: u16) {
+        let at = Place::first(Target::Nats);
+        let mut launch = nats::launch(exe, port, &self.data.nats(), self.log(at));
+        launch.args.extend(["--name", "nudge-chaos"].map(Into::into));
+        launch.last = true;
+        self.add(at, launch);
     }
 
     /// Each replica has lines of its own, so that one can be cut off and the others not.
@@ -94,29 +95,33 @@ impl World {
         let lines = lines.into_iter().chain([to_owner.map(|on| (on, owner_port, None))]);
         for (on, port, notifications) in lines.flatten() {
             let seed = seed.wrapping_add(on as u64).wrapping_add((replica - 1) << 32);
-            let line = Line::to(port, notifications, seed, self.counts.clone()).await?;
+            let counts = self.counts.clone();
+            let line = Line::to(port, Settings { notifications, seed, counts, keeps: false }).await;
+            let line = line.map_err(|error| Failure::failed(format!("cannot listen: {error}")))?;
             self.lines.insert(Place { on, replica }, line);
         }
         Ok(())
     }
 
-    fn add_service(&mut self, service: Service, replica: u64, exe: PathBuf) -> Result<(), Failure> {
+    fn add_service(&mut self, service: Service, replica: u64, exe: &Path) -> Result<(), Failure> {
         let (on, to_nats, to_owner) = Target::of(service);
+        let at = Place { on, replica };
         let address = |on| self.lines[&Place { on, replica }].address();
         let database_url = match &self.server {
             Some(server) => server.database_url(service),
             None => self.data.database_url(service)?,
         };
-        let mut env = vec![
+        let mut launch = service::launch(service, exe, self.log(at));
+        launch.env = vec![
             ("DATABASE_URL", database_url),
             ("NATS_URL", format!("nats://{}", address(to_nats))),
             ("BIND", self.api(replica).address(service)),
         ];
-        env.push(match to_owner {
+        launch.env.push(match to_owner {
             Some(line) => ("STORE_OWNER_URL", format!("http://{}", address(line))),
             None => ("SAMPLE", "false".to_owned()),
         });
-        self.add(Place { on, replica }, exe, Vec::new(), env);
+        self.add(at, launch);
         Ok(())
     }
 
@@ -124,18 +129,17 @@ impl World {
         &self.apis[replica as usize - 1]
     }
 
-    fn add(
-        &mut self,
-        at: Place,
-        exe: PathBuf,
-        args: Vec<OsString>,
-        env: Vec<(&'static str, String)>,
-    ) {
-        let name = at.to_string();
-        let log = self.data.logs().join(format!("{name}.log"));
-        let (guard, last) = (self.guard.clone(), at.on == Target::Nats);
-        let (child, guarded, started) = (None, None, Instant::now());
-        let program = Program { name, exe, args, env, log, guard, last, child, guarded, started };
-        self.programs.insert(at, Mutex::new(program));
+    fn log(&self, at: Place) -> Output {
+        Output::Log(self.data.logs().join(format!("{at}.log")))
+    }
+
+    fn add(&mut self, at: Place, launch: Launch) {
+        let launch = Launch {
+            name: at.to_string(),
+            disk_may_be_full: true,
+            guard: Some(self.guard.clone()),
+            ..launch
+        };
+        self.programs.insert(at, Mutex::new(Program::new(launch)));
     }
 }

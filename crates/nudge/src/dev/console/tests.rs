@@ -17,7 +17,7 @@ async fn start(services: Vec<(Service, Router)>) -> Fixture {
     // Nobody listens there: the broker connects in the background, or never.
     let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
     let stop = CancellationToken::new();
-    let restarts = HashMap::from([("search", Arc::new(AtomicU64::new(3)))]);
+    let restarts = HashMap::from([("search".to_owned(), Arc::new(AtomicU64::new(3)))]);
     let console = Console::new(stubs.api.clone(), broker, restarts, stop.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());

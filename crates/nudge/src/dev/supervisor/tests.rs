@@ -1,12 +1,13 @@
-use std::sync::atomic::Ordering::Relaxed;
+use rustix::process::Pid;
 
 use super::*;
-use crate::dev::data_dir::DataDir;
+use crate::dev::{data_dir::DataDir, guard};
 
 struct Fixture {
     directory: tempfile::TempDir,
     stop: CancellationToken,
-    program: Program,
+    log: PathBuf,
+    restarts: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -14,20 +15,17 @@ struct Fixture {
 fn start(script: &str) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let data = DataDir::lock(directory.path(), false).unwrap();
-    let program = Program {
-        name: "script",
-        exe: "/bin/sh".into(),
-        args: vec!["-c".into(), script.into()],
-        env: vec![("PLACE", directory.path().display().to_string())],
-        log: directory.path().join("script.log"),
-        last: false,
-        restarts: Arc::default(),
-    };
+    let log = directory.path().join("script.log");
+    let mut launch = Launch::new("script", "/bin/sh", Output::Log(log.clone()));
+    launch.args = vec!["-c".into(), script.into()];
+    launch.env = vec![("PLACE", directory.path().display().to_string())];
     let stop = CancellationToken::new();
     // `true` reads nothing and ends at once: a guard that is gone must not matter.
-    let guard = Guard::start(Path::new("/bin/true"), &data).unwrap();
-    let task = tokio::spawn(supervise(program.clone(), stop.clone(), guard, Talk::new()));
-    Fixture { directory, stop, program, task }
+    let guard = guard::start(Path::new("/bin/true"), &data).unwrap();
+    let kept = Kept::new(launch, &guard);
+    let restarts = kept.restarts();
+    let task = tokio::spawn(supervise(kept, stop.clone(), Talk::new()));
+    Fixture { directory, stop, log, restarts, task }
 }
 
 /// Waits until `file` is there, and returns what it holds.
@@ -51,8 +49,8 @@ async fn a_child_that_dies_is_started_again() {
                          echo yes >$PLACE/once; echo why >&2; exit 7",
     );
     appears(&fixture, "again").await;
-    assert_eq!(fixture.program.restarts.load(Relaxed), 1);
-    assert_eq!(tail(&fixture.program.log, 0), ["why"]);
+    assert_eq!(fixture.restarts.load(Relaxed), 1);
+    assert_eq!(tail(&fixture.log, 0), ["why"]);
     fixture.stop.cancel();
     fixture.task.await.unwrap();
 }

@@ -1,4 +1,7 @@
-//! Whether read models say of every store what the owner says. Pure; [`look`](super::look) asks them.
+//! Whether all say of every store what its owner says.
+//!
+//! What is compared is pure: what the owner has, what a read model shows and has applied, what is found by
+//! text. [`Comparison`] asks for it, by what everyone says to anyone who asks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,50 +12,60 @@ use nudge_protocol::EntityId;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+mod ask;
+mod look;
+mod texts;
+
+pub use look::{Asked, Comparison};
+
 /// What the owner says of one store.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Owned {
-    pub(super) version: u64,
+pub struct Owned {
+    /// The owner's number for it.
+    pub version: u64,
     /// None when it is deleted.
-    pub(super) state: Option<Map<String, Value>>,
+    pub state: Option<Map<String, Value>>,
 }
 
 /// Everything that the owner has ever had.
-pub(super) type Stores = BTreeMap<EntityId, Owned>;
+pub type Stores = BTreeMap<EntityId, Owned>;
 
 /// What a read model shows of one store.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Shown {
+enum Shown {
     Live { version: u64, fields: Map<String, Value> },
     Deleted,
 }
 
 /// Everything that a read model says.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Model {
+struct Model {
     /// Fields that it shows of the owner's.
-    pub(super) fields: &'static [&'static str],
+    fields: &'static [&'static str],
     /// Whether it shows which stores are deleted, or nothing of them.
-    pub(super) shows_deleted: bool,
-    pub(super) shown: BTreeMap<EntityId, Shown>,
+    shows_deleted: bool,
+    shown: BTreeMap<EntityId, Shown>,
     /// Versions that are applied, and whether as deleted.
-    pub(super) applied: BTreeMap<EntityId, (u64, bool)>,
+    applied: BTreeMap<EntityId, (u64, bool)>,
     /// Stores of which it has applied something.
-    pub(super) applied_count: u64,
-    pub(super) dead_letters: Vec<EntityId>,
+    applied_count: u64,
+    dead_letters: Vec<EntityId>,
 }
 
 /// One thing that is not as the owner says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Difference {
+pub struct Difference {
     /// Who says otherwise.
-    pub(super) service: String,
+    pub service: String,
+    /// Of which store, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<EntityId>,
+    pub id: Option<EntityId>,
     /// Which field, or what else.
-    pub(super) what: String,
-    pub(super) expected: Value,
-    pub(super) found: Value,
+    pub what: String,
+    /// What the owner says.
+    pub expected: Value,
+    /// What is said instead.
+    pub found: Value,
 }
 
 impl fmt::Display for Difference {
@@ -64,7 +77,7 @@ impl fmt::Display for Difference {
 }
 
 /// Everything in which a read model differs from the owner.
-pub(super) fn differences(service: &str, owner: &Stores, model: &Model) -> Vec<Difference> {
+fn differences(service: &str, owner: &Stores, model: &Model) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut differ = |id: Option<&EntityId>, what: &str, expected: Value, is: Value| {
         if expected != is {
@@ -120,7 +133,7 @@ fn deleted(applied: Option<(u64, bool)>) -> Value {
 }
 
 /// Where another replica of the owner says otherwise.
-pub(super) fn of_owners(service: &str, owner: &Stores, other: &Stores) -> Vec<Difference> {
+fn of_owners(service: &str, owner: &Stores, other: &Stores) -> Vec<Difference> {
     let ids: BTreeSet<_> = owner.keys().chain(other.keys()).collect();
     let differ = ids.into_iter().filter(|id| owner.get(*id) != other.get(*id));
     let said = |stores: &Stores, id: &EntityId| {
@@ -138,7 +151,7 @@ pub(super) fn of_owners(service: &str, owner: &Stores, other: &Stores) -> Vec<Di
 }
 
 /// Writes that the owner has answered and no longer has.
-pub(super) fn lost(owner: &Stores, newest: &BTreeMap<EntityId, u64>) -> Vec<Difference> {
+fn lost(owner: &Stores, newest: &BTreeMap<EntityId, u64>) -> Vec<Difference> {
     let lost = newest.iter().filter_map(|(id, version)| {
         let now = owner.get(id).map(|owned| owned.version);
         (now < Some(*version)).then(|| Difference {

@@ -6,14 +6,16 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use super::{frames::Frames, random::Random};
+use nudge_chance::Random;
+
+use super::frames::Frames;
 
 /// Most messages held back at a time.
 const MAX_HELD: usize = 64;
 
 /// A disturbance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Disturb {
+pub enum Disturb {
     /// Held back, and released in another order.
     Reorder,
     /// About half come twice, at once or later.
@@ -24,11 +26,13 @@ pub(super) enum Disturb {
 
 /// What has been done to messages.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub struct Counts {
     /// Those that overtook another. To be held back is not enough: one may be released alone.
-    pub(super) reordered: AtomicU64,
-    pub(super) duplicated: AtomicU64,
-    pub(super) dropped: AtomicU64,
+    pub reordered: AtomicU64,
+    /// Those that came twice.
+    pub duplicated: AtomicU64,
+    /// Those that did not come.
+    pub dropped: AtomicU64,
 }
 
 /// One direction of one connection.

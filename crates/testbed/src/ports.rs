@@ -12,7 +12,7 @@
 //! |---|---|---|---|---|
 //! | 12,000 | 17,999 | [`free_port`]: servers in tests | 100 | the test program runs |
 //! | 18,000 | 21,999 | `scripts/postgres` | 1 | the script runs |
-//! | 22,000 | 25,999 | `nudge chaos` (`crates/nudge/src/chaos/ports.rs`) | 40 | the run lasts |
+//! | 22,000 | 25,999 | [`Ports::of_a_run`]: `nudge chaos` | 40 | the run lasts |
 //! | 26,000 | 29,999 | [`Base`]: a `nudge dev` in tests | 40 | the value lives |
 
 use std::{
@@ -21,30 +21,49 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     ops::Range,
     process,
-    sync::Mutex,
 };
 
-const OF_SERVERS: Range<u16> = 12_000..18_000;
-const BLOCK_OF_SERVERS: u16 = 100;
-const OF_DEMOS: Range<u16> = 26_000..30_000;
+use parking_lot::Mutex;
+
+const OF_SERVERS: Area = Area { ports: 12_000..18_000, block: 100 };
+/// A run needs fewer, but some may be taken by others.
+const OF_RUNS: Area = Area { ports: 22_000..26_000, block: 40 };
 /// More than the highest offset that `nudge dev` uses.
-const BLOCK_OF_DEMOS: u16 = 40;
+const OF_DEMOS: Area = Area { ports: 26_000..30_000, block: 40 };
 /// A prime, so that processes that start together look in different places.
 const STRIDE: usize = 37;
 
+/// Ports of one kind of program.
+struct Area {
+    ports: Range<u16>,
+    /// Ports in one block.
+    block: u16,
+}
+
 /// A block of ports that no other process of ours uses while this value lives.
 #[derive(Debug)]
-struct Block {
-    ports: Range<u16>,
+pub struct Ports {
+    left: Range<u16>,
     _lock: File,
 }
 
-impl Block {
-    fn take(range: Range<u16>, size: u16) -> Option<Self> {
-        let firsts: Vec<_> = range.step_by(usize::from(size)).collect();
+impl Ports {
+    /// Ports for a run of `nudge chaos`. None when all are taken.
+    pub fn of_a_run() -> Option<Self> {
+        Self::take(OF_RUNS)
+    }
+
+    /// One that is free now, and that is given out no second time. None when no more is left.
+    pub fn next_free(&mut self) -> Option<u16> {
+        self.left.find(|port| is_free(*port))
+    }
+
+    fn take(area: Area) -> Option<Self> {
+        let firsts: Vec<_> = area.ports.step_by(usize::from(area.block)).collect();
         let start = process::id() as usize * STRIDE;
         let mut order = (0..firsts.len()).map(|n| firsts[(start + n) % firsts.len()]);
-        order.find_map(|first| Some(Self { ports: first..first + size, _lock: lock(first)? }))
+        let block = |first| Some(Self { left: first..first + area.block, _lock: lock(first)? });
+        order.find_map(block)
     }
 }
 
@@ -63,32 +82,39 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// A port that is free now, and that this process gives out no second time.
+/// For tests: a port that is free now, and that this process gives out no second time.
+///
+/// # Panics
+///
+/// When all are taken.
 pub fn free_port() -> u16 {
-    static BLOCKS: Mutex<Vec<Block>> = Mutex::new(Vec::new());
-    // A test that panicked in here has taken nothing.
-    let mut blocks = BLOCKS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    static BLOCKS: Mutex<Vec<Ports>> = Mutex::new(Vec::new());
+    let mut blocks = BLOCKS.lock();
     loop {
-        let last = blocks.last_mut();
-        if let Some(port) = last.and_then(|block| block.ports.find(|port| is_free(*port))) {
+        if let Some(port) = blocks.last_mut().and_then(Ports::next_free) {
             return port;
         }
-        blocks.push(Block::take(OF_SERVERS, BLOCK_OF_SERVERS).expect("a block of ports is left"));
+        blocks.push(Ports::take(OF_SERVERS).expect("a block of ports is left"));
     }
 }
 
-/// A `--port-base`: all that `nudge dev` adds to it is free now, and nobody else's while this lives.
+/// For tests, a `--port-base`: all that `nudge dev` adds to it is free now, and nobody else's while this
+/// lives.
 #[derive(Debug)]
-pub struct Base(Block);
+pub struct Base(Ports);
 
 impl Base {
     /// Takes one of which the ports at these offsets are free.
+    ///
+    /// # Panics
+    ///
+    /// When all are taken.
     pub fn free(offsets: &[u16]) -> Self {
         let mut taken = Vec::new();
         loop {
             // Those with a port that somebody has stay locked until another is found.
-            let block = Block::take(OF_DEMOS, BLOCK_OF_DEMOS).expect("a block of ports is left");
-            if offsets.iter().all(|offset| is_free(block.ports.start + offset)) {
+            let block = Ports::take(OF_DEMOS).expect("a block of ports is left");
+            if offsets.iter().all(|offset| is_free(block.left.start + offset)) {
                 return Self(block);
             }
             taken.push(block);
@@ -97,7 +123,7 @@ impl Base {
 
     /// The base itself.
     pub fn port(&self) -> u16 {
-        self.0.ports.start
+        self.0.left.start
     }
 }
 
@@ -109,8 +135,8 @@ mod tests {
 
     #[test]
     fn no_port_is_given_out_twice_and_another_block_follows_a_full_one() {
-        let ports: Vec<_> = (0..=BLOCK_OF_SERVERS).map(|_| free_port()).collect();
-        assert!(ports.iter().all(|port| OF_SERVERS.contains(port)));
+        let ports: Vec<_> = (0..=OF_SERVERS.block).map(|_| free_port()).collect();
+        assert!(ports.iter().all(|port| OF_SERVERS.ports.contains(port)));
         assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len());
     }
 
@@ -118,9 +144,9 @@ mod tests {
     fn a_block_is_nobody_elses_until_it_is_given_back() {
         let (one, other) = (Base::free(&[0]), Base::free(&[0]));
         let between = one.port().abs_diff(other.port());
-        assert!(between >= BLOCK_OF_DEMOS && between % BLOCK_OF_DEMOS == 0, "{between}");
+        assert!(between >= OF_DEMOS.block && between % OF_DEMOS.block == 0, "{between}");
         let first = one.port();
-        assert!(lock(first).is_none() && OF_DEMOS.contains(&first));
+        assert!(lock(first).is_none() && OF_DEMOS.ports.contains(&first));
         drop(one);
         assert!(lock(first).is_some());
     }
@@ -132,5 +158,27 @@ mod tests {
         let first = one.port();
         drop(one);
         assert_ne!(Base::free(&[0, 7]).port(), first);
+    }
+
+    #[test]
+    fn two_runs_have_no_port_in_common_and_what_is_given_back_can_be_had_again() {
+        let (mut one, mut other) = (Ports::of_a_run().unwrap(), Ports::of_a_run().unwrap());
+        assert!(one.left.end <= other.left.start || other.left.end <= one.left.start);
+        let begin = one.left.start;
+        assert!(lock(begin).is_none());
+        let (a, b) = (one.next_free().unwrap(), one.next_free().unwrap());
+        let c = other.next_free().unwrap();
+        assert!(a < b && OF_RUNS.ports.contains(&a) && OF_RUNS.ports.contains(&c));
+        drop(one);
+        assert!(lock(begin).is_some());
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_left_out() {
+        let mut ports = Ports::of_a_run().unwrap();
+        let port = ports.next_free().unwrap();
+        ports.left.start = port;
+        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        assert!(ports.next_free().unwrap() > port);
     }
 }

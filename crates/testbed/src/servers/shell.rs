@@ -40,7 +40,7 @@ fn psql() -> &'static PathBuf {
     static PSQL: OnceLock<PathBuf> = OnceLock::new();
     PSQL.get_or_init(|| {
         let mut find = Command::new("python3");
-        let found = find.arg(crate::script("postgres")).arg("find").output().expect("python3 runs");
+        let found = find.arg(super::script("postgres")).arg("find").output().expect("python3 runs");
         let found = PathBuf::from(String::from_utf8(found.stdout).expect("a path").trim());
         // A link, as often as not: its neighbours are where it points to.
         let linked = found.join("postgres").canonicalize().unwrap_or_default();

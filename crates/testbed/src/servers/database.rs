@@ -18,7 +18,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::Postgres;
+use super::Postgres;
 
 /// Names the kind: `sqlite`, which is the default, or `postgres`.
 pub const SETTING: &str = "NUDGE_TEST_DATABASE";

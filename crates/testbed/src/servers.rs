@@ -1,23 +1,19 @@
 //! Real servers of a test's own.
 //!
 //! Every test starts what it needs on free loopback ports and ends it when it is done, also when it
-//! fails. Tests wait for a state, with [`eventually`], never for a time.
+//! fails. Tests wait for a state, with [`eventually`], never for a time. What cannot be done panics.
 //!
 //! | module | what it gives |
 //! |---|---|
 //! | [`nats`] | a nats-server |
 //! | [`postgres`] | a PostgreSQL server that can be stopped, crashed and frozen |
 //! | [`database`] | an empty database, of the kind that `NUDGE_TEST_DATABASE` names |
-//! | [`port`] | ports for servers that go away and come back |
 //! | [`shell`] | the databases' own shells |
-//! | [`signal`] | signals to children |
 
 pub mod database;
 pub mod nats;
-pub mod port;
 pub mod postgres;
 pub mod shell;
-pub mod signal;
 
 use std::{
     env,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::chaos::frames::{Frames, Piece};
+use crate::line::frames::{Frames, Piece};
 
 fn message(n: usize) -> String {
     // A body that looks like the protocol must not be taken for it.
@@ -10,7 +10,7 @@ fn message(n: usize) -> String {
 /// Sends messages with a PING after each, in odd chunks, and returns the pieces that come out.
 fn send(count: usize, disturb: Option<Disturb>) -> (Vec<Piece>, Arc<Counts>) {
     let counts = Arc::<Counts>::default();
-    let mut filter = Filter::new(Random::new(1, 2), counts.clone());
+    let mut filter = Filter::new(Random::stream(1, 2), counts.clone());
     let stream: String = (0..count).map(|n| message(n) + "PING\r\n").collect();
     let mut out = Vec::new();
     for chunk in stream.as_bytes().chunks(11) {
@@ -58,7 +58,7 @@ fn reordering_keeps_each_message_whole_and_once() {
 #[test]
 fn what_is_released_alone_or_as_a_copy_counts_as_no_other_order() {
     let counts = Arc::<Counts>::default();
-    let (mut filter, mut out) = (Filter::new(Random::new(1, 2), counts.clone()), Vec::new());
+    let (mut filter, mut out) = (Filter::new(Random::stream(1, 2), counts.clone()), Vec::new());
     for n in 0..20 {
         filter.pass(message(n).as_bytes(), Some(Disturb::Reorder), &mut out);
         assert!(filter.holds());
@@ -97,7 +97,7 @@ fn what_is_dropped_is_whole_messages_and_notifications_alone() {
 
 #[test]
 fn what_is_held_is_bounded_and_goes_on_when_the_disturbance_ends() {
-    let mut filter = Filter::new(Random::new(1, 2), Arc::default());
+    let mut filter = Filter::new(Random::stream(1, 2), Arc::default());
     let mut out = Vec::new();
     for n in 0..MAX_HELD - 1 {
         filter.pass(message(n).as_bytes(), Some(Disturb::Reorder), &mut out);

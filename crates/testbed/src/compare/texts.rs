@@ -1,12 +1,11 @@
-//! What search must find by text: a plain reading of the owner's stores, without any index. Pure;
-//! [`look`](super::look) asks.
+//! What search must find by text: a plain reading of the owner's stores, without any index. Pure.
 
 use std::collections::BTreeSet;
 
 use nudge_protocol::EntityId;
 use serde_json::{Map, Value};
 
-use super::compare::{Difference, Stores};
+use super::{Difference, Stores};
 
 /// Most questions of one comparison. The usual 300 stores give fewer.
 const MAX_QUESTIONS: usize = 1_000;
@@ -72,7 +71,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::chaos::compare::Owned;
+    use crate::compare::Owned;
 
     fn id(text: &str) -> EntityId {
         EntityId::new(text).unwrap()

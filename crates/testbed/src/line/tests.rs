@@ -1,11 +1,20 @@
 use std::io::ErrorKind;
 
-use super::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
+
+use super::{pump::MAX_BYTES_BEFORE_CUT, *};
 
 const LONG: Duration = Duration::from_secs(20);
 
 /// A line to a server that sends everything back.
 async fn echo(notifications: Option<Way>) -> (Line, AbortOnDropHandle<()>) {
+    echo_by(Settings { notifications, seed: 1, ..Settings::default() }).await
+}
+
+async fn echo_by(settings: Settings) -> (Line, AbortOnDropHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = tokio::spawn(async move {
@@ -17,7 +26,7 @@ async fn echo(notifications: Option<Way>) -> (Line, AbortOnDropHandle<()>) {
             });
         }
     });
-    let line = Line::to(port, notifications, 1, Arc::default()).await.unwrap();
+    let line = Line::to(port, settings).await.unwrap();
     (line, AbortOnDropHandle::new(server))
 }
 
@@ -100,4 +109,44 @@ async fn notifications_are_held_back_only_for_a_while() {
     stream.write_all(&[message.as_slice(), b"PING\r\n"].concat()).await.unwrap();
     assert_eq!(read(&mut stream, 6).await.unwrap(), b"PING\r\n");
     assert_eq!(read(&mut stream, message.len()).await.unwrap(), message);
+}
+
+#[tokio::test]
+async fn what_is_held_up_can_be_seen_and_only_that() {
+    let (line, _server) = echo_by(Settings { keeps: true, ..Settings::default() }).await;
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    stream.write_all(b"one").await.unwrap();
+    assert_eq!(read(&mut stream, 3).await.unwrap(), b"one");
+    assert_eq!((line.said(Way::There), line.said(Way::Back)), ("one".into(), "one".into()));
+    line.hold(Way::Back);
+    stream.write_all(b"two").await.unwrap();
+    crate::eventually("an answer is on its way", || async {
+        (line.said(Way::Back) == "two").then_some(())
+    })
+    .await;
+    assert_eq!(line.said(Way::There), "onetwo");
+    let mut byte = [0];
+    let early = tokio::time::timeout(Duration::from_millis(100), stream.peek(&mut byte)).await;
+    assert!(early.is_err(), "{early:?}");
+    line.release();
+    assert_eq!(read(&mut stream, 3).await.unwrap(), b"two");
+    let (forgetful, _server) = echo(None).await;
+    let mut stream = TcpStream::connect(forgetful.address()).await.unwrap();
+    stream.write_all(b"one").await.unwrap();
+    read(&mut stream, 3).await.unwrap();
+    assert_eq!(forgetful.said(Way::There), "");
+}
+
+#[tokio::test]
+async fn a_line_that_is_cut_can_be_mended() {
+    let (line, _server) = echo(None).await;
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    stream.write_all(b"one").await.unwrap();
+    read(&mut stream, 3).await.unwrap();
+    line.cut();
+    read(&mut stream, 1).await.unwrap_err();
+    line.mend();
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    stream.write_all(b"two").await.unwrap();
+    assert_eq!(read(&mut stream, 3).await.unwrap(), b"two");
 }

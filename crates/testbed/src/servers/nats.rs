@@ -4,22 +4,25 @@ use std::{
     env,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::OnceLock,
+    process::{Command, ExitStatus},
 };
 
 use async_nats::jetstream;
 use nudge_runtime::Broker;
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
+use super::PATIENCE;
 use crate::{
-    port::free_port,
-    signal::{self, Signal},
+    Program,
+    nats::{find, launch},
+    ports::free_port,
+    program::{Launch, Output},
 };
 
 /// A nats-server with JetStream. Killed when dropped.
 pub struct Nats {
-    child: Option<Child>,
+    program: Option<Program>,
     port: u16,
     store: TempDir,
     config: Option<String>,
@@ -33,10 +36,10 @@ impl Nats {
 
     /// Starts a server with further lines of configuration.
     pub async fn start_with(config: Option<&str>) -> Self {
-        crate::logs();
+        super::logs();
         let store = tempfile::tempdir().expect("a temporary directory");
         let config = config.map(str::to_owned);
-        let mut nats = Self { child: None, port: free_port(), store, config };
+        let mut nats = Self { program: None, port: free_port(), store, config };
         nats.restart().await;
         nats
     }
@@ -76,49 +79,53 @@ impl Nats {
 
     /// Kills the server, as a crash would.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.program = None;
     }
 
     /// Asks the server to stop in order. Returns how it ended.
     pub async fn stop(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("it runs");
-        signal::send(&child, Signal::TERM);
-        crate::postgres::blocking(|| child.wait().expect("a child of our own")).await
+        let mut program = self.program.take().expect("it runs");
+        program.stop(PATIENCE).await.expect("it stops")
     }
 
     /// Makes the server stand still; its connections stay open.
     pub fn freeze(&self) {
-        signal::freeze(self.child.as_ref().expect("it runs"));
+        assert!(self.program().freeze(), "it stands still");
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        signal::thaw(self.child.as_ref().expect("it runs"));
+        self.program().thaw();
+    }
+
+    fn program(&self) -> &Program {
+        self.program.as_ref().expect("it runs")
     }
 
     /// Starts the server again, on the same port with the same store.
     pub async fn restart(&mut self) {
         self.kill();
-        let mut command = Command::new(server_binary());
-        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"]);
-        command.arg(self.store.path()).stdin(Stdio::null());
-        if let Some(config) = &self.config {
-            let path = self.store.path().join("test.conf");
-            std::fs::write(&path, config).expect("the configuration is written");
-            command.arg("-c").arg(path);
-        }
-        if env::var("LOG").is_err() {
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-        }
-        self.child = Some(command.spawn().expect("nats-server starts"));
-        crate::eventually("nats-server answers", || async {
+        let mut program = Program::new(self.launch().await);
+        program.start().expect("nats-server starts");
+        self.program = Some(program);
+        super::eventually("nats-server answers", || async {
             let connected = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await;
             connected.ok()
         })
         .await;
+    }
+
+    async fn launch(&self) -> Launch {
+        let output = if env::var("LOG").is_ok() { Output::Ours } else { Output::Nowhere };
+        let mut launch = launch(server_binary().await, self.port, self.store.path(), output);
+        // Nothing guards it: a Ctrl-C has to reach it, too.
+        launch.own_group = false;
+        if let Some(config) = &self.config {
+            let path = self.store.path().join("test.conf");
+            std::fs::write(&path, config).expect("the configuration is written");
+            launch.args.extend(["--config".into(), path.into()]);
+        }
+        launch
     }
 
     /// [`restart`](Self::restart) with other further lines of configuration.
@@ -138,24 +145,9 @@ impl Nats {
     }
 }
 
-impl Drop for Nats {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 /// `NATS_SERVER_BIN`, or what the project's own script finds or installs.
-fn server_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        if let Some(path) = env::var_os("NATS_SERVER_BIN").filter(|path| !path.is_empty()) {
-            return path.into();
-        }
-        let output = Command::new(crate::script("nats-server"))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("the script runs");
-        assert!(output.status.success(), "scripts/nats-server failed");
-        PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
-    })
+async fn server_binary() -> &'static Path {
+    static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
+    let found = async { find(&[Path::new(env!("CARGO_MANIFEST_DIR"))], || ()).await };
+    BINARY.get_or_init(async || found.await.expect("a nats-server")).await
 }

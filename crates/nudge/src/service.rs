@@ -1,0 +1,61 @@
+//! The services, in this one program: `nudge service search` is what the program `search` is.
+//!
+//! `nudge dev` and `nudge chaos` start themselves with it, so that one program is all that they need.
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use clap::Args;
+use nudge_runtime::program::run_as;
+use nudge_testbed::program::{Launch, Output};
+
+use crate::{client::Service, failure::Failure};
+
+/// The hidden verb.
+pub(crate) const VERB: &str = "service";
+
+/// `nudge service NAME …`.
+#[derive(Args, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct ServiceArgs {
+    /// The service's name, and whatever its program is told
+    #[arg(
+        value_name = "NAME",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    words: Vec<OsString>,
+}
+
+/// How a service is started by this program, `exe`.
+pub(crate) fn launch(service: Service, exe: &Path, output: Output) -> Launch {
+    let mut launch = Launch::new(service.name(), exe, output);
+    launch.args = vec![VERB.into(), service.name().into()];
+    launch
+}
+
+/// Is the service until it is told to stop.
+pub(crate) async fn run(ServiceArgs { words }: ServiceArgs) -> ExitCode {
+    match words.first().and_then(|name| Service::named(name.to_str()?)) {
+        Some(Service::StoreInfo) => {
+            let start = async |args: &store_info::Args, stop| {
+                Ok(store_info::start(args, stop).await?.stopped())
+            };
+            run_as(words, store_info::openapi::document, |args| &args.service, start).await
+        }
+        Some(Service::Search) => {
+            let start =
+                async |args: &search::Args, stop| Ok(search::start(args, stop).await?.stopped());
+            run_as(words, search::openapi::document, |args| &args.service, start).await
+        }
+        Some(Service::Review) => {
+            let start =
+                async |args: &review::Args, stop| Ok(review::start(args, stop).await?.stopped());
+            run_as(words, review::openapi::document, |args| &args.service, start).await
+        }
+        None => {
+            let names = Service::ALL.map(Service::name).join(", ");
+            Failure::Usage(format!("there are the services {names}")).report()
+        }
+    }
+}

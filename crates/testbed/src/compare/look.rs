@@ -1,0 +1,261 @@
+//! Asks everyone what they say of every store, by what they say to anyone who asks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use nudge_protocol::{
+    EntityId, subject,
+    sync_api::{ItemsPage, ItemsRequest},
+};
+use reqwest::Client;
+use serde_json::{Map, Value};
+
+use super::{Difference, Model, Owned, Shown, Stores, differences, lost, of_owners, texts};
+use crate::Service;
+
+/// Longest wait for a connection: everything is on this machine.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Questions under way at a time.
+const AT_A_TIME: usize = 8;
+/// Stores on a page of the owner.
+const OWNERS_PAGE: &str = "100";
+/// Stores on a page of search: so few that there are several.
+const SEARCH_PAGE: &str = "25";
+/// What search shows of a store.
+const SEARCH_FIELDS: &[&str] = &["name", "category", "region", "open"];
+/// What review shows of a store.
+const REVIEW_FIELDS: &[&str] = &["name", "open"];
+/// All that review may tell of a store: it keeps just what it needs.
+const REVIEW_ANSWER: [&str; 4] = ["id", "name", "open", "version"];
+
+/// One program that is asked.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What it is called when it says otherwise.
+    pub name: String,
+    /// What it is.
+    pub service: Service,
+    /// Its base URL.
+    pub url: String,
+}
+
+/// Whether all say the same.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    http: Client,
+    everyone: Vec<Asked>,
+}
+
+impl Comparison {
+    /// Of these programs. What the first store-info among them says is what all should say.
+    pub fn new(everyone: Vec<Asked>) -> Self {
+        let http = Client::builder()
+            // A proxy of the environment cannot reach this machine.
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .expect("a client without TLS and files can always be built");
+        Self { http, everyone }
+    }
+
+    fn of(&self, service: Service) -> impl Iterator<Item = &Asked> {
+        self.everyone.iter().filter(move |one| one.service == service)
+    }
+
+    /// What the owner says of every store, and all that differs now. `newest` are the versions that the
+    /// owner has answered to writes, and may not forget.
+    ///
+    /// # Errors
+    ///
+    /// Somebody does not answer, or not as it ever should; in a line for people.
+    pub async fn look(
+        &self,
+        newest: &BTreeMap<EntityId, u64>,
+    ) -> Result<(Stores, Vec<Difference>), String> {
+        let mut owners = self.of(Service::StoreInfo);
+        let first = owners.next().ok_or("there is no store-info to be asked")?;
+        let owner = self.owned(first).await?;
+        let mut all = lost(&owner, newest);
+        for other in owners {
+            all.extend(of_owners(&other.name, &owner, &self.owned(other).await?));
+        }
+        for subscriber in Service::SUBSCRIBERS.into_iter().flat_map(|service| self.of(service)) {
+            let model = self.model(subscriber, &owner).await?;
+            all.extend(differences(&subscriber.name, &owner, &model));
+        }
+        Ok((owner, all))
+    }
+
+    /// What search finds by text, where that is not what the owner's stores have. To be asked once nothing
+    /// else differs: a list of all stores says nothing of the index.
+    ///
+    /// # Errors
+    ///
+    /// As for [`look`](Self::look).
+    pub async fn look_by_text(&self, owner: &Stores) -> Result<Vec<Difference>, String> {
+        let mut all = Vec::new();
+        for search in self.of(Service::Search) {
+            let ask = async |question: String| {
+                let found = self.found(search, &question).await?;
+                let found: BTreeSet<_> = found.into_keys().collect();
+                Ok::<_, String>(texts::differences(&search.name, owner, &question, &found))
+            };
+            let answers = stream::iter(texts::questions(owner)).map(ask);
+            let answers: Vec<_> = answers.buffer_unordered(AT_A_TIME).try_collect().await?;
+            all.extend(answers.into_iter().flatten());
+        }
+        Ok(all)
+    }
+
+    /// Every store of an owner, tombstones included.
+    async fn owned(&self, owner: &Asked) -> Result<Stores, String> {
+        let (mut stores, mut after) = (Stores::new(), None);
+        loop {
+            let request = self.http.post(format!("{}/sync/v1/store/items", owner.url));
+            let request = request.json(&ItemsRequest { after, limit: None });
+            let page: ItemsPage = owner.json(request).await?;
+            for item in page.items {
+                stores.insert(item.id, Owned { version: item.version.get(), state: None });
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let mut after = String::new();
+        loop {
+            let request = self.http.get(format!("{}/stores", owner.url));
+            let request = request.query(&[("limit", OWNERS_PAGE), ("after", &after)]);
+            let page: Value = owner.json(request).await?;
+            for store in owner.items(&page)? {
+                let (id, fields) = parts(store).ok_or_else(|| owner.strange(store))?;
+                // A store without a version was written just now; nobody writes any more.
+                stores.get_mut(&id).ok_or_else(|| owner.strange(store))?.state = Some(fields);
+            }
+            match page["next"].as_str() {
+                Some(next) => after = next.to_owned(),
+                None => return Ok(stores),
+            }
+        }
+    }
+
+    /// Everything that a subscriber says.
+    async fn model(&self, subscriber: &Asked, owner: &Stores) -> Result<Model, String> {
+        let review = subscriber.service == Service::Review;
+        let (applied_count, dead_letters) = self.figures(subscriber).await?;
+        Ok(Model {
+            fields: if review { REVIEW_FIELDS } else { SEARCH_FIELDS },
+            shows_deleted: review,
+            shown: match review {
+                true => self.reviewed(subscriber, owner).await?,
+                false => self.found(subscriber, "").await?,
+            },
+            applied: self.applied(subscriber, owner).await?,
+            applied_count,
+            dead_letters,
+        })
+    }
+
+    /// Every store that search finds by a text, or all of them by an empty one.
+    async fn found(&self, search: &Asked, text: &str) -> Result<BTreeMap<EntityId, Shown>, String> {
+        let (mut stores, mut cursor) = (BTreeMap::new(), String::new());
+        loop {
+            let request = self.http.get(format!("{}/stores", search.url));
+            let query = [("limit", SEARCH_PAGE), ("cursor", &cursor), ("q", text)];
+            let page: Value = search.json(request.query(&query)).await?;
+            for item in search.items(&page)? {
+                let (id, shown) = live(item).ok_or_else(|| search.strange(item))?;
+                if stores.insert(id, shown).is_some() {
+                    return Err(format!("{}: {item} stands on two pages", search.name));
+                }
+            }
+            match page["next"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => return Ok(stores),
+            }
+        }
+    }
+
+    /// What review says of every store that the owner has had.
+    async fn reviewed(
+        &self,
+        review: &Asked,
+        owner: &Stores,
+    ) -> Result<BTreeMap<EntityId, Shown>, String> {
+        let ask = async |id: &EntityId| {
+            let url = format!("{}/stores/{}/reviews", review.url, subject::encode_token(id));
+            let answer = review.send(self.http.get(url)).await?;
+            match answer.status().as_u16() {
+                404 => Ok(None),
+                410 => Ok(Some((id.clone(), Shown::Deleted))),
+                200 => {
+                    let page: Value = review.body(answer).await?;
+                    let store = &page["store"];
+                    let shown = live(store).filter(|_| holds_only(store, &REVIEW_ANSWER));
+                    shown.map(Some).ok_or_else(|| review.strange(store))
+                }
+                status => Err(format!("{} answered {status} for {id}", review.name)),
+            }
+        };
+        let answers = stream::iter(owner.keys()).map(ask).buffer_unordered(AT_A_TIME);
+        let answers: Vec<_> = answers.try_collect().await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// The versions that a subscriber has applied, and whether as deleted.
+    async fn applied(
+        &self,
+        subscriber: &Asked,
+        owner: &Stores,
+    ) -> Result<BTreeMap<EntityId, (u64, bool)>, String> {
+        let ask = async |id: &EntityId| {
+            let token = subject::encode_token(id);
+            let url = format!("{}/nudge/v1/applied/store/{token}", subscriber.url);
+            let answer = subscriber.send(self.http.get(url)).await?;
+            if answer.status().as_u16() == 404 {
+                return Ok(None);
+            }
+            let applied: Value = subscriber.body(answer).await?;
+            match (applied["version"].as_u64(), applied["deleted"].as_bool()) {
+                (Some(version), Some(deleted)) => Ok(Some((id.clone(), (version, deleted)))),
+                _ => Err(subscriber.strange(&applied)),
+            }
+        };
+        let answers = stream::iter(owner.keys()).map(ask).buffer_unordered(AT_A_TIME);
+        let answers: Vec<_> = answers.try_collect().await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// How many stores a subscriber has applied, and its dead letters.
+    async fn figures(&self, subscriber: &Asked) -> Result<(u64, Vec<EntityId>), String> {
+        let ask = async |path| {
+            let request = self.http.get(format!("{}/nudge/v1/{path}", subscriber.url));
+            subscriber.json::<Value>(request).await
+        };
+        let (status, dead) = (ask("status").await?, ask("dead-letters").await?);
+        let mut entities = status["entities"].as_array().into_iter().flatten();
+        let store = entities.find(|entity| entity["entity"] == "store");
+        let applied = store.and_then(|store| store["applied"].as_u64());
+        let applied = applied.ok_or_else(|| subscriber.strange(&status))?;
+        let id = |item: &Value| EntityId::new(item["id"].as_str()?).ok();
+        let ids = subscriber.items(&dead)?.iter().map(id).collect::<Option<_>>();
+        Ok((applied, ids.ok_or_else(|| subscriber.strange(&dead))?))
+    }
+}
+
+fn parts(store: &Value) -> Option<(EntityId, Map<String, Value>)> {
+    let id = EntityId::new(store["id"].as_str()?).ok()?;
+    Some((id, store.as_object()?.clone()))
+}
+
+fn live(store: &Value) -> Option<(EntityId, Shown)> {
+    let (id, fields) = parts(store)?;
+    Some((id, Shown::Live { version: store["version"].as_u64()?, fields }))
+}
+
+fn holds_only(store: &Value, fields: &[&str]) -> bool {
+    store.as_object().is_some_and(|all| all.keys().all(|key| fields.contains(&key.as_str())))
+}

@@ -1,0 +1,250 @@
+//! A TCP line from one program to another, on which things can go wrong.
+//!
+//! What is said on it can be late, stand still, be cut off, and, where it is NATS' protocol, single
+//! notifications can be reordered, doubled and dropped. One that [keeps](Settings::keeps) what is said
+//! also shows what a program has in hand: an answer that was made and has not arrived, a message that was
+//! sent and is not there.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use nudge_chance::Random;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+mod disturb;
+mod frames;
+mod pump;
+
+pub use disturb::{Counts, Disturb};
+use pump::Pump;
+
+/// Most connections at a time; a further one is refused.
+const MAX_CONNECTIONS: usize = 512;
+/// Longest life of a connection while connections are reset.
+const MAX_LIFE_MILLIS: u64 = 400;
+
+/// A direction of a line.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// What the one who connected says.
+    There,
+    /// What is answered.
+    Back,
+}
+
+/// What goes wrong on a line. By default, nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// By how much each piece is late.
+    pub late: Option<Duration>,
+    /// Whether what is said there, and back, stands still.
+    pub stalled: (bool, bool),
+    /// How connections end.
+    pub sever: Option<Sever>,
+    /// What happens to notifications.
+    pub disturb: Option<Disturb>,
+}
+
+/// How connections end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sever {
+    /// They are reset, each some time after it was made.
+    Reset,
+    /// They end within an answer.
+    Cut,
+    /// They are gone, and no other can be made.
+    Refuse,
+}
+
+impl Trouble {
+    fn stalled(&mut self, way: Way) -> &mut bool {
+        match way {
+            Way::There => &mut self.stalled.0,
+            Way::Back => &mut self.stalled.1,
+        }
+    }
+
+    fn stalls(mut self, way: Way) -> bool {
+        *self.stalled(way)
+    }
+}
+
+/// What a line is for.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The way that notifications go, when it is a line to NATS.
+    pub notifications: Option<Way>,
+    /// Decides what chance decides.
+    pub seed: u64,
+    /// Where it is counted what was done to notifications.
+    pub counts: Arc<Counts>,
+    /// Whether [`Line::said`] is kept. All of it is held in memory.
+    pub keeps: bool,
+}
+
+/// See the module's description. Cut when dropped.
+#[derive(Debug)]
+pub struct Line {
+    address: SocketAddr,
+    shared: Shared,
+    _task: AbortOnDropHandle<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    trouble: Arc<watch::Sender<Trouble>>,
+    settings: Settings,
+    /// What was said each way.
+    said: Arc<Mutex<Said>>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    there: Vec<u8>,
+    back: Vec<u8>,
+}
+
+impl Said {
+    fn on(&mut self, way: Way) -> &mut Vec<u8> {
+        match way {
+            Way::There => &mut self.there,
+            Way::Back => &mut self.back,
+        }
+    }
+}
+
+impl Line {
+    /// A line to a port of this machine.
+    ///
+    /// # Errors
+    ///
+    /// No port can be listened on.
+    pub async fn to(port: u16, settings: Settings) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let trouble = Arc::new(watch::Sender::new(Trouble::default()));
+        let shared = Shared { trouble, settings, said: Arc::default() };
+        let task = tokio::spawn(accept(listener, port, shared.clone()));
+        Ok(Self { address, shared, _task: AbortOnDropHandle::new(task) })
+    }
+
+    /// Where it begins.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes what goes wrong.
+    pub fn set(&self, change: impl FnOnce(&mut Trouble)) {
+        self.shared.trouble.send_modify(change);
+    }
+
+    /// Lets nothing more through that goes this way, and forgets what was said so far.
+    pub fn hold(&self, way: Way) {
+        self.set(|trouble| {
+            self.shared.said.lock().on(way).clear();
+            *trouble.stalled(way) = true;
+        });
+    }
+
+    /// Lets everything go on, with what was held up first.
+    pub fn release(&self) {
+        self.set(|trouble| trouble.stalled = (false, false));
+    }
+
+    /// Ends every connection, and every new one at once.
+    pub fn cut(&self) {
+        self.set(|trouble| trouble.sever = Some(Sever::Refuse));
+    }
+
+    /// Lets connections be made again.
+    pub fn mend(&self) {
+        self.set(|trouble| trouble.sever = None);
+    }
+
+    /// What was said this way, held up or not, since it was last [held up](Self::hold). Empty when the line
+    /// does not [keep](Settings::keeps) it.
+    pub fn said(&self, way: Way) -> String {
+        String::from_utf8_lossy(self.shared.said.lock().on(way)).into_owned()
+    }
+}
+
+impl Shared {
+    /// Keeps what is said.
+    fn note(&self, way: Way, bytes: &[u8]) {
+        if self.settings.keeps {
+            // Nobody can hold up the line meanwhile: what is kept then is what is held up.
+            let _unchanged = self.trouble.borrow();
+            self.said.lock().on(way).extend_from_slice(bytes);
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, port: u16, shared: Shared) {
+    let mut connections = JoinSet::new();
+    for number in 0.. {
+        let Ok((near, _)) = listener.accept().await else {
+            // Out of file handles, most likely: that passes.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        let refused = shared.trouble.borrow().sever == Some(Sever::Refuse);
+        if refused || connections.len() >= MAX_CONNECTIONS {
+            let _ = near.set_zero_linger();
+            continue;
+        }
+        let random = Random::stream(shared.settings.seed, number);
+        connections.spawn(connect(near, port, shared.clone(), random));
+    }
+}
+
+async fn connect(mut near: TcpStream, port: u16, shared: Shared, mut random: Random) {
+    let Ok(mut far) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
+        return;
+    };
+    let _ = (near.set_nodelay(true), far.set_nodelay(true));
+    let life = Duration::from_millis(random.below(MAX_LIFE_MILLIS));
+    let there = Pump::new(Way::There, &shared, &mut random);
+    let back = Pump::new(Way::Back, &shared, &mut random);
+    let ((near_in, near_out), (far_in, far_out)) = (near.split(), far.split());
+    let reset = tokio::select! {
+        // When one side hangs up, so does the other.
+        () = there.run(near_in, far_out) => false,
+        () = back.run(far_in, near_out) => false,
+        () = reset(shared.trouble.subscribe(), life) => true,
+    };
+    if reset {
+        let _ = (near.set_zero_linger(), far.set_zero_linger());
+    }
+}
+
+/// Ends when the connection is to be reset.
+async fn reset(mut trouble: watch::Receiver<Trouble>, life: Duration) {
+    loop {
+        let sever = trouble.borrow_and_update().sever;
+        match sever {
+            Some(Sever::Refuse) => return,
+            Some(Sever::Reset) => return tokio::time::sleep(life).await,
+            Some(Sever::Cut) | None => {
+                if trouble.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! A PostgreSQL server, run by a program that takes commands, as `scripts/postgres run` does.
+//!
+//! It says one line of JSON with the `url` once the server answers, then takes `stop`, `crash`, `start`,
+//! `freeze` and `thaw` on its standard input, each answered by such a line when it is done. When its
+//! standard input ends, it ends the server. That input is a pipe which we alone hold: it ends with us,
+//! however we end.
+
+use std::{process::Stdio, time::Duration};
+
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+/// Longest wait for the first answer: programs may have to be installed.
+const FIRST_PATIENCE: Duration = Duration::from_secs(300);
+/// Longest wait for any other.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Longest wait for the end of program and server.
+pub const END_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest answer, in bytes.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
+
+/// The program that runs the server. It is never killed: a server whose program is gone would stay behind.
+#[derive(Debug)]
+pub struct Runner {
+    child: Child,
+    /// None once it is of no more use: its answers may belong to other commands.
+    commands: Option<ChildStdin>,
+    answers: Take<BufReader<ChildStdout>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    url: String,
+}
+
+impl Runner {
+    /// Starts the program, which is a command line in its words, and waits until the server answers.
+    /// Returns the server's URL, too.
+    ///
+    /// # Errors
+    ///
+    /// In a line for people. The program's input has ended then.
+    pub async fn start(command: &[String]) -> Result<(Self, String), String> {
+        let mut runner = Self::spawn(command)?;
+        let Answer { url } = runner.answer(FIRST_PATIENCE).await?;
+        Ok((runner, url))
+    }
+
+    fn spawn(command: &[String]) -> Result<Self, String> {
+        let (exe, args) = command.split_first().ok_or("it is empty")?;
+        let child = Command::new(exe)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // What it has to say, such as that it installs a server, is for the person who waits.
+            .stderr(Stdio::inherit())
+            // Its own group: a Ctrl-C at the terminal reaches us alone.
+            .process_group(0)
+            .spawn();
+        let mut child = child.map_err(|error| format!("cannot start {exe}: {error}"))?;
+        let commands = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().ok_or("it has no output")?);
+        Ok(Self { child, commands, answers: answers.take(MAX_ANSWER_BYTES) })
+    }
+
+    /// Sends a command and waits until it is done.
+    ///
+    /// # Errors
+    ///
+    /// In a line for people. After one without a good answer, no further command is taken.
+    pub async fn tell(&mut self, command: &str) -> Result<(), String> {
+        let commands = self.commands.as_mut().ok_or("its program does not answer any more")?;
+        // If this fails it has ended, which no answer says better.
+        let _ = commands.write_all(format!("{command}\n").as_bytes()).await;
+        self.answer(PATIENCE).await.map(drop).map_err(|why| format!("`{command}`: {why}"))
+    }
+
+    async fn answer(&mut self, patience: Duration) -> Result<Answer, String> {
+        let mut line = String::new();
+        self.answers.set_limit(MAX_ANSWER_BYTES);
+        let read = tokio::time::timeout(patience, self.answers.read_line(&mut line)).await;
+        let answer = match read {
+            Ok(Ok(0)) => Err("the program has ended".to_owned()),
+            Ok(Ok(_)) => serde_json::from_str(&line)
+                .map_err(|error| format!("its answer is no line of JSON with a url ({error})")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
+        };
+        if answer.is_err() {
+            self.commands = None;
+        }
+        answer
+    }
+
+    /// Ends server and program. False when that takes longer than [`END_PATIENCE`]; they may still end.
+    pub async fn end(&mut self) -> bool {
+        self.commands = None;
+        tokio::time::timeout(END_PATIENCE, self.child.wait()).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

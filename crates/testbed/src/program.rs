@@ -1,0 +1,284 @@
+//! A program as a process of ours, to which things can happen.
+
+use std::{
+    ffi::OsString,
+    fs::OpenOptions,
+    io,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
+};
+use tokio::process::{Child, Command};
+
+pub mod guard;
+
+pub use guard::{Guard, STOP_PATIENCE};
+
+/// How a program is started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Its name, for people.
+    pub name: String,
+    /// Its executable.
+    pub exe: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// What is added to our environment.
+    pub env: Vec<(&'static str, String)>,
+    /// Where its output goes.
+    pub output: Output,
+    /// Whether it has an input, which is open until it is killed or we end, however we end. Without,
+    /// that is empty.
+    pub holds_input: bool,
+    /// Whether it has a process group of its own. A Ctrl-C at the terminal then reaches us alone, and it
+    /// is ended when we end it. Else that ends it, too.
+    pub own_group: bool,
+    /// Whether [`Program::set_disk_full`] may be used on it. Its log is then written by us: a file that it
+    /// writes itself could not be written to either.
+    pub disk_may_be_full: bool,
+    /// Who ends it when we can no longer do so. Only for one with a process group of its own.
+    pub guard: Option<Guard>,
+    /// Whether the guard ends it after the others.
+    pub last: bool,
+}
+
+/// Where a program's output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Nowhere.
+    Nowhere,
+    /// Where ours goes: what it says on standard error, and no more.
+    Ours,
+    /// To the end of this file.
+    Log(PathBuf),
+}
+
+impl Launch {
+    /// A program of this name, whose process group is its own and whose output goes to this file.
+    pub fn new(name: impl Into<String>, exe: impl Into<PathBuf>, output: Output) -> Self {
+        Self {
+            name: name.into(),
+            exe: exe.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            output,
+            holds_input: false,
+            own_group: true,
+            disk_may_be_full: false,
+            guard: None,
+            last: false,
+        }
+    }
+
+    fn command(&self) -> io::Result<Command> {
+        let mut command = match self.disk_may_be_full {
+            false => Command::new(&self.exe),
+            true => {
+                // Ignored signals stay ignored in what is executed: a file that may not grow is then
+                // an error for the program that writes, and not its end.
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(&self.exe);
+                shell
+            }
+        };
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(if self.holds_input { Stdio::piped() } else { Stdio::null() });
+        let (out, err) = match &self.output {
+            Output::Nowhere => (Stdio::null(), Stdio::null()),
+            Output::Ours => (Stdio::null(), Stdio::inherit()),
+            Output::Log(_) if self.disk_may_be_full => (Stdio::null(), Stdio::piped()),
+            Output::Log(path) => {
+                let log = OpenOptions::new().create(true).append(true).open(path)?;
+                (log.try_clone()?.into(), log.into())
+            }
+        };
+        command.stdout(out).stderr(err);
+        if self.own_group {
+            command.process_group(0);
+        }
+        // When we panic, nothing stays behind.
+        command.kill_on_drop(true);
+        Ok(command)
+    }
+}
+
+/// A program, and its process while there is one. Killed when dropped.
+#[derive(Debug)]
+pub struct Program {
+    launch: Launch,
+    child: Option<Child>,
+    /// Its process as the guard knows it.
+    guarded: Option<u32>,
+    started: Instant,
+}
+
+impl Program {
+    /// A program that is not started yet.
+    pub fn new(launch: Launch) -> Self {
+        Self { launch, child: None, guarded: None, started: Instant::now() }
+    }
+
+    /// How it is started.
+    pub fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
+    /// Starts it, with nothing left of the process before.
+    ///
+    /// # Errors
+    ///
+    /// Its log cannot be opened, or it cannot be executed. Then all is as it was before.
+    pub fn start(&mut self) -> io::Result<()> {
+        self.started = Instant::now();
+        let mut command = self.launch.command()?;
+        let log = match (&self.launch.output, self.launch.disk_may_be_full) {
+            (Output::Log(path), true) => Some(path),
+            _ => None,
+        };
+        let log = log.map(|path| OpenOptions::new().create(true).append(true).open(path));
+        let log = log.transpose()?;
+        let mut child = command.spawn()?;
+        if let (Some(mut said), Some(log)) = (child.stderr.take(), log) {
+            let mut log = tokio::fs::File::from_std(log);
+            tokio::spawn(async move { tokio::io::copy(&mut said, &mut log).await });
+        }
+        self.kill();
+        self.guarded = child.id();
+        if let (Some(guard), Some(pid)) = (&self.launch.guard, self.guarded) {
+            guard.add(pid, self.launch.last);
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// When it was last started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Whether it was started, and not ended by us since. It may have ended by itself.
+    pub fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// How it ended, if it ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().ok()?
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// It was not started, or is lost.
+    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+        let child = self.child.as_mut().ok_or_else(|| io::Error::other("it was not started"))?;
+        let ended = child.wait().await;
+        self.forget();
+        ended
+    }
+
+    /// Ends it at once (SIGKILL), and waits for its end, which takes no time worth mentioning.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        if let (Some(pid), Some(child)) = (self.pid(), &mut self.child) {
+            // What is only waited for here is then taken note of.
+            let ends = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let _ = (waitid(WaitId::Pid(pid), ends), child.try_wait());
+        }
+        self.forget();
+    }
+
+    /// Asks it to stop (SIGTERM), and kills it when it has not after this time. Returns how it ended; None
+    /// if it had to be killed, or did not run.
+    pub async fn stop(&mut self, patience: Duration) -> Option<ExitStatus> {
+        // What stands still does not stop.
+        self.thaw();
+        self.signal(Signal::TERM);
+        let child = self.child.as_mut()?;
+        let ended = tokio::time::timeout(patience, child.wait()).await;
+        self.kill();
+        ended.ok()?.ok()
+    }
+
+    /// Makes it stand still (SIGSTOP), and returns once every thread of it does. False if it does not run.
+    pub fn freeze(&self) -> bool {
+        let Some(pid) = self.pid() else { return false };
+        self.signal(Signal::STOP);
+        let stops = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(pid), stops);
+        status.is_ok_and(|status| status.is_some_and(|status| status.stopped()))
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Lets it write to its files, or not: no write succeeds then, not even in place. Only for one that
+    /// is started so that this [may happen](Launch::disk_may_be_full).
+    ///
+    /// It is a limit on the length of files (RLIMIT_FSIZE, 0 bytes), so a write gets EFBIG, "file too
+    /// large", where a file system that is full gives ENOSPC. To SQLite that is an I/O error (778,
+    /// IOERR_WRITE) and not "database or disk is full" (13, FULL), which `the_read_model_is_full` in
+    /// `tests/tests/faults` is about. The kit tries again after either.
+    ///
+    /// # Errors
+    ///
+    /// It does not run, or this system cannot do so.
+    #[cfg(target_os = "linux")]
+    pub fn set_disk_full(&self, full: bool) -> Result<(), String> {
+        use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+        let usual = getrlimit(Resource::Fsize);
+        let limit = if full { Rlimit { current: Some(0), ..usual } } else { usual };
+        let pid = self.pid().ok_or("it does not run")?;
+        let set = prlimit(Some(pid), Resource::Fsize, limit);
+        set.map(drop).map_err(|error| format!("its files cannot be limited: {error}"))
+    }
+
+    /// There is no way to do this to another process here.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    #[cfg(not(target_os = "linux"))]
+    pub fn set_disk_full(&self, _full: bool) -> Result<(), String> {
+        Err("only Linux can limit the files of another process".to_owned())
+    }
+
+    /// None when it does not run, or has ended and was taken note of.
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(self.child.as_ref()?.id()?.cast_signed())
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid() {
+            // It may have ended just now.
+            let _ = match self.launch.own_group {
+                true => kill_process_group(pid, signal),
+                false => kill_process(pid, signal),
+            };
+        }
+    }
+
+    /// There is no process any more.
+    fn forget(&mut self) {
+        self.child = None;
+        if let (Some(guard), Some(pid)) = (&self.launch.guard, self.guarded.take()) {
+            guard.remove(pid);
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! A last resort against orphans: a second process that ends the programs when the one who started them is
+//! itself killed and can no longer do so.
+//!
+//! It reads from a pipe which processes run. However its starter ends, the pipe closes; whoever is still on
+//! the list then is stopped, in order.
+
+use std::{
+    ffi::OsStr,
+    io::{self, BufRead, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+
+/// Longest time that a program gets to stop by itself, whoever asks it to.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(8);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The guard, seen by who started it. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Guard(Arc<Mutex<Child>>);
+
+impl Guard {
+    /// Starts the guard: a program that is told by `verb` to call [`run`]. What it is given to `hold`, such
+    /// as the handle of a lock, is held until it is done.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be executed.
+    pub fn start(exe: &Path, verb: impl AsRef<OsStr>, hold: impl Into<Stdio>) -> io::Result<Self> {
+        let child = Command::new(exe)
+            .arg(verb)
+            .stdin(Stdio::piped())
+            // Not to be written to: this is how something is handed on.
+            .stdout(hold)
+            .stderr(Stdio::null())
+            // Its own group: a Ctrl-C at the terminal must not reach it.
+            .process_group(0)
+            .spawn()?;
+        Ok(Self(Arc::new(Mutex::new(child))))
+    }
+
+    /// A program with a process group of its own runs. One that is `last` is stopped after the others.
+    pub fn add(&self, pid: u32, last: bool) {
+        self.tell(&format!("+{pid} {}", u8::from(last)));
+    }
+
+    /// It has ended.
+    pub fn remove(&self, pid: u32) {
+        self.tell(&format!("-{pid}"));
+    }
+
+    fn tell(&self, line: &str) {
+        let mut child = self.0.lock();
+        if let Some(pipe) = &mut child.stdin {
+            // A guard that is gone guards nothing; all goes on without it.
+            let _ = writeln!(pipe, "{line}");
+        }
+    }
+
+    /// Ends the guard, which ends what is left, and waits for it.
+    pub fn finish(&self) {
+        let mut child = self.0.lock();
+        drop(child.stdin.take());
+        let _ = child.wait();
+    }
+}
+
+/// The guard itself. Returns once its input has ended, and so has everyone who was on its list.
+pub fn run() {
+    let mut children: Vec<(Pid, bool)> = Vec::new();
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        note(&mut children, &line);
+    }
+    for last in [false, true] {
+        stop(children.iter().filter(|child| child.1 == last).map(|child| child.0).collect());
+    }
+}
+
+fn note(children: &mut Vec<(Pid, bool)>, line: &str) {
+    let (sign, rest) = line.split_at_checked(1).unwrap_or_default();
+    let (pid, last) = rest.split_once(' ').unwrap_or((rest, "0"));
+    let pid = pid.parse().ok().filter(|number| *number > 0);
+    let Some(pid) = pid.and_then(Pid::from_raw) else {
+        return;
+    };
+    children.retain(|child| child.0 != pid);
+    if sign == "+" {
+        children.push((pid, last == "1"));
+    }
+}
+
+fn stop(groups: Vec<Pid>) {
+    let deadline = Instant::now() + STOP_PATIENCE;
+    for &group in &groups {
+        let _ = kill_process_group(group, Signal::TERM);
+    }
+    let lives = |group: &&Pid| test_kill_process_group(**group).is_ok();
+    while groups.iter().any(|group| lives(&group)) && Instant::now() < deadline {
+        // No runtime runs here, and nothing else waits for this thread.
+        #[expect(clippy::disallowed_methods, reason = "the guard is one thread without a runtime")]
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    for group in groups.iter().filter(lives) {
+        let _ = kill_process_group(*group, Signal::KILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_follows_what_it_is_told() {
+        let mut children = Vec::new();
+        let lines = ["+10 0", "+11 1", "+12 0", "-10", "", "nonsense", "+0 0", "+-4 0", "-99"];
+        for line in lines {
+            note(&mut children, line);
+        }
+        let pid = |number| Pid::from_raw(number).unwrap();
+        assert_eq!(children, [(pid(11), true), (pid(12), false)]);
+    }
+
+    #[test]
+    fn what_is_left_is_stopped() {
+        let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        stop(vec![pid]);
+        assert!(!reaper.join().unwrap().success());
+    }
+}
