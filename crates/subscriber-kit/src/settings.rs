@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::retry::RetryPolicy;
-pub use crate::work::queue::Limits;
+pub use crate::work::run::Limits;
 
 /// Limits and paces of one followed entity. The defaults suit most services.
 #[derive(Clone, Copy, Debug)]
