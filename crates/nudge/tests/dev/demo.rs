@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use nudge_testbed::port::Base;
+use nudge_testbed::ports::Base;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
