@@ -9,6 +9,8 @@
 //! assert_eq!(one.any(), same.any());
 //! ```
 
+use std::time::Duration;
+
 /// Where the streams of one seed lie apart: see [`Random::stream`].
 const STREAM_STEP: u64 = 0xD6E8_FEB8_6659_FD93;
 
@@ -49,6 +51,12 @@ impl Random {
     /// From `low` to `high`, both included. `high` is not below `low`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
+    }
+
+    /// A length of time up to `max`, at least a microsecond.
+    pub fn up_to(&mut self, max: Duration) -> Duration {
+        let micros = u64::try_from(max.as_micros()).unwrap_or(u64::MAX).max(2);
+        Duration::from_micros(1 + self.below(micros))
     }
 
     /// True `permille` times in a thousand.

@@ -1,7 +1,7 @@
 //! What chance brings. Each purpose has numbers of its own, so that a fault that is taken away moves
 //! nothing else: not the owner's edits, not the other faults, and not how long each of them lasts.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use crate::{fault::Fault, profile::Profile, random::Random};
 
@@ -85,13 +85,5 @@ impl Chance {
     /// This fault happens when it next can.
     pub(crate) fn force(&mut self, fault: Fault) {
         self.forced.insert(fault);
-    }
-}
-
-impl Random {
-    /// A length of time up to `max`, at least a microsecond.
-    pub(crate) fn up_to(&mut self, max: Duration) -> Duration {
-        let micros = u64::try_from(max.as_micros()).unwrap_or(u64::MAX).max(2);
-        Duration::from_micros(1 + self.below(micros))
     }
 }
