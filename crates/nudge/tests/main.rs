@@ -2,3 +2,4 @@
 
 mod dev;
 mod exit_status;
+mod service;

@@ -19,7 +19,7 @@ mod once;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,6 +29,7 @@ use nudge_runtime::{
     serve,
 };
 use nudge_tests::{Nats, Random, TestDatabase, database, eventually, id};
+use parking_lot::Mutex;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -94,7 +95,7 @@ async fn write(shops: Shops, wake: impl Fn(), ways: Ways, seed: u64, seen: Arc<M
             match attempt(&shops, ways.captured, in_order, &work).await {
                 Ok(done) => {
                     wake();
-                    let mut seen = seen.lock().unwrap();
+                    let mut seen = seen.lock();
                     seen.attempts.most = seen.attempts.most.max(attempts);
                     seen.rolled_back += usize::from(done.is_empty());
                     for (key, place, version, state) in done {
@@ -106,7 +107,7 @@ async fn write(shops: Shops, wake: impl Fn(), ways: Ways, seed: u64, seen: Arc<M
                 Err(error) => {
                     assert!(is_retryable(&error), "{error}");
                     assert!(attempts < MAX_ATTEMPTS, "never succeeds: {error}");
-                    seen.lock().unwrap().attempts.again += 1;
+                    seen.lock().attempts.again += 1;
                     let pause = 1 + random.below(20 << attempts.min(6));
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
@@ -206,7 +207,7 @@ async fn writers(ways: Ways) -> Attempts {
     let mut tx = shops.db.begin().await.unwrap();
     for (key, (version, ..)) in shops.log().await {
         let state = state(&mut tx, &key).await.unwrap().unwrap();
-        seen.lock().unwrap().states.insert((key, version), state);
+        seen.lock().states.insert((key, version), state);
     }
     tx.rollback().await.unwrap();
 
@@ -239,7 +240,7 @@ async fn writers(ways: Ways) -> Attempts {
     stop.cancel();
     relay.await.unwrap();
 
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock();
     check(&ways, &seen, &answers);
     println!(
         "figure | {:?} | {ways:?} | {} committed versions | {} callbacks' answers | {:?}",

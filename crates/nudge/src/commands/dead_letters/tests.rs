@@ -1,7 +1,4 @@
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -9,6 +6,7 @@ use axum::{
     http::{Method as Verb, StatusCode, Uri},
     routing::get,
 };
+use parking_lot::Mutex;
 
 use super::*;
 use crate::stub::{self, Stubs};
@@ -31,7 +29,7 @@ async fn subscribers_with_rows() -> (Stubs, Log) {
     let log = Log::default();
     let noted = log.clone();
     let note = async move |verb: Verb, uri: Uri| {
-        noted.lock().unwrap().push(format!("{verb} {uri}"));
+        noted.lock().push(format!("{verb} {uri}"));
         StatusCode::ACCEPTED
     };
     let empty = async || Json(json!({"items": [], "next": null}));
@@ -61,7 +59,7 @@ async fn one_is_replayed_under_its_encoded_id() {
     let (stub, log) = subscribers_with_rows().await;
     let chosen = chosen(Some("store"), Some("a/b"), false);
     act(&stub.api, Action::Replay, chosen, false).await.unwrap();
-    assert_eq!(*log.lock().unwrap(), ["POST /nudge/v1/dead-letters/store/a%2Fb/replay"]);
+    assert_eq!(*log.lock(), ["POST /nudge/v1/dead-letters/store/a%2Fb/replay"]);
 }
 
 #[tokio::test]
@@ -69,9 +67,9 @@ async fn all_are_discarded_only_when_that_is_said() {
     let (stub, log) = subscribers_with_rows().await;
     let vague = act(&stub.api, Action::Discard, chosen(None, None, false), false).await;
     assert!(matches!(vague, Err(Failure::Usage(_))), "{vague:?}");
-    assert!(log.lock().unwrap().is_empty());
+    assert!(log.lock().is_empty());
     act(&stub.api, Action::Discard, chosen(None, None, true), true).await.unwrap();
-    assert_eq!(log.lock().unwrap().len(), 2);
+    assert_eq!(log.lock().len(), 2);
 }
 
 #[tokio::test]

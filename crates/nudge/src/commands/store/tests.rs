@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -8,6 +8,7 @@ use axum::{
     routing::any,
 };
 use nudge_runtime::Problem;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::stub::{self, Stubs};
@@ -33,7 +34,7 @@ async fn owner(exists: bool) -> (Stubs, Log) {
             _ => {}
         }
         let body = String::from_utf8(body.to_vec()).unwrap();
-        noted.lock().unwrap().push((verb, body));
+        noted.lock().push((verb, body));
         (if exists { Status::OK } else { Status::CREATED }, written, "").into_response()
     };
     let router = Router::new().route("/stores/{id}", any(handler));
@@ -56,7 +57,7 @@ async fn fields_patch_what_exists_and_make_what_does_not() {
         let (stub, log) = owner(exists).await;
         put(&stub.api, args(None, &["--name", "달빛", "--open", "false"]), true).await.unwrap();
         let expected = (verb, r#"{"name":"달빛","open":false}"#.to_owned());
-        let (verb, body) = log.lock().unwrap().pop().unwrap();
+        let (verb, body) = log.lock().pop().unwrap();
         let sent: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((verb, sent.to_string()), expected);
     }
@@ -69,7 +70,7 @@ async fn a_file_replaces_the_whole_store_under_the_id_that_was_given() {
     std::fs::write(file.path(), r#"{"id":"other","name":"달빛"}"#).unwrap();
     let path = file.path().to_str().unwrap().to_owned();
     put(&stub.api, args(Some(path), &[]), false).await.unwrap();
-    let (verb, body) = log.lock().unwrap().pop().unwrap();
+    let (verb, body) = log.lock().pop().unwrap();
     assert_eq!(verb, Verb::PUT);
     let sent: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(sent, json!({"id": "a/b", "name": "달빛"}));
@@ -80,7 +81,7 @@ async fn without_a_field_nothing_is_sent() {
     let (stub, log) = owner(true).await;
     let failure = put(&stub.api, args(None, &[]), false).await.unwrap_err();
     assert!(matches!(failure, Failure::Usage(_)), "{failure:?}");
-    assert!(log.lock().unwrap().is_empty());
+    assert!(log.lock().is_empty());
 }
 
 #[tokio::test]

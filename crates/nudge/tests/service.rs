@@ -1,0 +1,40 @@
+//! `nudge service NAME …` is the service's own program.
+
+use std::process::{Command, Output};
+
+fn service(words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nudge"));
+    command.env_remove("DATABASE_URL").arg("service").args(words).output().unwrap()
+}
+
+#[test]
+fn each_service_reads_its_own_arguments() {
+    for name in ["store-info", "search", "review"] {
+        let document = service(&[name, "openapi"]);
+        let document: serde_json::Value = serde_json::from_slice(&document.stdout).unwrap();
+        assert_eq!(document["info"]["title"], name);
+        let help = String::from_utf8(service(&[name, "--help"]).stdout).unwrap();
+        assert!(help.contains(&format!("Usage: {name} ")) && help.contains("--bind"), "{help}");
+        for (words, why) in [
+            (
+                &[name, "--database-url", "sqlite:x", "--bind", "0.0.0.0:1"][..],
+                "error: BIND (--bind",
+            ),
+            (&[name], "error: DATABASE_URL (--database-url"),
+        ] {
+            let output = service(words);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.code() == Some(2) && said.starts_with(why), "{words:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_service_that_does_not_exist_is_refused() {
+    for words in [&["favourites"][..], &["--help"]] {
+        let output = service(words);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("store-info, search, review"), "{said}");
+    }
+}
