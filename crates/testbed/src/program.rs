@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
 };
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 pub mod guard;
 
@@ -111,6 +111,8 @@ impl Launch {
 pub struct Program {
     launch: Launch,
     child: Option<Child>,
+    /// Not left to the process: to wait for that would end it.
+    input: Option<ChildStdin>,
     /// Its process as the guard knows it.
     guarded: Option<u32>,
     started: Instant,
@@ -119,7 +121,7 @@ pub struct Program {
 impl Program {
     /// A program that is not started yet.
     pub fn new(launch: Launch) -> Self {
-        Self { launch, child: None, guarded: None, started: Instant::now() }
+        Self { launch, child: None, input: None, guarded: None, started: Instant::now() }
     }
 
     /// How it is started.
@@ -151,6 +153,7 @@ impl Program {
         if let (Some(guard), Some(pid)) = (&self.launch.guard, self.guarded) {
             guard.add(pid, self.launch.last);
         }
+        self.input = child.stdin.take();
         self.child = Some(child);
         Ok(())
     }
@@ -267,7 +270,7 @@ impl Program {
 
     /// There is no process any more.
     fn forget(&mut self) {
-        self.child = None;
+        (self.child, self.input) = (None, None);
         if let (Some(guard), Some(pid)) = (&self.launch.guard, self.guarded.take()) {
             guard.remove(pid);
         }

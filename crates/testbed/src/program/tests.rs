@@ -63,7 +63,7 @@ async fn what_is_frozen_stands_still_until_it_is_thawed_and_can_be_killed() {
     program.launch.holds_input = true;
     program.start().unwrap();
     assert!(program.freeze() && program.freeze());
-    let input = program.child.as_mut().unwrap().stdin.as_mut().unwrap();
+    let input = program.input.as_mut().unwrap();
     tokio::io::AsyncWriteExt::write_all(input, b"heard\n").await.unwrap();
     program.thaw();
     says(&said, "heard").await;
@@ -71,6 +71,18 @@ async fn what_is_frozen_stands_still_until_it_is_thawed_and_can_be_killed() {
     let pid = program.pid().unwrap();
     program.kill();
     assert!(rustix::process::test_kill_process(pid).is_err(), "nothing is left of it");
+}
+
+#[tokio::test]
+async fn an_input_is_held_until_the_program_has_stopped() {
+    let text =
+        "trap 'sleep 0.2; exit 0' TERM; (cat; kill -9 $$) & echo up; while :; do sleep 0.05; done";
+    let (mut program, said) = script(text);
+    program.launch.holds_input = true;
+    program.start().unwrap();
+    says(&said, "up").await;
+    let status = program.stop(Duration::from_secs(60)).await.expect("it stops");
+    assert_eq!(status.code(), Some(0), "{status}: its input has ended");
 }
 
 #[tokio::test]
