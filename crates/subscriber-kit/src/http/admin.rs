@@ -26,8 +26,8 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::{
     callback::breaker::Standing,
     read_model::dead_letter::DeadLetter,
-    telemetry::events::Event,
     subscriber::{Followed, Shared, Subscriber},
+    telemetry::events::Event,
 };
 
 /// Wait for a version when none is asked for, in milliseconds.
@@ -125,7 +125,7 @@ async fn metrics(State(shared): Api) -> Result<Response, Problem> {
         shared.is_connected(followed);
     }
     let mut text = String::new();
-    let registry = shared.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let registry = shared.registry.lock();
     prometheus_client::encoding::text::encode(&mut text, &registry)
         .map_err(|error| Problem::internal(&error))?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

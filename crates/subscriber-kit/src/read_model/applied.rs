@@ -4,14 +4,11 @@
 //! before the table is looked at, so a commit in between is not missed; for commits of other
 //! replicas it looks again every [`POLL_INTERVAL`].
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
 use nudge_runtime::Database;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
@@ -20,13 +17,13 @@ pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the read model holds of an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct AppliedVersion {
+pub(crate) struct AppliedVersion {
     /// The version applied.
-    pub version: Version,
+    pub(crate) version: Version,
     /// Whether that was a delete.
-    pub deleted: bool,
+    pub(crate) deleted: bool,
     /// When it was applied.
-    pub applied_at: Timestamp,
+    pub(crate) applied_at: Timestamp,
 }
 
 /// The applied versions of one entity kind, and who waits for them.
@@ -102,8 +99,8 @@ impl Waiters {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EntityId, Arc<Notify>>> {
-        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> MutexGuard<'_, HashMap<EntityId, Arc<Notify>>> {
+        self.waiting.lock()
     }
 }
 

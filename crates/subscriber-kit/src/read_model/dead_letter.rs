@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
 use nudge_runtime::{
-    Database,
+    Database, clock,
     set_sql::{Column, rows},
 };
 use serde::Serialize;
@@ -21,7 +21,7 @@ const MAX_ERROR_BYTES: usize = 1_000;
 const LEASE: Duration = Duration::from_secs(120);
 
 /// A key to be put into the table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parking {
     pub(crate) id: EntityId,
     pub(crate) floor: Version,
@@ -35,23 +35,23 @@ pub(crate) struct Parking {
 
 /// A row of the table, as people see it.
 #[derive(Clone, Debug, Serialize)]
-pub struct DeadLetter {
+pub(crate) struct DeadLetter {
     /// The kind of entity.
-    pub entity: EntityName,
+    pub(crate) entity: EntityName,
     /// Which one.
-    pub id: EntityId,
+    pub(crate) id: EntityId,
     /// The row closes when this version or a later one is applied.
-    pub floor: Version,
+    pub(crate) floor: Version,
     /// The last error.
-    pub error: String,
+    pub(crate) error: String,
     /// Failed runs.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// When it first failed.
-    pub first_failed_at: Timestamp,
+    pub(crate) first_failed_at: Timestamp,
     /// When it last failed.
-    pub last_failed_at: Timestamp,
+    pub(crate) last_failed_at: Timestamp,
     /// When it is tried again; absent when only a replay, a later version or a restart tries it.
-    pub next_at: Option<Timestamp>,
+    pub(crate) next_at: Option<Timestamp>,
 }
 
 /// A row whose time has come.
@@ -94,7 +94,7 @@ impl DeadLetters {
     /// A refusal of an older version, which another replica brings late, does not end the tries for a
     /// newer one.
     pub(crate) async fn park(&self, keys: &[Parking]) -> Result<(), sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let row = |key: &Parking| {
             let next_at = key.retry_after.map(|after| now + after.as_micros() as i64);
             serde_json::json!({
@@ -136,7 +136,7 @@ impl DeadLetters {
 
     /// Takes up to `limit` rows whose time has come, and leases them.
     pub(crate) async fn due(&self, limit: usize) -> Result<Vec<Due>, sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let sql = "UPDATE nudge_dead_letter SET next_at = $3 WHERE entity = $1 AND id IN \
                    (SELECT id FROM nudge_dead_letter WHERE entity = $1 AND next_at <= $2 ORDER BY next_at LIMIT $4) \
                    RETURNING id, floor, attempts";
@@ -166,7 +166,7 @@ impl DeadLetters {
     }
 
     async fn hasten(&self, which: &'static str) -> Result<u64, sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let sql =
             format!("UPDATE nudge_dead_letter SET next_at = $2 WHERE entity = $1 AND {which}");
         self.db.write(sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(now)).await
@@ -214,7 +214,7 @@ impl DeadLetters {
 
     /// How many rows there are.
     pub(crate) async fn counts(&self) -> Result<Counts, sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let sql = "SELECT COALESCE(SUM(CASE WHEN next_at IS NULL THEN 0 ELSE 1 END), 0), \
                    COALESCE(SUM(CASE WHEN next_at <= $2 THEN 1 ELSE 0 END), 0), count(*) \
                    FROM nudge_dead_letter WHERE entity = $1";

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_runtime::clock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -12,7 +13,7 @@ const MAX_WAITING_EVENTS: usize = 4_096;
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum EventKind {
+pub(crate) enum EventKind {
     /// A notification came in.
     Received,
     /// A message came in that is not as it should be; its key is looked at all the same.
@@ -31,33 +32,33 @@ pub enum EventKind {
 
 /// One event of one key.
 #[derive(Clone, Debug, Serialize)]
-pub struct Event {
+pub(crate) struct Event {
     /// What happened.
-    pub kind: EventKind,
+    pub(crate) kind: EventKind,
     /// The kind of entity.
-    pub entity: EntityName,
+    pub(crate) entity: EntityName,
     /// Which one.
-    pub id: EntityId,
+    pub(crate) id: EntityId,
     /// The version in question, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<Version>,
+    pub(crate) version: Option<Version>,
     /// Seconds from the owner's commit to this event, where both are known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lag_seconds: Option<f64>,
+    pub(crate) lag_seconds: Option<f64>,
     /// Whether the entity is deleted, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub deleted: Option<bool>,
+    pub(crate) deleted: Option<bool>,
     /// When it happened.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// More, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
+    pub(crate) detail: Option<String>,
 }
 
 impl Event {
     /// An event of this moment.
-    pub fn now(kind: EventKind, entity: &EntityName, id: &EntityId) -> Self {
-        let (entity, id, at) = (entity.clone(), id.clone(), Timestamp::now());
+    pub(crate) fn now(kind: EventKind, entity: &EntityName, id: &EntityId) -> Self {
+        let (entity, id, at) = (entity.clone(), id.clone(), clock::now());
         Self { kind, entity, id, version: None, lag_seconds: None, deleted: None, at, detail: None }
     }
 }
