@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     intake::acknowledge::{Countdown, Held},
-    telemetry::events::{Event, EventKind, Events},
+    telemetry::events::{Event, EventKind, Events, event},
     read_model::position::{Position, Positions, Recorded},
     telemetry::progress::Progress,
     read_model::recent::Recent,
@@ -282,14 +282,14 @@ impl Intake {
         let (floor, fault) = read(message, &id);
         self.events.emit(|| Event {
             version: floor,
-            ..Event::now(EventKind::Received, &self.entity, &id)
+            ..event(EventKind::Received, &self.entity, &id)
         });
         if let Some(fault) = fault {
             self.progress.malformed.inc();
             tracing::warn!(entity = %self.entity, %id, fault, "a malformed notification");
             self.events.emit(|| Event {
                 detail: Some(fault.clone()),
-                ..Event::now(EventKind::Malformed, &self.entity, &id)
+                ..event(EventKind::Malformed, &self.entity, &id)
             });
         }
         let unsure = floor.is_none();

@@ -2,64 +2,17 @@
 
 use std::sync::Arc;
 
-use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
-use serde::Serialize;
+use nudge_protocol::{EntityId, EntityName, Timestamp};
 use tokio::sync::broadcast;
+
+pub(crate) use nudge_protocol::admin::{Event, EventKind};
 
 /// Events kept for a watcher that reads slowly; beyond, the oldest are dropped for that watcher.
 const MAX_WAITING_EVENTS: usize = 4_096;
 
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventKind {
-    /// A notification came in.
-    Received,
-    /// A message came in that is not as it should be; its key is looked at all the same.
-    Malformed,
-    /// The owner answered.
-    Fetched,
-    /// The state is committed in the read model.
-    Applied,
-    /// The read model had this version or a later one already.
-    Ignored,
-    /// The key is tried again later.
-    Retried,
-    /// The key failed in a way that a retry alone does not mend.
-    DeadLettered,
-}
-
-/// One event of one key.
-#[derive(Clone, Debug, Serialize)]
-pub struct Event {
-    /// What happened.
-    pub kind: EventKind,
-    /// The kind of entity.
-    pub entity: EntityName,
-    /// Which one.
-    pub id: EntityId,
-    /// The version in question, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<Version>,
-    /// Seconds from the owner's commit to this event, where both are known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lag_seconds: Option<f64>,
-    /// Whether the entity is deleted, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deleted: Option<bool>,
-    /// When it happened.
-    pub at: Timestamp,
-    /// More, in words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-}
-
-impl Event {
-    /// An event of this moment.
-    pub fn now(kind: EventKind, entity: &EntityName, id: &EntityId) -> Self {
-        let (entity, id, at) = (entity.clone(), id.clone(), Timestamp::now());
-        Self { kind, entity, id, version: None, lag_seconds: None, deleted: None, at, detail: None }
-    }
+/// An event of this moment.
+pub(crate) fn event(kind: EventKind, entity: &EntityName, id: &EntityId) -> Event {
+    Event::new(kind, entity, id, Timestamp::now())
 }
 
 /// Where events are sent. Costs next to nothing while nobody watches.

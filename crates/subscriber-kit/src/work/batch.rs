@@ -19,7 +19,7 @@ use crate::{
     callback::breaker::Breaker,
     read_model::dead_letter::DeadLetters,
     work::ending::End,
-    telemetry::events::{Event, EventKind, Events},
+    telemetry::events::{Event, EventKind, Events, event},
     work::outcome::{Answer, read_item},
     callback::owner_client::{FetchError, FetchErrorKind, OwnerClient, fetch_all},
     telemetry::progress::Progress,
@@ -145,7 +145,7 @@ impl<A: Apply> Batches<A> {
             self.events.emit(|| Event {
                 version: item.version,
                 deleted: Some(item.status == ItemStatus::Deleted),
-                ..Event::now(EventKind::Fetched, &self.entity, &item.id)
+                ..event(EventKind::Fetched, &self.entity, &item.id)
             });
             let read = read_item(&item, Timestamp::now()).map(|(answer, entity)| {
                 entities.extend(entity);
@@ -256,7 +256,7 @@ impl<A: Apply> Batches<A> {
                 version: Some(version),
                 lag_seconds: Some(lag),
                 deleted: Some(deleted),
-                ..Event::now(kind, &self.entity, id)
+                ..event(kind, &self.entity, id)
             });
         }
         if any {

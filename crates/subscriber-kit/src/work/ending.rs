@@ -12,7 +12,7 @@ use crate::{
     read_model::guard::Applied,
     work::batch::Batches,
     read_model::dead_letter::Parking,
-    telemetry::events::{Event, EventKind},
+    telemetry::events::{Event, EventKind, event},
     work::outcome::{Answer, Asked, Reason, Verdict, judge},
     work::queue::{Again, Finish, Run},
 };
@@ -220,6 +220,6 @@ impl<A: Apply> Batches<A> {
             }
         }
         let detail = Some(reason.to_owned());
-        self.events.emit(|| Event { detail, ..Event::now(kind, &self.entity, id) });
+        self.events.emit(|| Event { detail, ..event(kind, &self.entity, id) });
     }
 }
