@@ -6,9 +6,9 @@ mod once {
     use std::{future::Future, sync::Arc, time::Duration};
 
     use futures_util::StreamExt;
-    use nudge_simulation::ports::SimulatedBroker;
     use nudge_protocol::{EntityName, subject};
     use nudge_publisher::sink::{Message, Sink};
+    use nudge_simulation::ports::SimulatedBroker;
     use nudge_subscriber_kit::{
         Settings,
         source::{Consumer, Deliveries, Delivery, Durable, Source},

@@ -3,11 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nudge_simulation::{Fault as Simulated, ports::SimulatedOwner};
 use nudge_protocol::{
     EntityId, EntityName,
     sync_api::{Item, ItemStatus},
 };
+use nudge_simulation::{Fault as Simulated, ports::SimulatedOwner};
 use nudge_subscriber_kit::{
     Settings,
     owner_client::{FetchError, FetchErrorKind, HttpOwner, OwnerClient},

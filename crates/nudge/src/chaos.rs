@@ -280,7 +280,7 @@ fn write_plan(plan: &Plan, path: &Path) -> Result<(), Failure> {
 }
 
 fn a_new_seed() -> u64 {
-    let now = nudge_protocol::Timestamp::now().unix_micros();
+    let now = nudge_runtime::clock::now().unix_micros();
     // Short enough to be typed again.
     random::Random::new(now.unsigned_abs(), 0).below(1_000_000)
 }

@@ -1,12 +1,6 @@
 //! Instants.
 
-use std::{
-    cell::RefCell,
-    fmt,
-    ops::RangeInclusive,
-    str::FromStr,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -36,19 +30,6 @@ const WRITABLE_MICROS: RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_3
 #[error("not an RFC 3339 time with an offset: {0:?}")]
 pub struct InvalidTimestamp(String);
 
-/// Unix microseconds, as some clock shows them.
-pub type Clock = Box<dyn Fn() -> i64>;
-
-thread_local! {
-    static CLOCK: RefCell<Option<Clock>> = const { RefCell::new(None) };
-}
-
-/// Makes [`Timestamp::now`] follow another clock on this thread; none is the system's. For
-/// simulations, in which time is virtual.
-pub fn set_clock(clock: Option<Clock>) {
-    CLOCK.set(clock);
-}
-
 impl Timestamp {
     /// The instant this many microseconds after 1970-01-01T00:00:00Z.
     pub const fn from_unix_micros(micros: i64) -> Self {
@@ -58,16 +39,6 @@ impl Timestamp {
     /// Microseconds since 1970-01-01T00:00:00Z.
     pub const fn unix_micros(self) -> i64 {
         self.0
-    }
-
-    /// The system clock now, or that of a simulation: see [`set_clock`]. For shells around pure code
-    /// only; pure code takes `now`.
-    pub fn now() -> Self {
-        if let Some(micros) = CLOCK.with_borrow(|clock| clock.as_ref().map(|clock| clock())) {
-            return Self(micros);
-        }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 
     /// Seconds from `earlier` to `self`; negative when `earlier` is later.

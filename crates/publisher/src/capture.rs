@@ -36,8 +36,8 @@
 mod postgres;
 mod sqlite;
 
-use nudge_protocol::{EntityId, EntityName, Timestamp};
-use nudge_runtime::{Database, Tx, database::Kind};
+use nudge_protocol::{EntityId, EntityName};
+use nudge_runtime::{Database, Tx, clock, database::Kind};
 use sqlx::AssertSqlSafe;
 
 /// The tables that make up an entity: one root row for each, and any rows of other tables that hold
@@ -218,7 +218,7 @@ async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result
     );
     for sql in [there, gone] {
         let query = sqlx::query(AssertSqlSafe(sql)).bind(entity.as_str());
-        query.bind(Timestamp::now().unix_micros()).execute(&mut **tx).await?;
+        query.bind(clock::now().unix_micros()).execute(&mut **tx).await?;
     }
     Ok(())
 }

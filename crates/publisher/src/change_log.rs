@@ -1,11 +1,12 @@
 //! The change log: one row per entity, as the owner writes and reads it. What the relay does with it
-//! is in `change_log/outbox.rs`.
+//! is in `change_log/outbox.rs` and `change_log/repair.rs`.
 //!
 //! A row is at once the transactional outbox (it is *pending* when `version` differs from
 //! `published_version`), the tombstone of a deleted entity (kept for ever), and the source of
 //! versions. It never grows beyond one row per entity, however often that is edited.
 
 pub(crate) mod outbox;
+mod repair;
 pub(crate) mod restored;
 mod tables;
 
@@ -13,8 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use nudge_protocol::{Change, EntityId, EntityName, Timestamp, Version};
 use nudge_runtime::{
-    Database, Tx,
-    mutant::planted,
+    Database, Tx, clock, mutated,
     set_sql::{Column, rows, strings},
 };
 use serde::Serialize;
@@ -73,10 +73,10 @@ impl ChangeLog {
                  change = excluded.change, deleted = excluded.deleted, changed_at = $3 \
                  RETURNING id, version",
                 rows(kind, "$2", &changes),
-                match planted("version-from-clock-alone") {
-                    true => "$3",
-                    false => "CASE WHEN log.version >= $3 THEN log.version + 1 ELSE $3 END",
-                }
+                mutated!(
+                    VersionFromClockAlone:
+                    "CASE WHEN log.version >= $3 THEN log.version + 1 ELSE $3 END" => "$3"
+                )
             )
             .into(),
             recorded: format!(
@@ -112,13 +112,9 @@ impl ChangeLog {
         let returned: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(self.sql.record.clone()))
             .bind(self.entity.as_str())
             .bind(json.to_string())
-            .bind(Timestamp::now().unix_micros())
+            .bind(clock::now().unix_micros())
             .fetch_all(&mut **tx)
             .await?;
-        if planted("tombstone-dropped-from-log") {
-            let drop = sqlx::query("DELETE FROM nudge_change_log WHERE deleted = 1");
-            drop.execute(&mut **tx).await?;
-        }
         let versions: HashMap<String, i64> = returned.into_iter().collect();
         let version = |(id, _): &(EntityId, Change)| {
             let version = versions.get(id.as_str()).ok_or(sqlx::Error::RowNotFound)?;

@@ -22,8 +22,8 @@ mod look;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use nudge_protocol::EntityId;
-use nudge_runtime::{BoxError, mutant::planted, problem::chain};
+use nudge_protocol::{EntityId, EntityName, Notification, subject};
+use nudge_runtime::{BoxError, problem::chain};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -156,13 +156,7 @@ impl Relay {
         } else {
             self.metrics.pending.set(pending.len() as i64);
         }
-        if planted("marked-before-publish") {
-            self.log.mark(&self.as_if_published(&pending)).await?;
-        }
         let (mut published, failed) = self.publish(&pending).await;
-        if planted("failed-publish-recorded") && failed.is_some() {
-            published = self.as_if_published(&pending);
-        }
         let mut marked = 0;
         if !published.is_empty() {
             let all;
@@ -192,13 +186,6 @@ impl Relay {
         Ok((marked, self.log.count_behind(published).await? == 0))
     }
 
-    /// For planted faults: rows as if they stood in the stream.
-    fn as_if_published(&self, pending: &[Pending]) -> Vec<Published> {
-        let seq = self.standing.as_ref().map_or(1, |standing| standing.last_seq.max(1));
-        let one = |row: &Pending| Published { id: row.id.clone(), version: row.version, seq };
-        pending.iter().map(one).collect()
-    }
-
     async fn note_pending(&self) {
         if let Ok(count) = self.log.count_pending().await {
             self.metrics.pending.set(count as i64);
@@ -224,7 +211,14 @@ impl Relay {
 
     async fn publish_one(&self, row: &Pending) -> Result<Published, BoxError> {
         let entity = self.log.entity();
-        let seq = self.sink.publish(entity, Message::of(entity, row)).await?;
+        let seq = self.sink.publish(entity, message(entity, row)).await?;
         Ok(Published { id: row.id.clone(), version: row.version, seq })
     }
+}
+
+/// What is published of a row: which entity, how it changed, and its version as a header.
+fn message(entity: &EntityName, row: &Pending) -> Message {
+    let body = Notification { id: row.id.clone(), change: row.change }.to_json();
+    let subject = subject::subject(entity, &row.id);
+    Message { subject, version: row.version.to_string(), body }
 }

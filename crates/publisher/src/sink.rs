@@ -8,11 +8,9 @@
 
 use std::{future::Future, pin::Pin};
 
-use nudge_protocol::{EntityId, EntityName, Notification, subject};
-use nudge_runtime::{BoxError, mutant::planted};
+use nudge_protocol::EntityName;
+use nudge_runtime::BoxError;
 use tokio::sync::watch;
-
-use crate::change_log::outbox::Pending;
 
 /// The future of a request to the broker.
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
@@ -37,18 +35,6 @@ pub struct Message {
     pub version: String,
     /// Its body.
     pub body: Vec<u8>,
-}
-
-impl Message {
-    pub(crate) fn of(entity: &EntityName, row: &Pending) -> Self {
-        let id: &EntityId = &row.id;
-        let mut body = Notification { id: id.clone(), change: row.change }.to_json();
-        if planted("state-in-message") {
-            body.truncate(body.len() - 1);
-            body.extend_from_slice(b",\"name\":\"x\"}");
-        }
-        Self { subject: subject::subject(entity, id), version: row.version.to_string(), body }
-    }
 }
 
 /// A message as it stands in the stream, whoever published it.

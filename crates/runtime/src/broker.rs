@@ -3,12 +3,10 @@
 //! Permission violations reach a NATS client as timeouts plus an asynchronous error; without the
 //! callback installed here they would look like a hang.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::BoxError;
@@ -71,7 +69,7 @@ impl Broker {
                 match &event {
                     Event::Connected => {
                         // What a server said before says nothing of this connection.
-                        *seen.lock().unwrap_or_else(|e| e.into_inner()) = None;
+                        *seen.lock() = None;
                         counter.send_modify(|n| *n += 1);
                     }
                     Event::ServerError(error) => note(&seen, error.to_string()),
@@ -104,7 +102,7 @@ impl Broker {
 
     /// What the server last complained about on this connection, for instance a permission violation.
     pub fn last_error(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        self.last_error.lock().clone()
     }
 
     /// An error with the server's own words in front, if it has complained: a request that is denied
@@ -120,7 +118,7 @@ impl Broker {
 
 /// An outage repeats the same error at every attempt: only a new one is a warning.
 fn note(last: &Mutex<Option<String>>, error: String) {
-    let mut last = last.lock().unwrap_or_else(|e| e.into_inner());
+    let mut last = last.lock();
     if last.as_ref() == Some(&error) {
         tracing::debug!(%error, "nats reported the same error again");
     } else {

@@ -13,12 +13,15 @@
 //! | [`program`] | the `main` of a service |
 //! | [`serve`] | a loopback listener with graceful stop |
 //! | [`args`] | flags and environment, with one-line errors |
+//! | [`clock`] | what time it is, also in a simulation |
+//! | [`mutation`] | wrong turns that the code can be made to take, for the simulation to find |
 
 pub mod args;
 pub mod body;
 pub mod broker;
+pub mod clock;
 pub mod database;
-pub mod mutant;
+pub mod mutation;
 pub mod openapi;
 pub mod paging;
 pub mod path;

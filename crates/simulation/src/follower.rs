@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::resume_unwind,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -12,7 +12,8 @@ use axum::{
     http::Request,
 };
 use nudge_runtime::{Database, database::Driver};
-use nudge_subscriber_kit::{Settings, Subscriber, owner_client::OwnerClient};
+use nudge_subscriber_kit::{Settings, Subscriber};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,14 +21,19 @@ use tower::ServiceExt;
 
 use crate::{
     broker::Broker,
-    check::ReadModel,
+    fate::Befalls,
     history::History,
     link::Link,
+    mutant::{
+        self,
+        apply::WrongApply,
+        tables::{Table, plant},
+    },
     node::Node,
+    owner::Client,
     plain::{Plain, database},
-    poison::Fate,
+    read_model::ReadModel,
     service::AnyService,
-    world::lock,
 };
 
 /// Longest time that a subscriber may take to say how it is.
@@ -68,6 +74,8 @@ impl Follower {
         // So that the checker can look before the first subscriber has started.
         Subscriber::migrate(&db).await.expect("the kit's tables are made");
         let tables = tables(&db).await;
+        plant(&db, Table::Applied, plain.world.mutant()).await;
+        plant(&db, Table::DeadLetter, plain.world.mutant()).await;
         let (world, name) = (plain.world.clone(), name.to_owned());
         let whose = if one_of_several { format!("{name}: ") } else { String::new() };
         let (seen, held, looked) = (Mutex::default(), Mutex::default(), Mutex::default());
@@ -90,24 +98,31 @@ impl Follower {
         &self,
         replica: usize,
         link: Arc<Link>,
-        client: Arc<dyn OwnerClient>,
+        client: Client,
         settings: Settings,
         stop: CancellationToken,
     ) {
         let ReadModel { db, service, .. } = &*self.read_model;
         let (node, read_model) = (link.node.clone(), self.read_model.clone());
         let db = db.clone().with_driver(Driver::Stepped(node.clone()));
-        let poison = self.poison.clone();
-        let fate = Fate { poison, node: node.clone(), read_model: read_model.clone() };
-        let builder = Subscriber::builder_from(self.name(), &db, link);
+        let mutant = node.world.mutant();
+        let fate = Befalls {
+            poison: self.poison.clone(),
+            node: node.clone(),
+            read_model: read_model.clone(),
+            wrong: WrongApply::new(mutant),
+            crashes_after: Mutex::new(false),
+        };
+        let (source, client) = mutant::subscriber(link, Arc::new(client), mutant);
+        let builder = Subscriber::builder_from(self.name(), &db, source);
         let started = service
-            .follow(builder, client, &db, fate)
+            .follow(builder, client, &db, Arc::new(fate))
             .after_commit(move || read_model.check())
             .settings(settings)
             .start(stop)
             .await;
         match started {
-            Ok(subscriber) => drop(lock(&self.replicas).insert(replica, (node, subscriber))),
+            Ok(subscriber) => drop(self.replicas.lock().insert(replica, (node, subscriber))),
             Err(error) => node.world.violated(format!("{} cannot start: {error}", node.name)),
         }
     }
@@ -125,7 +140,7 @@ impl Follower {
         if standing > 0 {
             return Some(format!("{} has not acknowledged {standing} messages", self.name()));
         }
-        let replicas = lock(&self.replicas).clone();
+        let replicas = self.replicas.lock().clone();
         for (node, subscriber) in replicas.values() {
             if let Some(left) = left_at(node, subscriber).await {
                 return Some(format!("{} {left}", node.name));

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -11,9 +11,10 @@ use std::{
 
 use futures_util::FutureExt;
 use nudge_runtime::Database;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
-use crate::world::{World, lock};
+use crate::world::World;
 
 /// A version of an entity: its state, or none when it was deleted; and when it was committed.
 #[derive(Clone, Debug)]
@@ -39,7 +40,7 @@ impl History {
     }
 
     pub(crate) fn versions(&self) -> MutexGuard<'_, Versions> {
-        lock(&self.versions)
+        self.versions.lock()
     }
 
     /// An edit is committed, now.

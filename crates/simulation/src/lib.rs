@@ -1,25 +1,25 @@
 #![doc = include_str!("../README.md")]
 
-mod accident;
 mod broker;
+mod cast;
 mod chance;
-mod check;
-mod consumer;
-mod end;
+mod fate;
 mod fault;
 mod follower;
 mod history;
 mod link;
+#[doc(hidden)]
+pub mod mutant;
 mod node;
 mod only;
 mod owner;
 mod plain;
-mod poison;
+mod plan;
 pub mod ports;
 mod processor;
 mod profile;
-mod published;
 mod random;
+mod read_model;
 mod report;
 mod run;
 mod service;

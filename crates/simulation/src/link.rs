@@ -1,12 +1,16 @@
 //! The ports to the simulated broker, as one program has them: both ends, with all that can happen on
-//! the way.
+//! the way. The publishing end is here, the consuming one in `consumer`.
+
+mod consumer;
+mod delivery;
+pub(crate) mod published;
 
 use std::{sync::Arc, time::Duration};
 
-use nudge_protocol::EntityName;
+use nudge_protocol::{EntityName, Notification};
 use nudge_publisher::sink::{self, Sink};
 use nudge_runtime::BoxError;
-use nudge_subscriber_kit::source::{Asking, Consumer, Durable, Source};
+use serde_json::Value;
 use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
@@ -14,15 +18,15 @@ use tokio::{
 
 use crate::{
     broker::{self, Stored, named},
-    check::{self, ReadModel},
-    consumer::{Opened, standing},
     fault::Fault,
     node::Node,
-    published::Published,
+    read_model::ReadModel,
+    world::World,
 };
+use published::Published;
 
 /// How long a client waits for an answer.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time on the way of a message that is late.
 pub(crate) const LATE: Duration = Duration::from_secs(8);
 
@@ -95,7 +99,7 @@ impl Sink for Link {
             let world = &self.node.world;
             self.node.boundary(Fault::CrashBeforePublish).await;
             self.ask().await?;
-            check::on_the_wire(world, &message);
+            on_the_wire(world, &message);
             if world.strikes(Fault::DropPublish) {
                 sleep(REQUEST_TIMEOUT).await;
                 return Err("the publish was not acknowledged in time".into());
@@ -143,37 +147,14 @@ impl Sink for Link {
     }
 }
 
-impl Source for Link {
-    fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>> {
-        Box::pin(async move {
-            self.ask().await?;
-            let opened = self.node.world.with_broker(|broker| broker.open(durable.name));
-            let opened = opened.ok_or("there is no stream")?;
-            let (link, entity) = (self.clone(), durable.entity.clone());
-            let (name, created) = (durable.name.to_owned(), opened.created);
-            let opened = standing(&opened);
-            let ack_wait = durable.settings.ack_wait;
-            let max_ack_pending =
-                usize::try_from(durable.settings.max_ack_pending).unwrap_or(usize::MAX);
-            let consumer =
-                Opened { link, entity, name, created, opened, ack_wait, max_ack_pending };
-            Ok(Arc::new(consumer) as Arc<dyn Consumer>)
-        })
+/// A message leaves the owner: an id and a change, and nothing else.
+fn on_the_wire(world: &World, message: &sink::Message) {
+    let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
+    let fields: Vec<_> = body.as_object().into_iter().flat_map(|body| body.keys()).collect();
+    if fields != ["change", "id"] && fields != ["id", "change"] {
+        world.violated(format!("a message holds {fields:?}"));
     }
-
-    fn connections(&self) -> watch::Receiver<u64> {
-        self.node.connections()
-    }
-
-    fn is_connected(&self) -> bool {
-        self.node.has_link()
-    }
-
-    fn last_error(&self) -> Option<String> {
-        None
-    }
-
-    fn flush(&self) -> Asking<'_, ()> {
-        Box::pin(std::future::ready(Ok(())))
+    if Notification::from_json(&message.body).is_err() {
+        world.violated("a message cannot be read");
     }
 }

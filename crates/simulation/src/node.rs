@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -10,13 +10,14 @@ use std::{
 
 use nudge_runtime::{BoxError, database::Stepper};
 use nudge_subscriber_kit::source::Delivery;
+use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Notify, sync::watch, time::sleep};
 
 use crate::{
     broker::{Stored, named},
     fault::Fault,
     random::Random,
-    world::{World, lock},
+    world::World,
 };
 
 /// Longest time that a program stands still, longer than an acknowledgement may take.
@@ -102,7 +103,7 @@ impl Node {
 
     /// A usual length of time, up to `max`.
     pub(crate) fn usual(&self, max: Duration) -> Duration {
-        lock(&self.random).up_to(max)
+        self.random.lock().up_to(max)
     }
 
     /// Resolves when it has ended.
@@ -127,7 +128,7 @@ impl Node {
         if self.world.strikes(freeze) {
             let pause = self.world.length_of(freeze, MAX_FREEZE);
             self.world.tell(format!("{} stands still for {pause:?}", self.name));
-            *lock(&self.frozen_until) = self.world.elapsed() + pause;
+            *self.frozen_until.lock() = self.world.elapsed() + pause;
             self.alive().await;
         }
         if self.world.strikes(crash) {
@@ -151,11 +152,11 @@ impl Node {
 
     /// Any place among so many.
     pub(crate) fn any_of(&self, many: usize) -> usize {
-        lock(&self.random).below(many as u64) as usize
+        self.random.lock().below(many as u64) as usize
     }
 
     pub(crate) fn frozen_for(&self) -> Duration {
-        lock(&self.frozen_until).saturating_sub(self.world.elapsed())
+        self.frozen_until.lock().saturating_sub(self.world.elapsed())
     }
 
     fn of_role<T>(&self, relay: T, subscriber: T) -> T {
@@ -167,7 +168,7 @@ impl Node {
 
     /// Whether there is a link to the broker. It may break just now.
     pub(crate) fn is_linked(self: &Arc<Self>) -> bool {
-        if *lock(&self.down_until) > self.world.elapsed() {
+        if *self.down_until.lock() > self.world.elapsed() {
             return false;
         }
         let partition = self.of_role(Fault::PartitionRelay, Fault::PartitionSubscriber);
@@ -181,7 +182,7 @@ impl Node {
     /// Cuts the link for a while; then it is made again.
     pub(crate) fn cut(self: &Arc<Self>, pause: Duration) {
         self.world.tell(format!("{} is cut off for {pause:?}", self.name));
-        *lock(&self.down_until) = self.world.elapsed() + pause;
+        *self.down_until.lock() = self.world.elapsed() + pause;
         let node = self.clone();
         tokio::spawn(async move {
             sleep(pause).await;
@@ -195,9 +196,9 @@ impl Node {
         if self.world.strikes(Fault::OwnerCutOff) {
             let pause = self.world.length_of(Fault::OwnerCutOff, MAX_PARTITION);
             self.world.tell(format!("{} cannot reach the owner for {pause:?}", self.name));
-            *lock(&self.owner_back_at) = now + pause;
+            *self.owner_back_at.lock() = now + pause;
         }
-        *lock(&self.owner_back_at) <= now || self.world.is_healed()
+        *self.owner_back_at.lock() <= now || self.world.is_healed()
     }
 
     pub(crate) fn connections(&self) -> watch::Receiver<u64> {
@@ -238,7 +239,7 @@ impl Node {
     }
 
     pub(crate) fn has_link(&self) -> bool {
-        *lock(&self.down_until) <= self.world.elapsed()
+        *self.down_until.lock() <= self.world.elapsed()
     }
 }
 
@@ -272,13 +273,13 @@ impl Stepper for Node {
             () if world.strikes(after) => Doom::After,
             () => Doom::None,
         };
-        *lock(&self.doom) = doom;
+        *self.doom.lock() = doom;
         world.works();
         world.stand_still();
     }
 
     fn in_transaction(&self) {
-        let mut doom = lock(&self.doom);
+        let mut doom = self.doom.lock();
         *doom = match *doom {
             Doom::Inside(0) => {
                 self.crash("in a transaction, which is rolled back");
@@ -292,7 +293,7 @@ impl Stepper for Node {
     fn ends(&self, done: bool) {
         self.world.go_on();
         let [_, inside, after] = self.database_crashes();
-        let doom = std::mem::replace(&mut *lock(&self.doom), Doom::None);
+        let doom = std::mem::replace(&mut *self.doom.lock(), Doom::None);
         if done && matches!(doom, Doom::Inside(_)) {
             // There was no such transaction, so that all of it is done.
             self.world.turned_out(inside, after);

@@ -98,9 +98,11 @@ mod tests {
     #[test]
     fn the_command_names_what_it_takes_and_nothing_that_is_not_known() {
         let lossy = |package, release, test| command_of(Profile::Lossy, 17, package, release, test);
-        let whole =
-            "SIMULATION_PROFILE=lossy SIMULATION_SEED=17 cargo test --release -p mine a::b -- --exact";
+        let whole = "SIMULATION_PROFILE=lossy SIMULATION_SEED=17 cargo test --release -p mine a::b -- --exact";
         assert_eq!(lossy(Some("mine"), true, Some("a::b")), whole);
-        assert_eq!(lossy(None, false, None), "SIMULATION_PROFILE=lossy SIMULATION_SEED=17 cargo test");
+        assert_eq!(
+            lossy(None, false, None),
+            "SIMULATION_PROFILE=lossy SIMULATION_SEED=17 cargo test"
+        );
     }
 }

@@ -16,13 +16,14 @@ use crate::{
     node::{Node, Role},
     owner::{self, Changes, Client, Entities},
     plain::{Plain, database, helper},
+    plan::Plan,
     profile::Profile,
-    world::{Plan, World},
+    world::World,
 };
 
 /// A program to which nothing happens but ordinary delays.
 fn benign(seed: u64) -> Arc<Node> {
-    let world = World::new(Plan { profile: Profile::Benign, seed, allowed: None });
+    let world = World::new(Plan::new(Profile::Benign, seed));
     Node::new("contract", (0, 1), Role::Subscriber, world, Handle::current())
 }
 

@@ -18,11 +18,8 @@ impl OneProcessor {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::sync::Mutex;
-
+    use parking_lot::Mutex;
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
-    use crate::world::lock;
 
     /// The processor of each thread of this process that ever ran something and has not ended.
     static TAKEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
@@ -42,7 +39,7 @@ mod linux {
             let mut usable: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).collect();
             let first = std::process::id() as usize % usable.len().max(1);
             usable.rotate_left(first);
-            let mut taken = lock(&TAKEN);
+            let mut taken = TAKEN.lock();
             let threads = |cpu: &usize| taken.iter().filter(|other| *other == cpu).count();
             let seat = usable.into_iter().min_by_key(threads);
             taken.extend(seat);
@@ -52,7 +49,7 @@ mod linux {
 
     impl Drop for Seat {
         fn drop(&mut self) {
-            let mut taken = lock(&TAKEN);
+            let mut taken = TAKEN.lock();
             if let Some(at) = taken.iter().position(|cpu| Some(*cpu) == self.0) {
                 taken.swap_remove(at);
             }

@@ -6,9 +6,9 @@ use crate::{
     chance::Draw,
     fault::Fault,
     only::command,
+    plan::{KEY, Plan},
     profile::Profile,
-    run::KEY,
-    world::{Plan, World},
+    world::World,
 };
 
 /// What came of one run.

@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
+use nudge_protocol::EntityId;
 use nudge_runtime::{BoxError, Database, Tx};
-use nudge_subscriber_kit::{Apply, Builder, owner_client::OwnerClient};
+use nudge_subscriber_kit::{Apply, Builder, EntityState, owner_client::OwnerClient};
 use serde_json::Value;
 
-use crate::{
-    poison::{Fate, Poisoned},
-    random::Random,
-};
+use crate::random::Random;
 
 /// What the simulation has to know of a service: how its tables are made, its `apply`, and what can
 /// be read afterwards.
@@ -43,7 +41,46 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = Result<BTreeMap<String, Value>, sqlx::Error>> + Send;
 }
 
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What befalls a service's `apply` in a run.
+pub(crate) trait Fate: Send + Sync {
+    /// Before it. Returns which of these it is given, by their places; or why it fails.
+    fn before<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        entities: &'a [(EntityId, u64)],
+    ) -> Boxed<'a, Result<Vec<usize>, BoxError>>;
+
+    /// After it, in the same transaction.
+    fn after(&self) -> Boxed<'_, ()>;
+}
+
+/// The service's own `apply`, which meets that.
+struct Befallen<H> {
+    handler: H,
+    fate: Arc<dyn Fate>,
+}
+
+impl<H: Apply> Apply for Befallen<H> {
+    type State = H::State;
+    const FIELDS: &'static [&'static str] = H::FIELDS;
+
+    async fn apply(&self, tx: &mut Tx, entities: &[EntityState<H::State>]) -> Result<(), BoxError> {
+        let keys: Vec<_> = entities.iter().map(|e| (e.id.clone(), e.version.get())).collect();
+        let given = self.fate.before(tx, &keys).await?;
+        if given.len() == entities.len() {
+            self.handler.apply(tx, entities).await?;
+        } else {
+            // Only a planted fault keeps something back; and a state cannot be copied.
+            for place in given {
+                self.handler.apply(tx, &entities[place..=place]).await?;
+            }
+        }
+        self.fate.after().await;
+        Ok(())
+    }
+}
 
 /// A service whatever its types are, so that different ones can be in one run.
 pub(crate) trait AnyService: Send + Sync {
@@ -55,13 +92,13 @@ pub(crate) trait AnyService: Send + Sync {
         &'a self,
         tx: &'a mut Tx,
     ) -> Boxed<'a, Result<BTreeMap<String, Value>, sqlx::Error>>;
-    /// Lets a subscriber follow the entity with the service's `apply`, which meets its fate.
+    /// Lets a subscriber follow the entity with the service's `apply`, which meets that fate.
     fn follow(
         &self,
         builder: Builder,
         client: Arc<dyn OwnerClient>,
         db: &Database,
-        fate: Fate,
+        fate: Arc<dyn Fate>,
     ) -> Builder;
 }
 
@@ -94,8 +131,8 @@ impl<S: Service> AnyService for S {
         builder: Builder,
         client: Arc<dyn OwnerClient>,
         db: &Database,
-        fate: Fate,
+        fate: Arc<dyn Fate>,
     ) -> Builder {
-        builder.follow_with(S::ENTITY, client, Poisoned { handler: self.handler(db), fate })
+        builder.follow_with(S::ENTITY, client, Befallen { handler: self.handler(db), fate })
     }
 }

@@ -1,12 +1,15 @@
 //! From a story that fails to the shortest one that still does.
 
-use crate::{report::Outcome, run, simulation::Simulation, world::Plan};
+use std::collections::BTreeSet;
+
+use crate::{chance::Draw, report::Outcome};
 
 /// Most runs that shrinking may take.
 const MAX_RUNS: usize = 200;
 
-/// Takes faults away, in ever smaller parts, as long as some rule is still broken.
-pub(crate) fn shrink(simulation: &Simulation, failed: &Outcome) -> Outcome {
+/// Takes faults away, in ever smaller parts, as long as some rule is still broken. `run` runs the same
+/// seed with these faults alone.
+pub(crate) fn shrink(failed: &Outcome, run: impl Fn(BTreeSet<Draw>) -> Outcome) -> Outcome {
     let mut needed: Vec<_> = failed.faults.iter().map(|(draw, _)| *draw).collect();
     let mut best = failed.clone();
     let mut part = needed.len().div_ceil(2).max(1);
@@ -16,9 +19,7 @@ pub(crate) fn shrink(simulation: &Simulation, failed: &Outcome) -> Outcome {
         while from < needed.len() && runs < MAX_RUNS {
             let mut allowed = needed.clone();
             allowed.drain(from..(from + part).min(needed.len()));
-            let only = Some(allowed.iter().copied().collect());
-            let plan = Plan { profile: failed.profile, seed: failed.seed, allowed: only };
-            let outcome = run::run(simulation, plan);
+            let outcome = run(allowed.iter().copied().collect());
             runs += 1;
             if outcome.is_good() {
                 from += part;

@@ -1,21 +1,21 @@
-//! Who is in a run: the services that follow, and how many programs there are of each.
+//! The way in: what to simulate, and running it.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use crate::{
+    cast::Cast,
+    mutant::Mutant,
     only::Only,
+    plan::Plan,
     profile::Profile,
     report::{self, Outcome, Summary},
     run,
-    service::{AnyService, Service},
+    service::Service,
     shrink,
-    world::Plan,
 };
 
 /// What the story calls the only service there is.
 const ONLY: &str = "subscriber";
-/// What it calls the owner's relays.
-pub(crate) const RELAY: &str = "relay";
 
 /// One owner and any number of services that follow it, each with a database and replicas of its own.
 ///
@@ -24,22 +24,23 @@ pub(crate) const RELAY: &str = "relay";
 #[derive(Clone)]
 #[must_use]
 pub struct Simulation {
-    pub(crate) services: Vec<(String, Arc<dyn AnyService>)>,
-    replicas: Option<usize>,
+    cast: Cast,
+    mutant: Option<Mutant>,
 }
 
 impl std::fmt::Debug for Simulation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = self.services.iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = self.cast.services.iter().map(|(name, _)| name).collect();
         let mut debug = f.debug_struct("Simulation");
-        debug.field("services", &names).field("replicas", &self.replicas).finish()
+        debug.field("services", &names).field("replicas", &self.cast.replicas).finish()
     }
 }
 
 impl Simulation {
     /// One service, and what stories call it. What it says of an owner's states holds for all.
     pub fn of(name: &str, service: impl Service) -> Self {
-        Self { services: Vec::new(), replicas: None }.and(name, service)
+        let cast = Cast { services: Vec::new(), replicas: None };
+        Self { cast, mutant: None }.and(name, service)
     }
 
     /// One service, which needs no name.
@@ -53,14 +54,7 @@ impl Simulation {
     ///
     /// When it follows another entity, or when the name is empty, taken, or that of the relays.
     pub fn and(mut self, name: &str, service: impl Service) -> Self {
-        let service: Arc<dyn AnyService> = Arc::new(service);
-        let taken = name == RELAY || self.services.iter().any(|(other, _)| other == name);
-        assert!(!name.is_empty() && !taken, "a service of a simulation is called {name:?}");
-        if let Some((first, other)) = self.services.first() {
-            let (entity, other) = (service.entity(), other.entity());
-            assert_eq!(entity, other, "{name} follows another entity than {first}");
-        }
-        self.services.push((name.to_owned(), service));
+        self.cast.add(name, service);
         self
     }
 
@@ -72,17 +66,25 @@ impl Simulation {
     /// When there is to be none.
     pub fn replicas(mut self, replicas: usize) -> Self {
         assert!(replicas > 0, "a simulation with no program of any service");
-        self.replicas = Some(replicas);
+        self.cast.replicas = Some(replicas);
         self
     }
 
-    pub(crate) fn replicas_in(&self, profile: Profile) -> usize {
-        self.replicas.unwrap_or(profile.replicas())
+    /// Plants a fault: for the tests that show that it is found.
+    ///
+    /// # Panics
+    ///
+    /// When a run begins, if the fault stands in code that was built without it: see
+    /// [`Mutant::is_in_this_build`].
+    #[doc(hidden)]
+    pub fn planted(mut self, mutant: Mutant) -> Self {
+        self.mutant = Some(mutant);
+        self
     }
 
     /// Runs one seed: always the same story.
     pub fn run(&self, profile: Profile, seed: u64) -> Outcome {
-        run::run(self, Plan { profile, seed, allowed: None })
+        run::run(&self.cast, Plan { mutant: self.mutant, ..Plan::new(profile, seed) })
     }
 
     /// Runs every seed, and panics at the first that breaks a rule: with the story, shortened to the
@@ -99,7 +101,14 @@ impl Simulation {
         for seed in only.seeds(profile, seeds) {
             let outcome = self.run(profile, seed);
             if !outcome.is_good() {
-                let small = shrink::shrink(self, &outcome);
+                let run = |allowed| {
+                    let plan = Plan::new(profile, seed);
+                    run::run(
+                        &self.cast,
+                        Plan { allowed: Some(allowed), mutant: self.mutant, ..plan },
+                    )
+                };
+                let small = shrink::shrink(&outcome, run);
                 panic!("{}", report::failure(&outcome, &small));
             }
             summary.add(&outcome);

@@ -4,16 +4,20 @@ use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::Duration,
 };
 
+use nudge_protocol::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
     broker::Broker,
     chance::{Chance, Draw},
     fault::Fault,
+    mutant::Mutant,
+    plan::Plan,
     profile::Profile,
     random::Random,
 };
@@ -23,15 +27,6 @@ const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
 
 /// A story that is longer has no end.
 const MAX_LINES: usize = 20_000;
-
-/// What one seed is run with.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) profile: Profile,
-    pub(crate) seed: u64,
-    /// Which of the faults that chance would bring do happen; none means all. For shrinking.
-    pub(crate) allowed: Option<BTreeSet<Draw>>,
-}
 
 /// A fault that happened.
 #[derive(Clone, Debug)]
@@ -114,8 +109,13 @@ impl World {
         self.plan.profile
     }
 
+    /// The fault that is planted, if one is.
+    pub(crate) fn mutant(&self) -> Option<Mutant> {
+        self.plan.mutant
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 
     /// Time since the run began.
@@ -134,9 +134,9 @@ impl World {
     }
 
     /// What clocks show.
-    pub(crate) fn now_micros(&self) -> i64 {
+    pub(crate) fn now(&self) -> Timestamp {
         let elapsed = i64::try_from(self.elapsed().as_micros()).unwrap_or(i64::MAX);
-        EPOCH_MICROS + elapsed + self.state().skew_micros
+        Timestamp::from_unix_micros(EPOCH_MICROS + elapsed + self.state().skew_micros)
     }
 
     /// Whether the owner is away. It may go just now, for at most so long.
@@ -370,11 +370,6 @@ impl World {
     }
 }
 
-/// What a mutex guards, also when a run has panicked: its story is still to be told.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,7 +378,7 @@ mod tests {
     /// Whatever goes round and round must end in a report, not in a process that is out of memory.
     #[tokio::test(start_paused = true)]
     async fn a_story_without_end_is_a_broken_rule_told_once() {
-        let world = World::new(Plan { profile: Profile::Benign, seed: 0, allowed: None });
+        let world = World::new(Plan::new(Profile::Benign, 0));
         (0..MAX_LINES - 1).for_each(|n| world.tell(format!("line {n}")));
         assert!(!world.is_endless() && !world.is_violated());
         (0..3).for_each(|_| world.tell("on and on"));

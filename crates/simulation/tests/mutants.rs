@@ -7,10 +7,9 @@
 #[path = "things/thing.rs"]
 mod thing;
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
-use nudge_simulation::{Profile, Simulation};
-use nudge_runtime::mutant::{self, Mutant};
+use nudge_simulation::{Profile, Simulation, mutant::Mutant};
 
 use thing::Things;
 
@@ -20,56 +19,49 @@ const MAX_SEEDS: u64 = 1_000;
 const SOME_SEEDS: u64 = 25;
 
 /// Seeds until the planted fault is found.
-fn seeds_until_found(
-    things: &Simulation,
-    profile: Profile,
-    seeds: std::ops::Range<u64>,
-) -> Option<u64> {
+fn seeds_until_found(things: &Simulation, profile: Profile, seeds: Range<u64>) -> Option<u64> {
     seeds.into_iter().find(|seed| !things.run(profile, *seed).is_good())
 }
 
 /// How many seeds each profile takes: the one that is meant to find it many, the others some.
-fn look(things: &Simulation, mutant: &Mutant) -> Vec<Option<u64>> {
-    mutant::plant(Some(mutant.name));
-    let meant: Profile = mutant.meant.parse().expect("a profile");
-    let seeds = |profile| if profile == meant { MAX_SEEDS } else { SOME_SEEDS };
-    let look = |profile| seeds_until_found(things, profile, 0..seeds(profile));
+fn look(mutant: Mutant) -> Vec<Option<u64>> {
+    let things = Simulation::of("subscriber", Things).planted(mutant);
+    let seeds = |profile| if profile == mutant.meant() { MAX_SEEDS } else { SOME_SEEDS };
+    let look = |profile| seeds_until_found(&things, profile, 0..seeds(profile));
     Profile::ALL.map(look).to_vec()
 }
 
 /// A row of the matrix: what the profile takes that is meant to find it stands out.
-fn row(Mutant { name, meant, what }: &Mutant, found: &[Option<u64>]) -> String {
+fn row(mutant: Mutant, found: &[Option<u64>]) -> String {
     let cell = |(profile, found): (Profile, &Option<u64>)| {
         let seeds = found.map_or("·".to_owned(), |seed| (seed + 1).to_string());
-        if profile.to_string() == *meant { format!("**{seeds}**") } else { seeds }
+        if profile == mutant.meant() { format!("**{seeds}**") } else { seeds }
     };
     let cells: Vec<_> = Profile::ALL.into_iter().zip(found).map(cell).collect();
-    format!("| `{name}` | {what} | {} |\n", cells.join(" | "))
+    format!("| `{}` | {} | {} |\n", mutant.name(), mutant.what(), cells.join(" | "))
 }
 
 fn main() {
     let only = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
     std::panic::set_hook(Box::new(|_| {}));
-    let (things, began) = (Simulation::of("subscriber", Things), Instant::now());
+    let began = Instant::now();
     let mut table = String::new();
     let mut survivors = Vec::new();
-    for mutant in mutant::ALL {
-        if only.as_ref().is_some_and(|only| only != mutant.name) {
+    for mutant in Mutant::ALL.iter().copied() {
+        if only.as_ref().is_some_and(|only| *only != mutant.name()) {
             continue;
         }
-        let found = look(&things, mutant);
-        let row = row(mutant, &found);
+        let row = row(mutant, &look(mutant));
         eprint!("{row}");
         table.push_str(&row);
         if row.contains("**·**") {
-            survivors.push(mutant.name);
+            survivors.push(mutant.name());
         }
     }
-    mutant::plant(None);
     if only.is_none() {
         write(&table);
     }
-    eprintln!("{} mutants in {:.0} s", mutant::ALL.len(), began.elapsed().as_secs_f64());
+    eprintln!("{} mutants in {:.0} s", Mutant::ALL.len(), began.elapsed().as_secs_f64());
     assert!(
         survivors.is_empty(),
         "not found within {MAX_SEEDS} seeds of the profile meant for it: {survivors:?}"
@@ -87,7 +79,7 @@ fn write(table: &str) {
          Faults planted on purpose in the publisher and the kit, one at a time, and how many seeds of the simulation\n\
          each profile takes to find them. The number of the profile that is meant to find a fault is **bold**: it is\n\
          at most {MAX_SEEDS}, or the command fails. For the others `·` is: not within the first {SOME_SEEDS}. Written by\n\
-         `make mutants`; the faults are in `crates/runtime/src/mutant.rs`.\n\n\
+         `make mutants`; the faults are in `crates/simulation/src/mutant.rs`.\n\n\
          | fault | what it is | {} |\n|---|---|{}\n",
         profiles.join(" | "),
         "---:|".repeat(profiles.len())

@@ -16,7 +16,7 @@ use nudge_protocol::{
     notification::{VERSION_HEADER, parse_version_header},
     subject,
 };
-use nudge_runtime::{BoxError, mutant::planted, problem::chain};
+use nudge_runtime::{BoxError, mutated, problem::chain};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -24,16 +24,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    intake::acknowledge::{Countdown, Held},
-    telemetry::events::{Event, EventKind, Events, event},
-    read_model::position::{Position, Positions, Recorded},
-    telemetry::progress::Progress,
-    read_model::recent::Recent,
+    read_model::{
+        position::{Position, Positions, Recorded},
+        recent::Recent,
+    },
     settings::Settings,
-    intake::source::{Consumer, Deliveries, Delivery, Durable, Source, Standing},
-    work::queue::Lane,
-    work::worker::Incoming,
+    telemetry::{
+        events::{Event, EventKind, Events, event},
+        progress::Progress,
+    },
+    work::{run::Lane, worker::Incoming},
 };
+use acknowledge::{Countdown, Held};
+use source::{Consumer, Deliveries, Delivery, Durable, Source, Standing};
 
 /// Pause before intake begins again.
 const RESTART_PAUSE: Duration = Duration::from_millis(250);
@@ -67,8 +70,6 @@ pub(crate) struct Intake {
     pub(crate) progress: Arc<Progress>,
     pub(crate) events: Events,
     pub(crate) settings: Settings,
-    /// For planted faults only.
-    pub(crate) seen: std::sync::Mutex<std::collections::HashMap<nudge_protocol::EntityId, Version>>,
 }
 
 /// What one session works with.
@@ -235,23 +236,6 @@ impl Intake {
         self.hand_over(&delivery, lane, held).await
     }
 
-    /// Planted faults that decide by what a message says.
-    fn is_skipped(&self, message: &Delivery, id: &nudge_protocol::EntityId) -> bool {
-        if planted("deleted-message-believed") {
-            let body = Notification::from_json(&message.body);
-            return body.is_ok_and(|body| body.change == nudge_protocol::Change::Deleted);
-        }
-        if !planted("older-message-ignored") {
-            return false;
-        }
-        let version = message.version.as_deref().and_then(|v| parse_version_header(v).ok());
-        let mut seen = self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let newest = seen.entry(id.clone()).or_default();
-        let older = version.is_none_or(|version| version < *newest);
-        *newest = version.unwrap_or_default().max(*newest);
-        older
-    }
-
     /// Turns a message into work. The subject alone names the key: whatever the body and headers
     /// hold, this message replaced one that may have been true, so the key is looked at.
     async fn hand_over(
@@ -272,12 +256,6 @@ impl Intake {
                 return Ok(());
             }
         };
-        if self.is_skipped(message, &id) {
-            if let Some(held) = held {
-                held.ack().await;
-            }
-            return Ok(());
-        }
         self.progress.received.inc();
         let (floor, fault) = read(message, &id);
         self.events.emit(|| Event {
@@ -311,7 +289,7 @@ impl Intake {
         let floor = standing.ack_floor;
         let recent = self.recent.so_far();
         let kept =
-            planted("read-model-put-back-unnoticed") || self.recent.are_kept(&recent).await?;
+            mutated!(ReadModelPutBackUnnoticed: self.recent.are_kept(&recent).await? => true);
         if !kept {
             // What was lost comes again.
             self.recent.forget(&recent);

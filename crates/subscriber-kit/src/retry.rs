@@ -48,7 +48,7 @@ impl RetryPolicy {
 /// Longest delay of what waits for the read model's own database. It grows up to here, so that the
 /// owner is not asked again and again for answers that cannot be kept; and not beyond, so that the
 /// read model is soon in step once its database works.
-pub(crate) const MAX_DATABASE_DELAY: Duration = Duration::from_secs(2);
+const MAX_DATABASE_DELAY: Duration = Duration::from_secs(2);
 
 /// Counts failures in a row of one kind of database work.
 #[derive(Debug, Default)]
@@ -63,10 +63,15 @@ impl InARow {
         };
     }
 
-    /// How long `key` waits after the last failure.
-    pub(crate) fn delay(&self, policy: &RetryPolicy, key: &str) -> Duration {
-        policy.delay(self.0.load(Relaxed), key).min(MAX_DATABASE_DELAY)
+    /// How many there were up to now.
+    pub(crate) fn count(&self) -> u32 {
+        self.0.load(Relaxed)
     }
+}
+
+/// How long `key` waits for the read model's database after so many failures in a row.
+pub(crate) fn database_delay(policy: &RetryPolicy, failures: u32, key: &str) -> Duration {
+    policy.delay(failures, key).min(MAX_DATABASE_DELAY)
 }
 
 #[cfg(test)]
@@ -91,7 +96,7 @@ mod tests {
         let trouble = InARow::default();
         let after = |failures| {
             (0..failures).for_each(|_| trouble.note(true));
-            trouble.delay(&POLICY, "a")
+            database_delay(&POLICY, trouble.count(), "a")
         };
         let delays = [after(1), after(1), after(1)];
         assert!(delays.is_sorted() && delays[2] > delays[0], "{delays:?}");

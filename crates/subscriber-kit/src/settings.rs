@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-pub use crate::work::queue::Limits;
 use crate::retry::RetryPolicy;
+pub use crate::work::run::Limits;
 
 /// Limits and paces of one followed entity. The defaults suit most services.
 #[derive(Clone, Copy, Debug)]

@@ -1,36 +1,34 @@
 //! Putting it together: the builder, and the handle that owns every task.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, InvalidEntityName, Version};
 use nudge_runtime::{Broker, Database, database::OpenError};
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     apply::Apply,
-    read_model::guard::Applier,
-    work::batch::{Batches, OwnerLink},
-    callback::breaker::Breaker,
-    read_model::dead_letter::DeadLetters,
-    telemetry::events::Events,
-    intake::Intake,
-    callback::owner_client::{HttpOwner, OwnerClient},
-    read_model::position::Positions,
-    telemetry::progress::Progress,
-    read_model::recent::Recent,
-    work::reentry,
+    callback::{
+        owner_client::{HttpOwner, OwnerClient},
+        owner_link::OwnerLink,
+    },
+    intake::{Intake, source::Source},
+    read_model::{
+        applied::Waiters, dead_letter::DeadLetters, guard::Applier, position::Positions,
+        recent::Recent, tables,
+    },
     retry::InARow,
     settings::Settings,
-    intake::source::Source,
-    read_model::tables,
-    read_model::applied::Waiters,
-    work::worker::{Incoming, Worker},
+    telemetry::{events::Events, progress::Progress},
+    work::{
+        batch::Batches,
+        reentry,
+        settle::Settling,
+        worker::{Incoming, Worker},
+    },
 };
 
 /// Longest wait for the broker to take the last acknowledgements of a subscriber that stops.
@@ -189,7 +187,7 @@ impl Subscriber {
 
     /// Lets a service add its own metrics to `/metrics`.
     pub fn with_registry<T>(&self, add: impl FnOnce(&mut Registry) -> T) -> T {
-        add(&mut self.shared.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        add(&mut self.shared.registry.lock())
     }
 }
 
@@ -217,8 +215,7 @@ impl Builder {
         let entity = entity.to_owned();
         self.follows.push(Box::new(move |starting| {
             let entity = EntityName::new(&entity)?;
-            let owner = OwnerLink { client, breaker: Arc::new(Mutex::new(Breaker::new())) };
-            Ok(starting.follow(entity, owner, handler))
+            Ok(starting.follow(entity, OwnerLink::new(client), handler))
         }));
         self
     }
@@ -301,8 +298,7 @@ impl Starting {
         }
         let client = HttpOwner::new(url, &self.settings)
             .map_err(|source| StartError::Client { entity: entity.clone(), source })?;
-        let owner =
-            OwnerLink { client: Arc::new(client), breaker: Arc::new(Mutex::new(Breaker::new())) };
+        let owner = OwnerLink::new(Arc::new(client));
         self.owners.insert(url.to_owned(), owner.clone());
         Ok(owner)
     }
@@ -315,16 +311,19 @@ impl Starting {
         let recent = Arc::new(Recent::new(self.db.clone(), entity.clone()));
         let (queue, incoming) = mpsc::channel(INCOMING_CAPACITY);
         let batches = Arc::new(Batches {
-            entity: entity.clone(),
             owner: owner.clone(),
             applier: Applier::new(self.db.clone(), entity.clone(), handler, recent.clone()),
-            dead_letters: dead_letters.clone(),
+            settling: Settling {
+                entity: entity.clone(),
+                dead_letters: dead_letters.clone(),
+                events: self.events.clone(),
+                progress: progress.clone(),
+                retry: self.settings.retry,
+                parking: InARow::default(),
+            },
             waiters: waiters.clone(),
-            events: self.events.clone(),
-            progress: progress.clone(),
             settings: self.settings,
             applying: InARow::default(),
-            parking: InARow::default(),
             after_commit: self.after_commit.clone(),
             no_tombstones: self.no_tombstones.iter().any(|name| name == entity.as_str()),
         });
@@ -339,7 +338,6 @@ impl Starting {
             progress: progress.clone(),
             events: self.events.clone(),
             settings: self.settings,
-            seen: Mutex::default(),
         };
         let stop = || self.stop.clone();
         self.tasks.spawn(Worker::new(batches, incoming, self.paused.clone()).run(stop()));

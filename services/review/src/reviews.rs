@@ -1,7 +1,7 @@
 //! What can be done with reviews: one transaction each. A write and its place in the change log are
 //! committed together; the relay is woken after that.
 
-use nudge_protocol::{Change, EntityId, Timestamp, Version, WriteToken};
+use nudge_protocol::{Change, EntityId, Version, WriteToken};
 use nudge_publisher::{Owner, Publisher};
 use nudge_runtime::{BoxError, Database, Tx, paging::cut};
 use serde_json::value::RawValue;
@@ -73,7 +73,7 @@ impl Reviews {
         StoreStanding::of(store.as_ref()).may_be_reviewed()?;
         // Made inside the transaction: where writers take turns, ids then follow their order.
         let id = EntityId::new(&Uuid::now_v7().to_string()).expect("a UUID is an id");
-        let review = Review::written(id, store_id.clone(), draft, Timestamp::now());
+        let review = Review::written(id, store_id.clone(), draft, nudge_runtime::clock::now());
         storage::insert(&mut tx, &review).await?;
         let version = self.publisher.record(&mut tx, &review.id, Change::Created).await?;
         self.publisher.commit(tx).await?;
@@ -95,7 +95,7 @@ impl Reviews {
         if !allowed(version) {
             return Err(Failure::Stale(version));
         }
-        match review.clone().rewritten(draft, Timestamp::now()) {
+        match review.clone().rewritten(draft, nudge_runtime::clock::now()) {
             None => Ok(Versioned { review, version }),
             Some(review) => {
                 storage::update(&mut tx, &review).await?;

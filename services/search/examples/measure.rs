@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use nudge_protocol::{EntityId, Timestamp, Version};
+use nudge_protocol::{EntityId, Version};
 use nudge_runtime::{BoxError, Database, database::Durability};
 use nudge_subscriber_kit::{Apply, EntityState};
 use search::{
@@ -59,7 +59,7 @@ async fn apply(
         Ok(EntityState {
             id: EntityId::new(store["id"].as_str().unwrap_or_default())?,
             version: Version::new(1)?,
-            changed_at: Timestamp::now(),
+            changed_at: nudge_runtime::clock::now(),
             state: Some(serde_json::from_value::<StoreState>(store)?),
         })
     };

@@ -4,13 +4,14 @@ use Rule::*;
 
 const CHANGE_LOG: &str = "crates/publisher/src/change_log.rs";
 const OUTBOX: &str = "crates/publisher/src/change_log/outbox.rs";
+const REPAIR: &str = "crates/publisher/src/change_log/repair.rs";
 const LOOK: &str = "crates/publisher/src/relay/look.rs";
 const SYNC_API: &str = "crates/publisher/src/sync_api.rs";
 const INTAKE: &str = "crates/subscriber-kit/src/intake.rs";
 const WORK_QUEUE: &str = "crates/subscriber-kit/src/work/queue.rs";
 const OUTCOME: &str = "crates/subscriber-kit/src/work/outcome.rs";
 const APPLY: &str = "crates/subscriber-kit/src/read_model/guard.rs";
-const ENDING: &str = "crates/subscriber-kit/src/work/ending.rs";
+const SETTLE: &str = "crates/subscriber-kit/src/work/settle.rs";
 const DEAD_LETTER: &str = "crates/subscriber-kit/src/read_model/dead_letter.rs";
 const REENTRY: &str = "crates/subscriber-kit/src/work/reentry.rs";
 
@@ -27,11 +28,11 @@ pub enum Rule {
     /// `crates/publisher/src/relay/look.rs`, `Relay::make_good`.
     PublishAgain,
     /// It is made pending at the stream's last sequence, so that acknowledgements from before no
-    /// longer count: `crates/publisher/src/change_log/outbox.rs`, `ChangeLog::unpublish_since`.
+    /// longer count: `crates/publisher/src/change_log/repair.rs`, `ChangeLog::unpublish_since`.
     AtLastSequence,
     /// That goes for rows of which nothing was recorded yet, too: a relay that died may have
     /// published an old version over a newer one that is still to be recorded:
-    /// `crates/publisher/src/change_log/outbox.rs`, `ChangeLog::unpublish_since`.
+    /// `crates/publisher/src/change_log/repair.rs`, `ChangeLog::unpublish_since`.
     UnmarkedToo,
     /// What stands in the stream and was not recorded is read and recorded:
     /// `crates/publisher/src/relay/look.rs`, `Relay::read_on`.
@@ -55,7 +56,7 @@ pub enum Rule {
     /// `crates/subscriber-kit/src/work/outcome.rs`, `judge`.
     Floor,
     /// It stays the floor until it is reached, also while the key waits to be looked at again:
-    /// `crates/subscriber-kit/src/work/queue.rs`, `WorkQueue::finish`.
+    /// `crates/subscriber-kit/src/work/queue.rs`, `WorkQueue::again`.
     FloorStays,
     /// A message that names no version gets a second look, later:
     /// `crates/subscriber-kit/src/work/outcome.rs`, `judge`.
@@ -76,10 +77,10 @@ pub enum Rule {
     /// `crates/subscriber-kit/src/read_model/guard.rs`, `Applier::new`.
     CloseAtFloor,
     /// Acknowledgements go out after the commit:
-    /// `crates/subscriber-kit/src/work/ending.rs`, `Batches::end`.
+    /// `crates/subscriber-kit/src/work/settle.rs`, `Settling::settle`.
     AckAfterCommit,
     /// A key that fails is in the table before its message is acknowledged:
-    /// `crates/subscriber-kit/src/work/ending.rs`, `Batches::end`.
+    /// `crates/subscriber-kit/src/work/settle.rs`, `Settling::settle`.
     ParkBeforeAck,
     /// A key that another replica has applied meanwhile is not made a dead letter:
     /// `crates/subscriber-kit/src/read_model/dead_letter.rs`, `DeadLetters::park`.
@@ -147,19 +148,19 @@ impl Rule {
             RecordWithChange => (CHANGE_LOG, Some("ChangeLog"), "record"),
             MarkBySequence => (OUTBOX, Some("ChangeLog"), "mark"),
             PublishAgain => (LOOK, Some("Relay"), "make_good"),
-            AtLastSequence | UnmarkedToo => (OUTBOX, Some("ChangeLog"), "unpublish_since"),
+            AtLastSequence | UnmarkedToo => (REPAIR, Some("ChangeLog"), "unpublish_since"),
             ReadOn => (LOOK, Some("Relay"), "read_on"),
             OneSnapshot => (SYNC_API, Some("Api"), "snapshot"),
             NoSkip => (INTAKE, Some("Intake"), "take"),
             MalformedCounts => (INTAKE, Some("Intake"), "hand_over"),
             DirtyDuringRun => (WORK_QUEUE, Some("WorkQueue"), "push"),
             TokensBeforeRun => (WORK_QUEUE, Some("WorkQueue"), "begin"),
-            FloorStays => (WORK_QUEUE, Some("WorkQueue"), "finish"),
+            FloorStays => (WORK_QUEUE, Some("WorkQueue"), "again"),
             Floor | SecondLook | UnknownIsNotDeleted => (OUTCOME, None, "judge"),
             OneTransaction => (APPLY, Some("Applier"), "one_transaction"),
             SplitRefused => (APPLY, Some("Applier"), "apply"),
             Guard | CloseAtFloor => (APPLY, Some("Applier"), "new"),
-            AckAfterCommit | ParkBeforeAck => (ENDING, Some("Batches"), "end"),
+            AckAfterCommit | ParkBeforeAck => (SETTLE, Some("Settling"), "settle"),
             ParkUnlessOvertaken | HigherFloorStays | OlderRefusalYields => {
                 (DEAD_LETTER, Some("DeadLetters"), "park")
             }

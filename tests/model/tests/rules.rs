@@ -95,7 +95,7 @@ fn each_rule_names_code_that_is_there() {
         let documentation = format!("`{}`, `{}`", code.path, name(code));
         assert!(documented.contains(&documentation), "{code:?} is not documented");
     }
-    let source = read("crates/subscriber-kit/src/outcome.rs");
+    let source = read("crates/subscriber-kit/src/work/outcome.rs");
     assert!(holds(&source, None, "judge") && !holds(&source, Some("Reason"), "judge"));
 }
 

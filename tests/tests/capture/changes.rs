@@ -164,7 +164,7 @@ async fn versions_go_on_above_one_that_is_ahead_of_the_clock() {
         shops.run(&format!("UPDATE shop SET name = '{n}' WHERE id = 'a'")).await;
         assert_eq!(shops.log().await["a"].0, ahead + n);
     }
-    let now = nudge_protocol::Timestamp::now().unix_micros();
+    let now = nudge_runtime::clock::now().unix_micros();
     shops.run("UPDATE shop SET name = 'now' WHERE id = 'b'").await;
     let version = shops.log().await["b"].0;
     assert!((now - 1_000_000..now + 60_000_000).contains(&version), "{version} is microseconds");

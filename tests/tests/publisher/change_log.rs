@@ -1,6 +1,6 @@
 //! `record` inside the caller's transaction, and the versions that it gives.
 
-use nudge_protocol::{Change, Timestamp, Version, version::VERSION_LIMIT};
+use nudge_protocol::{Change, Version, version::VERSION_LIMIT};
 use nudge_tests::{Nats, Owner, id};
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::publisher::support::{another_program, execute, messages, published, r
 async fn versions_rise_with_every_change_in_one_transaction_too() {
     let owner = Owner::start_silent().await;
     let mut tx = owner.publisher.begin().await.unwrap();
-    let before = Timestamp::now().unix_micros();
+    let before = nudge_runtime::clock::now().unix_micros();
     let mut versions = Vec::new();
     for _ in 0..100 {
         let version = owner.publisher.record(&mut tx, &id("42"), Change::Updated).await.unwrap();
@@ -21,7 +21,7 @@ async fn versions_rise_with_every_change_in_one_transaction_too() {
     assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
     // They are times, and so go on rising after the database was restored from a backup.
     assert!(versions[0].to_i64() >= before, "{versions:?}");
-    let later = Timestamp::now().unix_micros();
+    let later = nudge_runtime::clock::now().unix_micros();
     assert!(owner.put("42", json!({})).await.version.to_i64() >= later);
     assert!(versions[99].get() < VERSION_LIMIT);
 }
@@ -45,7 +45,7 @@ async fn a_version_goes_on_above_one_that_is_ahead_of_the_clock() {
     assert_eq!(owner.delete("42").await.version.get(), expected + 1);
     // Nobody else is pulled along.
     let other = owner.put("43", json!({})).await.version.to_i64();
-    assert!(other <= Timestamp::now().unix_micros());
+    assert!(other <= nudge_runtime::clock::now().unix_micros());
 }
 
 #[tokio::test]

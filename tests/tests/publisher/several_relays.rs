@@ -4,7 +4,9 @@ use nudge_runtime::Broker;
 use nudge_tests::{Link, Nats, Owner, eventually};
 use serde_json::json;
 
-use crate::publisher::support::{Relay, age, last_seq, message, messages, owner_of, published, row, shown};
+use crate::publisher::support::{
+    Relay, age, last_seq, message, messages, owner_of, published, row, shown,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relays_at_once_end_with_every_entity_at_its_newest_version() {

@@ -69,7 +69,7 @@ impl Picture {
             let faults = count(state.done.values().sum(), "fault");
             drawn.time.set_message(format!("{}, {faults}{phase}", count(edits, "edit")));
             drawn.faults.set_message(faults_line(state));
-            let now = Timestamp::now();
+            let now = nudge_runtime::clock::now();
             for (line, follower) in drawn.subscribers.iter().zip(&state.subscribers) {
                 line.set_message(follower_line(follower, now));
             }

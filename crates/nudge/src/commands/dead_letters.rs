@@ -80,7 +80,7 @@ pub(crate) async fn run(api: Api, verb: DeadLettersVerb, json: bool) -> Result<(
             let rows = list(&api, &which).await?;
             match json {
                 true => rows.iter().try_for_each(output::json),
-                false => show(&rows, Timestamp::now()).iter().try_for_each(output::line),
+                false => show(&rows, nudge_runtime::clock::now()).iter().try_for_each(output::line),
             }
         }
         DeadLettersVerb::Replay(chosen) => act(&api, Action::Replay, chosen, json).await,

@@ -41,7 +41,7 @@ pub(crate) async fn run(api: Api, json: bool) -> Result<(), Failure> {
     if json {
         output::json(&to_json(&owners, &subscribers))?;
     } else {
-        for line in to_lines(&owners, &subscribers, Timestamp::now()) {
+        for line in to_lines(&owners, &subscribers, nudge_runtime::clock::now()) {
             output::line(line)?;
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use console::style;
-use nudge_protocol::{EntityId, Timestamp};
+use nudge_protocol::EntityId;
 use tokio::sync::mpsc;
 
 use self::{
@@ -156,7 +156,7 @@ impl Watch {
             Signal::Event(service, line) => match event::read(&line.data) {
                 Some(Told::Event(event)) => {
                     if self.only.as_ref().is_none_or(|only| *only == event.id) {
-                        let now = Timestamp::now();
+                        let now = nudge_runtime::clock::now();
                         let begun = self.board.take(number(service), &event, now);
                         // When too many wait, the row goes without a name.
                         begun.map(|key| self.wanted.try_send(key));
@@ -197,7 +197,7 @@ impl Watch {
     }
 
     fn show(&mut self) -> Result<(), Failure> {
-        let due = self.board.due(Timestamp::now());
+        let due = self.board.due(nudge_runtime::clock::now());
         let names = Service::SUBSCRIBERS.map(Service::name);
         let View::Terminal(screen) = &mut self.view else {
             return self.tell(&due);

@@ -1,4 +1,5 @@
-//! The change log as the relay uses it: what is pending, and what stands in the stream.
+//! The change log as the relay uses it: what is pending, and what stands in the stream. How rows are made
+//! pending again is in `repair.rs`.
 //!
 //! On PostgreSQL nothing here waits for a row that a writer has locked: the relay locks many rows at
 //! once, a writer may lock several in an order of its own, and one of the two would have to be the
@@ -6,14 +7,14 @@
 
 use std::sync::Arc;
 
-use nudge_protocol::{Change, EntityId, EntityName, Timestamp, Version, subject};
+use nudge_protocol::{Change, EntityId, EntityName, Version, subject};
 use nudge_runtime::{
     database::Kind,
-    mutant::planted,
-    set_sql::{Column, rows, strings},
+    mutated,
+    set_sql::{Column, rows},
 };
 use serde::Serialize;
-use sqlx::{Any, AssertSqlSafe};
+use sqlx::AssertSqlSafe;
 
 use super::ChangeLog;
 use crate::sink::Stored;
@@ -50,20 +51,9 @@ impl Published {
     }
 }
 
-/// Which rows to make pending again. `$2` is the parameter.
-#[derive(Clone, Copy, Debug)]
-enum Which {
-    ChangedSince,
-    Ids,
-    Beyond,
-    /// Places in another stream: not one of them means anything any more.
-    InAnother,
-}
-
 /// Statements whose text depends on the database, written once.
 #[derive(Debug)]
 pub(super) struct Sql {
-    kind: Kind,
     mark: Arc<str>,
     behind: Arc<str>,
     kept: Arc<str>,
@@ -88,10 +78,11 @@ impl Sql {
                  ON CONFLICT (entity, id) DO UPDATE SET \
                  published_version = excluded.published_version, published_seq = excluded.published_seq \
                  WHERE {}",
-                match planted("mark-by-version") {
-                    true => "excluded.published_version > log.published_version",
-                    false => "excluded.published_seq > log.published_seq",
-                }
+                mutated!(
+                    MarkByVersion:
+                    "excluded.published_seq > log.published_seq"
+                        => "excluded.published_version > log.published_version"
+                )
             ),
             Kind::Postgres => format!(
                 "WITH free AS (SELECT log.id, r.version, r.seq FROM {marks} \
@@ -108,46 +99,7 @@ impl Sql {
         );
         let behind = format!("{count} < r.seq");
         let kept = format!("{count} >= r.seq");
-        Self { kind, mark: mark.into(), behind: behind.into(), kept: kept.into() }
-    }
-
-    fn condition(&self, which: Which) -> String {
-        match which {
-            // Those that are pending already, too: an acknowledgement from before must not count for
-            // them either.
-            Which::ChangedSince => {
-                "(published_version <> 0 OR published_seq < $3) AND changed_at >= $2".to_owned()
-            }
-            Which::Ids => format!("id IN {}", strings(self.kind, "$2")),
-            Which::Beyond => "published_seq > $2".to_owned(),
-            Which::InAnother => "$2 = $2".to_owned(),
-        }
-    }
-
-    /// Makes rows pending again, and answers with those that are left because they are locked.
-    fn unpublish(&self, which: Which) -> String {
-        let condition = self.condition(which);
-        let seq = match which {
-            // Looking takes time: what was recorded meanwhile stands further on.
-            Which::ChangedSince | Which::Ids => {
-                "CASE WHEN published_seq > $3 THEN published_seq ELSE $3 END"
-            }
-            Which::Beyond | Which::InAnother => "$3",
-        };
-        let set = format!("SET published_version = 0, published_seq = {seq}");
-        match self.kind {
-            Kind::Sqlite => {
-                format!("UPDATE nudge_change_log {set} WHERE entity = $1 AND {condition}")
-            }
-            Kind::Postgres => format!(
-                "WITH wanted AS (SELECT id FROM nudge_change_log WHERE entity = $1 AND {condition}), \
-                 free AS (SELECT id FROM nudge_change_log WHERE entity = $1 AND {condition} \
-                 FOR NO KEY UPDATE SKIP LOCKED), \
-                 done AS (UPDATE nudge_change_log AS log {set} \
-                 FROM free WHERE log.entity = $1 AND log.id = free.id) \
-                 SELECT id FROM wanted EXCEPT SELECT id FROM free"
-            ),
-        }
+        Self { mark: mark.into(), behind: behind.into(), kept: kept.into() }
     }
 }
 
@@ -233,98 +185,17 @@ impl ChangeLog {
         let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
         Ok(count as u64)
     }
-
-    /// Makes rows pending again that changed at `since` or later. `last_seq` is the stream's
-    /// current last sequence: acknowledgements of earlier publishes no longer count for them.
-    /// Returns those that are left, because a writer has them locked; they must not be forgotten.
-    pub(crate) async fn unpublish_since(
-        &self,
-        since: Timestamp,
-        last_seq: u64,
-    ) -> Result<Vec<EntityId>, sqlx::Error> {
-        self.make_pending(Which::ChangedSince, since.unix_micros(), last_seq).await
-    }
-
-    /// Makes these rows pending again: it is not known what stands in the stream for them. Returns
-    /// those that are left.
-    pub(crate) async fn unpublish(
-        &self,
-        ids: &[EntityId],
-        last_seq: u64,
-    ) -> Result<Vec<EntityId>, sqlx::Error> {
-        self.make_pending(Which::Ids, serde_json::json!(ids).to_string(), last_seq).await
-    }
-
-    /// Makes every row pending again whose recorded place lies beyond the stream's end: the broker
-    /// went back to an older state. Returns those that are left.
-    pub(crate) async fn unpublish_beyond(
-        &self,
-        last_seq: u64,
-    ) -> Result<Vec<EntityId>, sqlx::Error> {
-        self.make_pending(Which::Beyond, last_seq as i64, last_seq).await
-    }
-
-    /// Makes every row pending again: the stream is another one. Returns those that are left.
-    pub(crate) async fn unpublish_all(&self, last_seq: u64) -> Result<Vec<EntityId>, sqlx::Error> {
-        self.make_pending(Which::InAnother, 0, last_seq).await
-    }
-
-    async fn make_pending<'q, P>(
-        &self,
-        which: Which,
-        parameter: P,
-        last_seq: u64,
-    ) -> Result<Vec<EntityId>, sqlx::Error>
-    where
-        P: Send + sqlx::Encode<'q, Any> + sqlx::Type<Any> + 'q,
-    {
-        let sql = self.sql.outbox.unpublish(which);
-        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.to_string());
-        let query = query.bind(parameter).bind(last_seq as i64);
-        let work = async {
-            let mut tx = self.db.begin_skipping_locked().await?;
-            let left: Vec<(String,)> = query.fetch_all(&mut *tx).await?;
-            tx.commit().await?;
-            Ok::<_, sqlx::Error>(left)
-        };
-        let left = self.db.run(work).await?;
-        Ok(left.iter().filter_map(|(id,)| EntityId::new(id).ok()).collect())
-    }
-
-    /// The stream that this log was published to, as last recorded: when it was created, and up to
-    /// which sequence all that stands in it is recorded.
-    pub(crate) async fn stream(&self) -> Result<Option<(String, u64)>, sqlx::Error> {
-        let sql = "SELECT created, known_seq FROM nudge_relay_stream WHERE entity = $1";
-        let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let row: Option<(String, i64)> =
-            self.db.run(query.fetch_optional(self.db.reader())).await?;
-        Ok(row.map(|(created, known)| (created, known as u64)))
-    }
-
-    /// Records what [`stream`](Self::stream) answers.
-    pub(crate) async fn set_stream(&self, created: &str, known: u64) -> Result<(), sqlx::Error> {
-        let sql = "INSERT INTO nudge_relay_stream (entity, created, known_seq) VALUES ($1, $2, $3) \
-                   ON CONFLICT (entity) DO UPDATE SET created = excluded.created, \
-                   known_seq = excluded.known_seq";
-        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(created).bind(known as i64);
-        self.db.write_skipping_locked(query).await.map(drop)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use nudge_runtime::{Database, database::Durability};
-    use nudge_test_servers::TestDatabase;
 
     use super::*;
     use crate::change_log::MIGRATIONS;
 
     async fn log() -> ChangeLog {
-        let db = Database::open("sqlite::memory:", Durability::Full);
-        log_in(db.await.unwrap()).await
-    }
-
-    async fn log_in(db: Database) -> ChangeLog {
+        let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
         db.migrate("publisher", MIGRATIONS).await.unwrap();
         ChangeLog::new(db, EntityName::new("store").unwrap())
     }
@@ -365,46 +236,5 @@ mod tests {
             assert!(plan.contains("nudge_change_log_pending (entity=?"), "{plan}");
             assert!(!plan.contains("SCAN") && !plan.contains("B-TREE"), "{plan}");
         }
-    }
-
-    #[tokio::test]
-    async fn an_acknowledgement_from_before_a_row_was_made_pending_again_counts_no_more() {
-        for kind in [Kind::Sqlite, Kind::Postgres] {
-            let database = TestDatabase::of(kind).await;
-            let log = log_in(database.open().await).await;
-            counts_no_more_from_before_it_was_made_pending(&log).await;
-            log.db.close().await;
-        }
-    }
-
-    async fn counts_no_more_from_before_it_was_made_pending(log: &ChangeLog) {
-        let id = EntityId::new("42").unwrap();
-        let mut tx = log.db.begin().await.unwrap();
-        let changes = [(id.clone(), Change::Updated)];
-        let version = log.record(&mut tx, &changes).await.unwrap()[0];
-        tx.commit().await.unwrap();
-        let mark = async |seq| {
-            let id = id.clone();
-            log.mark(&[Published { id, version, seq }]).await.unwrap();
-            log.count_pending().await.unwrap()
-        };
-        // Pending already, and published by a relay that has not recorded it yet.
-        let always = Timestamp::from_unix_micros(0);
-        log.unpublish_since(always, 5).await.unwrap();
-        assert_eq!((mark(5).await, mark(7).await), (1, 0));
-        log.unpublish_since(always, 9).await.unwrap();
-        assert_eq!((mark(9).await, mark(10).await), (1, 0));
-        log.unpublish(std::slice::from_ref(&id), 20).await.unwrap();
-        assert_eq!((mark(20).await, mark(21).await), (1, 0));
-        // A look that took its time: what was recorded meanwhile is not forgotten.
-        log.unpublish(std::slice::from_ref(&id), 7).await.unwrap();
-        log.unpublish_since(always, 7).await.unwrap();
-        assert_eq!((mark(20).await, mark(21).await, mark(22).await), (1, 1, 0));
-        // The broker went back: from here on, lower places are new ones.
-        log.unpublish_beyond(3).await.unwrap();
-        assert_eq!((mark(3).await, mark(4).await), (1, 0));
-        // Another stream begins at one.
-        log.unpublish_all(0).await.unwrap();
-        assert_eq!((mark(0).await, mark(1).await), (1, 0));
     }
 }

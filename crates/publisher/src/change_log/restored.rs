@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use nudge_protocol::Timestamp;
 use nudge_runtime::{
+    clock,
     database::Kind,
     set_sql::{Column, rows},
 };
@@ -69,7 +69,7 @@ impl ChangeLog {
     /// Gives fresh versions to entities that the stream shows in one that this log does not have.
     /// Returns how many there were, and how many are left because a writer has them locked.
     pub(crate) async fn renew(&self, shown: &[Published]) -> Result<(u64, u64), sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let limit = now + i64::try_from(MAX_VERSION_AHEAD.as_micros()).unwrap_or(0);
         let believed =
             |one: &&Published| i64::try_from(one.version.get()).is_ok_and(|v| v <= limit);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use nudge_protocol::Timestamp;
-use nudge_runtime::{BoxError, mutant::planted};
+use nudge_runtime::{BoxError, clock, mutated};
 use tokio::time::Instant;
 
 use super::{MAX_ROWS_PER_ROUND, Relay};
@@ -28,10 +28,7 @@ impl Relay {
         loop {
             let mut now = self.sink.ensure(self.log.entity()).await?;
             self.log_went_back().await?;
-            if planted("loss-unnoticed") {
-                self.standing = Some(now.clone());
-            }
-            let changed = self.standing.as_ref() != Some(&now);
+            let changed = mutated!(LossUnnoticed: self.standing.as_ref() != Some(&now) => false);
             if changed {
                 now = self.make_good().await?;
             }
@@ -58,7 +55,7 @@ impl Relay {
     /// database was put back, or another server took over that lacked the last commits: the relay then
     /// knows nothing of what stands in the stream.
     pub(super) async fn log_went_back(&mut self) -> Result<bool, BoxError> {
-        let kept = planted("log-put-back-unnoticed") || self.log.keeps(&self.recorded).await?;
+        let kept = mutated!(LogPutBackUnnoticed: self.log.keeps(&self.recorded).await? => true);
         if kept {
             self.recorded.drain(..self.recorded.len().saturating_sub(1));
         } else {
@@ -86,7 +83,7 @@ impl Relay {
         if went_back {
             left.extend(log.unpublish_beyond(now.last_seq).await?);
         }
-        let looked_anew = self.standing.is_none() && !planted("reconnect-unnoticed");
+        let looked_anew = self.standing.is_none();
         // Others may have published so much since it went back that it is as long as it was.
         let refilled = same.is_some() && looked_anew && !self.last_are_there().await?;
         if same.is_none() || refilled {
@@ -96,7 +93,7 @@ impl Relay {
             left.extend(log.unpublish_since(always, now.last_seq).await?);
         } else if looked_anew {
             let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
-            let since = Timestamp::now().unix_micros() - window;
+            let since = clock::now().unix_micros() - window;
             let since = Timestamp::from_unix_micros(since);
             left.extend(log.unpublish_since(since, now.last_seq).await?);
         }
@@ -155,7 +152,7 @@ impl Relay {
         // Beyond the end of a stream that went back nothing stands, and its rows are pending.
         let from = self.known.map_or(last_seq, |known| known.min(last_seq));
         let (mut known, mut renewed) = (from, false);
-        while known < last_seq && !planted("late-publish-unnoticed") {
+        while mutated!(LatePublishUnnoticed: known < last_seq => false) {
             let page = self.sink.beyond(self.log.entity(), known, MAX_ROWS_PER_ROUND).await?;
             let Some(last) = page.last() else {
                 known = last_seq;
@@ -178,10 +175,7 @@ impl Relay {
     /// Gives fresh versions to what the stream shows and the log does not have. Returns whether there was
     /// any.
     async fn renew(&mut self, shown: &[Published]) -> Result<bool, BoxError> {
-        if planted("restore-unnoticed") {
-            return Ok(false);
-        }
-        let (renewed, left) = self.log.renew(shown).await?;
+        let (renewed, left) = mutated!(RestoreUnnoticed: self.log.renew(shown).await? => (0, 0));
         if renewed > 0 {
             let entity = self.log.entity();
             tracing::warn!(%entity, renewed, "the owner was restored from a backup: its entities get fresh versions");

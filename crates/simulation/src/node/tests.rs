@@ -3,13 +3,13 @@ use nudge_runtime::{Database, database::Driver};
 use super::*;
 use crate::{
     plain::{database, helper},
+    plan::Plan,
     profile::Profile,
-    world::Plan,
 };
 
 /// A subscriber, and a database with one row in it.
 async fn program() -> (Arc<Node>, Database) {
-    let world = World::new(Plan { profile: Profile::Benign, seed: 0, allowed: None });
+    let world = World::new(Plan::new(Profile::Benign, 0));
     let node = Node::new("it", (0, 1), Role::Subscriber, world, helper());
     let db = database(&helper()).await.with_driver(Driver::Stepped(node.clone()));
     db.write(sqlx::query("CREATE TABLE thing (n BIGINT)")).await.unwrap();
@@ -43,7 +43,7 @@ async fn a_program_that_stands_still_does_no_database_work_either() {
         async move { node.boundary(Fault::CrashBeforeFetch).await }
     });
     tokio::task::yield_now().await;
-    let until = *lock(&node.frozen_until);
+    let until = *node.frozen_until.lock();
     assert!(!until.is_zero());
     let began = db.run(async { node.world.elapsed() }).await;
     assert!(began >= until, "{began:?} {until:?}");

@@ -6,8 +6,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use nudge_simulation::{Profile, Random, Service, explore};
 use nudge_runtime::{BoxError, Database, Tx};
+use nudge_simulation::{Profile, Random, Service, explore};
 use nudge_subscriber_kit::{Apply, EntityState};
 use serde_json::Value;
 
@@ -88,7 +88,8 @@ fn a_failure_is_short_and_names_the_rule_and_the_command() {
     assert!(number_before(needed_line, " faults are") > 0, "{needed_line}");
     assert!(!said.contains("fault: "), "a story without faults: {said}");
     let command = said.lines().last().expect("a command").trim();
-    let seed = command.strip_prefix("SIMULATION_PROFILE=hints-only SIMULATION_SEED=").expect(command);
+    let seed =
+        command.strip_prefix("SIMULATION_PROFILE=hints-only SIMULATION_SEED=").expect(command);
     let (seed, rest) = seed.split_once(' ').expect(command);
     let release = if cfg!(debug_assertions) { "" } else { " --release" };
     assert_eq!(rest, format!("cargo test{release} -p nudge-simulation keeps_names -- --exact"));

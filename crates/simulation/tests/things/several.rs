@@ -5,11 +5,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use nudge_simulation::{Fault, Outcome, Profile, Random, Service, Simulation};
 use nudge_runtime::{
     BoxError, Database, Tx,
     set_sql::{Column, rows},
 };
+use nudge_simulation::{Fault, Outcome, Profile, Random, Service, Simulation};
 use nudge_subscriber_kit::{Apply, EntityState};
 use serde_json::{Value, json};
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use nudge_simulation::{Random, Service};
 use nudge_runtime::{
     BoxError, Database, Tx,
     database::Migration,
     set_sql::{Column, rows},
 };
+use nudge_simulation::{Random, Service};
 use nudge_subscriber_kit::{Apply, EntityState};
 use serde_json::{Value, json};
 

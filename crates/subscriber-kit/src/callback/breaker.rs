@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use nudge_protocol::admin::BreakerState;
-use nudge_runtime::mutant::planted;
 
 /// Failures in a row that open the breaker.
 pub const FAILURES_TO_OPEN: u32 = 5;
@@ -54,9 +53,6 @@ impl Breaker {
     /// Asks before a call. A [`Permit::Probe`] must be followed by [`success`](Self::success) or
     /// [`failure`](Self::failure).
     pub fn permit(&mut self, now: Instant) -> Permit {
-        if planted("breaker-never-closes") && self.pause.is_some() {
-            return Permit::Wait(now + MAX_PAUSE);
-        }
         match (self.pause, self.until.max(self.asked)) {
             (_, Some(until)) if now < until => Permit::Wait(until),
             (Some(_), _) if self.probing => Permit::Wait(now + FIRST_PAUSE / 10),

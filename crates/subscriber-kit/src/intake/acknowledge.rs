@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_nats::jetstream::{AckKind, message::Acker};
-use nudge_runtime::mutant::planted;
+use nudge_runtime::mutated;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +62,7 @@ impl Held {
     }
 
     fn is_good(&self) -> bool {
-        !self.session.is_cancelled() || planted("acknowledgement-outlives-its-session")
+        mutated!(AcknowledgementOutlivesItsSession: !self.session.is_cancelled() => true)
     }
 }
 

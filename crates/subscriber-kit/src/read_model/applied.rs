@@ -4,14 +4,11 @@
 //! before the table is looked at, so a commit in between is not missed; for commits of other
 //! replicas it looks again every [`POLL_INTERVAL`].
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, Timestamp, Version, admin::AppliedVersion};
 use nudge_runtime::Database;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
 
 /// How often the table is looked at for what other replicas applied.
@@ -90,8 +87,8 @@ impl Waiters {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EntityId, Arc<Notify>>> {
-        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> MutexGuard<'_, HashMap<EntityId, Arc<Notify>>> {
+        self.waiting.lock()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nudge_protocol::{EntityId, EntityName, Timestamp, Version, admin::DeadLetter};
 use nudge_runtime::{
-    Database, row,
+    Database, clock, row,
     set_sql::{Column, rows},
 };
 use sqlx::AssertSqlSafe;
@@ -20,7 +20,7 @@ const MAX_ERROR_BYTES: usize = 1_000;
 const LEASE: Duration = Duration::from_secs(120);
 
 /// A key to be put into the table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parking {
     pub(crate) id: EntityId,
     pub(crate) floor: Version,
@@ -82,7 +82,7 @@ impl DeadLetters {
     /// A refusal of an older version, which another replica brings late, does not end the tries for a
     /// newer one.
     pub(crate) async fn park(&self, keys: &[Parking]) -> Result<(), sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let row = |key: &Parking| {
             let next_at = key.retry_after.map(|after| now + after.as_micros() as i64);
             serde_json::json!({
@@ -124,7 +124,7 @@ impl DeadLetters {
 
     /// Takes up to `limit` rows whose time has come, and leases them.
     pub(crate) async fn due(&self, limit: usize) -> Result<Vec<Due>, sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let sql = "UPDATE nudge_dead_letter SET next_at = $3 WHERE entity = $1 AND id IN \
                    (SELECT id FROM nudge_dead_letter WHERE entity = $1 AND next_at <= $2 ORDER BY next_at LIMIT $4) \
                    RETURNING id, floor, attempts";
@@ -154,7 +154,7 @@ impl DeadLetters {
     }
 
     async fn hasten(&self, which: &'static str) -> Result<u64, sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let sql =
             format!("UPDATE nudge_dead_letter SET next_at = $2 WHERE entity = $1 AND {which}");
         self.db.write(sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(now)).await
@@ -202,7 +202,7 @@ impl DeadLetters {
 
     /// How many rows there are.
     pub(crate) async fn counts(&self) -> Result<Counts, sqlx::Error> {
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let sql = "SELECT COALESCE(SUM(CASE WHEN next_at IS NULL THEN 0 ELSE 1 END), 0), \
                    COALESCE(SUM(CASE WHEN next_at <= $2 THEN 1 ELSE 0 END), 0), count(*) \
                    FROM nudge_dead_letter WHERE entity = $1";

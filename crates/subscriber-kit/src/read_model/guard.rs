@@ -4,18 +4,14 @@
 //! and only the database sees both. *Newer wins*: rows that are not newer than what is applied
 //! never reach the service's `apply`.
 
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_protocol::{EntityId, EntityName};
 use nudge_runtime::{
-    BoxError, Database,
+    BoxError, Database, clock,
     database::is_retryable,
-    mutant::planted,
+    mutated,
     problem::chain,
     set_sql::{Column, rows},
 };
@@ -47,8 +43,6 @@ pub(crate) struct Applier<A> {
     recent: Arc<Recent>,
     guard: Arc<str>,
     close: Arc<str>,
-    /// For planted faults only.
-    seen: Mutex<HashMap<EntityId, Version>>,
 }
 
 impl<A: Apply> Applier<A> {
@@ -60,12 +54,7 @@ impl<A: Apply> Applier<A> {
              SELECT $1, r.id, r.version, r.deleted, $3 FROM {set} WHERE true ORDER BY r.id \
              ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version, \
              deleted = excluded.deleted, applied_at = excluded.applied_at \
-             WHERE {} RETURNING id",
-            match () {
-                () if planted("no-guard") || planted("guard-in-memory") => "true",
-                () if planted("guard-not-strict") => "excluded.version >= applied.version",
-                () => "excluded.version > applied.version",
-            }
+             WHERE excluded.version > applied.version RETURNING id"
         );
         // CROSS JOIN keeps the JSON outside: SQLite would else take it apart for each dead letter.
         let close = format!(
@@ -73,8 +62,7 @@ impl<A: Apply> Applier<A> {
              (SELECT r.id FROM {set} CROSS JOIN nudge_dead_letter AS dead \
               WHERE dead.entity = $1 AND dead.id = r.id AND r.version >= dead.floor)"
         );
-        let (guard, close, seen) = (guard.into(), close.into(), Mutex::default());
-        Self { db, entity, handler, recent, guard, close, seen }
+        Self { db, entity, handler, recent, guard: guard.into(), close: close.into() }
     }
 
     /// Applies a batch and says what became of each entity. Reorders `entities`.
@@ -101,7 +89,7 @@ impl<A: Apply> Applier<A> {
                     results.extend(left.map(|entity| (entity.id.clone(), later.clone())));
                     return results;
                 }
-                Err(failure) if part.len() == 1 || planted("refusal-not-isolated") => {
+                Err(failure) if part.len() <= mutated!(RefusalNotIsolated: 1 => usize::MAX) => {
                     let refused = Applied::Refused(failure.error);
                     results.extend(part.iter().map(|one| (one.id.clone(), refused.clone())));
                 }
@@ -114,37 +102,22 @@ impl<A: Apply> Applier<A> {
         results
     }
 
-    /// A planted fault: a guard that knows only what this program has applied since it started.
-    fn is_newer_than_seen(&self, entity: &EntityState<A::State>) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let newest = seen.entry(entity.id.clone()).or_default();
-        let newer = entity.version > *newest;
-        *newest = entity.version.max(*newest);
-        newer
-    }
-
     /// Guard, the service's own writes, and closing of dead letters: all or nothing. Returns how
     /// many entities were newer; those are moved to the front.
     async fn one_transaction(&self, part: &mut [EntityState<A::State>]) -> Result<usize, Failure> {
         let mut tx = self.db.begin().await?;
         let set: Vec<_> = part
             .iter()
-            .filter(|entity| !planted("guard-in-memory") || self.is_newer_than_seen(entity))
             .map(|e| serde_json::json!({"id": e.id, "version": e.version, "deleted": i64::from(e.state.is_none())}))
             .collect();
         let set = serde_json::Value::from(set).to_string();
         let winners: Vec<(String,)> = sqlx::query_as(AssertSqlSafe(self.guard.clone()))
             .bind(self.entity.as_str())
             .bind(set.as_str())
-            .bind(Timestamp::now().unix_micros())
+            .bind(clock::now().unix_micros())
             .fetch_all(&mut *tx)
             .await?;
-        if planted("torn-apply") {
-            tx.commit().await?;
-            tx = self.db.begin().await?;
-        }
-        let winners: std::collections::HashSet<&str> =
-            winners.iter().map(|(id,)| id.as_str()).collect();
+        let winners: HashSet<&str> = winners.iter().map(|(id,)| id.as_str()).collect();
         part.sort_by(|a, b| {
             let order = |e: &EntityState<A::State>| !winners.contains(e.id.as_str());
             order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id))
@@ -158,17 +131,11 @@ impl<A: Apply> Applier<A> {
                 }
             }
         }
-        if !planted("dead-letter-never-closes") {
-            sqlx::query(AssertSqlSafe(self.close.clone()))
-                .bind(self.entity.as_str())
-                .bind(set.as_str())
-                .execute(&mut *tx)
-                .await?;
-        }
-        if planted("tombstone-forgotten") {
-            let forget = sqlx::query("DELETE FROM nudge_applied WHERE deleted = 1");
-            forget.execute(&mut *tx).await?;
-        }
+        sqlx::query(AssertSqlSafe(self.close.clone()))
+            .bind(self.entity.as_str())
+            .bind(set.as_str())
+            .execute(&mut *tx)
+            .await?;
         // A commit that was cut off may have happened: trying again is safe, the guard sees it.
         tx.commit().await.map_err(|error| Failure { later: true, error: chain(&error) })?;
         Ok(winners.len())

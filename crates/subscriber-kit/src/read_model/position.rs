@@ -6,8 +6,8 @@
 //! to which everything was handled. No row here: a new id, a new consumer, everything from the
 //! start. A position behind the consumer's: what lies between is read again.
 
-use nudge_protocol::{EntityName, Timestamp};
-use nudge_runtime::Database;
+use nudge_protocol::EntityName;
+use nudge_runtime::{Database, clock};
 use uuid::Uuid;
 
 /// The row of one followed entity.
@@ -119,7 +119,7 @@ impl Positions {
     /// Records that the first catch-up is done.
     pub(crate) async fn caught_up(&self, consumer: &str) -> Result<(), sqlx::Error> {
         let sql = "UPDATE nudge_intake SET caught_up_at = $3 WHERE entity = $1 AND consumer = $2";
-        let now = Timestamp::now().unix_micros();
+        let now = clock::now().unix_micros();
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(consumer).bind(now);
         self.db.write(query).await.map(drop)
     }

@@ -5,16 +5,14 @@
 //! All of it is remembered until the position has moved on: a copy that has that position has it all. One
 //! entity for many would not do, since just that one may be changed again right after.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard},
-};
+use std::collections::BTreeMap;
 
 use nudge_protocol::{EntityId, EntityName, Version};
 use nudge_runtime::{
     Database,
     set_sql::{Column, rows},
 };
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
@@ -76,6 +74,6 @@ impl Recent {
     }
 
     fn applied(&self) -> MutexGuard<'_, Applied> {
-        self.applied.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.applied.lock()
     }
 }

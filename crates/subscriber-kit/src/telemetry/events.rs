@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use nudge_protocol::{EntityId, EntityName, Timestamp};
+use nudge_protocol::{EntityId, EntityName};
+use nudge_runtime::clock;
 use tokio::sync::broadcast;
 
 pub(crate) use nudge_protocol::admin::{Event, EventKind};
@@ -12,7 +13,7 @@ const MAX_WAITING_EVENTS: usize = 4_096;
 
 /// An event of this moment.
 pub(crate) fn event(kind: EventKind, entity: &EntityName, id: &EntityId) -> Event {
-    Event::new(kind, entity, id, Timestamp::now())
+    Event::new(kind, entity, id, clock::now())
 }
 
 /// Where events are sent. Costs next to nothing while nobody watches.

@@ -1,11 +1,10 @@
 //! How one followed entity is doing: figures for `status` and `/metrics`.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
-};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use nudge_protocol::{EntityName, Timestamp};
+use nudge_protocol::EntityName;
+use nudge_runtime::clock;
+use parking_lot::Mutex;
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::Registry,
@@ -78,16 +77,16 @@ impl Progress {
 
     /// Notes an error for `status`; `None` says that all is well again.
     pub(crate) fn set_error(&self, error: Option<String>) {
-        *self.last_error.lock().unwrap_or_else(|e| e.into_inner()) = error;
+        *self.last_error.lock() = error;
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        self.last_error.lock().clone()
     }
 
     /// Notes that an entity was found at its owner's state.
     pub(crate) fn progressed(&self) {
-        self.last_progress.store(Timestamp::now().unix_micros(), Relaxed);
+        self.last_progress.store(clock::now().unix_micros(), Relaxed);
     }
 
     pub(crate) fn register(&self, registry: &mut Registry, entity: &EntityName) {

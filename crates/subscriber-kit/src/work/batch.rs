@@ -1,64 +1,47 @@
-//! One batch of keys: callback, judgement, guarded apply, acknowledgement.
+//! One batch of keys: callback, judgement, guarded apply.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use nudge_protocol::{
-    EntityId, EntityName, Timestamp, Version,
+    EntityId, Timestamp, Version,
     sync_api::{Item, ItemStatus},
 };
-use nudge_runtime::mutant::planted;
-use tokio::time::Instant;
+use nudge_runtime::clock;
 
 use crate::{
-    intake::acknowledge::{Held, ack_all},
     apply::{Apply, EntityState},
-    read_model::guard::{Applied, Applier},
-    callback::breaker::Breaker,
-    read_model::dead_letter::DeadLetters,
-    work::ending::End,
-    telemetry::events::{Event, EventKind, Events, event},
-    work::outcome::{Answer, read_item},
-    callback::owner_client::{FetchError, FetchErrorKind, OwnerClient, fetch_all},
-    telemetry::progress::Progress,
+    callback::{
+        owner_client::{FetchError, FetchErrorKind, fetch_all},
+        owner_link::OwnerLink,
+    },
+    intake::acknowledge::Held,
+    read_model::{
+        applied::Waiters,
+        guard::{Applied, Applier},
+    },
     retry::InARow,
     settings::Settings,
-    read_model::applied::Waiters,
-    work::queue::{Finish, Run},
+    telemetry::events::{Event, EventKind, event},
+    work::{
+        ending::{End, Pace, dead},
+        outcome::{Answer, read_item},
+        run::Run,
+        settle::{Finish, Settling},
+    },
 };
-
-/// An owner, and the breaker that all its followed entities share.
-#[derive(Clone)]
-pub(crate) struct OwnerLink {
-    pub(crate) client: Arc<dyn OwnerClient>,
-    pub(crate) breaker: Arc<Mutex<Breaker>>,
-}
-
-impl OwnerLink {
-    pub(crate) fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    pub(crate) fn failed(&self, error: &FetchError) {
-        self.breaker().failure(Instant::now().into_std(), error.retry_after);
-    }
-}
 
 /// What all batches of one followed entity share.
 pub(crate) struct Batches<A> {
-    pub(crate) entity: EntityName,
     pub(crate) owner: OwnerLink,
     pub(crate) applier: Applier<A>,
-    pub(crate) dead_letters: DeadLetters,
+    pub(crate) settling: Settling,
     pub(crate) waiters: Waiters,
-    pub(crate) events: Events,
-    pub(crate) progress: Arc<Progress>,
     pub(crate) settings: Settings,
-    /// How applying, and writing the dead-letter table, has gone lately.
+    /// How applying has gone lately.
     pub(crate) applying: InARow,
-    pub(crate) parking: InARow,
     pub(crate) after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     /// The owner forgets what it deletes: see [`crate::Builder::owner_keeps_no_tombstones`].
     pub(crate) no_tombstones: bool,
@@ -70,127 +53,121 @@ type Decoded = Result<Answer, (Option<Version>, String)>;
 /// How a batch ended.
 #[derive(Default)]
 pub(crate) struct Ended {
-    /// Keys whose run is over.
-    pub(crate) finished: Vec<(EntityId, Finish<Held>)>,
+    /// Runs that are over.
+    pub(crate) finished: Vec<Finish>,
     /// Smaller batches to run in this one's place, to find the key that spoils it.
     pub(crate) split: Vec<Vec<Run<Held>>>,
 }
 
 impl<A: Apply> Batches<A> {
     /// Runs a batch to its end.
-    pub(crate) async fn run(&self, mut runs: Vec<Run<Held>>) -> Ended {
-        if planted("ack-before-apply") {
-            ack_all(runs.iter_mut().flat_map(|run| std::mem::take(&mut run.tokens)).collect())
-                .await;
-        }
+    pub(crate) async fn run(&self, runs: Vec<Run<Held>>) -> Ended {
+        let Settling { entity, progress, .. } = &self.settling;
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
-        self.progress.callbacks.inc();
-        self.progress.asked.inc_by(ids.len() as u64);
-        if planted("asks-twice") {
-            let _ = fetch_all(&*self.owner.client, &self.entity, &ids, A::FIELDS).await;
-        }
-        match fetch_all(&*self.owner.client, &self.entity, &ids, A::FIELDS).await {
+        progress.callbacks.inc();
+        progress.asked.inc_by(ids.len() as u64);
+        match fetch_all(&*self.owner.client, entity, &ids, A::FIELDS).await {
             Ok(items) => {
                 self.owner.breaker().success();
-                self.progress.fetched.inc_by(items.len() as u64);
+                progress.fetched.inc_by(items.len() as u64);
                 let ends = self.judge_and_apply(&runs, items).await;
-                Ended { finished: self.end(runs, ends).await, split: Vec::new() }
+                self.settle(runs, ends).await
             }
             Err(error) => self.fetch_failed(runs, error).await,
+        }
+    }
+
+    async fn settle(&self, runs: Vec<Run<Held>>, ends: Vec<End>) -> Ended {
+        let ends = runs.into_iter().zip(ends).collect();
+        Ended { finished: self.settling.settle(ends).await, split: Vec::new() }
+    }
+
+    /// What ends depend on, now.
+    fn pace(&self) -> Pace<'_> {
+        let retrying = self.settling.progress.retrying.get();
+        Pace {
+            settings: &self.settings,
+            retrying: usize::try_from(retrying).unwrap_or(0),
+            database_failures: self.applying.count(),
         }
     }
 
     /// Finds out whose fault a failed callback is: the owner's (nothing counts against any key),
     /// or that of some key in the batch.
     async fn fetch_failed(&self, mut runs: Vec<Run<Held>>, error: FetchError) -> Ended {
+        let Settling { entity, progress, .. } = &self.settling;
         let owners_fault = match error.kind {
             FetchErrorKind::Unavailable | FetchErrorKind::Misconfigured => Some(error.clone()),
             FetchErrorKind::Refused | FetchErrorKind::Broken => {
-                self.owner.client.probe(&self.entity).await.err()
+                self.owner.client.probe(entity).await.err()
             }
         };
         if let Some(fault) = owners_fault {
             self.owner.failed(&fault);
-            self.progress.set_error(Some(fault.message.clone()));
-            let after = self.settings.retry.initial;
-            let end = |run: &Run<Held>| {
-                let unsure = run.unsure;
-                (
-                    End::Later { after, failed: false, yields: false, spoils: false, unsure },
-                    fault.message.clone(),
-                )
-            };
-            let ends = runs.iter().map(end).collect();
-            return Ended { finished: self.end(runs, ends).await, split: Vec::new() };
+            progress.set_error(Some(fault.message.clone()));
+            let ends = runs.iter().map(|_| self.pace().owner_failed(&fault.message)).collect();
+            return self.settle(runs, ends).await;
         }
         self.owner.breaker().success();
         if runs.len() > 1 {
             let right = runs.split_off(runs.len() / 2);
             return Ended { finished: Vec::new(), split: vec![runs, right] };
         }
-        let refused = error.kind == FetchErrorKind::Refused;
-        let end = |run: &Run<Held>| match refused {
-            true => self.dead(run, Version::NONE, &error.message),
-            false => self.again_or_park(run, &error.message, None, true),
+        let end = |run: &Run<Held>| match error.kind {
+            FetchErrorKind::Refused => dead(run, Version::NONE, &error.message),
+            _ => self.pace().key_failed(run, &error.message),
         };
-        let ends = runs.iter().map(|run| (end(run), error.message.clone())).collect();
-        Ended { finished: self.end(runs, ends).await, split: Vec::new() }
+        let ends = runs.iter().map(end).collect();
+        self.settle(runs, ends).await
     }
 
-    /// Applies what the owner answered. Returns an end for each run, in order, with its reason.
-    async fn judge_and_apply(&self, runs: &[Run<Held>], items: Vec<Item>) -> Vec<(End, String)> {
+    /// Applies what the owner answered. Returns an end for each run, in order.
+    async fn judge_and_apply(&self, runs: &[Run<Held>], items: Vec<Item>) -> Vec<End> {
         let mut entities = Vec::with_capacity(items.len());
         let mut answers: HashMap<EntityId, Decoded> = HashMap::with_capacity(items.len());
         for item in items {
-            self.events.emit(|| Event {
+            self.settling.events.emit(|| Event {
                 version: item.version,
                 deleted: Some(item.status == ItemStatus::Deleted),
-                ..event(EventKind::Fetched, &self.entity, &item.id)
+                ..event(EventKind::Fetched, &self.settling.entity, &item.id)
             });
-            let read = read_item(&item, Timestamp::now()).map(|(answer, entity)| {
+            let read = read_item(&item, clock::now()).map(|(answer, entity)| {
                 entities.extend(entity);
                 answer
             });
             answers.insert(item.id, read.map_err(|error| (item.version, error)));
         }
-        if planted("unknown-taken-for-delete") {
-            for run in runs {
-                if answers.get(&run.id) != Some(&Ok(Answer::Unknown)) {
-                    continue;
-                }
-                let version = run.floor.max(Version::new(1).unwrap_or_default());
-                answers.insert(run.id.clone(), Ok(Answer::Deleted(version)));
-                let (id, changed_at, state) = (run.id.clone(), Timestamp::now(), None);
-                entities.push(EntityState { id, version, changed_at, state });
-            }
-        }
-        if planted("delete-ignored") {
-            entities.retain(|entity| entity.state.is_some());
-        }
         if self.no_tombstones {
             self.take_unknown_for_deleted(runs, &mut answers, &mut entities).await;
         }
-        let mut applied = HashMap::with_capacity(entities.len());
-        if !entities.is_empty() {
-            let changed: HashMap<EntityId, (Version, Timestamp, bool)> = entities
-                .iter()
-                .map(|e| (e.id.clone(), (e.version, e.changed_at, e.state.is_none())))
-                .collect();
-            applied.extend(self.applier.apply(&mut entities).await);
-            self.applying.note(applied.values().any(|one| matches!(one, Applied::Later(_))));
-            self.tell(&applied, &changed);
-        }
+        let applied = self.apply(entities).await;
+        let pace = self.pace();
         let end = |run: &Run<Held>| match answers.get(&run.id) {
-            Some(Ok(answer)) => self.end_of(run, *answer, applied.get(&run.id)),
-            Some(Err((None, error))) => (self.dead(run, Version::NONE, error), error.clone()),
+            Some(Ok(answer)) => pace.answered(run, *answer, applied.get(&run.id)),
+            Some(Err((None, error))) => dead(run, Version::NONE, error),
             Some(Err((Some(version), error))) => {
                 let refused = Applied::Refused(error.clone());
-                self.end_of(run, Answer::Live(*version), Some(&refused))
+                pace.answered(run, Answer::Live(*version), Some(&refused))
             }
             // `fetch_all` answers for every id, or fails.
-            None => (self.again_or_park(run, "not answered", None, true), "not answered".into()),
+            None => pace.key_failed(run, "not answered"),
         };
         runs.iter().map(end).collect()
+    }
+
+    /// Runs entities through the guard, and tells everyone what came of it.
+    async fn apply(&self, mut entities: Vec<EntityState<A::State>>) -> HashMap<EntityId, Applied> {
+        if entities.is_empty() {
+            return HashMap::new();
+        }
+        let changed: HashMap<EntityId, (Version, Timestamp, bool)> = entities
+            .iter()
+            .map(|e| (e.id.clone(), (e.version, e.changed_at, e.state.is_none())))
+            .collect();
+        let applied = HashMap::from_iter(self.applier.apply(&mut entities).await);
+        self.applying.note(applied.values().any(|one| matches!(one, Applied::Later(_))));
+        self.tell(&applied, &changed);
+        applied
     }
 
     /// For an owner without tombstones: a key that is unknown for the second time, and that this
@@ -215,7 +192,7 @@ impl<A: Apply> Batches<A> {
             let Ok(version) = version.map(|version| version.max(run.floor)) else {
                 continue;
             };
-            let (id, changed_at, state) = (run.id.clone(), Timestamp::now(), None);
+            let (id, changed_at, state) = (run.id.clone(), clock::now(), None);
             answers.insert(id.clone(), Ok(Answer::Deleted(version)));
             entities.push(EntityState { id, version, changed_at, state });
         }
@@ -227,7 +204,7 @@ impl<A: Apply> Batches<A> {
         applied: &HashMap<EntityId, Applied>,
         changed: &HashMap<EntityId, (Version, Timestamp, bool)>,
     ) {
-        let now = Timestamp::now();
+        let (now, progress) = (clock::now(), &self.settling.progress);
         let (mut any, mut later) = (false, None);
         for (id, applied) in applied {
             let Some(&(version, changed_at, deleted)) = changed.get(id) else {
@@ -236,13 +213,13 @@ impl<A: Apply> Batches<A> {
             let lag = now.seconds_since(changed_at).max(0.0);
             let kind = match applied {
                 Applied::Newer => {
-                    self.progress.applied.inc();
-                    self.progress.lag.observe(lag);
-                    self.progress.last_lag_micros.store((lag * 1e6) as i64, Relaxed);
+                    progress.applied.inc();
+                    progress.lag.observe(lag);
+                    progress.last_lag_micros.store((lag * 1e6) as i64, Relaxed);
                     EventKind::Applied
                 }
                 Applied::NotNewer => {
-                    self.progress.ignored.inc();
+                    progress.ignored.inc();
                     EventKind::Ignored
                 }
                 Applied::Later(error) => {
@@ -252,23 +229,23 @@ impl<A: Apply> Batches<A> {
                 Applied::Refused(_) => continue,
             };
             any = true;
-            self.events.emit(|| Event {
+            self.settling.events.emit(|| Event {
                 version: Some(version),
                 lag_seconds: Some(lag),
                 deleted: Some(deleted),
-                ..event(kind, &self.entity, id)
+                ..event(kind, &self.settling.entity, id)
             });
         }
         if any {
-            self.progress.progressed();
-            self.progress.set_error(None);
+            progress.progressed();
+            progress.set_error(None);
             self.waiters.wake(applied.keys());
             if let Some(after_commit) = &self.after_commit {
                 after_commit();
             }
         }
         if let Some(error) = later {
-            self.progress.set_error(Some(format!("database: {error}")));
+            progress.set_error(Some(format!("database: {error}")));
         }
     }
 }

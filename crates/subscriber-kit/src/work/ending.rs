@@ -1,225 +1,250 @@
-//! How a run ends: done, again later, or in the dead-letter table. And the order in which that is
-//! made durable and told.
+//! How a run ends: done, again, or in the dead-letter table. Pure, like [`outcome`](super::outcome), whose
+//! verdict it turns into what is to be done.
 
 use std::time::Duration;
 
-use nudge_protocol::{EntityId, Version};
-use nudge_runtime::mutant::planted;
+use nudge_protocol::Version;
+use nudge_runtime::mutated;
 
 use crate::{
-    intake::acknowledge::{Held, ack_all},
-    apply::Apply,
-    read_model::guard::Applied,
-    work::batch::Batches,
-    read_model::dead_letter::Parking,
-    telemetry::events::{Event, EventKind, event},
-    work::outcome::{Answer, Asked, Reason, Verdict, judge},
-    work::queue::{Again, Finish, Run},
+    read_model::{dead_letter::Parking, guard::Applied},
+    retry::database_delay,
+    settings::Settings,
+    work::{
+        outcome::{Answer, Asked, Reason, Verdict, judge},
+        run::{Cause, Run},
+    },
 };
 
-/// How one run ends, before acknowledgements and the dead-letter table are written.
+/// How one run ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
+    /// Nothing of it is left to do.
     Done,
-    Later { after: Duration, failed: bool, yields: bool, spoils: bool, unsure: bool },
+    /// It must run again.
+    Again { cause: Cause, after: Duration, reason: String },
+    /// It goes into the dead-letter table: for a while, or as a dead letter.
     Park(Parking),
 }
 
-impl<A: Apply> Batches<A> {
-    /// What the owner said and what became of it, put together.
-    pub(crate) fn end_of(
+/// What an end depends on besides the run itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace<'a> {
+    pub(crate) settings: &'a Settings,
+    /// Keys in memory whose last run failed.
+    pub(crate) retrying: usize,
+    /// How often in a row the read model's database could not be written.
+    pub(crate) database_failures: u32,
+}
+
+impl Pace<'_> {
+    /// The owner answered, and what it answered was applied, or was not.
+    pub(crate) fn answered<T>(
         &self,
-        run: &Run<Held>,
+        run: &Run<T>,
         answer: Answer,
         applied: Option<&Applied>,
-    ) -> (End, String) {
-        let believes = !planted("stale-answer-accepted");
-        let floor = if believes { run.floor } else { Version::NONE };
-        let verdict = judge(answer, Asked { floor, unsure: run.unsure });
-        let version = match answer {
-            Answer::Live(version) | Answer::Deleted(version) => version,
-            Answer::Unknown => Version::NONE,
-        };
+    ) -> End {
+        let verdict = judge(answer, Asked { floor: run.floor, unsure: run.unsure });
         match (applied, verdict) {
-            (Some(Applied::Later(error)), _) => {
-                let after = self.applying.delay(&self.settings.retry, run.id.as_str());
-                let end = End::Later {
-                    after,
-                    failed: false,
-                    yields: false,
-                    spoils: false,
-                    unsure: run.unsure,
-                };
-                (end, error.clone())
-            }
+            (Some(Applied::Later(error)), _) => self.database_failed(run, error),
             // An answer that is not the last word is not the last failure either.
-            (Some(Applied::Refused(error)), Verdict::Apply) => {
-                (self.dead(run, version, error), error.clone())
-            }
-            (_, Verdict::Apply) => (End::Done, String::new()),
+            (Some(Applied::Refused(error)), Verdict::Apply) => dead(run, answer.version(), error),
+            (_, Verdict::Apply) => End::Done,
             (_, Verdict::ApplyAndLookAgain(reason) | Verdict::LookAgain(reason)) => {
-                let second_look = Some(self.settings.second_look_after);
-                match reason {
-                    Reason::Unsure => {
-                        let after = self.settings.second_look_after;
-                        let end = End::Later {
-                            after,
-                            failed: false,
-                            yields: true,
-                            spoils: false,
-                            unsure: false,
-                        };
-                        (end, "the notification named no version: looking again".into())
-                    }
-                    Reason::Stale => {
-                        let error = format!(
-                            "the owner answered version {version}, older than the notification's {}",
-                            run.floor
-                        );
-                        (self.again_or_park(run, &error, None, false), error)
-                    }
-                    Reason::Unknown => {
-                        let error = "the owner does not know this id";
-                        (self.again_or_park(run, error, second_look, false), error.into())
-                    }
-                }
+                self.look_again(run, answer, reason)
             }
         }
     }
 
-    /// Another try from memory while there are few, later from the table. `unanswered` says that
-    /// the callback failed because of this key.
-    pub(crate) fn again_or_park(
+    fn look_again<T>(&self, run: &Run<T>, answer: Answer, reason: Reason) -> End {
+        let second_look = self.settings.second_look_after;
+        match reason {
+            Reason::Unsure => End::Again {
+                cause: Cause::SecondLook,
+                after: second_look,
+                reason: "the notification named no version: looking again".to_owned(),
+            },
+            Reason::Stale => {
+                let (version, floor) = (answer.version(), run.floor);
+                let error = format!(
+                    "the owner answered version {version}, older than the notification's {floor}"
+                );
+                self.again_or_park(run, Cause::NotYet, &error, None)
+            }
+            Reason::Unknown => {
+                let error = "the owner does not know this id";
+                self.again_or_park(run, Cause::NotYet, error, Some(second_look))
+            }
+        }
+    }
+
+    /// The owner fails, whatever it is asked for.
+    pub(crate) fn owner_failed(&self, reason: &str) -> End {
+        let after = self.settings.retry.initial;
+        End::Again { cause: Cause::OwnerFailed, after, reason: reason.to_owned() }
+    }
+
+    /// The read model's database, or its dead-letter table, could not be written.
+    pub(crate) fn database_failed<T>(&self, run: &Run<T>, reason: &str) -> End {
+        let after = database_delay(&self.settings.retry, self.database_failures, run.id.as_str());
+        End::Again { cause: Cause::DatabaseFailed, after, reason: reason.to_owned() }
+    }
+
+    /// The callback failed because of this key.
+    pub(crate) fn key_failed<T>(&self, run: &Run<T>, error: &str) -> End {
+        self.again_or_park(run, Cause::KeyFailed, error, None)
+    }
+
+    /// Another try from memory while there are few, later from the table. `first_delay` is that after the
+    /// first failure, where it is not the usual one.
+    fn again_or_park<T>(
         &self,
-        run: &Run<Held>,
+        run: &Run<T>,
+        cause: Cause,
         error: &str,
         first_delay: Option<Duration>,
-        unanswered: bool,
     ) -> End {
-        let settings = &self.settings;
-        let attempts = run.attempts + 1;
-        if planted("give-up-after-three") && attempts >= 3 {
-            return End::Done;
-        }
-        let crowded = self.progress.retrying.get() >= settings.max_retrying_keys as i64;
-        if attempts < settings.max_attempts_in_memory && !crowded {
-            let usual = settings.retry.delay(attempts, run.id.as_str());
+        let (settings, id, attempts) =
+            (self.settings, run.id.as_str(), run.attempts.saturating_add(1));
+        let crowded = self.retrying >= settings.max_retrying_keys;
+        let few = attempts < settings.max_attempts_in_memory;
+        let end = if few && !crowded {
+            let usual = settings.retry.delay(attempts, id);
             let after = first_delay.filter(|_| attempts == 1).unwrap_or(usual);
-            return End::Later {
-                after,
-                failed: true,
-                yields: !unanswered,
-                spoils: unanswered,
-                unsure: run.unsure,
-            };
-        }
-        let parked = attempts.saturating_sub(settings.max_attempts_in_memory) + 1;
-        let retry_after = match attempts < settings.max_attempts_in_memory {
-            // Parked only because memory is crowded: its own pace goes on.
-            true => settings.retry.delay(attempts, run.id.as_str()).max(settings.second_look_after),
-            false => settings.parked_retry.delay(parked, run.id.as_str()),
-        };
-        let (id, floor, error) = (run.id.clone(), run.floor, error.to_owned());
-        End::Park(Parking {
-            id,
-            floor,
-            answered: Version::NONE,
-            error,
-            attempts,
-            retry_after: Some(retry_after),
-        })
-    }
-
-    /// A failure that a retry alone does not mend. `answered` is the version that the owner
-    /// answered, if it did.
-    pub(crate) fn dead(&self, run: &Run<Held>, answered: Version, error: &str) -> End {
-        End::Park(Parking {
-            id: run.id.clone(),
-            floor: run.floor.max(answered),
-            answered,
-            error: error.to_owned(),
-            attempts: run.attempts + 1,
-            retry_after: None,
-        })
-    }
-
-    /// Writes the dead-letter table, then acknowledges. In that order: a key is only given back to
-    /// the broker once it is durable in the read model or in the table.
-    pub(crate) async fn end(
-        &self,
-        runs: Vec<Run<Held>>,
-        ends: Vec<(End, String)>,
-    ) -> Vec<(EntityId, Finish<Held>)> {
-        let parkings: Vec<_> = ends
-            .iter()
-            .filter_map(
-                |(end, _)| {
-                    if let End::Park(parking) = end { Some(parking.clone()) } else { None }
-                },
-            )
-            .collect();
-        let parked = match parkings.is_empty() || planted("parked-and-forgotten") {
-            true => Ok(()),
-            false => self.dead_letters.park(&parkings).await,
-        };
-        if !parkings.is_empty() {
-            self.parking.note(parked.is_err());
-        }
-        if let Err(error) = &parked {
-            tracing::warn!(entity = %self.entity, %error, "cannot write dead letters: will try again");
-        }
-        let mut finished = Vec::with_capacity(runs.len());
-        let mut handled = Vec::new();
-        for (run, (end, reason)) in runs.into_iter().zip(ends) {
-            let id = run.id.clone();
-            let finish = match end {
-                End::Park(_) if parked.is_err() => {
-                    let after = self.parking.delay(&self.settings.retry, run.id.as_str());
-                    let Run { tokens, floor, unsure, .. } = run;
-                    let (failed, yields, spoils) = (false, false, false);
-                    Finish::Again(Again { after, tokens, floor, unsure, failed, yields, spoils })
-                }
-                End::Later { .. } if planted("ack-on-error") => {
-                    handled.extend(run.tokens);
-                    Finish::Done
-                }
-                End::Later { after, failed, yields, spoils, unsure } => {
-                    self.note(EventKind::Retried, &run.id, &reason);
-                    let Run { tokens, floor, .. } = run;
-                    Finish::Again(Again { after, tokens, floor, unsure, failed, yields, spoils })
-                }
-                End::Park(Parking { retry_after, .. }) => {
-                    let kind = match retry_after {
-                        Some(_) => EventKind::Retried,
-                        None => EventKind::DeadLettered,
-                    };
-                    self.note(kind, &run.id, &reason);
-                    handled.extend(run.tokens);
-                    Finish::Done
-                }
-                End::Done => {
-                    handled.extend(run.tokens);
-                    Finish::Done
+            End::Again { cause, after, reason: error.to_owned() }
+        } else {
+            let retry_after = match few {
+                // Parked only because memory is crowded: its own pace goes on.
+                true => settings.retry.delay(attempts, id).max(settings.second_look_after),
+                false => {
+                    let parked = attempts - settings.max_attempts_in_memory + 1;
+                    settings.parked_retry.delay(parked, id)
                 }
             };
-            finished.push((id, finish));
-        }
-        if !planted("never-acknowledged") {
-            ack_all(handled).await;
-        }
-        finished
+            End::Park(Parking {
+                id: run.id.clone(),
+                floor: run.floor,
+                answered: Version::NONE,
+                error: error.to_owned(),
+                attempts,
+                retry_after: Some(retry_after),
+            })
+        };
+        mutated!(GiveUpAfterThree: end => if attempts < 3 { end } else { End::Done })
+    }
+}
+
+/// A failure that a retry alone does not mend. `answered` is the version that the owner answered, if it did.
+pub(crate) fn dead<T>(run: &Run<T>, answered: Version, error: &str) -> End {
+    End::Park(Parking {
+        id: run.id.clone(),
+        floor: run.floor.max(answered),
+        answered,
+        error: error.to_owned(),
+        attempts: run.attempts.saturating_add(1),
+        retry_after: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_protocol::EntityId;
+
+    use super::*;
+
+    fn v(n: u64) -> Version {
+        Version::new(n).unwrap()
     }
 
-    fn note(&self, kind: EventKind, id: &EntityId, reason: &str) {
-        match kind {
-            EventKind::DeadLettered => {
-                self.progress.dead_lettered.inc();
-                tracing::warn!(entity = %self.entity, %id, error = reason, "dead letter");
-            }
-            _ => {
-                self.progress.retried.inc();
-            }
+    fn run(attempts: u32) -> Run<()> {
+        let id = EntityId::new("42").unwrap();
+        Run { id, tokens: Vec::new(), floor: v(10), unsure: false, attempts }
+    }
+
+    fn with_pace<R>(retrying: usize, test: impl FnOnce(Pace<'_>) -> R) -> R {
+        let settings = Settings::default();
+        test(Pace { settings: &settings, retrying, database_failures: 0 })
+    }
+
+    fn cause(end: &End) -> Option<Cause> {
+        match end {
+            End::Again { cause, .. } => Some(*cause),
+            _ => None,
         }
-        let detail = Some(reason.to_owned());
-        self.events.emit(|| Event { detail, ..event(kind, &self.entity, id) });
+    }
+
+    #[test]
+    fn an_answer_at_the_floor_ends_the_run_whether_it_was_newer_or_not() {
+        with_pace(0, |pace| {
+            for applied in [Applied::Newer, Applied::NotNewer] {
+                let end = pace.answered(&run(0), Answer::Live(v(10)), Some(&applied));
+                assert_eq!(end, End::Done);
+            }
+        });
+    }
+
+    #[test]
+    fn only_the_last_word_of_the_owner_can_become_a_dead_letter() {
+        let refused = Applied::Refused("too long".to_owned());
+        with_pace(0, |pace| {
+            let End::Park(parking) = pace.answered(&run(2), Answer::Live(v(11)), Some(&refused))
+            else {
+                panic!("it is a dead letter");
+            };
+            assert_eq!((parking.retry_after, parking.floor, parking.attempts), (None, v(11), 3));
+            let stale = pace.answered(&run(2), Answer::Live(v(9)), Some(&refused));
+            assert_eq!(cause(&stale), Some(Cause::NotYet));
+        });
+    }
+
+    #[test]
+    fn a_database_in_trouble_is_no_fault_of_the_key_whatever_the_owner_said() {
+        let later = Applied::Later("full".to_owned());
+        with_pace(usize::MAX, |pace| {
+            for answer in [Answer::Live(v(10)), Answer::Deleted(v(9))] {
+                let end = pace.answered(&run(99), answer, Some(&later));
+                assert_eq!(cause(&end), Some(Cause::DatabaseFailed));
+            }
+        });
+    }
+
+    #[test]
+    fn unknown_gets_its_second_look_soon_and_is_never_done() {
+        with_pace(0, |pace| {
+            let End::Again { cause, after, .. } = pace.answered(&run(0), Answer::Unknown, None)
+            else {
+                panic!("it is looked at again");
+            };
+            assert_eq!((cause, after), (Cause::NotYet, pace.settings.second_look_after));
+            let late = pace.settings.max_attempts_in_memory - 1;
+            assert!(matches!(pace.answered(&run(late), Answer::Unknown, None), End::Park(_)));
+        });
+    }
+
+    #[test]
+    fn a_key_that_fails_is_parked_at_just_the_attempt_that_the_settings_name() {
+        with_pace(0, |pace| {
+            let most = pace.settings.max_attempts_in_memory;
+            assert_eq!(cause(&pace.key_failed(&run(most - 2), "x")), Some(Cause::KeyFailed));
+            let End::Park(parking) = pace.key_failed(&run(most - 1), "x") else {
+                panic!("it is parked");
+            };
+            assert_eq!((parking.attempts, parking.answered), (most, Version::NONE));
+            assert_eq!(parking.retry_after, Some(pace.settings.parked_retry.delay(1, "42")));
+        });
+    }
+
+    #[test]
+    fn when_memory_is_crowded_a_key_is_parked_at_its_own_pace() {
+        let most = Settings::default().max_retrying_keys;
+        with_pace(most - 1, |pace| assert!(cause(&pace.key_failed(&run(0), "x")).is_some()));
+        with_pace(most, |pace| {
+            let End::Park(parking) = pace.key_failed(&run(0), "x") else {
+                panic!("it is parked");
+            };
+            let own = pace.settings.retry.delay(1, "42").max(pace.settings.second_look_after);
+            assert_eq!(parking.retry_after, Some(own));
+        });
     }
 }

@@ -24,6 +24,16 @@ pub enum Answer {
     Unknown,
 }
 
+impl Answer {
+    /// The version that it names; none when the owner has never heard of the key.
+    pub fn version(self) -> Version {
+        match self {
+            Self::Live(version) | Self::Deleted(version) => version,
+            Self::Unknown => Version::NONE,
+        }
+    }
+}
+
 /// What the run was asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {

@@ -18,84 +18,8 @@ use std::{
 };
 
 use nudge_protocol::{EntityId, Version};
-use nudge_runtime::mutant::planted;
 
-/// What the queue is told about its pace.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Shortest time between the starts of two runs of a key.
-    pub min_distance: Duration,
-    /// Longest time that fresh notifications may keep going before waiting backlog.
-    pub max_wait: Duration,
-}
-
-/// Where work came from: it decides only who goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
-    /// A notification just published.
-    Fresh,
-    /// Catch-up, retries, replays, resync.
-    Backlog,
-}
-
-/// What makes a key need work.
-#[derive(Debug)]
-pub struct Work<T> {
-    /// Who goes first.
-    pub lane: Lane,
-    /// What to acknowledge once the work is done.
-    pub token: Option<T>,
-    /// The lowest version that a callback may answer with and be called up to date.
-    pub floor: Version,
-    /// The message named no version: its callback gets a second look.
-    pub unsure: bool,
-    /// Failed runs so far, when the work comes back from the dead-letter table. If there are any,
-    /// the key runs apart from those that did not fail.
-    pub attempts: u32,
-}
-
-/// One run of one key. Give it back with [`WorkQueue::finish`].
-#[derive(Debug)]
-pub struct Run<T> {
-    /// The key.
-    pub id: EntityId,
-    /// What to acknowledge: everything that arrived before the run began.
-    pub tokens: Vec<T>,
-    /// The highest floor among that work.
-    pub floor: Version,
-    /// Whether some of it named no version.
-    pub unsure: bool,
-    /// Failed runs so far.
-    pub attempts: u32,
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub enum Finish<T> {
-    /// Nothing of it is left to do.
-    Done,
-    /// It must run again.
-    Again(Again<T>),
-}
-
-/// What is left of a run that must run again.
-#[derive(Debug)]
-pub struct Again<T> {
-    /// How long to wait.
-    pub after: Duration,
-    /// The run's acknowledgements, still held.
-    pub tokens: Vec<T>,
-    /// The run's floor.
-    pub floor: Version,
-    /// Whether a second look is still owed.
-    pub unsure: bool,
-    /// Whether to count a failed run.
-    pub failed: bool,
-    /// Whether new work may run before `after` has passed. False while the owner is to be spared.
-    pub yields: bool,
-    /// Whether the key made the whole callback fail. It then runs apart from those that did not.
-    pub spoils: bool,
-}
+use crate::work::run::{Cause, Lane, Limits, Run, Work};
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -124,7 +48,7 @@ struct Place {
 
 /// See the module's description.
 #[derive(Debug)]
-pub struct WorkQueue<T> {
+pub(crate) struct WorkQueue<T> {
     limits: Limits,
     entries: HashMap<EntityId, Entry<T>>,
     fresh: VecDeque<Place>,
@@ -139,7 +63,7 @@ pub struct WorkQueue<T> {
 
 impl<T> WorkQueue<T> {
     /// An empty queue.
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
             entries: HashMap::new(),
@@ -155,7 +79,7 @@ impl<T> WorkQueue<T> {
     }
 
     /// Marks a key as needing a run.
-    pub fn push(&mut self, id: EntityId, work: Work<T>, now: Instant) {
+    pub(crate) fn push(&mut self, id: EntityId, work: Work<T>, now: Instant) {
         let entry = self.entries.entry(id.clone()).or_insert_with(|| Entry {
             tokens: Vec::new(),
             floor: Version::NONE,
@@ -203,7 +127,7 @@ impl<T> WorkQueue<T> {
     }
 
     /// Starts up to `max` runs that are due.
-    pub fn take(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
+    pub(crate) fn take(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
         self.tick(now);
         let mut runs = Vec::new();
         if self.is_aged(&self.apart, now) {
@@ -270,78 +194,79 @@ impl<T> WorkQueue<T> {
         })
     }
 
-    /// Ends a run.
-    pub fn finish(&mut self, id: &EntityId, finish: Finish<T>, now: Instant) {
-        let Some(entry) = self.entries.get_mut(id) else {
+    /// Ends a run of which nothing is left to do.
+    pub(crate) fn done(&mut self, id: &EntityId, now: Instant) {
+        let Some((entry, rested)) = self.end(id, now) else {
             return;
         };
-        debug_assert!(entry.processing, "finish without take");
-        entry.processing = false;
-        self.processing -= 1;
-        let rested = entry.started.map_or(now, |started| started + self.limits.min_distance);
-        match finish {
-            Finish::Done => {
-                self.retrying -= usize::from(entry.attempts > 0);
-                entry.attempts = 0;
-                entry.apart = false;
-                if entry.dirty {
-                    self.place(id, rested, now);
-                } else if rested > now {
-                    // Remembered only to keep the distance, then forgotten by `tick`.
-                    self.place(id, rested, now);
-                } else {
-                    self.entries.remove(id);
-                }
-            }
-            Finish::Again(_) if planted("key-leaked-on-error") => {
-                entry.processing = true;
-                self.processing += 1;
-            }
-            Finish::Again(again) => {
-                entry.tokens.splice(0..0, again.tokens);
-                entry.floor = entry.floor.max(again.floor);
-                entry.unsure |= again.unsure;
-                entry.yields = again.yields;
-                entry.apart |= again.spoils;
-                if again.failed {
-                    self.retrying += usize::from(entry.attempts == 0);
-                    entry.attempts = entry.attempts.saturating_add(1);
-                }
-                let waited = (now + again.after).max(rested);
-                let arrived_meanwhile = entry.dirty;
-                let due = if arrived_meanwhile && again.yields { rested } else { waited };
-                if !arrived_meanwhile {
-                    entry.dirty = true;
-                    entry.lane = Lane::Backlog;
-                    self.dirty += 1;
-                }
-                self.place(id, due, now);
-            }
+        let had_failed = std::mem::take(&mut entry.attempts) > 0;
+        entry.apart = false;
+        // One that is not dirty is remembered only to keep the distance, then forgotten by `tick`.
+        let stays = entry.dirty || rested > now;
+        self.retrying -= usize::from(had_failed);
+        match stays {
+            true => self.place(id, rested, now),
+            false => drop(self.entries.remove(id)),
         }
     }
 
+    /// Ends a run that must run again, after a wait. It goes on holding its acknowledgements.
+    pub(crate) fn again(&mut self, run: Run<T>, cause: Cause, after: Duration, now: Instant) {
+        let Some((entry, rested)) = self.end(&run.id, now) else {
+            return;
+        };
+        entry.tokens.splice(0..0, run.tokens);
+        entry.floor = entry.floor.max(run.floor);
+        entry.unsure |= run.unsure && cause.owes_second_look();
+        entry.yields = cause.yields();
+        entry.apart |= cause.spoils();
+        let first_failure = cause.counts() && entry.attempts == 0;
+        entry.attempts = entry.attempts.saturating_add(u32::from(cause.counts()));
+        let arrived_meanwhile = std::mem::replace(&mut entry.dirty, true);
+        let due = match arrived_meanwhile && entry.yields {
+            true => rested,
+            false => (now + after).max(rested),
+        };
+        if !arrived_meanwhile {
+            entry.lane = Lane::Backlog;
+        }
+        self.dirty += usize::from(!arrived_meanwhile);
+        self.retrying += usize::from(first_failure);
+        self.place(&run.id, due, now);
+    }
+
+    /// Notes that a run is over. Returns its key's entry, and when the key may run next.
+    fn end(&mut self, id: &EntityId, now: Instant) -> Option<(&mut Entry<T>, Instant)> {
+        let entry = self.entries.get_mut(id)?;
+        debug_assert!(entry.processing, "a run of {id} ends twice");
+        entry.processing = false;
+        self.processing -= 1;
+        let rested = entry.started.map_or(now, |started| started + self.limits.min_distance);
+        Some((entry, rested))
+    }
+
     /// The next time at which [`take`](Self::take) may find something that it would not find now.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.timers.first().map(|(due, _)| *due)
     }
 
     /// Keys that need a run and are not in one.
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.dirty
     }
 
     /// Keys in a run.
-    pub fn processing(&self) -> usize {
+    pub(crate) fn processing(&self) -> usize {
         self.processing
     }
 
     /// Keys whose last run failed.
-    pub fn retrying(&self) -> usize {
+    pub(crate) fn retrying(&self) -> usize {
         self.retrying
     }
 
     /// Every acknowledgement held by keys that are not in a run.
-    pub fn tokens_mut(&mut self) -> impl Iterator<Item = &mut T> {
+    pub(crate) fn tokens_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.entries.values_mut().flat_map(|entry| entry.tokens.iter_mut())
     }
 
@@ -370,7 +295,7 @@ impl<T> WorkQueue<T> {
 
     /// Moves keys whose time has come into their lanes, and forgets those that only rested. After
     /// it [`next_due`](Self::next_due) lies in the future, so that a loop may sleep until then.
-    pub fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         while let Some((due, id)) = self.timers.first().cloned() {
             if due > now {
                 break;

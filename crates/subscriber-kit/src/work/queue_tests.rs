@@ -23,9 +23,14 @@ fn backlog(token: u32) -> Work<u32> {
     Work { lane: Lane::Backlog, ..work(token) }
 }
 
-fn again(after: Duration, tokens: Vec<u32>) -> Again<u32> {
-    let (floor, unsure) = (Version::NONE, false);
-    Again { after, tokens, floor, unsure, failed: true, yields: false, spoils: false }
+const CAUSES: [Cause; 5] =
+    [Cause::OwnerFailed, Cause::DatabaseFailed, Cause::SecondLook, Cause::NotYet, Cause::KeyFailed];
+
+/// Takes the one run that is due.
+fn one(queue: &mut WorkQueue<u32>, now: Instant) -> Run<u32> {
+    let mut runs = queue.take(1, now);
+    assert_eq!(runs.len(), 1);
+    runs.remove(0)
 }
 
 fn names(runs: &[Run<u32>]) -> Vec<&str> {
@@ -52,11 +57,11 @@ fn work_that_arrives_during_a_run_belongs_to_exactly_one_next_run() {
         queue.push(id("a"), work(token), now);
     }
     assert!(queue.take(10, now + DISTANCE).is_empty(), "never two runs of a key at once");
-    queue.finish(&id("a"), Finish::Done, now + DISTANCE);
+    queue.done(&id("a"), now + DISTANCE);
     let runs = queue.take(10, now + DISTANCE);
     assert_eq!(runs.len(), 1);
     assert_eq!(runs[0].tokens, (2..=9).collect::<Vec<_>>());
-    queue.finish(&id("a"), Finish::Done, now + DISTANCE * 3);
+    queue.done(&id("a"), now + DISTANCE * 3);
     assert!(queue.take(10, now + DISTANCE * 3).is_empty());
 }
 
@@ -65,29 +70,28 @@ fn further_runs_keep_the_minimum_distance_and_then_the_key_is_forgotten() {
     let (mut queue, now) = (queue(), Instant::now());
     queue.push(id("a"), work(1), now);
     queue.take(1, now);
-    queue.finish(&id("a"), Finish::Done, now);
+    queue.done(&id("a"), now);
     queue.push(id("a"), work(2), now + DISTANCE / 2);
     assert!(queue.take(1, now + DISTANCE / 2).is_empty());
     assert_eq!(queue.next_due(), Some(now + DISTANCE));
     assert_eq!(queue.take(1, now + DISTANCE).len(), 1);
-    queue.finish(&id("a"), Finish::Done, now + DISTANCE);
+    queue.done(&id("a"), now + DISTANCE);
     queue.take(1, now + DISTANCE * 2);
     assert!(queue.entries.is_empty() && queue.timers.is_empty());
 }
 
 #[test]
 fn new_work_does_not_shorten_a_backoff() {
-    let (mut queue, now) = (queue(), Instant::now());
     let backoff = Duration::from_secs(5);
-    queue.push(id("a"), work(1), now);
-    queue.take(1, now);
-    queue.finish(&id("a"), Finish::Again(again(backoff, vec![1])), now);
-    queue.push(id("a"), work(2), now + DISTANCE);
-    assert!(queue.take(1, now + backoff - DISTANCE).is_empty());
-    let runs = queue.take(1, now + backoff);
-    assert_eq!(runs[0].tokens, [1, 2]);
-    assert_eq!(runs[0].attempts, 1);
-    assert_eq!(queue.retrying(), 1);
+    for cause in [Cause::OwnerFailed, Cause::DatabaseFailed, Cause::KeyFailed] {
+        let (mut queue, now) = (queue(), Instant::now());
+        queue.push(id("a"), work(1), now);
+        let run = one(&mut queue, now);
+        queue.again(run, cause, backoff, now);
+        queue.push(id("a"), work(2), now + DISTANCE);
+        assert!(queue.take(1, now + backoff - DISTANCE).is_empty(), "{cause:?}");
+        assert_eq!(one(&mut queue, now + backoff).tokens, [1, 2]);
+    }
 }
 
 #[test]
@@ -95,22 +99,42 @@ fn work_that_arrived_during_a_failing_run_waits_for_the_backoff_too() {
     let (mut queue, now) = (queue(), Instant::now());
     let backoff = Duration::from_secs(5);
     queue.push(id("a"), work(1), now);
-    queue.take(1, now);
+    let run = one(&mut queue, now);
     queue.push(id("a"), work(2), now);
-    queue.finish(&id("a"), Finish::Again(again(backoff, vec![1])), now);
+    queue.again(run, Cause::KeyFailed, backoff, now);
     assert!(queue.take(1, now + backoff - DISTANCE).is_empty());
-    assert_eq!(queue.take(1, now + backoff)[0].tokens, [1, 2]);
+    assert_eq!(one(&mut queue, now + backoff).tokens, [1, 2]);
 }
 
 #[test]
-fn new_work_runs_before_a_second_look_that_yields() {
-    let (mut queue, now) = (queue(), Instant::now());
-    queue.push(id("a"), work(1), now);
-    queue.take(1, now);
-    let look = Again { yields: true, failed: false, ..again(Duration::from_secs(1), vec![1]) };
-    queue.finish(&id("a"), Finish::Again(look), now);
-    queue.push(id("a"), work(2), now + DISTANCE * 2);
-    assert_eq!(queue.take(1, now + DISTANCE * 2)[0].tokens, [1, 2]);
+fn new_work_runs_before_a_second_look_and_before_what_is_not_there_yet() {
+    for cause in [Cause::SecondLook, Cause::NotYet] {
+        let (mut queue, now) = (queue(), Instant::now());
+        queue.push(id("a"), work(1), now);
+        let run = one(&mut queue, now);
+        queue.again(run, cause, Duration::from_secs(1), now);
+        queue.push(id("a"), work(2), now + DISTANCE * 2);
+        assert_eq!(one(&mut queue, now + DISTANCE * 2).tokens, [1, 2]);
+        // Also where that came during the run.
+        queue.push(id("b"), work(3), now);
+        let run = one(&mut queue, now);
+        queue.push(id("b"), work(4), now);
+        queue.again(run, cause, Duration::from_secs(1), now);
+        assert_eq!(one(&mut queue, now + DISTANCE).tokens, [3, 4]);
+    }
+}
+
+#[test]
+fn only_what_the_key_is_to_blame_for_counts_as_its_failure() {
+    for cause in CAUSES {
+        let (mut queue, now) = (queue(), Instant::now());
+        queue.push(id("a"), work(1), now);
+        let run = one(&mut queue, now);
+        queue.again(run, cause, DISTANCE, now);
+        let failures = u32::from(matches!(cause, Cause::NotYet | Cause::KeyFailed));
+        assert_eq!(queue.retrying(), failures as usize, "{cause:?}");
+        assert_eq!(one(&mut queue, now + DISTANCE).attempts, failures, "{cause:?}");
+    }
 }
 
 #[test]
@@ -119,17 +143,28 @@ fn floors_and_doubts_are_joined_and_end_with_the_run() {
     let floor = |n| Version::new(n).unwrap();
     queue.push(id("a"), Work { floor: floor(9), ..work(1) }, now);
     queue.push(id("a"), Work { floor: floor(10), unsure: true, ..work(2) }, now);
-    let run = queue.take(1, now).remove(0);
+    let run = one(&mut queue, now);
     assert_eq!((run.floor, run.unsure), (floor(10), true));
-    let kept = Again { floor: floor(10), unsure: true, ..again(DISTANCE, run.tokens) };
-    queue.finish(&id("a"), Finish::Again(kept), now);
+    queue.again(run, Cause::OwnerFailed, DISTANCE, now);
     let now = now + DISTANCE;
-    let run = queue.take(1, now).remove(0);
+    let run = one(&mut queue, now);
     assert_eq!((run.floor, run.unsure), (floor(10), true), "a run that did not end keeps them");
-    queue.finish(&id("a"), Finish::Done, now);
+    queue.done(&run.id, now);
     queue.push(id("a"), work(3), now + DISTANCE);
-    let run = queue.take(1, now + DISTANCE).remove(0);
+    let run = one(&mut queue, now + DISTANCE);
     assert_eq!((run.floor, run.unsure), (Version::NONE, false));
+}
+
+#[test]
+fn a_second_look_is_owed_until_it_is_taken() {
+    for cause in CAUSES {
+        let (mut queue, now) = (queue(), Instant::now());
+        queue.push(id("a"), Work { unsure: true, ..work(1) }, now);
+        let run = one(&mut queue, now);
+        queue.again(run, cause, DISTANCE, now);
+        let owed = one(&mut queue, now + DISTANCE).unsure;
+        assert_eq!(owed, cause != Cause::SecondLook, "{cause:?}");
+    }
 }
 
 #[test]
@@ -181,12 +216,12 @@ fn a_fresh_notification_lifts_a_waiting_key_out_of_the_backlog() {
 #[test]
 fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     let (mut queue, now) = (queue(), Instant::now());
-    let spoiled = |tokens| Again { spoils: true, ..again(DISTANCE, tokens) };
     queue.push(id("bad"), work(1), now);
     queue.push(id("good"), work(2), now);
-    assert_eq!(names(&queue.take(9, now)), ["bad", "good"]);
-    queue.finish(&id("good"), Finish::Done, now);
-    queue.finish(&id("bad"), Finish::Again(spoiled(vec![1])), now);
+    let mut both = queue.take(9, now);
+    assert_eq!(names(&both), ["bad", "good"]);
+    queue.done(&id("good"), now);
+    queue.again(both.remove(0), Cause::KeyFailed, DISTANCE, now);
     let later = now + DISTANCE;
     // One that comes back from the dead-letter table may do the same.
     let parked = Work { attempts: 8, ..backlog(3) };
@@ -194,17 +229,18 @@ fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     queue.push(id("good"), work(4), later);
     assert_eq!(names(&queue.take(9, later)), ["good"]);
     assert_eq!(names(&queue.take(1, later)), ["parked"]);
-    assert_eq!(names(&queue.take(9, later)), ["bad"]);
-    queue.finish(&id("good"), Finish::Done, later);
-    queue.finish(&id("parked"), Finish::Done, later);
-    queue.finish(&id("bad"), Finish::Again(spoiled(vec![1])), later);
+    let bad = one(&mut queue, later);
+    assert_eq!(bad.id.as_str(), "bad");
+    queue.done(&id("good"), later);
+    queue.done(&id("parked"), later);
+    queue.again(bad, Cause::KeyFailed, DISTANCE, later);
     // They wait for the others only so long.
     let late = later + DISTANCE + MAX_WAIT;
     queue.tick(later + DISTANCE);
     queue.push(id("good"), work(5), late);
     assert_eq!(names(&queue.take(9, late)), ["bad"]);
     assert_eq!(names(&queue.take(9, late)), ["good"]);
-    queue.finish(&id("bad"), Finish::Done, late);
+    queue.done(&id("bad"), late);
     // It ended well, and is one of them again.
     queue.push(id("bad"), work(6), late + DISTANCE);
     queue.push(id("other"), work(7), late + DISTANCE);
@@ -218,16 +254,16 @@ fn a_key_that_keeps_failing_counts_until_it_succeeds_however_often_it_changes() 
     let (mut queue, mut now) = (queue(), Instant::now());
     for attempts in 0..3 {
         queue.push(id("a"), work(attempts), now);
-        let run = queue.take(1, now).remove(0);
+        let run = one(&mut queue, now);
         assert_eq!(run.attempts, attempts);
         queue.push(id("a"), work(attempts + 10), now);
-        queue.finish(&id("a"), Finish::Again(again(DISTANCE, run.tokens)), now);
+        queue.again(run, Cause::KeyFailed, DISTANCE, now);
         queue.push(id("a"), work(attempts + 20), now);
         assert_eq!(queue.retrying(), 1);
         now += DISTANCE;
     }
     queue.take(1, now);
-    queue.finish(&id("a"), Finish::Done, now);
+    queue.done(&id("a"), now);
     assert_eq!(queue.retrying(), 0);
 }
 
@@ -280,11 +316,10 @@ proptest! {
                     }
                     if done {
                         acknowledged.extend(run.tokens);
-                        queue.finish(&run.id, Finish::Done, now);
+                        queue.done(&run.id, now);
                     } else {
-                        let again = again(Duration::from_millis(after), run.tokens);
-                        let again = Again { spoils: after % 2 == 0, ..again };
-                        queue.finish(&run.id, Finish::Again(again), now);
+                        let cause = CAUSES[after as usize % CAUSES.len()];
+                        queue.again(run, cause, Duration::from_millis(after), now);
                     }
                 }
                 Step::FinishOldest(..) => {}

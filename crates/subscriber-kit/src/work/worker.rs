@@ -8,7 +8,7 @@ use std::{
 };
 
 use nudge_protocol::{EntityId, Version, admin::BreakerState};
-use nudge_runtime::mutant::planted;
+use nudge_runtime::mutated;
 use tokio::{
     sync::{mpsc, watch},
     task::{self, JoinSet},
@@ -17,11 +17,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    intake::acknowledge::{Held, progress_all},
     apply::Apply,
-    work::batch::{Batches, Ended},
     callback::breaker::Permit,
-    work::queue::{Again, Finish, Lane, Run, Work, WorkQueue},
+    intake::acknowledge::{Held, progress_all},
+    telemetry::progress::Progress,
+    work::{
+        batch::{Batches, Ended},
+        queue::WorkQueue,
+        run::{Cause, Lane, Run, Work},
+        settle::Finish,
+    },
 };
 
 /// Longest pause between two looks through held acknowledgements.
@@ -122,11 +127,6 @@ impl<A: Apply> Worker<A> {
     fn take_in(&mut self, taken: &mut Vec<Incoming>) {
         let now = Instant::now().into_std();
         for Incoming { id, lane, floor, unsure, attempts, held } in taken.drain(..) {
-            let runs = || self.under_way.values().any(|batch| batch.keys.contains(&id));
-            if planted("dirty-mark-dropped") && runs() {
-                held.map(|held| tokio::spawn(held.ack()));
-                continue;
-            }
             self.queue.push(id, Work { lane, token: held, floor, unsure, attempts }, now);
         }
     }
@@ -173,17 +173,18 @@ impl<A: Apply> Worker<A> {
     fn probe(&mut self) {
         let batches = self.batches.clone();
         self.running.spawn(async move {
-            match batches.owner.client.probe(&batches.entity).await {
+            let (entity, progress) = (&batches.settling.entity, &batches.settling.progress);
+            match batches.owner.client.probe(entity).await {
                 Ok(()) => {
-                    tracing::info!(entity = %batches.entity, "the owner answers again");
+                    tracing::info!(%entity, "the owner answers again");
                     batches.owner.breaker().success();
-                    batches.progress.set_error(None);
-                    if let Err(error) = batches.dead_letters.hasten_parked().await {
+                    progress.set_error(None);
+                    if let Err(error) = batches.settling.dead_letters.hasten_parked().await {
                         tracing::warn!(%error, "parked keys keep their own pace");
                     }
                 }
                 Err(error) => {
-                    batches.progress.set_error(Some(error.message.clone()));
+                    progress.set_error(Some(error.message.clone()));
                     batches.owner.failed(&error);
                 }
             }
@@ -196,21 +197,28 @@ impl<A: Apply> Worker<A> {
         match ended {
             Ok((task, ended)) => {
                 self.under_way.remove(&task);
-                for (id, finish) in ended.finished {
-                    self.queue.finish(&id, finish, now);
-                }
+                ended.finished.into_iter().for_each(|finish| self.finish(finish, now));
                 self.parts.extend(ended.split);
             }
             Err(error) => {
-                tracing::error!(entity = %self.batches.entity, %error, "a batch failed; its keys run again");
+                let entity = &self.batches.settling.entity;
+                tracing::error!(%entity, %error, "a batch failed; its keys run again");
                 // Its acknowledgements are lost with it, so the broker delivers again as well.
                 let batch = self.under_way.remove(&error.id());
                 for id in batch.map(|batch| batch.keys).unwrap_or_default() {
-                    let (tokens, floor, unsure) = (Vec::new(), Version::NONE, true);
-                    let (after, failed, yields, spoils) = (AFTER_PANIC, true, false, true);
-                    let again = Again { after, tokens, floor, unsure, failed, yields, spoils };
-                    self.queue.finish(&id, Finish::Again(again), now);
+                    let (tokens, floor, unsure, attempts) = (Vec::new(), Version::NONE, true, 0);
+                    let run = Run { id, tokens, floor, unsure, attempts };
+                    self.queue.again(run, Cause::KeyFailed, AFTER_PANIC, now);
                 }
+            }
+        }
+    }
+
+    fn finish(&mut self, finish: Finish, now: std::time::Instant) {
+        match finish {
+            Finish::Done(id) => self.queue.done(&id, now),
+            Finish::Again { run, cause, after } => {
+                mutated!(KeyLeakedOnError: self.queue.again(run, cause, after, now) => drop(run));
             }
         }
     }
@@ -229,7 +237,7 @@ impl<A: Apply> Worker<A> {
     }
 
     fn show(&self) {
-        let progress = &self.batches.progress;
+        let progress: &Progress = &self.batches.settling.progress;
         progress.queued.set(self.queue.queued() as i64);
         progress.processing.set(self.queue.processing() as i64);
         progress.retrying.set(self.queue.retrying() as i64);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use nudge_simulation::{Random, Service};
 use nudge_runtime::{BoxError, Database, Tx};
+use nudge_simulation::{Random, Service};
 use review::stores::{self, KeepStores};
 use serde_json::{Value, json};
 

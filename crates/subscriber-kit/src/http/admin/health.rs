@@ -56,7 +56,7 @@ pub(super) async fn metrics(State(shared): Api) -> Result<Response, Problem> {
         shared.is_connected(followed);
     }
     let mut text = String::new();
-    let registry = shared.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let registry = shared.registry.lock();
     prometheus_client::encoding::text::encode(&mut text, &registry)
         .map_err(|error| Problem::internal(&error))?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

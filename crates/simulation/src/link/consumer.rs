@@ -1,4 +1,4 @@
-//! A program's durable consumer on the simulated broker.
+//! The consuming end: a program's durable consumer on the simulated broker.
 
 use std::{
     sync::{
@@ -12,34 +12,71 @@ use futures_util::{StreamExt, stream};
 use nudge_protocol::{EntityName, subject};
 use nudge_runtime::BoxError;
 use nudge_subscriber_kit::source::{
-    AckHandle, Asking, Consumer, Deliveries, Delivery, Sending, Standing,
+    AckHandle, Asking, Consumer, Deliveries, Delivery, Durable, Sending, Source, Standing,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 
+use super::{
+    Link, REQUEST_TIMEOUT,
+    delivery::{Sender, delivery},
+};
 use crate::{
     broker::{self, Asker, Next, Stored},
     fault::Fault,
-    link::{Link, REQUEST_TIMEOUT},
     node::Node,
-    published::Sender,
 };
+
+impl Source for Link {
+    fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>> {
+        Box::pin(async move {
+            self.ask().await?;
+            let opened = self.node.world.with_broker(|broker| broker.open(durable.name));
+            let opened = opened.ok_or("there is no stream")?;
+            let (link, entity) = (self.clone(), durable.entity.clone());
+            let (name, created) = (durable.name.to_owned(), opened.created);
+            let opened = standing(&opened);
+            let ack_wait = durable.settings.ack_wait;
+            let max_ack_pending =
+                usize::try_from(durable.settings.max_ack_pending).unwrap_or(usize::MAX);
+            let consumer =
+                Opened { link, entity, name, created, opened, ack_wait, max_ack_pending };
+            Ok(Arc::new(consumer) as Arc<dyn Consumer>)
+        })
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        self.node.connections()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.node.has_link()
+    }
+
+    fn last_error(&self) -> Option<String> {
+        None
+    }
+
+    fn flush(&self) -> Asking<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
 
 /// A consumer as it was found or made.
 #[derive(Clone)]
-pub(crate) struct Opened {
-    pub(crate) link: Link,
-    pub(crate) entity: EntityName,
-    pub(crate) name: String,
-    pub(crate) created: u64,
-    pub(crate) opened: Standing,
-    pub(crate) ack_wait: Duration,
-    pub(crate) max_ack_pending: usize,
+struct Opened {
+    link: Link,
+    entity: EntityName,
+    name: String,
+    created: u64,
+    opened: Standing,
+    ack_wait: Duration,
+    max_ack_pending: usize,
 }
 
-pub(crate) fn standing(standing: &broker::Standing) -> Standing {
+fn standing(standing: &broker::Standing) -> Standing {
     Standing {
         created: standing.created.to_string(),
         last_sequence: standing.last,
@@ -94,11 +131,6 @@ impl Consumer for Opened {
             Ok(received(self.link.node.clone(), receiver))
         })
     }
-}
-
-pub(crate) fn delivery(sequence: u64, stored: Stored, pending: u64) -> Delivery {
-    let Stored { subject, version, body } = stored;
-    Delivery { subject, version, body, sequence, pending, ack: None }
 }
 
 impl Opened {

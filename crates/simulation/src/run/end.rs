@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::sleep;
 
-use crate::{profile::Profile, run::Theatre};
+use super::theatre::Theatre;
+use crate::profile::Profile;
 
 /// Time until everyone must be in step once all is healed. Virtual: it costs nothing.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);

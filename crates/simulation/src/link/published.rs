@@ -2,20 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
 };
 
-use nudge_runtime::BoxError;
-use nudge_subscriber_kit::source::Delivery;
-use tokio::{
-    sync::{Notify, mpsc},
-    time::sleep,
-};
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::sleep};
 
-use crate::{broker::Stored, consumer::delivery, fault::Fault, node::Node, world::lock};
-
-/// Where deliveries go.
-pub(crate) type Sender = mpsc::Sender<Result<Delivery, BoxError>>;
+use super::delivery::{Sender, delivery};
+use crate::{broker::Stored, fault::Fault, node::Node};
 
 /// Everyone who wants to know of what is published.
 #[derive(Default)]
@@ -29,14 +23,14 @@ pub(crate) struct Published {
 impl Published {
     /// Somebody wants what is published from now on.
     pub(crate) fn follow(&self, node: &Arc<Node>, sender: Sender) {
-        lock(&self.fresh).push((Arc::downgrade(node), sender));
+        self.fresh.lock().push((Arc::downgrade(node), sender));
     }
 
     /// A message is stored. Of each service, one program gets it.
     pub(crate) fn tell(&self, stored: &Stored) {
         self.woken.notify_waiters();
         let mut groups: BTreeMap<String, Vec<(Arc<Node>, Sender)>> = BTreeMap::new();
-        lock(&self.fresh).retain(|(node, sender)| {
+        self.fresh.lock().retain(|(node, sender)| {
             let node = node.upgrade().filter(|_| !sender.is_closed());
             if let Some(node) = &node
                 && node.has_link()
@@ -71,18 +65,14 @@ fn send(node: Arc<Node>, sender: Sender, stored: Stored) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use tokio::sync::mpsc;
 
     use super::*;
-    use crate::{
-        node::Role,
-        plain::helper,
-        profile::Profile,
-        world::{Plan, World},
-    };
+    use crate::{node::Role, plain::helper, plan::Plan, profile::Profile, world::World};
 
     #[tokio::test(start_paused = true)]
     async fn of_each_service_one_program_gets_what_is_published() {
-        let world = World::new(Plan { profile: Profile::Benign, seed: 0, allowed: None });
+        let world = World::new(Plan::new(Profile::Benign, 0));
         let published = Published::default();
         let mut programs = Vec::new();
         for (of, replica) in [("search", 0), ("search", 1), ("search", 2), ("review", 0)] {

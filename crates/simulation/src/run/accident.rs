@@ -3,10 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
@@ -18,10 +15,10 @@ use crate::{
     broker::{Broker, Stored, named},
     fault::Fault,
     follower::Follower,
-    run::Theatre,
-    simulation::RELAY,
-    world::{World, lock},
+    plan::RELAY,
 };
+
+use super::theatre::Theatre;
 
 /// Longest time that a poisoned entity cannot be applied.
 const MAX_POISON: Duration = Duration::from_secs(60);
@@ -35,19 +32,6 @@ const READ_MODEL_BACKUPS: u64 = 3;
 const TOO_LARGE: &str = "99999999999999999999";
 /// The owner's tables.
 const OWNER_TABLES: [&str; 3] = ["entity", "nudge_change_log", "nudge_relay_stream"];
-
-/// Who may lose something for good in this run. If both the broker and one of the databases did,
-/// nothing that is left would tell of it.
-pub(crate) struct Losses {
-    by_databases: bool,
-    owner_backed_up: AtomicBool,
-}
-
-impl Losses {
-    pub(crate) fn new(world: &World) -> Self {
-        Self { by_databases: world.below(2) == 0, owner_backed_up: AtomicBool::new(false) }
-    }
-}
 
 impl Theatre {
     /// Something may happen.
@@ -124,7 +108,7 @@ impl Theatre {
             false
         };
         if lost {
-            let nodes = lock(&self.nodes);
+            let nodes = self.nodes.lock();
             nodes.values().for_each(|node| node.cut(world.up_to(RECONNECT)));
         }
     }
@@ -174,7 +158,7 @@ impl Theatre {
     }
 
     fn crash_each(&self, of: &str, why: &str) {
-        let nodes = lock(&self.nodes).values().cloned().collect::<Vec<_>>();
+        let nodes = self.nodes.lock().values().cloned().collect::<Vec<_>>();
         nodes.iter().filter(|node| node.of == of).for_each(|node| node.crash(why));
     }
 
@@ -202,11 +186,11 @@ impl Theatre {
         let follower = self.followers[which].clone();
         world.tell(format!("{}{id} cannot be applied", follower.read_model.whose));
         world.spoil(follower.name(), &id);
-        lock(&follower.poison).insert(id.clone());
+        follower.poison.lock().insert(id.clone());
         tokio::spawn(async move {
             sleep(pause).await;
             if !self.poison_stays.load(SeqCst) {
-                lock(&follower.poison).remove(&id);
+                follower.poison.lock().remove(&id);
             }
         });
     }

@@ -1,42 +1,29 @@
-//! What must hold at every step, and at the end.
+//! A read model as its reader sees it, and what must hold there at every step and at the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt;
-
-use nudge_protocol::{EntityId, Notification};
-use nudge_publisher::sink::Message;
+use nudge_protocol::EntityId;
 use nudge_runtime::Database;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
     history::{Committed, History},
     profile::Profile,
     service::AnyService,
-    world::{World, lock},
+    world::World,
 };
 
 /// Longest time from a commit until the read model has that version, when nothing fails but ordinary
 /// delays and other entities: these must not be noticed. Three ways of two seconds each from the owner
 /// to the subscriber at its start, two callbacks of four seconds each, and what lies between.
 const MAX_LATENESS: Duration = Duration::from_secs(15);
-
-/// A message leaves the owner: an id and a change, and nothing else.
-pub(crate) fn on_the_wire(world: &World, message: &Message) {
-    let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
-    let fields: Vec<_> = body.as_object().into_iter().flat_map(|body| body.keys()).collect();
-    if fields != ["change", "id"] && fields != ["id", "change"] {
-        world.violated(format!("a message holds {fields:?}"));
-    }
-    if Notification::from_json(&message.body).is_err() {
-        world.violated("a message cannot be read");
-    }
-}
 
 /// Checks one subscriber's read model.
 pub(crate) struct ReadModel {
@@ -75,8 +62,8 @@ impl ReadModel {
     /// The read model is about to be put back to an older copy: versions may fall, once.
     pub(crate) fn is_put_back(&self) {
         let Some(snapshot) = self.snapshot() else { return };
-        lock(&self.seen).clear();
-        let mut held = lock(&self.held);
+        self.seen.lock().clear();
+        let mut held = self.held.lock();
         held.dead.extend(snapshot.dead.iter().cloned());
         for (id, (version, _)) in &snapshot.applied {
             let most = held.versions.entry(id.clone()).or_default();
@@ -108,7 +95,7 @@ impl ReadModel {
     /// Looks while the world stands still; not again, where nobody has done anything since.
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         let works = self.world.works_so_far();
-        let mut looked = lock(&self.looked);
+        let mut looked = self.looked.lock();
         if let Some((_, snapshot)) = looked.as_ref().filter(|(then, _)| *then == works) {
             return Some(snapshot.clone());
         }
@@ -141,7 +128,7 @@ impl ReadModel {
             self.violated(format!("{id} is a dead letter, and nothing is wrong with it"));
         }
         let versions = self.history.versions();
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         for (id, (version, deleted)) in applied {
             let before = seen.insert(id.clone(), *version).unwrap_or(0);
             if before > *version {
@@ -204,7 +191,7 @@ impl ReadModel {
 
     /// The service is given a version to apply: only what is newer than what the read model has.
     pub(crate) fn handed_over(&self, id: &EntityId, version: u64) {
-        let at = lock(&self.seen).get(id.as_str()).copied().unwrap_or(0);
+        let at = self.seen.lock().get(id.as_str()).copied().unwrap_or(0);
         if version <= at {
             self.violated(format!(
                 "{id} @{version} is to be applied, and the read model is at {at}"
@@ -222,7 +209,7 @@ impl ReadModel {
             false => version.unwrap_or(0).max(stands_for),
         };
         let Some(snapshot) = self.snapshot() else { return };
-        let held = lock(&self.held);
+        let held = self.held.lock();
         let at = snapshot.applied.get(id.as_str()).map_or(0, |(version, _)| *version);
         let at = at.max(held.versions.get(id.as_str()).copied().unwrap_or(0));
         let is_dead =

@@ -1,0 +1,75 @@
+//! Wrong turns that the code can be made to take, as proof that the simulation would notice.
+//!
+//! Most faults can be planted from outside: by a port that misbehaves, or a trigger on a table. Those few
+//! that cannot stand in the code as one expression each, `mutated!(Name: right => wrong)`. Both sides are
+//! compiled always; without the feature `mutants`, which no program is built with, the wrong one is never
+//! reached, and the optimiser drops it. What each fault is, and who is meant to find it, is written in the
+//! simulation: `crates/simulation/src/mutant.rs`.
+
+/// A place in the code that can take a wrong turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// In the subscriber kit: a run that must run again is acknowledged and forgotten.
+    AckOnError,
+    /// In the subscriber kit: an acknowledgement from before a reconnect still counts.
+    AcknowledgementOutlivesItsSession,
+    /// In the subscriber kit: a batch that holds a refused key is refused as a whole.
+    RefusalNotIsolated,
+    /// In the subscriber kit: a key that failed three times is given up.
+    GiveUpAfterThree,
+    /// In the subscriber kit: a key whose run failed is never run again.
+    KeyLeakedOnError,
+    /// In the subscriber kit: what was committed lately is not looked for.
+    ReadModelPutBackUnnoticed,
+    /// In the publisher: the relay records by version instead of by stream sequence.
+    MarkByVersion,
+    /// In the publisher: what stands in the stream unrecorded is not read.
+    LatePublishUnnoticed,
+    /// In the publisher: a stream that has changed is not compared with the change log.
+    LossUnnoticed,
+    /// In the publisher: versions that the change log does not have are ignored.
+    RestoreUnnoticed,
+    /// In the publisher: what was recorded lately is not looked for.
+    LogPutBackUnnoticed,
+    /// In the publisher: versions are the clock's time, even when that goes back.
+    VersionFromClockAlone,
+}
+
+/// The right expression; or the wrong one, while that [`Mutation`] is active.
+///
+/// ```
+/// let limit = nudge_runtime::mutated!(RefusalNotIsolated: 1 => usize::MAX);
+/// assert_eq!(limit, 1);
+/// ```
+#[macro_export]
+macro_rules! mutated {
+    ($mutation:ident: $right:expr => $wrong:expr) => {
+        if $crate::mutation::is_active($crate::mutation::Mutation::$mutation) {
+            $wrong
+        } else {
+            $right
+        }
+    };
+}
+
+#[cfg(feature = "mutants")]
+static ACTIVE: parking_lot::Mutex<Option<Mutation>> = parking_lot::Mutex::new(None);
+
+/// Makes this process take a wrong turn, or none.
+#[cfg(feature = "mutants")]
+pub fn activate(mutation: Option<Mutation>) {
+    *ACTIVE.lock() = mutation;
+}
+
+/// Whether this wrong turn is taken.
+#[cfg(feature = "mutants")]
+pub fn is_active(mutation: Mutation) -> bool {
+    *ACTIVE.lock() == Some(mutation)
+}
+
+/// Whether this wrong turn is taken: never, without the feature.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn is_active(_: Mutation) -> bool {
+    false
+}

@@ -1,0 +1,165 @@
+//! Faults that are planted on purpose: the proof that the simulation can fail.
+//!
+//! Most of them are planted from outside: a port of a program misbehaves ([`mod@ports`]), a trigger falsifies
+//! one of its tables ([`tables`]), or its `apply` is given what it should not be ([`apply`]). The rest are wrong
+//! turns in the code itself, [`Mutation`]s, which need the feature `mutants`.
+
+pub(crate) mod apply;
+mod ports;
+pub(crate) mod tables;
+
+use std::sync::Arc;
+
+use nudge_publisher::sink::Sink;
+use nudge_runtime::mutation::Mutation;
+use nudge_subscriber_kit::{owner_client::OwnerClient, source::Source};
+
+use crate::{link::Link, profile::Profile};
+
+macro_rules! mutants {
+    ($($mutant:ident, $meant:ident, $what:literal;)*) => {
+        /// A fault that can be planted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mutant {
+            $(#[doc = $what] $mutant,)*
+        }
+
+        impl Mutant {
+            /// All of them, in the order of the kill matrix.
+            pub const ALL: &'static [Self] = &[$(Self::$mutant,)*];
+
+            /// The profile that is meant to find it.
+            pub const fn meant(self) -> Profile {
+                match self {
+                    $(Self::$mutant => Profile::$meant,)*
+                }
+            }
+
+            /// What it is.
+            pub const fn what(self) -> &'static str {
+                match self {
+                    $(Self::$mutant => $what,)*
+                }
+            }
+        }
+    };
+}
+
+mutants! {
+    NoGuard, TwoReplicas, "the guard lets any version through";
+    GuardInMemory, TwoReplicas, "the guard is in the program's memory alone";
+    GuardNotStrict, HintsOnly, "the guard lets the same version through again";
+    TornApply, CrashPoints, "the guard commits before the service's own rows";
+    AckBeforeApply, CrashPoints, "messages are acknowledged before the callback";
+    AckOnError, HintsOnly, "a run that fails is acknowledged and forgotten";
+    NeverAcknowledged, Liveness, "messages are not acknowledged once their run is done";
+    AcknowledgementOutlivesItsSession, Lossy, "an acknowledgement from before a reconnect still counts";
+    DirtyMarkDropped, Benign, "a notification during a callback leads to no further one";
+    AsksTwice, Benign, "every callback is made twice";
+    RefusalNotIsolated, Benign, "a batch that holds a refused key is refused as a whole";
+    GiveUpAfterThree, Liveness, "a key that failed three times is given up";
+    ParkedAndForgotten, Liveness, "a parked key is acknowledged and not written to the table";
+    NoReentry, Liveness, "parked keys never come back";
+    KeyLeakedOnError, HintsOnly, "a key whose run failed is never run again";
+    DeadLetterNeverCloses, Liveness, "a dead letter stays when its entity is applied";
+    BreakerNeverCloses, HintsOnly, "an open breaker stays open";
+    StaleAnswerAccepted, TwoReplicas, "an answer older than the notification is the last word";
+    DeleteIgnored, Benign, "the owner's tombstones are not applied";
+    TombstoneForgotten, Benign, "a deleted entity's version is forgotten";
+    UnknownTakenForDelete, TwoReplicas, "what the owner does not know is deleted";
+    OlderMessageIgnored, HintsOnly, "a message with a lower version than seen before causes no callback";
+    DeletedMessageBelieved, HintsOnly, "a key of which a message said 'deleted' is not asked for";
+    MarkByVersion, HintsOnly, "the relay records by version instead of by stream sequence";
+    MarkedBeforePublish, HintsOnly, "the relay records before it publishes";
+    FailedPublishRecorded, HintsOnly, "the relay records a publish that failed";
+    LatePublishUnnoticed, HintsOnly, "what stands in the stream unrecorded is not read";
+    LossUnnoticed, Lossy, "a reconnect leads to no republishing, nor does a stream that lost messages";
+    ReconnectUnnoticed, Lossy, "a connection that is made again leads to no republishing";
+    RestoreUnnoticed, Lossy, "an owner restored from a backup keeps its old versions";
+    LogPutBackUnnoticed, Lossy, "a relay that lives on does not see that its change log was put back";
+    ReadModelPutBackUnnoticed, Lossy, "a subscriber that lives on does not look for what it committed";
+    VersionFromClockAlone, Liveness, "versions are the clock's time, even when that goes back";
+    TombstoneDroppedFromLog, Benign, "a deleted entity leaves the change log";
+    StateInMessage, Benign, "messages hold the entity's data";
+}
+
+impl Mutant {
+    /// What documents and the command line call it.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
+
+    /// The wrong turn in the code that it is, if it is one.
+    const fn mutation(self) -> Option<Mutation> {
+        Some(match self {
+            Self::AckOnError => Mutation::AckOnError,
+            Self::AcknowledgementOutlivesItsSession => Mutation::AcknowledgementOutlivesItsSession,
+            Self::RefusalNotIsolated => Mutation::RefusalNotIsolated,
+            Self::GiveUpAfterThree => Mutation::GiveUpAfterThree,
+            Self::KeyLeakedOnError => Mutation::KeyLeakedOnError,
+            Self::ReadModelPutBackUnnoticed => Mutation::ReadModelPutBackUnnoticed,
+            Self::MarkByVersion => Mutation::MarkByVersion,
+            Self::LatePublishUnnoticed => Mutation::LatePublishUnnoticed,
+            Self::LossUnnoticed => Mutation::LossUnnoticed,
+            Self::RestoreUnnoticed => Mutation::RestoreUnnoticed,
+            Self::LogPutBackUnnoticed => Mutation::LogPutBackUnnoticed,
+            Self::VersionFromClockAlone => Mutation::VersionFromClockAlone,
+            _ => return None,
+        })
+    }
+
+    /// Whether it can be planted here: wrong turns in the code need the feature `mutants`.
+    pub const fn is_in_this_build(self) -> bool {
+        cfg!(feature = "mutants") || self.mutation().is_none()
+    }
+}
+
+/// The code takes a wrong turn for as long as this lives, if that is the fault that is planted.
+///
+/// One at a time in a process: a run that plants such a fault must be the only one.
+pub(crate) struct WrongTurn;
+
+impl WrongTurn {
+    pub(crate) fn of(mutant: Option<Mutant>) -> Option<Self> {
+        let (mutant, mutation) = (mutant?, mutant?.mutation()?);
+        assert!(mutant.is_in_this_build(), "{} needs the feature `mutants`", mutant.name());
+        #[cfg(feature = "mutants")]
+        nudge_runtime::mutation::activate(Some(mutation));
+        let _ = mutation;
+        Some(Self)
+    }
+}
+
+impl Drop for WrongTurn {
+    fn drop(&mut self) {
+        #[cfg(feature = "mutants")]
+        nudge_runtime::mutation::activate(None);
+    }
+}
+
+/// A relay's way to the stream.
+pub(crate) fn sink(link: Arc<Link>, mutant: Option<Mutant>) -> Arc<dyn Sink> {
+    match mutant {
+        Some(mutant) => Arc::new(ports::WrongSink::new(link, mutant)),
+        None => link,
+    }
+}
+
+/// A subscriber's ways to the broker and to the owner.
+pub(crate) fn subscriber(
+    link: Arc<Link>,
+    client: Arc<dyn OwnerClient>,
+    mutant: Option<Mutant>,
+) -> (Arc<dyn Source>, Arc<dyn OwnerClient>) {
+    match mutant {
+        Some(mutant) => ports::wrong_subscriber(link, client, mutant),
+        None => (link, client),
+    }
+}

@@ -1,0 +1,310 @@
+//! Faults of a program that its ports can commit for it: what it publishes, believes, acknowledges and asks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
+
+use futures_util::{StreamExt, future::ready};
+use nudge_protocol::{
+    Change, EntityId, EntityName, Notification, Version,
+    notification::parse_version_header,
+    subject::decode_subject,
+    sync_api::{Item, ItemStatus},
+};
+use nudge_publisher::sink::{self, Message, Sink, Stored};
+use nudge_runtime::BoxError;
+use nudge_subscriber_kit::{
+    owner_client::{FetchError, FetchErrorKind, Fetching, OwnerClient, Probing},
+    source::{
+        AckHandle, Asking, Consumer, Deliveries, Delivery, Durable, Sending, Source, Standing,
+    },
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::Mutant;
+
+/// A relay's way to the stream.
+pub(super) struct WrongSink {
+    link: Arc<dyn Sink>,
+    mutant: Mutant,
+    /// The stream's last sequence when it was last looked at; at least 1.
+    last_seq: AtomicU64,
+    /// A connection that is never made again.
+    connections: watch::Sender<u64>,
+}
+
+impl WrongSink {
+    pub(super) fn new(link: Arc<dyn Sink>, mutant: Mutant) -> Self {
+        let connections = watch::Sender::new(1);
+        Self { link, mutant, last_seq: AtomicU64::new(1), connections }
+    }
+}
+
+impl Sink for WrongSink {
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> sink::Asking<'a, sink::Standing> {
+        Box::pin(async move {
+            let standing = self.link.ensure(entity).await?;
+            self.last_seq.store(standing.last_seq.max(1), SeqCst);
+            Ok(standing)
+        })
+    }
+
+    fn publish<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        mut message: Message,
+    ) -> sink::Asking<'a, u64> {
+        Box::pin(async move {
+            match self.mutant {
+                Mutant::StateInMessage => {
+                    message.body.truncate(message.body.len() - 1);
+                    message.body.extend_from_slice(b",\"name\":\"x\"}");
+                    self.link.publish(entity, message).await
+                }
+                // Acknowledged, and on its way.
+                Mutant::MarkedBeforePublish => {
+                    let (link, entity) = (self.link.clone(), entity.clone());
+                    tokio::spawn(async move { link.publish(&entity, message).await });
+                    Ok(self.last_seq.load(SeqCst))
+                }
+                Mutant::FailedPublishRecorded => {
+                    let published = self.link.publish(entity, message).await;
+                    Ok(published.unwrap_or(self.last_seq.load(SeqCst)))
+                }
+                _ => self.link.publish(entity, message).await,
+            }
+        })
+    }
+
+    fn beyond<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        sequence: u64,
+        limit: usize,
+    ) -> sink::Asking<'a, Vec<Stored>> {
+        self.link.beyond(entity, sequence, limit)
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        match self.mutant {
+            Mutant::ReconnectUnnoticed => self.connections.subscribe(),
+            _ => self.link.connections(),
+        }
+    }
+}
+
+/// A subscriber's ways to the broker and to the owner.
+pub(super) fn wrong_subscriber(
+    source: Arc<dyn Source>,
+    client: Arc<dyn OwnerClient>,
+    mutant: Mutant,
+) -> (Arc<dyn Source>, Arc<dyn OwnerClient>) {
+    let wrong = Wrong { mutant, asking: Arc::default(), told: Arc::default() };
+    let source = WrongSource { source, wrong: wrong.clone() };
+    (Arc::new(source), Arc::new(WrongClient { client, wrong }))
+}
+
+/// What both ways of a program know.
+#[derive(Clone)]
+struct Wrong {
+    mutant: Mutant,
+    /// The ids that a callback is under way for.
+    asking: Arc<Mutex<BTreeSet<EntityId>>>,
+    /// The highest version that a message named of each id.
+    told: Arc<Mutex<BTreeMap<EntityId, Version>>>,
+}
+
+impl Wrong {
+    /// Whether a message is thrown away; and it is noted.
+    fn skips(&self, entity: &EntityName, message: &Delivery) -> bool {
+        let Ok(id) = decode_subject(entity, &message.subject) else {
+            return false;
+        };
+        let version = message.version.as_deref().and_then(|v| parse_version_header(v).ok());
+        let mut told = self.told.lock();
+        let newest = told.entry(id.clone()).or_default();
+        let older = version.is_none_or(|version| version < *newest);
+        *newest = version.unwrap_or_default().max(*newest);
+        match self.mutant {
+            Mutant::OlderMessageIgnored => older,
+            Mutant::DeletedMessageBelieved => {
+                let body = Notification::from_json(&message.body);
+                body.is_ok_and(|body| body.change == Change::Deleted)
+            }
+            Mutant::DirtyMarkDropped => self.asking.lock().contains(&id),
+            _ => false,
+        }
+    }
+
+    /// What becomes of a message on its way to the program.
+    async fn pass(
+        self,
+        entity: EntityName,
+        delivery: Result<Delivery, BoxError>,
+    ) -> Option<Result<Delivery, BoxError>> {
+        let mut message = match delivery {
+            Ok(message) => message,
+            lost => return Some(lost),
+        };
+        if self.skips(&entity, &message) {
+            acknowledge(&mut message).await;
+            return None;
+        }
+        match self.mutant {
+            Mutant::AckBeforeApply => acknowledge(&mut message).await,
+            Mutant::NeverAcknowledged => {
+                let silent = |ack| Box::new(Silent(ack)) as Box<dyn AckHandle>;
+                message.ack = message.ack.map(silent);
+            }
+            // Every answer is at least as new as that.
+            Mutant::StaleAnswerAccepted => {
+                let names_one = |text: &String| parse_version_header(text).is_ok();
+                message.version = message
+                    .version
+                    .map(|text| if names_one(&text) { "1".to_owned() } else { text });
+            }
+            _ => {}
+        }
+        Some(Ok(message))
+    }
+}
+
+async fn acknowledge(message: &mut Delivery) {
+    if let Some(ack) = message.ack.take() {
+        ack.ack().await;
+    }
+}
+
+/// An acknowledgement that is never sent.
+struct Silent(Box<dyn AckHandle>);
+
+impl AckHandle for Silent {
+    fn ack(&self) -> Sending<'_> {
+        Box::pin(ready(()))
+    }
+
+    fn progress(&self) -> Sending<'_> {
+        self.0.progress()
+    }
+}
+
+struct WrongSource {
+    source: Arc<dyn Source>,
+    wrong: Wrong,
+}
+
+impl Source for WrongSource {
+    fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>> {
+        Box::pin(async move {
+            let (entity, wrong) = (durable.entity.clone(), self.wrong.clone());
+            let consumer = self.source.open(durable).await?;
+            Ok(Arc::new(WrongConsumer { consumer, entity, wrong }) as Arc<dyn Consumer>)
+        })
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        self.source.connections()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.source.is_connected()
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.source.last_error()
+    }
+
+    fn flush(&self) -> Asking<'_, ()> {
+        self.source.flush()
+    }
+}
+
+struct WrongConsumer {
+    consumer: Arc<dyn Consumer>,
+    entity: EntityName,
+    wrong: Wrong,
+}
+
+impl WrongConsumer {
+    fn wrong(&self, deliveries: Deliveries) -> Deliveries {
+        let (wrong, entity) = (self.wrong.clone(), self.entity.clone());
+        deliveries.filter_map(move |one| wrong.clone().pass(entity.clone(), one)).boxed()
+    }
+}
+
+impl Consumer for WrongConsumer {
+    fn opened(&self) -> &Standing {
+        self.consumer.opened()
+    }
+
+    fn standing(&self) -> Asking<'_, Standing> {
+        self.consumer.standing()
+    }
+
+    fn deliveries(&self) -> Asking<'_, Deliveries> {
+        Box::pin(async { Ok(self.wrong(self.consumer.deliveries().await?)) })
+    }
+
+    fn again_from(&self, sequence: u64) -> Asking<'_, Deliveries> {
+        Box::pin(async move { Ok(self.wrong(self.consumer.again_from(sequence).await?)) })
+    }
+
+    fn fresh(&self) -> Asking<'_, Deliveries> {
+        Box::pin(async { Ok(self.wrong(self.consumer.fresh().await?)) })
+    }
+}
+
+struct WrongClient {
+    client: Arc<dyn OwnerClient>,
+    wrong: Wrong,
+}
+
+impl OwnerClient for WrongClient {
+    fn batch_get<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        ids: &'a [EntityId],
+        fields: &'a [&'static str],
+    ) -> Fetching<'a> {
+        Box::pin(async move {
+            if self.wrong.mutant == Mutant::AsksTwice {
+                let _ = self.client.batch_get(entity, ids, fields).await;
+            }
+            self.wrong.asking.lock().extend(ids.iter().cloned());
+            let answer = self.client.batch_get(entity, ids, fields).await;
+            self.wrong.asking.lock().retain(|id| !ids.contains(id));
+            let answer = answer?.into_iter();
+            Ok(match self.wrong.mutant {
+                Mutant::UnknownTakenForDelete => answer.map(|item| self.deleted(item)).collect(),
+                _ => answer.collect(),
+            })
+        })
+    }
+
+    fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
+        match self.wrong.mutant {
+            Mutant::BreakerNeverCloses => {
+                let never = FetchError::new(FetchErrorKind::Unavailable, "it is taken to be away");
+                Box::pin(ready(Err(never)))
+            }
+            _ => self.client.probe(entity),
+        }
+    }
+}
+
+impl WrongClient {
+    /// What is unknown, as if it were deleted.
+    fn deleted(&self, item: Item) -> Item {
+        if item.status != ItemStatus::Unknown {
+            return item;
+        }
+        let told = self.wrong.told.lock().get(&item.id).copied().unwrap_or_default();
+        let version = told.max(Version::new(1).expect("a version"));
+        Item { status: ItemStatus::Deleted, version: Some(version), ..item }
+    }
+}

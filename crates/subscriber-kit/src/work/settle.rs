@@ -1,0 +1,112 @@
+//! The order in which the ends of runs are made durable, told, and acknowledged.
+
+use std::{sync::Arc, time::Duration};
+
+use nudge_protocol::{EntityId, EntityName};
+use nudge_runtime::mutated;
+
+use crate::{
+    intake::acknowledge::{Held, ack_all},
+    read_model::dead_letter::{DeadLetters, Parking},
+    retry::{InARow, RetryPolicy, database_delay},
+    telemetry::{
+        events::{Event, EventKind, Events, event},
+        progress::Progress,
+    },
+    work::{
+        ending::End,
+        run::{Cause, Run},
+    },
+};
+
+/// What a run that is over comes to, for the work queue.
+#[derive(Debug)]
+pub(crate) enum Finish {
+    /// Nothing of it is left to do.
+    Done(EntityId),
+    /// It must run again.
+    Again { run: Run<Held>, cause: Cause, after: Duration },
+}
+
+/// What the ends of one followed entity's runs are written to.
+pub(crate) struct Settling {
+    pub(crate) entity: EntityName,
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) events: Events,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) retry: RetryPolicy,
+    /// How writing the dead-letter table has gone lately.
+    pub(crate) parking: InARow,
+}
+
+impl Settling {
+    /// Writes the dead-letter table, then acknowledges. In that order: a key is only given back to
+    /// the broker once it is durable in the read model or in the table.
+    pub(crate) async fn settle(&self, ends: Vec<(Run<Held>, End)>) -> Vec<Finish> {
+        let parked = self.park(&ends).await;
+        let mut finished = Vec::with_capacity(ends.len());
+        let mut handled = Vec::new();
+        for (run, end) in ends {
+            finished.push(match end {
+                End::Park(_) if !parked => {
+                    let failures = self.parking.count();
+                    let after = database_delay(&self.retry, failures, run.id.as_str());
+                    Finish::Again { run, cause: Cause::DatabaseFailed, after }
+                }
+                End::Again { cause, after, reason } => {
+                    self.tell(EventKind::Retried, &run.id, reason);
+                    mutated!(AckOnError: Finish::Again { run, cause, after } => {
+                        handled.extend(run.tokens);
+                        Finish::Done(run.id)
+                    })
+                }
+                End::Park(Parking { retry_after, error, .. }) => {
+                    let kind = match retry_after {
+                        Some(_) => EventKind::Retried,
+                        None => EventKind::DeadLettered,
+                    };
+                    self.tell(kind, &run.id, error);
+                    handled.extend(run.tokens);
+                    Finish::Done(run.id)
+                }
+                End::Done => {
+                    handled.extend(run.tokens);
+                    Finish::Done(run.id)
+                }
+            });
+        }
+        ack_all(handled).await;
+        finished
+    }
+
+    /// Writes those that are to be parked into the table. Returns whether that could be done.
+    async fn park(&self, ends: &[(Run<Held>, End)]) -> bool {
+        let parking = |(_, end): &(_, End)| match end {
+            End::Park(parking) => Some(parking.clone()),
+            _ => None,
+        };
+        let parkings: Vec<_> = ends.iter().filter_map(parking).collect();
+        if parkings.is_empty() {
+            return true;
+        }
+        let parked = self.dead_letters.park(&parkings).await;
+        self.parking.note(parked.is_err());
+        if let Err(error) = &parked {
+            tracing::warn!(entity = %self.entity, %error, "cannot write dead letters: will try again");
+        }
+        parked.is_ok()
+    }
+
+    fn tell(&self, kind: EventKind, id: &EntityId, reason: String) {
+        match kind {
+            EventKind::DeadLettered => {
+                self.progress.dead_lettered.inc();
+                tracing::warn!(entity = %self.entity, %id, error = reason, "dead letter");
+            }
+            _ => {
+                self.progress.retried.inc();
+            }
+        }
+        self.events.emit(|| Event { detail: Some(reason), ..event(kind, &self.entity, id) });
+    }
+}
