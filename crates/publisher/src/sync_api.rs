@@ -188,13 +188,11 @@ async fn get_one(
     Ok(response)
 }
 
-type States = HashMap<EntityId, Box<RawValue>>;
-
 impl Api {
     async fn snapshot(
         &self,
         ids: &[EntityId],
-    ) -> Result<(HashMap<EntityId, Recorded>, States), Problem> {
+    ) -> Result<(HashMap<EntityId, Recorded>, HashMap<EntityId, Box<RawValue>>), Problem> {
         let looking = async {
             let mut tx = self.log.db().snapshot().await?;
             let recorded = self.log.recorded(&mut tx, ids).await?;

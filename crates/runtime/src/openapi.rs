@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response as Answer},
 };
 use utoipa::{
-    OpenApi as _, ToSchema,
+    OpenApi as _, PartialSchema, ToSchema,
     openapi::{
         Content, OpenApi, Ref, RefOr, Required, Response,
         path::{Operation, PathItem},

@@ -5,7 +5,7 @@ use axum::Router;
 use nudge_protocol::sync_api::State;
 use nudge_publisher::sync_api;
 use utoipa::{
-    ToSchema,
+    PartialSchema, ToSchema,
     openapi::{
         Components, OpenApi, Ref, RefOr,
         schema::{AdditionalProperties, Schema},
