@@ -14,7 +14,7 @@ use nudge_publisher::sink::Sink;
 use nudge_runtime::mutation::Mutation;
 use nudge_subscriber_kit::{owner_client::OwnerClient, source::Source};
 
-use crate::{link::Link, profile::Profile};
+use crate::profile::Profile;
 
 macro_rules! mutants {
     ($($mutant:ident, $meant:ident, $what:literal;)*) => {
@@ -145,7 +145,7 @@ impl Drop for WrongTurn {
 }
 
 /// A relay's way to the stream.
-pub(crate) fn sink(link: Arc<Link>, mutant: Option<Mutant>) -> Arc<dyn Sink> {
+pub(crate) fn sink(link: Arc<dyn Sink>, mutant: Option<Mutant>) -> Arc<dyn Sink> {
     match mutant {
         Some(mutant) => Arc::new(ports::WrongSink::new(link, mutant)),
         None => link,
@@ -154,12 +154,12 @@ pub(crate) fn sink(link: Arc<Link>, mutant: Option<Mutant>) -> Arc<dyn Sink> {
 
 /// A subscriber's ways to the broker and to the owner.
 pub(crate) fn subscriber(
-    link: Arc<Link>,
+    source: Arc<dyn Source>,
     client: Arc<dyn OwnerClient>,
     mutant: Option<Mutant>,
 ) -> (Arc<dyn Source>, Arc<dyn OwnerClient>) {
     match mutant {
-        Some(mutant) => ports::wrong_subscriber(link, client, mutant),
-        None => (link, client),
+        Some(mutant) => ports::wrong_subscriber(source, client, mutant),
+        None => (source, client),
     }
 }

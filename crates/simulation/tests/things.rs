@@ -2,6 +2,7 @@
 //! profile holds, and every fault of it happens.
 
 mod failing;
+mod planted;
 mod several;
 mod thing;
 

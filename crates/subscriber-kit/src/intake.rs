@@ -5,18 +5,16 @@
 //! whenever anything is not as it was: connection, stream, consumer, or the read model itself.
 
 pub(crate) mod acknowledge;
+mod check;
 mod jetstream;
+mod message;
 pub mod source;
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use nudge_protocol::{
-    EntityName, Notification, Version,
-    notification::{VERSION_HEADER, parse_version_header},
-    subject,
-};
-use nudge_runtime::{BoxError, mutated, problem::chain};
+use nudge_protocol::{EntityName, Version, subject};
+use nudge_runtime::{BoxError, problem::chain};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -25,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     read_model::{
-        position::{Position, Positions, Recorded},
+        position::{Position, Positions},
         recent::Recent,
     },
     settings::Settings,
@@ -257,7 +255,7 @@ impl Intake {
             }
         };
         self.progress.received.inc();
-        let (floor, fault) = read(message, &id);
+        let (floor, fault) = message::read(message, &id);
         self.events.emit(|| Event {
             version: floor,
             ..event(EventKind::Received, &self.entity, &id)
@@ -274,49 +272,6 @@ impl Intake {
         let floor = floor.unwrap_or(Version::NONE);
         let incoming = Incoming { id, lane, floor, unsure, attempts: 0, held };
         self.queue.send(incoming).await.map_err(|_| Over::Stopped)
-    }
-
-    /// Records the position, and whether the first catch-up is done. Returns the latter.
-    async fn check(&self, session: &mut Session, standing: &Standing) -> Result<bool, Over> {
-        use std::sync::atomic::Ordering::Relaxed;
-        self.progress.stream_pending.set(standing.pending as i64);
-        // An acknowledgement that is denied fails nowhere here. All comes again, for ever.
-        if standing.ack_pending > 0
-            && let Some(said) = self.source.last_error()
-        {
-            self.progress.set_error(Some(format!("intake: the broker said: {said}")));
-        }
-        let floor = standing.ack_floor;
-        let recent = self.recent.so_far();
-        let kept =
-            mutated!(ReadModelPutBackUnnoticed: self.recent.are_kept(&recent).await? => true);
-        if !kept {
-            // What was lost comes again.
-            self.recent.forget(&recent);
-            return Err(Over::ReadModelReplaced);
-        }
-        // Until the gap is handled, the old position is the true one.
-        let gap_closed = session.gap.left() == 0;
-        if gap_closed {
-            let found = &mut session.position;
-            let created = &session.consumer.opened().created;
-            match self.positions.record(found, created, floor).await? {
-                Recorded::Moved => self.recent.forget(&recent),
-                Recorded::Ahead => {}
-                Recorded::Lost => return Err(Over::ReadModelReplaced),
-            }
-            (found.stream_created, found.position) = (created.clone(), floor);
-            self.progress.position.store(floor, Relaxed);
-        }
-        let nothing_left = standing.pending == 0 && standing.ack_pending == 0;
-        // What the first catch-up must reach is where the stream ended when the session began.
-        let target = session.consumer.opened().last_sequence;
-        let done = gap_closed && (floor >= target || nothing_left);
-        if done && !self.progress.caught_up.swap(true, Relaxed) {
-            self.positions.caught_up(&session.position.consumer).await?;
-            tracing::info!(entity = %self.entity, "caught up");
-        }
-        Ok(self.progress.caught_up.load(Relaxed))
     }
 
     /// A key that is rewritten again and again moves to the tail of the stream each time, and under
@@ -345,19 +300,4 @@ async fn next_fresh(fresh: &mut Option<Deliveries>) -> Option<Result<Delivery, B
         Some(deliveries) => deliveries.next().await,
         None => std::future::pending().await,
     }
-}
-
-/// The version that a message names, and what is wrong with it.
-fn read(message: &Delivery, id: &nudge_protocol::EntityId) -> (Option<Version>, Option<String>) {
-    let version = message.version.as_deref().map(parse_version_header);
-    let version_fault = match &version {
-        Some(Err(error)) => Some(format!("{VERSION_HEADER}: {error}")),
-        _ => None,
-    };
-    let body_fault = match Notification::from_json(&message.body) {
-        Ok(body) if body.id == *id => None,
-        Ok(body) => Some(format!("the body names {:?}", body.id)),
-        Err(error) => Some(format!("the body cannot be read: {error}")),
-    };
-    (version.and_then(Result::ok), version_fault.or(body_fault))
 }

@@ -20,8 +20,14 @@ pub use settings::{Limits, Settings};
 pub use subscriber::{Builder, StartError, Subscriber};
 
 // The ports, for tests and simulations.
-pub use callback::owner_client;
 pub use intake::source;
+/// The port to an owner: HTTP in production, simulated in tests.
+pub mod owner_client {
+    pub use crate::callback::{
+        http_owner::{HttpOwner, read_answer, refusal},
+        owner_client::*,
+    };
+}
 
 // What a service's `main` needs besides, so that it depends on this crate alone.
 pub use nudge_protocol as protocol;

@@ -11,10 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     apply::Apply,
-    callback::{
-        owner_client::{HttpOwner, OwnerClient},
-        owner_link::OwnerLink,
-    },
+    callback::{http_owner::HttpOwner, owner_client::OwnerClient, owner_link::OwnerLink},
     intake::{Intake, source::Source},
     read_model::{
         applied::Waiters, dead_letter::DeadLetters, guard::Applier, position::Positions,

@@ -1,0 +1,21 @@
+//! Faults that a port commits, or a table: whether they are found is shown in every run of the tests. For
+//! those in the code itself, and for all profiles, there is `make mutants`.
+
+use nudge_simulation::{Simulation, mutant::Mutant};
+
+use super::thing::Things;
+
+/// Most seeds that one takes; see `docs/kill-matrix.md`.
+const MAX_SEEDS: u64 = 200;
+
+#[test]
+fn each_fault_that_is_planted_from_outside_is_found_by_the_profile_meant_for_it() {
+    let planted = Mutant::ALL.iter().copied().filter(|mutant| mutant.is_in_this_build());
+    let planted: Vec<_> = planted.collect();
+    assert!(planted.len() >= 20, "{planted:?}");
+    for mutant in planted {
+        let things = Simulation::of("subscriber", Things).planted(mutant);
+        let found = (0..MAX_SEEDS).any(|seed| !things.run(mutant.meant(), seed).is_good());
+        assert!(found, "{}: {}", mutant.name(), mutant.what());
+    }
+}

@@ -1,0 +1,201 @@
+//! Callbacks over HTTP: what is sent, what is read, and what a refusal means.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use nudge_protocol::{
+    EntityId, EntityName, Object,
+    sync_api::{BatchGetAnswer, BatchGetRequest, ItemsPage, ItemsRequest},
+};
+use nudge_runtime::problem::chain;
+use reqwest::{StatusCode, header};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    callback::owner_client::{FetchError, FetchErrorKind, Fetching, OwnerClient, Probing},
+    settings::Settings,
+};
+
+/// An owner's sync API over HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpOwner {
+    http: reqwest::Client,
+    base_url: String,
+    max_answer_bytes: usize,
+}
+
+impl HttpOwner {
+    /// A client for the owner at `base_url`, such as `http://127.0.0.1:7101`.
+    pub fn new(base_url: &str, settings: &Settings) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .timeout(settings.fetch_timeout)
+            .connect_timeout(settings.fetch_timeout / 4)
+            // Below common servers' keep-alive, so that a connection is not used as it closes.
+            .pool_idle_timeout(Duration::from_secs(20))
+            .tcp_nodelay(true)
+            .no_proxy()
+            // A redirect is a configuration fault, and following one would hide it.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        let base_url = base_url.trim_end_matches('/').to_owned();
+        Ok(Self { http, base_url, max_answer_bytes: settings.max_answer_bytes })
+    }
+
+    /// Posts `request` and reads the answer, both bounded.
+    async fn post<Q: Serialize, T: DeserializeOwned>(
+        &self,
+        entity: &EntityName,
+        call: &'static str,
+        request: Q,
+    ) -> Result<T, FetchError> {
+        let url = format!("{}/sync/v1/{entity}/{call}", self.base_url);
+        let response = self.http.post(url).json(&request).send().await.map_err(transport)?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            return Err(refusal(status, response.headers()));
+        }
+        let mut body = Vec::new();
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(transport)?;
+            if body.len() + chunk.len() > self.max_answer_bytes {
+                let message = format!("the answer exceeds {} bytes", self.max_answer_bytes);
+                return Err(FetchError::new(FetchErrorKind::Refused, message));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        read_answer(&body)
+    }
+}
+
+/// Reads the body of an owner's answer.
+pub fn read_answer<T: DeserializeOwned>(body: &[u8]) -> Result<T, FetchError> {
+    let answer = serde_json::from_slice::<Object<T>>(body).map_err(|error| {
+        let message = format!("the answer cannot be read: {error}");
+        FetchError::new(FetchErrorKind::Broken, message)
+    })?;
+    Ok(answer.0)
+}
+
+impl OwnerClient for HttpOwner {
+    fn batch_get<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        ids: &'a [EntityId],
+        fields: &'a [&'static str],
+    ) -> Fetching<'a> {
+        let request = BatchGetRequest::new(ids, fields);
+        Box::pin(async move {
+            let answer: BatchGetAnswer = self.post(entity, "batch-get", request).await?;
+            Ok(answer.items)
+        })
+    }
+
+    fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
+        let request = ItemsRequest { after: None, limit: Some(1) };
+        Box::pin(async move { self.post(entity, "items", request).await.map(|_: ItemsPage| ()) })
+    }
+}
+
+fn transport(error: reqwest::Error) -> FetchError {
+    let kind = match error.is_connect() {
+        true => FetchErrorKind::Unavailable,
+        false => FetchErrorKind::Broken,
+    };
+    FetchError::new(kind, chain(&error))
+}
+
+/// What an answer means that is not `200`.
+pub fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
+    FetchError {
+        kind: kind_of(status),
+        message: format!("the owner answered {status}"),
+        retry_after: retry_after(headers, SystemTime::now()),
+    }
+}
+
+/// How long the owner asks to be left alone: `Retry-After` is a number of seconds or a date. A date
+/// counts from the owner's own `Date`, so that two clocks that differ do no harm. The breaker bounds
+/// what comes of it.
+fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let date = |text: &str| httpdate::parse_http_date(text).ok();
+    let asked = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let (until, now) = (date(asked)?, text(header::DATE).and_then(date).unwrap_or(now));
+    // It may have passed by now.
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+fn kind_of(status: StatusCode) -> FetchErrorKind {
+    match status.as_u16() {
+        408 | 425 | 429 | 502..=504 => FetchErrorKind::Unavailable,
+        // Of a path that serves every key, `404` and `410` say nothing about one of them.
+        401 | 403 | 404 | 405 | 407 | 410 | 300..=399 => FetchErrorKind::Misconfigured,
+        // What is a verdict on the request itself, and will be so again.
+        400 | 413 | 414 | 422 | 431 => FetchErrorKind::Refused,
+        _ => FetchErrorKind::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::callback::breaker;
+
+    #[test]
+    fn no_status_is_taken_for_a_delete() {
+        for (status, kind) in [
+            (301, FetchErrorKind::Misconfigured),
+            (400, FetchErrorKind::Refused),
+            (401, FetchErrorKind::Misconfigured),
+            (403, FetchErrorKind::Misconfigured),
+            (404, FetchErrorKind::Misconfigured),
+            (409, FetchErrorKind::Broken),
+            (410, FetchErrorKind::Misconfigured),
+            (413, FetchErrorKind::Refused),
+            (422, FetchErrorKind::Refused),
+            (429, FetchErrorKind::Unavailable),
+            (500, FetchErrorKind::Broken),
+            (503, FetchErrorKind::Unavailable),
+        ] {
+            assert_eq!(kind_of(StatusCode::from_u16(status).unwrap()), kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let wait = |retry_after: &'static str, date: Option<&'static str>| {
+            let mut headers = header::HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, retry_after.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(header::DATE, date.parse().unwrap());
+            }
+            // Sun, 06 Nov 1994 08:49:37 GMT.
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+            super::retry_after(&headers, now).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait("7", None), Some(7));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:57 GMT", None), Some(20));
+        assert_eq!(wait("Sun Nov  6 08:49:57 1994", None), Some(20), "as old servers write it");
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:36 GMT", None), Some(0), "it has passed");
+        // The owner's clock is ten minutes fast.
+        let date = Some("Sun, 06 Nov 1994 08:59:37 GMT");
+        assert_eq!(wait("Sun, 06 Nov 1994 08:59:40 GMT", date), Some(3));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:57 GMT", Some("today")), Some(20));
+        for nonsense in ["", "-1", "soon", "1.5", "18446744073709551616", "Sun, 99 Nov 1994"] {
+            assert_eq!(wait(nonsense, None), None, "{nonsense}");
+        }
+        // However far off, the breaker waits no longer than it ever does.
+        for far in ["18446744073709551615", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            let (now, asked) =
+                (std::time::Instant::now(), wait(far, None).map(Duration::from_secs));
+            let mut breaker = breaker::Breaker::new();
+            breaker.failure(now, asked);
+            let permit = breaker.permit(now + breaker::MAX_RETRY_AFTER);
+            assert_eq!(permit, breaker::Permit::Full, "{far}");
+        }
+    }
+}

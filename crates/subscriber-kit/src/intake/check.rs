@@ -1,0 +1,56 @@
+//! How far intake has got: recorded in the read model, which is looked at for what it should hold.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use nudge_runtime::mutated;
+
+use super::{Intake, Over, Session, source::Standing};
+use crate::read_model::position::Recorded;
+
+impl Intake {
+    /// Records the position, and whether the first catch-up is done. Returns the latter.
+    pub(super) async fn check(
+        &self,
+        session: &mut Session,
+        standing: &Standing,
+    ) -> Result<bool, Over> {
+        self.progress.stream_pending.set(standing.pending as i64);
+        // An acknowledgement that is denied fails nowhere here. All comes again, for ever.
+        if standing.ack_pending > 0
+            && let Some(said) = self.source.last_error()
+        {
+            self.progress.set_error(Some(format!("intake: the broker said: {said}")));
+        }
+        let floor = standing.ack_floor;
+        let recent = self.recent.so_far();
+        let kept =
+            mutated!(ReadModelPutBackUnnoticed: self.recent.are_kept(&recent).await? => true);
+        if !kept {
+            // What was lost comes again.
+            self.recent.forget(&recent);
+            return Err(Over::ReadModelReplaced);
+        }
+        // Until the gap is handled, the old position is the true one.
+        let gap_closed = session.gap.left() == 0;
+        if gap_closed {
+            let found = &mut session.position;
+            let created = &session.consumer.opened().created;
+            match self.positions.record(found, created, floor).await? {
+                Recorded::Moved => self.recent.forget(&recent),
+                Recorded::Ahead => {}
+                Recorded::Lost => return Err(Over::ReadModelReplaced),
+            }
+            (found.stream_created, found.position) = (created.clone(), floor);
+            self.progress.position.store(floor, Relaxed);
+        }
+        let nothing_left = standing.pending == 0 && standing.ack_pending == 0;
+        // What the first catch-up must reach is where the stream ended when the session began.
+        let target = session.consumer.opened().last_sequence;
+        let done = gap_closed && (floor >= target || nothing_left);
+        if done && !self.progress.caught_up.swap(true, Relaxed) {
+            self.positions.caught_up(&session.position.consumer).await?;
+            tracing::info!(entity = %self.entity, "caught up");
+        }
+        Ok(self.progress.caught_up.load(Relaxed))
+    }
+}

@@ -1,0 +1,23 @@
+//! What a message says: a floor for the answer to its callback, and nothing that could skip one.
+
+use nudge_protocol::{
+    EntityId, Notification, Version,
+    notification::{VERSION_HEADER, parse_version_header},
+};
+
+use super::source::Delivery;
+
+/// The version that a message names, and what is wrong with it.
+pub(super) fn read(message: &Delivery, id: &EntityId) -> (Option<Version>, Option<String>) {
+    let version = message.version.as_deref().map(parse_version_header);
+    let version_fault = match &version {
+        Some(Err(error)) => Some(format!("{VERSION_HEADER}: {error}")),
+        _ => None,
+    };
+    let body_fault = match Notification::from_json(&message.body) {
+        Ok(body) if body.id == *id => None,
+        Ok(body) => Some(format!("the body names {:?}", body.id)),
+        Err(error) => Some(format!("the body cannot be read: {error}")),
+    };
+    (version.and_then(Result::ok), version_fault.or(body_fault))
+}
