@@ -28,11 +28,13 @@ demo: ## build, start everything and stay in the foreground (Ctrl-C stops it)
 test: ## run all tests, on SQLite and PostgreSQL; the last line is their sum
 	@exec python3 scripts/run-tests $(ARGS)
 
-# The same tests run in `make test`, where nobody sees what they measure.
+# The same tests run in `make test`, where nobody sees what they measure. Here no more of them at a time than
+# disturb each other's figures little.
+FAULTS := -j 2 --success-output immediate -E 'package(nudge-tests)'
 .PHONY: faults
 faults: ## break one thing after another, on both databases; the last lines are what each cost
 	@set -o pipefail; said=$$(mktemp); trap 'rm -f "$$said"' EXIT; status=0; \
-	python3 scripts/run-tests -p nudge-tests -- --nocapture processes:: faults:: $(ARGS) | tee "$$said" \
+	python3 scripts/run-tests $(FAULTS) -- processes:: faults:: $(ARGS) | tee "$$said" \
 	|| status=$$?; \
 	echo; grep -o 'figure | .*' "$$said" || true; exit $$status
 
@@ -72,8 +74,8 @@ fmt-check: ## is the code formatted?
 	cargo fmt --all --check
 
 .PHONY: clippy
-clippy: ## clippy, warnings are errors
-	cargo clippy --workspace --all-targets -- -D warnings
+clippy: ## clippy, warnings are errors; of the planted faults, too
+	cargo clippy --workspace --all-targets --features nudge-simulation/mutants -- -D warnings
 
 .PHONY: lint
 lint: fmt-check clippy ## fmt-check and clippy
@@ -85,6 +87,10 @@ deny: ## check the dependencies: licences, sources, bans, advisories
 .PHONY: doc
 doc: ## build the API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+.PHONY: times
+times: ## how long one waits for what: ARGS="demo ci test warm one-line programs", or some of them
+	@exec python3 scripts/times $(ARGS)
 
 .PHONY: check
 check: ## everything that CI does

@@ -10,8 +10,6 @@ use crate::{EntityId, Object, Version, object, version::InvalidVersion};
 /// notification (a stale replica, a cache) and is looked at again. It only ever causes a further
 /// callback and never saves one. A publisher may leave it out.
 pub const VERSION_HEADER: &str = "Nudge-Version";
-/// W3C trace context header, set when a trace is active.
-pub const TRACEPARENT_HEADER: &str = "traceparent";
 
 /// The kind of change: a hint for people and metrics. No decision is taken from it; what the
 /// callback answers decides.
