@@ -256,10 +256,8 @@ impl Intake {
         };
         self.progress.received.inc();
         let (floor, fault) = message::read(message, &id);
-        self.events.emit(|| Event {
-            version: floor,
-            ..event(EventKind::Received, &self.entity, &id)
-        });
+        self.events
+            .emit(|| Event { version: floor, ..event(EventKind::Received, &self.entity, &id) });
         if let Some(fault) = fault {
             self.progress.malformed.inc();
             tracing::warn!(entity = %self.entity, %id, fault, "a malformed notification");
