@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nudge_protocol::admin::EntityStatus;
+
 use super::plan::{Fault, Kind, Place};
-use crate::commands::status::EntityStatus;
 
 /// Most stores in one call to the owner: the kit's `max_batch_keys`, which the services leave as it is.
 pub(super) const MAX_BATCH_STORES: u64 = 256;

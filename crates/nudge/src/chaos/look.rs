@@ -8,6 +8,7 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nudge_protocol::{
     EntityId,
+    admin::{AppliedVersion, DeadLetterPage, Status},
     sync_api::{ItemsPage, ItemsRequest},
 };
 use reqwest::{Method, RequestBuilder};
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     client::{Api, Service, segment},
-    commands::status::{STATUS_PATH, SubscriberStatus},
+    commands::status::STATUS_PATH,
     failure::Failure,
 };
 
@@ -185,20 +186,17 @@ async fn followed(
         if answer.status().as_u16() == 404 {
             return Ok(None);
         }
-        let applied: Value = api.body(service, answer).await?;
-        match (applied["version"].as_u64(), applied["deleted"].as_bool()) {
-            (Some(version), Some(deleted)) => Ok(Some((id.clone(), (version, deleted)))),
-            _ => Err(strange(service, &applied)),
-        }
+        let applied: AppliedVersion = api.body(service, answer).await?;
+        Ok(Some((id.clone(), (applied.version.get(), applied.deleted))))
     };
     let answers = stream::iter(owner.keys()).map(ask).buffer_unordered(AT_A_TIME);
     let answers: Vec<_> = answers.try_collect().await?;
     model.applied = answers.into_iter().flatten().collect();
-    let status: SubscriberStatus = api.json(service, get(api, service, STATUS_PATH)).await?;
+    let status: Status = api.json(service, get(api, service, STATUS_PATH)).await?;
     let store = status.entities.iter().find(|status| status.entity.as_str() == "store");
     model.applied_count = store.map_or(0, |status| status.applied);
-    let dead: Value = api.json(service, get(api, service, "/nudge/v1/dead-letters")).await?;
-    let ids = dead["items"].as_array().into_iter().flatten();
-    model.dead_letters = ids.filter_map(|item| EntityId::new(item["id"].as_str()?).ok()).collect();
+    let dead = get(api, service, "/nudge/v1/dead-letters");
+    let dead: DeadLetterPage = api.json(service, dead).await?;
+    model.dead_letters = dead.items.into_iter().map(|item| item.id).collect();
     Ok(())
 }
