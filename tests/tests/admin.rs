@@ -116,10 +116,10 @@ async fn service(copy: &Copy, stop: CancellationToken) -> String {
         let (count,): (i64,) = row.expect("a count");
         count.to_string()
     });
-    let router = copy.subscriber.wait_layer(Router::new().route("/count", count));
+    let router = copy.subscriber.wait_layer(Router::new().route("/count", count).into());
     let listener = serve::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
     let url = format!("http://{}/count", listener.local_addr().expect("an address"));
-    tokio::spawn(serve::serve(listener, router, stop));
+    tokio::spawn(serve::serve(listener, router.into(), stop));
     url
 }
 

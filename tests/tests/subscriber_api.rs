@@ -1,4 +1,5 @@
-//! `api/subscriber.openapi.json` says what every subscriber offers.
+//! `api/subscriber.openapi.json` says what every subscriber offers, and nothing that it does not. That it is
+//! what the code says of itself, a test of the kit's shows.
 
 use nudge_tests::{Copy, Nats, Owner, eventually};
 use serde_json::{Value, json};
@@ -64,5 +65,15 @@ async fn every_documented_path_is_there_and_answers_as_documented() {
         let documented = operation["responses"].as_object().expect("responses");
         assert!(documented.contains_key(status.as_str()), "{path}: {status}");
         assert!(status.is_success() || path.contains("/applied/"), "{path}: {status}");
+    }
+    for (path, methods) in paths {
+        let path = path.replace("{entity}", "thing").replace("{id}", "bad");
+        for method in ["get", "put", "post", "patch", "delete"] {
+            if methods.get(method).is_none() {
+                let method = method.to_uppercase().parse().expect("a method");
+                let answer = http.request(method, format!("{base}{path}")).send().await;
+                assert_eq!(answer.expect("an answer").status(), 405, "not documented: {path}");
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 /// Longest entity name, in bytes.
 pub const MAX_ENTITY_NAME_BYTES: usize = 40;
@@ -22,8 +23,15 @@ pub const MAX_ENTITY_ID_BYTES: usize = 200;
 /// assert!("Store".parse::<EntityName>().is_err());
 /// assert!("a.b".parse::<EntityName>().is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(transparent)]
+#[schema(
+    value_type = String,
+    description = "The kind of an entity.",
+    pattern = "^[a-z][a-z0-9_-]*$",
+    max_length = 40,
+    example = "store"
+)]
 pub struct EntityName(Arc<str>);
 
 /// Why a text is not an [`EntityName`].
@@ -62,8 +70,15 @@ impl EntityName {
 /// assert!("".parse::<EntityId>().is_err());
 /// assert!("line\nbreak".parse::<EntityId>().is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(transparent)]
+#[schema(
+    value_type = String,
+    description = "The id of one entity: 1 to 200 bytes of UTF-8 without control characters.",
+    min_length = 1,
+    max_length = 200,
+    example = "42"
+)]
 pub struct EntityId(Arc<str>);
 
 /// Why a text is not an [`EntityId`].

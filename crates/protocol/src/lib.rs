@@ -14,8 +14,10 @@
 //! | [`write_token`] | `Nudge-Token`: "make this write visible to me" |
 //! | [`timestamp`] | instants, as text and as microseconds |
 //! | [`sync_api`] | the owner's HTTP API for callbacks |
+//! | [`admin`] | what every subscriber tells of itself |
 //! | [`object`] | JSON objects and words, read from nothing else |
 
+pub mod admin;
 pub mod entity;
 pub mod notification;
 pub mod object;

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::{EntityId, Timestamp, Version, object};
 
@@ -17,14 +18,16 @@ pub const DEFAULT_ITEMS_LIMIT: usize = 500;
 /// Most field names in one [`BatchGetRequest`].
 pub const MAX_FIELDS: usize = 64;
 
-/// `POST /sync/v1/{entity}/batch-get`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// `POST /sync/v1/{entity}/batch-get`: which entities, and what of them.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchGetRequest {
-    /// 1 to [`MAX_BATCH_IDS`] ids.
+    /// 1 to 512 ids.
+    #[schema(min_items = 1, max_items = 512)]
     pub ids: Vec<EntityId>,
     /// Top-level fields of the state to answer with; all of them when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 64)]
     pub fields: Option<Vec<String>>,
 }
 
@@ -69,7 +72,7 @@ impl BatchGetRequest {
 }
 
 /// What an owner knows of one id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemStatus {
     /// It exists; `version` and `state` are present.
@@ -87,8 +90,9 @@ impl<'de> Deserialize<'de> for ItemStatus {
     }
 }
 
-/// One entity in a [`BatchGetAnswer`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What is known of one id.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = BatchItem)]
 pub struct Item {
     /// Which entity.
     pub id: EntityId,
@@ -96,18 +100,21 @@ pub struct Item {
     pub status: ItemStatus,
     /// The version of this state or tombstone; absent when unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub version: Option<Version>,
     /// When the owner committed this version; absent when unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub changed_at: Option<Timestamp>,
-    /// The state, when live.
+    /// The state, or the fields of it that were asked for, when live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, nullable = false)]
     pub state: Option<Box<RawValue>>,
 }
 
-/// The answer to a [`BatchGetRequest`]: one snapshot. It may hold fewer entities than asked (the
-/// caller asks again for the rest), but never none.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The answer to a batch-get: one snapshot. It may hold fewer entities than asked (the caller asks again
+/// for the rest), but never none.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BatchGetAnswer {
     /// The entities, in no particular order.
     #[serde(deserialize_with = "object::list")]
@@ -115,19 +122,20 @@ pub struct BatchGetAnswer {
 }
 
 /// `POST /sync/v1/{entity}/items`: walk every entity in the order of ids, tombstones included.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ItemsRequest {
     /// Begin after this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<EntityId>,
-    /// Rows wanted, 1 to [`MAX_ITEMS_LIMIT`]; [`DEFAULT_ITEMS_LIMIT`] when absent.
+    /// Rows wanted, 1 to 1,000; 500 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000, default = 500)]
     pub limit: Option<usize>,
 }
 
-/// One row of an [`ItemsPage`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The newest version of one entity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ItemVersion {
     /// Which entity.
     pub id: EntityId,
@@ -139,18 +147,19 @@ pub struct ItemVersion {
     pub changed_at: Timestamp,
 }
 
-/// The answer to an [`ItemsRequest`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A page of versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ItemsPage {
     /// The rows, in bytewise order of ids.
     #[serde(deserialize_with = "object::list")]
     pub items: Vec<ItemVersion>,
-    /// Pass as `after` for the next page; absent after the last row.
+    /// Pass as `after` for the next page; null after the last row.
+    #[schema(required)]
     pub next: Option<EntityId>,
 }
 
-/// `GET /sync/v1/{entity}/{id}`, 200.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// `GET /sync/v1/{entity}/{id}`, 200: an entity that exists.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LiveEntity {
     /// Which entity.
     pub id: EntityId,
@@ -159,11 +168,17 @@ pub struct LiveEntity {
     /// When the owner committed it.
     pub changed_at: Timestamp,
     /// Its state.
+    #[schema(value_type = State)]
     pub state: Box<RawValue>,
 }
 
-/// `GET /sync/v1/{entity}/{id}`, 410.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a state is, in documents: any object, unless the owner's own document says more under this name.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = Object, description = "An entity's state, as its owner answers it.")]
+pub struct State(());
+
+/// `GET /sync/v1/{entity}/{id}`, 410: an entity that was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeletedEntity {
     /// Which entity.
     pub id: EntityId,

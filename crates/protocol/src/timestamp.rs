@@ -4,6 +4,7 @@ use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use utoipa::ToSchema;
 
 /// An instant in UTC with microseconds: RFC 3339 text in JSON, unix microseconds in databases.
 ///
@@ -12,7 +13,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// let t = Timestamp::from_unix_micros(1_767_225_600_000_001);
 /// assert_eq!(t.to_string(), "2026-01-01T00:00:00.000001Z");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
+#[schema(
+    value_type = String,
+    format = DateTime,
+    description = "An instant in UTC with microseconds, RFC 3339.",
+    example = "2026-01-01T00:00:00.000001Z"
+)]
 pub struct Timestamp(i64);
 
 /// The years 0000 to 9999.

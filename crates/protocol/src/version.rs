@@ -3,6 +3,7 @@
 use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 /// A version: a whole number that rises with every change of an entity, through delete and
 /// re-creation, and goes on rising after a restore from backup.
@@ -12,8 +13,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// hold numbers as doubles.
 ///
 /// Versions of *different* entities say nothing about each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema,
+)]
 #[serde(transparent)]
+#[schema(
+    description = "Rises with every change of an entity, through delete and re-creation.",
+    minimum = 0,
+    maximum = 9007199254740991u64,
+    example = 1767225600000001u64
+)]
 pub struct Version(u64);
 
 /// Versions are below this bound, 2^53.

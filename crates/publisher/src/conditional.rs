@@ -1,11 +1,41 @@
-//! Conditional requests (RFC 9110, section 13) over versions: for every owner's own routes.
+//! Versions in headers: conditional requests (RFC 9110, section 13), and what a write answers with. For
+//! every owner's own routes.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use nudge_protocol::Version;
+use nudge_protocol::{Version, WriteToken, write_token::WRITE_TOKEN_HEADER};
+use utoipa::IntoParams;
 
 /// The entity tag of a version: `"17"`.
 pub fn etag(version: Version) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header value")
+}
+
+/// The headers of the answer to a write: `ETag` with the version of what is there now, and `Nudge-Token`,
+/// which names the write to readers.
+pub fn write_headers(token: &WriteToken) -> [(HeaderName, HeaderValue); 2] {
+    let name = HeaderName::try_from(WRITE_TOKEN_HEADER).expect("the contract's header has a name");
+    let value = HeaderValue::try_from(token.to_string()).expect("a token is a header value");
+    [(header::ETAG, etag(token.version)), (name, value)]
+}
+
+/// The condition of a write, for the document of a route that reads it with [`if_match`].
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "described here, read from the headers")]
+pub struct IfMatch {
+    /// Versions of which one must stand, as `ETag` told them.
+    #[param(rename = "If-Match", nullable = false)]
+    if_match: Option<String>,
+}
+
+/// The condition of a read, for the document of a route that reads it with [`if_none_match`].
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "described here, read from the headers")]
+pub struct IfNoneMatch {
+    /// Versions that the caller has, as `ETag` told them: answered with 304 while one of them stands.
+    #[param(rename = "If-None-Match", nullable = false)]
+    if_none_match: Option<String>,
 }
 
 /// Versions that a condition names.
@@ -99,6 +129,14 @@ mod tests {
         ] {
             assert_eq!(parse(&[value]).0, one_of(&[]), "{value}");
         }
+    }
+
+    #[test]
+    fn a_write_tells_its_version_and_its_token() {
+        let token: WriteToken = "store/a%2Fb@17".parse().unwrap();
+        let [(etag, version), (name, value)] = write_headers(&token);
+        assert_eq!((etag, version.to_str().unwrap()), (header::ETAG, "\"17\""));
+        assert_eq!((name.as_str(), value.to_str().unwrap()), ("nudge-token", "store/a%2Fb@17"));
     }
 
     #[test]

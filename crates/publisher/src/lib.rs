@@ -33,7 +33,7 @@
 //! |---|---|
 //! | [`capture`] | triggers that record changes whatever program makes them |
 //! | [`change_log`] | one row per entity: its newest version, and what stands in the stream for it |
-//! | [`conditional`] | `If-Match` and `If-None-Match` over versions |
+//! | [`conditional`] | versions in headers: `If-Match`, `If-None-Match`, what a write answers with |
 //! | [`relay`] | change log → NATS, and repair when the broker lost something |
 //! | [`sink`] | the port to the stream |
 //! | [`stream`] | the stream's configuration, field by field |
@@ -54,6 +54,7 @@ use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken};
 use nudge_runtime::{Broker, Database, Tx, database::OpenError};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
 
 use capture::{CaptureError, Tables};
 use change_log::ChangeLog;
@@ -207,6 +208,11 @@ impl Publisher {
 
     /// The routes under `/sync/v1/{entity}` for callbacks.
     pub fn sync_api<O: Owner>(&self, owner: O) -> axum::Router {
+        self.openapi_router(owner).into()
+    }
+
+    /// [`sync_api`](Self::sync_api) with its OpenAPI document, which is that of [`sync_api::openapi`].
+    pub fn openapi_router<O: Owner>(&self, owner: O) -> OpenApiRouter {
         sync_api::router(self.log.clone(), owner)
     }
 

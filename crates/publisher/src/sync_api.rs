@@ -3,32 +3,41 @@
 //! The router opens one read transaction per request, reads the versions in it, and hands it to
 //! the owner for the states, so that state and version are one snapshot.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
 
 use axum::{
-    Router,
-    extract::{FromRequestParts, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 use nudge_protocol::{
-    EntityId, Object, subject,
+    EntityId, EntityName, Object,
     sync_api::{
         BatchGetAnswer, BatchGetRequest, DEFAULT_ITEMS_LIMIT, DeletedEntity, Item, ItemStatus,
         ItemVersion, ItemsPage, ItemsRequest, LiveEntity, MAX_ITEMS_LIMIT,
     },
 };
-use nudge_runtime::{BoxError, Problem, Tx, body::Json};
+use nudge_runtime::{
+    BoxError, Problem, Tx,
+    body::Json,
+    paging::{PageSize, cut},
+    path::PathId,
+};
 use serde_json::value::RawValue;
+use utoipa::{OpenApi as _, openapi::OpenApi};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     change_log::{ChangeLog, Recorded},
-    conditional::{etag, if_none_match},
+    conditional::{IfNoneMatch, etag, if_none_match},
 };
 
 /// States answered in one batch-get, in bytes, before the rest is left for the next call.
 pub const MAX_BATCH_STATE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Rows in one answer to `items`.
+const PAGE: PageSize = PageSize { default: DEFAULT_ITEMS_LIMIT, max: MAX_ITEMS_LIMIT };
 
 /// The owner's side of a callback.
 pub trait Owner: Send + Sync + 'static {
@@ -41,23 +50,59 @@ pub trait Owner: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<(EntityId, Box<RawValue>)>, BoxError>> + Send;
 }
 
-struct Api<O> {
+/// [`Owner`] without its type: handlers with a type parameter cannot be described.
+trait States: Send + Sync {
+    fn states<'a>(&'a self, tx: &'a mut Tx, ids: &'a [EntityId]) -> Reading<'a>;
+}
+
+type Reading<'a> =
+    Pin<Box<dyn Future<Output = Result<Vec<(EntityId, Box<RawValue>)>, BoxError>> + Send + 'a>>;
+
+impl<O: Owner> States for O {
+    fn states<'a>(&'a self, tx: &'a mut Tx, ids: &'a [EntityId]) -> Reading<'a> {
+        Box::pin(Owner::states(self, tx, ids))
+    }
+}
+
+struct Api {
     log: ChangeLog,
-    owner: O,
+    owner: Box<dyn States>,
 }
 
-pub(crate) fn router<O: Owner>(log: ChangeLog, owner: O) -> Router {
-    let base = format!("/sync/v1/{}", log.entity());
-    Router::new()
+pub(crate) fn router<O: Owner>(log: ChangeLog, owner: O) -> OpenApiRouter {
+    let routes = routes(log.entity());
+    routes.with_state(Arc::new(Api { log, owner: Box::new(owner) }))
+}
+
+/// The document of the routes for this kind of entity.
+pub fn openapi(entity: &EntityName) -> OpenApi {
+    routes(entity).into_openapi()
+}
+
+fn routes(entity: &EntityName) -> OpenApiRouter<Arc<Api>> {
+    let routes = OpenApiRouter::default()
+        .routes(routes!(batch_get))
+        .routes(routes!(items))
+        .routes(routes!(get_one))
         // Both words are ids too: only POST means something else there.
-        .route(&format!("{base}/batch-get"), post(batch_get::<O>).get(get_one::<O>))
-        .route(&format!("{base}/items"), post(items::<O>).get(get_one::<O>))
-        .route(&format!("{base}/{{id}}"), get(get_one::<O>))
-        .with_state(Arc::new(Api { log, owner }))
+        .route("/batch-get", get(get_one))
+        .route("/items", get(get_one));
+    OpenApiRouter::with_openapi(About::openapi()).nest(&format!("/sync/v1/{entity}"), routes)
 }
 
-async fn batch_get<O: Owner>(
-    State(api): State<Arc<Api<O>>>,
+#[derive(utoipa::OpenApi)]
+#[openapi(tags((name = "sync", description = "Callbacks, for subscribers")))]
+struct About;
+
+/// Up to 512 entities with their versions
+///
+/// One snapshot. May answer with fewer than asked, never with none: ask again for the rest.
+#[utoipa::path(post, path = "/batch-get", operation_id = "syncBatchGet", tag = "sync",
+request_body = BatchGetRequest, responses(
+    (status = 200, description = "What is known of each, in any order", body = BatchGetAnswer),
+))]
+async fn batch_get(
+    State(api): State<Arc<Api>>,
     Json(Object(request)): Json<Object<BatchGetRequest>>,
 ) -> Result<Response, Problem> {
     request.check().map_err(|error| Problem::field(error.field(), error.to_string()))?;
@@ -78,36 +123,49 @@ async fn batch_get<O: Owner>(
     Ok(no_store(axum::Json(BatchGetAnswer { items })))
 }
 
-async fn items<O: Owner>(
-    State(api): State<Arc<Api<O>>>,
+/// Every entity's version, a page at a time
+///
+/// In bytewise order of ids, tombstones included.
+#[utoipa::path(post, path = "/items", operation_id = "syncItems", tag = "sync",
+request_body = ItemsRequest, responses(
+    (status = 200, description = "A page", body = ItemsPage),
+))]
+async fn items(
+    State(api): State<Arc<Api>>,
     Json(Object(request)): Json<Object<ItemsRequest>>,
 ) -> Result<Response, Problem> {
-    let limit = request.limit.unwrap_or(DEFAULT_ITEMS_LIMIT);
-    if !(1..=MAX_ITEMS_LIMIT).contains(&limit) {
-        return Err(Problem::field("limit", format!("must be from 1 to {MAX_ITEMS_LIMIT}")));
-    }
+    let limit = PAGE.rows(request.limit);
+    let limit = limit.map_err(|error| Problem::field("limit", error.to_string()))?;
     let looking = async {
         let mut tx = api.log.db().snapshot().await?;
-        // One more than asked tells whether there is a next page.
         api.log.page(&mut tx, request.after.as_ref(), limit + 1).await
     };
     let mut page = api.log.db().run(looking).await?;
-    let more = page.len() > limit;
-    page.truncate(limit);
+    let next = cut(&mut page, limit, |(id, _)| id.clone());
     let row = |(id, row): (EntityId, Recorded)| ItemVersion {
         id,
         version: row.version,
         deleted: row.deleted,
         changed_at: row.changed_at,
     };
-    let items: Vec<_> = page.into_iter().map(row).collect();
-    let next = items.last().filter(|_| more).map(|last| last.id.clone());
+    let items = page.into_iter().map(row).collect();
     Ok(no_store(axum::Json(ItemsPage { items, next })))
 }
 
-async fn get_one<O: Owner>(
-    State(api): State<Arc<Api<O>>>,
-    PathId(id): PathId,
+/// One entity with its version
+#[utoipa::path(get, path = "/{id}", operation_id = "syncGet", tag = "sync", params(
+    ("id" = String, Path, description = "Its id, percent-encoded"), IfNoneMatch,
+), responses(
+    (status = 200, description = "State and version of one snapshot", body = LiveEntity, headers(
+        ("ETag" = String, description = "The version, in quotes"),
+    )),
+    (status = 304, description = "It is in the version that the request named"),
+    (status = 404, description = "There never was one"),
+    (status = 410, description = "It was deleted", body = DeletedEntity),
+))]
+async fn get_one(
+    State(api): State<Arc<Api>>,
+    PathId(id): PathId<EntityId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (recorded, mut states) = api.snapshot(std::slice::from_ref(&id)).await?;
@@ -130,13 +188,11 @@ async fn get_one<O: Owner>(
     Ok(response)
 }
 
-type States = HashMap<EntityId, Box<RawValue>>;
-
-impl<O: Owner> Api<O> {
+impl Api {
     async fn snapshot(
         &self,
         ids: &[EntityId],
-    ) -> Result<(HashMap<EntityId, Recorded>, States), Problem> {
+    ) -> Result<(HashMap<EntityId, Recorded>, HashMap<EntityId, Box<RawValue>>), Problem> {
         let looking = async {
             let mut tx = self.log.db().snapshot().await?;
             let recorded = self.log.recorded(&mut tx, ids).await?;
@@ -195,21 +251,22 @@ fn project(state: Box<RawValue>, fields: Option<&[String]>) -> Result<Box<RawVal
     serde_json::value::to_raw_value(&all).map_err(|error| Problem::internal(&error))
 }
 
-/// The id that ends the path. Not axum's `Path`: two of the routes have no parameter.
-struct PathId(EntityId);
-
-impl<S: Sync> FromRequestParts<S> for PathId {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let token = parts.uri.path().rsplit('/').next().unwrap_or_default();
-        let id = subject::decode_token(token).map_err(|error| {
-            Problem::field("id", error.to_string()).with_status(StatusCode::BAD_REQUEST)
-        })?;
-        Ok(Self(id))
-    }
-}
-
 fn no_store(body: impl IntoResponse) -> Response {
     ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_in_the_document() {
+        let entity = EntityName::new("charger").unwrap();
+        let stray = nudge_runtime::openapi::stray_paths(routes(&entity));
+        assert!(stray.is_empty(), "{stray:?}");
+        let document = openapi(&entity);
+        let paths: Vec<_> = document.paths.paths.keys().map(String::as_str).collect();
+        let base = "/sync/v1/charger";
+        assert_eq!(paths, ["batch-get", "items", "{id}"].map(|path| format!("{base}/{path}")));
+    }
 }

@@ -43,7 +43,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
                 let error: &dyn std::error::Error = &error;
                 let detail = error.source().map_or_else(|| error.to_string(), ToString::to_string);
                 let field = named_field(&detail).unwrap_or("query").to_owned();
-                Err(Problem::field(field, detail).with_status(StatusCode::BAD_REQUEST))
+                Err(Problem::parameter(field, detail))
             }
         }
     }

@@ -12,6 +12,7 @@ mod driver;
 mod error;
 mod migration;
 mod pools;
+mod row;
 
 use std::{future::Future, sync::Once};
 

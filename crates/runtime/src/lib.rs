@@ -7,6 +7,9 @@
 //! | [`broker`] | a NATS connection that says when it was (re)made and what went wrong |
 //! | [`problem`] | RFC 9457 errors |
 //! | [`body`] | JSON bodies with limits and errors that name the field |
+//! | [`path`] | ids in paths |
+//! | [`paging`] | how many rows a page may hold, and where the next begins |
+//! | [`openapi`] | documents that come from the routers they describe |
 //! | [`program`] | the `main` of a service |
 //! | [`serve`] | a loopback listener with graceful stop |
 //! | [`args`] | flags and environment, with one-line errors |
@@ -19,6 +22,9 @@ pub mod broker;
 pub mod clock;
 pub mod database;
 pub mod mutation;
+pub mod openapi;
+pub mod paging;
+pub mod path;
 pub mod problem;
 pub mod program;
 pub mod serve;

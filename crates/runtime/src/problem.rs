@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The media type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -19,17 +20,20 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// assert_eq!(problem.status, StatusCode::UNPROCESSABLE_ENTITY);
 /// assert_eq!(problem.errors[0].field, "rating");
 /// ```
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(description = "An error (RFC 9457).")]
 pub struct Problem {
     /// The HTTP status.
     #[serde(serialize_with = "status_number")]
+    #[schema(value_type = u16, minimum = 400, maximum = 599)]
     pub status: StatusCode,
     /// The status in words.
     pub title: String,
     /// What is wrong, for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub detail: Option<String>,
-    /// The fields that are wrong, when that is the reason.
+    /// The fields that are wrong, when that is the reason: all of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     /// Further headers of the answer.
@@ -37,11 +41,12 @@ pub struct Problem {
     pub headers: Vec<(header::HeaderName, HeaderValue)>,
     /// Further members of the document.
     #[serde(flatten)]
+    #[schema(ignore)]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One field that was wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Its path in the body, such as `menus[2].price`, or the name of a parameter or header.
     pub field: String,
@@ -69,6 +74,11 @@ impl Problem {
     /// 422 for one field.
     pub fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::fields(vec![FieldError { field: field.into(), detail: detail.into() }])
+    }
+
+    /// 400 for one parameter of the path or the query, or one header.
+    pub fn parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::field(name, detail).with_status(StatusCode::BAD_REQUEST)
     }
 
     /// 422 for several fields. `errors` must not be empty.

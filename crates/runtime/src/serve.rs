@@ -29,6 +29,13 @@ pub enum BindError {
     },
 }
 
+/// Listens on a loopback address, and says on which: port 0 picks a free one.
+pub async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    let listener = bind(address).await?;
+    let local = listener.local_addr().map_err(|source| BindError::Io { address, source })?;
+    Ok((listener, local))
+}
+
 /// Listens on a loopback address. Port 0 picks a free one.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     if !address.ip().is_loopback() {

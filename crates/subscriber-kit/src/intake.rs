@@ -28,7 +28,7 @@ use crate::{
     },
     settings::Settings,
     telemetry::{
-        events::{Event, EventKind, Events},
+        events::{Event, EventKind, Events, event},
         progress::Progress,
     },
     work::{run::Lane, worker::Incoming},
@@ -256,16 +256,14 @@ impl Intake {
         };
         self.progress.received.inc();
         let (floor, fault) = message::read(message, &id);
-        self.events.emit(|| Event {
-            version: floor,
-            ..Event::now(EventKind::Received, &self.entity, &id)
-        });
+        self.events
+            .emit(|| Event { version: floor, ..event(EventKind::Received, &self.entity, &id) });
         if let Some(fault) = fault {
             self.progress.malformed.inc();
             tracing::warn!(entity = %self.entity, %id, fault, "a malformed notification");
             self.events.emit(|| Event {
                 detail: Some(fault.clone()),
-                ..Event::now(EventKind::Malformed, &self.entity, &id)
+                ..event(EventKind::Malformed, &self.entity, &id)
             });
         }
         let unsure = floor.is_none();

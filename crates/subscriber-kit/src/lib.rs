@@ -14,6 +14,7 @@ mod work;
 
 // What an author writes, and what runs it.
 pub use apply::{Apply, EntityState};
+pub use http::openapi;
 pub use retry::RetryPolicy;
 pub use settings::{Limits, Settings};
 pub use subscriber::{Builder, StartError, Subscriber};

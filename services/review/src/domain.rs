@@ -39,7 +39,6 @@ pub struct Review {
     #[schema(value_type = String, format = "uuid")]
     pub id: EntityId,
     /// The store that is reviewed.
-    #[schema(value_type = String)]
     pub store_id: EntityId,
     /// From 1 to 5.
     #[schema(minimum = 1, maximum = 5)]
@@ -49,10 +48,8 @@ pub struct Review {
     /// Who wrote it.
     pub author: String,
     /// When it was first written.
-    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When it was last changed.
-    #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
 }
 

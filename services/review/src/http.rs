@@ -3,35 +3,32 @@
 mod wire;
 
 use axum::{
-    Router,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
-use nudge_protocol::{EntityId, Version, write_token::WRITE_TOKEN_HEADER};
-use nudge_publisher::conditional::{Expected, etag, if_match, if_none_match};
+use nudge_protocol::{EntityId, Version};
+use nudge_publisher::conditional::{
+    Expected, IfMatch, IfNoneMatch, etag, if_match, if_none_match, write_headers,
+};
 use nudge_runtime::{
     Problem,
     body::{Json, Query},
+    path::PathId,
     problem::FieldError,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     domain::{Draft, Review},
     draft::{Fault, Fields},
-    openapi::{IfMatchHeader, IfNoneMatchHeader, TokenHeader},
     reviews::{Reviews, Versioned},
 };
-pub use wire::{DEFAULT_PAGE_ITEMS, MAX_PAGE_ITEMS};
-use wire::{PageQuery, PathId, StorePage};
+use wire::{PageQuery, StorePage};
 
 /// The routes of reviews.
-pub fn router(reviews: Reviews) -> Router {
-    Router::new()
-        .route("/stores/{id}/reviews", post(create).get(list))
-        .route("/reviews/{id}", get(read).put(rewrite).delete(remove))
-        .with_state(reviews)
+pub fn routes() -> OpenApiRouter<Reviews> {
+    OpenApiRouter::default().routes(routes!(create, list)).routes(routes!(read, rewrite, remove))
 }
 
 /// Write a review of a store.
@@ -40,7 +37,7 @@ pub fn router(reviews: Reviews) -> Router {
 /// `Nudge-Token` of a write to the store to have it known first.
 #[utoipa::path(
     post, path = "/stores/{id}/reviews", operation_id = "writeReview", tag = "reviews",
-    params(("id" = String, Path, description = "The store"), TokenHeader),
+    params(("id" = String, Path, description = "The store")),
     request_body = Draft,
     responses(
         (status = 201, description = "Written", body = Review, headers(
@@ -55,7 +52,7 @@ pub fn router(reviews: Reviews) -> Router {
 )]
 pub(crate) async fn create(
     State(reviews): State<Reviews>,
-    PathId(store_id): PathId,
+    PathId(store_id): PathId<EntityId>,
     Json(fields): Json<Fields>,
 ) -> Result<Response, Problem> {
     let written = reviews.create(&store_id, draft(fields)?).await?;
@@ -69,7 +66,7 @@ pub(crate) async fn create(
 /// List a store's reviews, the newest first.
 #[utoipa::path(
     get, path = "/stores/{id}/reviews", operation_id = "listReviews", tag = "reviews",
-    params(("id" = String, Path, description = "The store"), PageQuery, TokenHeader),
+    params(("id" = String, Path, description = "The store"), PageQuery),
     responses(
         (status = 200, description = "A page", body = StorePage),
         (status = 404, description = "No such store is known"),
@@ -78,7 +75,7 @@ pub(crate) async fn create(
 )]
 pub(crate) async fn list(
     State(reviews): State<Reviews>,
-    PathId(store_id): PathId,
+    PathId(store_id): PathId<EntityId>,
     Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<StorePage>, Problem> {
     let (after, limit) = query.checked()?;
@@ -89,7 +86,7 @@ pub(crate) async fn list(
 /// Read a review.
 #[utoipa::path(
     get, path = "/reviews/{id}", operation_id = "readReview", tag = "reviews",
-    params(("id" = String, Path, description = "The review"), IfNoneMatchHeader, TokenHeader),
+    params(("id" = String, Path, description = "The review"), IfNoneMatch),
     responses(
         (status = 200, description = "The review", body = Review, headers(
             ("ETag" = String, description = "Its version"),
@@ -101,7 +98,7 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn read(
     State(reviews): State<Reviews>,
-    PathId(id): PathId,
+    PathId(id): PathId<EntityId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let known = if_none_match(&headers);
@@ -119,7 +116,7 @@ pub(crate) async fn read(
 /// change nothing and keep the version.
 #[utoipa::path(
     put, path = "/reviews/{id}", operation_id = "rewriteReview", tag = "reviews",
-    params(("id" = String, Path, description = "The review"), IfMatchHeader, TokenHeader),
+    params(("id" = String, Path, description = "The review"), IfMatch),
     request_body = Draft,
     responses(
         (status = 200, description = "Rewritten", body = Review, headers(
@@ -133,7 +130,7 @@ pub(crate) async fn read(
 )]
 pub(crate) async fn rewrite(
     State(reviews): State<Reviews>,
-    PathId(id): PathId,
+    PathId(id): PathId<EntityId>,
     headers: HeaderMap,
     Json(fields): Json<Fields>,
 ) -> Result<Response, Problem> {
@@ -145,7 +142,7 @@ pub(crate) async fn rewrite(
 /// Delete a review.
 #[utoipa::path(
     delete, path = "/reviews/{id}", operation_id = "deleteReview", tag = "reviews",
-    params(("id" = String, Path, description = "The review"), IfMatchHeader, TokenHeader),
+    params(("id" = String, Path, description = "The review"), IfMatch),
     responses(
         (status = 204, description = "Deleted", headers(
             ("ETag" = String, description = "The version of the delete"),
@@ -158,12 +155,12 @@ pub(crate) async fn rewrite(
 )]
 pub(crate) async fn remove(
     State(reviews): State<Reviews>,
-    PathId(id): PathId,
+    PathId(id): PathId<EntityId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let wanted = if_match(&headers);
     let version = reviews.delete(&id, |now| matches(&wanted, now)).await?;
-    Ok((StatusCode::NO_CONTENT, write_headers(&reviews, &id, version)).into_response())
+    Ok((StatusCode::NO_CONTENT, write_headers(&reviews.token(&id, version))).into_response())
 }
 
 fn matches(wanted: &Option<Expected>, standing: Version) -> bool {
@@ -178,17 +175,6 @@ fn draft(fields: Fields) -> Result<Draft, Problem> {
 }
 
 fn written_as(status: StatusCode, reviews: &Reviews, written: Versioned) -> Response {
-    let headers = write_headers(reviews, &written.review.id, written.version);
+    let headers = write_headers(&reviews.token(&written.review.id, written.version));
     (status, headers, axum::Json(written.review)).into_response()
-}
-
-fn write_headers(
-    reviews: &Reviews,
-    id: &EntityId,
-    version: Version,
-) -> [(HeaderName, HeaderValue); 2] {
-    let token = reviews.token(id, version).to_string();
-    let token = HeaderValue::try_from(token).expect("a token's text is a header value");
-    let name = HeaderName::from_bytes(WRITE_TOKEN_HEADER.as_bytes()).expect("a header name");
-    [(header::ETAG, etag(version)), (name, token)]
 }

@@ -29,7 +29,7 @@ pub mod stores;
 
 use std::net::SocketAddr;
 
-use axum::{Router, http::header, routing::get};
+use axum::Router;
 use nudge_protocol::EntityName;
 use nudge_publisher::Publisher;
 use nudge_runtime::{
@@ -102,17 +102,13 @@ pub struct Service {
 /// Starts the service. It serves until `stop` is cancelled; await [`Service::stopped`] then.
 pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
     // First, since a taken port is the likeliest fault and the cheapest to find.
-    let listener = serve::bind(args.bind).await?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| serve::BindError::Io { address: args.bind, source })?;
+    let (listener, address) = serve::listen(args.bind).await?;
     // Full: reviews exist nowhere else.
     let database = Database::open(&args.service.database_url, Durability::Full).await?;
     database.migrate(storage::COMPONENT, storage::MIGRATIONS).await?;
     database.migrate(stores::COMPONENT, stores::MIGRATIONS).await?;
     let broker = Broker::connect(&args.service.nats_url, REVIEW).await?;
-    let entity = EntityName::new(REVIEW).expect("a constant that follows the rules");
-    let publisher = Publisher::open(&database, entity).await?;
+    let publisher = Publisher::open(&database, entity()).await?;
     let subscriber = Subscriber::builder(REVIEW, &database, &broker)
         .follow(STORE, &args.store_owner_url, KeepStores::new(&database))
         // A token of an own write has nothing to wait for.
@@ -121,19 +117,22 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
         .await?;
     subscriber.with_registry(|registry| publisher.register_metrics(registry));
     let reviews = Reviews::new(database.clone(), publisher.clone());
-    let router = subscriber
-        .wait_layer(http::router(reviews.clone()))
-        .merge(publisher.sync_api(reviews))
-        .merge(subscriber.router())
-        .merge(Router::new().route("/openapi.json", get(openapi_json)));
+    let router = router(&subscriber, &publisher, reviews);
     let relay = publisher.spawn_relay(&broker, stop.clone());
     let server = tokio::spawn(serve::serve(listener, router, stop));
     tracing::info!(%address, "review serves");
     Ok(Service { address, database, subscriber, relay, server })
 }
 
-async fn openapi_json() -> impl axum::response::IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], openapi::document())
+/// All routes of the service: its own, those of an owner and of a subscriber, and the document of all.
+fn router(subscriber: &Subscriber, publisher: &Publisher, reviews: Reviews) -> Router {
+    let own = subscriber.wait_layer(http::routes().with_state(reviews.clone()));
+    let sync_api = publisher.openapi_router(reviews);
+    openapi::served(own.merge(sync_api).merge(subscriber.openapi_router()))
+}
+
+fn entity() -> EntityName {
+    EntityName::new(REVIEW).expect("a constant that follows the rules")
 }
 
 impl Service {

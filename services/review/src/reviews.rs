@@ -3,7 +3,7 @@
 
 use nudge_protocol::{Change, EntityId, Version, WriteToken};
 use nudge_publisher::{Owner, Publisher};
-use nudge_runtime::{BoxError, Database, Tx};
+use nudge_runtime::{BoxError, Database, Tx, paging::cut};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -140,18 +140,15 @@ impl Reviews {
         &self,
         store_id: &EntityId,
         after: Option<&EntityId>,
-        limit: u32,
+        limit: usize,
     ) -> Result<StoreReviews, Failure> {
         let mut tx = self.db.snapshot().await?;
         let store = stores::find(&mut tx, store_id).await?;
         StoreStanding::of(store.as_ref()).may_be_listed()?;
         let store = store.ok_or(Refusal::UnknownStore)?;
         let ratings = storage::ratings(&mut tx, store_id).await?;
-        // One more than asked for tells whether there is a next page.
         let mut items = storage::page(&mut tx, store_id, after, limit + 1).await?;
-        let more = items.len() > limit as usize;
-        items.truncate(limit as usize);
-        let next = items.last().filter(|_| more).map(|last| last.id.clone());
+        let next = cut(&mut items, limit, |last| last.id.clone());
         Ok(StoreReviews { store, ratings, items, next })
     }
 

@@ -4,6 +4,7 @@ use nudge_protocol::{EntityId, Timestamp};
 use nudge_runtime::{
     Tx,
     database::{Kind, Migration},
+    row,
     set_sql::strings,
 };
 use sqlx::{AssertSqlSafe, query, query_as};
@@ -36,19 +37,28 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 /// Sorts after every UUID: the place before the newest review.
 const BEFORE_NEWEST: &str = "~";
 
-type Row = (String, String, i64, String, String, i64, i64);
+row! {
+    struct Row {
+        id: String,
+        store_id: String,
+        rating: i64,
+        text: String,
+        author: String,
+        created_at: i64,
+        updated_at: i64,
+    }
+}
 
 fn review(row: Row) -> Result<Review, sqlx::Error> {
-    let (id, store_id, rating, text, author, created_at, updated_at) = row;
     let id_of = |text: &str| EntityId::new(text).map_err(|e| sqlx::Error::Decode(e.into()));
     Ok(Review {
-        id: id_of(&id)?,
-        store_id: id_of(&store_id)?,
-        rating: rating.try_into().map_err(|_| sqlx::Error::Decode("rating".into()))?,
-        text,
-        author,
-        created_at: Timestamp::from_unix_micros(created_at),
-        updated_at: Timestamp::from_unix_micros(updated_at),
+        id: id_of(&row.id)?,
+        store_id: id_of(&row.store_id)?,
+        rating: row.rating.try_into().map_err(|_| sqlx::Error::Decode("rating".into()))?,
+        text: row.text,
+        author: row.author,
+        created_at: Timestamp::from_unix_micros(row.created_at),
+        updated_at: Timestamp::from_unix_micros(row.updated_at),
     })
 }
 
@@ -130,14 +140,14 @@ pub async fn page(
     tx: &mut Tx,
     store_id: &EntityId,
     after: Option<&EntityId>,
-    limit: u32,
+    limit: usize,
 ) -> Result<Vec<Review>, sqlx::Error> {
     let sql = "SELECT id, store_id, rating, text, author, created_at, updated_at
                FROM review WHERE store_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
     let rows = query_as(sql)
         .bind(store_id.as_str())
         .bind(after.map_or(BEFORE_NEWEST, EntityId::as_str))
-        .bind(i64::from(limit))
+        .bind(limit as i64)
         .fetch_all(&mut **tx)
         .await?;
     rows.into_iter().map(review).collect()

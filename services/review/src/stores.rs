@@ -5,6 +5,7 @@ use nudge_protocol::{EntityId, Version};
 use nudge_runtime::{
     BoxError, Database, Tx,
     database::{Kind, Migration},
+    row,
     set_sql::{Column, rows},
 };
 use nudge_subscriber_kit::{Apply, EntityState};
@@ -31,16 +32,24 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
         )",
 }];
 
+row! {
+    struct Found {
+        name: String,
+        open: i64,
+        version: i64,
+        deleted: i64,
+    }
+}
+
 /// Reads a store, in the transaction that decides by it.
 pub async fn find(tx: &mut Tx, id: &EntityId) -> Result<Option<KnownStore>, sqlx::Error> {
     let sql = "SELECT name, open, version, deleted FROM known_store WHERE id = $1";
-    let row: Option<(String, i64, i64, i64)> =
-        query_as(sql).bind(id.as_str()).fetch_optional(&mut **tx).await?;
-    row.map(|(name, open, version, deleted)| {
+    let found: Option<Found> = query_as(sql).bind(id.as_str()).fetch_optional(&mut **tx).await?;
+    let known = |Found { name, open, version, deleted }| {
         let version = Version::try_from(version).map_err(|e| sqlx::Error::Decode(e.into()))?;
         Ok(KnownStore { name, open: open != 0, version, deleted: deleted != 0 })
-    })
-    .transpose()
+    };
+    found.map(known).transpose()
 }
 
 /// What is wanted of a store's state.

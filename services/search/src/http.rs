@@ -1,37 +1,26 @@
 //! The HTTP edge: parameters in, JSON out.
 
-use axum::{
-    Json, Router,
-    extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
-    routing::get,
-};
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use nudge_protocol::EntityId;
 use nudge_runtime::{Database, Problem, body::Query};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    openapi::{self, ProblemDocument},
     query::{Parameters, StoreQuery},
     read_model::{self, Item},
 };
 
-/// The service's own endpoints, over the read model in `db`.
-pub fn router(db: Database) -> Router {
-    let document = || async { ([(header::CONTENT_TYPE, "application/json")], openapi::document()) };
-    Router::new()
-        .route("/stores", get(search_stores))
-        .with_state(db)
-        .route("/openapi.json", get(document))
+/// The service's own routes, over a read model.
+pub fn routes() -> OpenApiRouter<Database> {
+    OpenApiRouter::default().routes(routes!(search_stores))
 }
 
 /// One page of search results.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SearchResults {
     /// The ids of the stores found, best first.
-    #[schema(value_type = Vec<String>)]
     ids: Vec<EntityId>,
     /// The same stores, as this service knows them.
     items: Vec<Item>,
@@ -49,16 +38,8 @@ pub(crate) struct SearchResults {
     path = "/stores",
     tag = "stores",
     operation_id = "searchStores",
-    params(
-        Parameters,
-        ("Nudge-Token" = Option<String>, Header, description = "Wait, at most 2 s, until this write is visible here; what store-info answered to it"),
-    ),
-    responses(
-        (status = 200, description = "One page of results", body = SearchResults),
-        (status = 400, description = "A parameter is wrong; `errors` names it", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "The database is not available just now", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 504, description = "The write that `Nudge-Token` names did not arrive in time", body = ProblemDocument, content_type = "application/problem+json"),
-    ),
+    params(Parameters),
+    responses((status = 200, description = "One page of results", body = SearchResults)),
 )]
 pub(crate) async fn search_stores(
     State(db): State<Database>,

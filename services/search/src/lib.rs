@@ -24,6 +24,7 @@ pub mod store;
 
 use std::net::SocketAddr;
 
+use axum::Router;
 use clap::Parser;
 use nudge_runtime::{
     Broker, Database,
@@ -81,9 +82,7 @@ pub struct Service {
 /// Starts the service; it runs until `stop` is cancelled.
 pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
     // First, so that a port that is taken ends the start before anything else happens.
-    let listener = serve::bind(args.bind).await?;
-    let local = listener.local_addr();
-    let address = local.map_err(|source| serve::BindError::Io { address: args.bind, source })?;
+    let (listener, address) = serve::listen(args.bind).await?;
     // What a power loss takes comes back by itself, from the recorded position.
     let db = Database::open(&args.service.database_url, Durability::Refillable).await?;
     read_model::migrate(&db).await?;
@@ -92,11 +91,15 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
         .follow("store", &args.store_owner_url, read_model::Stores::new(&db))
         .start(stop.clone())
         .await?;
-    let own = subscriber.wait_layer(http::router(db.clone()));
-    let router = own.merge(subscriber.router());
-    let listener = tokio::spawn(serve::serve(listener, router, stop));
+    let listener = tokio::spawn(serve::serve(listener, router(&db, &subscriber), stop));
     tracing::info!(%address, "search is listening");
     Ok(Service { address, db, subscriber, listener })
+}
+
+/// All routes of the service: its own, those that every subscriber has, and the document of both.
+pub fn router(db: &Database, subscriber: &Subscriber) -> Router {
+    let own = subscriber.wait_layer(http::routes().with_state(db.clone()));
+    openapi::served(own.merge(subscriber.openapi_router()))
 }
 
 impl Service {

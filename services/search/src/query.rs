@@ -1,7 +1,7 @@
 //! What a request asks for, read from its parameters. No I/O: whatever comes in here from outside
 //! leaves as checked values, and the text of `q` as an expression that is safe in the database.
 
-use nudge_runtime::{database::Kind, problem::FieldError};
+use nudge_runtime::{database::Kind, paging::PageSize, problem::FieldError};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -13,10 +13,8 @@ use crate::{
 
 /// Longest `q`, `category` and `region`, in characters.
 pub const MAX_TEXT_CHARS: usize = 200;
-/// Most results of one page.
-pub const MAX_LIMIT: u32 = 100;
-/// Results of a page when `limit` is not given.
-pub const DEFAULT_LIMIT: u32 = 20;
+/// Results of one page.
+pub const PAGE: PageSize = PageSize { default: 20, max: 100 };
 
 /// The parameters of a search, as they come. One without a value counts as not given.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -55,7 +53,7 @@ pub struct StoreQuery {
     /// Only those in this state.
     pub open: Option<bool>,
     /// How many results at most.
-    pub limit: u32,
+    pub limit: usize,
     /// Only what comes after this place.
     pub after: Option<Cursor>,
 }
@@ -80,7 +78,7 @@ impl StoreQuery {
                 .map(|value| value == "true"),
             limit: check("limit", parameters.limit, |v| must(limit(v), "be from 1 to 100"))
                 .and_then(|value| limit(&value).ok())
-                .unwrap_or(DEFAULT_LIMIT),
+                .unwrap_or(PAGE.default),
             after: check("cursor", parameters.cursor, |v| {
                 must(v.parse::<Cursor>(), "be what `next` of an earlier page said")
             })
@@ -94,8 +92,9 @@ fn must<T, E>(parsed: Result<T, E>, what: &str) -> Option<String> {
     parsed.is_err().then(|| format!("must {what}"))
 }
 
-fn limit(text: &str) -> Result<u32, ()> {
-    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or(())
+fn limit(text: &str) -> Result<usize, ()> {
+    let asked = text.parse().map_err(drop)?;
+    PAGE.rows(Some(asked)).map_err(drop)
 }
 
 fn too_long(text: &str) -> Option<String> {
@@ -200,7 +199,7 @@ mod tests {
         };
         let query = StoreQuery::parse(blanks).unwrap();
         assert_eq!(query, StoreQuery::parse(Parameters::default()).unwrap());
-        assert_eq!((query.text, query.limit), (None, DEFAULT_LIMIT));
+        assert_eq!((query.text, query.limit), (None, PAGE.default));
     }
 
     #[test]

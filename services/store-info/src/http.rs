@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`stores`] | `/stores` and `/stores/{id}` |
 //! | [`import`] | `/stores/import` |
-//! | [`operations`] | `/livez` `/readyz` `/metrics` `/openapi.json` |
+//! | [`operations`] | `/livez` `/readyz` `/metrics` |
 //!
 //! `/sync/v1/store/…` is the publisher's, over this service's states.
 
@@ -17,11 +17,9 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::FromRequestParts,
-    http::{HeaderMap, StatusCode, request::Parts},
-    routing::{get, post},
+    http::{HeaderMap, StatusCode},
+    routing::get,
 };
-use nudge_protocol::{EntityId, subject};
 use nudge_runtime::{
     Problem,
     body::{MAX_BODY_BYTES, parse, read_body, require_content_type},
@@ -30,9 +28,11 @@ use nudge_runtime::{
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     domain::{Invalid, Refusal},
+    openapi,
     storage::{Stores, WriteError},
 };
 
@@ -47,41 +47,24 @@ pub struct App {
     pub stop: CancellationToken,
 }
 
-/// All routes of the service.
-pub fn router(app: App) -> Router {
-    let sync_api = app.stores.publisher().sync_api(app.stores.clone());
+/// The service's own routes.
+pub fn routes() -> OpenApiRouter<App> {
     let one = get(stores::get_one).put(stores::put).patch(stores::patch).delete(stores::delete);
-    Router::new()
-        .route("/stores", get(stores::list).post(stores::create))
+    OpenApiRouter::default()
+        .routes(routes!(stores::list, stores::create))
+        .routes(routes!(import::import))
+        .routes(routes!(stores::get_one, stores::put, stores::patch, stores::delete))
         // "import" is an id like any other: only POST means something else there.
-        .route("/stores/import", one.clone().merge(post(import::import)))
-        .route("/stores/{id}", one)
-        .route("/livez", get(operations::livez))
-        .route("/readyz", get(operations::readyz))
-        .route("/metrics", get(operations::metrics))
-        .route("/openapi.json", get(operations::openapi))
-        .with_state(app)
-        .merge(sync_api)
+        .route("/stores/import", one)
+        .routes(routes!(operations::livez))
+        .routes(routes!(operations::readyz))
+        .routes(routes!(operations::metrics))
 }
 
-/// The id in the path `/stores/{id}`.
-pub struct StoreId(pub EntityId);
-
-impl<S: Sync> FromRequestParts<S> for StoreId {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // Not axum's `Path`: `/stores/import` has none.
-        let token = parts.uri.path().strip_prefix("/stores/").unwrap_or_default();
-        let id = subject::decode_token(token).map_err(|error| {
-            let detail = match error {
-                subject::InvalidSubject::Id(error) => error.to_string(),
-                _ => "must be percent-encoded UTF-8".to_owned(),
-            };
-            Problem::field("id", detail).with_status(StatusCode::BAD_REQUEST)
-        })?;
-        Ok(Self(id))
-    }
+/// All routes of the service: its own, those of the sync API, and the document of both.
+pub fn router(app: App) -> Router {
+    let sync_api = app.stores.publisher().openapi_router(app.stores.clone());
+    openapi::served(routes().with_state(app).merge(sync_api))
 }
 
 /// A JSON body of one of these content types.

@@ -44,6 +44,10 @@ use storage::{OpenStoresError, Stores};
 /// The kind of entity that this service owns.
 pub const ENTITY: &str = "store";
 
+fn entity() -> EntityName {
+    EntityName::new(ENTITY).expect("a lower-case word is an entity name")
+}
+
 /// What the service is told at its start.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(
@@ -120,12 +124,9 @@ impl Service {
 /// meanwhile is published when it is back.
 pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
     // First, so that a second instance ends before it has touched anything.
-    let listener = serve::bind(args.bind).await?;
-    let address =
-        listener.local_addr().map_err(|source| BindError::Io { address: args.bind, source })?;
+    let (listener, address) = serve::listen(args.bind).await?;
     let db = Database::open(&args.service.database_url, Durability::Full).await?;
-    let entity = EntityName::new(ENTITY).expect("a lower-case word is an entity name");
-    let publisher = Publisher::open(&db, entity).await?;
+    let publisher = Publisher::open(&db, entity()).await?;
     let metrics = Metrics::default();
     let stores = Stores::open(&db, publisher, metrics.clone()).await?;
     let publisher = stores.publisher();

@@ -64,8 +64,7 @@ async fn impatient_search(
         .settings(settings)
         .start(stop.clone())
         .await?;
-    let own = subscriber.wait_layer(search::http::router(db.clone()));
-    let server = tokio::spawn(serve(listener, own.merge(subscriber.router()), stop));
+    let server = tokio::spawn(serve(listener, search::router(&db, &subscriber), stop));
     Ok(async move {
         subscriber.stopped().await;
         let _ = server.await;

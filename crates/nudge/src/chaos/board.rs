@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nudge_protocol::admin::EntityStatus;
 use parking_lot::Mutex;
 
 use super::plan::{Fault, Kind, Place};
-use crate::commands::status::EntityStatus;
 
 /// Most stores in one call to the owner: the kit's `max_batch_keys`, which the services leave as it is.
 pub(super) const MAX_BATCH_STORES: u64 = 256;

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use nudge_protocol::EntityId;
+use nudge_protocol::{
+    EntityId,
+    admin::{EntityStatus, Status},
+};
 use reqwest::Method;
 
 use super::{
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     client::Service,
-    commands::status::{EntityStatus, STATUS_PATH, SubscriberStatus, metric},
+    commands::status::{STATUS_PATH, metric},
 };
 
 /// Time between two looks at a status.
@@ -50,8 +53,8 @@ impl Look {
     async fn at(subscriber: &Subscriber<'_>) -> Self {
         let Subscriber { api, service, .. } = *subscriber;
         let get = |path| api.request(Method::GET, service, path).timeout(ANSWER_TIMEOUT);
-        let status = api.json::<SubscriberStatus>(service, get(STATUS_PATH)).await.ok();
-        let store = |status: SubscriberStatus| {
+        let status = api.json::<Status>(service, get(STATUS_PATH)).await.ok();
+        let store = |status: Status| {
             status.entities.into_iter().find(|status| status.entity.as_str() == "store")
         };
         let counters = async {

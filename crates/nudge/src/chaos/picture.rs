@@ -4,13 +4,10 @@ use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use nudge_protocol::Timestamp;
+use nudge_protocol::{Timestamp, admin::EntityStatus};
 
 use super::board::{Follower, State};
-use crate::{
-    commands::status::EntityStatus,
-    output::{count, duration},
-};
+use crate::output::{count, duration};
 
 /// What is shown while a run goes on.
 #[derive(Debug)]

@@ -1,9 +1,12 @@
 //! `nudge dead-letters`: what subscribers could not apply.
 
 use clap::{Args, Subcommand};
-use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_protocol::{
+    EntityId, EntityName, Timestamp,
+    admin::{DeadLetter, DeadLetterPage},
+};
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 
 use super::wait::subscribers;
@@ -54,26 +57,14 @@ pub(crate) struct Chosen {
     all: bool,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct DeadLetter {
-    /// Not in the answer: set by whoever asked.
-    #[serde(default)]
-    subscriber: String,
-    entity: EntityName,
-    id: EntityId,
-    #[serde(default)]
-    floor: Option<Version>,
-    #[serde(default)]
-    error: String,
-    #[serde(default)]
-    attempts: u64,
-    #[serde(default)]
-    first_failed_at: Option<Timestamp>,
-    #[serde(default)]
-    last_failed_at: Option<Timestamp>,
-    /// When it is tried again; absent for a dead letter proper.
-    #[serde(default)]
-    next_at: Option<Timestamp>,
+/// A row, and whose it is.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    subscriber: &'static str,
+    #[serde(skip)]
+    service: Service,
+    #[serde(flatten)]
+    letter: DeadLetter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,59 +88,50 @@ pub(crate) async fn run(api: Api, verb: DeadLettersVerb, json: bool) -> Result<(
     }
 }
 
-async fn list(api: &Api, which: &Which) -> Result<Vec<DeadLetter>, Failure> {
+async fn list(api: &Api, which: &Which) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     for service in subscribers(&which.subscriber) {
         rows.extend(list_one(api, service).await?);
     }
-    rows.retain(|row| {
-        which.entity.as_ref().is_none_or(|entity| *entity == row.entity)
-            && which.id.as_ref().is_none_or(|id| *id == row.id)
+    rows.retain(|Row { letter, .. }| {
+        which.entity.as_ref().is_none_or(|entity| *entity == letter.entity)
+            && which.id.as_ref().is_none_or(|id| *id == letter.id)
     });
     Ok(rows)
 }
 
-async fn list_one(api: &Api, service: Service) -> Result<Vec<DeadLetter>, Failure> {
-    #[derive(Deserialize)]
-    struct Page {
-        items: Vec<DeadLetter>,
-        next: Option<Next>,
-    }
-    #[derive(Deserialize)]
-    struct Next {
-        entity: String,
-        after: String,
-    }
-    let mut rows: Vec<DeadLetter> = Vec::new();
+async fn list_one(api: &Api, service: Service) -> Result<Vec<Row>, Failure> {
+    let mut rows: Vec<Row> = Vec::new();
     let mut query = vec![("limit", PAGE_ROWS.to_string())];
     while rows.len() < MAX_ROWS {
         let request = api.request(Method::GET, service, PATH).query(&query);
-        let page: Page = api.json(service, request).await?;
-        let named = |row| DeadLetter { subscriber: service.name().to_owned(), ..row };
+        let page: DeadLetterPage = api.json(service, request).await?;
+        let named = |letter| Row { subscriber: service.name(), service, letter };
         rows.extend(page.items.into_iter().map(named));
         let Some(next) = page.next else { break };
         query.truncate(1);
-        query.extend([("entity", next.entity), ("after", next.after)]);
+        query.extend([("entity", next.entity.to_string()), ("after", next.after.to_string())]);
     }
     Ok(rows)
 }
 
-fn show(rows: &[DeadLetter], now: Timestamp) -> Vec<String> {
+fn show(rows: &[Row], now: Timestamp) -> Vec<String> {
     if rows.is_empty() {
         return vec!["no dead letters".to_owned()];
     }
     let heading = ["subscriber", "entity", "id", "attempts", "last tried", "next", "error"];
     let mut table = vec![heading.map(str::to_owned).to_vec()];
-    for row in rows {
-        let error: String = row.error.chars().take(MAX_ERROR_CHARS).collect();
+    for Row { subscriber, letter, .. } in rows {
+        let error: String = letter.error.chars().take(MAX_ERROR_CHARS).collect();
         table.push(vec![
-            row.subscriber.clone(),
-            row.entity.to_string(),
-            row.id.to_string(),
-            row.attempts.to_string(),
-            row.last_failed_at
+            (*subscriber).to_owned(),
+            letter.entity.to_string(),
+            letter.id.to_string(),
+            letter.attempts.to_string(),
+            letter
+                .last_failed_at
                 .map_or_else(String::new, |at| format!("{} ago", duration(now.seconds_since(at)))),
-            row.next_at.map_or_else(
+            letter.next_at.map_or_else(
                 || "only by replay".to_owned(),
                 |at| format!("in {}", duration(at.seconds_since(now))),
             ),
@@ -173,21 +155,18 @@ async fn act(api: &Api, action: Action, chosen: Chosen, json: bool) -> Result<()
         Action::Replay => "replayed",
         Action::Discard => "discarded",
     };
-    for row in &rows {
-        let service = Service::named(&row.subscriber).expect("rows carry whom they came from");
-        let path = format!("{PATH}/{}/{}", row.entity, segment(&row.id)?);
+    for Row { subscriber, service, letter: DeadLetter { entity, id, .. } } in &rows {
+        let path = format!("{PATH}/{entity}/{}", segment(id)?);
         let request = match action {
-            Action::Replay => api.request(Method::POST, service, &format!("{path}/replay")),
-            Action::Discard => api.request(Method::DELETE, service, &path),
+            Action::Replay => api.request(Method::POST, *service, &format!("{path}/replay")),
+            Action::Discard => api.request(Method::DELETE, *service, &path),
         };
-        api.expect(service, request).await?;
+        api.expect(*service, request).await?;
         match json {
             true => output::json(&json!({
-                "result": done, "subscriber": row.subscriber, "entity": row.entity, "id": row.id,
+                "result": done, "subscriber": subscriber, "entity": entity, "id": id,
             }))?,
-            false => {
-                output::line(format!("{done} {} {} at {}", row.entity, row.id, row.subscriber))?
-            }
+            false => output::line(format!("{done} {entity} {id} at {subscriber}"))?,
         }
     }
     if rows.is_empty() && !json {

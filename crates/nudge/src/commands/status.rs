@@ -2,9 +2,12 @@
 
 use console::style;
 use futures_util::future::join_all;
-use nudge_protocol::{EntityName, Timestamp};
+use nudge_protocol::{
+    Timestamp,
+    admin::{BreakerState, EntityStatus, Status},
+};
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
@@ -17,50 +20,6 @@ use crate::{
 pub(crate) const STATUS_PATH: &str = "/nudge/v1/status";
 /// Services that own an entity, and which.
 const OWNERS: [(Service, &str); 2] = [(Service::StoreInfo, "store"), (Service::Review, "review")];
-
-/// `GET /nudge/v1/status`. What an older or newer subscriber does not tell is left empty.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct SubscriberStatus {
-    #[serde(default)]
-    pub(crate) ready: bool,
-    #[serde(default)]
-    pub(crate) paused: bool,
-    #[serde(default)]
-    pub(crate) entities: Vec<EntityStatus>,
-}
-
-/// How one followed entity is doing.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct EntityStatus {
-    pub(crate) entity: EntityName,
-    #[serde(default)]
-    pub(crate) applied: u64,
-    #[serde(default)]
-    pub(crate) lag_seconds: Option<f64>,
-    #[serde(default)]
-    pub(crate) queued: i64,
-    #[serde(default)]
-    pub(crate) processing: i64,
-    #[serde(default)]
-    pub(crate) retrying: i64,
-    #[serde(default)]
-    pub(crate) parked: u64,
-    #[serde(default)]
-    pub(crate) dead_letters: u64,
-    #[serde(default)]
-    pub(crate) breaker: Option<String>,
-    #[serde(default)]
-    pub(crate) paused: bool,
-    #[serde(default)]
-    pub(crate) last_progress: Option<Timestamp>,
-    #[serde(default)]
-    pub(crate) connected: Option<bool>,
-    /// Messages that the broker has not delivered, as it last said.
-    #[serde(default)]
-    pub(crate) stream_pending: Option<i64>,
-    #[serde(default)]
-    pub(crate) last_error: Option<String>,
-}
 
 /// What an owner's relay has to do, from its metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -91,7 +50,7 @@ pub(crate) async fn run(api: Api, json: bool) -> Result<(), Failure> {
     failed.next().map_or(Ok(()), Err)
 }
 
-async fn ask_subscribers(api: &Api) -> Answers<SubscriberStatus> {
+async fn ask_subscribers(api: &Api) -> Answers<Status> {
     let ask = async |service| {
         let request = api.request(Method::GET, service, STATUS_PATH);
         (service, api.json(service, request).await)
@@ -126,10 +85,7 @@ pub(crate) fn metric(text: &str, name: &str, entity: &str) -> Option<u64> {
     })
 }
 
-fn to_json(
-    owners: &Answers<OwnerStatus>,
-    subscribers: &Answers<SubscriberStatus>,
-) -> serde_json::Value {
+fn to_json(owners: &Answers<OwnerStatus>, subscribers: &Answers<Status>) -> serde_json::Value {
     fn members<T: Serialize>(answers: &Answers<T>) -> serde_json::Map<String, serde_json::Value> {
         let member = |(service, answer): &(Service, Result<T, Failure>)| {
             let value = match answer {
@@ -145,7 +101,7 @@ fn to_json(
 
 fn to_lines(
     owners: &Answers<OwnerStatus>,
-    subscribers: &Answers<SubscriberStatus>,
+    subscribers: &Answers<Status>,
     now: Timestamp,
 ) -> Vec<String> {
     let heading = |cells: &[&str]| cells.iter().map(|cell| style(cell).dim().to_string()).collect();
@@ -198,10 +154,10 @@ fn to_lines(
 }
 
 fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<String> {
-    let breaker = status.breaker.clone().unwrap_or_default();
-    let breaker = match breaker.as_str() {
-        "closed" => style(breaker).green(),
-        _ => style(breaker).red(),
+    let breaker = match status.breaker {
+        Some(BreakerState::Closed) => style("closed").green(),
+        Some(state) => style(state.as_str()).red(),
+        None => style("—").dim(),
     };
     let progress = status.last_progress.map(|at| duration(now.seconds_since(at)) + " ago");
     let link = match status.paused {

@@ -9,7 +9,7 @@
 //!   locked: only that one sees what another transaction committed while this one waited.
 
 use nudge_protocol::{EntityName, entity::MAX_ENTITY_ID_BYTES, version::VERSION_LIMIT};
-use nudge_runtime::Tx;
+use nudge_runtime::{Tx, row};
 
 use super::{Fault, Plan, Table, Tables, is_noted, literal, prefix, quoted};
 
@@ -66,19 +66,29 @@ struct Found {
     key_type: String,
 }
 
+row! {
+    struct TableRow {
+        schema: String,
+        name: String,
+        kind: String,
+        relatives: i64,
+        key_type: Option<String>,
+    }
+}
+
 async fn describe(tx: &mut Tx, table: &Table) -> Result<Found, Fault> {
-    let sql = "SELECT n.nspname::text, c.relname::text, c.relkind::text, \
-               (SELECT count(*) FROM pg_inherits WHERE inhrelid = c.oid OR inhparent = c.oid), \
+    let sql = "SELECT n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind, \
+               (SELECT count(*) FROM pg_inherits WHERE inhrelid = c.oid OR inhparent = c.oid) AS relatives, \
                (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a \
                 WHERE a.attrelid = c.oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped) \
-               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               AS key_type FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE c.oid = to_regclass($1)";
-    let row: Option<(String, String, String, i64, Option<String>)> = sqlx::query_as(sql)
+    let row: Option<TableRow> = sqlx::query_as(sql)
         .bind(quoted(&table.name))
         .bind(table.key.clone())
         .fetch_optional(&mut **tx)
         .await?;
-    let Some((schema, name, kind, relatives, key_type)) = row else {
+    let Some(TableRow { schema, name, kind, relatives, key_type }) = row else {
         return Err(Fault::table(table, "does not exist"));
     };
     if kind != "r" || relatives > 0 {

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use nudge_protocol::admin::BreakerState;
+
 /// Failures in a row that open the breaker.
 pub const FAILURES_TO_OPEN: u32 = 5;
 /// Pause before the first probe.
@@ -23,18 +25,6 @@ pub enum Permit {
     Probe,
     /// Do not call before this instant, then ask again.
     Wait(Instant),
-}
-
-/// How the breaker stands, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Standing {
-    /// Calls flow.
-    Closed,
-    /// Calls are stopped.
-    Open,
-    /// A probe is under way.
-    HalfOpen,
 }
 
 /// See the module's description.
@@ -98,12 +88,12 @@ impl Breaker {
         self.asked = self.asked.max(asked);
     }
 
-    /// How it stands.
-    pub fn standing(&self) -> Standing {
+    /// How it stands, for people.
+    pub fn state(&self) -> BreakerState {
         match self.pause {
-            None => Standing::Closed,
-            Some(_) if self.probing => Standing::HalfOpen,
-            Some(_) => Standing::Open,
+            None => BreakerState::Closed,
+            Some(_) if self.probing => BreakerState::HalfOpen,
+            Some(_) => BreakerState::Open,
         }
     }
 }
@@ -131,9 +121,9 @@ mod tests {
             }
             breaker.success();
         }
-        assert_eq!(breaker.standing(), Standing::Closed);
+        assert_eq!(breaker.state(), BreakerState::Closed);
         let mut breaker = opened(now);
-        assert_eq!(breaker.standing(), Standing::Open);
+        assert_eq!(breaker.state(), BreakerState::Open);
         assert_eq!(breaker.permit(now), Permit::Wait(now + FIRST_PAUSE));
     }
 

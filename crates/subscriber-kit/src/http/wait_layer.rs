@@ -4,17 +4,17 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode},
+    http::HeaderMap,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use nudge_protocol::{WriteToken, write_token::WRITE_TOKEN_HEADER};
 use nudge_runtime::Problem;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    http::admin::not_yet,
+    http::{admin::not_yet, openapi::waits},
     subscriber::{Shared, Subscriber},
 };
 
@@ -26,9 +26,14 @@ const MAX_TOKENS: usize = 16;
 impl Subscriber {
     /// Makes every route of `router` honour `Nudge-Token`: the request, read or write, goes on once
     /// that version is applied here, or is answered 504 after two seconds. Several tokens may be
-    /// given, separated by commas or in several headers.
-    pub fn wait_layer(&self, router: Router) -> Router {
-        router.layer(from_fn_with_state(self.shared.clone(), wait_for_tokens))
+    /// given, separated by commas or in several headers. The routes' document says so.
+    ///
+    /// A plain [`Router`](axum::Router) becomes one of these with `into()`, and this becomes one so, too.
+    pub fn wait_layer(&self, router: OpenApiRouter) -> OpenApiRouter {
+        let layer = from_fn_with_state(self.shared.clone(), wait_for_tokens);
+        let mut router = router.layer(layer);
+        waits(router.get_openapi_mut());
+        router
     }
 }
 
@@ -77,11 +82,13 @@ fn tokens(headers: &HeaderMap) -> Result<Vec<WriteToken>, Problem> {
 }
 
 fn bad(detail: String) -> Problem {
-    Problem::field(WRITE_TOKEN_HEADER, detail).with_status(StatusCode::BAD_REQUEST)
+    Problem::parameter(WRITE_TOKEN_HEADER, detail)
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+
     use super::*;
 
     fn headers(values: &[&str]) -> HeaderMap {

@@ -6,25 +6,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_protocol::{EntityId, EntityName, Timestamp, Version, admin::AppliedVersion};
 use nudge_runtime::Database;
 use parking_lot::{Mutex, MutexGuard};
-use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
 /// How often the table is looked at for what other replicas applied.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// What the read model holds of an entity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct AppliedVersion {
-    /// The version applied.
-    pub(crate) version: Version,
-    /// Whether that was a delete.
-    pub(crate) deleted: bool,
-    /// When it was applied.
-    pub(crate) applied_at: Timestamp,
-}
 
 /// The applied versions of one entity kind, and who waits for them.
 #[derive(Clone, Debug)]

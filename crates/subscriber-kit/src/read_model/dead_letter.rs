@@ -7,12 +7,11 @@
 
 use std::time::Duration;
 
-use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_protocol::{EntityId, EntityName, Timestamp, Version, admin::DeadLetter};
 use nudge_runtime::{
-    Database, clock,
+    Database, clock, row,
     set_sql::{Column, rows},
 };
-use serde::Serialize;
 use sqlx::AssertSqlSafe;
 
 /// Longest error text kept, in bytes.
@@ -31,27 +30,6 @@ pub(crate) struct Parking {
     pub(crate) attempts: u32,
     /// `None` makes it a dead letter.
     pub(crate) retry_after: Option<Duration>,
-}
-
-/// A row of the table, as people see it.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct DeadLetter {
-    /// The kind of entity.
-    pub(crate) entity: EntityName,
-    /// Which one.
-    pub(crate) id: EntityId,
-    /// The row closes when this version or a later one is applied.
-    pub(crate) floor: Version,
-    /// The last error.
-    pub(crate) error: String,
-    /// Failed runs.
-    pub(crate) attempts: u32,
-    /// When it first failed.
-    pub(crate) first_failed_at: Timestamp,
-    /// When it last failed.
-    pub(crate) last_failed_at: Timestamp,
-    /// When it is tried again; absent when only a replay, a later version or a restart tries it.
-    pub(crate) next_at: Option<Timestamp>,
 }
 
 /// A row whose time has come.
@@ -80,7 +58,17 @@ pub(crate) struct DeadLetters {
     entity: EntityName,
 }
 
-type Row = (String, i64, String, i64, i64, i64, Option<i64>);
+row! {
+    struct Row {
+        id: String,
+        floor: i64,
+        error: String,
+        attempts: i64,
+        first_failed_at: i64,
+        last_failed_at: i64,
+        next_at: Option<i64>,
+    }
+}
 
 impl DeadLetters {
     pub(crate) fn new(db: Database, entity: EntityName) -> Self {
@@ -182,19 +170,19 @@ impl DeadLetters {
                    FROM nudge_dead_letter WHERE entity = $1 AND id > $2 ORDER BY id LIMIT $3";
         let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(after).bind(limit as i64);
         let rows: Vec<Row> = self.db.run(query.fetch_all(self.db.reader())).await?;
-        let row = |(id, floor, error, attempts, first, last, next): Row| {
+        let shown = |row: Row| {
             Some(DeadLetter {
                 entity: self.entity.clone(),
-                id: EntityId::new(&id).ok()?,
-                floor: Version::try_from(floor).ok()?,
-                error,
-                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-                first_failed_at: Timestamp::from_unix_micros(first),
-                last_failed_at: Timestamp::from_unix_micros(last),
-                next_at: next.map(Timestamp::from_unix_micros),
+                id: EntityId::new(&row.id).ok()?,
+                floor: Version::try_from(row.floor).ok()?,
+                error: row.error,
+                attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+                first_failed_at: Some(Timestamp::from_unix_micros(row.first_failed_at)),
+                last_failed_at: Some(Timestamp::from_unix_micros(row.last_failed_at)),
+                next_at: row.next_at.map(Timestamp::from_unix_micros),
             })
         };
-        Ok(rows.into_iter().filter_map(row).collect())
+        Ok(rows.into_iter().filter_map(shown).collect())
     }
 
     /// The floor and attempts of one row.

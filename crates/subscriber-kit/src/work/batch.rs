@@ -24,7 +24,7 @@ use crate::{
     },
     retry::InARow,
     settings::Settings,
-    telemetry::events::{Event, EventKind},
+    telemetry::events::{Event, EventKind, event},
     work::{
         ending::{End, Pace, dead},
         outcome::{Answer, read_item},
@@ -129,7 +129,7 @@ impl<A: Apply> Batches<A> {
             self.settling.events.emit(|| Event {
                 version: item.version,
                 deleted: Some(item.status == ItemStatus::Deleted),
-                ..Event::now(EventKind::Fetched, &self.settling.entity, &item.id)
+                ..event(EventKind::Fetched, &self.settling.entity, &item.id)
             });
             let read = read_item(&item, clock::now()).map(|(answer, entity)| {
                 entities.extend(entity);
@@ -233,7 +233,7 @@ impl<A: Apply> Batches<A> {
                 version: Some(version),
                 lag_seconds: Some(lag),
                 deleted: Some(deleted),
-                ..Event::now(kind, &self.settling.entity, id)
+                ..event(kind, &self.settling.entity, id)
             });
         }
         if any {

@@ -10,7 +10,7 @@ use crate::{
     read_model::dead_letter::{DeadLetters, Parking},
     retry::{InARow, RetryPolicy, database_delay},
     telemetry::{
-        events::{Event, EventKind, Events},
+        events::{Event, EventKind, Events, event},
         progress::Progress,
     },
     work::{
@@ -107,6 +107,6 @@ impl Settling {
                 self.progress.retried.inc();
             }
         }
-        self.events.emit(|| Event { detail: Some(reason), ..Event::now(kind, &self.entity, id) });
+        self.events.emit(|| Event { detail: Some(reason), ..event(kind, &self.entity, id) });
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use nudge_protocol::{EntityId, Version};
+use nudge_protocol::{EntityId, Version, admin::BreakerState};
 use nudge_runtime::mutated;
 use tokio::{
     sync::{mpsc, watch},
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::Apply,
-    callback::breaker::{Permit, Standing},
+    callback::breaker::Permit,
     intake::acknowledge::{Held, progress_all},
     telemetry::progress::Progress,
     work::{
@@ -105,7 +105,7 @@ impl<A: Apply> Worker<A> {
             let max_queued_keys = self.batches.settings.max_queued_keys;
             let room = max_queued_keys.saturating_sub(self.queue.queued()).min(INCOMING_AT_A_TIME);
             // While the owner is down there is nothing to gain from taking more.
-            let open = self.batches.owner.breaker().standing() != Standing::Closed;
+            let open = self.batches.owner.breaker().state() != BreakerState::Closed;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -138,7 +138,7 @@ impl<A: Apply> Worker<A> {
         self.queue.tick(now.into_std());
         while self.running.len() < settings.max_batches_in_flight && !*self.paused.borrow() {
             let waiting = !self.parts.is_empty() || self.queue.queued() > 0;
-            if !waiting && self.batches.owner.breaker().standing() == Standing::Closed {
+            if !waiting && self.batches.owner.breaker().state() == BreakerState::Closed {
                 return None;
             }
             let permit = self.batches.owner.breaker().permit(now.into_std());

@@ -7,7 +7,9 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nudge_protocol::{
-    EntityId, subject,
+    EntityId,
+    admin::{AppliedVersion, DeadLetterPage, Status},
+    subject,
     sync_api::{ItemsPage, ItemsRequest},
 };
 use reqwest::Client;
@@ -218,11 +220,8 @@ impl Comparison {
             if answer.status().as_u16() == 404 {
                 return Ok(None);
             }
-            let applied: Value = subscriber.body(answer).await?;
-            match (applied["version"].as_u64(), applied["deleted"].as_bool()) {
-                (Some(version), Some(deleted)) => Ok(Some((id.clone(), (version, deleted)))),
-                _ => Err(subscriber.strange(&applied)),
-            }
+            let applied: AppliedVersion = subscriber.body(answer).await?;
+            Ok(Some((id.clone(), (applied.version.get(), applied.deleted))))
         };
         let answers = stream::iter(owner.keys()).map(ask).buffer_unordered(AT_A_TIME);
         let answers: Vec<_> = answers.try_collect().await?;
@@ -231,18 +230,12 @@ impl Comparison {
 
     /// How many stores a subscriber has applied, and its dead letters.
     async fn figures(&self, subscriber: &Asked) -> Result<(u64, Vec<EntityId>), String> {
-        let ask = async |path| {
-            let request = self.http.get(format!("{}/nudge/v1/{path}", subscriber.url));
-            subscriber.json::<Value>(request).await
-        };
-        let (status, dead) = (ask("status").await?, ask("dead-letters").await?);
-        let mut entities = status["entities"].as_array().into_iter().flatten();
-        let store = entities.find(|entity| entity["entity"] == "store");
-        let applied = store.and_then(|store| store["applied"].as_u64());
-        let applied = applied.ok_or_else(|| subscriber.strange(&status))?;
-        let id = |item: &Value| EntityId::new(item["id"].as_str()?).ok();
-        let ids = subscriber.items(&dead)?.iter().map(id).collect::<Option<_>>();
-        Ok((applied, ids.ok_or_else(|| subscriber.strange(&dead))?))
+        let get = |path| self.http.get(format!("{}/nudge/v1/{path}", subscriber.url));
+        let status: Status = subscriber.json(get("status")).await?;
+        let dead: DeadLetterPage = subscriber.json(get("dead-letters")).await?;
+        let store = status.entities.iter().find(|status| status.entity.as_str() == "store");
+        let applied = store.map_or(0, |status| status.applied);
+        Ok((applied, dead.items.into_iter().map(|item| item.id).collect()))
     }
 }
 

@@ -1,12 +1,9 @@
 //! What requests and answers look like, and how failures become problems.
 
-use axum::{
-    extract::FromRequestParts,
-    http::{StatusCode, header, request::Parts},
-};
+use axum::http::{StatusCode, header};
 use nudge_protocol::{EntityId, Version};
 use nudge_publisher::conditional::etag;
-use nudge_runtime::Problem;
+use nudge_runtime::{Problem, paging::PageSize};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -16,10 +13,8 @@ use crate::{
     reviews::{Failure, StoreReviews},
 };
 
-/// Reviews on a page when no limit is given.
-pub const DEFAULT_PAGE_ITEMS: u32 = 20;
-/// Most reviews on a page.
-pub const MAX_PAGE_ITEMS: u32 = 100;
+/// Reviews on a page.
+const PAGE: PageSize = PageSize { default: 20, max: 100 };
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
@@ -41,23 +36,6 @@ impl From<Failure> for Problem {
     }
 }
 
-fn bad_request(field: &str, detail: impl Into<String>) -> Problem {
-    Problem::field(field, detail).with_status(StatusCode::BAD_REQUEST)
-}
-
-/// The id in a path. What cannot be one is a 400 that names it.
-pub(crate) struct PathId(pub(crate) EntityId);
-
-impl<S: Send + Sync> FromRequestParts<S> for PathId {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
-        let text = path.map_err(|_| bad_request("id", "must be percent-encoded UTF-8"))?;
-        EntityId::new(&text).map(PathId).map_err(|error| bad_request("id", error.to_string()))
-    }
-}
-
 /// Which page of a store's reviews.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -68,19 +46,17 @@ pub(crate) struct PageQuery {
     after: Option<String>,
     /// Reviews wanted.
     #[param(minimum = 1, maximum = 100, default = 20, nullable = false)]
-    limit: Option<u32>,
+    limit: Option<usize>,
 }
 
 impl PageQuery {
     /// Where to begin and how many to answer, within bounds.
-    pub(crate) fn checked(self) -> Result<(Option<EntityId>, u32), Problem> {
-        let limit = self.limit.unwrap_or(DEFAULT_PAGE_ITEMS);
-        if !(1..=MAX_PAGE_ITEMS).contains(&limit) {
-            return Err(bad_request("limit", format!("must be from 1 to {MAX_PAGE_ITEMS}")));
-        }
+    pub(crate) fn checked(self) -> Result<(Option<EntityId>, usize), Problem> {
+        let limit = PAGE.rows(self.limit);
+        let limit = limit.map_err(|error| Problem::parameter("limit", error.to_string()))?;
         // Only ids of reviews stand in `next`; written in one way, since they are compared as text.
         let id = |text: String| EntityId::new(&Uuid::try_parse(&text).ok()?.to_string()).ok();
-        let wrong = || bad_request("after", "must be the next of a page");
+        let wrong = || Problem::parameter("after", "must be the next of a page");
         let after = self.after.map(|text| id(text).ok_or_else(wrong)).transpose()?;
         Ok((after, limit))
     }
@@ -98,20 +74,18 @@ pub(crate) struct StorePage {
     /// This page, the newest first.
     items: Vec<Review>,
     /// Pass as `after` for the next page; null on the last.
-    #[schema(value_type = Option<String>, required = true)]
+    #[schema(required)]
     next: Option<EntityId>,
 }
 
 /// What is known of the store.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PageStore {
-    #[schema(value_type = String)]
     id: EntityId,
     name: String,
     /// Whether it takes orders, and so new reviews.
     open: bool,
     /// The store-info version that is known here.
-    #[schema(value_type = u64)]
     version: Version,
 }
 

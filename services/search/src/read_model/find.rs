@@ -1,7 +1,7 @@
 //! From a search to a page of results: one statement, so one snapshot.
 
 use nudge_protocol::{EntityId, Version};
-use nudge_runtime::{Database, database::Kind};
+use nudge_runtime::{Database, database::Kind, paging::cut, row};
 use serde::Serialize;
 use sqlx::AssertSqlSafe;
 use utoipa::ToSchema;
@@ -15,7 +15,6 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Item {
     /// Which store.
-    #[schema(value_type = String)]
     pub id: EntityId,
     /// Its name.
     pub name: String,
@@ -26,7 +25,6 @@ pub struct Item {
     /// Whether it takes orders.
     pub open: bool,
     /// The owner's version of the state that was searched.
-    #[schema(value_type = u64)]
     pub version: Version,
 }
 
@@ -39,8 +37,18 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// id, name, category, region, open, version, name key, tier
-type Found = (String, String, String, String, i64, i64, String, i64);
+row! {
+    struct Found {
+        id: String,
+        name: String,
+        category: String,
+        region: String,
+        open: i64,
+        version: i64,
+        name_key: String,
+        tier: i64,
+    }
+}
 
 /// Finds one page. Names that are like the text come first, see [`Cursor::tier`]; then it goes by
 /// name, then by id.
@@ -57,20 +65,17 @@ pub async fn find(db: &Database, query: &StoreQuery) -> Result<Page, sqlx::Error
         };
     }
     let mut found = statement.fetch_all(db.reader()).await?;
-    let limit = query.limit as usize;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next = match found.last() {
-        Some((id, .., name_key, tier)) if more => {
-            Some(Cursor { tier: *tier, name_key: name_key.clone(), id: stored(EntityId::new(id))? })
-        }
-        _ => None,
-    };
+    let next = cut(&mut found, query.limit, |last| {
+        let id = stored(EntityId::new(&last.id))?;
+        Ok::<_, sqlx::Error>(Cursor { tier: last.tier, name_key: last.name_key.clone(), id })
+    });
+    let next = next.transpose()?;
     let items = found.into_iter().map(item).collect::<Result<_, _>>()?;
     Ok(Page { items, next })
 }
 
-fn item((id, name, category, region, open, version, ..): Found) -> Result<Item, sqlx::Error> {
+fn item(found: Found) -> Result<Item, sqlx::Error> {
+    let Found { id, name, category, region, open, version, .. } = found;
     let (id, version) = (stored(EntityId::new(&id))?, stored(Version::try_from(version))?);
     Ok(Item { id, name, category, region, open: open != 0, version })
 }
@@ -114,7 +119,7 @@ fn statement(kind: Kind, query: &StoreQuery) -> (String, Values) {
         None => ("name_key, id", String::new()),
     };
     let place = format!("{place}{}, {}", values.text(name_key), values.text(id));
-    let limit = values.int(i64::from(query.limit) + 1);
+    let limit = values.int(query.limit as i64 + 1);
     let sql = format!(
         "SELECT id, name, category, region, open, version, name_key, tier \
          FROM ({source}{filter}) AS found \

@@ -1,6 +1,9 @@
 //! The edge: the shape of answers, and what is refused.
 
+use clap::Parser;
+use nudge_test_servers::TestDatabase;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::read_model::support::{ReadModel, encoded, named, store};
 
@@ -76,6 +79,42 @@ async fn the_openapi_document_names_what_is_served() {
     for name in ["q", "category", "region", "open", "limit", "cursor"] {
         assert!(parameters.iter().any(|parameter| parameter["name"] == name), "{name}");
     }
+}
+
+/// A whole service, whose broker and owner are away.
+#[tokio::test]
+async fn the_document_that_is_served_is_the_one_that_is_printed_and_holds_every_route() {
+    let database = TestDatabase::new().await;
+    let args = search::Args::parse_from([
+        "search",
+        "--bind=127.0.0.1:0",
+        "--nats-url=nats://127.0.0.1:1",
+        "--store-owner-url=http://127.0.0.1:1",
+        &format!("--database-url={}", database.url()),
+    ]);
+    let stop = CancellationToken::new();
+    let service = search::start(&args, stop.clone()).await.unwrap();
+    let (client, base) = (reqwest::Client::new(), format!("http://{}", service.address));
+    let document = client.get(format!("{base}/openapi.json")).send().await.unwrap();
+    let document = document.text().await.unwrap();
+    assert_eq!(document, search::openapi::document());
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let mut operations = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in ["get", "put", "post", "patch", "delete"] {
+            let url = path.replace("{id}", "x").replace("{entity}", "store");
+            let method_of = method.to_uppercase().parse().unwrap();
+            let answer = client.request(method_of, format!("{base}{url}")).send().await.unwrap();
+            let documented = item.get(method).is_some();
+            assert_eq!(answer.status() != 405, documented, "{method} {path}");
+            operations += usize::from(documented);
+        }
+    }
+    assert_eq!(operations, 14);
+    let stray = nudge_runtime::openapi::stray_paths(search::http::routes());
+    assert!(stray.is_empty(), "{stray:?}");
+    stop.cancel();
+    service.stopped().await;
 }
 
 #[test]

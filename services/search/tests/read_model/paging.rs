@@ -20,7 +20,7 @@ async fn sixty() -> ReadModel {
     model
 }
 
-async fn all_pages(model: &ReadModel, query: &StoreQuery, limit: u32) -> Vec<String> {
+async fn all_pages(model: &ReadModel, query: &StoreQuery, limit: usize) -> Vec<String> {
     let mut query = StoreQuery { limit, after: None, ..query.clone() };
     let mut found = Vec::new();
     loop {

@@ -27,7 +27,6 @@ pub const MAX_WON: i64 = 1_000_000_000;
 pub struct Store {
     /// Made by the service (UUIDv7) when not given. 1 to 200 bytes of UTF-8 without control
     /// characters.
-    #[schema(value_type = String, min_length = 1, max_length = 200, example = "store-001")]
     pub id: EntityId,
     /// What the sign over the door says.
     #[schema(min_length = 1, max_length = 200, example = "달빛국수 망원점")]

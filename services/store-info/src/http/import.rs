@@ -9,10 +9,7 @@ use futures_util::StreamExt;
 use nudge_runtime::{Problem, body::require_content_type};
 
 use super::App;
-use crate::{
-    import::{Import, Report},
-    openapi::ImportProblems,
-};
+use crate::import::{Import, Report};
 
 /// Largest import, in bytes. The bodies of imports are streamed, so this bounds time, not memory.
 pub const MAX_IMPORT_BYTES: u64 = 256 * 1024 * 1024;
@@ -25,7 +22,9 @@ pub const MAX_IMPORT_BYTES: u64 = 256 * 1024 * 1024;
 #[utoipa::path(post, path = "/stores/import", operation_id = "importStores", tag = "stores",
 request_body(content = String, content_type = "application/x-ndjson"), responses(
     (status = 200, description = "The whole body was read", body = Report),
-    ImportProblems,
+    (status = 400, description = "The body broke off; what was committed stays"),
+    (status = 413, description = "The body is larger than 256 MiB; what was committed stays"),
+    (status = 503, description = "The database is not available; what was committed stays"),
 ))]
 pub async fn import(
     State(app): State<App>,

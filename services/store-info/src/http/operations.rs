@@ -10,10 +10,7 @@ use axum::{
 use nudge_runtime::Problem;
 
 use super::App;
-use crate::{
-    metrics,
-    openapi::{self, UnavailableProblem},
-};
+use crate::metrics;
 
 /// Longest wait for the database before the service counts as not ready.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,7 +29,7 @@ pub async fn livez() -> &'static str {
 /// An outage of NATS leaves it ready: writes are stored, and published when NATS is back.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
     (status = 200, description = "The database answers", body = String),
-    UnavailableProblem,
+    (status = 503, description = "It does not, or the service is stopping"),
 ))]
 pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
     let unready = |why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
@@ -52,12 +49,4 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
 ))]
 pub async fn metrics(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, OPENMETRICS)], metrics::text(&app.registry)).into_response()
-}
-
-/// This document
-#[utoipa::path(get, path = "/openapi.json", operation_id = "openapiDocument", tag = "operations", responses(
-    (status = 200, description = "OpenAPI 3.1", body = serde_json::Value),
-))]
-pub async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
 }

@@ -3,26 +3,30 @@
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use nudge_protocol::{EntityId, subject, write_token::WRITE_TOKEN_HEADER};
-use nudge_publisher::conditional::{etag, if_match, if_none_match};
-use nudge_runtime::{Problem, body::Query};
+use nudge_protocol::{EntityId, subject};
+use nudge_publisher::conditional::{
+    IfMatch, IfNoneMatch, etag, if_match, if_none_match, write_headers,
+};
+use nudge_runtime::{
+    Problem,
+    body::Query,
+    paging::{PageSize, cut},
+    path::PathId,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{App, StoreId, read_json};
+use super::{App, read_json};
 use crate::{
     domain::{Condition, GivenId, Store, decide},
-    openapi::{BodyProblems, ConditionProblem, ConflictProblem, MissingProblems, QueryProblem},
     storage::{Effect, Written},
 };
 
-/// Stores on a page when no limit is given.
-pub const DEFAULT_PAGE_STORES: usize = 50;
-/// Most stores on a page.
-pub const MAX_PAGE_STORES: usize = 500;
+/// Stores on a page.
+const PAGE: PageSize = PageSize { default: 50, max: 500 };
 
 const JSON: &[&str] = &["application/json"];
 const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
@@ -45,32 +49,25 @@ pub struct StorePage {
     /// The stores, in bytewise order of their ids.
     pub items: Vec<Store>,
     /// Pass it as `after` for the next page; null on the last.
-    #[schema(value_type = Option<String>, required = true)]
+    #[schema(required)]
     pub next: Option<EntityId>,
 }
 
 /// The stores, a page at a time
 #[utoipa::path(get, path = "/stores", operation_id = "listStores", tag = "stores", params(ListQuery), responses(
     (status = 200, description = "A page", body = StorePage),
-    QueryProblem,
 ))]
 pub async fn list(
     State(app): State<App>,
     Query(query): Query<ListQuery>,
 ) -> Result<axum::Json<StorePage>, Problem> {
-    let bad = |field, detail| Problem::field(field, detail).with_status(StatusCode::BAD_REQUEST);
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE_STORES);
-    if !(1..=MAX_PAGE_STORES).contains(&limit) {
-        return Err(bad("limit", format!("must be from 1 to {MAX_PAGE_STORES}")));
-    }
+    let limit = PAGE.rows(query.limit);
+    let limit = limit.map_err(|error| Problem::parameter("limit", error.to_string()))?;
     let after = query.after.filter(|after| !after.is_empty());
     let after = after.map(|after| EntityId::new(&after)).transpose();
-    let after = after.map_err(|error| bad("after", error.to_string()))?;
-    // One more than asked tells whether there is a next page.
+    let after = after.map_err(|error| Problem::parameter("after", error.to_string()))?;
     let mut items = app.stores.page(after.as_ref(), limit + 1).await?;
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|store| store.id.clone());
+    let next = cut(&mut items, limit, |last| last.id.clone());
     Ok(axum::Json(StorePage { items, next }))
 }
 
@@ -83,8 +80,7 @@ pub async fn list(
         ("ETag" = String, description = "Its version, in quotes"),
         ("Nudge-Token" = String, description = "Names this write to readers"),
     )),
-    ConflictProblem,
-    BodyProblems,
+    (status = 409, description = "A store with this id exists already"),
 ))]
 pub async fn create(
     State(app): State<App>,
@@ -105,17 +101,18 @@ pub async fn create(
 /// Read a store
 #[utoipa::path(get, path = "/stores/{id}", operation_id = "getStore", tag = "stores", params(
     ("id" = String, Path, description = "Its id, percent-encoded"),
-    ("If-None-Match" = Option<String>, Header, description = "Answer 304 while it is in one of these versions"),
+    IfNoneMatch,
 ), responses(
     (status = 200, description = "The store", body = Store, headers(
         ("ETag" = String, description = "Its version, in quotes"),
     )),
     (status = 304, description = "It is in a version that the request named"),
-    MissingProblems,
+    (status = 404, description = "There never was such a store"),
+    (status = 410, description = "It was deleted"),
 ))]
 pub async fn get_one(
     State(app): State<App>,
-    StoreId(id): StoreId,
+    PathId(id): PathId<EntityId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let found = app.stores.get(&id).await?;
@@ -134,7 +131,7 @@ pub async fn get_one(
 /// What the body leaves out gets its default. Brings a deleted store back.
 #[utoipa::path(put, path = "/stores/{id}", operation_id = "putStore", tag = "stores", request_body(content = ref("#/components/schemas/NewStore")), params(
     ("id" = String, Path, description = "Its id, percent-encoded"),
-    ("If-Match" = Option<String>, Header, description = "Write only while it is in one of these versions"),
+    IfMatch,
 ), responses(
     (status = 200, description = "Replaced, or already so", body = Store, headers(
         ("ETag" = String, description = "Its version, in quotes; the old one when nothing changed"),
@@ -144,12 +141,11 @@ pub async fn get_one(
         ("ETag" = String, description = "Its version, in quotes"),
         ("Nudge-Token" = String, description = "Names this write to readers"),
     )),
-    ConditionProblem,
-    BodyProblems,
+    (status = 412, description = "The store is not in a version that the request wants"),
 ))]
 pub async fn put(
     State(app): State<App>,
-    StoreId(id): StoreId,
+    PathId(id): PathId<EntityId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -169,19 +165,19 @@ request_body(content(
     (ref("#/components/schemas/StorePatch") = "application/json"),
 )), params(
     ("id" = String, Path, description = "Its id, percent-encoded"),
-    ("If-Match" = Option<String>, Header, description = "Write only while it is in one of these versions"),
+    IfMatch,
 ), responses(
     (status = 200, description = "Changed, or already so", body = Store, headers(
         ("ETag" = String, description = "Its version, in quotes; the old one when nothing changed"),
         ("Nudge-Token" = String, description = "Names this write to readers"),
     )),
-    MissingProblems,
-    ConditionProblem,
-    BodyProblems,
+    (status = 404, description = "There never was such a store"),
+    (status = 410, description = "It was deleted"),
+    (status = 412, description = "The store is not in a version that the request wants"),
 ))]
 pub async fn patch(
     State(app): State<App>,
-    StoreId(id): StoreId,
+    PathId(id): PathId<EntityId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -194,18 +190,19 @@ pub async fn patch(
 /// Delete a store
 #[utoipa::path(delete, path = "/stores/{id}", operation_id = "deleteStore", tag = "stores", params(
     ("id" = String, Path, description = "Its id, percent-encoded"),
-    ("If-Match" = Option<String>, Header, description = "Delete only while it is in one of these versions"),
+    IfMatch,
 ), responses(
     (status = 204, description = "Deleted", headers(
         ("ETag" = String, description = "The version of its tombstone, in quotes"),
         ("Nudge-Token" = String, description = "Names this write to readers"),
     )),
-    MissingProblems,
-    ConditionProblem,
+    (status = 404, description = "There never was such a store"),
+    (status = 410, description = "It was deleted"),
+    (status = 412, description = "The store is not in a version that the request wants"),
 ))]
 pub async fn delete(
     State(app): State<App>,
-    StoreId(id): StoreId,
+    PathId(id): PathId<EntityId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let condition = condition(&headers);
@@ -218,10 +215,6 @@ fn condition(headers: &HeaderMap) -> Condition {
     Condition { only_if: if_match(headers), unless: if_none_match(headers) }
 }
 
-fn token_header() -> HeaderName {
-    HeaderName::try_from(WRITE_TOKEN_HEADER).expect("the contract's header has a legal name")
-}
-
 /// The answer to a write: what is there now, its version, and the token that names the write.
 fn answer(app: &App, id: &EntityId, written: Written) -> Response {
     let status = match written.effect {
@@ -229,9 +222,7 @@ fn answer(app: &App, id: &EntityId, written: Written) -> Response {
         Effect::Updated | Effect::Unchanged => StatusCode::OK,
         Effect::Deleted => StatusCode::NO_CONTENT,
     };
-    let token = app.stores.publisher().token(id, written.version).to_string();
-    let token = HeaderValue::from_str(&token).expect("a token is a header value");
-    let headers = [(header::ETAG, etag(written.version)), (token_header(), token)];
+    let headers = write_headers(&app.stores.publisher().token(id, written.version));
     match written.store {
         Some(store) => (status, headers, axum::Json(store)).into_response(),
         None => (status, headers).into_response(),

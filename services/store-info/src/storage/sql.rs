@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nudge_protocol::EntityId;
 use nudge_runtime::{
     database::{Kind, Migration},
+    row,
     set_sql::{Column, rows, strings},
 };
 use serde_json::json;
@@ -121,7 +122,7 @@ impl Sql {
         };
         let select = format!(
             "SELECT {columns}, (SELECT {menus} FROM store_menu m WHERE m.store_id = store.id) \
-             FROM store"
+             AS menus FROM store"
         );
         let menu_columns: Vec<_> = MENU_COLUMNS.iter().map(name).collect();
         let (menu_columns, menu_rows) = (menu_columns.join(", "), rows(kind, "$1", &MENU_COLUMNS));
@@ -179,25 +180,42 @@ pub(super) fn parameters(stores: &[Store]) -> (String, String) {
     (json!(stores.iter().map(root).collect::<Vec<_>>()).to_string(), menus)
 }
 
-/// A row of the reading statements: the columns in their order, and the menus as JSON.
-type Row = (String, String, String, String, String, String, String, String, i64, i64, i64, String);
+row! {
+    /// A row of the reading statements.
+    pub(super) struct Row {
+        id: String,
+        name: String,
+        category: String,
+        region: String,
+        address: String,
+        neighbourhood: String,
+        phone: String,
+        description: String,
+        open: i64,
+        min_order_amount: i64,
+        delivery_fee: i64,
+        /// As JSON.
+        menus: String,
+    }
+}
 
 /// The store that a row holds.
 pub(super) fn store(row: Row) -> Result<Store, sqlx::Error> {
     let decoding = |error: nudge_runtime::BoxError| sqlx::Error::Decode(error);
-    let menus: Vec<Menu> = serde_json::from_str(&row.11).map_err(|error| decoding(error.into()))?;
+    let menus: Vec<Menu> =
+        serde_json::from_str(&row.menus).map_err(|error| decoding(error.into()))?;
     Ok(Store {
-        id: EntityId::new(&row.0).map_err(|error| decoding(error.into()))?,
-        name: row.1,
-        category: row.2,
-        region: row.3,
-        address: row.4,
-        neighbourhood: row.5,
-        phone: row.6,
-        description: row.7,
-        open: row.8 != 0,
-        min_order_amount: row.9,
-        delivery_fee: row.10,
+        id: EntityId::new(&row.id).map_err(|error| decoding(error.into()))?,
+        name: row.name,
+        category: row.category,
+        region: row.region,
+        address: row.address,
+        neighbourhood: row.neighbourhood,
+        phone: row.phone,
+        description: row.description,
+        open: row.open != 0,
+        min_order_amount: row.min_order_amount,
+        delivery_fee: row.delivery_fee,
         menus,
     })
 }

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
-use nudge_protocol::{EntityName, Timestamp, Version};
+use nudge_protocol::{
+    EntityName, Timestamp, Version,
+    admin::{AppliedVersion, Status},
+};
 use reqwest::Method;
-use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::{
@@ -26,23 +28,18 @@ pub(super) enum Note {
 
 pub(super) async fn ask_follows(api: Api, service: Service, notes: mpsc::Sender<Note>) {
     let request = api.request(Method::GET, service, status::STATUS_PATH);
-    if let Ok(status) = api.json::<status::SubscriberStatus>(service, request).await {
+    if let Ok(status) = api.json::<Status>(service, request).await {
         let entities = status.entities.into_iter().map(|entity| entity.entity).collect();
         let _ = notes.send(Note::Follows(number(service), entities)).await;
     }
 }
 
 pub(super) async fn ask_applied(api: Api, subscriber: usize, key: Key, notes: mpsc::Sender<Note>) {
-    #[derive(Deserialize)]
-    struct Applied {
-        version: Version,
-        applied_at: Timestamp,
-    }
     let service = Service::SUBSCRIBERS[subscriber];
     let Ok(id) = segment(&key.1) else { return };
     let path = format!("/nudge/v1/applied/{}/{id}", key.0);
     let request = api.request(Method::GET, service, &path);
-    if let Ok(Applied { version, applied_at }) = api.json(service, request).await {
+    if let Ok(AppliedVersion { version, applied_at, .. }) = api.json(service, request).await {
         let _ = notes.send(Note::Found { subscriber, key, version, applied_at }).await;
     }
 }

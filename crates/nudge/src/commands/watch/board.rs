@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use nudge_protocol::{EntityName, Timestamp, Version};
+use nudge_protocol::{
+    EntityName, Timestamp, Version,
+    admin::{Event, EventKind},
+};
 
 use super::{
-    event::{Event, Kind},
     row::{Description, Key, Row, Step, millis},
     settled::Settled,
     summary::Tally,
@@ -66,7 +68,8 @@ impl Board {
     pub(crate) fn take(&mut self, subscriber: usize, event: &Event, now: Timestamp) -> Option<Key> {
         self.count(subscriber, event);
         let key = (event.entity.clone(), event.id.clone());
-        let news = [Kind::Applied, Kind::Retried, Kind::DeadLettered].contains(&event.kind);
+        let news =
+            [EventKind::Applied, EventKind::Retried, EventKind::DeadLettered].contains(&event.kind);
         let found = self.find(subscriber, &key, event.version);
         let known = event.version.is_some_and(|version| self.settled.covers(&key, version));
         if found.is_none() && known && !news {
@@ -81,7 +84,9 @@ impl Board {
             row.committed_at = Some(Timestamp::from_unix_micros(micros));
         }
         row.steps[subscriber] = row.steps[subscriber].after(event);
-        if let (Kind::Applied | Kind::Ignored, Some(version)) = (event.kind, event.version) {
+        if let (EventKind::Applied | EventKind::Ignored, Some(version)) =
+            (event.kind, event.version)
+        {
             self.overtake(subscriber, &key, version);
         }
         found.is_none().then_some(key)
@@ -195,11 +200,11 @@ impl Board {
     fn count(&mut self, subscriber: usize, event: &Event) {
         let tally = &mut self.tallies[subscriber];
         match event.kind {
-            Kind::Applied => tally.applied(event.lag_seconds),
-            Kind::Ignored => tally.ignored += 1,
-            Kind::Retried => tally.retried += 1,
-            Kind::DeadLettered => tally.dead_lettered += 1,
-            _ => {}
+            EventKind::Applied => tally.applied(event.lag_seconds),
+            EventKind::Ignored => tally.ignored += 1,
+            EventKind::Retried => tally.retried += 1,
+            EventKind::DeadLettered => tally.dead_lettered += 1,
+            EventKind::Received | EventKind::Malformed | EventKind::Fetched => {}
         }
     }
 

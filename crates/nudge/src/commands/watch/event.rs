@@ -1,56 +1,6 @@
-//! An event as a subscriber's `GET /nudge/v1/events` tells it.
+//! A line of a subscriber's `GET /nudge/v1/events`.
 
-use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
-use serde::{Deserialize, Serialize};
-
-/// What a subscriber has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
-    /// A notification arrived.
-    Received,
-    /// A message arrived that is not as it should be; its key is looked at all the same.
-    Malformed,
-    /// The owner answered the callback.
-    Fetched,
-    /// The state was committed to the read model.
-    Applied,
-    /// The read model had this version or a newer one already.
-    Ignored,
-    /// It failed and will be tried again.
-    Retried,
-    /// It failed for good.
-    DeadLettered,
-    /// Something that a newer subscriber tells.
-    #[serde(other)]
-    Other,
-}
-
-/// One event.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Event {
-    /// What happened.
-    pub(crate) kind: Kind,
-    /// To what kind of entity.
-    pub(crate) entity: EntityName,
-    /// To which one.
-    pub(crate) id: EntityId,
-    /// In which version, as far as it is known.
-    #[serde(default)]
-    pub(crate) version: Option<Version>,
-    /// From the owner's commit to this event, in seconds.
-    #[serde(default)]
-    pub(crate) lag_seconds: Option<f64>,
-    /// Whether the entity is deleted in that version, where that is known.
-    #[serde(default)]
-    pub(crate) deleted: Option<bool>,
-    /// When.
-    #[serde(default)]
-    pub(crate) at: Option<Timestamp>,
-    /// More, for a person.
-    #[serde(default)]
-    pub(crate) detail: Option<String>,
-}
+use nudge_protocol::admin::{Event, Missed};
 
 /// What a line of the stream tells.
 #[derive(Clone, Debug)]
@@ -63,22 +13,16 @@ pub(crate) enum Told {
 
 /// Reads a line of the stream. What is not understood comes from a newer subscriber and is `None`.
 pub(crate) fn read(data: &str) -> Option<Told> {
-    #[derive(Deserialize)]
-    struct Missed {
-        kind: String,
-        count: u64,
-    }
-    match serde_json::from_str::<Event>(data) {
-        Ok(event) => (event.kind != Kind::Other).then_some(Told::Event(event)),
-        Err(_) => {
-            let missed: Missed = serde_json::from_str(data).ok()?;
-            (missed.kind == "missed").then_some(Told::Missed(missed.count))
-        }
+    match serde_json::from_str(data) {
+        Ok(event) => Some(Told::Event(event)),
+        Err(_) => serde_json::from_str(data).ok().map(|Missed { count, .. }| Told::Missed(count)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use nudge_protocol::admin::EventKind;
+
     use super::*;
 
     #[test]
@@ -86,7 +30,7 @@ mod tests {
         let line = r#"{"kind":"dead_lettered","entity":"store","id":"42","version":17,
             "lag_seconds":0.5,"deleted":false,"at":"2026-01-01T00:00:00.000001Z","detail":"no"}"#;
         let Some(Told::Event(event)) = read(line) else { panic!("an event") };
-        assert_eq!((event.kind, event.lag_seconds), (Kind::DeadLettered, Some(0.5)));
+        assert_eq!((event.kind, event.lag_seconds), (EventKind::DeadLettered, Some(0.5)));
         assert!(matches!(read(r#"{"kind":"missed","count":3}"#), Some(Told::Missed(3))));
     }
 

@@ -1,9 +1,10 @@
 //! One change, and how far each subscriber is with it.
 
-use nudge_protocol::{EntityId, EntityName, Timestamp, Version};
+use nudge_protocol::{
+    EntityId, EntityName, Timestamp, Version,
+    admin::{Event, EventKind},
+};
 use serde::Serialize;
-
-use super::event::{Event, Kind};
 
 /// Which entity a row is about.
 pub(crate) type Key = (EntityName, EntityId);
@@ -43,23 +44,28 @@ impl Step {
         let detail = || event.detail.clone().unwrap_or_default();
         match (event.kind, self) {
             // Told late, or again: what has been reached stays.
-            (Kind::Received | Kind::Malformed | Kind::Fetched | Kind::Ignored, step)
-                if step.is_final() =>
-            {
-                step.clone()
-            }
+            (
+                EventKind::Received
+                | EventKind::Malformed
+                | EventKind::Fetched
+                | EventKind::Ignored,
+                step,
+            ) if step.is_final() => step.clone(),
             // A row that was retried stays marked until it comes to an end.
-            (Kind::Received | Kind::Malformed | Kind::Fetched, Self::Retrying { .. })
-            | (Kind::Other, _) => self.clone(),
-            (Kind::Received | Kind::Malformed, Self::Fetched) | (Kind::Fetched, _) => Self::Fetched,
-            (Kind::Received | Kind::Malformed, _) => Self::Received,
-            (Kind::Ignored, _) => Self::Ignored,
-            (Kind::Applied, _) => Self::Applied { lag_ms: event.lag_seconds.map(millis) },
-            (Kind::Retried, Self::Retrying { times, .. }) => {
+            (
+                EventKind::Received | EventKind::Malformed | EventKind::Fetched,
+                Self::Retrying { .. },
+            ) => self.clone(),
+            (EventKind::Received | EventKind::Malformed, Self::Fetched)
+            | (EventKind::Fetched, _) => Self::Fetched,
+            (EventKind::Received | EventKind::Malformed, _) => Self::Received,
+            (EventKind::Ignored, _) => Self::Ignored,
+            (EventKind::Applied, _) => Self::Applied { lag_ms: event.lag_seconds.map(millis) },
+            (EventKind::Retried, Self::Retrying { times, .. }) => {
                 Self::Retrying { times: times + 1, detail: detail() }
             }
-            (Kind::Retried, _) => Self::Retrying { times: 1, detail: detail() },
-            (Kind::DeadLettered, _) => Self::DeadLetter { detail: detail() },
+            (EventKind::Retried, _) => Self::Retrying { times: 1, detail: detail() },
+            (EventKind::DeadLettered, _) => Self::DeadLetter { detail: detail() },
         }
     }
 }

@@ -13,7 +13,7 @@ fn key(id: &str) -> Key {
     (EntityName::new("store").unwrap(), EntityId::new(id).unwrap())
 }
 
-fn event(kind: Kind, id: &str, version: Option<u64>, lag: Option<f64>) -> Event {
+fn event(kind: EventKind, id: &str, version: Option<u64>, lag: Option<f64>) -> Event {
     let (entity, id) = key(id);
     let version = version.map(|number| Version::new(number).unwrap());
     let at = Some(at(0.0));
@@ -25,8 +25,8 @@ fn board() -> Board {
     Board::new(2)
 }
 
-fn take(board: &mut Board, who: usize, kind: Kind, version: u64) {
-    let lag = (kind == Kind::Applied).then_some(0.002);
+fn take(board: &mut Board, who: usize, kind: EventKind, version: u64) {
+    let lag = (kind == EventKind::Applied).then_some(0.002);
     if let Some(key) = board.take(who, &event(kind, "42", Some(version), lag), at(0.0)) {
         board.describe(&Description {
             key,
@@ -42,14 +42,14 @@ fn take(board: &mut Board, who: usize, kind: Kind, version: u64) {
 fn a_change_is_one_row_told_when_both_have_applied_it() {
     let mut board = board();
     for who in [SEARCH, REVIEW] {
-        for kind in [Kind::Received, Kind::Fetched] {
+        for kind in [EventKind::Received, EventKind::Fetched] {
             take(&mut board, who, kind, 7);
             assert!(board.due(at(0.1)).is_empty());
         }
     }
-    take(&mut board, SEARCH, Kind::Applied, 7);
+    take(&mut board, SEARCH, EventKind::Applied, 7);
     assert_eq!(board.live().count(), 1);
-    take(&mut board, REVIEW, Kind::Applied, 7);
+    take(&mut board, REVIEW, EventKind::Applied, 7);
     let rows = board.due(at(0.1));
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].name.as_deref(), Some("달빛"));
@@ -61,12 +61,12 @@ fn a_change_is_one_row_told_when_both_have_applied_it() {
 #[test]
 fn an_older_change_is_overtaken_by_a_newer_one() {
     let mut board = board();
-    take(&mut board, SEARCH, Kind::Received, 7);
-    take(&mut board, SEARCH, Kind::Received, 8);
+    take(&mut board, SEARCH, EventKind::Received, 7);
+    take(&mut board, SEARCH, EventKind::Received, 8);
     // The callback answered with the newer state, so version 7 is never applied.
-    take(&mut board, SEARCH, Kind::Applied, 8);
-    take(&mut board, REVIEW, Kind::Applied, 7);
-    take(&mut board, REVIEW, Kind::Applied, 8);
+    take(&mut board, SEARCH, EventKind::Applied, 8);
+    take(&mut board, REVIEW, EventKind::Applied, 7);
+    take(&mut board, REVIEW, EventKind::Applied, 8);
     let rows = board.due(at(0.1));
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[0].steps[SEARCH], Step::Overtaken { by: Version::new(8).unwrap() });
@@ -76,8 +76,8 @@ fn an_older_change_is_overtaken_by_a_newer_one() {
 #[test]
 fn what_comes_late_or_twice_does_not_undo_what_was_reached() {
     let mut board = board();
-    take(&mut board, SEARCH, Kind::Applied, 7);
-    for kind in [Kind::Received, Kind::Fetched, Kind::Ignored] {
+    take(&mut board, SEARCH, EventKind::Applied, 7);
+    for kind in [EventKind::Received, EventKind::Fetched, EventKind::Ignored] {
         take(&mut board, SEARCH, kind, 7);
     }
     assert!(matches!(board.live().next().unwrap().steps[SEARCH], Step::Applied { .. }));
@@ -86,14 +86,14 @@ fn what_comes_late_or_twice_does_not_undo_what_was_reached() {
 #[test]
 fn retries_are_counted_and_stay_visible_until_the_end() {
     let mut board = board();
-    let mut failed = event(Kind::Retried, "42", Some(7), None);
+    let mut failed = event(EventKind::Retried, "42", Some(7), None);
     failed.detail = Some("timeout".into());
     board.take(SEARCH, &failed, at(0.0));
-    take(&mut board, SEARCH, Kind::Fetched, 7);
+    take(&mut board, SEARCH, EventKind::Fetched, 7);
     board.take(SEARCH, &failed, at(0.0));
     let retrying = Step::Retrying { times: 2, detail: "timeout".into() };
     assert_eq!(board.live().next().unwrap().steps[SEARCH], retrying);
-    take(&mut board, SEARCH, Kind::Applied, 7);
+    take(&mut board, SEARCH, EventKind::Applied, 7);
     assert!(matches!(board.live().next().unwrap().steps[SEARCH], Step::Applied { .. }));
     assert_eq!((board.tallies[SEARCH].retried, board.tallies[SEARCH].applied), (2, 1));
 }
@@ -101,9 +101,9 @@ fn retries_are_counted_and_stay_visible_until_the_end() {
 #[test]
 fn an_event_without_a_version_belongs_to_the_row_that_is_open() {
     let mut board = board();
-    board.take(SEARCH, &event(Kind::Received, "42", None, None), at(0.0));
-    take(&mut board, SEARCH, Kind::Applied, 7);
-    board.take(REVIEW, &event(Kind::Retried, "42", None, None), at(0.0));
+    board.take(SEARCH, &event(EventKind::Received, "42", None, None), at(0.0));
+    take(&mut board, SEARCH, EventKind::Applied, 7);
+    board.take(REVIEW, &event(EventKind::Retried, "42", None, None), at(0.0));
     assert_eq!(board.live().count(), 1);
     let row = board.live().next().unwrap();
     assert_eq!(row.version.map(Version::get), Some(7));
@@ -113,7 +113,7 @@ fn an_event_without_a_version_belongs_to_the_row_that_is_open() {
 #[test]
 fn a_subscriber_that_does_not_follow_the_entity_is_not_waited_for() {
     let mut board = board();
-    take(&mut board, SEARCH, Kind::Applied, 7);
+    take(&mut board, SEARCH, EventKind::Applied, 7);
     board.set_follows(REVIEW, HashSet::new());
     assert_eq!(board.due(at(0.1))[0].steps[REVIEW], Step::NotFollowed);
 }
@@ -121,13 +121,13 @@ fn a_subscriber_that_does_not_follow_the_entity_is_not_waited_for() {
 #[test]
 fn a_slow_change_is_told_twice_and_counted_once() {
     let mut board = board();
-    take(&mut board, SEARCH, Kind::Applied, 7);
+    take(&mut board, SEARCH, EventKind::Applied, 7);
     assert!(board.due(at(4.0)).is_empty());
     let rows = board.due(at(6.0));
     assert_eq!((rows.len(), rows[0].told), (1, false));
     assert!(board.due(at(7.0)).is_empty());
     assert_eq!((board.live().count(), board.under_way()), (0, 1));
-    take(&mut board, REVIEW, Kind::Applied, 7);
+    take(&mut board, REVIEW, EventKind::Applied, 7);
     let rows = board.due(at(8.0));
     assert_eq!((rows.len(), rows[0].told), (1, true));
     assert_eq!(board.changes, 1);
@@ -136,7 +136,7 @@ fn a_slow_change_is_told_twice_and_counted_once() {
 #[test]
 fn a_forgotten_change_is_asked_for_where_someone_can_answer() {
     let mut board = board();
-    take(&mut board, SEARCH, Kind::Applied, 7);
+    take(&mut board, SEARCH, EventKind::Applied, 7);
     assert!(board.overdue(&[true, true], 9).is_empty());
     board.due(at(6.0));
     assert!(board.overdue(&[true, false], 9).is_empty());
@@ -150,7 +150,7 @@ fn a_forgotten_change_is_asked_for_where_someone_can_answer() {
 fn overdue_changes_take_turns() {
     let mut board = board();
     for id in ["a", "b", "c"] {
-        board.take(SEARCH, &event(Kind::Applied, id, Some(1), None), at(0.0));
+        board.take(SEARCH, &event(EventKind::Applied, id, Some(1), None), at(0.0));
     }
     board.due(at(6.0));
     let mut asked = Vec::new();
@@ -164,7 +164,11 @@ fn overdue_changes_take_turns() {
 fn the_board_is_bounded() {
     let mut board = board();
     for number in 0..MAX_ROWS + 5 {
-        board.take(SEARCH, &event(Kind::Received, &format!("{number}"), Some(1), None), at(0.0));
+        board.take(
+            SEARCH,
+            &event(EventKind::Received, &format!("{number}"), Some(1), None),
+            at(0.0),
+        );
     }
     assert_eq!(board.due(at(0.1)).len(), 5);
     assert_eq!((board.rows.len(), board.by_key.len()), (MAX_ROWS, MAX_ROWS));
@@ -176,7 +180,7 @@ fn the_board_is_bounded() {
 fn a_name_that_never_comes_holds_nothing_up_for_long() {
     let mut board = board();
     for who in [SEARCH, REVIEW] {
-        board.take(who, &event(Kind::Applied, "42", Some(7), Some(0.001)), at(0.0));
+        board.take(who, &event(EventKind::Applied, "42", Some(7), Some(0.001)), at(0.0));
     }
     assert!(board.due(at(0.1)).is_empty());
     assert_eq!(board.due(at(0.5)).len(), 1);
@@ -185,8 +189,8 @@ fn a_name_that_never_comes_holds_nothing_up_for_long() {
 #[test]
 fn a_deletion_is_marked_only_on_the_version_that_is_deleted() {
     let mut board = board();
-    take(&mut board, SEARCH, Kind::Received, 7);
-    take(&mut board, SEARCH, Kind::Received, 8);
+    take(&mut board, SEARCH, EventKind::Received, 7);
+    take(&mut board, SEARCH, EventKind::Received, 8);
     board.describe(&Description {
         key: key("42"),
         name: None,
@@ -204,24 +208,26 @@ fn a_deletion_is_marked_only_on_the_version_that_is_deleted() {
 fn what_comes_after_a_change_was_told_is_nothing_new() {
     let mut board = board();
     for who in [SEARCH, REVIEW] {
-        take(&mut board, who, Kind::Applied, 7);
+        take(&mut board, who, EventKind::Applied, 7);
     }
     assert_eq!(board.due(at(0.1)).len(), 1);
     // Its own notification comes after its state, and an older one after both.
-    for (kind, version) in [(Kind::Received, 7), (Kind::Ignored, 7), (Kind::Received, 6)] {
+    for (kind, version) in
+        [(EventKind::Received, 7), (EventKind::Ignored, 7), (EventKind::Received, 6)]
+    {
         take(&mut board, SEARCH, kind, version);
     }
     assert_eq!(board.rows.len(), 0);
     assert_eq!(board.tallies[SEARCH].ignored, 1);
-    take(&mut board, SEARCH, Kind::Received, 8);
+    take(&mut board, SEARCH, EventKind::Received, 8);
     assert_eq!(board.live().count(), 1);
 }
 
 #[test]
 fn a_repetition_alone_is_no_change_and_does_not_stay() {
     let mut board = board();
-    take(&mut board, SEARCH, Kind::Received, 7);
-    take(&mut board, SEARCH, Kind::Ignored, 7);
+    take(&mut board, SEARCH, EventKind::Received, 7);
+    take(&mut board, SEARCH, EventKind::Ignored, 7);
     assert_eq!((board.live().count(), board.under_way()), (0, 0));
     assert!(board.due(at(2.0)).is_empty());
     assert_eq!((board.rows.len(), board.changes), (0, 0));
@@ -230,8 +236,8 @@ fn a_repetition_alone_is_no_change_and_does_not_stay() {
 #[test]
 fn a_repetition_that_turns_out_to_be_a_change_for_another_is_told() {
     let mut board = board();
-    take(&mut board, SEARCH, Kind::Ignored, 7);
-    take(&mut board, REVIEW, Kind::Applied, 7);
+    take(&mut board, SEARCH, EventKind::Ignored, 7);
+    take(&mut board, REVIEW, EventKind::Applied, 7);
     let rows = board.due(at(0.1));
     assert_eq!(rows[0].steps[SEARCH], Step::Ignored);
     assert!(matches!(rows[0].steps[REVIEW], Step::Applied { .. }));

@@ -1,0 +1,62 @@
+//! What every subscriber tells of itself, under `/nudge/v1` and at `/livez` and `/readyz`.
+//!
+//! The kit writes these answers and the command line reads them. The two may be of different releases:
+//! a reader passes over what it does not know, and takes what is missing for its default, or for `None`
+//! where that means "not told". A writer leaves nothing out, which is what the published document says.
+
+mod dead_letter;
+mod event;
+mod status;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{EntityName, Timestamp, Version};
+
+pub use dead_letter::{DeadLetter, DeadLetterPage, NextDeadLetter};
+pub use event::{Event, EventKind, Missed};
+pub use status::{BreakerState, EntityStatus, Status};
+
+/// `GET /livez`: the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Liveness {
+    /// Always true.
+    pub live: bool,
+}
+
+/// `GET /readyz`: whether the read model may be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Readiness {
+    /// The database answers, every followed entity has caught up once, and the service is not stopping.
+    pub ready: bool,
+    /// Whether the database answers.
+    pub database: bool,
+    /// The entities that have never caught up with their owner yet.
+    pub catching_up: Vec<EntityName>,
+}
+
+/// `GET applied/{entity}/{id}` and `GET wait`: what the read model holds of an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Applied)]
+pub struct AppliedVersion {
+    /// The version applied.
+    pub version: Version,
+    /// Whether that was a delete.
+    pub deleted: bool,
+    /// When it was applied.
+    pub applied_at: Timestamp,
+}
+
+/// `POST pause` and `POST resume`: whether this replica rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Paused {
+    /// Whether intake and work stand still.
+    pub paused: bool,
+}
+
+/// `POST dead-letters/{entity}/{id}/replay`: the key is on the work queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Queued {
+    /// Always true.
+    pub queued: bool,
+}

@@ -1,0 +1,158 @@
+//! `GET status`.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use crate::{EntityName, Timestamp};
+
+/// How a subscriber is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Its name.
+    #[serde(default)]
+    #[schema(required)]
+    pub service: String,
+    /// Whether it serves: see the readiness check.
+    #[serde(default)]
+    #[schema(required)]
+    pub ready: bool,
+    /// Whether intake and work of this replica stand still.
+    #[serde(default)]
+    #[schema(required)]
+    pub paused: bool,
+    /// One for each followed entity.
+    #[serde(default)]
+    #[schema(required)]
+    pub entities: Vec<EntityStatus>,
+}
+
+/// How one followed entity is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EntityStatus {
+    /// Which.
+    pub entity: EntityName,
+    /// Entities whose state or tombstone is applied.
+    #[serde(default)]
+    #[schema(required)]
+    pub applied: u64,
+    /// Owner's commit to row applied, of the last one, in seconds.
+    #[serde(default)]
+    #[schema(required, nullable = false)]
+    pub lag_seconds: Option<f64>,
+    /// Keys that wait for a run.
+    #[serde(default)]
+    #[schema(required)]
+    pub queued: i64,
+    /// Keys in a run.
+    #[serde(default)]
+    #[schema(required)]
+    pub processing: i64,
+    /// Keys in memory whose last run failed.
+    #[serde(default)]
+    #[schema(required)]
+    pub retrying: i64,
+    /// Rows of the dead-letter table that are tried again by themselves.
+    #[serde(default)]
+    #[schema(required)]
+    pub parked: u64,
+    /// Rows of the dead-letter table that are not.
+    #[serde(default)]
+    #[schema(required)]
+    pub dead_letters: u64,
+    /// The circuit breaker of the owner.
+    #[serde(default, deserialize_with = "known_state")]
+    #[schema(required, nullable = false)]
+    pub breaker: Option<BreakerState>,
+    /// Whether intake and work of this replica stand still.
+    #[serde(default)]
+    #[schema(required)]
+    pub paused: bool,
+    /// When something was last applied or found up to date; null before the first time.
+    #[serde(default)]
+    #[schema(required)]
+    pub last_progress: Option<Timestamp>,
+    /// Whether notifications can arrive at this moment.
+    #[serde(default)]
+    #[schema(required, nullable = false)]
+    pub connected: Option<bool>,
+    /// Whether the first catch-up of this read model is done.
+    #[serde(default)]
+    #[schema(required)]
+    pub caught_up: bool,
+    /// Messages that the broker has not delivered yet, as it last said.
+    #[serde(default)]
+    #[schema(required, nullable = false)]
+    pub stream_pending: Option<i64>,
+    /// Stream sequence up to which everything is handled.
+    #[serde(default)]
+    #[schema(required)]
+    pub position: u64,
+    /// Messages that were not as they should be, since the start.
+    #[serde(default)]
+    #[schema(required)]
+    pub malformed: u64,
+    /// Calls to the owner since the start.
+    #[serde(default)]
+    #[schema(required)]
+    pub callbacks: u64,
+    /// What last went wrong; null once all is well again.
+    #[serde(default)]
+    #[schema(required)]
+    pub last_error: Option<String>,
+}
+
+/// How the circuit breaker of an owner stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerState {
+    /// Calls flow.
+    Closed,
+    /// Calls are stopped.
+    Open,
+    /// A probe is under way.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+}
+
+/// A state that only a newer subscriber knows is one that is not told.
+fn known_state<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BreakerState>, D::Error> {
+    let state = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(state).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_another_release_leaves_out_or_adds_does_not_stop_the_reading() {
+        let status = json!({"entities": [{"entity": "store", "breaker": "ajar", "new": {}}]});
+        let status: Status = serde_json::from_value(status).unwrap();
+        let entity = &status.entities[0];
+        assert_eq!((entity.breaker, entity.connected, entity.applied), (None, None, 0));
+    }
+
+    #[test]
+    fn a_breaker_is_written_by_its_word_and_read_again() {
+        for state in [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen] {
+            let text = json!({"entity": "store", "breaker": state});
+            assert_eq!(text["breaker"], state.as_str());
+            let read: EntityStatus = serde_json::from_value(text).unwrap();
+            assert_eq!(read.breaker, Some(state));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! OpenAPI documents that come from the routers they describe.
+//!
+//! `routes!` of utoipa-axum adds a handler to a router and its annotation to the router's document at
+//! once, so the two cannot part. Here is what all documents share: how errors look, which of them follow
+//! from the shape of a request, and the route that answers with the document.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response as Answer},
+};
+use utoipa::{
+    OpenApi as _, PartialSchema, ToSchema,
+    openapi::{
+        Content, OpenApi, Ref, RefOr, Required, Response,
+        path::{Operation, PathItem},
+    },
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::problem::{PROBLEM_JSON, Problem};
+
+/// Errors of an operation that is told anything: a parameter, a header, a body.
+const OF_PARAMETERS: [(&str, &str); 2] = [
+    ("400", "What the request says is malformed; the problem names it"),
+    ("503", "The database is busy or gone"),
+];
+/// Errors of an operation that takes a body, besides.
+const OF_BODIES: [(&str, &str); 3] = [
+    ("413", "The body is too large"),
+    ("415", "The body is of another content type"),
+    ("422", "The body is wrong; the problem names the fields that are"),
+];
+
+/// Serves these routes, and at `/openapi.json` the document that describes them. `about` is what no
+/// route says: title, description, tags.
+pub fn served(about: OpenApi, router: OpenApiRouter) -> Router {
+    let (router, routes) = router.split_for_parts();
+    let text: Arc<str> = document(about, [routes]).into();
+    router.merge(itself().with_state(text))
+}
+
+/// The document that [`served`] answers with, of the same routes in parts, in any order.
+pub fn document(about: OpenApi, routes: impl IntoIterator<Item = OpenApi>) -> String {
+    let mut document = about;
+    for part in routes.into_iter().chain([itself().into_openapi()]) {
+        document.merge(part);
+    }
+    text(document)
+}
+
+/// A document as text: JSON, indented, with a line feed at its end. Adds what documents share.
+pub fn text(mut document: OpenApi) -> String {
+    operations(&mut document).for_each(complete);
+    let mut problem = vec![(Problem::name().into_owned(), Problem::schema())];
+    Problem::schemas(&mut problem);
+    document.components.get_or_insert_default().schemas.extend(problem);
+    let mut text = document.to_pretty_json().expect("a document is made of text and numbers");
+    text.push('\n');
+    text
+}
+
+/// Every operation of a document.
+pub fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
+    document.paths.paths.values_mut().flat_map(|path| {
+        let PathItem { get, put, post, delete, options, head, patch, trace, .. } = path;
+        [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+    })
+}
+
+/// Adds an answer to an operation that does not describe this status itself.
+pub fn may_answer(operation: &mut Operation, status: &str, description: &str) {
+    let answers = &mut operation.responses.responses;
+    answers.entry(status.to_owned()).or_insert_with(|| Response::new(description).into());
+}
+
+/// Adds the errors that follow from the shape of a request, and gives every error its body.
+fn complete(operation: &mut Operation) {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        // The macro says so for types, but not for references.
+        body.required = Some(Required::True);
+    }
+    let (body, parameters) = (operation.request_body.is_some(), operation.parameters.is_some());
+    let of_parameters = OF_PARAMETERS.iter().filter(|_| body || parameters);
+    for (status, description) in of_parameters.chain(OF_BODIES.iter().filter(|_| body)) {
+        may_answer(operation, status, description);
+    }
+    for (status, answer) in &mut operation.responses.responses {
+        if let (true, RefOr::T(answer)) = (status.starts_with(['4', '5']), answer)
+            && answer.content.is_empty()
+        {
+            let content = Content::new(Some(Ref::from_schema_name(Problem::name())));
+            answer.content.insert(PROBLEM_JSON.to_owned(), content.into());
+        }
+    }
+}
+
+fn itself() -> OpenApiRouter<Arc<str>> {
+    OpenApiRouter::with_openapi(About::openapi()).routes(routes!(openapi_json))
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(tags((name = "operations", description = "For operators and their tools")))]
+struct About;
+
+/// This document
+#[utoipa::path(get, path = "/openapi.json", operation_id = "openapiDocument", tag = "operations", responses(
+    (status = 200, description = "OpenAPI 3.1", body = serde_json::Value),
+))]
+async fn openapi_json(State(text): State<Arc<str>>) -> Answer {
+    ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
+}
+
+/// The paths of a router that are missing in its document, and the other way round: for tests. Axum names
+/// the paths of a router nowhere but in its `Debug` text.
+#[doc(hidden)]
+pub fn stray_paths<S>(router: OpenApiRouter<S>) -> BTreeSet<String>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let (router, document) = router.split_for_parts();
+    let text = format!("{router:?}");
+    let paths = text.split_once("paths: {").map_or("", |(_, paths)| paths);
+    let mut pieces = paths.split('"');
+    let mut routed = BTreeSet::new();
+    while let (Some(before), Some(path)) = (pieces.next(), pieces.next())
+        && before.contains("RouteId")
+    {
+        routed.insert(path.to_owned());
+    }
+    let documented: BTreeSet<_> = document.paths.paths.into_keys().collect();
+    routed.symmetric_difference(&documented).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::to_bytes, http::Request, routing::get};
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[utoipa::path(get, path = "/plain", responses((status = 200, description = "Fine")))]
+    async fn plain() {}
+
+    #[utoipa::path(get, path = "/things/{id}", params(("id" = String, Path)), responses(
+        (status = 200, description = "Fine"),
+        (status = 404, description = "No such thing"),
+        (status = 410, description = "It is gone", body = String),
+    ))]
+    async fn read() {}
+
+    #[utoipa::path(put, path = "/things/{id}", request_body = String, responses(
+        (status = 200, description = "Fine"),
+        (status = 422, description = "No such thing can be"),
+    ))]
+    async fn write() {}
+
+    fn routes() -> OpenApiRouter {
+        let things = OpenApiRouter::default().routes(routes!(read, write));
+        OpenApiRouter::default().routes(routes!(plain)).nest("/in", things)
+    }
+
+    fn described(path: &str, method: &str) -> Value {
+        let text = document(OpenApi::default(), [routes().into_openapi()]);
+        let document: Value = serde_json::from_str(&text).unwrap();
+        document["paths"][path][method]["responses"].clone()
+    }
+
+    #[test]
+    fn errors_follow_from_the_shape_of_a_request() {
+        let statuses = |path, method| {
+            let described = described(path, method);
+            described.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(statuses("/plain", "get"), "200");
+        assert_eq!(statuses("/in/things/{id}", "get"), "200 400 404 410 503");
+        assert_eq!(statuses("/in/things/{id}", "put"), "200 400 413 415 422 503");
+    }
+
+    #[test]
+    fn an_error_is_a_problem_unless_it_says_otherwise() {
+        let read = described("/in/things/{id}", "get");
+        let problem = &read["404"]["content"][PROBLEM_JSON]["schema"]["$ref"];
+        assert_eq!(problem, "#/components/schemas/Problem");
+        assert!(read["410"]["content"]["text/plain"].is_object(), "{read}");
+        let write = described("/in/things/{id}", "put");
+        assert_eq!(write["422"]["description"], "No such thing can be");
+    }
+
+    #[tokio::test]
+    async fn what_is_served_is_the_document_with_its_own_route() {
+        let request = Request::get("/openapi.json").body(axum::body::Body::empty()).unwrap();
+        let answer = served(OpenApi::default(), routes()).oneshot(request).await.unwrap();
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
+        let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        let text = document(OpenApi::default(), [routes().into_openapi()]);
+        assert_eq!(body, text.as_bytes());
+        assert!(text.contains("\"/openapi.json\"") && text.ends_with("}\n"));
+    }
+
+    #[test]
+    fn a_route_without_a_document_is_found_and_a_document_without_a_route() {
+        assert!(stray_paths(routes()).is_empty());
+        let silent = routes().route("/silent", get(plain));
+        assert_eq!(Vec::from_iter(stray_paths(silent)), ["/silent"]);
+        let mut promised = routes();
+        let other = OpenApiRouter::<()>::default().nest("/other", routes()).into_openapi();
+        promised.get_openapi_mut().merge(other);
+        assert_eq!(stray_paths(promised).len(), 2);
+    }
+}

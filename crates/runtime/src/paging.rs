@@ -1,0 +1,52 @@
+//! Pages of rows: how many one may hold, and where the next begins.
+
+/// The bounds of a page, in rows.
+#[derive(Clone, Copy, Debug)]
+pub struct PageSize {
+    /// When no limit is asked for.
+    pub default: usize,
+    /// The most.
+    pub max: usize,
+}
+
+/// A limit that asks for no rows, or for too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be from 1 to {max}")]
+pub struct InvalidLimit {
+    max: usize,
+}
+
+impl PageSize {
+    /// The rows that a page is to hold.
+    ///
+    /// # Errors
+    /// When what is asked for is out of bounds.
+    ///
+    /// ```
+    /// let size = nudge_runtime::paging::PageSize { default: 20, max: 100 };
+    /// assert_eq!(size.rows(None), Ok(20));
+    /// assert_eq!(size.rows(Some(100)), Ok(100));
+    /// assert_eq!(size.rows(Some(0)).unwrap_err().to_string(), "must be from 1 to 100");
+    /// ```
+    pub fn rows(self, asked: Option<usize>) -> Result<usize, InvalidLimit> {
+        let rows = asked.unwrap_or(self.default);
+        let within = (1..=self.max).contains(&rows);
+        within.then_some(rows).ok_or(InvalidLimit { max: self.max })
+    }
+}
+
+/// Cuts rows to one page of `limit`, and says where the next begins: at `place` of the last row. They
+/// are read with a limit of one more, which tells whether there is a next page.
+///
+/// ```
+/// use nudge_runtime::paging::cut;
+/// let mut rows = vec!['a', 'b', 'c'];
+/// assert_eq!(cut(&mut rows, 2, |last| *last), Some('b'));
+/// assert_eq!(rows, ['a', 'b']);
+/// assert_eq!(cut(&mut rows, 2, |last| *last), None);
+/// ```
+pub fn cut<T, P>(rows: &mut Vec<T>, limit: usize, place: impl FnOnce(&T) -> P) -> Option<P> {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    rows.last().filter(|_| more).map(place)
+}

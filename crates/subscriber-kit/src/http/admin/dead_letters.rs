@@ -1,0 +1,131 @@
+//! Keys that keep failing.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+};
+use nudge_protocol::{
+    EntityName,
+    admin::{DeadLetter, DeadLetterPage, NextDeadLetter, Queued},
+};
+use nudge_runtime::{
+    Problem,
+    body::Query,
+    paging::{PageSize, cut},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{Api, Key};
+
+/// Longest wait for the work queue to take a replay.
+const MAX_REPLAY_WAIT: Duration = Duration::from_secs(2);
+const PAGE: PageSize = PageSize { default: 100, max: 1_000 };
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeadLetterQuery {
+    /// Begin with this entity.
+    #[param(value_type = Option<String>)]
+    entity: Option<EntityName>,
+    /// Begin after this id.
+    after: Option<String>,
+    /// Rows wanted.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+}
+
+/// Keys that keep failing
+///
+/// Pages go entity by entity, in the order in which those are followed.
+#[utoipa::path(get, path = "/dead-letters", operation_id = "deadLetters", tag = "subscriber",
+params(DeadLetterQuery), responses(
+    (status = 200, description = "A page", body = DeadLetterPage),
+    (status = 400, description = "A parameter is wrong"),
+))]
+pub(super) async fn list(
+    State(shared): Api,
+    Query(query): Query<DeadLetterQuery>,
+) -> Result<axum::Json<DeadLetterPage>, Problem> {
+    let limit = PAGE.rows(query.limit);
+    let limit = limit.map_err(|error| Problem::parameter("limit", error.to_string()))?;
+    let first = match &query.entity {
+        None => 0,
+        Some(entity) => {
+            let position = shared.followed.iter().position(|f| f.entity == *entity);
+            let unknown = || format!("{} does not follow it", shared.service);
+            position.ok_or_else(|| Problem::parameter("entity", unknown()))?
+        }
+    };
+    let mut items: Vec<DeadLetter> = Vec::new();
+    let mut after = query.after.unwrap_or_default();
+    for followed in &shared.followed[first..] {
+        items.extend(followed.dead_letters.list(&after, limit + 1 - items.len()).await?);
+        if items.len() > limit {
+            break;
+        }
+        after.clear();
+    }
+    let next = cut(&mut items, limit, |last| NextDeadLetter {
+        entity: last.entity.clone(),
+        after: last.id.clone(),
+    });
+    Ok(axum::Json(DeadLetterPage { items, next }))
+}
+
+/// Put the key on the work queue
+///
+/// The same way as any other work. The row closes by itself when the entity is applied.
+#[utoipa::path(post, path = "/dead-letters/{entity}/{id}/replay", operation_id = "replayDeadLetter",
+tag = "subscriber", params(
+    ("entity" = String, Path, description = "The kind of entity"),
+    ("id" = String, Path, description = "Which one, percent-encoded"),
+), responses(
+    (status = 202, description = "Queued", body = Queued),
+    (status = 404, description = "No such dead letter"),
+    (status = 503, description = "Nothing is taken on at present; `Retry-After` says when to ask again"),
+))]
+pub(super) async fn replay(
+    State(shared): Api,
+    Key { place, id }: Key,
+) -> Result<(StatusCode, axum::Json<Queued>), Problem> {
+    let followed = &shared.followed[place];
+    let row = followed.dead_letters.get(&id).await?.ok_or_else(no_dead_letter)?;
+    let enqueued = followed.enqueue(id, row.floor, 0);
+    match tokio::time::timeout(MAX_REPLAY_WAIT, enqueued).await {
+        Ok(true) => {}
+        Ok(false) => return Err(shared.stopping()),
+        Err(_) => {
+            let detail = "nothing is taken on while the owner is down or the queue is full";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")));
+        }
+    }
+    Ok((StatusCode::ACCEPTED, axum::Json(Queued { queued: true })))
+}
+
+/// Forget the dead letter
+#[utoipa::path(delete, path = "/dead-letters/{entity}/{id}", operation_id = "discardDeadLetter",
+tag = "subscriber", params(
+    ("entity" = String, Path, description = "The kind of entity"),
+    ("id" = String, Path, description = "Which one, percent-encoded"),
+), responses(
+    (status = 204, description = "Forgotten"),
+    (status = 404, description = "No such dead letter"),
+))]
+pub(super) async fn discard(
+    State(shared): Api,
+    Key { place, id }: Key,
+) -> Result<StatusCode, Problem> {
+    match shared.followed[place].dead_letters.discard(&id).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(no_dead_letter()),
+    }
+}
+
+fn no_dead_letter() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no dead letter for this id")
+}

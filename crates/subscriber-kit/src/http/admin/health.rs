@@ -1,0 +1,64 @@
+//! Health and metrics.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use nudge_protocol::admin::{BreakerState, Liveness, Readiness};
+use nudge_runtime::Problem;
+
+use super::Api;
+use crate::subscriber::Subscriber;
+
+/// Whether the process runs
+///
+/// Looks at nothing: a restart mends neither the database nor the broker.
+#[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "operations", responses(
+    (status = 200, description = "It runs", body = Liveness),
+))]
+pub(super) async fn livez() -> axum::Json<Liveness> {
+    axum::Json(Liveness { live: true })
+}
+
+/// Whether the read model may be read
+///
+/// Ready: the database answers and the first catch-up is done. An outage of NATS or of an owner keeps it
+/// ready.
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operations", responses(
+    (status = 200, description = "Ready", body = Readiness),
+    (status = 503, description = "Not ready", body = Readiness),
+))]
+pub(super) async fn readyz(State(shared): Api) -> Response {
+    let subscriber = Subscriber { shared };
+    let shared = &subscriber.shared;
+    // One read tells whether the database answers.
+    let database = sqlx::query("SELECT 1").execute(shared.db.reader());
+    let database = shared.db.run(database).await.is_ok();
+    let waiting = shared.followed.iter().filter(|one| !one.progress.caught_up.load(Relaxed));
+    let catching_up = waiting.map(|followed| followed.entity.clone()).collect();
+    let ready = database && subscriber.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(Readiness { ready, database, catching_up })).into_response()
+}
+
+/// Metrics, for Prometheus
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "operations", responses(
+    (status = 200, description = "OpenMetrics text", body = String,
+     content_type = "application/openmetrics-text"),
+))]
+pub(super) async fn metrics(State(shared): Api) -> Result<Response, Problem> {
+    for followed in &shared.followed {
+        let open = followed.owner.breaker().state() != BreakerState::Closed;
+        followed.progress.breaker_open.set(i64::from(open));
+        shared.is_connected(followed);
+    }
+    let mut text = String::new();
+    let registry = shared.registry.lock();
+    prometheus_client::encoding::text::encode(&mut text, &registry)
+        .map_err(|error| Problem::internal(&error))?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}

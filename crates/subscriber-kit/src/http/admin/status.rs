@@ -1,0 +1,69 @@
+//! How a subscriber is doing, and whether it goes on.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::extract::State;
+use nudge_protocol::{
+    Timestamp,
+    admin::{EntityStatus, Paused, Status},
+};
+use nudge_runtime::Problem;
+
+use super::Api;
+use crate::subscriber::Subscriber;
+
+/// How each followed entity is doing
+#[utoipa::path(get, path = "/status", operation_id = "status", tag = "subscriber", responses(
+    (status = 200, description = "Status", body = Status),
+    (status = 503, description = "The database is busy or gone"),
+))]
+pub(super) async fn status(State(shared): Api) -> Result<axum::Json<Status>, Problem> {
+    let paused = *shared.paused.borrow();
+    let mut entities = Vec::with_capacity(shared.followed.len());
+    for followed in &shared.followed {
+        let progress = &followed.progress;
+        let counts = followed.dead_letters.counts().await?;
+        let last_progress = progress.last_progress.load(Relaxed);
+        entities.push(EntityStatus {
+            entity: followed.entity.clone(),
+            applied: followed.waiters.count().await?,
+            lag_seconds: Some(progress.last_lag_micros.load(Relaxed) as f64 / 1e6),
+            queued: progress.queued.get(),
+            processing: progress.processing.get(),
+            retrying: progress.retrying.get(),
+            parked: counts.parked,
+            dead_letters: counts.dead_letters,
+            breaker: Some(followed.owner.breaker().state()),
+            paused,
+            last_progress: (last_progress > 0).then(|| Timestamp::from_unix_micros(last_progress)),
+            connected: Some(shared.is_connected(followed)),
+            caught_up: progress.caught_up.load(Relaxed),
+            stream_pending: Some(progress.stream_pending.get()),
+            position: progress.position.load(Relaxed),
+            malformed: progress.malformed.get(),
+            callbacks: progress.callbacks.get(),
+            last_error: progress.last_error(),
+        });
+    }
+    let ready = Subscriber { shared: shared.clone() }.is_ready();
+    let service = shared.service.clone();
+    Ok(axum::Json(Status { service, ready, paused, entities }))
+}
+
+/// Stop intake and work of this replica
+#[utoipa::path(post, path = "/pause", operation_id = "pause", tag = "subscriber", responses(
+    (status = 200, description = "Paused", body = Paused),
+))]
+pub(super) async fn pause(State(shared): Api) -> axum::Json<Paused> {
+    shared.paused.send_replace(true);
+    axum::Json(Paused { paused: true })
+}
+
+/// Go on
+#[utoipa::path(post, path = "/resume", operation_id = "resume", tag = "subscriber", responses(
+    (status = 200, description = "Running", body = Paused),
+))]
+pub(super) async fn resume(State(shared): Api) -> axum::Json<Paused> {
+    shared.paused.send_replace(false);
+    axum::Json(Paused { paused: false })
+}

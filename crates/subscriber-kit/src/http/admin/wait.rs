@@ -1,0 +1,81 @@
+//! Which version is applied, now or soon.
+
+use std::time::Duration;
+
+use axum::{extract::State, http::StatusCode};
+use nudge_protocol::{Version, WriteToken, admin::AppliedVersion};
+use nudge_runtime::{Problem, body::Query};
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::IntoParams;
+
+use super::{Api, Key};
+
+/// Wait for a version when none is asked for, in milliseconds.
+const DEFAULT_WAIT_MS: u64 = 5_000;
+/// Longest wait for a version, in milliseconds.
+const MAX_WAIT_MS: u64 = 60_000;
+
+/// What is applied for an entity
+#[utoipa::path(get, path = "/applied/{entity}/{id}", operation_id = "applied", tag = "subscriber", params(
+    ("entity" = String, Path, description = "The kind of entity"),
+    ("id" = String, Path, description = "Which one, percent-encoded"),
+), responses(
+    (status = 200, description = "Applied", body = AppliedVersion),
+    (status = 404, description = "Nothing is applied, or the entity is not followed"),
+))]
+pub(super) async fn applied(
+    State(shared): Api,
+    Key { place, id }: Key,
+) -> Result<axum::Json<AppliedVersion>, Problem> {
+    let applied = shared.followed[place].waiters.applied(&id).await?;
+    let nothing = || Problem::new(StatusCode::NOT_FOUND, "nothing is applied for this id");
+    applied.map(axum::Json).ok_or_else(nothing)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WaitQuery {
+    /// A Nudge-Token.
+    #[param(example = "store/42@17")]
+    token: String,
+    /// Milliseconds to wait.
+    #[param(minimum = 0, maximum = 60000, default = 5000)]
+    timeout_ms: Option<u64>,
+}
+
+/// Wait until a version is applied
+#[utoipa::path(get, path = "/wait", operation_id = "wait", tag = "subscriber", params(WaitQuery), responses(
+    (status = 200, description = "Applied", body = AppliedVersion),
+    (status = 400, description = "Not a token, or a time too long"),
+    (status = 404, description = "The entity is not followed"),
+    (status = 503, description = "The service is stopping, or its database is busy or gone"),
+    (status = 504, description = "Not applied in time; `version` holds what is applied now"),
+))]
+pub(super) async fn wait(
+    State(shared): Api,
+    Query(query): Query<WaitQuery>,
+) -> Result<axum::Json<AppliedVersion>, Problem> {
+    let token: WriteToken =
+        query.token.parse().map_err(|error| Problem::parameter("token", format!("{error}")))?;
+    let timeout_ms = query.timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
+    if timeout_ms > MAX_WAIT_MS {
+        let detail = format!("must be at most {MAX_WAIT_MS}");
+        return Err(Problem::parameter("timeout_ms", detail));
+    }
+    let followed = &shared.followed[shared.place_of(token.entity.as_str())?];
+    let timeout = Duration::from_millis(timeout_ms);
+    let waited = tokio::select! {
+        waited = followed.waiters.wait(&token.id, token.version, timeout) => waited?,
+        () = shared.stop.cancelled() => return Err(shared.stopping()),
+    };
+    let current = |applied: Option<AppliedVersion>| applied.map(|applied| applied.version);
+    waited.map(axum::Json).map_err(|applied| not_yet(&token, current(applied)))
+}
+
+/// 504 with the version that is applied now.
+pub(crate) fn not_yet(token: &WriteToken, current: Option<Version>) -> Problem {
+    let detail = format!("{token} is not applied yet");
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).with("version", json!(current))
+}

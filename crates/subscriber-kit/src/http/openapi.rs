@@ -1,0 +1,85 @@
+//! What OpenAPI documents say of a subscriber, known before any is started.
+
+use nudge_runtime::openapi::{may_answer, operations, text};
+use utoipa::{IntoParams, openapi::OpenApi};
+
+use super::admin;
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Nudge: what every subscriber offers",
+        version = "1.0.0",
+        description = "Health, metrics and /nudge/v1. A request to a subscriber's own endpoints may \
+            carry `Nudge-Token` to wait, two seconds at most, until that version is applied.",
+    ),
+    tags((name = "subscriber", description = "How a service follows the entities of others")),
+)]
+pub(super) struct About;
+
+/// The routes that every subscriber has: those of
+/// [`Subscriber::openapi_router`](crate::Subscriber::openapi_router).
+pub fn routes() -> OpenApi {
+    admin::routes().into_openapi()
+}
+
+/// A document of these routes alone, as text: `api/subscriber.openapi.json`.
+pub fn document() -> String {
+    text(routes())
+}
+
+/// The header that a request may carry.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "described here, read from the headers")]
+struct TokenHeader {
+    /// Wait, 2 s at most, until this write, or these with commas between them, is known here.
+    #[param(rename = "Nudge-Token", nullable = false, example = "store/42@1767225600000001")]
+    nudge_token: Option<String>,
+}
+
+/// Says of every operation what [`Subscriber::wait_layer`](crate::Subscriber::wait_layer) makes of it.
+pub fn waits(document: &mut OpenApi) {
+    for operation in operations(document) {
+        let header = TokenHeader::into_params(|| None).into_iter().map(Into::into);
+        operation.parameters.get_or_insert_default().extend(header);
+        may_answer(operation, "504", "The write of `Nudge-Token` is not known here yet");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_runtime::openapi::stray_paths;
+    use utoipa::openapi::{RefOr, path::Parameter};
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_in_the_document() {
+        let stray = stray_paths(admin::routes());
+        assert!(stray.is_empty(), "{stray:?}");
+    }
+
+    #[test]
+    fn the_document_in_the_repository_is_the_code() {
+        let written = concat!(env!("CARGO_MANIFEST_DIR"), "/../../api/subscriber.openapi.json");
+        assert!(
+            std::fs::read_to_string(written).unwrap_or_default() == document(),
+            "api/subscriber.openapi.json is out of date: write it again with\n\
+             cargo run -q -p nudge-subscriber-kit --example openapi > api/subscriber.openapi.json"
+        );
+    }
+
+    #[test]
+    fn a_route_that_waits_says_so() {
+        let mut document = routes();
+        waits(&mut document);
+        for operation in operations(&mut document) {
+            let parameters = operation.parameters.iter().flatten();
+            let named =
+                |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if one.name == "Nudge-Token");
+            assert_eq!(parameters.filter(|one| named(one)).count(), 1);
+            assert!(operation.responses.responses.contains_key("504"));
+        }
+    }
+}
