@@ -127,7 +127,7 @@ where
     let mut pieces = paths.split('"');
     let mut routed = BTreeSet::new();
     while let (Some(before), Some(path)) = (pieces.next(), pieces.next())
-        && before.contains("RouteId")
+        && !before.contains('}')
     {
         routed.insert(path.to_owned());
     }
