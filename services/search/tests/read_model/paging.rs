@@ -25,7 +25,7 @@ async fn all_pages(model: &ReadModel, query: &StoreQuery, limit: usize) -> Vec<S
     let mut found = Vec::new();
     loop {
         let page = model.find(&query).await;
-        assert!(page.items.len() <= limit as usize);
+        assert!(page.items.len() <= limit);
         found.extend(ids(&page));
         assert!(found.len() <= 60, "going round in circles: {found:?}");
         match page.next {
