@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::{fault::Fault, profile::Profile, random::Random};
+use nudge_chance::Random;
+
+use crate::{fault::Fault, profile::Profile};
 
 /// One time that chance was asked for a fault: which, and the how manieth time.
 pub(crate) type Draw = (Fault, u64);

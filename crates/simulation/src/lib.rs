@@ -18,7 +18,6 @@ mod plan;
 pub mod ports;
 mod processor;
 mod profile;
-mod random;
 mod read_model;
 mod report;
 mod run;
@@ -30,8 +29,8 @@ mod world;
 use std::ops::Range;
 
 pub use fault::Fault;
+pub use nudge_chance::Random;
 pub use profile::Profile;
-pub use random::Random;
 pub use report::{Outcome, Summary};
 pub use service::Service;
 pub use simulation::Simulation;

@@ -1,7 +1,7 @@
 //! Faults that are planted on purpose: the proof that the simulation can fail.
 //!
-//! Most of them are planted from outside: a port of a program misbehaves ([`mod@ports`]), a trigger falsifies
-//! one of its tables ([`tables`]), or its `apply` is given what it should not be ([`apply`]). The rest are wrong
+//! Most of them are planted from outside: a port of a program misbehaves (`ports`), a trigger falsifies
+//! one of its tables (`tables`), or its `apply` is given what it should not be (`apply`). The rest are wrong
 //! turns in the code itself, [`Mutation`]s, which need the feature `mutants`.
 
 pub(crate) mod apply;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use nudge_chance::Random;
 use nudge_runtime::{BoxError, database::Stepper};
 use nudge_subscriber_kit::source::Delivery;
 use parking_lot::Mutex;
@@ -16,7 +17,6 @@ use tokio::{runtime::Handle, sync::Notify, sync::watch, time::sleep};
 use crate::{
     broker::{Stored, named},
     fault::Fault,
-    random::Random,
     world::World,
 };
 

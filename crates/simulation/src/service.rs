@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
+use nudge_chance::Random;
 use nudge_protocol::EntityId;
 use nudge_runtime::{BoxError, Database, Tx};
 use nudge_subscriber_kit::{Apply, Builder, EntityState, owner_client::OwnerClient};
 use serde_json::Value;
-
-use crate::random::Random;
 
 /// What the simulation has to know of a service: how its tables are made, its `apply`, and what can
 /// be read afterwards.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use nudge_chance::Random;
 use nudge_protocol::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -19,7 +20,6 @@ use crate::{
     mutant::Mutant,
     plan::Plan,
     profile::Profile,
-    random::Random,
 };
 
 /// The first instant of every run, in unix microseconds: a morning in 2026.

@@ -16,7 +16,7 @@ pub mod merge_patch;
 pub mod read;
 pub mod store;
 
-pub use decide::{Condition, Decision, Found, Refusal};
+pub use decide::{Condition, Decision, Effect, Found, Refusal};
 pub use fault::{Fault, Invalid};
 pub use read::GivenId;
 pub use store::{Menu, Store};

@@ -15,7 +15,6 @@ pub mod stores;
 use std::sync::Arc;
 
 use axum::{
-    Router,
     body::Body,
     http::{HeaderMap, StatusCode},
     routing::get,
@@ -32,7 +31,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     domain::{Invalid, Refusal},
-    openapi,
     storage::{Stores, WriteError},
 };
 
@@ -59,12 +57,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(operations::livez))
         .routes(routes!(operations::readyz))
         .routes(routes!(operations::metrics))
-}
-
-/// All routes of the service: its own, those of the sync API, and the document of both.
-pub fn router(app: App) -> Router {
-    let sync_api = app.stores.publisher().openapi_router(app.stores.clone());
-    openapi::served(routes().with_state(app).merge(sync_api))
 }
 
 /// A JSON body of one of these content types.

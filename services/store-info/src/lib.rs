@@ -26,6 +26,7 @@ pub mod storage;
 
 use std::net::SocketAddr;
 
+use axum::Router;
 use nudge_protocol::EntityName;
 use nudge_publisher::Publisher;
 use nudge_runtime::{
@@ -137,7 +138,13 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let broker = Broker::connect(&args.service.nats_url, "store-info").await?;
     let relay = publisher.spawn_relay(&broker, stop.clone());
     let app = http::App { stores: stores.clone(), registry, stop: stop.clone() };
-    let server = tokio::spawn(serve::serve(listener, http::router(app), stop));
+    let server = tokio::spawn(serve::serve(listener, router(app), stop));
     tracing::info!(%address, "store-info listens");
     Ok(Service { address, stores, db, server, relay })
+}
+
+/// All routes of the service: its own, those of the sync API, and the document of both.
+fn router(app: http::App) -> Router {
+    let sync_api = app.stores.publisher().openapi_router(app.stores.clone());
+    openapi::served(http::routes().with_state(app).merge(sync_api))
 }

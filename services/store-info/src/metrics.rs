@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::storage::Effect;
+use crate::domain::Effect;
 
 /// Counters of this service. Cloning is cheap and shares them.
 #[derive(Clone, Debug, Default)]

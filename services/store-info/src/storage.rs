@@ -29,7 +29,7 @@ use crate::{
     metrics::Metrics,
 };
 use sql::Sql;
-pub use write::{Effect, WriteError, Written};
+pub use write::{WriteError, Written};
 
 /// Why the tables cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -21,11 +21,22 @@ use nudge_runtime::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::openapi::About;
 use crate::subscriber::{Followed, Shared, Subscriber};
 pub(super) use wait::not_yet;
 
 type Api = State<Arc<Shared>>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Nudge: what every subscriber offers",
+        version = "1.0.0",
+        description = "Health, metrics and /nudge/v1. A request to a subscriber's own endpoints may \
+            carry `Nudge-Token` to wait, two seconds at most, until that version is applied.",
+    ),
+    tags((name = "subscriber", description = "How a service follows the entities of others")),
+)]
+struct About;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
     let nudge = OpenApiRouter::default()

@@ -5,18 +5,6 @@ use utoipa::{IntoParams, openapi::OpenApi};
 
 use super::admin;
 
-#[derive(utoipa::OpenApi)]
-#[openapi(
-    info(
-        title = "Nudge: what every subscriber offers",
-        version = "1.0.0",
-        description = "Health, metrics and /nudge/v1. A request to a subscriber's own endpoints may \
-            carry `Nudge-Token` to wait, two seconds at most, until that version is applied.",
-    ),
-    tags((name = "subscriber", description = "How a service follows the entities of others")),
-)]
-pub(super) struct About;
-
 /// The routes that every subscriber has: those of
 /// [`Subscriber::openapi_router`](crate::Subscriber::openapi_router).
 pub fn routes() -> OpenApi {

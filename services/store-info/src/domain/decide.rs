@@ -33,6 +33,19 @@ pub enum Decision {
     Keep,
 }
 
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The store did not exist, or was deleted.
+    Created,
+    /// It is in another state now.
+    Updated,
+    /// It was so already: same version, nothing published.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {

@@ -21,8 +21,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{App, read_json};
 use crate::{
-    domain::{Condition, GivenId, Store, decide},
-    storage::{Effect, Written},
+    domain::{Condition, Effect, GivenId, Store, decide},
+    storage::Written,
 };
 
 /// Stores on a page.

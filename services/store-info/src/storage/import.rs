@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nudge_runtime::database::{Kind, is_retryable};
 
-use super::{Effect, Stores, by_id, sql};
+use super::{Stores, by_id, sql};
 use crate::domain::{
-    Store,
+    Effect, Store,
     import::{Plan, plan},
 };
 

@@ -11,26 +11,13 @@ use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
 
 use super::{Stores, sql};
-use crate::domain::{Decision, Found, Refusal, Store};
+use crate::domain::{Decision, Effect, Found, Refusal, Store};
 
 /// Attempts of a write that meets others: the store is created by someone else just when it looks,
 /// or the database ends a deadlock with somebody who edits it by hand.
 const MAX_ATTEMPTS: u32 = 10;
 /// Longest pause before the second attempt; it grows with each.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
-
-/// What a write did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// The store did not exist, or was deleted.
-    Created,
-    /// It is in another state now.
-    Updated,
-    /// It was so already: same version, nothing published.
-    Unchanged,
-    /// It is gone.
-    Deleted,
-}
 
 /// The result of a write.
 #[derive(Clone, Debug)]
