@@ -221,7 +221,7 @@ impl Comparison {
                 return Ok(None);
             }
             let applied: AppliedVersion = subscriber.body(answer).await?;
-            Ok(Some((id.clone(), (applied.version.get(), applied.deleted))))
+            Ok::<_, String>(Some((id.clone(), (applied.version.get(), applied.deleted))))
         };
         let answers = stream::iter(owner.keys()).map(ask).buffer_unordered(AT_A_TIME);
         let answers: Vec<_> = answers.try_collect().await?;

@@ -1,7 +1,7 @@
 //! The edge: the shape of answers, and what is refused.
 
 use clap::Parser;
-use nudge_test_servers::TestDatabase;
+use nudge_testbed::TestDatabase;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
