@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use nudge_testbed::postgres::{END_PATIENCE, Runner};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::plan::Kind;
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
 
 /// How messages name the setting.
 const SETTING: &str = "--postgres-command";
+
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -21,6 +22,8 @@ pub(super) struct Server {
     /// In the order of [`Service::ALL`].
     urls: Vec<String>,
     absence: parking_lot::Mutex<Absence>,
+    /// One fault at a time: the next one waits for the server to be back, however long its end takes.
+    turn: Semaphore,
 }
 
 /// When the server does not answer.
@@ -39,8 +42,8 @@ impl Server {
         let (mut runner, url) = Runner::start(command).await.map_err(failed)?;
         match schemas(&url).await {
             Ok(urls) => {
-                let runner = Mutex::new(runner);
-                Ok(Self { runner, urls, absence: Default::default() })
+                let (runner, turn) = (Mutex::new(runner), Semaphore::new(1));
+                Ok(Self { runner, urls, absence: Default::default(), turn })
             }
             Err(failure) => {
                 end(&mut runner).await;
@@ -56,12 +59,15 @@ impl Server {
         self.urls[service as usize].clone()
     }
 
-    /// Begins a fault: the server is ended at once, or stands still.
+    /// Begins a fault, once the one before has ended: the server is ended at once, or stands still.
     pub(super) async fn begin(&self, kind: Kind) -> Result<(), String> {
         let command = if kind == Kind::Freeze { "freeze" } else { "crash" };
+        let turn = self.turn.acquire().await.expect("it is never closed");
         let mut runner = self.runner.lock().await;
         self.absence.lock().now = Some(kind);
-        runner.tell(command).await
+        runner.tell(command).await?;
+        turn.forget();
+        Ok(())
     }
 
     /// Ends the fault that is under way, if there is one.
@@ -72,7 +78,10 @@ impl Server {
             Some(_) => "start",
             None => return Ok(()),
         };
-        runner.tell(command).await?;
+        let done = runner.tell(command).await;
+        // After a failure, too: whoever waits is to be told of it.
+        self.turn.add_permits(1);
+        done?;
         *self.absence.lock() = Absence { now: None, ended: Some(Instant::now()) };
         Ok(())
     }

@@ -12,12 +12,35 @@ async fn noting(file: &Path) -> Runner {
     Runner::start(&command.map(str::to_owned)).await.unwrap().0
 }
 
+async fn server(file: &Path) -> Server {
+    let (runner, turn) = (Mutex::new(noting(file).await), Semaphore::new(1));
+    Server { runner, urls: Vec::new(), absence: Default::default(), turn }
+}
+
+fn commands(file: &Path) -> Vec<String> {
+    std::fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_fault_waits_until_the_one_before_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("commands");
+    let server = server(&file).await;
+    server.begin(Kind::Kill).await.unwrap();
+    let next = async {
+        server.begin(Kind::Freeze).await.unwrap();
+        server.end().await.unwrap();
+    };
+    // The next one is polled first: it is its turn only when the other is over.
+    tokio::join!(next, async { server.end().await.unwrap() });
+    assert_eq!(commands(&file), ["crash", "start", "freeze", "thaw"]);
+}
+
 #[tokio::test]
 async fn a_fault_is_ended_by_what_undoes_it_and_its_end_is_remembered() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("commands");
-    let runner = Mutex::new(noting(&file).await);
-    let server = Server { runner, urls: Vec::new(), absence: Default::default() };
+    let server = server(&file).await;
     let before = Instant::now();
     server.end().await.unwrap();
     server.thaw().await;
@@ -36,9 +59,7 @@ async fn a_fault_is_ended_by_what_undoes_it_and_its_end_is_remembered() {
     server.begin(Kind::Freeze).await.unwrap();
     server.thaw().await;
     server.stop().await;
-    let commands = std::fs::read_to_string(file).unwrap();
-    let commands: Vec<_> = commands.lines().collect();
-    assert_eq!(commands, ["crash", "start", "freeze", "thaw"].repeat(2));
+    assert_eq!(commands(&file), ["crash", "start", "freeze", "thaw"].repeat(2));
 }
 
 #[tokio::test]
