@@ -24,6 +24,9 @@ mod linux {
     /// The processor of each thread of this process that ever ran something and has not ended.
     static TAKEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
+    /// Set by cargo-nextest: a number that no other running test of the same group has, from 0.
+    const GROUP_SLOT: &str = "NEXTEST_TEST_GROUP_SLOT";
+
     thread_local! {
         static SEAT: Seat = Seat::new();
     }
@@ -37,14 +40,20 @@ mod linux {
         fn new() -> Self {
             let Ok(all) = sched_getaffinity(None) else { return Self(None) };
             let mut usable: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).collect();
-            let first = std::process::id() as usize % usable.len().max(1);
-            usable.rotate_left(first);
+            usable.rotate_left(first_of_process() % usable.len().max(1));
             let mut taken = TAKEN.lock();
             let threads = |cpu: &usize| taken.iter().filter(|other| *other == cpu).count();
             let seat = usable.into_iter().min_by_key(threads);
             taken.extend(seat);
             Self(seat)
         }
+    }
+
+    /// With which one this process begins. Where each test has a process of its own, the runner says how many
+    /// of the others there are at the same time, as far as they are in one group (`.config/nextest.toml`).
+    fn first_of_process() -> usize {
+        let slot = std::env::var(GROUP_SLOT).ok().and_then(|slot| slot.parse().ok());
+        slot.unwrap_or_else(|| std::process::id() as usize)
     }
 
     impl Drop for Seat {
