@@ -40,7 +40,8 @@ mod linux {
         fn new() -> Self {
             let Ok(all) = sched_getaffinity(None) else { return Self(None) };
             let mut usable: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).collect();
-            usable.rotate_left(first_of_process() % usable.len().max(1));
+            let first = first_of_process() % usable.len().max(1);
+            usable.rotate_left(first);
             let mut taken = TAKEN.lock();
             let threads = |cpu: &usize| taken.iter().filter(|other| *other == cpu).count();
             let seat = usable.into_iter().min_by_key(threads);
