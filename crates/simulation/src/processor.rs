@@ -18,14 +18,13 @@ impl OneProcessor {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::{fs::File, sync::OnceLock};
+
     use parking_lot::Mutex;
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
     /// The processor of each thread of this process that ever ran something and has not ended.
     static TAKEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-
-    /// Set by cargo-nextest: a number that no other running test of the same group has, from 0.
-    const GROUP_SLOT: &str = "NEXTEST_TEST_GROUP_SLOT";
 
     thread_local! {
         static SEAT: Seat = Seat::new();
@@ -40,7 +39,7 @@ mod linux {
         fn new() -> Self {
             let Ok(all) = sched_getaffinity(None) else { return Self(None) };
             let mut usable: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).collect();
-            let first = first_of_process() % usable.len().max(1);
+            let first = first_of_process(&usable) % usable.len().max(1);
             usable.rotate_left(first);
             let mut taken = TAKEN.lock();
             let threads = |cpu: &usize| taken.iter().filter(|other| *other == cpu).count();
@@ -50,11 +49,20 @@ mod linux {
         }
     }
 
-    /// With which one this process begins. Where each test has a process of its own, the runner says how many
-    /// of the others there are at the same time, as far as they are in one group (`.config/nextest.toml`).
-    fn first_of_process() -> usize {
-        let slot = std::env::var(GROUP_SLOT).ok().and_then(|slot| slot.parse().ok());
-        slot.unwrap_or_else(|| std::process::id() as usize)
+    /// The place of the processor with which this process begins: the first that no other process has, since
+    /// test runners give each test a process of its own. The lock ends with the process.
+    fn first_of_process(usable: &[usize]) -> usize {
+        static HELD: OnceLock<(usize, Option<File>)> = OnceLock::new();
+        let free = || {
+            (0..usable.len()).find_map(|place| {
+                let name = format!("nudge-simulation-processor-{}.lock", usable[place]);
+                let file = File::create(std::env::temp_dir().join(name)).ok()?;
+                file.try_lock().ok()?;
+                Some((place, Some(file)))
+            })
+        };
+        // If none is free, not every process takes the same one.
+        HELD.get_or_init(|| free().unwrap_or((std::process::id() as usize, None))).0
     }
 
     impl Drop for Seat {
