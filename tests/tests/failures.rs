@@ -196,8 +196,9 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
     for (n, fault) in faults.into_iter().enumerate() {
         let poison = format!("{n}-poison");
         let (id, given) = (poison.clone(), fault.clone());
-        // The others take their time, so that there is always somebody to share a batch with.
-        let slow = Fault::Delay(Duration::from_millis(20));
+        // The others take their time, so that there is always somebody to share a batch with: all are
+        // told of while the first of them is asked for.
+        let slow = Fault::Delay(Duration::from_millis(150));
         owner.misbehave(move |ids| {
             let fault = if ids.contains(&id) { &given } else { &slow };
             (!ids.is_empty()).then(|| fault.clone())
@@ -205,8 +206,12 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
         let failed = copy.metric("nudge_retried_total").await;
         let others: Vec<_> = (0..20).map(|m| format!("{n}-{m}")).collect();
         let everybody = others[..7].iter().chain([&poison]).chain(&others[7..]);
+        let mut put = Vec::new();
         for id in everybody {
-            wire.notify(&owner.put(id, json!(n)).await).await;
+            put.push(owner.put(id, json!(n)).await);
+        }
+        for change in &put {
+            wire.notify(change).await;
         }
         let settled = || async {
             let (mut all, copies) = (owner.all().await, copy.all().await);
