@@ -5,7 +5,6 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::Args;
-use nudge_runtime::program::run_as;
 use nudge_testbed::program::{Launch, Output};
 
 use crate::{client::Service, failure::Failure};
@@ -37,22 +36,9 @@ pub(crate) fn launch(service: Service, exe: &Path, output: Output) -> Launch {
 /// Is the service until it is told to stop.
 pub(crate) async fn run(ServiceArgs { words }: ServiceArgs) -> ExitCode {
     match words.first().and_then(|name| Service::named(name.to_str()?)) {
-        Some(Service::StoreInfo) => {
-            let start = async |args: &store_info::Args, stop| {
-                Ok(store_info::start(args, stop).await?.stopped())
-            };
-            run_as(words, store_info::openapi::document, |args| &args.service, start).await
-        }
-        Some(Service::Search) => {
-            let start =
-                async |args: &search::Args, stop| Ok(search::start(args, stop).await?.stopped());
-            run_as(words, search::openapi::document, |args| &args.service, start).await
-        }
-        Some(Service::Review) => {
-            let start =
-                async |args: &review::Args, stop| Ok(review::start(args, stop).await?.stopped());
-            run_as(words, review::openapi::document, |args| &args.service, start).await
-        }
+        Some(Service::StoreInfo) => store_info::program(words).await,
+        Some(Service::Search) => search::program(words).await,
+        Some(Service::Review) => review::program(words).await,
         None => {
             let names = Service::ALL.map(Service::name).join(", ");
             Failure::Usage(format!("there are the services {names}")).report()

@@ -14,23 +14,10 @@ use crate::{
 
 /// Runs a service until SIGINT or SIGTERM: reads the arguments, starts logging, calls `start`, and
 /// awaits what that returned, which ends when everything has stopped. `PROGRAM openapi` prints
-/// `document` instead, and needs no database for that.
+/// `document` instead, and needs no database for that. `words` are the program's name and its arguments.
 ///
 /// A start that fails ends the program with one line and exit status 1.
 pub async fn run<A, S>(
-    document: impl FnOnce() -> String,
-    common: impl FnOnce(&A) -> &ServiceArgs,
-    start: impl AsyncFnOnce(&A, CancellationToken) -> Result<S, BoxError>,
-) -> ExitCode
-where
-    A: Parser,
-    S: Future<Output = ()>,
-{
-    run_as(std::env::args_os().collect(), document, common, start).await
-}
-
-/// [`run`] in a program that is several: `words` are the service's name and its arguments.
-pub async fn run_as<A, S>(
     words: Vec<OsString>,
     document: impl FnOnce() -> String,
     common: impl FnOnce(&A) -> &ServiceArgs,

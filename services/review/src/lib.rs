@@ -27,7 +27,7 @@ pub mod reviews;
 pub mod storage;
 pub mod stores;
 
-use std::net::SocketAddr;
+use std::{ffi::OsString, net::SocketAddr, process::ExitCode};
 
 use axum::Router;
 use nudge_protocol::EntityName;
@@ -37,7 +37,7 @@ use nudge_runtime::{
     args::{ServiceArgs, http_url, loopback_address},
     broker::BrokerError,
     database::{Durability, OpenError},
-    serve,
+    program, serve,
 };
 use nudge_subscriber_kit::Subscriber;
 use tokio::task::JoinHandle;
@@ -97,6 +97,12 @@ pub struct Service {
     subscriber: Subscriber,
     relay: JoinHandle<()>,
     server: JoinHandle<()>,
+}
+
+/// The program `review`, until it is told to stop. `words` are its name and its arguments.
+pub async fn program(words: Vec<OsString>) -> ExitCode {
+    let start = async |args: &Args, stop| Ok(start(args, stop).await?.stopped());
+    program::run(words, openapi::document, |args: &Args| &args.service, start).await
 }
 
 /// Starts the service. It serves until `stop` is cancelled; await [`Service::stopped`] then.

@@ -22,7 +22,7 @@ pub mod query;
 pub mod read_model;
 pub mod store;
 
-use std::net::SocketAddr;
+use std::{ffi::OsString, net::SocketAddr, process::ExitCode};
 
 use axum::Router;
 use clap::Parser;
@@ -31,7 +31,7 @@ use nudge_runtime::{
     args::{ServiceArgs, http_url, loopback_address},
     broker::BrokerError,
     database::{Durability, OpenError},
-    serve,
+    program, serve,
 };
 use nudge_subscriber_kit::Subscriber;
 use tokio::task::JoinHandle;
@@ -77,6 +77,12 @@ pub struct Service {
     db: Database,
     subscriber: Subscriber,
     listener: JoinHandle<()>,
+}
+
+/// The program `search`, until it is told to stop. `words` are its name and its arguments.
+pub async fn program(words: Vec<OsString>) -> ExitCode {
+    let start = async |args: &Args, stop| Ok(start(args, stop).await?.stopped());
+    program::run(words, openapi::document, |args: &Args| &args.service, start).await
 }
 
 /// Starts the service; it runs until `stop` is cancelled.

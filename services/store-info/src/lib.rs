@@ -24,7 +24,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod storage;
 
-use std::net::SocketAddr;
+use std::{ffi::OsString, net::SocketAddr, process::ExitCode};
 
 use axum::Router;
 use nudge_protocol::EntityName;
@@ -34,6 +34,7 @@ use nudge_runtime::{
     args::{ServiceArgs, loopback_address},
     broker::BrokerError,
     database::{Durability, OpenError},
+    program,
     serve::{self, BindError},
 };
 use tokio::task::JoinHandle;
@@ -119,6 +120,12 @@ impl Service {
         }
         self.db.close().await;
     }
+}
+
+/// The program `store-info`, until it is told to stop. `words` are its name and its arguments.
+pub async fn program(words: Vec<OsString>) -> ExitCode {
+    let start = async |args: &Args, stop| Ok(start(args, stop).await?.stopped());
+    program::run(words, openapi::document, |args: &Args| &args.service, start).await
 }
 
 /// Starts the service, which runs until `stop` is cancelled. NATS may be down: what is written

@@ -1,12 +1,8 @@
 //! The program `store-info`. `store-info openapi` prints its OpenAPI document.
 
-use std::process::ExitCode;
-
-use nudge_runtime::program;
-use store_info::{Args, openapi, start};
+use std::{env, process::ExitCode};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let start = async |args: &Args, stop| Ok(start(args, stop).await?.stopped());
-    program::run(openapi::document, |args: &Args| &args.service, start).await
+    store_info::program(env::args_os().collect()).await
 }

@@ -8,7 +8,7 @@ use std::{env, io, process::ExitCode, thread, time::Duration};
 use nudge_runtime::{
     BoxError, Broker, Database,
     database::Durability,
-    program::run_as,
+    program::run,
     serve::{bind, serve},
 };
 use nudge_subscriber_kit::{Settings, Subscriber};
@@ -25,24 +25,11 @@ async fn main() -> ExitCode {
     });
     let words: Vec<_> = env::args_os().skip(1).collect();
     match words.first().and_then(|name| name.to_str()) {
-        Some("store-info") => {
-            let start = async |args: &store_info::Args, stop| {
-                Ok(store_info::start(args, stop).await?.stopped())
-            };
-            run_as(words, store_info::openapi::document, |args| &args.service, start).await
-        }
-        Some("search") => {
-            let start =
-                async |args: &search::Args, stop| Ok(search::start(args, stop).await?.stopped());
-            run_as(words, search::openapi::document, |args| &args.service, start).await
-        }
-        Some("review") => {
-            let start =
-                async |args: &review::Args, stop| Ok(review::start(args, stop).await?.stopped());
-            run_as(words, review::openapi::document, |args| &args.service, start).await
-        }
+        Some("store-info") => store_info::program(words).await,
+        Some("search") => search::program(words).await,
+        Some("review") => review::program(words).await,
         Some("impatient-search") => {
-            run_as(words, search::openapi::document, |args| &args.service, impatient_search).await
+            run(words, search::openapi::document, |args| &args.service, impatient_search).await
         }
         other => panic!("{other:?} is no program"),
     }
