@@ -14,7 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use nudge_protocol::{Change, EntityId, EntityName, Timestamp, Version};
 use nudge_runtime::{
-    Database, Tx, clock, mutated,
+    Database, Tx, clock, mutated, row,
     set_sql::{Column, rows, strings},
 };
 use serde::Serialize;
@@ -128,13 +128,12 @@ impl ChangeLog {
         tx: &mut Tx,
         ids: &[EntityId],
     ) -> Result<HashMap<EntityId, Recorded>, sqlx::Error> {
-        let rows: Vec<(String, i64, i64, i64)> =
-            sqlx::query_as(AssertSqlSafe(self.sql.recorded.clone()))
-                .bind(self.entity.as_str())
-                .bind(serde_json::json!(ids).to_string())
-                .fetch_all(&mut **tx)
-                .await?;
-        rows.into_iter().map(recorded_row).collect()
+        let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(self.sql.recorded.clone()))
+            .bind(self.entity.as_str())
+            .bind(serde_json::json!(ids).to_string())
+            .fetch_all(&mut **tx)
+            .await?;
+        rows.into_iter().map(Row::recorded).collect()
     }
 
     /// A page of the change log in bytewise order of ids, tombstones included.
@@ -146,28 +145,32 @@ impl ChangeLog {
     ) -> Result<Vec<(EntityId, Recorded)>, sqlx::Error> {
         let page = "SELECT id, version, deleted, changed_at FROM nudge_change_log \
                     WHERE entity = $1 AND id > $2 ORDER BY id LIMIT $3";
-        let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(page)
+        let rows: Vec<Row> = sqlx::query_as(page)
             .bind(self.entity.as_str())
             .bind(after.map_or("", EntityId::as_str))
             .bind(limit as i64)
             .fetch_all(&mut **tx)
             .await?;
-        rows.into_iter().map(recorded_row).collect()
+        rows.into_iter().map(Row::recorded).collect()
     }
 }
 
-fn recorded_row<C>(
-    (id, version, deleted, changed_at): (String, i64, i64, i64),
-) -> Result<C, sqlx::Error>
-where
-    C: From<(EntityId, Recorded)>,
-{
-    let recorded = Recorded {
-        version: decode(Version::try_from(version))?,
-        deleted: deleted != 0,
-        changed_at: Timestamp::from_unix_micros(changed_at),
-    };
-    Ok(C::from((decode(EntityId::new(&id))?, recorded)))
+row! {
+    struct Row { id: String, version: i64, deleted: i64, changed_at: i64 }
+}
+
+impl Row {
+    fn recorded<C>(self) -> Result<C, sqlx::Error>
+    where
+        C: From<(EntityId, Recorded)>,
+    {
+        let recorded = Recorded {
+            version: decode(Version::try_from(self.version))?,
+            deleted: self.deleted != 0,
+            changed_at: Timestamp::from_unix_micros(self.changed_at),
+        };
+        Ok(C::from((decode(EntityId::new(&self.id))?, recorded)))
+    }
 }
 
 fn decode<T, E: std::error::Error + Send + Sync + 'static>(

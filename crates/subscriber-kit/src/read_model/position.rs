@@ -7,7 +7,7 @@
 //! start. A position behind the consumer's: what lies between is read again.
 
 use nudge_protocol::EntityName;
-use nudge_runtime::{Database, clock};
+use nudge_runtime::{Database, clock, row};
 use uuid::Uuid;
 
 /// The row of one followed entity.
@@ -32,6 +32,15 @@ pub(crate) enum Recorded {
     Ahead,
     /// The read model was emptied, or put back to an older copy, under us.
     Lost,
+}
+
+row! {
+    struct Row {
+        consumer: String,
+        stream_created: String,
+        position: i64,
+        caught_up_at: Option<i64>,
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -68,13 +77,12 @@ impl Positions {
     pub(crate) async fn read(&self) -> Result<Option<Position>, sqlx::Error> {
         let sql = "SELECT consumer, stream_created, position, caught_up_at FROM nudge_intake WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let row: Option<(String, String, i64, Option<i64>)> =
-            self.db.run(query.fetch_optional(self.db.reader())).await?;
-        Ok(row.map(|(consumer, stream_created, position, caught_up_at)| Position {
-            consumer,
-            stream_created,
-            position: u64::try_from(position).unwrap_or(0),
-            caught_up: caught_up_at.is_some(),
+        let row: Option<Row> = self.db.run(query.fetch_optional(self.db.reader())).await?;
+        Ok(row.map(|row| Position {
+            consumer: row.consumer,
+            stream_created: row.stream_created,
+            position: u64::try_from(row.position).unwrap_or(0),
+            caught_up: row.caught_up_at.is_some(),
         }))
     }
 
