@@ -13,6 +13,7 @@ mod delivery;
 mod failures;
 mod faults;
 mod messages;
+mod mirror;
 mod owner_contract;
 mod processes;
 mod promises;

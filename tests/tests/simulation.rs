@@ -9,11 +9,11 @@ mod searchable;
 mod once {
     use nudge_simulation::{Profile, Simulation};
 
-    use super::{known_stores::KnownStores, searchable::Searchable};
+    use super::{known_stores::known_stores, searchable::Searchable};
 
     #[test]
     fn search_and_review_follow_one_owner_whatever_happens() {
-        let both = Simulation::of("search", Searchable).and("review", KnownStores);
+        let both = Simulation::of("search", Searchable).and("review", known_stores());
         for profile in Profile::ALL {
             both.explore(profile, 0..10);
         }

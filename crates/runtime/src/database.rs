@@ -22,6 +22,7 @@ pub use driver::{Driver, Stepper};
 pub use error::{is_conflict, is_retryable};
 pub use migration::Migration;
 pub use pools::{LOCK_TIMEOUT, POSTGRES_READERS, POSTGRES_WRITERS};
+pub use row::Field;
 
 /// A transaction. Dropping it without commit rolls it back.
 ///

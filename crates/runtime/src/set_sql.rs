@@ -1,14 +1,19 @@
 //! Sets of rows as one parameter.
 //!
 //! A statement per row is what makes hand-written consumers slow. Here a whole batch travels as one
-//! JSON array, and one statement takes it apart: `json_each` on SQLite, `json_to_recordset` on
-//! PostgreSQL. [`rows`] writes the part of the statement that differs.
+//! JSON array, and one statement takes it apart: `json_each` on SQLite, `json_populate_recordset` on
+//! PostgreSQL. [`Set`] does that for a table; [`rows`] writes the part of the statement that differs, for
+//! rows that are no table's.
 //!
 //! When joining rows with a table, write `FROM <rows> CROSS JOIN table WHERE …`: SQLite keeps the
 //! order of a CROSS JOIN. Left free, it may scan the table and take the JSON apart for each row of
 //! it, which turns milliseconds into minutes.
 
+mod set;
+
 use crate::database::Kind;
+
+pub use set::{Set, quoted};
 
 /// A column of a JSON row: its name, which is also the object's field, and its type.
 #[derive(Clone, Copy, Debug)]

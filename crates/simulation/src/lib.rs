@@ -8,6 +8,7 @@ mod fault;
 mod follower;
 mod history;
 mod link;
+mod mirrored;
 #[doc(hidden)]
 pub mod mutant;
 mod node;
@@ -29,6 +30,7 @@ mod world;
 use std::ops::Range;
 
 pub use fault::Fault;
+pub use mirrored::Mirrored;
 pub use nudge_chance::Random;
 pub use profile::Profile;
 pub use report::{Outcome, Summary};

@@ -11,14 +11,17 @@ use serde_json::Value;
 /// What the simulation has to know of a service: how its tables are made, its `apply`, and what can
 /// be read afterwards.
 pub trait Service: Send + Sync + 'static {
-    /// What it follows.
-    const ENTITY: &'static str;
-
     /// Its `apply`, as in production.
     type Handler: Apply;
 
-    /// Makes its tables.
-    fn migrate(&self, db: &Database) -> impl Future<Output = Result<(), BoxError>> + Send;
+    /// What it follows.
+    fn entity(&self) -> &'static str;
+
+    /// Makes its tables, but for those that [`Apply::prepare`] makes.
+    fn migrate(&self, db: &Database) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = db;
+        async { Ok(()) }
+    }
 
     /// Its `apply` on this database.
     fn handler(&self, db: &Database) -> Self::Handler;
@@ -63,8 +66,10 @@ struct Befallen<H> {
 
 impl<H: Apply> Apply for Befallen<H> {
     type State = H::State;
-    const FIELDS: &'static [&'static str] = H::FIELDS;
 
+    async fn prepare(&self, db: &Database) -> Result<(), BoxError> {
+        self.handler.prepare(db).await
+    }
     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<H::State>]) -> Result<(), BoxError> {
         let keys: Vec<_> = entities.iter().map(|e| (e.id.clone(), e.version.get())).collect();
         let given = self.fate.before(tx, &keys).await?;
@@ -103,11 +108,15 @@ pub(crate) trait AnyService: Send + Sync {
 
 impl<S: Service> AnyService for S {
     fn entity(&self) -> &'static str {
-        S::ENTITY
+        Service::entity(self)
     }
 
     fn migrate<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<(), BoxError>> {
-        Box::pin(Service::migrate(self, db))
+        Box::pin(async move {
+            Service::migrate(self, db).await?;
+            // Before the first copy of the read model is made, which has these tables, too.
+            self.handler(db).prepare(db).await
+        })
     }
 
     fn state(&self, random: &mut Random) -> Value {
@@ -132,6 +141,10 @@ impl<S: Service> AnyService for S {
         db: &Database,
         fate: Arc<dyn Fate>,
     ) -> Builder {
-        builder.follow_with(S::ENTITY, client, Befallen { handler: self.handler(db), fate })
+        builder.follow_with(
+            Service::entity(self),
+            client,
+            Befallen { handler: self.handler(db), fate },
+        )
     }
 }

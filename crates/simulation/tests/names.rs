@@ -3,14 +3,9 @@
 use std::collections::BTreeMap;
 
 use nudge_simulation::{Profile, Random, Service, explore};
-use nudge_subscriber_kit::runtime::{
-    BoxError, Database, Tx,
-    database::Kind,
-    set_sql::{Column, rows},
-};
+use nudge_subscriber_kit::runtime::{BoxError, Database, Tx, set_sql::Set};
 use nudge_subscriber_kit::{Apply, EntityState};
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
 
 /// Your `apply`, as in production.
 struct Names;
@@ -21,13 +16,8 @@ impl Apply for Names {
     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Value>]) -> Result<(), BoxError> {
         let name = |e: &EntityState<Value>| e.state.as_ref().map(|store| store["name"].clone());
         let row = |e: &EntityState<Value>| json!({"id": e.id, "name": name(e)});
-        let batch = Value::from_iter(entities.iter().map(row)).to_string();
-        let from = rows(Kind::of(tx), "$1", &[Column::Text("id"), Column::Text("name")]);
-        let upsert = format!(
-            "INSERT INTO names (id, name) SELECT r.id, r.name FROM {from} WHERE true \
-             ON CONFLICT (id) DO UPDATE SET name = excluded.name"
-        );
-        sqlx::query(AssertSqlSafe(upsert)).bind(batch).execute(&mut **tx).await?;
+        let rows: Vec<_> = entities.iter().map(row).collect();
+        Set::new(tx, "names", &rows)?.upsert(tx).await?;
         Ok(())
     }
 }
@@ -36,8 +26,11 @@ impl Apply for Names {
 struct KeepsNames;
 
 impl Service for KeepsNames {
-    const ENTITY: &'static str = "store";
     type Handler = Names;
+
+    fn entity(&self) -> &'static str {
+        "store"
+    }
 
     async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
         let table = "CREATE TABLE names (id TEXT PRIMARY KEY, name TEXT)";

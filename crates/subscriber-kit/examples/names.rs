@@ -1,37 +1,12 @@
-//! Keeps the name of each store, and nothing else.
+//! Keeps the name and the region of each store, and nothing else.
 
-use nudge_subscriber_kit::runtime::{
-    BoxError, Broker, Database, Tx,
-    database::{Durability, Kind},
-    serve,
-    set_sql::{Column, rows},
-};
-use nudge_subscriber_kit::{Apply, EntityState, Subscriber};
-use sqlx::AssertSqlSafe;
+use nudge_subscriber_kit::runtime::{BoxError, Broker, Database, database::Durability, serve};
+use nudge_subscriber_kit::{Mirror, Subscriber};
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Store {
     name: String,
-}
-
-struct Names;
-
-impl Apply for Names {
-    type State = Store;
-    const FIELDS: &'static [&'static str] = &["name"];
-
-    async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Store>]) -> Result<(), BoxError> {
-        let name = |e: &EntityState<Store>| e.state.as_ref().map(|store| store.name.clone());
-        let row = |e: &EntityState<Store>| serde_json::json!({"id": e.id, "name": name(e)});
-        let batch = serde_json::Value::from_iter(entities.iter().map(row)).to_string();
-        let from = rows(Kind::of(tx), "$1", &[Column::Text("id"), Column::Text("name")]);
-        let upsert = format!(
-            "INSERT INTO names (id, name) SELECT r.id, r.name FROM {from} WHERE true \
-             ON CONFLICT (id) DO UPDATE SET name = excluded.name"
-        );
-        sqlx::query(AssertSqlSafe(upsert)).bind(batch).execute(&mut **tx).await?;
-        Ok(())
-    }
+    region: String,
 }
 
 #[tokio::main]
@@ -40,11 +15,10 @@ async fn main() -> Result<(), BoxError> {
     let stop = serve::stop_on_signal();
     let db =
         Database::open(&set("DATABASE_URL", "sqlite:names.db"), Durability::Refillable).await?;
-    let table = "CREATE TABLE IF NOT EXISTS names (id TEXT PRIMARY KEY, name TEXT)";
-    db.write(sqlx::query(table)).await?;
     let broker = Broker::connect(&set("NATS_URL", "nats://127.0.0.1:7122"), "names").await?;
+    let owner = set("STORE_OWNER_URL", "http://127.0.0.1:7101");
     let names = Subscriber::builder("names", &db, &broker)
-        .follow("store", &set("STORE_OWNER_URL", "http://127.0.0.1:7101"), Names)
+        .follow("store", &owner, Mirror::<Store>::table("store"))
         .start(stop.clone())
         .await?;
     let listener = serve::bind(set("BIND", "127.0.0.1:7199").parse()?).await?;

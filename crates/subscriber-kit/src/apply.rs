@@ -1,9 +1,11 @@
 //! What an author writes: what to do with current states.
 
+pub(crate) mod shape;
+
 use std::future::Future;
 
 use nudge_protocol::{EntityId, Timestamp, Version};
-use nudge_runtime::{BoxError, Tx};
+use nudge_runtime::{BoxError, Database, Tx};
 use serde::de::DeserializeOwned;
 
 /// What the owner says of one entity now.
@@ -19,47 +21,48 @@ pub struct EntityState<S> {
     pub state: Option<S>,
 }
 
-/// What a service does with current states: the one thing that it must write.
+/// What a service does with current states: the one thing that it must write. For a plain copy of some
+/// fields, [`Mirror`](crate::Mirror) writes it.
 ///
 /// ```
-/// use nudge_runtime::{BoxError, Tx, database::Kind, set_sql::{Column, rows}};
+/// use nudge_runtime::{BoxError, Tx, set_sql::Set};
 /// use nudge_subscriber_kit::{Apply, EntityState};
 ///
 /// #[derive(serde::Deserialize)]
 /// struct Store { name: String }
 ///
+/// #[derive(serde::Serialize)]
+/// struct Row<'a> { id: &'a str, name: Option<&'a str> }
+///
 /// struct Names;
 ///
 /// impl Apply for Names {
 ///     type State = Store;
-///     const FIELDS: &'static [&'static str] = &["name"];
 ///
 ///     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Store>]) -> Result<(), BoxError> {
-///         let batch: Vec<_> = entities
-///             .iter()
-///             .map(|e| serde_json::json!({"id": e.id, "name": e.state.as_ref().map(|s| &s.name)}))
-///             .collect();
-///         // One statement for the whole batch; deleted entities arrive with no name.
-///         let from = rows(Kind::of(tx), "$1", &[Column::Text("id"), Column::Text("name")]);
-///         let upsert = format!(
-///             "INSERT INTO names (id, name) SELECT r.id, r.name FROM {from} WHERE true
-///              ON CONFLICT (id) DO UPDATE SET name = excluded.name"
-///         );
-///         sqlx::query(sqlx::AssertSqlSafe(upsert))
-///             .bind(serde_json::json!(batch).to_string())
-///             .execute(&mut **tx)
-///             .await?;
+///         // A deleted entity arrives without a state, and so gets no name here.
+///         let name = |e: &EntityState<Store>| e.state.as_ref().map(|store| store.name.as_str());
+///         let rows: Vec<_> =
+///             entities.iter().map(|e| Row { id: e.id.as_str(), name: name(e) }).collect();
+///         Set::new(tx, "names", &rows)?.upsert(tx).await?;
 ///         Ok(())
 ///     }
 /// }
 /// ```
 pub trait Apply: Send + Sync + 'static {
-    /// The state as this service reads it. Fields that it does not name are ignored.
+    /// The state as this service reads it. The owner is asked for the fields that it names, and for no others:
+    /// the fewer, the smaller the callbacks. A type that is not a struct with named fields is asked for whole.
     type State: DeserializeOwned + Send + Sync + 'static;
 
-    /// Top-level fields of the state to ask the owner for; none means all. Fewer fields, smaller
-    /// callbacks.
-    const FIELDS: &'static [&'static str] = &[];
+    /// Makes the tables that [`apply`](Self::apply) writes to, if nobody else does. Called at each start, by
+    /// each replica, before anything is applied.
+    ///
+    /// # Errors
+    /// An error ends the start.
+    fn prepare(&self, db: &Database) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = db;
+        async { Ok(()) }
+    }
 
     /// Brings the service's tables to these states.
     ///

@@ -5,6 +5,7 @@ mod apply;
 mod callback;
 mod http;
 mod intake;
+mod mirror;
 mod read_model;
 mod retry;
 mod settings;
@@ -15,6 +16,7 @@ mod work;
 // What an author writes, and what runs it.
 pub use apply::{Apply, EntityState};
 pub use http::openapi;
+pub use mirror::{Mirror, TableError};
 pub use retry::RetryPolicy;
 pub use settings::{Limits, Settings};
 pub use subscriber::{Builder, StartError, Subscriber};

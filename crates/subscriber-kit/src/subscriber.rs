@@ -1,16 +1,16 @@
 //! Putting it together: the builder, and the handle that owns every task.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use nudge_protocol::{EntityId, EntityName, InvalidEntityName, Version};
-use nudge_runtime::{Broker, Database, database::OpenError};
+use nudge_protocol::{EntityId, EntityName, InvalidEntityName, Version, sync_api::MAX_FIELDS};
+use nudge_runtime::{BoxError, Broker, Database, database::OpenError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    apply::Apply,
+    apply::{Apply, shape},
     callback::{http_owner::HttpOwner, owner_client::OwnerClient, owner_link::OwnerLink},
     intake::{Intake, source::Source},
     read_model::{
@@ -48,6 +48,15 @@ pub enum StartError {
     /// No entity was followed.
     #[error("a subscriber must follow at least one entity")]
     FollowsNothing,
+    /// The tables that a handler writes to cannot be made.
+    #[error("cannot prepare the read model of {entity}")]
+    Prepare {
+        /// Of which entity.
+        entity: EntityName,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
     /// The HTTP client cannot be made.
     #[error("cannot make the HTTP client for {entity}")]
     Client {
@@ -59,7 +68,8 @@ pub enum StartError {
     },
 }
 
-type Start = Box<dyn FnOnce(&mut Starting) -> Result<Followed, StartError> + Send>;
+type StartFuture<'a> = Pin<Box<dyn Future<Output = Result<Followed, StartError>> + Send + 'a>>;
+type Start = Box<dyn FnOnce(&mut Starting) -> StartFuture<'_> + Send>;
 
 /// Collects what a subscriber follows. Made by [`Subscriber::builder`].
 #[must_use]
@@ -195,9 +205,11 @@ impl Builder {
     pub fn follow<A: Apply>(mut self, entity: &str, owner_url: &str, handler: A) -> Self {
         let (entity, url) = (entity.to_owned(), owner_url.trim_end_matches('/').to_owned());
         self.follows.push(Box::new(move |starting| {
-            let entity = EntityName::new(&entity)?;
-            let owner = starting.http_owner(&entity, &url)?;
-            Ok(starting.follow(entity, owner, handler))
+            Box::pin(async move {
+                let entity = EntityName::new(&entity)?;
+                let owner = starting.http_owner(&entity, &url)?;
+                starting.follow(entity, owner, handler).await
+            })
         }));
         self
     }
@@ -211,8 +223,10 @@ impl Builder {
     ) -> Self {
         let entity = entity.to_owned();
         self.follows.push(Box::new(move |starting| {
-            let entity = EntityName::new(&entity)?;
-            Ok(starting.follow(entity, OwnerLink::new(client), handler))
+            Box::pin(async move {
+                let entity = EntityName::new(&entity)?;
+                starting.follow(entity, OwnerLink::new(client), handler).await
+            })
         }));
         self
     }
@@ -271,7 +285,7 @@ impl Builder {
         let guard = starting.stop.clone().drop_guard();
         let mut followed: Vec<Followed> = Vec::new();
         for follow in self.follows {
-            let one = follow(&mut starting)?;
+            let one = follow(&mut starting).await?;
             if followed.iter().any(|other| other.entity == one.entity) {
                 return Err(StartError::FollowedTwice(one.entity));
             }
@@ -300,7 +314,15 @@ impl Starting {
         Ok(owner)
     }
 
-    fn follow<A: Apply>(&mut self, entity: EntityName, owner: OwnerLink, handler: A) -> Followed {
+    async fn follow<A: Apply>(
+        &mut self,
+        entity: EntityName,
+        owner: OwnerLink,
+        handler: A,
+    ) -> Result<Followed, StartError> {
+        if let Err(source) = handler.prepare(&self.db).await {
+            return Err(StartError::Prepare { entity, source });
+        }
         let progress = Arc::new(Progress::new());
         progress.register(&mut self.registry, &entity);
         let dead_letters = DeadLetters::new(self.db.clone(), entity.clone());
@@ -310,6 +332,7 @@ impl Starting {
         let batches = Arc::new(Batches {
             owner: owner.clone(),
             applier: Applier::new(self.db.clone(), entity.clone(), handler, recent.clone()),
+            fields: asked_for::<A>(),
             settling: Settling {
                 entity: entity.clone(),
                 dead_letters: dead_letters.clone(),
@@ -341,6 +364,12 @@ impl Starting {
         self.tasks.spawn(intake.run(stop()));
         let reentry = reentry::run(dead_letters.clone(), progress.clone(), queue.clone(), stop());
         self.tasks.spawn(reentry);
-        Followed { entity, owner, progress, dead_letters, waiters, queue }
+        Ok(Followed { entity, owner, progress, dead_letters, waiters, queue })
     }
+}
+
+/// The fields that a handler's state reads; none, which means all, where it does not say, or reads more than
+/// can be asked for by name.
+fn asked_for<A: Apply>() -> &'static [&'static str] {
+    shape::names::<A::State>().filter(|names| names.len() <= MAX_FIELDS).unwrap_or_default()
 }

@@ -44,7 +44,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use reviews::Reviews;
-use stores::KeepStores;
 
 /// The kind of entity that this service owns.
 pub const REVIEW: &str = "review";
@@ -112,11 +111,10 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     // Full: reviews exist nowhere else.
     let database = Database::open(&args.service.database_url, Durability::Full).await?;
     database.migrate(storage::COMPONENT, storage::MIGRATIONS).await?;
-    database.migrate(stores::COMPONENT, stores::MIGRATIONS).await?;
     let broker = Broker::connect(&args.service.nats_url, REVIEW).await?;
     let publisher = Publisher::open(&database, entity()).await?;
     let subscriber = Subscriber::builder(REVIEW, &database, &broker)
-        .follow(STORE, &args.store_owner_url, KeepStores::new(&database))
+        .follow(STORE, &args.store_owner_url, stores::mirror())
         // A token of an own write has nothing to wait for.
         .owns(REVIEW)
         .start(stop.clone())

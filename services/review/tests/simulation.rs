@@ -7,12 +7,12 @@ mod known_stores;
 mod once {
     use nudge_simulation::{Profile, explore};
 
-    use super::known_stores::KnownStores;
+    use super::known_stores::known_stores;
 
     #[test]
     fn what_review_knows_of_stores_is_right_whatever_happens_to_messages_and_programs() {
         for profile in Profile::ALL {
-            explore(KnownStores, profile, 0..20);
+            explore(known_stores(), profile, 0..20);
         }
     }
 }

@@ -67,7 +67,7 @@ async fn apply(
     let began = Instant::now();
     for batch in entities.chunks(BATCH) {
         let mut tx = db.begin().await?;
-        Stores::new(db).apply(&mut tx, batch).await?;
+        Stores.apply(&mut tx, batch).await?;
         tx.commit().await?;
     }
     let rate = entities.len() as f64 / began.elapsed().as_secs_f64();

@@ -94,7 +94,7 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     read_model::migrate(&db).await?;
     let broker = Broker::connect(&args.service.nats_url, "search").await?;
     let subscriber = Subscriber::builder("search", &db, &broker)
-        .follow("store", &args.store_owner_url, read_model::Stores::new(&db))
+        .follow("store", &args.store_owner_url, read_model::Stores)
         .start(stop.clone())
         .await?;
     let listener = tokio::spawn(serve::serve(listener, router(&db, &subscriber), stop));

@@ -4,10 +4,6 @@ use serde::Deserialize;
 
 use crate::bigram;
 
-/// The top-level fields of a store that are asked for in a callback: those of [`StoreState`].
-pub const FIELDS: &[&str] =
-    &["name", "category", "region", "address", "neighbourhood", "open", "menus"];
-
 /// Longest [`StoreState::name_key`], in characters. It is part of every cursor.
 pub const MAX_NAME_KEY_CHARS: usize = 100;
 

@@ -47,7 +47,7 @@ async fn impatient_search(
     let broker = Broker::connect(&args.service.nats_url, "search").await?;
     let settings = Settings { fetch_timeout: IMPATIENT_FETCH, ..Settings::default() };
     let subscriber = Subscriber::builder("search", &db, &broker)
-        .follow("store", &args.store_owner_url, search::read_model::Stores::new(&db))
+        .follow("store", &args.store_owner_url, search::read_model::Stores)
         .settings(settings)
         .start(stop.clone())
         .await?;

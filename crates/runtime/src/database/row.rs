@@ -1,5 +1,44 @@
 //! Rows whose columns have names.
 
+use sqlx::{Row, ValueRef, any::AnyRow};
+
+/// What a field of a [`row!`](crate::row) can be.
+pub trait Field: Sized {
+    /// Reads the column of that name.
+    ///
+    /// # Errors
+    /// There is no such column, or it holds something else.
+    fn of(row: &AnyRow, column: &str) -> Result<Self, sqlx::Error>;
+}
+
+macro_rules! fields {
+    ($($field:ty),*) => {$(
+        impl Field for $field {
+            fn of(row: &AnyRow, column: &str) -> Result<Self, sqlx::Error> {
+                row.try_get(column)
+            }
+        }
+    )*};
+}
+
+fields!(String, i32, i64, f64, Vec<u8>);
+
+/// A `BIGINT` that is not 0, or a `BOOLEAN` of PostgreSQL.
+impl Field for bool {
+    fn of(row: &AnyRow, column: &str) -> Result<Self, sqlx::Error> {
+        row.try_get(column).or_else(|_| row.try_get(column).map(|number: i64| number != 0))
+    }
+}
+
+impl<T: Field> Field for Option<T> {
+    fn of(row: &AnyRow, column: &str) -> Result<Self, sqlx::Error> {
+        match row.try_get_raw(column)?.is_null() {
+            true => Ok(None),
+            false => T::of(row, column).map(Some),
+        }
+    }
+}
+
 /// Declares a struct that a row is read into, each field from the column of its name. For a statement
 /// of more than three columns: what stands in a tuple is told by its place alone.
 ///
@@ -9,7 +48,7 @@
 /// use nudge_runtime::{database::{Database, Durability}, row};
 ///
 /// row! {
-///     struct Shop { id: String, name: String, open: i64, closed_at: Option<i64> }
+///     struct Shop { id: String, name: String, open: bool, closed_at: Option<i64> }
 /// }
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -18,7 +57,7 @@
 /// let select = "SELECT 0 AS open, 'Moon' AS name, '42' AS id, 7 AS closed_at";
 /// let shop: Shop = sqlx::query_as(select).fetch_one(db.reader()).await?;
 /// assert_eq!((shop.id.as_str(), shop.name.as_str()), ("42", "Moon"));
-/// assert_eq!((shop.open, shop.closed_at), (0, Some(7)));
+/// assert_eq!((shop.open, shop.closed_at), (false, Some(7)));
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// # Ok::<_, std::io::Error>(())
@@ -35,8 +74,9 @@ macro_rules! row {
 
         impl<'r> ::sqlx::FromRow<'r, ::sqlx::any::AnyRow> for $name {
             fn from_row(row: &'r ::sqlx::any::AnyRow) -> ::std::result::Result<Self, ::sqlx::Error> {
-                use ::sqlx::Row as _;
-                ::std::result::Result::Ok(Self { $($field: row.try_get(stringify!($field))?,)* })
+                ::std::result::Result::Ok(Self {
+                    $($field: $crate::database::Field::of(row, stringify!($field))?,)*
+                })
             }
         }
     };

@@ -34,8 +34,11 @@ pub(crate) struct Forgetful {
 }
 
 impl Service for Forgetful {
-    const ENTITY: &'static str = "thing";
     type Handler = ForgetsDeletes;
+
+    fn entity(&self) -> &'static str {
+        "thing"
+    }
 
     async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
         Things.migrate(db).await

@@ -22,8 +22,6 @@ struct KeepDoubles(Database);
 
 impl Apply for KeepDoubles {
     type State = BTreeMap<String, i64>;
-    const FIELDS: &'static [&'static str] = &["n"];
-
     async fn apply(
         &self,
         tx: &mut Tx,
@@ -44,8 +42,11 @@ impl Apply for KeepDoubles {
 }
 
 impl Service for Doubles {
-    const ENTITY: &'static str = "thing";
     type Handler = KeepDoubles;
+
+    fn entity(&self) -> &'static str {
+        "thing"
+    }
 
     async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
         db.write(sqlx::query("CREATE TABLE doubled (id TEXT PRIMARY KEY, twice INTEGER)")).await?;
@@ -136,8 +137,11 @@ fn a_fault_of_one_service_is_told_with_its_name() {
 struct Others;
 
 impl Service for Others {
-    const ENTITY: &'static str = "other";
     type Handler = KeepDoubles;
+
+    fn entity(&self) -> &'static str {
+        "other"
+    }
 
     async fn migrate(&self, _: &Database) -> Result<(), BoxError> {
         Ok(())

@@ -43,9 +43,11 @@ impl Apply for Keep {
 }
 
 impl Service for Things {
-    const ENTITY: &'static str = "thing";
-
     type Handler = Keep;
+
+    fn entity(&self) -> &'static str {
+        "thing"
+    }
 
     async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
         Ok(db.migrate("copies", MIGRATIONS).await?)

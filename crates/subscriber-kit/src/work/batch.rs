@@ -37,6 +37,8 @@ use crate::{
 pub(crate) struct Batches<A> {
     pub(crate) owner: OwnerLink,
     pub(crate) applier: Applier<A>,
+    /// Those to ask the owner for; none means all.
+    pub(crate) fields: &'static [&'static str],
     pub(crate) settling: Settling,
     pub(crate) waiters: Waiters,
     pub(crate) settings: Settings,
@@ -66,7 +68,7 @@ impl<A: Apply> Batches<A> {
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
         progress.callbacks.inc();
         progress.asked.inc_by(ids.len() as u64);
-        match fetch_all(&*self.owner.client, entity, &ids, A::FIELDS).await {
+        match fetch_all(&*self.owner.client, entity, &ids, self.fields).await {
             Ok(items) => {
                 self.owner.breaker().success();
                 progress.fetched.inc_by(items.len() as u64);

@@ -15,7 +15,7 @@ use nudge_testbed::TestDatabase;
 use reqwest::{Method, RequestBuilder};
 use review::{
     Args, Service, start,
-    stores::{KeepStores, StoreState},
+    stores::{self, StoreState},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -134,7 +134,7 @@ impl World {
     pub(crate) async fn apply(&self, stores: Vec<EntityState<StoreState>>) {
         let db = &self.service.database;
         let mut tx = db.begin().await.unwrap();
-        KeepStores::new(db).apply(&mut tx, &stores).await.unwrap();
+        stores::mirror().apply(&mut tx, &stores).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -30,7 +30,7 @@ impl ReadModel {
     pub(crate) async fn apply(&self, mut batch: Vec<EntityState<StoreState>>) {
         batch.sort_by(|a, b| a.id.cmp(&b.id));
         let mut tx = self.db.begin().await.unwrap();
-        Stores::new(&self.db).apply(&mut tx, &batch).await.unwrap();
+        Stores.apply(&mut tx, &batch).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -10,16 +10,18 @@ use serde_json::{Value, json};
 pub(crate) struct Searchable;
 
 impl Service for Searchable {
-    const ENTITY: &'static str = "store";
-
     type Handler = Stores;
+
+    fn entity(&self) -> &'static str {
+        "store"
+    }
 
     async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
         Ok(read_model::migrate(db).await?)
     }
 
-    fn handler(&self, db: &Database) -> Stores {
-        Stores::new(db)
+    fn handler(&self, _: &Database) -> Stores {
+        Stores
     }
 
     fn state(&self, random: &mut Random) -> Value {

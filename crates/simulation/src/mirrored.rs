@@ -1,0 +1,69 @@
+//! A service that is a mirror, as the simulation knows it.
+
+use std::collections::BTreeMap;
+
+use nudge_chance::Random;
+use nudge_runtime::{Database, Tx};
+use nudge_subscriber_kit::Mirror;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::service::Service;
+
+/// A [`Service`] whose `apply` is a [`Mirror`]: what can be read of it is known by itself.
+///
+/// ```no_run
+/// use nudge_simulation::{Mirrored, Profile, explore};
+/// use nudge_subscriber_kit::Mirror;
+/// use serde_json::json;
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Store { name: String, open: bool }
+///
+/// let stores = || Mirror::<Store>::table("store");
+/// let service = Mirrored::new("store", stores, |random| {
+///     json!({"name": random.one_of(&["달빛국수", "별빛김밥"]), "open": random.chance(500)})
+/// });
+/// explore(service, Profile::Lossy, 0..20);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Mirrored<S> {
+    entity: &'static str,
+    mirror: fn() -> Mirror<S>,
+    state: fn(&mut Random) -> Value,
+}
+
+impl<S> Mirrored<S> {
+    /// Follows `entity` with `mirror`. `state` is some state of it, as [`Service::state`] is.
+    pub fn new(
+        entity: &'static str,
+        mirror: fn() -> Mirror<S>,
+        state: fn(&mut Random) -> Value,
+    ) -> Self {
+        Self { entity, mirror, state }
+    }
+}
+
+impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Service for Mirrored<S> {
+    type Handler = Mirror<S>;
+
+    fn entity(&self) -> &'static str {
+        self.entity
+    }
+
+    fn handler(&self, _: &Database) -> Mirror<S> {
+        (self.mirror)()
+    }
+
+    fn state(&self, random: &mut Random) -> Value {
+        (self.state)(random)
+    }
+
+    fn expected(&self, state: &Value) -> Value {
+        (self.mirror)().expected(state).expect("a state that the mirror can read")
+    }
+
+    async fn read(&self, tx: &mut Tx) -> Result<BTreeMap<String, Value>, sqlx::Error> {
+        (self.mirror)().read(tx).await
+    }
+}
