@@ -13,6 +13,7 @@
 mod bulk;
 mod changes;
 mod installing;
+mod lost;
 mod once;
 mod random;
 mod shells;

@@ -19,7 +19,7 @@
 //! another transaction may have deleted the root in between.
 //!
 //! On PostgreSQL the triggers run with the rights of whoever installed them, so that other roles need
-//! no right to the change log, and they fire in replication sessions too. On SQLite they are part of
+//! no right to the change log, and they fire for logical replication too. On SQLite they are part of
 //! the database file, and every program that opens it runs them.
 //!
 //! A trigger locks the change log's row at the end of its statement, and PostgreSQL keeps it locked
@@ -31,14 +31,20 @@
 //! | module | what it does |
 //! |---|---|
 //! | `sqlite` | a trigger for each row, and what `REPLACE` hides |
-//! | `postgres` | a trigger for each statement, over its transition tables |
+//! | `postgres` | a trigger for each statement, over its transition tables; for replicated rows, one for each row |
+//! | `watch` | whether they are still there while the program runs |
 
 mod postgres;
 mod sqlite;
+mod watch;
 
+use futures_util::TryStreamExt;
 use nudge_protocol::{EntityId, EntityName};
 use nudge_runtime::{Database, Tx, clock, database::Kind};
 use sqlx::AssertSqlSafe;
+
+pub(crate) use watch::Capture;
+pub use watch::LOOK_INTERVAL;
 
 /// The tables that make up an entity: one root row for each, and any rows of other tables that hold
 /// the root's key.
@@ -117,6 +123,7 @@ pub enum CaptureError {
 }
 
 /// What is to be in the database.
+#[derive(Debug)]
 struct Plan {
     /// Statements that make the triggers. Their text is what tells one definition from another.
     create: Vec<String>,
@@ -130,21 +137,24 @@ fn prefix(entity: &EntityName) -> String {
     format!("nudge:{entity}:")
 }
 
+/// What has to be made, if that is not what is there.
+async fn look(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result<Option<Plan>, Fault> {
+    match Kind::of(tx) {
+        Kind::Sqlite => sqlite::is_installed(tx, entity, tables).await,
+        Kind::Postgres => postgres::is_installed(tx, entity, tables).await,
+    }
+}
+
 /// Installs the triggers, unless just these are there. Whenever they had to be made, every entity is
 /// recorded once: nobody knows what changed while they were not there.
-pub(crate) async fn install(
-    db: &Database,
-    entity: &EntityName,
-    tables: &Tables,
-) -> Result<(), CaptureError> {
+async fn install(db: &Database, entity: &EntityName, tables: &Tables) -> Result<(), CaptureError> {
     let work = async {
         // Whoever waits for another program that installs them must see what that has done.
         let mut tx = db.begin_read_committed().await.map_err(Fault::from)?;
-        let installed = match db.kind() {
-            Kind::Sqlite => sqlite::is_installed(&mut tx, entity, tables).await,
-            Kind::Postgres => postgres::is_installed(&mut tx, entity, tables).await,
-        };
-        if let Some(plan) = installed? {
+        if db.kind() == Kind::Postgres {
+            postgres::lock(&mut tx).await?;
+        }
+        if let Some(plan) = look(&mut tx, entity, tables).await? {
             remove(&mut tx, entity).await?;
             for statement in &plan.create {
                 execute(&mut tx, statement).await?;
@@ -185,10 +195,15 @@ async fn remove(tx: &mut Tx, entity: &EntityName) -> Result<(), Fault> {
 
 /// Whether the triggers' definition is the one that is noted.
 async fn is_noted(tx: &mut Tx, entity: &EntityName, plan: &Plan) -> Result<bool, Fault> {
+    Ok(noted(tx, entity).await?.is_some_and(|noted| noted == plan.create.join("\n")))
+}
+
+/// The definition that was installed last, by whatever program.
+async fn noted(tx: &mut Tx, entity: &EntityName) -> Result<Option<String>, Fault> {
     let sql = "SELECT definition FROM nudge_capture WHERE entity = $1";
     let noted: Option<(String,)> =
         sqlx::query_as(sql).bind(entity.as_str()).fetch_optional(&mut **tx).await?;
-    Ok(noted.is_some_and(|(noted,)| noted == plan.create.join("\n")))
+    Ok(noted.map(|(noted,)| noted))
 }
 
 async fn note(tx: &mut Tx, entity: &EntityName, definition: &str) -> Result<(), Fault> {
@@ -223,13 +238,13 @@ async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result
     Ok(())
 }
 
-/// Every key that is there must be an id: what has none cannot be told to anybody.
+/// Every key that is there must be an id: what has none cannot be told to anybody. The keys pass one by one:
+/// there may be millions.
 async fn check_ids(tx: &mut Tx, root: &Table) -> Result<(), Fault> {
     let (table, key) = (quoted(&root.name), quoted(&root.key));
     let sql = format!("SELECT CAST({key} AS TEXT) FROM {table}");
-    let ids: Vec<(Option<String>,)> =
-        sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut **tx).await?;
-    for (id,) in ids {
+    let mut ids = sqlx::query_as::<_, (Option<String>,)>(AssertSqlSafe(sql)).fetch(&mut **tx);
+    while let Some((id,)) = ids.try_next().await? {
         let id = id.unwrap_or_default();
         if let Err(problem) = EntityId::new(&id) {
             let id = id.chars().take(60).collect();

@@ -70,8 +70,8 @@ pub struct Publisher {
     log: ChangeLog,
     wake: Arc<Notify>,
     metrics: Metrics,
-    /// Whether triggers record the changes.
-    captured: bool,
+    /// Whether triggers record the changes, and how they are.
+    capture: Option<Arc<capture::Capture>>,
 }
 
 impl Publisher {
@@ -80,7 +80,7 @@ impl Publisher {
         db.migrate("publisher", change_log::MIGRATIONS).await?;
         let log = ChangeLog::new(db.clone(), entity);
         let wake = Arc::new(Notify::new());
-        Ok(Self { log, wake, metrics: Metrics::default(), captured: false })
+        Ok(Self { log, wake, metrics: Metrics::default(), capture: None })
     }
 
     /// Installs triggers that record every change of these tables, whatever program makes it: see
@@ -106,8 +106,8 @@ impl Publisher {
     /// # }
     /// ```
     pub async fn capture(mut self, tables: &Tables) -> Result<Self, CaptureError> {
-        capture::install(self.log.db(), self.log.entity(), tables).await?;
-        self.captured = true;
+        let installed = capture::Capture::install(self.log.db(), self.log.entity(), tables).await?;
+        self.capture = Some(installed);
         Ok(self)
     }
 
@@ -115,8 +115,23 @@ impl Publisher {
     /// are recorded with [`record`](Self::record) again.
     pub async fn release(mut self) -> Result<Self, CaptureError> {
         capture::uninstall(self.log.db(), self.log.entity()).await?;
-        self.captured = false;
+        self.capture = None;
         Ok(self)
+    }
+
+    /// Whether changes of captured tables are lost: the triggers are not, or not all, as they were installed. A
+    /// service refuses writes then, with 503, and goes on answering reads and callbacks. The relay's task looks
+    /// every [`capture::LOOK_INTERVAL`], and installs them again.
+    pub fn is_capture_lost(&self) -> bool {
+        self.capture.as_ref().is_some_and(|capture| capture.is_lost())
+    }
+
+    /// Says that a change that this program made in a captured table was not recorded: its version did not rise in
+    /// the transaction. The triggers are looked at at once.
+    pub fn missed(&self) {
+        if let Some(capture) = &self.capture {
+            capture.missed();
+        }
     }
 
     /// The kind of entity that this handle publishes.
@@ -171,7 +186,7 @@ impl Publisher {
         tx: &mut Tx,
         changes: &[(EntityId, Change)],
     ) -> Result<Vec<Version>, sqlx::Error> {
-        if self.captured {
+        if self.capture.is_some() {
             let entity = self.entity();
             let problem = format!("changes of {entity} are captured by triggers, not recorded");
             return Err(sqlx::Error::InvalidArgument(problem));
@@ -203,7 +218,15 @@ impl Publisher {
     /// [`spawn_relay`](Self::spawn_relay) with another way to the stream: for tests and simulations.
     pub fn spawn_relay_to(&self, sink: Arc<dyn Sink>, stop: CancellationToken) -> JoinHandle<()> {
         let (log, wake, metrics) = (self.log.clone(), self.wake.clone(), self.metrics.clone());
-        tokio::spawn(relay::Relay::new(log, sink, wake, metrics).run(stop))
+        let capture = self.capture.clone();
+        tokio::spawn(async move {
+            let watched = async {
+                if let Some(capture) = capture {
+                    capture.run(stop.clone()).await;
+                }
+            };
+            tokio::join!(relay::Relay::new(log, sink, wake, metrics).run(stop.clone()), watched);
+        })
     }
 
     /// The routes under `/sync/v1/{entity}` for callbacks.
@@ -224,5 +247,13 @@ impl Publisher {
     /// Adds the relay's metrics to a registry, labelled by entity.
     pub fn register_metrics(&self, registry: &mut prometheus_client::registry::Registry) {
         self.metrics.register(registry, self.entity());
+        if let Some(capture) = &self.capture {
+            let label = [("entity".into(), self.entity().to_string().into())];
+            registry.sub_registry_with_labels(label.into_iter()).register(
+                "nudge_capture_lost",
+                "1 while triggers do not record all changes, and writes are refused",
+                capture.gauge.clone(),
+            );
+        }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     routing::get,
 };
 use nudge_runtime::{
@@ -95,6 +95,11 @@ impl From<WriteError> for Problem {
         match error {
             WriteError::Refused(refusal) => refusal.into(),
             WriteError::Database(error) => error.into(),
+            WriteError::NotCaptured => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "changes of stores are not captured now",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("2")),
         }
     }
 }

@@ -5,6 +5,10 @@
 //! - An update is compared row by row in the binary form of rows, which every type has, so that a
 //!   statement that changes nothing records nothing. Rows have no identity there: whole rows that
 //!   changed places are no change either.
+//! - The worker of a logical replication fires triggers for rows alone, and with it everything is written as a
+//!   replica. So there is a second set of triggers, for rows, that fires nowhere else.
+//! - `TRUNCATE` also removes rows that its snapshot does not show. Above READ COMMITTED it is refused: whose rows they
+//!   were, nobody would know.
 //! - Whether the root row exists is asked in a second statement, after the change log's rows are
 //!   locked: only that one sees what another transaction committed while this one waited.
 
@@ -13,6 +17,10 @@ use nudge_runtime::{Tx, row};
 
 use super::{Fault, Plan, Table, Tables, is_noted, literal, prefix, quoted};
 
+/// The part of a name that stands for a table's trigger for replicated rows.
+const REPLICATED: &str = "REPLICATED";
+/// Types whose values have one text each, whatever a session has set.
+const KEY_TYPES: &[&str] = &["text", "character varying", "smallint", "integer", "bigint", "uuid"];
 /// Lets one program at a time look and install, however long the others take to record every entity.
 /// The number means this and nothing else.
 const LOCK: &str = "SET LOCAL lock_timeout = 0; SELECT count(pg_advisory_xact_lock(5210372))";
@@ -23,7 +31,6 @@ pub(super) async fn is_installed(
     entity: &EntityName,
     tables: &Tables,
 ) -> Result<Option<Plan>, Fault> {
-    sqlx::raw_sql(LOCK).execute(&mut **tx).await?;
     let schema: (String,) =
         sqlx::query_as("SELECT current_schema()::text").fetch_one(&mut **tx).await?;
     let mut found = Vec::new();
@@ -31,19 +38,59 @@ pub(super) async fn is_installed(
         found.push(describe(tx, table).await?);
     }
     let writer = Writer { entity, schema: quoted(&schema.0), root: &found[0] };
-    let mut plan = Plan { create: vec![writer.touch()], triggers: 0 };
+    let mut create = vec![writer.touch()];
+    let mut wanted = Vec::new();
     for (number, table) in found.iter().enumerate() {
         for (event, timing, transition, ids) in writer.events(number, table) {
-            plan.create.push(writer.function(number, event, &ids));
-            plan.create.extend(writer.trigger(number, event, timing, transition, table));
-            plan.triggers += 1;
+            create.push(writer.function(number, event, &ids));
+            create.extend(writer.trigger(number, event, timing, transition, table));
+            wanted.push((table.name.clone(), writer.trigger_name(number, event), "A".to_owned()));
         }
+        create.extend(writer.replicated(number, table));
+        wanted.push((table.name.clone(), writer.trigger_name(number, REPLICATED), "R".to_owned()));
     }
-    let sql = "SELECT count(*) FROM pg_trigger WHERE left(tgname, length($1)) = $1 AND tgenabled = 'A' \
-               AND tgfoid IN (SELECT oid FROM pg_proc WHERE pronamespace = current_schema()::regnamespace)";
-    let (there,): (i64,) = sqlx::query_as(sql).bind(prefix(entity)).fetch_one(&mut **tx).await?;
-    let there = usize::try_from(there) == Ok(plan.triggers);
+    wanted.sort();
+    let plan = Plan { create, triggers: wanted.len() };
+    let there = triggers(tx, entity).await? == wanted && has_functions(tx, entity, &plan).await?;
     Ok((!there || !is_noted(tx, entity, &plan).await?).then_some(plan))
+}
+
+/// Lets one program at a time install, until the transaction ends.
+pub(super) async fn lock(tx: &mut Tx) -> Result<(), Fault> {
+    sqlx::raw_sql(LOCK).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// The triggers that there are: on which table, their names, and when they fire.
+async fn triggers(
+    tx: &mut Tx,
+    entity: &EntityName,
+) -> Result<Vec<(String, String, String)>, Fault> {
+    // Quoted here as the plan quotes: `quote_ident` leaves plain names bare.
+    let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' || replace(c.relname, '\"', '\"\"') || '\"', \
+               t.tgname::text, t.tgenabled::text FROM pg_trigger t \
+               JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+               JOIN pg_proc p ON p.oid = t.tgfoid AND p.proname = t.tgname \
+               AND p.pronamespace = current_schema()::regnamespace \
+               WHERE left(t.tgname, length($1)) = $1";
+    let mut found: Vec<(String, String, String)> =
+        sqlx::query_as(sql).bind(prefix(entity)).fetch_all(&mut **tx).await?;
+    found.sort();
+    Ok(found)
+}
+
+/// Whether the functions are those of the plan, to the letter.
+async fn has_functions(tx: &mut Tx, entity: &EntityName, plan: &Plan) -> Result<bool, Fault> {
+    let sql = "SELECT prosrc FROM pg_proc WHERE left(proname, length($1)) = $1 \
+               AND pronamespace = current_schema()::regnamespace";
+    let found: Vec<(String,)> =
+        sqlx::query_as(sql).bind(prefix(entity)).fetch_all(&mut **tx).await?;
+    let mut found: Vec<&str> = found.iter().map(|(body,)| body.as_str()).collect();
+    let mut wanted: Vec<&str> =
+        plan.create.iter().filter_map(|sql| sql.split("$nudge$").nth(1)).collect();
+    found.sort_unstable();
+    wanted.sort_unstable();
+    Ok(found == wanted)
 }
 
 /// Statements that remove every trigger of an entity.
@@ -102,6 +149,14 @@ async fn describe(tx: &mut Tx, table: &Table) -> Result<Found, Fault> {
     let Some(key_type) = key_type else {
         return Err(Fault::table(table, format!("has no column {}", table.key)));
     };
+    if !KEY_TYPES.contains(&key_type.as_str()) {
+        let problem = format!(
+            "has the key {} of type {key_type}: a key must be one of {}",
+            table.key,
+            KEY_TYPES.join(", ")
+        );
+        return Err(Fault::table(table, problem));
+    }
     let name = format!("{}.{}", quoted(&schema), quoted(&name));
     let plain = "SELECT count(*) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
                  WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND t.typsend = 0";
@@ -168,9 +223,17 @@ impl Writer<'_> {
     /// search path that its caller chose.
     fn function(&self, number: usize, event: &str, ids: &str) -> String {
         let (name, touch) = (self.name(&Self::part(number, event)), self.name("touch"));
+        let refuse = match event {
+            "TRUNCATE" => {
+                "IF current_setting('transaction_isolation') NOT LIKE 'read%' THEN \
+                 RAISE EXCEPTION 'nudge: TRUNCATE of a captured table must run at READ COMMITTED: above that, \
+                 rows that it removes may be invisible to it'; END IF; "
+            }
+            _ => "",
+        };
         format!(
             "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
-             SET search_path = pg_catalog, pg_temp AS $nudge$ BEGIN \
+             SET search_path = pg_catalog, pg_temp AS $nudge$ BEGIN {refuse}\
              PERFORM {touch}(ARRAY(SELECT s.id FROM ({ids}) AS s WHERE s.id IS NOT NULL)); \
              RETURN NULL; END $nudge$"
         )
@@ -184,9 +247,8 @@ impl Writer<'_> {
         transition: &str,
         table: &Found,
     ) -> [String; 2] {
-        let part = Self::part(number, event);
-        let name = quoted(&format!("{}{part}", prefix(self.entity)));
-        let (function, table) = (self.name(&part), &table.name);
+        let name = quoted(&self.trigger_name(number, event));
+        let (function, table) = (self.name(&Self::part(number, event)), &table.name);
         let referencing = if transition.is_empty() {
             String::new()
         } else {
@@ -199,6 +261,33 @@ impl Writer<'_> {
             ),
             // In sessions that replay a replication stream, too: what they write changes as well.
             format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"),
+        ]
+    }
+
+    fn trigger_name(&self, number: usize, event: &str) -> String {
+        format!("{}{}", prefix(self.entity), Self::part(number, event))
+    }
+
+    /// The function and the trigger for rows that a logical replication writes.
+    fn replicated(&self, number: usize, table: &Found) -> [String; 3] {
+        let (name, touch) = (self.name(&Self::part(number, REPLICATED)), self.name("touch"));
+        let (trigger, key) = (quoted(&self.trigger_name(number, REPLICATED)), &table.key);
+        let table = &table.name;
+        [
+            format!(
+                "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
+                 SET search_path = pg_catalog, pg_temp AS $nudge$ DECLARE ids text[]; BEGIN \
+                 IF TG_OP <> 'INSERT' THEN ids := ARRAY[OLD.{key}::text]; END IF; \
+                 IF TG_OP <> 'DELETE' THEN ids := ids || NEW.{key}::text; END IF; \
+                 IF TG_OP = 'UPDATE' AND record_send(OLD) = record_send(NEW) THEN RETURN NULL; END IF; \
+                 PERFORM {touch}(ARRAY(SELECT DISTINCT s FROM unnest(ids) AS s WHERE s IS NOT NULL)); \
+                 RETURN NULL; END $nudge$"
+            ),
+            format!(
+                "CREATE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {table} \
+                 FOR EACH ROW EXECUTE FUNCTION {name}()"
+            ),
+            format!("ALTER TABLE {table} ENABLE REPLICA TRIGGER {trigger}"),
         ]
     }
 

@@ -10,6 +10,7 @@
 
 use nudge_protocol::{EntityName, entity::MAX_ENTITY_ID_BYTES, version::VERSION_LIMIT};
 use nudge_runtime::Tx;
+use sqlx::AssertSqlSafe;
 
 use super::{Fault, Plan, Table, Tables, is_noted, literal, prefix, quoted};
 
@@ -30,22 +31,28 @@ pub(super) async fn is_installed(
         create.extend(writer.triggers(&columns, &clashes));
     }
     let plan = Plan { triggers: create.len(), create };
-    let there = names(tx, entity).await?.len() == plan.triggers;
-    Ok((!there || !is_noted(tx, entity, &plan).await?).then_some(plan))
+    // Their text names their table: a trigger that went along with a table that was renamed has another.
+    let mut there = column(tx, entity, "sql").await?;
+    let mut wanted = plan.create.clone();
+    there.sort_unstable();
+    wanted.sort_unstable();
+    Ok((there != wanted || !is_noted(tx, entity, &plan).await?).then_some(plan))
 }
 
 /// Statements that remove every trigger of an entity.
 pub(super) async fn removal(tx: &mut Tx, entity: &EntityName) -> Result<Vec<String>, Fault> {
-    let names = names(tx, entity).await?;
+    let names = column(tx, entity, "name").await?;
     Ok(names.iter().map(|name| format!("DROP TRIGGER {}", quoted(name))).collect())
 }
 
-async fn names(tx: &mut Tx, entity: &EntityName) -> Result<Vec<String>, Fault> {
-    let sql = "SELECT name FROM sqlite_master WHERE type = 'trigger' \
-               AND substr(name, 1, length($1)) = $1";
+/// A column of the schema, of each of the entity's triggers.
+async fn column(tx: &mut Tx, entity: &EntityName, column: &str) -> Result<Vec<String>, Fault> {
+    let sql = format!(
+        "SELECT {column} FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, length($1)) = $1"
+    );
     let rows: Vec<(String,)> =
-        sqlx::query_as(sql).bind(prefix(entity)).fetch_all(&mut **tx).await?;
-    Ok(rows.into_iter().map(|(name,)| name).collect())
+        sqlx::query_as(AssertSqlSafe(sql)).bind(prefix(entity)).fetch_all(&mut **tx).await?;
+    Ok(rows.into_iter().map(|(value,)| value).collect())
 }
 
 /// The columns that hold something of their own.
@@ -67,10 +74,14 @@ async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<String>, Fault> {
     let Some((key, kind)) = key else {
         return Err(Fault::table(table, format!("has no column {}", table.key)));
     };
-    // Without a type, a number and its text are different keys.
+    // Texts and whole numbers have one text each. Without a type, a number and its text are different keys; any
+    // other type makes a fraction of what looks like one, and `1e3` a number.
     let kind = kind.to_uppercase();
-    if kind.is_empty() || (kind.contains("BLOB") && !kind.contains("INT")) {
-        return Err(Fault::table(table, format!("has a key column without a type, {key}")));
+    if !["INT", "CHAR", "CLOB", "TEXT"].iter().any(|known| kind.contains(known)) {
+        let problem = format!(
+            "has the key {key} of type {kind:?}: a key must be of a type whose name has INT, CHAR, CLOB or TEXT in it"
+        );
+        return Err(Fault::table(table, problem));
     }
     Ok(rows.into_iter().map(|(name, _)| name).collect())
 }
@@ -114,9 +125,30 @@ async fn clashes(
                AND (SELECT count(*) FROM pragma_table_xinfo($1) WHERE pk > 0) = 1";
     let row: Option<(String,)> =
         sqlx::query_as(sql).bind(table.name.clone()).fetch_optional(&mut **tx).await?;
-    let number = row.map(|(name,)| name).filter(|name| !name.eq_ignore_ascii_case(&table.key));
-    clashes.extend(number.filter(|name| columns.contains(name)).map(|name| vec![name]));
+    match row.map(|(name,)| name) {
+        // The key itself: a row in the way is the entity's own.
+        Some(name) if name.eq_ignore_ascii_case(&table.key) => {}
+        Some(name) => clashes.extend(columns.contains(&name).then(|| vec![name])),
+        None => clashes.extend(row_number(tx, table, columns).await?.map(|name| vec![name])),
+    }
     Ok(clashes)
+}
+
+/// What the number of a row is called where it is no column; none in a table WITHOUT ROWID, and where columns
+/// have taken all of its names, so that no statement can give it either.
+async fn row_number(
+    tx: &mut Tx,
+    table: &Table,
+    columns: &[String],
+) -> Result<Option<String>, Fault> {
+    let sql = "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND lower(name) = lower($1)";
+    let without: Option<(i64,)> =
+        sqlx::query_as(sql).bind(table.name.clone()).fetch_optional(&mut **tx).await?;
+    if without.is_some_and(|(without,)| without == 1) {
+        return Ok(None);
+    }
+    let free = |name: &&str| !columns.iter().any(|column| column.eq_ignore_ascii_case(name));
+    Ok(["rowid", "_rowid_", "oid"].into_iter().find(free).map(str::to_owned))
 }
 
 /// Writes the triggers of one table.
@@ -139,7 +171,9 @@ impl Writer<'_> {
             let c = quoted(column);
             format!("OLD.{c} IS NOT NEW.{c} COLLATE BINARY OR typeof(OLD.{c}) <> typeof(NEW.{c})")
         };
-        let changed: Vec<_> = columns.iter().map(differs).collect();
+        // A row that only gets another number makes way for itself, too.
+        let numbers = clashes.iter().flatten().filter(|name| !columns.contains(name));
+        let changed: Vec<_> = columns.iter().chain(numbers).map(differs).collect();
         let changed = changed.join(" OR ");
         let moved = format!("OLD.{key} IS NOT NEW.{key} COLLATE BINARY");
         let replaced = self.touch_replaced(!clashes.is_empty());

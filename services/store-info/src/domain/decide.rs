@@ -22,6 +22,16 @@ pub enum Found {
     },
 }
 
+impl Found {
+    /// The version that is known of it; none of what nobody has heard of.
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Unknown => Version::NONE,
+            Self::Deleted(version) | Self::Live { version, .. } => *version,
+        }
+    }
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {

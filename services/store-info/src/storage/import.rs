@@ -44,6 +44,10 @@ impl Stores {
     }
 
     async fn import_once(&self, batch: Vec<Store>) -> Result<BatchReport, sqlx::Error> {
+        if self.publisher.is_capture_lost() {
+            let problem = std::io::Error::other("changes of stores are not captured now");
+            return Err(sqlx::Error::Io(problem));
+        }
         let mut ids: Vec<_> = batch.iter().map(|store| store.id.clone()).collect();
         ids.sort();
         ids.dedup();

@@ -37,6 +37,8 @@ pub enum WriteError {
     Refused(Refusal),
     /// The database failed; the transaction is rolled back.
     Database(sqlx::Error),
+    /// The change would not be captured, so nobody would hear of it; nothing is written.
+    NotCaptured,
 }
 
 impl From<sqlx::Error> for WriteError {
@@ -54,6 +56,9 @@ impl Stores {
         id: &EntityId,
         decide: impl Fn(&Found) -> Result<Decision, Refusal> + Send + Sync,
     ) -> Result<Written, WriteError> {
+        if self.publisher.is_capture_lost() {
+            return Err(WriteError::NotCaptured);
+        }
         let began = Instant::now();
         for attempt in 1..=MAX_ATTEMPTS {
             match self.attempt(id, &decide).await {
@@ -112,24 +117,25 @@ impl Stores {
         id: &EntityId,
         found: Found,
         decision: Decision,
-    ) -> Result<Option<Written>, sqlx::Error> {
+    ) -> Result<Option<Written>, WriteError> {
+        let before = found.version();
         let (effect, version, store) = match (decision, found) {
             (Decision::Save(store), Found::Live { .. }) => {
                 self.save(tx, std::slice::from_ref(&*store)).await?;
-                let version = self.version(tx, id).await?;
+                let version = self.version(tx, id, before).await?;
                 (Effect::Updated, version, Some(store))
             }
             (Decision::Save(store), Found::Unknown | Found::Deleted(_)) => {
                 if !self.create(tx, &store).await? {
                     return Ok(None);
                 }
-                let version = self.version(tx, id).await?;
+                let version = self.version(tx, id, before).await?;
                 (Effect::Created, version, Some(store))
             }
             (Decision::Delete, _) => {
                 let delete = sqlx::query("DELETE FROM store WHERE id = $1").bind(id.as_str());
                 delete.execute(&mut **tx).await?;
-                let version = self.version(tx, id).await?;
+                let version = self.version(tx, id, before).await?;
                 (Effect::Deleted, version, None)
             }
             (Decision::Keep, Found::Live { store, version }) => {
@@ -137,16 +143,27 @@ impl Stores {
             }
             // Only what exists can be kept: the domain never decides this.
             (Decision::Keep, Found::Unknown | Found::Deleted(_)) => {
-                return Err(sqlx::Error::RowNotFound);
+                return Err(sqlx::Error::RowNotFound.into());
             }
         };
         Ok(Some(Written { effect, version, store }))
     }
 
-    /// The version that the triggers have recorded for what this transaction wrote.
-    async fn version(&self, tx: &mut Tx, id: &EntityId) -> Result<Version, sqlx::Error> {
+    /// The version that the triggers have recorded for what this transaction wrote. One that has not risen says
+    /// that they did not see it.
+    async fn version(
+        &self,
+        tx: &mut Tx,
+        id: &EntityId,
+        before: Version,
+    ) -> Result<Version, WriteError> {
         let recorded = self.publisher.recorded(tx, std::slice::from_ref(id)).await?;
-        recorded.get(id).map(|recorded| recorded.version).ok_or(sqlx::Error::RowNotFound)
+        let version = recorded.get(id).map_or(Version::NONE, |recorded| recorded.version);
+        if version <= before {
+            self.publisher.missed();
+            return Err(WriteError::NotCaptured);
+        }
+        Ok(version)
     }
 
     /// Makes other writers of these stores wait until this transaction ends, and tells whether any

@@ -255,3 +255,84 @@ async fn a_request_that_is_the_victim_of_a_deadlock_is_tried_again() {
     stop.cancel();
     service.stopped().await;
 }
+
+#[tokio::test]
+async fn truncate_above_read_committed_is_refused_since_it_removes_what_it_does_not_see() {
+    let shops = abc().await;
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        for table in ["shop CASCADE", "menu"] {
+            let sql = format!("BEGIN ISOLATION LEVEL {level}; TRUNCATE {table}; COMMIT");
+            let refused = shops.refused(&sql).await;
+            assert!(refused.contains("must run at READ COMMITTED"), "{refused}");
+        }
+    }
+    assert_eq!(shops.recorded("TRUNCATE shop CASCADE").await.len(), 3);
+}
+
+#[tokio::test]
+async fn keys_without_one_text_each_are_refused_by_name() {
+    for key_type in
+        ["char(36)", "bit(8)", "name", "numeric", "double precision", "timestamptz", "word"]
+    {
+        let shops = of(&format!(
+            "CREATE DOMAIN word AS text; CREATE TABLE shop (id {key_type} PRIMARY KEY, name text)"
+        ))
+        .await;
+        let error = shops.capture(&Tables::root("shop", "id")).await.unwrap_err().to_string();
+        assert!(error.contains("has the key id of type"), "{key_type}: {error}");
+    }
+    for (key_type, key) in [("varchar(9)", "'abc'"), ("smallint", "7"), ("integer", "7")] {
+        let shops = of(&format!("CREATE TABLE shop (id {key_type} PRIMARY KEY, name text)")).await;
+        shops.capture(&Tables::root("shop", "id")).await.unwrap();
+        let seen = shops.recorded(&format!("INSERT INTO shop VALUES ({key}, 'A')")).await;
+        assert_eq!(seen, changes(&[(key.trim_matches('\''), "created")]));
+    }
+}
+
+/// Rows of a table without a key may be alike: one of two that becomes like a third is a change.
+#[tokio::test]
+async fn rows_that_are_alike_are_counted() {
+    let shops =
+        of("CREATE TABLE shop (id text PRIMARY KEY); CREATE TABLE menu (shop_id text, name text)")
+            .await;
+    shops.capture(&Tables::root("shop", "id").child("menu", "shop_id")).await.unwrap();
+    shops.run("INSERT INTO shop VALUES ('a'); INSERT INTO menu VALUES ('a', 'x'), ('a', 'x'), ('a', 'y')").await;
+    let sql = "UPDATE menu SET name = CASE WHEN ctid = (SELECT min(ctid) FROM menu) THEN 'y' ELSE name END";
+    assert_eq!(shops.recorded(sql).await, changes(&[("a", "created")]));
+}
+
+#[tokio::test]
+async fn what_a_logical_replication_writes_is_captured() {
+    let source = of("CREATE TABLE shop (id text PRIMARY KEY, name text)").await;
+    let shops = of("CREATE TABLE shop (id text PRIMARY KEY, name text)").await;
+    shops.capture(&Tables::root("shop", "id")).await.unwrap();
+    let slot = format!("nudge_{}", source.database.url().rsplit('/').next().unwrap());
+    source
+        .run(&format!("SELECT count(pg_create_logical_replication_slot('{slot}', 'pgoutput'))"))
+        .await;
+    source.run("CREATE PUBLICATION shops FOR TABLE shop").await;
+    // On one server, a subscription that made its own slot would wait for itself.
+    shops
+        .run(&format!(
+            "CREATE SUBSCRIPTION {slot} CONNECTION '{}' PUBLICATION shops \
+             WITH (create_slot = false, slot_name = '{slot}', copy_data = false)",
+            source.database.url()
+        ))
+        .await;
+    for (sql, expected) in [
+        (
+            "INSERT INTO shop VALUES ('a', 'A'), ('b', 'B')",
+            vec![("a", "created"), ("b", "created")],
+        ),
+        ("UPDATE shop SET name = 'new' WHERE id = 'a'", vec![("a", "created")]),
+        ("DELETE FROM shop WHERE id = 'b'", vec![("b", "deleted")]),
+    ] {
+        let before = shops.log().await;
+        source.run(sql).await;
+        nudge_tests::eventually(sql, || async {
+            (shops.risen(&before).await == changes(&expected)).then_some(())
+        })
+        .await;
+    }
+    shops.run(&format!("DROP SUBSCRIPTION {slot}")).await;
+}

@@ -131,7 +131,11 @@ async fn what_replace_could_hide_is_refused() {
              CREATE UNIQUE INDEX by_name ON shop (lower(name))",
             "by_name",
         ),
-        ("CREATE TABLE shop (id PRIMARY KEY, name TEXT)", "without a type"),
+        ("CREATE TABLE shop (id PRIMARY KEY, name TEXT)", "of type \"\""),
+        ("CREATE TABLE shop (id BLOB PRIMARY KEY, name TEXT)", "of type \"BLOB\""),
+        ("CREATE TABLE shop (id UUID PRIMARY KEY, name TEXT)", "of type \"UUID\""),
+        ("CREATE TABLE shop (id REAL PRIMARY KEY, name TEXT)", "of type \"REAL\""),
+        ("CREATE TABLE shop (id DECIMAL(9) PRIMARY KEY, name TEXT)", "of type \"DECIMAL(9)\""),
     ] {
         let error = of(schema).await.capture(&Tables::root("shop", "id")).await.unwrap_err();
         assert!(error.to_string().contains(problem), "{error}");
@@ -146,4 +150,36 @@ async fn a_row_without_a_key_is_refused() {
     assert!(said.contains("the id of a shop"), "{said}");
     let said = shops.refused("INSERT OR REPLACE INTO shop VALUES (NULL, 'x')").await;
     assert!(said.contains("the id of a shop"), "{said}");
+}
+
+/// A statement may give a row's number, also where that is no column.
+#[tokio::test]
+async fn a_row_that_gives_way_to_another_of_its_number_is_deleted() {
+    for names in ["id TEXT PRIMARY KEY, name TEXT", "id TEXT PRIMARY KEY, rowid TEXT"] {
+        let number = if names.contains("rowid") { "_rowid_" } else { "rowid" };
+        let shops = of(&format!("CREATE TABLE shop ({names})")).await;
+        shops.capture(&Tables::root("shop", "id")).await.unwrap();
+        shops.run("INSERT INTO shop VALUES ('a', 'A'), ('b', 'B'), ('c', 'C')").await;
+        shops.run("UPDATE nudge_change_log SET published_version = version").await;
+        for (sql, expected) in [
+            (
+                format!("INSERT OR REPLACE INTO shop ({number}, id) VALUES (2, 'd')"),
+                &[("b", "deleted"), ("d", "created")][..],
+            ),
+            (
+                format!("UPDATE OR REPLACE shop SET {number} = 3, id = 'e' WHERE id = 'a'"),
+                &[("a", "deleted"), ("c", "deleted"), ("e", "created")],
+            ),
+            (
+                format!("UPDATE OR REPLACE shop SET {number} = 3 WHERE id = 'd'"),
+                &[("d", "created"), ("e", "deleted")],
+            ),
+        ] {
+            assert_eq!(shops.recorded(&sql).await, changes(expected), "{sql}");
+        }
+    }
+    let shops = of("CREATE TABLE shop (id TEXT PRIMARY KEY, name TEXT) WITHOUT ROWID").await;
+    shops.capture(&Tables::root("shop", "id")).await.unwrap();
+    let seen = shops.recorded("REPLACE INTO shop VALUES ('a', 'A')").await;
+    assert_eq!(seen, changes(&[("a", "created")]));
 }

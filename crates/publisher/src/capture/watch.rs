@@ -1,0 +1,146 @@
+//! Whether the triggers are still there, looked at while the program runs.
+//!
+//! A table can be renamed and made anew, a trigger switched off or dropped, a column added: from then on changes
+//! are lost, and nobody is told. So the schema is looked at on a timer, and each write of the owner's own program
+//! may ask whether its change was recorded. What is missing is installed again, and every entity recorded once.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use nudge_protocol::EntityName;
+use nudge_runtime::{Database, problem::chain};
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{CaptureError, Fault, Tables, install, look, noted};
+
+/// How often the triggers are looked at while the program runs: some reads of the schema, none of a table.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The capture of one entity, while its owner runs.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    db: Database,
+    entity: EntityName,
+    tables: Tables,
+    /// The definition that this program found or installed last.
+    definition: Mutex<String>,
+    lost: AtomicBool,
+    look: Notify,
+    pub(crate) gauge: Gauge,
+}
+
+impl Capture {
+    /// Installs the triggers, unless just these are there.
+    pub(crate) async fn install(
+        db: &Database,
+        entity: &EntityName,
+        tables: &Tables,
+    ) -> Result<Arc<Self>, CaptureError> {
+        let capture = Self {
+            db: db.clone(),
+            entity: entity.clone(),
+            tables: tables.clone(),
+            definition: Mutex::default(),
+            lost: AtomicBool::new(false),
+            look: Notify::new(),
+            gauge: Gauge::default(),
+        };
+        capture.install_again().await?;
+        Ok(Arc::new(capture))
+    }
+
+    async fn install_again(&self) -> Result<(), CaptureError> {
+        install(&self.db, &self.entity, &self.tables).await?;
+        let read = async {
+            let mut tx = self.db.snapshot().await?;
+            let noted = noted(&mut tx, &self.entity).await?;
+            tx.commit().await?;
+            Ok(noted.unwrap_or_default())
+        };
+        let noted = self.db.run(read).await.map_err(|fault: Fault| fault.of(&self.entity))?;
+        *self.definition.lock() = noted;
+        self.found(false);
+        Ok(())
+    }
+
+    /// Whether changes are lost, as far as is known.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Relaxed)
+    }
+
+    /// Says that a change was not recorded. The triggers are looked at at once.
+    pub(crate) fn missed(&self) {
+        self.found(true);
+        self.look.notify_one();
+    }
+
+    fn found(&self, lost: bool) {
+        self.gauge.set(i64::from(lost));
+        if self.lost.swap(lost, Relaxed) != lost {
+            let entity = &self.entity;
+            match lost {
+                true => {
+                    tracing::error!(%entity, "changes are not captured: the triggers are not as installed")
+                }
+                false => {
+                    tracing::info!(%entity, "changes are captured again, and every entity is recorded once")
+                }
+            }
+        }
+    }
+
+    /// Looks until `stop`.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.look.notified() => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+            if let Err(error) = self.look_and_mend().await {
+                tracing::warn!(entity = %self.entity, error = %chain(&error), "capture: will look again");
+            }
+        }
+    }
+
+    async fn look_and_mend(&self) -> Result<(), CaptureError> {
+        let work = async {
+            let mut tx = self.db.snapshot().await?;
+            // Another release has installed its own since: it looks after them, and would only be undone here.
+            let others = noted(&mut tx, &self.entity)
+                .await?
+                .is_some_and(|noted| noted != *self.definition.lock());
+            let plan = match others {
+                true => None,
+                false => look(&mut tx, &self.entity, &self.tables).await?,
+            };
+            tx.commit().await?;
+            Ok(plan)
+        };
+        match self.db.run(work).await {
+            Ok(None) => {
+                self.found(false);
+                Ok(())
+            }
+            Ok(Some(_)) => {
+                self.found(true);
+                self.install_again().await
+            }
+            // There is no such table, or it cannot be captured as it is now.
+            Err(fault @ (Fault::Table { .. } | Fault::Id { .. })) => {
+                self.found(true);
+                Err(fault.of(&self.entity))
+            }
+            Err(fault) => Err(fault.of(&self.entity)),
+        }
+    }
+}
