@@ -50,6 +50,12 @@ core-mutants: ## change the pure core bit by bit: its tests must notice (needs c
 fuzz: ## feed the decoders made-up input: SECONDS=60 for each; ARGS="import" for one of them
 	@exec python3 scripts/fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
+.PHONY: openapi-fuzz
+openapi-fuzz: ## send the demo's services what their documents allow, and what they do not: SECONDS=30 for each
+	cargo build -q -p nudge --bin nudge
+	@exec env NATS_SERVER_BIN="$$(python3 scripts/nats-server)" python3 scripts/openapi-fuzz \
+	$(TARGET)/debug/nudge --seconds $(or $(SECONDS),30) $(ARGS)
+
 .PHONY: chaos chaos-postgres
 chaos: ## break the demo's programs at random: ARGS="--minutes 2 --seed 7"; the last line is the verdict
 chaos-postgres: ## the same with the data on a PostgreSQL server, which is killed and frozen too

@@ -29,12 +29,18 @@ impl Services {
 
     /// [`start`](Self::start) on databases of this kind.
     pub async fn start_on(nats: &Nats, kind: Kind) -> Self {
+        let owner = TestDatabase::of(kind).await;
+        Self::start_with(nats, [owner, TestDatabase::of(kind).await, TestDatabase::of(kind).await])
+            .await
+    }
+
+    /// [`start`](Self::start), with the stores in this database.
+    pub async fn start_with_owner_on(nats: &Nats, owner: TestDatabase) -> Self {
+        Self::start_with(nats, [owner, TestDatabase::new().await, TestDatabase::new().await]).await
+    }
+
+    async fn start_with(nats: &Nats, databases: [TestDatabase; 3]) -> Self {
         crate::logs();
-        let databases = [
-            TestDatabase::of(kind).await,
-            TestDatabase::of(kind).await,
-            TestDatabase::of(kind).await,
-        ];
         let stop = CancellationToken::new();
         let arguments = |program: &str, database: &TestDatabase, further: &[String]| {
             let own = [
@@ -71,6 +77,16 @@ impl Services {
     /// Where store-info keeps its stores.
     pub fn store_info_database(&self) -> &TestDatabase {
         &self.databases[0]
+    }
+
+    /// The read model of search.
+    pub fn search_database(&self) -> &TestDatabase {
+        &self.databases[1]
+    }
+
+    /// Where review keeps its reviews and what it knows of stores.
+    pub fn review_database(&self) -> &TestDatabase {
+        &self.databases[2]
     }
 
     /// A path of store-info.

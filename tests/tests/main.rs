@@ -5,6 +5,7 @@ mod async_api;
 mod backlog;
 mod capture;
 mod chaos;
+mod connections;
 mod contract;
 mod convergence;
 mod crate_page;

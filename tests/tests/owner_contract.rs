@@ -30,7 +30,7 @@ enum Wrong {
 
 enum Side {
     Real(Box<Owner>),
-    Simulated(SimulatedOwner),
+    Simulated(Box<SimulatedOwner>),
 }
 
 struct Party {
@@ -52,7 +52,7 @@ impl Party {
         let entity = EntityName::new("thing").unwrap();
         let owner = SimulatedOwner::new(seed, &entity).await;
         let client = owner.client();
-        Self { side: Side::Simulated(owner), client, entity }
+        Self { side: Side::Simulated(Box::new(owner)), client, entity }
     }
 
     /// Changes several in one transaction.

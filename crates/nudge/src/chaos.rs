@@ -64,7 +64,8 @@ Examples:
                                                    the database server is a victim, too
 
 It starts programs of its own, on free ports and empty data: a demo that runs is left alone.
-Exit status: 0 only when every read model says of every store what the owner says.";
+Exit status: 0 only when every read model says of every store what the owner says; 4 when the run itself
+could not be carried out, so that nothing is known.";
 
 /// `nudge chaos …`.
 #[derive(Debug, Subcommand)]
@@ -187,6 +188,7 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
         ChaosVerb::Replay(ReplayArgs { plan, common }) => (Plan::read(&plan)?, None, common),
     };
     plan.check_on(common.databases())?;
+    nudge_runtime::private::keep_new_files();
     let data_dir = common.data_dir.clone().map(empty).transpose()?;
     let stop = signals::stop();
     let exe = std::env::current_exe().map_err(|error| {
@@ -261,6 +263,7 @@ fn print(report: &Report, json: bool) -> Result<(), Failure> {
     }
     match report.verdict {
         Verdict::Converged => Ok(()),
+        Verdict::NotTested => Err(Failure::NotTested(report.verdict_line())),
         _ => Err(Failure::failed(report.verdict_line())),
     }
 }

@@ -14,6 +14,8 @@ use crate::failure::Failure;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a connection: everything is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest time that an idle connection is kept: less than the services keep it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Most of an error answer that is read, in bytes.
 const MAX_PROBLEM_BYTES: usize = 64 * 1024;
 /// From `--port-base` to NATS; the highest offset in use.
@@ -35,13 +37,19 @@ impl Api {
 
     /// For the services on these ports, in the order of [`Service::ALL`].
     pub(crate) fn with_ports(ports: [u16; 3]) -> Self {
-        let http = reqwest::Client::builder()
-            // The services are on this machine; a proxy of the environment cannot reach them.
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build()
-            .expect("a client without TLS and files can always be built");
-        Self { http, ports }
+        Self { http: built(client()), ports }
+    }
+
+    /// The same, which opens a new connection for each request.
+    pub(crate) fn without_idle_connections(self) -> Self {
+        Self { http: built(client().pool_max_idle_per_host(0)), ..self }
+    }
+
+    /// The path of a request to a service as it would be sent, without its query: a URL resolves `.` and
+    /// `..`.
+    pub(crate) fn path_as_sent(&self, service: Service, path: &str) -> Option<String> {
+        let url: reqwest::Url = format!("http://{}{path}", self.address(service)).parse().ok()?;
+        Some(url.path().to_owned())
     }
 
     /// Where a service listens.
@@ -127,6 +135,16 @@ impl Api {
             Failure::failed(format!("the request to {name} on {address} failed: {reason}"))
         }
     }
+}
+
+fn client() -> reqwest::ClientBuilder {
+    // The services are on this machine; a proxy of the environment cannot reach them.
+    let client = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
+    client.pool_idle_timeout(IDLE_TIMEOUT)
+}
+
+fn built(client: reqwest::ClientBuilder) -> reqwest::Client {
+    client.build().expect("a client without TLS and files can always be built")
 }
 
 /// The path of one store, with its id percent-encoded.

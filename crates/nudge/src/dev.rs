@@ -13,7 +13,7 @@ use std::{
 };
 
 use clap::Args;
-use nudge_runtime::{Broker, serve};
+use nudge_runtime::{Broker, private, serve};
 use nudge_testbed::program::{Guard, Launch, Output};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -72,6 +72,7 @@ pub(crate) struct DevArgs {
 /// Runs until it is told to stop.
 pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     let began = Instant::now();
+    private::keep_new_files();
     let stop = signals::stop();
     let talk = Talk::new();
     let database_url = args.database_url.as_deref().map(postgres::parse).transpose()?;

@@ -14,6 +14,9 @@ pub(crate) enum Failure {
     /// It did not happen in the time that was given.
     #[error("{0}")]
     TimedOut(String),
+    /// What was to be tested could not be tested.
+    #[error("{0}")]
+    NotTested(String),
     /// Whoever read our output has enough of it (`nudge watch | head -1`). Nothing failed.
     #[error("standard output was closed")]
     OutputClosed,
@@ -32,6 +35,7 @@ impl Failure {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::TimedOut(_) => 3,
+            Self::NotTested(_) => 4,
         };
         eprintln!("error: {self}");
         ExitCode::from(code)

@@ -43,7 +43,8 @@ Examples:
   nudge status                               how everyone is doing
   nudge chaos run --seed 1 --minutes 2       break things, and see whether all converges
 
-Exit status: 0 done, 1 failed, 2 the command line makes no sense, 3 timed out waiting.";
+Exit status: 0 done, 1 failed, 2 the command line makes no sense, 3 timed out waiting, 4 a chaos run could not
+be carried out.";
 
 /// Update a store, and search and review follow.
 #[derive(Debug, Parser)]

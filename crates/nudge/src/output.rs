@@ -8,16 +8,32 @@ use std::{
 use console::{Alignment, measure_text_width, pad_str};
 use serde::Serialize;
 
+use nudge_runtime::logs::harmless;
+
 use crate::failure::Failure;
 
 /// Writes one line. `println!` would panic when the reader has gone.
 pub(crate) fn line(text: impl Display) -> Result<(), Failure> {
-    raw(format!("{text}\n").as_bytes())
+    // What others have written is in it, too.
+    raw(format!("{}\n", harmless(&text.to_string())).as_bytes())
 }
 
 /// Writes a value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    line(serde_json::to_string(value).expect("values of our own always serialize"))
+    let text = serde_json::to_string(value).expect("values of our own always serialize");
+    raw(format!("{}\n", escaped(&text)).as_bytes())
+}
+
+/// JSON in which control characters beyond ASCII's first are escaped, too.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_control() {
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// Writes bytes as they are and flushes them, so that a pipe's reader sees them at once.
@@ -78,6 +94,14 @@ mod tests {
         let rows: Vec<Vec<String>> =
             rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
         assert_eq!(table(&rows), ["name      id", "달빛국수  1", "Café      22"]);
+    }
+
+    #[test]
+    fn json_moves_no_cursor_and_means_the_same() {
+        let value = serde_json::json!({"error": "\u{9b}2J\u{7f} 달빛\n"});
+        let text = escaped(&value.to_string());
+        assert!(!text.contains(char::is_control), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]

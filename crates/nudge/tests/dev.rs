@@ -1,14 +1,14 @@
-//! `nudge dev` with a real NATS server: nothing is left behind. The services are stand-ins, but for one test.
+//! `nudge dev` with a real NATS server: nothing is left behind. The services are stand-ins, but in `real`.
 
 mod demo;
 mod postgres;
 mod real;
 
-use std::fs;
+use std::{fs, net::TcpStream};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 
-use demo::{Demo, SERVICES, ends, signal};
+use demo::{Demo, SERVICES, ends, eventually, signal};
 
 #[tokio::test]
 async fn a_signal_stops_everything_in_order_and_is_a_success() {
@@ -36,6 +36,25 @@ async fn a_demo_that_is_killed_leaves_no_child_behind() {
     signal(&child, Signal::KILL);
     ends(child).await;
     demo.is_gone(pids).await;
+}
+
+/// To start a program takes files, too.
+#[tokio::test]
+async fn a_service_that_is_killed_while_connections_pile_up_at_the_console_is_started_again() {
+    const FILES: usize = 256;
+    let demo = Demo::new();
+    let (child, pids) = demo.spawn(demo.command_with_files(FILES)).await;
+    let address = ("127.0.0.1", demo.port_base);
+    let slow: Vec<_> = (0..2 * FILES).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let file = demo.path(&format!("{}.pid", SERVICES[0]));
+    let before = fs::read_to_string(&file).unwrap();
+    kill_process(pids[0], Signal::KILL).unwrap();
+    let after =
+        || fs::read_to_string(&file).ok().filter(|pid| pid.ends_with('\n') && *pid != before);
+    eventually("it runs again", after).await;
+    drop(slow);
+    signal(&child, Signal::TERM);
+    assert!(ends(child).await.status.success());
 }
 
 #[tokio::test]

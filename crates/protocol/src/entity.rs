@@ -77,6 +77,7 @@ impl EntityName {
     description = "The id of one entity: 1 to 200 bytes of UTF-8 without control characters.",
     min_length = 1,
     max_length = 200,
+    pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
     example = "42"
 )]
 pub struct EntityId(Arc<str>);

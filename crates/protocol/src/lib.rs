@@ -15,7 +15,7 @@
 //! | [`timestamp`] | instants, as text and as microseconds |
 //! | [`sync_api`] | the owner's HTTP API for callbacks |
 //! | [`admin`] | what every subscriber tells of itself |
-//! | [`object`] | JSON objects and words, read from nothing else |
+//! | [`object`] | JSON objects and words, read from nothing else, and JSON that says nothing twice |
 
 pub mod admin;
 pub mod entity;
@@ -29,7 +29,7 @@ pub mod write_token;
 
 pub use entity::{EntityId, EntityName, InvalidEntityId, InvalidEntityName};
 pub use notification::{Change, Notification};
-pub use object::Object;
+pub use object::{Object, Unambiguous};
 pub use timestamp::Timestamp;
 pub use version::Version;
 pub use write_token::WriteToken;

@@ -40,7 +40,10 @@ mod watch;
 
 use futures_util::TryStreamExt;
 use nudge_protocol::{EntityId, EntityName};
-use nudge_runtime::{Database, Tx, clock, database::Kind};
+use nudge_runtime::{
+    Database, Tx, clock,
+    database::{Kind, WorkError},
+};
 use sqlx::AssertSqlSafe;
 
 pub(crate) use watch::Capture;
@@ -277,6 +280,15 @@ impl Fault {
             Self::Database(source) => CaptureError::Database { entity, source },
             Self::Table { table, problem } => CaptureError::Table { entity, table, problem },
             Self::Id { table, id, problem } => CaptureError::Id { entity, table, id, problem },
+        }
+    }
+}
+
+impl WorkError for Fault {
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            Self::Table { .. } | Self::Id { .. } => None,
         }
     }
 }

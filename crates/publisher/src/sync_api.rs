@@ -136,11 +136,11 @@ async fn items(
 ) -> Result<Response, Problem> {
     let limit = PAGE.rows(request.limit);
     let limit = limit.map_err(|error| Problem::field("limit", error.to_string()))?;
-    let looking = async {
+    let look = || async {
         let mut tx = api.log.db().snapshot().await?;
         api.log.page(&mut tx, request.after.as_ref(), limit + 1).await
     };
-    let mut page = api.log.db().run(looking).await?;
+    let mut page = api.log.db().run_afresh(look).await?;
     let next = cut(&mut page, limit, |(id, _)| id.clone());
     let row = |(id, row): (EntityId, Recorded)| ItemVersion {
         id,
@@ -154,7 +154,7 @@ async fn items(
 
 /// One entity with its version
 #[utoipa::path(get, path = "/{id}", operation_id = "syncGet", tag = "sync", params(
-    ("id" = String, Path, description = "Its id, percent-encoded"), IfNoneMatch,
+    ("id" = EntityId, Path, description = "Its id, percent-encoded"), IfNoneMatch,
 ), responses(
     (status = 200, description = "State and version of one snapshot", body = LiveEntity, headers(
         ("ETag" = String, description = "The version, in quotes"),
@@ -193,13 +193,13 @@ impl Api {
         &self,
         ids: &[EntityId],
     ) -> Result<(HashMap<EntityId, Recorded>, HashMap<EntityId, Box<RawValue>>), Problem> {
-        let looking = async {
+        let look = || async {
             let mut tx = self.log.db().snapshot().await?;
             let recorded = self.log.recorded(&mut tx, ids).await?;
-            let states = self.owner.states(&mut tx, ids).await.map_err(failed)?;
-            Ok((recorded, states.into_iter().collect()))
+            let states = self.owner.states(&mut tx, ids).await?;
+            Ok::<_, BoxError>((recorded, states.into_iter().collect()))
         };
-        self.log.db().run(looking).await
+        self.log.db().run_afresh(look).await.map_err(failed)
     }
 }
 

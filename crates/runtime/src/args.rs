@@ -10,6 +10,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use crate::logs::Lines;
+
 /// What every service is told.
 #[derive(Args, Clone, Debug)]
 pub struct ServiceArgs {
@@ -31,12 +33,12 @@ impl ServiceArgs {
     /// Starts logging to standard error. Call once.
     pub fn init_logs(&self) {
         let builder = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::new(&self.log))
-            .with_writer(std::io::stderr);
+            .with_env_filter(tracing_subscriber::EnvFilter::new(&self.log));
         if self.log_format == "json" {
-            builder.json().init();
+            builder.with_writer(std::io::stderr).json().init();
         } else {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            builder.with_writer(Lines).with_ansi(ansi).init();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! JSON bodies, query strings: with limits, and with errors that name the field.
 
+use std::time::Duration;
+
 use axum::{
     body::{Body, to_bytes},
     extract::{FromRequest, FromRequestParts, Request},
@@ -11,6 +13,8 @@ use crate::problem::Problem;
 
 /// Largest JSON body of a request, in bytes.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Longest time for such a body to arrive.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A request body read as JSON of `T`, at most [`MAX_BODY_BYTES`] long.
 ///
@@ -43,7 +47,9 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
                 let error: &dyn std::error::Error = &error;
                 let detail = error.source().map_or_else(|| error.to_string(), ToString::to_string);
                 let field = named_field(&detail).unwrap_or("query").to_owned();
-                Err(Problem::parameter(field, detail))
+                // The problem names the field itself.
+                let why = detail.strip_prefix(&format!("{field}: ")).unwrap_or(&detail);
+                Err(Problem::parameter(&*field, why))
             }
         }
     }
@@ -103,9 +109,14 @@ pub fn require_content_type(headers: &HeaderMap, accepted: &[&str]) -> Result<()
     Err(Problem::field("Content-Type", detail).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
-/// The whole body, or 413 beyond `limit` bytes.
+/// The whole body; 413 beyond `limit` bytes, and 408 when it takes longer than [`BODY_DEADLINE`].
 pub async fn read_body(body: Body, limit: usize) -> Result<axum::body::Bytes, Problem> {
-    to_bytes(body, limit).await.map_err(|error| {
+    let read = tokio::time::timeout(BODY_DEADLINE, to_bytes(body, limit)).await;
+    let late = || {
+        let detail = format!("must arrive within {} s", BODY_DEADLINE.as_secs());
+        Problem::field("body", detail).with_status(StatusCode::REQUEST_TIMEOUT)
+    };
+    read.map_err(|_| late())?.map_err(|error| {
         let too_large = std::error::Error::source(&error)
             .is_some_and(|source| source.to_string().contains("length limit"));
         if too_large {
@@ -160,11 +171,43 @@ mod tests {
         assert_eq!(field_of(r#"{"name":"a","menus":[{"cost":1}]}"#), (422, "menus[0].cost".into()));
     }
 
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Parameters {
+        #[serde(rename = "limit")]
+        _limit: Option<u8>,
+    }
+
+    #[tokio::test]
+    async fn a_wrong_parameter_is_named_once() {
+        for (query, field, detail) in [
+            ("limit=x", "limit", "limit: invalid digit found in string"),
+            ("limit=", "limit", "limit: cannot parse integer from empty string"),
+            ("limit=1&limit=2", "limit", "limit: duplicate field `limit`"),
+            ("colour=1", "colour", "colour: unknown field `colour`, expected `limit`"),
+        ] {
+            let request = Request::get(format!("/?{query}")).body(Body::empty()).unwrap();
+            let mut parts = request.into_parts().0;
+            let read = Query::<Parameters>::from_request_parts(&mut parts, &()).await;
+            let problem = read.unwrap_err();
+            assert_eq!(problem.status, StatusCode::BAD_REQUEST, "{query}");
+            assert_eq!(problem.errors[0].field, field, "{query}");
+            assert_eq!(problem.detail.as_deref(), Some(detail), "{query}");
+        }
+    }
+
     #[tokio::test]
     async fn a_body_over_the_limit_is_413() {
         let problem = read_body(Body::from(vec![b'x'; 11]), 10).await.unwrap_err();
         assert_eq!(problem.status, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(read_body(Body::from(vec![b'x'; 10]), 10).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_to_its_end_is_408() {
+        let endless = futures_util::stream::pending::<Result<&[u8], std::io::Error>>();
+        let problem = read_body(Body::from_stream(endless), 10).await.unwrap_err();
+        assert_eq!(problem.status, StatusCode::REQUEST_TIMEOUT);
     }
 
     #[test]

@@ -11,18 +11,25 @@
 mod driver;
 mod error;
 mod migration;
+mod open_error;
 mod pools;
 mod row;
+mod session;
 
-use std::{future::Future, sync::Once};
+use std::{
+    future::Future,
+    sync::{Arc, Once},
+};
 
-use sqlx::{Any, AnyPool, Transaction, migrate::MigrateError};
+use sqlx::{Any, AnyPool, Transaction};
 
 pub use driver::{Driver, Stepper};
-pub use error::{is_conflict, is_retryable};
+pub use error::{WorkError, is_conflict, is_retryable};
 pub use migration::Migration;
-pub use pools::{LOCK_TIMEOUT, POSTGRES_READERS, POSTGRES_WRITERS};
+pub use open_error::OpenError;
+pub use pools::{LOCK_TIMEOUT, POSTGRES_ACQUIRE_TIMEOUT, POSTGRES_READERS, POSTGRES_WRITERS};
 pub use row::Field;
+use session::Sessions;
 
 /// A transaction. Dropping it without commit rolls it back.
 ///
@@ -61,27 +68,6 @@ pub enum Durability {
     Refillable,
 }
 
-/// Why a database cannot be opened or migrated.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The URL is not one of the two kinds. What follows its scheme may hold a password, and is not
-    /// repeated.
-    #[error("DATABASE_URL must begin with sqlite: or postgres:, not {0:?}")]
-    Url(String),
-    /// The database refused.
-    #[error("DATABASE_URL: cannot open the database")]
-    Connect(#[source] sqlx::Error),
-    /// A migration failed.
-    #[error("DATABASE_URL: cannot migrate the tables of {component}")]
-    Migrate {
-        /// Whose tables.
-        component: &'static str,
-        /// What the database said.
-        #[source]
-        source: MigrateError,
-    },
-}
-
 /// An open database. Cloning is cheap and shares the connections.
 #[derive(Clone, Debug)]
 pub struct Database {
@@ -89,21 +75,36 @@ pub struct Database {
     writer: AnyPool,
     reader: AnyPool,
     driver: Driver,
+    sessions: Sessions,
+    /// Where it is, for people.
+    place: Arc<str>,
+    durability: Durability,
 }
 
 impl Database {
     /// Opens (SQLite: creates if missing) the database at `url`: `sqlite:path/to/file.db`,
     /// `sqlite::memory:` or `postgres://…`.
+    ///
+    /// # Errors
+    /// At once, when trying again would not help. A PostgreSQL server that cannot be reached or is just
+    /// starting is waited for, for [`POSTGRES_ACQUIRE_TIMEOUT`]; the log says so at once.
     pub async fn open(url: &str, durability: Durability) -> Result<Self, OpenError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let sessions = Sessions::default();
         let (kind, opened) = match url.split(':').next().unwrap_or_default() {
-            "sqlite" => (Kind::Sqlite, pools::sqlite(url, durability).await),
-            "postgres" | "postgresql" => (Kind::Postgres, pools::postgres(url).await),
+            "sqlite" => (Kind::Sqlite, pools::sqlite(url, durability, &sessions).await),
+            "postgres" | "postgresql" => (Kind::Postgres, pools::postgres(url, &sessions).await),
             scheme => return Err(OpenError::Url(scheme.chars().take(20).collect())),
         };
-        let (writer, reader) = opened.map_err(OpenError::Connect)?;
-        Ok(Self { kind, writer, reader, driver: Driver::default() })
+        let place = open_error::place(url, kind);
+        let (writer, reader) =
+            opened.map_err(|error| match OpenError::damaged(&place, durability, error) {
+                Ok(damaged) => damaged,
+                Err(source) => OpenError::Connect { place: place.clone(), source },
+            })?;
+        let place = place.into();
+        Ok(Self { kind, writer, reader, driver: Driver::default(), sessions, place, durability })
     }
 
     /// The same database, its futures driven as `driver` says. For simulations.
@@ -205,17 +206,38 @@ impl Database {
         self.run(work).await
     }
 
-    /// Runs a unit of database work the way this handle's [`Driver`] says. All of the kit's and
-    /// the publisher's database work goes through here, an author's `apply` included; the work
-    /// must not wait for anything but the database.
-    pub async fn run<F>(&self, work: F) -> F::Output
+    /// Runs a unit of database work the way this handle's [`Driver`] says. All database work goes through
+    /// here, an author's `apply` included; the work must not wait for anything but the database.
+    ///
+    /// When it fails as work does on a connection that only a new one replaces, all connections that are
+    /// open now are closed instead of being used again: see [`WorkError::doubts_session`].
+    pub async fn run<F, T, E>(&self, work: F) -> Result<T, E>
     where
-        F: Future + Send,
-        F::Output: Send,
+        F: Future<Output = Result<T, E>> + Send,
+        T: Send,
+        E: WorkError + Send,
     {
-        match &self.driver {
+        let done = match &self.driver {
             Driver::Awaited => work.await,
             Driver::Stepped(stepper) => driver::step(&**stepper, work).await,
+        };
+        if done.as_ref().is_err_and(E::doubts_session) {
+            self.sessions.doubt();
+        }
+        done
+    }
+
+    /// [`run`](Self::run), and once more on a new connection when the database refused the work because of
+    /// the one it was on. For reads and writes alike: what the database has refused is not done.
+    pub async fn run_afresh<F, T, E>(&self, work: impl Fn() -> F + Send + Sync) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>> + Send,
+        T: Send,
+        E: WorkError + Send,
+    {
+        match self.run(work()).await {
+            Err(error) if error.refuses_session() => self.run(work()).await,
+            done => done,
         }
     }
 
@@ -227,7 +249,10 @@ impl Database {
         migrations: &[Migration],
     ) -> Result<(), OpenError> {
         let migrated = self.run(migration::run(self, component, migrations)).await;
-        migrated.map_err(|source| OpenError::Migrate { component, source })
+        migrated.map_err(|error| match OpenError::damaged(&self.place, self.durability, error) {
+            Ok(damaged) => damaged,
+            Err(source) => OpenError::Migrate { component, source },
+        })
     }
 
     /// Closes every connection, SQLite's write-ahead log folded in.
@@ -238,99 +263,4 @@ impl Database {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    const MIGRATIONS: &[Migration] = &[Migration {
-        number: 1,
-        title: "things",
-        sqlite: "CREATE TABLE thing (id TEXT PRIMARY KEY, n BIGINT NOT NULL)",
-        postgres: "CREATE TABLE thing (id TEXT COLLATE \"C\" PRIMARY KEY, n BIGINT NOT NULL)",
-    }];
-
-    #[tokio::test]
-    async fn a_file_is_created_migrated_twice_and_keeps_its_rows() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", dir.path().join("a.db").display());
-        for expected in 1..=2 {
-            let db = Database::open(&url, Durability::Full).await.unwrap();
-            db.migrate("test", MIGRATIONS).await.unwrap();
-            let mut tx = db.begin().await.unwrap();
-            let insert = "INSERT INTO thing VALUES ($1, 1) ON CONFLICT (id) DO UPDATE SET n = thing.n + 1 RETURNING n";
-            let (n,): (i64,) = sqlx::query_as(insert).bind("a").fetch_one(&mut *tx).await.unwrap();
-            assert_eq!(n, expected);
-            tx.commit().await.unwrap();
-            db.close().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_url_of_another_database_is_refused_by_name() {
-        let error = Database::open("mysql://x", Durability::Full).await.unwrap_err();
-        assert!(error.to_string().contains("DATABASE_URL"));
-    }
-
-    #[tokio::test]
-    async fn a_dropped_transaction_leaves_nothing() {
-        let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
-        db.migrate("test", MIGRATIONS).await.unwrap();
-        let mut tx = db.begin().await.unwrap();
-        sqlx::query("INSERT INTO thing VALUES ('a', 1)").execute(&mut *tx).await.unwrap();
-        drop(tx);
-        let (n,): (i64,) =
-            sqlx::query_as("SELECT count(*) FROM thing").fetch_one(db.reader()).await.unwrap();
-        assert_eq!(n, 0);
-    }
-
-    /// As on an I/O error, which is harder to come by: `OR ROLLBACK` ends the transaction just so.
-    #[tokio::test]
-    async fn a_transaction_that_sqlite_ended_by_itself_stands_in_nobodys_way() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", dir.path().join("a.db").display());
-        let db = Database::open(&url, Durability::Full).await.unwrap();
-        db.migrate("test", MIGRATIONS).await.unwrap();
-        let insert = "INSERT OR ROLLBACK INTO thing VALUES ('a', 1)";
-        db.write(sqlx::query(insert)).await.unwrap();
-        for _ in 0..3 {
-            db.write(sqlx::query(insert)).await.unwrap_err();
-            let update = "UPDATE thing SET n = n + 1";
-            assert_eq!(db.write(sqlx::query(update)).await.unwrap(), 1);
-        }
-    }
-
-    /// What the simulation of a service's real SQL stands on: with the clock paused and the driver
-    /// stepped, database work takes no virtual time at all, however long it really takes.
-    #[tokio::test(start_paused = true)]
-    async fn stepped_work_takes_no_virtual_time() {
-        let build = || {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(1).enable_all().build().unwrap()
-        };
-        let helper = std::thread::spawn(build).join().unwrap();
-        let opened = Database::open("sqlite::memory:", Durability::Refillable);
-        let opened = std::thread::scope(|s| s.spawn(|| helper.block_on(opened)).join().unwrap());
-        let db = opened
-            .unwrap()
-            .with_driver(Driver::Stepped(std::sync::Arc::new(helper.handle().clone())));
-        db.migrate("test", MIGRATIONS).await.unwrap();
-        let start = tokio::time::Instant::now();
-        for n in 0..50 {
-            let work = async {
-                let mut tx = db.begin().await?;
-                let insert = sqlx::query("INSERT INTO thing VALUES ($1, 1)").bind(n.to_string());
-                insert.execute(&mut *tx).await?;
-                tx.commit().await
-            };
-            db.run(work).await.unwrap();
-        }
-        let count = async {
-            let count = "SELECT count(*) FROM thing";
-            sqlx::query_as::<_, (i64,)>(count).fetch_one(db.reader()).await
-        };
-        assert_eq!(db.run(count).await.unwrap(), (50i64,));
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        helper.shutdown_background();
-    }
-}
+mod tests;

@@ -12,6 +12,8 @@
 //! | [`openapi`] | documents that come from the routers they describe |
 //! | [`program`] | the `main` of a service |
 //! | [`serve`] | a loopback listener with graceful stop |
+//! | [`logs`] | logs in which text from outside stays text |
+//! | [`private`] | files that nobody else may read |
 //! | [`args`] | flags and environment, with one-line errors |
 //! | [`clock`] | what time it is, also in a simulation |
 //! | [`mutation`] | wrong turns that the code can be made to take, for the simulation to find |
@@ -21,10 +23,12 @@ pub mod body;
 pub mod broker;
 pub mod clock;
 pub mod database;
+pub mod logs;
 pub mod mutation;
 pub mod openapi;
 pub mod paging;
 pub mod path;
+pub mod private;
 pub mod problem;
 pub mod program;
 pub mod serve;

@@ -29,11 +29,15 @@ const OF_PARAMETERS: [(&str, &str); 2] = [
     ("503", "The database is busy or gone"),
 ];
 /// Errors of an operation that takes a body, besides.
-const OF_BODIES: [(&str, &str); 3] = [
+const OF_BODIES: [(&str, &str); 4] = [
+    ("408", "The body does not arrive in time"),
     ("413", "The body is too large"),
     ("415", "The body is of another content type"),
     ("422", "The body is wrong; the problem names the fields that are"),
 ];
+
+/// The content type of a body that is taken line by line.
+const LINES: &str = "application/x-ndjson";
 
 /// Serves these routes, and at `/openapi.json` the document that describes them. `about` is what no
 /// route says: title, description, tags.
@@ -79,13 +83,17 @@ pub fn may_answer(operation: &mut Operation, status: &str, description: &str) {
 
 /// Adds the errors that follow from the shape of a request, and gives every error its body.
 fn complete(operation: &mut Operation) {
+    let mut whole = operation.request_body.is_some();
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         // The macro says so for types, but not for references.
         body.required = Some(Required::True);
+        // What is taken line by line has no end that would be waited for.
+        whole = !body.content.contains_key(LINES);
     }
     let (body, parameters) = (operation.request_body.is_some(), operation.parameters.is_some());
     let of_parameters = OF_PARAMETERS.iter().filter(|_| body || parameters);
-    for (status, description) in of_parameters.chain(OF_BODIES.iter().filter(|_| body)) {
+    let of_bodies = OF_BODIES.iter().filter(|(status, _)| whole || (body && *status == "415"));
+    for (status, description) in of_parameters.chain(of_bodies) {
         may_answer(operation, status, description);
     }
     for (status, answer) in &mut operation.responses.responses {
@@ -178,7 +186,7 @@ mod tests {
         };
         assert_eq!(statuses("/plain", "get"), "200");
         assert_eq!(statuses("/in/things/{id}", "get"), "200 400 404 410 503");
-        assert_eq!(statuses("/in/things/{id}", "put"), "200 400 413 415 422 503");
+        assert_eq!(statuses("/in/things/{id}", "put"), "200 400 408 413 415 422 503");
     }
 
     #[test]

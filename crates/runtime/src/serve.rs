@@ -1,16 +1,59 @@
-//! A listener on loopback with graceful stop.
+//! A listener on loopback: who is let in, how long each may take, and a graceful stop.
 
-use std::{future::IntoFuture, net::SocketAddr, time::Duration};
+mod connection;
+mod origin;
+mod places;
 
-use axum::Router;
-use tokio::net::TcpListener;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, middleware::from_fn};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::problem::{self, Problem};
+use places::Places;
 
 /// Longest time that open requests get to finish when the program stops.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// Pause of a listener that cannot accept, most often because there is no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a listener bears with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Most connections at a time.
+    pub(crate) connections: usize,
+    /// Longest time until the head of a request has arrived, from the opening of its connection or from
+    /// the end of the answer before: so long is an idle connection kept, too. Clients should close theirs
+    /// sooner, so that none is used as it closes.
+    pub(crate) head: Duration,
+    /// Longest pause within the body of a request.
+    pub(crate) body_pause: Duration,
+    /// Longest time in which a peer takes nothing of what is sent to it.
+    pub(crate) write_pause: Duration,
+}
+
+/// Most connections of one listener at a time.
+pub const MAX_CONNECTIONS: usize = 1_024;
+/// Most connections at a time that are told that there is no place for them.
+const MAX_REFUSALS: usize = 16;
+/// Of the files that the process may have open, a listener takes one in so many at most: the rest is for
+/// databases, NATS, logs, and calls to others.
+const FILES_PER_CONNECTION: u64 = 4;
+
+impl Default for Limits {
+    fn default() -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let share = files.map_or(MAX_CONNECTIONS as u64, |files| files / FILES_PER_CONNECTION);
+        Self {
+            connections: MAX_CONNECTIONS.min(share.max(1) as usize),
+            head: Duration::from_secs(60),
+            body_pause: Duration::from_secs(30),
+            write_pause: Duration::from_secs(30),
+        }
+    }
+}
 
 /// Why a listener cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +89,25 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// Serves `router` until `stop` is cancelled, then lets open requests finish for at most
 /// [`DRAIN_DEADLINE`]. Unknown paths, wrong methods and panics are answered as problems.
+///
+/// Requests that a web page from elsewhere makes in somebody's browser are refused with 403. At most
+/// [`MAX_CONNECTIONS`] are open at a time, or a quarter of the files that the process may have open. Who
+/// comes then takes the place of the connection that has been idle for longest, or, when all are at work, is
+/// answered with 503. Who sends or reads too slowly is cut off.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    serve_within(listener, router, stop, Limits::default()).await;
+}
+
+async fn serve_within(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    limits: Limits,
+) {
     let router = router
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(from_fn(origin::only_from_here))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             let detail = "the service failed; its log says why";
             axum::response::IntoResponse::into_response(Problem::new(
@@ -57,22 +115,47 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
                 detail,
             ))
         }));
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        // Small answers must not wait for the peer's delayed acknowledgement.
-        let _ = stream.set_nodelay(true);
-    });
-    let server =
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let deadline = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN_DEADLINE).await;
-    };
-    tokio::select! {
-        served = server.into_future() => if let Err(error) = served {
-            tracing::error!(%error, "the listener failed");
-        },
-        () = deadline => tracing::warn!("open requests did not finish in time and were cut"),
+    let places = Arc::new(Places::new(limits.connections));
+    let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        // Those that have ended.
+        while connections.try_join_next().is_some() {}
+        while refusals.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) => match places.take() {
+                Some(place) => {
+                    let (router, stop) = (router.clone(), stop.clone());
+                    connections.spawn(connection::serve(stream, router, place, limits, stop));
+                }
+                None if refusals.len() < MAX_REFUSALS => {
+                    refusals.spawn(connection::refuse(stream));
+                }
+                // Who floods us is not talked to.
+                None => {}
+            },
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                places.make_room();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_DEADLINE, all).await.is_err() {
+        tracing::warn!("open requests did not finish in time and were cut");
+    }
+}
+
+/// Whether it was the peer that went away before it was let in.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// Cancels the returned token on the first SIGINT or SIGTERM.
@@ -93,13 +176,4 @@ pub fn stop_on_signal() -> CancellationToken {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn only_loopback_is_bound() {
-        let error = bind("0.0.0.0:0".parse().unwrap()).await.unwrap_err();
-        assert!(error.to_string().contains("loopback"), "{error}");
-        assert!(bind("127.0.0.1:0".parse().unwrap()).await.is_ok());
-    }
-}
+mod tests;

@@ -72,7 +72,8 @@ pub(crate) fn lock(first: u16) -> Option<File> {
     let path = std::env::temp_dir().join(format!("nudge-ports-{first}"));
     // What another user has made can be read, and so locked, too.
     let file = match File::open(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => File::create(&path).ok()?,
+        // Not through a link that somebody has put there.
+        Err(error) if error.kind() == ErrorKind::NotFound => File::create_new(&path).ok()?,
         opened => opened.ok()?,
     };
     file.try_lock().ok().map(|()| file)

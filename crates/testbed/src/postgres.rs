@@ -1,8 +1,8 @@
 //! A PostgreSQL server, run by a program that takes commands, as `scripts/postgres run` does.
 //!
 //! It says one line of JSON with the `url` once the server answers, then takes `stop`, `crash`, `start`,
-//! `freeze` and `thaw` on its standard input, each answered by such a line when it is done. When its
-//! standard input ends, it ends the server. That input is a pipe which we alone hold: it ends with us,
+//! `freeze` and `thaw` on its standard input, each answered by such a line when it is done, or by one with an
+//! `error` that says why it is not; it takes further commands then. When its standard input ends, it ends the server. That input is a pipe which we alone hold: it ends with us,
 //! however we end.
 
 use std::{process::Stdio, time::Duration};
@@ -15,8 +15,8 @@ use tokio::{
 
 /// Longest wait for the first answer: programs may have to be installed.
 const FIRST_PATIENCE: Duration = Duration::from_secs(300);
-/// Longest wait for any other.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Longest wait for any other: a server that was killed may take minutes to recover on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Longest wait for the end of program and server.
 pub const END_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest answer, in bytes.
@@ -32,8 +32,10 @@ pub struct Runner {
 }
 
 #[derive(Debug, Deserialize)]
-struct Answer {
-    url: String,
+#[serde(untagged)]
+enum Answer {
+    Done { url: String },
+    Failed { error: String },
 }
 
 impl Runner {
@@ -45,7 +47,7 @@ impl Runner {
     /// In a line for people. The program's input has ended then.
     pub async fn start(command: &[String]) -> Result<(Self, String), String> {
         let mut runner = Self::spawn(command)?;
-        let Answer { url } = runner.answer(FIRST_PATIENCE).await?;
+        let url = runner.answer(FIRST_PATIENCE).await?;
         Ok((runner, url))
     }
 
@@ -70,7 +72,7 @@ impl Runner {
     ///
     /// # Errors
     ///
-    /// In a line for people. After one without a good answer, no further command is taken.
+    /// In a line for people. Unless that is the program's own answer, no further command is taken.
     pub async fn tell(&mut self, command: &str) -> Result<(), String> {
         let commands = self.commands.as_mut().ok_or("its program does not answer any more")?;
         // If this fails it has ended, which no answer says better.
@@ -78,7 +80,8 @@ impl Runner {
         self.answer(PATIENCE).await.map(drop).map_err(|why| format!("`{command}`: {why}"))
     }
 
-    async fn answer(&mut self, patience: Duration) -> Result<Answer, String> {
+    /// The URL in the next answer, or the error.
+    async fn answer(&mut self, patience: Duration) -> Result<String, String> {
         let mut line = String::new();
         self.answers.set_limit(MAX_ANSWER_BYTES);
         let read = tokio::time::timeout(patience, self.answers.read_line(&mut line)).await;
@@ -89,10 +92,14 @@ impl Runner {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
         };
-        if answer.is_err() {
-            self.commands = None;
+        match answer {
+            Ok(Answer::Done { url }) => Ok(url),
+            Ok(Answer::Failed { error }) => Err(error),
+            Err(why) => {
+                self.commands = None;
+                Err(why)
+            }
         }
-        answer
     }
 
     /// Ends server and program. False when that takes longer than [`END_PATIENCE`]; they may still end.

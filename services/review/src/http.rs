@@ -37,7 +37,7 @@ pub fn routes() -> OpenApiRouter<Reviews> {
 /// `Nudge-Token` of a write to the store to have it known first.
 #[utoipa::path(
     post, path = "/stores/{id}/reviews", operation_id = "writeReview", tag = "reviews",
-    params(("id" = String, Path, description = "The store")),
+    params(("id" = EntityId, Path, description = "The store")),
     request_body = Draft,
     responses(
         (status = 201, description = "Written", body = Review, headers(
@@ -66,7 +66,7 @@ pub(crate) async fn create(
 /// List a store's reviews, the newest first.
 #[utoipa::path(
     get, path = "/stores/{id}/reviews", operation_id = "listReviews", tag = "reviews",
-    params(("id" = String, Path, description = "The store"), PageQuery),
+    params(("id" = EntityId, Path, description = "The store"), PageQuery),
     responses(
         (status = 200, description = "A page", body = StorePage),
         (status = 404, description = "No such store is known"),
@@ -86,7 +86,7 @@ pub(crate) async fn list(
 /// Read a review.
 #[utoipa::path(
     get, path = "/reviews/{id}", operation_id = "readReview", tag = "reviews",
-    params(("id" = String, Path, description = "The review"), IfNoneMatch),
+    params(("id" = EntityId, Path, description = "The review"), IfNoneMatch),
     responses(
         (status = 200, description = "The review", body = Review, headers(
             ("ETag" = String, description = "Its version"),
@@ -116,7 +116,7 @@ pub(crate) async fn read(
 /// change nothing and keep the version.
 #[utoipa::path(
     put, path = "/reviews/{id}", operation_id = "rewriteReview", tag = "reviews",
-    params(("id" = String, Path, description = "The review"), IfMatch),
+    params(("id" = EntityId, Path, description = "The review"), IfMatch),
     request_body = Draft,
     responses(
         (status = 200, description = "Rewritten", body = Review, headers(
@@ -142,7 +142,7 @@ pub(crate) async fn rewrite(
 /// Delete a review.
 #[utoipa::path(
     delete, path = "/reviews/{id}", operation_id = "deleteReview", tag = "reviews",
-    params(("id" = String, Path, description = "The review"), IfMatch),
+    params(("id" = EntityId, Path, description = "The review"), IfMatch),
     responses(
         (status = 204, description = "Deleted", headers(
             ("ETag" = String, description = "The version of the delete"),

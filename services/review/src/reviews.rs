@@ -3,7 +3,7 @@
 
 use nudge_protocol::{Change, EntityId, Version, WriteToken};
 use nudge_publisher::{Owner, Publisher};
-use nudge_runtime::{BoxError, Database, Tx, paging::cut};
+use nudge_runtime::{BoxError, Database, Tx, database::WorkError, paging::cut};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -24,6 +24,15 @@ pub enum Failure {
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+}
+
+impl WorkError for Failure {
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            Self::Refused(_) | Self::Stale(_) => None,
+        }
+    }
 }
 
 /// A review and the version of that state.
@@ -68,6 +77,10 @@ impl Reviews {
 
     /// Writes a new review.
     pub async fn create(&self, store_id: &EntityId, draft: Draft) -> Result<Versioned, Failure> {
+        self.db.run_afresh(|| self.create_once(store_id, draft.clone())).await
+    }
+
+    async fn create_once(&self, store_id: &EntityId, draft: Draft) -> Result<Versioned, Failure> {
         let mut tx = self.publisher.begin_read_committed().await?;
         let store = stores::find(&mut tx, store_id).await?;
         StoreStanding::of(store.as_ref()).may_be_reviewed()?;
@@ -86,7 +99,16 @@ impl Reviews {
         &self,
         id: &EntityId,
         draft: Draft,
-        allowed: impl FnOnce(Version) -> bool,
+        allowed: impl Fn(Version) -> bool + Send + Sync,
+    ) -> Result<Versioned, Failure> {
+        self.db.run_afresh(|| self.rewrite_once(id, draft.clone(), &allowed)).await
+    }
+
+    async fn rewrite_once(
+        &self,
+        id: &EntityId,
+        draft: Draft,
+        allowed: &(impl Fn(Version) -> bool + Send + Sync),
     ) -> Result<Versioned, Failure> {
         let mut tx = self.publisher.begin_read_committed().await?;
         let review = storage::get_for_update(&mut tx, self.db.kind(), id).await?;
@@ -111,7 +133,15 @@ impl Reviews {
     pub async fn delete(
         &self,
         id: &EntityId,
-        allowed: impl FnOnce(Version) -> bool,
+        allowed: impl Fn(Version) -> bool + Send + Sync,
+    ) -> Result<Version, Failure> {
+        self.db.run_afresh(|| self.delete_once(id, &allowed)).await
+    }
+
+    async fn delete_once(
+        &self,
+        id: &EntityId,
+        allowed: &(impl Fn(Version) -> bool + Send + Sync),
     ) -> Result<Version, Failure> {
         let mut tx = self.publisher.begin_read_committed().await?;
         let review = storage::get_for_update(&mut tx, self.db.kind(), id).await?;
@@ -127,11 +157,14 @@ impl Reviews {
 
     /// Reads one review.
     pub async fn get(&self, id: &EntityId) -> Result<Versioned, Failure> {
-        let mut tx = self.db.snapshot().await?;
-        let review = storage::get(&mut tx, id).await?;
-        let found = self.versioned(&mut tx, id, review).await?;
-        self.standing(&mut tx, &found.review).await?.may_be_rewritten()?;
-        Ok(found)
+        let look = || async {
+            let mut tx = self.db.snapshot().await?;
+            let review = storage::get(&mut tx, id).await?;
+            let found = self.versioned(&mut tx, id, review).await?;
+            self.standing(&mut tx, &found.review).await?.may_be_rewritten()?;
+            Ok(found)
+        };
+        self.db.run_afresh(look).await
     }
 
     /// Reads a page of a store's reviews, the newest first, beginning after the review `after`,
@@ -142,14 +175,17 @@ impl Reviews {
         after: Option<&EntityId>,
         limit: usize,
     ) -> Result<StoreReviews, Failure> {
-        let mut tx = self.db.snapshot().await?;
-        let store = stores::find(&mut tx, store_id).await?;
-        StoreStanding::of(store.as_ref()).may_be_listed()?;
-        let store = store.ok_or(Refusal::UnknownStore)?;
-        let ratings = storage::ratings(&mut tx, store_id).await?;
-        let mut items = storage::page(&mut tx, store_id, after, limit + 1).await?;
-        let next = cut(&mut items, limit, |last| last.id.clone());
-        Ok(StoreReviews { store, ratings, items, next })
+        let look = || async {
+            let mut tx = self.db.snapshot().await?;
+            let store = stores::find(&mut tx, store_id).await?;
+            StoreStanding::of(store.as_ref()).may_be_listed()?;
+            let store = store.ok_or(Refusal::UnknownStore)?;
+            let ratings = storage::ratings(&mut tx, store_id).await?;
+            let mut items = storage::page(&mut tx, store_id, after, limit + 1).await?;
+            let next = cut(&mut items, limit, |last| last.id.clone());
+            Ok(StoreReviews { store, ratings, items, next })
+        };
+        self.db.run_afresh(look).await
     }
 
     async fn standing(&self, tx: &mut Tx, review: &Review) -> Result<StoreStanding, sqlx::Error> {

@@ -34,6 +34,11 @@ fn fold(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).nfc().collect()
 }
 
+/// The text as it is, composed (NFC): two ways to write the same are one. See [`words`] for the rest.
+pub fn composed(text: &str) -> String {
+    text.nfc().collect()
+}
+
 /// The words of a text: its runs of letters and digits, folded.
 pub fn words(text: &str) -> Vec<String> {
     let folded = fold(text);
@@ -77,9 +82,25 @@ pub fn lookup(word: &str) -> Lookup<'_> {
 
 /// The tokens of all `segments`, each segment once, at most [`MAX_DOCUMENT_TOKENS`].
 pub fn document<'a>(segments: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    each_once(segments).flat_map(tokens).take(MAX_DOCUMENT_TOKENS).collect()
+}
+
+/// The text that the tokens of a [`document`] are cut from, a segment on each line.
+pub fn lines<'a>(segments: impl IntoIterator<Item = &'a str>) -> String {
+    let (mut lines, mut left) = (String::new(), MAX_DOCUMENT_TOKENS);
+    for segment in each_once(segments) {
+        // There is a token for each character.
+        let taken = segment.chars().take(left);
+        left -= taken.clone().count();
+        lines.extend(taken);
+        lines.push('\n');
+    }
+    lines
+}
+
+fn each_once<'a>(segments: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
     let mut seen = std::collections::HashSet::new();
-    let fresh = segments.into_iter().filter(|segment| seen.insert(*segment));
-    fresh.flat_map(tokens).take(MAX_DOCUMENT_TOKENS).collect()
+    segments.into_iter().filter(move |segment| seen.insert(*segment))
 }
 
 #[cfg(test)]
@@ -118,7 +139,9 @@ mod tests {
     #[test]
     fn a_document_holds_each_segment_once_and_is_bounded() {
         assert_eq!(document(["강남", "점", "강남"]), ["강남", "남", "점"]);
+        assert_eq!(lines(["강남", "점", "강남"]), "강남\n점\n");
         let long = "가".repeat(20_000);
+        assert_eq!(lines([&*long, "나"]).chars().count(), MAX_DOCUMENT_TOKENS + 2);
         assert_eq!(document([&*long]).len(), MAX_DOCUMENT_TOKENS);
     }
 }

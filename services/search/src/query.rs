@@ -23,21 +23,22 @@ pub const PAGE: PageSize = PageSize { default: 20, max: 100 };
 pub struct Parameters {
     /// Words that all have to be found, each in the name, region, neighbourhood, category, address
     /// or menus; part of a word is enough.
-    #[param(max_length = 200, example = "커피")]
+    #[param(max_length = 200, nullable = false, example = "커피")]
     q: Option<String>,
     /// Exactly this category.
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", nullable = false)]
     category: Option<String>,
     /// Exactly this region.
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", nullable = false)]
     region: Option<String>,
     /// Only stores that are open, or only those that are closed.
-    #[param(value_type = Option<bool>)]
+    #[param(value_type = Option<bool>, nullable = false)]
     open: Option<String>,
     /// How many results at most.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20, nullable = false)]
     limit: Option<String>,
     /// `next` of the page before.
+    #[param(max_length = 2000, pattern = "^([0-9a-f]{2})*$", nullable = false)]
     cursor: Option<String>,
 }
 
@@ -72,8 +73,10 @@ impl StoreQuery {
         };
         let query = Self {
             text: check("q", parameters.q, too_long).map(|text| Text::new(&text)),
-            category: check("category", parameters.category, not_plain),
-            region: check("region", parameters.region, not_plain),
+            category: check("category", parameters.category, not_plain)
+                .map(|category| bigram::composed(&category)),
+            region: check("region", parameters.region, not_plain)
+                .map(|region| bigram::composed(&region)),
             open: check("open", parameters.open, |v| must(v.parse::<bool>(), "be true or false"))
                 .map(|value| value == "true"),
             limit: check("limit", parameters.limit, |v| must(limit(v), "be from 1 to 100"))
@@ -135,6 +138,22 @@ impl Text {
     /// The text as names are compared with it.
     pub fn name_key(&self) -> &str {
         &self.name_key
+    }
+
+    /// The words that are more than a pair of characters. That all pairs of one are found says little: they
+    /// must follow each other.
+    pub fn long_words(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().map(String::as_str).filter(|word| word.chars().nth(2).is_some())
+    }
+
+    /// A `tsquery` for what has all that the words are made of, in any order. Must not be asked of an empty
+    /// text.
+    pub fn parts(&self) -> String {
+        let word = |word: &String| match bigram::lookup(word) {
+            Lookup::Prefix(token) => format!("'{token}':*"),
+            Lookup::Phrase(tokens) => format!("'{}'", tokens.join("' & '")),
+        };
+        self.words.iter().map(word).collect::<Vec<_>>().join(" & ")
     }
 
     /// The condition in the query language of the database: an FTS5 expression, or a `tsquery`.
@@ -214,6 +233,8 @@ mod tests {
         let (sqlite, postgres) = (text.expression(Kind::Sqlite), text.expression(Kind::Postgres));
         assert_eq!(sqlite, "\"or\" AND \"서\" * AND \"커피 피빈\"");
         assert_eq!(postgres, "('or') & '서':* & ('커피' <-> '피빈')");
+        assert_eq!(text.parts(), "'or' & '서':* & '커피' & '피빈'");
+        assert_eq!(text.long_words().collect::<Vec<_>>(), ["커피빈"]);
     }
 
     proptest! {
@@ -223,6 +244,8 @@ mod tests {
             let own = |c: char| "\"*'<->:&() AND".contains(c) || c.is_alphanumeric();
             prop_assert!(text.expression(Kind::Sqlite).chars().all(own));
             prop_assert!(text.expression(Kind::Postgres).chars().all(own));
+            prop_assert!(text.parts().chars().all(own));
+            prop_assert!(text.long_words().flat_map(str::chars).all(char::is_alphanumeric));
             // Quotes come in pairs only: nothing closed one early.
             for word in text.expression(Kind::Sqlite).split(" AND ").filter(|w| !w.is_empty()) {
                 prop_assert_eq!(word.matches('"').count(), 2);

@@ -20,7 +20,9 @@ use nudge_runtime::{
 pub use apply::Stores;
 pub use find::{Item, Page, find};
 
-const MIGRATIONS: &[Migration] = &[Migration {
+const MIGRATIONS: &[Migration] = &[TABLES, OTHER_FORMS];
+
+const TABLES: Migration = Migration {
     number: 1,
     title: "stores and their words",
     // The tokens are cut by the program: `ascii` takes them as they are, since letters and digits
@@ -60,7 +62,24 @@ const MIGRATIONS: &[Migration] = &[Migration {
         CREATE INDEX store_by_region ON store (region, name_key, id);
         CREATE INDEX store_by_category ON store (category, name_key, id);
         CREATE INDEX store_words ON store USING gin (words);"#,
-}];
+};
+
+/// Region and category are composed since then, and how they were written otherwise is kept beside them. And
+/// PostgreSQL notes at most 256 places of a word in a text, so that phrases beyond them are not found: the
+/// text is kept too, with the version that it is of. An older release that runs beside this one leaves all of
+/// these as they are, which [`find`] bears with.
+const OTHER_FORMS: Migration = Migration {
+    number: 2,
+    title: "region and category as they were written; the text of the words",
+    sqlite: "
+        ALTER TABLE store ADD COLUMN category_written TEXT;
+        ALTER TABLE store ADD COLUMN region_written TEXT;",
+    postgres: "
+        ALTER TABLE store ADD COLUMN category_written TEXT;
+        ALTER TABLE store ADD COLUMN region_written TEXT;
+        ALTER TABLE store ADD COLUMN lines TEXT;
+        ALTER TABLE store ADD COLUMN lines_version BIGINT;",
+};
 
 /// Creates the tables, or brings them up to date.
 pub async fn migrate(db: &Database) -> Result<(), OpenError> {

@@ -19,6 +19,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     routing::get,
 };
+use nudge_protocol::Unambiguous;
 use nudge_runtime::{
     Problem,
     body::{MAX_BODY_BYTES, parse, read_body, require_content_type},
@@ -62,7 +63,8 @@ pub fn routes() -> OpenApiRouter<App> {
 /// A JSON body of one of these content types.
 async fn read_json(headers: &HeaderMap, accepted: &[&str], body: Body) -> Result<Value, Problem> {
     require_content_type(headers, accepted)?;
-    parse(&read_body(body, MAX_BODY_BYTES).await?)
+    let json: Unambiguous = parse(&read_body(body, MAX_BODY_BYTES).await?)?;
+    Ok(json.0)
 }
 
 impl From<Invalid> for Problem {

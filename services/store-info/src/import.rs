@@ -15,6 +15,9 @@ pub use read::{MAX_ERROR_CHARS, ReadLine, Reader};
 
 /// Longest line, in bytes.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
+/// How much is read before others get their turn, in bytes: a few milliseconds of work, when each line is
+/// short and wrong.
+const TURN_BYTES: usize = 2 * 1024;
 /// Stores per transaction.
 pub const BATCH_LINES: usize = 256;
 /// Most rejected lines that a report lists; all are counted.
@@ -69,8 +72,11 @@ impl Import {
 
     /// Takes the next bytes, wherever they begin and end.
     pub async fn feed(&mut self, bytes: &[u8]) -> Result<(), sqlx::Error> {
-        for line in self.reader.feed(bytes) {
-            self.line(line).await?;
+        for bytes in bytes.chunks(TURN_BYTES) {
+            for line in self.reader.feed(bytes) {
+                self.line(line).await?;
+            }
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -149,7 +155,38 @@ struct IdOnly {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use nudge_publisher::Publisher;
+    use nudge_runtime::{Database, database::Durability};
+
     use super::*;
+    use crate::metrics::Metrics;
+
+    /// Such lines wait for no database, which would give others their turn.
+    #[tokio::test]
+    async fn lines_that_are_no_stores_leave_others_their_turn() {
+        let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
+        let publisher = Publisher::open(&db, crate::entity()).await.unwrap();
+        let stores = Stores::open(&db, publisher, Metrics::default()).await.unwrap();
+        let junk = "{}\n".repeat(10_000);
+        let turns = AtomicUsize::new(0);
+        let others = async {
+            loop {
+                turns.fetch_add(1, Relaxed);
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut import = Import::new(stores);
+        tokio::select! {
+            biased;
+            fed = import.feed(junk.as_bytes()) => fed.unwrap(),
+            () = others => unreachable!("they go on for ever"),
+        }
+        let turns = turns.load(Relaxed);
+        assert!(turns >= junk.len() / TURN_BYTES, "{turns}");
+        assert_eq!(import.report().rejected_total, 10_000);
+    }
 
     #[test]
     fn every_sample_line_is_a_store_of_its_own() {

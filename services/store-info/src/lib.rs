@@ -77,10 +77,10 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The database cannot be opened, or its tables not brought up to date.
-    #[error("DATABASE_URL")]
+    #[error(transparent)]
     Database(#[from] OpenError),
     /// The tables cannot be used.
-    #[error("DATABASE_URL")]
+    #[error(transparent)]
     Stores(#[from] OpenStoresError),
     /// The NATS server's URL is none. (A server that is down is waited for.)
     #[error(transparent)]

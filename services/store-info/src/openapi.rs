@@ -8,7 +8,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         Components, OpenApi, Ref, RefOr,
-        schema::{AdditionalProperties, Schema},
+        schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type},
     },
 };
 use utoipa_axum::router::OpenApiRouter;
@@ -53,5 +53,15 @@ fn about() -> OpenApi {
     };
     add("NewStore", &["name"], "A store as it is sent: what is left out gets its default.");
     add("StorePatch", &[], "The fields to change; `null` brings back the default.");
+    let Some(RefOr::T(Schema::Object(patch))) = schemas.get_mut("StorePatch") else {
+        unreachable!("it was added just now");
+    };
+    // A store has no name by default.
+    for (_, field) in patch.properties.iter_mut().filter(|(name, _)| *name != "name") {
+        let or_null = OneOfBuilder::new()
+            .item(field.clone())
+            .item(ObjectBuilder::new().schema_type(SchemaType::Type(Type::Null)));
+        *field = RefOr::T(Schema::OneOf(or_null.build()));
+    }
     about
 }

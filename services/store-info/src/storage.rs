@@ -38,7 +38,7 @@ pub enum OpenStoresError {
     #[error(transparent)]
     Migrate(#[from] OpenError),
     /// Their changes cannot be captured.
-    #[error(transparent)]
+    #[error("DATABASE_URL")]
     Capture(#[from] CaptureError),
 }
 
@@ -77,15 +77,18 @@ impl Stores {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT 1").execute(self.db.reader()).await.map(drop)
+        self.db.run(sqlx::query("SELECT 1").execute(self.db.reader())).await.map(drop)
     }
 
     /// What is known of an id, its version of the same snapshot.
     pub async fn get(&self, id: &EntityId) -> Result<Found, sqlx::Error> {
-        let mut tx = self.db.snapshot().await?;
-        let found = self.find(&mut tx, id).await?;
-        tx.commit().await?;
-        Ok(found)
+        let look = || async {
+            let mut tx = self.db.snapshot().await?;
+            let found = self.find(&mut tx, id).await?;
+            tx.commit().await?;
+            Ok(found)
+        };
+        self.db.run_afresh(look).await
     }
 
     /// Up to `limit` stores in bytewise order of ids, from the first after `after`.
@@ -94,19 +97,24 @@ impl Stores {
         after: Option<&EntityId>,
         limit: usize,
     ) -> Result<Vec<Store>, sqlx::Error> {
-        let rows = sqlx::query_as(AssertSqlSafe(self.sql.page.clone()))
-            .bind(after.map_or("", EntityId::as_str))
-            .bind(limit as i64)
-            .fetch_all(self.db.reader())
-            .await?;
+        let look = || {
+            let query = sqlx::query_as(AssertSqlSafe(self.sql.page.clone()));
+            let query = query.bind(after.map_or("", EntityId::as_str)).bind(limit as i64);
+            query.fetch_all(self.db.reader())
+        };
+        let rows = self.db.run_afresh(look).await?;
         rows.into_iter().map(sql::store).collect()
     }
 
     /// Whether no store was ever written: neither is there one, nor are any of these ids recorded.
     pub async fn is_untouched(&self, ids: &[EntityId]) -> Result<bool, sqlx::Error> {
-        let mut tx = self.db.snapshot().await?;
-        let recorded = self.publisher.recorded(&mut tx, ids).await?;
-        tx.commit().await?;
+        let look = async {
+            let mut tx = self.db.snapshot().await?;
+            let recorded = self.publisher.recorded(&mut tx, ids).await?;
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(recorded)
+        };
+        let recorded = self.db.run(look).await?;
         Ok(recorded.is_empty() && self.page(None, 1).await?.is_empty())
     }
 

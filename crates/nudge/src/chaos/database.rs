@@ -1,6 +1,6 @@
 //! A PostgreSQL server of the run's own, to which things can happen as to every other program.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nudge_testbed::postgres::{END_PATIENCE, Runner};
 use tokio::sync::{Mutex, Semaphore};
@@ -12,6 +12,10 @@ use crate::{
     failure::Failure,
 };
 
+/// Attempts to end a fault, before the run is given up: it is no test without its server.
+const END_ATTEMPTS: u32 = 3;
+/// Pause between two of them.
+const END_PAUSE: Duration = Duration::from_secs(1);
 /// How messages name the setting.
 const SETTING: &str = "--postgres-command";
 
@@ -78,7 +82,15 @@ impl Server {
             Some(_) => "start",
             None => return Ok(()),
         };
-        let done = runner.tell(command).await;
+        let mut done = runner.tell(command).await;
+        for _ in 1..END_ATTEMPTS {
+            if done.is_ok() {
+                break;
+            }
+            tokio::time::sleep(END_PAUSE).await;
+            // A program that does not answer any more says nothing that is of use.
+            done = runner.tell(command).await.or(done);
+        }
         // After a failure, too: whoever waits is to be told of it.
         self.turn.add_permits(1);
         done?;

@@ -28,6 +28,8 @@ pub(super) enum Verdict {
     Diverged,
     /// All is the same, and yet something happened that never should.
     Surprised,
+    /// The run itself could not do what it must: nothing is known.
+    NotTested,
 }
 
 /// See the module's description.
@@ -63,6 +65,8 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     not_compared: Option<String>,
     surprises: Vec<String>,
+    /// What the run itself could not do.
+    broken: Vec<String>,
     plan: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,13 +82,15 @@ struct Messages {
 }
 
 /// How the comparison after the last fault went.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ending {
     pub(super) converged_after: Option<f64>,
     /// At the last look.
     pub(super) differences: Vec<Difference>,
     /// Why there was no last look, if there was none.
     pub(super) not_compared: Option<String>,
+    /// What the run itself could not do.
+    pub(super) broken: Vec<String>,
 }
 
 impl Report {
@@ -98,6 +104,7 @@ impl Report {
         surprises: Vec<String>,
     ) -> Self {
         let verdict = match (ending.converged_after, surprises.is_empty()) {
+            _ if !ending.broken.is_empty() => Verdict::NotTested,
             (None, _) => Verdict::Diverged,
             (Some(_), false) => Verdict::Surprised,
             (Some(_), true) => Verdict::Converged,
@@ -141,6 +148,7 @@ impl Report {
             differences,
             not_compared: ending.not_compared,
             surprises,
+            broken: ending.broken,
             plan: None,
             data_dir: None,
             replay: None,
@@ -203,6 +211,7 @@ impl Report {
         }
         lines.extend(self.not_compared.iter().map(|why| format!("cannot be compared: {why}")));
         lines.extend(self.surprises.iter().map(|what| format!("should not have happened: {what}")));
+        lines.extend(self.broken.iter().map(|what| format!("could not be done: {what}")));
         lines.extend(self.plan.iter().map(|plan| format!("plan: {}", plan.display())));
         lines.extend(self.data_dir.iter().map(|data| format!("data and logs: {}", data.display())));
         lines.extend(self.replay.iter().map(|replay| format!("again: {replay}")));
@@ -230,6 +239,10 @@ impl Report {
                     "converged {} after, but see what should not have happened",
                     duration(seconds)
                 )
+            }
+            (Verdict::NotTested, _) => {
+                let why = self.broken.first().map_or("no reason", String::as_str);
+                format!("not tested, since the run itself failed: {why}")
             }
             _ => {
                 format!("did not converge: {}", count(self.differences_total as u64, "difference"))

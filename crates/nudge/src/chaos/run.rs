@@ -15,7 +15,7 @@ use super::{
     edits::{self, Written},
     follow,
     picture::Picture,
-    plan::{Databases, Fault, Plan},
+    plan::{Databases, Fault, Kind, Plan},
     report::{Ending, Report},
     world::World,
 };
@@ -71,6 +71,9 @@ impl Run<'_> {
         let faults = join_all(faults.map(|(place, fault)| self.fault(start, place, fault, board)));
         join(edits::write(self.world, self.plan, start, deadline, written), faults).await;
         self.world.heal().await;
+        if !self.world.broken().is_empty() {
+            return Ending { broken: self.world.broken(), ..Ending::default() };
+        }
         self.picture.tell("healed; comparing everything");
         self.converge(&snapshot(written)).await
     }
@@ -89,7 +92,12 @@ impl Run<'_> {
         self.picture.tell(&format!("{seconds:>6.1} s  {fault}{lasts}"));
         sleep_until(start + Duration::from_millis(fault.at_millis + fault.for_millis)).await;
         if let Err(why) = self.world.end(fault).await {
-            self.world.surprise(format!("{fault} could not be ended: {why}"));
+            let what = format!("{fault} could not be ended: {why}");
+            self.picture.say(&what);
+            // Whatever else is under way at the end is ended once more then.
+            if fault.kind == Kind::NatsRollback {
+                self.world.broke(what);
+            }
         }
         board.with(|state| state.under_way.remove(&place));
     }
@@ -147,7 +155,7 @@ async fn ending(
         Ok(differences) => (differences, None),
         Err(why) => (Vec::new(), Some(why)),
     };
-    Ending { converged_after: None, differences, not_compared }
+    Ending { differences, not_compared, ..Ending::default() }
 }
 
 fn snapshot(written: &Mutex<Written>) -> Written {

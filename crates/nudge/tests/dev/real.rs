@@ -1,22 +1,68 @@
-//! `nudge dev --database-url` with the real services: what the README shows.
+//! `nudge dev` with the real services.
+
+use std::fs;
 
 use nudge_runtime::database::Kind;
 use nudge_testbed::{TestDatabase, eventually, shell};
 use reqwest::Client;
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::dev::demo::Demo;
+use crate::dev::demo::{Demo, signal};
+
+async fn is_ready(demo: &Demo) {
+    let (http, url) = (Client::new(), format!("http://127.0.0.1:{}/readyz", demo.port_base));
+    eventually("everything is ready", || async {
+        let answer = http.get(&url).send().await.ok()?;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+}
+
+/// The one line says all: nobody has to look into a log, or to wait.
+#[tokio::test]
+async fn a_damaged_read_model_is_told_at_once_and_fills_again_once_it_is_deleted() {
+    let demo = Demo::of_real_services();
+    let running = demo.start().await;
+    is_ready(&demo).await;
+    demo.stop(running).await;
+    let file = demo.path("data/search.db");
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+
+    let (mut child, pids) = demo.start().await;
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = loop {
+        let line = said.next_line().await.unwrap().expect("a line about the damage");
+        if line.contains("error: ") {
+            break line;
+        }
+    };
+    let told = format!("error: DATABASE_URL: {} is damaged; deleting it is safe", file.display());
+    assert!(line.contains(&told), "{line}");
+    signal(&child, Signal::INT);
+    while said.next_line().await.unwrap().is_some() {}
+    assert!(child.wait().await.unwrap().success());
+    demo.is_gone(pids).await;
+
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(demo.path(&format!("data/search.db{suffix}")));
+    }
+    let running = demo.start().await;
+    is_ready(&demo).await;
+    let search = format!("http://127.0.0.1:{}/stores?limit=1", demo.port_base + 2);
+    let found: Value = Client::new().get(search).send().await.unwrap().json().await.unwrap();
+    assert_eq!(found["ids"].as_array().map(Vec::len), Some(1), "{found}");
+    demo.stop(running).await;
+}
 
 #[tokio::test]
 async fn the_demo_on_postgresql_gets_ready_and_search_follows_what_psql_edits() {
     let (demo, database) = (Demo::of_real_services(), TestDatabase::of(Kind::Postgres).await);
     let running = demo.start_with(&["--database-url", database.url()]).await;
     let (http, base) = (Client::new(), demo.port_base);
-    eventually("everything is ready", || async {
-        let answer = http.get(format!("http://127.0.0.1:{base}/readyz")).send().await.ok()?;
-        (answer.status() == 200).then_some(())
-    })
-    .await;
+    is_ready(&demo).await;
 
     // A name that no sample store has, in the schema of the owner.
     shell::run(

@@ -1,10 +1,15 @@
 //! The connections to each kind of database, and what each session is told at its start.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
-use sqlx::{AnyPool, Connection, Executor, any::AnyPoolOptions};
+use parking_lot::Mutex;
+use sqlx::{AnyConnection, AnyPool, Connection, Executor, any::AnyPoolOptions};
 
-use super::Durability;
+use super::{
+    Durability,
+    error::{is_busy, may_come},
+    session::Sessions,
+};
 
 /// Longest wait for a lock that somebody else holds, before the transaction is given up. Whoever edits by
 /// hand may keep one for as long as he likes, and each that waits for it keeps a connection.
@@ -16,7 +21,9 @@ const TRANSACTION_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a free connection of the pool on SQLite, where writers queue for the one there is.
 const SQLITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same on PostgreSQL, where it is also the longest wait for a server that is away.
-const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two attempts to open a database that may be there in a moment.
+const OPEN_INTERVAL: Duration = Duration::from_millis(50);
 /// A connection to PostgreSQL that was idle for longer is tried before it is used: the server may
 /// have been started again meanwhile. A ping before each use would cost a round trip.
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
@@ -27,11 +34,19 @@ pub const POSTGRES_WRITERS: u32 = 8;
 /// Most connections of one program to PostgreSQL for what waits for no writer. With those for writing they
 /// count towards the server's `max_connections`.
 pub const POSTGRES_READERS: u32 = 8;
+/// A standby lags behind its primary, and what it answers would be taken for the newest there is.
+const NO_STANDBY: &str = "DO $$ BEGIN IF pg_is_in_recovery() THEN \
+     RAISE 'the server is a standby, and only a primary will do' USING ERRCODE = '57P03'; \
+     END IF; END $$;";
 
 /// The connections that write, and those that read.
 type Pools = (AnyPool, AnyPool);
 
-pub(super) async fn sqlite(url: &str, durability: Durability) -> Result<Pools, sqlx::Error> {
+pub(super) async fn sqlite(
+    url: &str,
+    durability: Durability,
+    sessions: &Sessions,
+) -> Result<Pools, sqlx::Error> {
     let memory = url.contains(":memory:");
     let url = match url.contains('?') || memory {
         true => url.to_owned(),
@@ -45,44 +60,90 @@ pub(super) async fn sqlite(url: &str, durability: Durability) -> Result<Pools, s
     );
     let options = |connections| {
         let options = options(connections, SQLITE_ACQUIRE_TIMEOUT, pragmas.clone());
+        let sessions = sessions.clone();
         // SQLite ends a transaction by itself when a file cannot be written. sqlx is not told,
-        // and would refuse every further transaction on that connection.
-        options.before_acquire(|connection, _| {
-            let usable = !connection.is_in_transaction();
+        // and would refuse every further transaction on that connection. A database in memory
+        // would be gone with its connection.
+        options.before_acquire(move |connection, known| {
+            let trusted = memory || sessions.trusts(known.age);
+            let usable = trusted && !connection.is_in_transaction();
             Box::pin(async move { Ok(usable) })
         })
     };
-    let writer = options(1).connect(&url).await?;
-    // A database in memory belongs to its one connection: readers share it.
-    let reader =
-        if memory { writer.clone() } else { options(SQLITE_READERS).connect(&url).await? };
-    Ok((writer, reader))
+    if memory {
+        // It belongs to its one connection: readers share it.
+        let both = options(1).connect(&url).await?;
+        return Ok((both.clone(), both));
+    }
+    // Programs that start together meet when they set the journal's mode.
+    try_open(&url, &pragmas, SQLITE_ACQUIRE_TIMEOUT, |error, _| is_busy(error)).await?;
+    Ok((options(1).connect_lazy(&url)?, options(SQLITE_READERS).connect_lazy(&url)?))
 }
 
-pub(super) async fn postgres(url: &str) -> Result<Pools, sqlx::Error> {
-    let limits = format!(
-        "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {};",
+pub(super) async fn postgres(url: &str, sessions: &Sessions) -> Result<Pools, sqlx::Error> {
+    let settings = format!(
+        "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; {NO_STANDBY}",
         TRANSACTION_IDLE_TIMEOUT.as_millis(),
         LOCK_TIMEOUT.as_millis(),
     );
     let options = |connections, settings| {
         let options = options(connections, POSTGRES_ACQUIRE_TIMEOUT, settings);
-        options.before_acquire(|connection, known| {
+        let sessions = sessions.clone();
+        options.before_acquire(move |connection, known| {
+            let trusted = sessions.trusts(known.age);
             Box::pin(async move {
-                if known.idle_for > TRY_AFTER_IDLE {
+                if trusted && known.idle_for > TRY_AFTER_IDLE {
                     connection.ping().await?;
                 }
-                Ok(true)
+                Ok(trusted)
             })
         })
     };
-    let writer = options(POSTGRES_WRITERS, limits.clone()).connect(url).await?;
+    try_open(url, &settings, POSTGRES_ACQUIRE_TIMEOUT, |error, attempt| {
+        let again = may_come(error);
+        if again && attempt == 1 {
+            let seconds = POSTGRES_ACQUIRE_TIMEOUT.as_secs();
+            tracing::warn!(%error, "DATABASE_URL: PostgreSQL is waited for, for {seconds} s");
+        }
+        again
+    })
+    .await?;
+    let writer = options(POSTGRES_WRITERS, settings.clone()).connect_lazy(url)?;
     // What is read here is one statement or a snapshot, and what is written skips who is in the way: at a
     // stricter level, which somebody may have set for the whole database, it would fail now and then, and
     // make writers fail.
     let level = "SET default_transaction_isolation = 'read committed'";
-    let reader = options(POSTGRES_READERS, format!("{limits} {level}")).connect(url).await?;
+    let reader = options(POSTGRES_READERS, format!("{settings} {level}")).connect_lazy(url)?;
     Ok((writer, reader))
+}
+
+/// Opens one connection and closes it: a pool would try again and again and hide what is wrong. While
+/// `again` says so of an error and its attempt, it is tried again, for at most `patience`.
+async fn try_open(
+    url: &str,
+    settings: &str,
+    patience: Duration,
+    again: impl Fn(&sqlx::Error, u32) -> bool,
+) -> Result<(), sqlx::Error> {
+    let why = Mutex::new(sqlx::Error::Io(ErrorKind::TimedOut.into()));
+    let trying = async {
+        for attempt in 1.. {
+            match open_once(url, settings).await {
+                Err(error) if again(&error, attempt) => *why.lock() = error,
+                done => return done,
+            }
+            tokio::time::sleep(OPEN_INTERVAL).await;
+        }
+        Ok(())
+    };
+    let tried = tokio::time::timeout(patience, trying).await;
+    tried.unwrap_or_else(|_| Err(why.into_inner()))
+}
+
+async fn open_once(url: &str, settings: &str) -> Result<(), sqlx::Error> {
+    let mut connection = AnyConnection::connect(url).await?;
+    connection.execute(sqlx::AssertSqlSafe(settings.to_owned())).await?;
+    connection.close().await
 }
 
 /// A pool that runs these settings on each new connection.

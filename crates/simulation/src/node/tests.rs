@@ -45,7 +45,7 @@ async fn a_program_that_stands_still_does_no_database_work_either() {
     tokio::task::yield_now().await;
     let until = *node.frozen_until.lock();
     assert!(!until.is_zero());
-    let began = db.run(async { node.world.elapsed() }).await;
+    let began = db.run(async { Ok::<_, sqlx::Error>(node.world.elapsed()) }).await.unwrap();
     assert!(began >= until, "{began:?} {until:?}");
     frozen.await.unwrap();
 }
@@ -73,7 +73,7 @@ async fn a_crash_in_a_transaction_that_never_begins_is_one_after_the_work() {
     node.world.force(Fault::CrashInTransaction);
     let reading = tokio::spawn({
         let db = db.clone();
-        async move { db.run(async {}).await }
+        async move { db.run(async { Ok::<_, sqlx::Error>(()) }).await }
     });
     node.death().await;
     assert!(!reading.is_finished());

@@ -22,7 +22,12 @@ pub fn document() -> String {
 #[expect(dead_code, reason = "described here, read from the headers")]
 struct TokenHeader {
     /// Wait, 2 s at most, until this write, or these with commas between them, is known here.
-    #[param(rename = "Nudge-Token", nullable = false, example = "store/42@1767225600000001")]
+    #[param(
+        rename = "Nudge-Token",
+        nullable = false,
+        pattern = "^[a-z][a-z0-9_-]{0,39}/([A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+@[0-9]{1,16}( *, *[a-z][a-z0-9_-]{0,39}/([A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+@[0-9]{1,16})*$",
+        example = "store/42@1767225600000001"
+    )]
     nudge_token: Option<String>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use nudge_runtime::{
     Database, Tx,
-    database::Kind,
+    database::{Kind, WorkError},
     set_sql::{Set, quoted},
 };
 use serde_json::{Map, Value as Json};
@@ -41,6 +41,15 @@ pub enum TableError {
         #[source]
         source: sqlx::Error,
     },
+}
+
+impl WorkError for TableError {
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database { source, .. } => Some(source),
+            Self::Type { .. } => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use nudge_protocol::{EntityId, EntityName};
 use nudge_runtime::{
     BoxError, Database, clock,
-    database::is_retryable,
+    database::{WorkError, is_retryable},
     mutated,
     problem::chain,
     set_sql::{Column, rows},
@@ -72,6 +72,7 @@ impl<A: Apply> Applier<A> {
     ) -> Vec<(EntityId, Applied)> {
         let mut results = Vec::with_capacity(entities.len());
         let mut parts = vec![entities];
+        let mut afresh = false;
         while let Some(part) = parts.pop() {
             match self.db.run(self.one_transaction(part)).await {
                 Ok(winners) => {
@@ -81,16 +82,21 @@ impl<A: Apply> Applier<A> {
                         (entity.id.clone(), applied)
                     }));
                 }
+                // The connection may be to blame, and the next one is new.
+                Err(failure) if failure.refuses_session() && !afresh => {
+                    afresh = true;
+                    parts.push(part);
+                }
                 Err(failure) if failure.later => {
                     // The database is in trouble: the other parts would only meet it too.
                     parts.push(part);
                     let left = parts.iter().flat_map(|part| part.iter());
-                    let later = Applied::Later(failure.error);
+                    let later = Applied::Later(chain(&*failure.error));
                     results.extend(left.map(|entity| (entity.id.clone(), later.clone())));
                     return results;
                 }
                 Err(failure) if part.len() <= mutated!(RefusalNotIsolated: 1 => usize::MAX) => {
-                    let refused = Applied::Refused(failure.error);
+                    let refused = Applied::Refused(chain(&*failure.error));
                     results.extend(part.iter().map(|one| (one.id.clone(), refused.clone())));
                 }
                 Err(_) => {
@@ -126,9 +132,7 @@ impl<A: Apply> Applier<A> {
             let work = self.handler.apply(&mut tx, &part[..winners.len()]);
             match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(applied) => applied.map_err(Failure::from)?,
-                Err(panic) => {
-                    return Err(Failure { later: false, error: panic_message("apply", &*panic) });
-                }
+                Err(panic) => return Err(panic_message("apply", &*panic).into()),
             }
         }
         sqlx::query(AssertSqlSafe(self.close.clone()))
@@ -137,25 +141,26 @@ impl<A: Apply> Applier<A> {
             .execute(&mut *tx)
             .await?;
         // A commit that was cut off may have happened: trying again is safe, the guard sees it.
-        tx.commit().await.map_err(|error| Failure { later: true, error: chain(&error) })?;
+        tx.commit().await.map_err(|error| Failure { later: true, ..error.into() })?;
         Ok(winners.len())
     }
 }
 
 struct Failure {
     later: bool,
-    error: String,
+    error: BoxError,
 }
 
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self { later: is_retryable(&error), error: chain(&error) }
+impl WorkError for Failure {
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        self.error.database_error()
     }
 }
 
-impl From<BoxError> for Failure {
-    fn from(error: BoxError) -> Self {
-        Self { later: is_retryable(&*error), error: chain(&*error) }
+impl<E: Into<BoxError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        Self { later: is_retryable(&*error), error }
     }
 }
 

@@ -35,6 +35,15 @@ async fn a_program_that_gives_no_answer_is_of_no_more_use() {
 }
 
 #[tokio::test]
+async fn a_program_that_says_why_it_failed_takes_the_next_command() {
+    let script = r#"read -r line; echo '{"error":"no disk"}'; read -r line; echo '{"url":""}'"#;
+    let mut runner = Runner::spawn(&words(&["sh", "-c", script])).unwrap();
+    assert_eq!(runner.tell("start").await.unwrap_err(), "`start`: no disk");
+    runner.tell("start").await.unwrap();
+    runner.end().await;
+}
+
+#[tokio::test]
 async fn an_answer_may_not_be_endless() {
     let script = "head -c 100000 /dev/zero; exec sleep 100";
     let mut runner = Runner::spawn(&words(&["sh", "-c", script])).unwrap();

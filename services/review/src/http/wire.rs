@@ -42,7 +42,7 @@ impl From<Failure> for Problem {
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
     /// The `next` of the page before.
-    #[param(nullable = false)]
+    #[param(value_type = Option<String>, format = "uuid", nullable = false)]
     after: Option<String>,
     /// Reviews wanted.
     #[param(minimum = 1, maximum = 100, default = 20, nullable = false)]

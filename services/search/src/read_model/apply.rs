@@ -67,8 +67,10 @@ struct Row<'a> {
     id: &'a EntityId,
     version: Version,
     name: &'a str,
-    category: &'a str,
-    region: &'a str,
+    category: String,
+    category_written: Option<&'a str>,
+    region: String,
+    region_written: Option<&'a str>,
     open: u8,
     name_key: String,
     /// SQLite: what its words are told apart by.
@@ -77,6 +79,11 @@ struct Row<'a> {
     /// PostgreSQL: its words as a `tsvector`.
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<String>,
+    /// PostgreSQL: what the words are cut from, and the version that this is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines_version: Option<Version>,
 }
 
 /// What SQLite's text index keeps of a live store.
@@ -89,7 +96,10 @@ struct Words<'a> {
 fn rows(kind: Kind, entity: &EntityState<StoreState>) -> Option<(Row<'_>, Words<'_>)> {
     let (id, state) = (&entity.id, entity.state.as_ref()?);
     let segments = state.segments();
-    let tokens = bigram::document(segments.iter().map(String::as_str));
+    let segments = || segments.iter().map(String::as_str);
+    let tokens = bigram::document(segments());
+    let (category, region) = (bigram::composed(&state.category), bigram::composed(&state.region));
+    let lines = (kind == Kind::Postgres).then(|| bigram::lines(segments()));
     let (words, vector) = match kind {
         Kind::Sqlite => (tokens.join(" "), None),
         Kind::Postgres => {
@@ -101,12 +111,16 @@ fn rows(kind: Kind, entity: &EntityState<StoreState>) -> Option<(Row<'_>, Words<
         id,
         version: entity.version,
         name: &state.name,
-        category: &state.category,
-        region: &state.region,
+        category_written: Some(&*state.category).filter(|written| *written != category),
+        category,
+        region_written: Some(&*state.region).filter(|written| *written != region),
+        region,
         open: state.open.into(),
         name_key: state.name_key(),
         text_hash: (kind == Kind::Sqlite).then(|| hash(&words)),
         words: vector,
+        lines_version: lines.as_ref().map(|_| entity.version),
+        lines,
     };
     Some((row, Words { id, words }))
 }

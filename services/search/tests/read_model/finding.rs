@@ -1,12 +1,13 @@
 //! What a text finds: exactly what a look at every store would find.
 
+use nudge_runtime::database::Kind;
 use nudge_subscriber_kit::EntityState;
 use proptest::{prelude::*, test_runner::TestCaseError};
 use search::{query::StoreQuery, store::StoreState};
 use serde_json::json;
 use unicode_normalization::UnicodeNormalization;
 
-use crate::read_model::support::{ReadModel, deleted, everything, ids, named, store};
+use crate::read_model::support::{ReadModel, deleted, encoded, everything, ids, named, store};
 
 #[tokio::test]
 async fn a_store_is_found_by_part_of_anything_it_is_known_by() {
@@ -57,6 +58,47 @@ async fn a_store_is_found_by_part_of_anything_it_is_known_by() {
     }
 }
 
+/// PostgreSQL notes no more than 256 places of a word.
+#[tokio::test]
+async fn a_part_of_a_menu_is_found_however_often_its_beginning_stands_before_it() {
+    let model = ReadModel::new().await;
+    let menus = |of: &str| {
+        let menu = |n| json!({"name": format!("{of} {of}무 {n:03}호"), "price": 1});
+        json!({"name": "가게", "menus": (0..200).map(menu).collect::<Vec<_>>()})
+    };
+    model.apply(vec![store("a", 1, menus("치킨")), store("b", 1, menus("피자"))]).await;
+    for text in ["치킨무000호", "치킨무150호", "치킨무199호", "킨무 199", "치킨치킨무150호 가게"]
+    {
+        assert_eq!(model.ids(text).await, ["a"], "{text}");
+    }
+    for text in ["치킨무200호", "150호치킨", "무치킨", "가게치킨", "치킨무150호 피자무"]
+    {
+        assert!(model.ids(text).await.is_empty(), "{text}");
+    }
+}
+
+/// A release before this one runs beside it, and applies the next version: it knows nothing of the columns
+/// that were added.
+#[tokio::test]
+async fn what_an_older_release_applies_is_found_by_what_it_says() {
+    let model = ReadModel::new().await;
+    let decomposed: String = "강남구".nfd().collect();
+    let fields = json!({"name": "달빛국수", "region": decomposed});
+    model.apply(vec![store("a", 1, fields)]).await;
+    let older = model.db.pick(
+        "UPDATE store SET version = 2, name = '별빛우동', name_key = '별빛우동', region = '마포구'",
+        "UPDATE store SET version = 2, name = '별빛우동', name_key = '별빛우동', region = '마포구', \
+         words = $$'별빛':1 '빛우':2 '우동':3 '동':4$$::tsvector",
+    );
+    model.db.write(sqlx::query(older)).await.unwrap();
+    let page = model.find(&everything()).await;
+    assert_eq!((&*page.items[0].name, &*page.items[0].region), ("별빛우동", "마포구"));
+    if model.db.kind() == Kind::Postgres {
+        assert_eq!(model.ids("별빛우동").await, ["a"]);
+        assert!(model.ids("달빛국수").await.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn names_like_the_text_come_first() {
     let model = ReadModel::new().await;
@@ -68,6 +110,26 @@ async fn names_like_the_text_come_first() {
     batch.extend([store("f", 1, address), store("a", 1, menu)]);
     model.apply(batch).await;
     assert_eq!(model.ids("커피").await, ["b", "z", "c", "e", "d", "f", "a"]);
+}
+
+#[tokio::test]
+async fn a_filter_finds_what_is_written_in_single_letters_and_the_other_way_round() {
+    let model = ReadModel::new().await;
+    let decomposed: String = "강남구".nfd().collect();
+    let at = |id, region: &str| {
+        store(id, 1, json!({"name": "가게", "region": region, "category": region}))
+    };
+    model.apply(vec![at("a", "강남구"), at("b", &decomposed), at("c", "마포구")]).await;
+    for asked in ["강남구", &decomposed] {
+        for field in ["region", "category"] {
+            let path = format!("/stores?{field}={}", encoded(asked));
+            let (status, _, found) = model.get(&path).await;
+            assert_eq!((status, &found["ids"]), (200, &json!(["a", "b"])), "{path}");
+            // Each as its owner wrote it.
+            assert_eq!(found["items"][0][field], "강남구");
+            assert_eq!(found["items"][1][field], decomposed);
+        }
+    }
 }
 
 #[tokio::test]

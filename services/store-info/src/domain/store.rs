@@ -29,25 +29,42 @@ pub struct Store {
     /// characters.
     pub id: EntityId,
     /// What the sign over the door says.
-    #[schema(min_length = 1, max_length = 200, example = "달빛국수 망원점")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        example = "달빛국수 망원점",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub name: String,
     /// The kind of kitchen, such as `korean` or `cafe`.
-    #[schema(max_length = 100, example = "korean")]
+    #[schema(
+        max_length = 100,
+        example = "korean",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub category: String,
     /// The district that it delivers in.
-    #[schema(max_length = 100, example = "마포구")]
+    #[schema(
+        max_length = 100,
+        example = "마포구",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub region: String,
     /// The street address.
-    #[schema(max_length = 300)]
+    #[schema(max_length = 300, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub address: String,
     /// The neighbourhood.
-    #[schema(max_length = 100, example = "망원동")]
+    #[schema(
+        max_length = 100,
+        example = "망원동",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub neighbourhood: String,
     /// The phone number, as it is written.
-    #[schema(max_length = 50)]
+    #[schema(max_length = 50, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub phone: String,
     /// What the owner says of it. The only field that may hold line breaks.
-    #[schema(max_length = 2000)]
+    #[schema(max_length = 2000, pattern = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f]*$")]
     pub description: String,
     /// Whether it takes orders now.
     pub open: bool,
@@ -64,9 +81,15 @@ pub struct Store {
 
 /// Something that can be ordered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Menu {
     /// What it is called.
-    #[schema(min_length = 1, max_length = 100, example = "잔치국수")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        example = "잔치국수",
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub name: String,
     /// Its price, in whole won.
     #[schema(minimum = 0, maximum = 1_000_000_000, example = 7000)]

@@ -1,7 +1,7 @@
 //! `/stores/import`.
 
 use axum::{
-    body::{Body, BodyDataStream, HttpBody},
+    body::{Body, BodyDataStream},
     extract::State,
     http::{HeaderMap, StatusCode},
 };
@@ -11,19 +11,15 @@ use nudge_runtime::{Problem, body::require_content_type};
 use super::App;
 use crate::import::{Import, Report};
 
-/// Largest import, in bytes. The bodies of imports are streamed, so this bounds time, not memory.
-pub const MAX_IMPORT_BYTES: u64 = 256 * 1024 * 1024;
-
 /// Import stores, one a line
 ///
-/// NDJSON: a store with its `id` on each line, at most 64 KiB long; each is written as by `PUT`.
-/// Lines that are no store are listed in the answer and do not stop the rest. What was committed
+/// NDJSON: a store with its `id` on each line, at most 64 KiB long; each is written as by `PUT`. There may
+/// be any number of them: the body is taken as it comes, and none of it is kept. Lines that are no store are listed in the answer and do not stop the rest. What was committed
 /// stays when the import breaks off.
 #[utoipa::path(post, path = "/stores/import", operation_id = "importStores", tag = "stores",
 request_body(content = String, content_type = "application/x-ndjson"), responses(
     (status = 200, description = "The whole body was read", body = Report),
     (status = 400, description = "The body broke off; what was committed stays"),
-    (status = 413, description = "The body is larger than 256 MiB; what was committed stays"),
     (status = 503, description = "The database is not available; what was committed stays"),
 ))]
 pub async fn import(
@@ -32,16 +28,10 @@ pub async fn import(
     body: Body,
 ) -> Result<axum::Json<Report>, Problem> {
     require_content_type(&headers, &["application/x-ndjson"])?;
-    // A body that says that it is too large need not be begun.
-    if body.size_hint().lower() > MAX_IMPORT_BYTES {
-        return Err(too_large());
-    }
-    let import = Import::new(app.stores);
-    run(import, body.into_data_stream(), MAX_IMPORT_BYTES).await.map(axum::Json)
+    run(Import::new(app.stores), body.into_data_stream()).await.map(axum::Json)
 }
 
-async fn run(mut import: Import, mut body: BodyDataStream, limit: u64) -> Result<Report, Problem> {
-    let mut bytes = 0;
+async fn run(mut import: Import, mut body: BodyDataStream) -> Result<Report, Problem> {
     while let Some(chunk) = body.next().await {
         let chunk = match chunk {
             Ok(chunk) => chunk,
@@ -55,20 +45,11 @@ async fn run(mut import: Import, mut body: BodyDataStream, limit: u64) -> Result
                 ));
             }
         };
-        bytes += chunk.len() as u64;
-        if bytes > limit {
-            return Err(broken_off(too_large(), import.report()));
-        }
         if let Err(error) = import.feed(&chunk).await {
             return Err(broken_off(error.into(), import.report()));
         }
     }
     import.finish().await.map_err(|(report, error)| broken_off(error.into(), &report))
-}
-
-fn too_large() -> Problem {
-    Problem::field("body", format!("must be at most {MAX_IMPORT_BYTES} bytes"))
-        .with_status(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
 /// Tells how far an import got that did not get to its end.

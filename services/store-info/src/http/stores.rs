@@ -37,9 +37,10 @@ const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
     /// Begin after this id: the `next` of the page before.
+    #[param(max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", nullable = false)]
     after: Option<String>,
     /// Stores wanted.
-    #[param(minimum = 1, maximum = 500, default = 50)]
+    #[param(minimum = 1, maximum = 500, default = 50, nullable = false)]
     limit: Option<usize>,
 }
 
@@ -100,7 +101,7 @@ pub async fn create(
 
 /// Read a store
 #[utoipa::path(get, path = "/stores/{id}", operation_id = "getStore", tag = "stores", params(
-    ("id" = String, Path, description = "Its id, percent-encoded"),
+    ("id" = EntityId, Path, description = "Its id, percent-encoded"),
     IfNoneMatch,
 ), responses(
     (status = 200, description = "The store", body = Store, headers(
@@ -130,7 +131,7 @@ pub async fn get_one(
 ///
 /// What the body leaves out gets its default. Brings a deleted store back.
 #[utoipa::path(put, path = "/stores/{id}", operation_id = "putStore", tag = "stores", request_body(content = ref("#/components/schemas/NewStore")), params(
-    ("id" = String, Path, description = "Its id, percent-encoded"),
+    ("id" = EntityId, Path, description = "Its id, percent-encoded"),
     IfMatch,
 ), responses(
     (status = 200, description = "Replaced, or already so", body = Store, headers(
@@ -164,7 +165,7 @@ request_body(content(
     (ref("#/components/schemas/StorePatch") = "application/merge-patch+json"),
     (ref("#/components/schemas/StorePatch") = "application/json"),
 )), params(
-    ("id" = String, Path, description = "Its id, percent-encoded"),
+    ("id" = EntityId, Path, description = "Its id, percent-encoded"),
     IfMatch,
 ), responses(
     (status = 200, description = "Changed, or already so", body = Store, headers(
@@ -189,7 +190,7 @@ pub async fn patch(
 
 /// Delete a store
 #[utoipa::path(delete, path = "/stores/{id}", operation_id = "deleteStore", tag = "stores", params(
-    ("id" = String, Path, description = "Its id, percent-encoded"),
+    ("id" = EntityId, Path, description = "Its id, percent-encoded"),
     IfMatch,
 ), responses(
     (status = 204, description = "Deleted", headers(

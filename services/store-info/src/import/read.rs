@@ -1,5 +1,7 @@
 //! Bytes to stores: what each line of an import says. Pure.
 
+use nudge_protocol::Unambiguous;
+
 use super::lines::{Line, Lines};
 use crate::domain::{GivenId, Store};
 
@@ -50,6 +52,10 @@ fn store(line: &Line, max_line_bytes: usize) -> Result<Store, String> {
     let Some(text) = &line.text else {
         return Err(format!("a line must be at most {max_line_bytes} bytes"));
     };
-    let json = serde_json::from_slice(text).map_err(|error| format!("not valid JSON: {error}"))?;
-    Store::read(&json, GivenId::InBody).map_err(|invalid| invalid.to_string())
+    let read = serde_json::from_slice::<Unambiguous>(text);
+    let json = read.map_err(|error| match error.is_data() {
+        true => error.to_string(),
+        false => format!("not valid JSON: {error}"),
+    })?;
+    Store::read(&json.0, GivenId::InBody).map_err(|invalid| invalid.to_string())
 }

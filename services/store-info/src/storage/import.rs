@@ -31,7 +31,7 @@ impl Stores {
     pub async fn import(&self, batch: Vec<Store>) -> Result<BatchReport, sqlx::Error> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..MAX_ATTEMPTS {
-            match self.import_once(batch.clone()).await {
+            match self.db.run(self.import_once(batch.clone())).await {
                 Err(error) if is_retryable(&error) => {
                     tracing::warn!(%error, "a batch of an import is tried again");
                     tokio::time::sleep(pause).await;
@@ -40,7 +40,7 @@ impl Stores {
                 done => return done,
             }
         }
-        self.import_once(batch).await
+        self.db.run(self.import_once(batch)).await
     }
 
     async fn import_once(&self, batch: Vec<Store>) -> Result<BatchReport, sqlx::Error> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nudge_protocol::{EntityId, Version};
 use nudge_runtime::{
     Tx,
-    database::{LOCK_TIMEOUT, is_conflict},
+    database::{LOCK_TIMEOUT, WorkError, is_conflict},
 };
 use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
@@ -41,6 +41,15 @@ pub enum WriteError {
     NotCaptured,
 }
 
+impl WorkError for WriteError {
+    fn database_error(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            Self::Refused(_) | Self::NotCaptured => None,
+        }
+    }
+}
+
 impl From<sqlx::Error> for WriteError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
@@ -61,7 +70,7 @@ impl Stores {
         }
         let began = Instant::now();
         for attempt in 1..=MAX_ATTEMPTS {
-            match self.attempt(id, &decide).await {
+            match self.db.run_afresh(|| self.attempt(id, &decide)).await {
                 Ok(Some(written)) => {
                     self.metrics.wrote(written.effect, 1);
                     return Ok(written);

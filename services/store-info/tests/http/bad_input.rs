@@ -117,6 +117,12 @@ async fn bodies_that_are_not_json_or_too_large_or_of_another_type_are_refused() 
         ] {
             send(json, body).await.assert_problem(400, "body");
         }
+        for (body, field) in [
+            (r#"{"name":"b","name":"c"}"#, "name"),
+            (r#"{"name":"b","menus":[{"name":"m","price":1,"price":2}]}"#, "menus[0].price"),
+        ] {
+            send(json, body).await.assert_problem(422, field);
+        }
         send(json, &large).await.assert_problem(413, "body");
         for media_type in
             ["text/plain", "application/x-www-form-urlencoded", "application/x-ndjson", "json"]

@@ -1,10 +1,36 @@
 //! Starting, stopping, and what operators ask.
 
-use std::process::Command;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
+use nudge_testbed::ports::free_port;
+use reqwest::Client;
 use serde_json::json;
 
 use crate::support::{Api, UNREACHABLE_NATS};
+
+/// Longest wait for a program to get on.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program, with these settings and no others.
+fn program(command: &mut Command, settings: &[(&str, &str)]) {
+    command.env_clear().env("DATABASE_URL", "sqlite::memory:").env("BIND", "127.0.0.1:0");
+    command.env("NATS_URL", UNREACHABLE_NATS).env("LOG", "error");
+    command.envs(settings.iter().copied());
+}
+
+/// A process that is ended when this is dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = (self.0.kill(), self.0.wait());
+    }
+}
 
 #[tokio::test]
 async fn it_is_live_and_ready_without_nats_and_counts_what_it_does() {
@@ -68,8 +94,14 @@ async fn someone_elses_stores_keep_the_sample_out() {
 fn a_bad_setting_stops_the_start_with_one_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let damaged = directory.path().join("damaged.db");
+    std::fs::write(&damaged, "no database".repeat(1_000)).unwrap();
+    let damaged = format!("sqlite:{}", damaged.display());
     for (variable, value) in [
         ("DATABASE_URL", "mysql://x"),
+        ("DATABASE_URL", &damaged),
+        ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
         ("DATABASE_URL", "sqlite:/nowhere/at/all.db"),
         ("BIND", "0.0.0.0:7101"),
         ("BIND", &taken),
@@ -78,13 +110,62 @@ fn a_bad_setting_stops_the_start_with_one_line() {
         ("LOG_FORMAT", "xml"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_store-info"));
-        command.env_clear().env("DATABASE_URL", "sqlite::memory:").env("BIND", "127.0.0.1:0");
-        command.env("NATS_URL", UNREACHABLE_NATS).env("LOG", "error").env(variable, value);
+        program(&mut command, &[(variable, value)]);
         let output = command.output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{variable}={value}");
         assert_eq!(error.lines().count(), 1, "{variable}={value}: {error}");
-        assert!(error.contains(variable), "{variable}={value}: {error}");
+        assert_eq!(error.matches(variable).count(), 1, "{variable}={value}: {error}");
+    }
+}
+
+/// It says at once whom it waits for, and why, and can be told to stop.
+#[test]
+fn a_server_that_is_not_there_is_told_at_once_and_the_wait_for_it_can_be_ended() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_store-info"));
+    let url = "postgres://nobody@127.0.0.1:1/none";
+    program(&mut command, &[("DATABASE_URL", url), ("LOG", "warn")]);
+    let mut started = Process(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut said = BufReader::new(started.0.stderr.take().unwrap()).lines();
+    let line = said.next().unwrap().unwrap();
+    assert!(line.contains("PostgreSQL is waited for") && line.contains("refused"), "{line}");
+    Command::new("kill").arg(started.0.id().to_string()).status().unwrap();
+    assert!(started.0.wait().unwrap().success());
+    assert!(said.next().is_none(), "it has ended before its wait has");
+}
+
+/// More connections than it may have files open, none of which says what it wants.
+#[tokio::test]
+async fn however_many_connections_are_open_requests_are_answered() {
+    const FILES: usize = 128;
+    let port = free_port();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("ulimit -n {FILES}; exec \"$0\"")]);
+    command.arg(env!("CARGO_BIN_EXE_store-info"));
+    let (directory, bind) = (tempfile::tempdir().unwrap(), format!("127.0.0.1:{port}"));
+    let url = format!("sqlite:{}", directory.path().join("a.db").display());
+    program(&mut command, &[("DATABASE_URL", &url), ("BIND", &bind)]);
+    let _started = Process(command.spawn().unwrap());
+    let client = Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).build().unwrap();
+    let ready = async || {
+        let answer = client.get(format!("http://{bind}/readyz")).send().await.ok()?;
+        Some(answer.status().as_u16())
+    };
+    let began = Instant::now();
+    while ready().await != Some(200) {
+        assert!(began.elapsed() < PATIENCE, "it gets ready");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut slow = Vec::new();
+    for n in 0..2 * FILES {
+        let mut stream = TcpStream::connect(&bind).unwrap();
+        stream.write_all(b"GET /stores HTTP/1.1\r\nHost: loc").unwrap();
+        slow.push(stream);
+        if n % 16 == 0 {
+            assert_eq!(ready().await, Some(200), "after {n}");
+            let put = client.put(format!("http://{bind}/stores/{n}")).json(&json!({"name": "a"}));
+            assert_eq!(put.send().await.unwrap().status(), 201, "after {n}");
+        }
     }
 }
 

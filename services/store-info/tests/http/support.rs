@@ -113,7 +113,7 @@ impl Api {
     pub(crate) async fn raw_request(&self, method: &str, path: &str, body: &str) -> String {
         let length = body.len();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         );
         let mut stream = self.raw(request.as_bytes()).await;

@@ -63,6 +63,38 @@ async fn a_fault_is_ended_by_what_undoes_it_and_its_end_is_remembered() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_start_at_once_is_started_again() {
+    let script = r#"echo '{"url":""}'; while read -r line; do echo "$line" >> "$0"
+        case $(grep -c start "$0") in 1|2) echo '{"error":"shared memory"}';; *) echo '{"url":""}';; esac
+        done"#;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("commands");
+    std::fs::write(&file, "").unwrap();
+    let command = ["sh", "-c", script, file.to_str().unwrap()].map(str::to_owned);
+    let runner = Mutex::new(Runner::start(&command).await.unwrap().0);
+    let (urls, turn) = (Vec::new(), Semaphore::new(1));
+    let server = Server { runner, urls, absence: Default::default(), turn };
+    // It says so for each command until then.
+    let why = server.begin(Kind::Kill).await.err();
+    assert_eq!(why, None);
+    server.end().await.unwrap();
+    assert_eq!(commands(&file), ["crash", "start", "start", "start"]);
+}
+
+#[tokio::test]
+async fn a_server_that_never_starts_says_why() {
+    let script = r#"echo '{"url":""}'; read -r line; echo '{"url":""}'
+        while read -r line; do echo '{"error":"shared memory"}'; done"#;
+    let command = ["sh", "-c", script].map(str::to_owned);
+    let runner = Mutex::new(Runner::start(&command).await.unwrap().0);
+    let (urls, turn) = (Vec::new(), Semaphore::new(1));
+    let server = Server { runner, urls, absence: Default::default(), turn };
+    server.begin(Kind::Kill).await.unwrap();
+    assert_eq!(server.end().await.unwrap_err(), "`start`: shared memory");
+    assert!(server.was_away(Instant::now()));
+}
+
+#[tokio::test]
 async fn each_service_has_a_schema_and_a_database_that_was_used_before_is_refused() {
     let database = TestDatabase::of(Postgres).await;
     let answer = format!(r#"{{"url":"{}"}}"#, database.url());

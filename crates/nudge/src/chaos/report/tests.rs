@@ -4,14 +4,6 @@ use super::*;
 use crate::chaos::plan::Plan;
 
 fn report(converged_after: Option<f64>, differences: usize, surprises: &[&str]) -> Report {
-    let plan = Plan::generate(7, 30_000, Databases::Sqlite, 1);
-    let written = Written { made: 12, changes: 10, ..Written::default() };
-    let mut state = State::default();
-    plan.faults.iter().enumerate().take(3).for_each(|(n, fault)| state.began(n, fault));
-    let mut search = Follower { name: "search".to_owned(), ..Follower::default() };
-    search.callbacks.note(3);
-    search.asked.note(30);
-    state.subscribers.push(search);
     let difference = Difference {
         service: "search".to_owned(),
         id: None,
@@ -20,7 +12,19 @@ fn report(converged_after: Option<f64>, differences: usize, surprises: &[&str]) 
         found: json!("x"),
     };
     let differences = vec![difference; differences];
-    let ending = Ending { converged_after, differences, not_compared: None };
+    let ending = Ending { converged_after, differences, ..Ending::default() };
+    report_of(ending, surprises)
+}
+
+fn report_of(ending: Ending, surprises: &[&str]) -> Report {
+    let plan = Plan::generate(7, 30_000, Databases::Sqlite, 1);
+    let written = Written { made: 12, changes: 10, ..Written::default() };
+    let mut state = State::default();
+    plan.faults.iter().enumerate().take(3).for_each(|(n, fault)| state.began(n, fault));
+    let mut search = Follower { name: "search".to_owned(), ..Follower::default() };
+    search.callbacks.note(3);
+    search.asked.note(30);
+    state.subscribers.push(search);
     let surprises = surprises.iter().map(ToString::to_string).collect();
     let mut report = Report::new(
         &plan,
@@ -41,6 +45,19 @@ fn only_the_same_without_surprise_is_a_success() {
     assert_eq!(report(Some(1.0), 0, &["it ended"]).verdict, Verdict::Surprised);
     assert_eq!(report(None, 1, &[]).verdict, Verdict::Diverged);
     assert_eq!(report(None, 0, &[]).verdict, Verdict::Diverged, "nobody could be asked");
+}
+
+/// Neither a success nor a fault of what was to be tested.
+#[test]
+fn a_run_that_could_not_be_carried_out_says_why() {
+    let why = "the database server: `start`: no space left".to_owned();
+    let broken = vec![why.clone()];
+    let report = report_of(Ending { broken, ..Ending::default() }, &["search ended by itself"]);
+    assert_eq!(report.verdict, Verdict::NotTested);
+    let text = report.lines().join("\n");
+    assert!(text.contains(&format!("could not be done: {why}")), "{text}");
+    assert!(text.ends_with(&format!("not tested, since the run itself failed: {why}")), "{text}");
+    assert_eq!(serde_json::to_value(&report).unwrap()["verdict"], "not-tested");
 }
 
 #[test]

@@ -58,6 +58,7 @@ impl World {
             broker,
             counts: Default::default(),
             surprises: Default::default(),
+            broken: Default::default(),
         };
         world.add_nats(&nats_exe, nats_port);
         for service in Service::ALL {

@@ -29,8 +29,22 @@ const COUNTERS: [&str; 2] = ["store_info_writes_total", "store_info_import_rejec
 /// What has been sent.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) sent_bytes: AtomicU64,
-    pub(super) sent_lines: AtomicU64,
+    sent_bytes: AtomicU64,
+    sent_lines: AtomicU64,
+}
+
+impl Counts {
+    /// These bytes are sent.
+    pub(super) fn sent(&self, bytes: &[u8]) {
+        self.sent_bytes.fetch_add(bytes.len() as u64, Relaxed);
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        self.sent_lines.fetch_add(lines as u64, Relaxed);
+    }
+
+    /// Lines that were sent, those whose end was.
+    pub(super) fn lines(&self) -> u64 {
+        self.sent_lines.load(Relaxed)
+    }
 }
 
 /// A bar on a terminal, a line now and then elsewhere; both on standard error.

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 /// A directory as a demo leaves it.
@@ -14,6 +16,47 @@ fn used() -> tempfile::TempDir {
 
 fn refusal(path: &Path) -> String {
     DataDir::lock(path, true).unwrap_err().to_string()
+}
+
+#[test]
+fn nobody_else_may_look_into_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("new/data");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let data = DataDir::lock(&path, false).unwrap();
+    data.prepare().unwrap();
+    data.give_to("somebody").unwrap();
+    for (inside, expected) in
+        [("", 0o700), ("logs", 0o700), ("nats", 0o700), (LOCK_FILE, 0o600), (OWNER_FILE, 0o600)]
+    {
+        assert_eq!(mode(&path.join(inside)), expected, "{inside}");
+    }
+    drop(data);
+    // As earlier releases made it.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    DataDir::lock(&path, false).unwrap();
+    assert_eq!(mode(&path), 0o700);
+    // Somebody's own directory stays as it is.
+    let own = temporary.path().join("own");
+    fs::create_dir(&own).unwrap();
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+    DataDir::lock(&own, false).unwrap();
+    assert_eq!(mode(&own), 0o755);
+}
+
+#[test]
+fn a_lock_that_is_a_link_is_refused_and_not_written_through() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (path, precious) = (temporary.path().join("data"), temporary.path().join("precious"));
+    fs::create_dir(&path).unwrap();
+    fs::write(&precious, "text").unwrap();
+    for file in [LOCK_FILE, OWNER_FILE] {
+        std::os::unix::fs::symlink(&precious, path.join(file)).unwrap();
+        let refused = DataDir::lock(&path, false).and_then(|data| data.give_to("somebody"));
+        assert!(refused.unwrap_err().to_string().contains(file));
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "text");
+        fs::remove_file(path.join(file)).unwrap();
+    }
 }
 
 #[test]

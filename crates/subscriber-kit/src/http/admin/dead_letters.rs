@@ -29,12 +29,13 @@ const PAGE: PageSize = PageSize { default: 100, max: 1_000 };
 #[into_params(parameter_in = Query)]
 pub(super) struct DeadLetterQuery {
     /// Begin with this entity.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<EntityName>, nullable = false)]
     entity: Option<EntityName>,
     /// Begin after this id.
+    #[param(nullable = false)]
     after: Option<String>,
     /// Rows wanted.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
+    #[param(minimum = 1, maximum = 1000, default = 100, nullable = false)]
     limit: Option<usize>,
 }
 
@@ -81,8 +82,8 @@ pub(super) async fn list(
 /// The same way as any other work. The row closes by itself when the entity is applied.
 #[utoipa::path(post, path = "/dead-letters/{entity}/{id}/replay", operation_id = "replayDeadLetter",
 tag = "subscriber", params(
-    ("entity" = String, Path, description = "The kind of entity"),
-    ("id" = String, Path, description = "Which one, percent-encoded"),
+    ("entity" = nudge_protocol::EntityName, Path, description = "The kind of entity"),
+    ("id" = nudge_protocol::EntityId, Path, description = "Which one, percent-encoded"),
 ), responses(
     (status = 202, description = "Queued", body = Queued),
     (status = 404, description = "No such dead letter"),
@@ -110,8 +111,8 @@ pub(super) async fn replay(
 /// Forget the dead letter
 #[utoipa::path(delete, path = "/dead-letters/{entity}/{id}", operation_id = "discardDeadLetter",
 tag = "subscriber", params(
-    ("entity" = String, Path, description = "The kind of entity"),
-    ("id" = String, Path, description = "Which one, percent-encoded"),
+    ("entity" = nudge_protocol::EntityName, Path, description = "The kind of entity"),
+    ("id" = nudge_protocol::EntityId, Path, description = "Which one, percent-encoded"),
 ), responses(
     (status = 204, description = "Forgotten"),
     (status = 404, description = "No such dead letter"),

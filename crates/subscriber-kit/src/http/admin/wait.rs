@@ -18,8 +18,8 @@ const MAX_WAIT_MS: u64 = 60_000;
 
 /// What is applied for an entity
 #[utoipa::path(get, path = "/applied/{entity}/{id}", operation_id = "applied", tag = "subscriber", params(
-    ("entity" = String, Path, description = "The kind of entity"),
-    ("id" = String, Path, description = "Which one, percent-encoded"),
+    ("entity" = nudge_protocol::EntityName, Path, description = "The kind of entity"),
+    ("id" = nudge_protocol::EntityId, Path, description = "Which one, percent-encoded"),
 ), responses(
     (status = 200, description = "Applied", body = AppliedVersion),
     (status = 404, description = "Nothing is applied, or the entity is not followed"),
@@ -38,10 +38,13 @@ pub(super) async fn applied(
 #[into_params(parameter_in = Query)]
 pub(super) struct WaitQuery {
     /// A Nudge-Token.
-    #[param(example = "store/42@17")]
+    #[param(
+        pattern = "^[a-z][a-z0-9_-]{0,39}/([A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+@[0-9]{1,16}$",
+        example = "store/42@17"
+    )]
     token: String,
     /// Milliseconds to wait.
-    #[param(minimum = 0, maximum = 60000, default = 5000)]
+    #[param(minimum = 0, maximum = 60000, default = 5000, nullable = false)]
     timeout_ms: Option<u64>,
 }
 

@@ -1,0 +1,57 @@
+//! Files that are nobody else's: data and logs hold what people have written.
+
+use std::{
+    fs::{DirBuilder, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use rustix::fs::{Mode, OFlags};
+
+/// From now on, whatever this process and its children make can be read by nobody else. For the start of a
+/// program.
+pub fn keep_new_files() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Opens a file that nobody else may read, and that is no symbolic link: whoever may put one there could have
+/// any file of ours written to.
+pub fn open_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
+
+/// Makes a directory, and those above it, that nobody else may look into. One that is there stays as it is.
+///
+/// # Errors
+/// As [`DirBuilder::create`].
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Lets nobody else look into a directory.
+///
+/// # Errors
+/// When it belongs to somebody else.
+pub fn close_directory(path: &Path) -> io::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(0o700))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        let mut options = open_options();
+        options.create(true).append(true);
+        options.open(&file).unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        options.open(&link).unwrap_err();
+    }
+}

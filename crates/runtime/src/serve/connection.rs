@@ -1,0 +1,200 @@
+//! One connection, from its first request to its end.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, extract::Request, response::Response};
+use hyper::{
+    body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tower_http::timeout::TimeoutBody;
+
+use super::{
+    Limits,
+    places::{AtWork, Place},
+};
+
+/// The whole answer to who finds no place. It is sent without a look at the request.
+const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+     retry-after: 1\r\ncache-control: no-store\r\nconnection: close\r\ncontent-length: 93\r\n\r\n\
+     {\"status\":503,\"title\":\"Service Unavailable\",\"detail\":\"too many requests are being answered\"}\n";
+
+/// Longest time for the goodbye to who finds no place.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Answers who finds no place.
+pub(super) async fn refuse(mut stream: TcpStream) {
+    let refusing = async {
+        stream.write_all(FULL.as_bytes()).await?;
+        stream.shutdown().await?;
+        // What was sent and is not read would make the answer void.
+        let mut rest = [0; 4 * 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    let _ = tokio::time::timeout(REFUSAL_DEADLINE, refusing).await;
+}
+
+/// Serves one request after the other until the peer goes away, takes too long or has to make room. After
+/// `stop`, the request that is being answered is the last.
+pub(super) async fn serve(
+    stream: TcpStream,
+    router: Router,
+    place: Arc<Place>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    // Small answers must not wait for the peer's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let give_way = place.give_way.clone();
+    let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        let (router, at_work) = (router.clone(), place.at_work());
+        let request: Request =
+            request.map(|body| Body::new(TimeoutBody::new(limits.body_pause, body)));
+        async move {
+            let answer: Response = router.oneshot(request).await?;
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, _at_work: at_work }))
+        }
+    });
+    let stream = Impatient { stream, write_pause: limits.write_pause, stalled: None };
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), answer));
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended before its time");
+                }
+                return;
+            }
+            () = give_way.cancelled() => return,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// The body of an answer. Its connection is at work until it was sent.
+struct Answer {
+    body: Body,
+    _at_work: AtWork,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream whose peer must not stop reading for too long.
+struct Impatient {
+    stream: TcpStream,
+    write_pause: Duration,
+    /// Runs while the peer takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Impatient {
+    fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let pause = self.write_pause;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(pause)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.watch(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_who_finds_no_place_is_as_long_as_it_says() {
+        let (head, body) = FULL.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(problem["status"], 503);
+    }
+}

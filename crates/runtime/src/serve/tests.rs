@@ -1,0 +1,176 @@
+use std::future::pending;
+
+use axum::{
+    body::Bytes,
+    extract::Request,
+    http::StatusCode,
+    routing::{get, post},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::*;
+
+/// What a test waits for at most.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(200);
+/// As good as for ever.
+const LONG: Duration = Duration::from_secs(3_600);
+const PATIENT: Limits = Limits { connections: 8, head: LONG, body_pause: LONG, write_pause: LONG };
+
+/// A server and how to reach it.
+struct Served {
+    address: SocketAddr,
+    stop: CancellationToken,
+    server: tokio::task::JoinHandle<()>,
+}
+
+async fn serve_tests(limits: Limits) -> Served {
+    let (listener, address) = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let router = Router::new()
+        .route("/", get(async || "here"))
+        .route("/never", get(async || pending::<()>().await))
+        .route("/much", get(async || vec![b'x'; 64 << 20]))
+        .route(
+            "/body",
+            post(async |request: Request| {
+                let body: Result<Bytes, _> = axum::body::to_bytes(request.into_body(), 1_000).await;
+                body.map_or(StatusCode::BAD_REQUEST, |_| StatusCode::OK)
+            }),
+        );
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve_within(listener, router, stop.clone(), limits));
+    Served { address, stop, server }
+}
+
+impl Served {
+    /// A connection on which this was said.
+    async fn say(&self, words: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(words.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn get(&self) -> String {
+        let mut stream =
+            self.say("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        rest(&mut stream).await
+    }
+}
+
+/// All that still comes until the other side closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
+    // Cut off is closed, too.
+    let _ = read.expect("the connection is closed");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[tokio::test]
+async fn only_loopback_is_bound() {
+    let error = bind("0.0.0.0:0".parse().unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("loopback"), "{error}");
+    assert!(bind("127.0.0.1:0".parse().unwrap()).await.is_ok());
+}
+
+#[tokio::test]
+async fn who_sends_no_whole_request_is_cut_off() {
+    let served = serve_tests(Limits { head: SHORT, ..PATIENT }).await;
+    let head = "GET / HTTP/1.1\r\nHost: localhost\r\n";
+    for words in ["", head] {
+        let mut stream = served.say(words).await;
+        assert!(!rest(&mut stream).await.contains("here"), "{words:?}");
+    }
+    // An answer does not make a connection that is idle any better.
+    let mut stream = served.say(&format!("{head}\r\n")).await;
+    assert!(rest(&mut stream).await.ends_with("here"));
+}
+
+#[tokio::test]
+async fn who_stops_within_a_body_is_told_so() {
+    let served = serve_tests(Limits { body_pause: SHORT, ..PATIENT }).await;
+    let head = "POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n";
+    let mut stream = served.say(&format!("{head}\r\nhalf")).await;
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 400 "));
+    let mut stream = served.say(&format!("{head}Connection: close\r\n\r\nten  bytes")).await;
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_cut_off() {
+    let served = serve_tests(Limits { connections: 1, write_pause: SHORT, ..PATIENT }).await;
+    let _deaf = served.say("GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let answered = async {
+        while !served.get().await.ends_with("here") {
+            tokio::time::sleep(SHORT / 4).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, answered).await.expect("its place is another's");
+}
+
+#[tokio::test]
+async fn however_many_connections_do_nothing_the_next_request_is_answered() {
+    let served = serve_tests(PATIENT).await;
+    let mut slow = Vec::new();
+    for _ in 0..10 * PATIENT.connections {
+        slow.push(served.say("GET / HTTP/1.1\r\nHost: ").await);
+    }
+    assert!(served.get().await.ends_with("here"));
+    // The first of them have made room.
+    assert_eq!(rest(&mut slow[0]).await, "");
+}
+
+#[tokio::test]
+async fn when_all_are_at_work_who_comes_is_told_so() {
+    let served = serve_tests(PATIENT).await;
+    let mut busy = Vec::new();
+    for _ in 0..PATIENT.connections {
+        busy.push(served.say("GET /never HTTP/1.1\r\nHost: localhost\r\n\r\n").await);
+    }
+    let told = async {
+        loop {
+            let answer = served.get().await;
+            if answer.starts_with("HTTP/1.1 503 ") {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(PATIENCE, told).await.expect("all places are taken");
+    assert!(answer.contains("retry-after: 1") && answer.contains("problem+json"), "{answer}");
+    drop(busy);
+    let answered = async { while !served.get().await.ends_with("here") {} };
+    tokio::time::timeout(PATIENCE, answered).await.expect("their places are free again");
+}
+
+#[tokio::test]
+async fn a_page_from_elsewhere_is_refused_on_every_path() {
+    let served = serve_tests(PATIENT).await;
+    for request in [
+        "GET / HTTP/1.1\r\nHost: rebound.example",
+        "POST /body HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\nContent-Length: 0",
+        "GET /none HTTP/1.1\r\nHost: localhost\r\nOrigin: null",
+        "GET http://rebound.example/ HTTP/1.1\r\nHost: localhost",
+        "GET / HTTP/1.0",
+    ] {
+        let mut stream = served.say(&format!("{request}\r\nConnection: close\r\n\r\n")).await;
+        let answer = rest(&mut stream).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 403 ") || answer.starts_with("HTTP/1.0 403 "),
+            "{request}: {answer}"
+        );
+        assert!(answer.contains("problem+json"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_closes_what_is_idle() {
+    let served = serve_tests(PATIENT).await;
+    let mut idle = served.say("").await;
+    assert!(served.get().await.ends_with("here"));
+    served.stop.cancel();
+    assert_eq!(rest(&mut idle).await, "");
+    tokio::time::timeout(PATIENCE, served.server).await.expect("it ends").unwrap();
+}

@@ -1,0 +1,69 @@
+"""What no schema can say, for scripts/openapi-fuzz: such requests are not made."""
+
+import re
+
+import schemathesis
+
+# In bytes; a schema counts characters.
+MAX_ID_BYTES = 200
+TOKEN = re.compile(r"[a-z][a-z0-9_-]{0,39}/([A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+@[0-9]{1,16}")
+ENTITY = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+CURSOR = re.compile(r"([0-9a-f]{2})*")
+
+
+def texts(value):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from texts(one)
+
+
+def ids(case):
+    """The ids that a request names."""
+    for container in (case.path_parameters, case.query):
+        if isinstance(container, dict):
+            yield from texts([container.get(name) for name in ("id", "after") if name in container])
+    if isinstance(case.body, dict):
+        yield from texts([case.body.get(name) for name in ("id", "after", "ids") if name in case.body])
+
+
+def whole(value):
+    """JSON Schema takes 7.0 for a whole number; who sends a fraction of money has a unit wrong."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: whole(one) for name, one in value.items()}
+    return [whole(one) for one in value] if isinstance(value, list) else value
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    case.body = whole(case.body)
+    # To wait for a write that never was takes seconds, and is told with 504 each time.
+    for name in [name for name in case.headers or {} if name.lower() == "nudge-token"]:
+        del case.headers[name]
+    query = case.query if isinstance(case.query, dict) else {}
+    if case.path.endswith("/wait"):
+        asked = query.get("timeout_ms", 0)
+        if isinstance(asked, int) and not isinstance(asked, bool) and asked in range(60_001):
+            query["timeout_ms"] = min(asked, 20)
+        # Only stores have writes that every service knows of.
+        if TOKEN.fullmatch(str(query.get("token"))):
+            query["token"] = "store/42@17"
+    # Another entity than those that are followed is no page of nothing.
+    if "dead-letters" in case.path and ENTITY.fullmatch(str(query.get("entity"))):
+        query["entity"] = "store"
+    # What `next` says is made by the service alone.
+    if CURSOR.fullmatch(str(query.get("cursor"))):
+        del query["cursor"]
+
+
+@schemathesis.hook
+def filter_case(context, case):
+    if any(len(one.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES for one in ids(case)):
+        return False
+    # A body may repeat the id in its path, and name no other.
+    if case.method in ("PUT", "PATCH") and isinstance(case.body, dict) and "id" in case.body:
+        return case.body["id"] == (case.path_parameters or {}).get("id")
+    return True
