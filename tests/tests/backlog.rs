@@ -44,6 +44,38 @@ async fn a_thing_rewritten_again_and_again_is_not_kept_behind_the_backlog() {
     copy.converged(&owner).await;
 }
 
+/// Past a backlog each change comes twice. Without one, once is enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn once_the_backlog_is_gone_each_change_comes_once_again() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    backlog(&owner, &wire, 1_000).await;
+    let gate = CancellationToken::new();
+    let held = gate.clone();
+    owner.misbehave(move |_| Some(Fault::Until(held.clone())));
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, slow()).await;
+    let received = async || copy.metric("nudge_received_total").await;
+    eventually("a change comes past the backlog", || async {
+        let before = received().await;
+        owner.put("busy", json!(before)).await;
+        tokio::time::sleep(QUIET).await;
+        // All that may be delivered is delivered, and nothing is acknowledged.
+        (received().await > before).then_some(())
+    })
+    .await;
+    gate.cancel();
+    copy.converged(&owner).await;
+    copy.quiet().await;
+    eventually("a change comes once", || async {
+        let before = received().await;
+        copy.wait(&owner.put("busy", json!(before)).await).await;
+        copy.quiet().await;
+        tokio::time::sleep(QUIET).await;
+        (received().await == before + 1).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_owner_hangs_the_queue_stays_within_its_limit() {
     let nats = Nats::start().await;

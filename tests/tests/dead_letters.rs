@@ -155,6 +155,35 @@ async fn a_state_that_cannot_be_read_is_a_dead_letter_until_it_can() {
     assert_eq!(copy.dead_letters(1).await[0]["id"], "odd");
 }
 
+/// No owner has come so far. The message is one without a version; and a row that an earlier release made of
+/// such a one closes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_no_clock_has_reached_keeps_no_key_waiting() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    let highest = nudge_protocol::Version::MAX;
+    for id in ["told", "parked", "dead"] {
+        owner.put(id, json!(1)).await;
+    }
+    wire.announce("told", Some(&highest.to_string())).await;
+    for (id, next_at) in [("parked", Some(0)), ("dead", None)] {
+        let sql = "INSERT INTO nudge_dead_letter VALUES ('thing', $1, $2, 'unknown', 9, 0, 0, $3)";
+        let row = sqlx::query(sql).bind(id).bind(highest.to_i64()).bind(next_at);
+        copy.db.write(row).await.expect("a row");
+    }
+    eventually("two are applied", || async { (copy.all().await.len() == 2).then_some(()) }).await;
+    assert_eq!(copy.dead_letters(1).await[0]["id"], "dead");
+    assert_eq!(copy.post("dead-letters/thing/dead/replay").await, 202);
+    copy.converged(&owner).await;
+    copy.quiet().await;
+    copy.dead_letters(0).await;
+    assert_eq!(copy.status().await["retrying"], 0);
+    for id in ["told", "parked", "dead"] {
+        assert_eq!(owner.times_asked(id), 2, "{id}: a second look, and no third");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_answer_that_cannot_be_applied_is_not_the_last_word() {
     let nats = Nats::start().await;

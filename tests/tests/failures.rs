@@ -39,10 +39,15 @@ async fn an_owner_that_fails_as_a_whole_costs_no_key_an_attempt() {
         Fault::Status(401, None),
         Fault::Status(403, None),
         Fault::Status(404, None),
+        Fault::Status(408, None),
         Fault::Status(410, None),
         Fault::Status(429, None),
         Fault::Status(500, None),
+        Fault::Status(501, None),
+        Fault::Status(502, None),
         Fault::Status(503, None),
+        Fault::Status(503, Some(0)),
+        Fault::Status(504, None),
         Fault::Status(302, None),
         Fault::Body("<html>so sorry</html>"),
         Fault::Half,
@@ -102,7 +107,10 @@ async fn an_owner_that_is_down_is_left_alone(subscribers: usize) {
         (owner.probes() >= 2 * subscribers).then_some(())
     })
     .await;
-    let (calls, probes, at_most) = (owner.calls(), owner.probes(), most_probes(down.elapsed()));
+    // Besides, each call that fails asks once whether the owner does.
+    let failed = FAILURES_TO_OPEN as usize + in_flight;
+    let (calls, probes) = (owner.calls(), owner.probes());
+    let at_most = most_probes(down.elapsed()) + failed;
     assert!(probes <= at_most * subscribers, "{probes} probes, {at_most} at most by each");
     owner.go_away().await;
     tokio::time::sleep(QUIET).await;
@@ -186,7 +194,13 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
     settings.queue.max_wait = Duration::from_millis(100);
     let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
     let faults = [
+        Fault::Status(404, None),
+        Fault::Status(408, None),
+        Fault::Status(429, None),
         Fault::Status(500, None),
+        Fault::Status(502, None),
+        Fault::Status(503, None),
+        Fault::Status(504, None),
         Fault::Body("nonsense"),
         Fault::Body(r#"{"items":[]}"#),
         Fault::Body(r#"{"items":[{"id":"another","status":"unknown"}]}"#),

@@ -59,6 +59,7 @@ const MALFORMED: &[(&str, Option<&str>, &str)] = &[
     ("a version in words", Some("seven"), TRUE_BODY),
     ("a negative version", Some("-1"), TRUE_BODY),
     ("a version beyond 2^53", Some("9007199254740992"), TRUE_BODY),
+    ("a version that no clock has reached", Some("9007199254740991"), TRUE_BODY),
     ("a version beyond 64 bits", Some("99999999999999999999"), TRUE_BODY),
     ("a version of another kind", Some("1.5e3"), TRUE_BODY),
 ];

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use nudge_tests::{Copy, Fault, Nats, Owner, Wire, eventually, keep_tables, put_tables_back};
+use nudge_tests::{
+    Copy, Fault, Nats, Owner, ReadModel, Wire, eventually, keep_tables, put_tables_back,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +105,52 @@ async fn a_read_model_put_back_to_an_older_copy_catches_up() {
     at_the_end(&copy, &wire).await;
     assert_eq!(owner.times_asked("thing-1-3"), asked, "only the gap is read again");
     becomes_ready(&copy).await;
+}
+
+/// As above, and it ends before what lay between is handled. The position is to stay where it was until then:
+/// else the next one would never ask for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_model_put_back_whose_subscriber_ends_before_it_has_caught_up_catches_up() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let model = copy.stop().await;
+    let backup = model.database.back_up().await;
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 2).await;
+    owner.delete("thing-1-2").await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let model = copy.stop().await;
+    model.database.put_back(&backup).await;
+    let before = position(&model).await;
+    // The owner cannot be asked now.
+    owner.go_away().await;
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    eventually("it is connected", || async {
+        (copy.status().await["connected"] == true).then_some(())
+    })
+    .await;
+    // It looks how far it has got once a second.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let model = copy.stop().await;
+    assert_eq!(position(&model).await, before);
+    owner.come_back().await;
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+}
+
+/// The position that a read model holds on which nothing runs.
+async fn position(model: &ReadModel) -> i64 {
+    let db = model.open().await;
+    let sql = "SELECT position FROM nudge_intake";
+    let (position,) = sqlx::query_as(sql).fetch_one(db.reader()).await.expect("a row");
+    db.close().await;
+    position
 }
 
 /// What a read model of things is made of.

@@ -1,9 +1,11 @@
 //! The owner's number for a state of an entity.
 
-use std::{fmt, num::ParseIntError, str::FromStr};
+use std::{fmt, num::ParseIntError, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
+
+use crate::timestamp::Timestamp;
 
 /// A version: a whole number that rises with every change of an entity, through delete and
 /// re-creation, and goes on rising after a restore from backup.
@@ -27,6 +29,10 @@ pub struct Version(u64);
 
 /// Versions are below this bound, 2^53.
 pub const VERSION_LIMIT: u64 = 1 << 53;
+/// Furthest that a version which somebody names may be ahead of the clock, and still be taken for one that
+/// its owner made. Versions are microseconds: without a bound, one message by somebody else could use them
+/// all up.
+pub const MAX_VERSION_AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// Most digits of a version as text.
 pub const MAX_VERSION_DIGITS: usize = 16;
 
@@ -45,6 +51,9 @@ impl Version {
     /// No version: what stands for "nothing applied yet". Every real version is higher.
     pub const NONE: Version = Version(0);
 
+    /// The highest version that there is.
+    pub const MAX: Version = Version(VERSION_LIMIT - 1);
+
     /// A version from a number below [`VERSION_LIMIT`].
     pub const fn new(number: u64) -> Result<Self, InvalidVersion> {
         if number < VERSION_LIMIT { Ok(Self(number)) } else { Err(InvalidVersion::OutOfRange) }
@@ -53,6 +62,17 @@ impl Version {
     /// The version as a number.
     pub const fn get(self) -> u64 {
         self.0
+    }
+
+    /// The highest version that is believed at `now`: see [`MAX_VERSION_AHEAD`].
+    pub const fn highest_believed(now: Timestamp) -> Self {
+        let ahead = MAX_VERSION_AHEAD.as_micros() as i64;
+        let highest = now.unix_micros().saturating_add(ahead);
+        match highest {
+            ..=0 => Self::NONE,
+            _ if highest as u64 >= VERSION_LIMIT => Self::MAX,
+            _ => Self(highest as u64),
+        }
     }
 
     /// The version as databases hold it.
@@ -100,6 +120,14 @@ mod tests {
     fn a_version_is_its_number() {
         let version = Version::new(17).unwrap();
         assert_eq!((version.get(), version.to_i64()), (17, 17));
+    }
+
+    #[test]
+    fn a_version_is_believed_a_day_ahead_of_the_clock_and_no_further() {
+        let day = MAX_VERSION_AHEAD.as_micros() as u64;
+        let at = |micros| Version::highest_believed(Timestamp::from_unix_micros(micros)).get();
+        assert_eq!(at(1_767_225_600_000_000), 1_767_225_600_000_000 + day);
+        assert_eq!((at(0), at(i64::MIN), at(i64::MAX)), (day, 0, VERSION_LIMIT - 1));
     }
 
     #[test]

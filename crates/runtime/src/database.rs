@@ -24,7 +24,7 @@ use std::{
 use sqlx::{Any, AnyPool, Transaction};
 
 pub use driver::{Driver, Stepper};
-pub use error::{WorkError, is_conflict, is_retryable};
+pub use error::{Blame, WorkError, blame, is_conflict, is_retryable};
 pub use migration::Migration;
 pub use open_error::OpenError;
 pub use pools::{LOCK_TIMEOUT, POSTGRES_ACQUIRE_TIMEOUT, POSTGRES_READERS, POSTGRES_WRITERS};

@@ -21,6 +21,16 @@ pub enum Mutation {
     KeyLeakedOnError,
     /// In the subscriber kit: what was committed lately is not looked for.
     ReadModelPutBackUnnoticed,
+    /// In the subscriber kit: the position is recorded while what lies before it is still to be handled.
+    PositionBeforeGap,
+    /// In the subscriber kit: a position that went back with the broker is not written down.
+    GoBackNotWritten,
+    /// In the subscriber kit: a version is believed however far it is ahead of the clock.
+    FarFloorBelieved,
+    /// In the subscriber kit: a probe that is answered does not close the breaker.
+    BreakerNeverCloses,
+    /// In the subscriber kit: whatever callback fails, the owner is taken to be at fault.
+    FailureIsTheOwners,
     /// In the publisher: the relay records by version instead of by stream sequence.
     MarkByVersion,
     /// In the publisher: what stands in the stream unrecorded is not read.

@@ -15,6 +15,16 @@ pub(crate) struct Stored {
     pub(crate) body: Bytes,
 }
 
+/// Versions beyond it are beyond every clock, and nobody who reads them believes them.
+const HIGHEST: u64 = 1 << 52;
+
+impl Stored {
+    /// The version that it names, if that is to be believed.
+    pub(crate) fn names(&self) -> Option<u64> {
+        self.version.as_ref()?.parse().ok().filter(|version| *version <= HIGHEST)
+    }
+}
+
 /// A message in words.
 pub(crate) fn named(Stored { subject, version, .. }: &Stored) -> String {
     match version {
@@ -109,7 +119,7 @@ impl Broker {
     /// Stores a message, in place of the one on its subject. None when there is no stream.
     pub(crate) fn publish(&mut self, stored: Stored) -> Option<u64> {
         let stream = self.stream.as_mut()?;
-        let mut stands_for = stored.version.as_ref().and_then(|v| v.parse().ok()).unwrap_or(0);
+        let mut stands_for = stored.names().unwrap_or(0);
         if let Some(old) = stream.on(&stored.subject) {
             stream.messages.remove(&old);
             stands_for = stands_for.max(stream.stand_for.remove(&old).unwrap_or(0));

@@ -83,6 +83,8 @@ faults! {
     ClockSkew,
     /// An entity cannot be applied for a while.
     Poison,
+    /// The owner cannot answer for an entity for a while: each callback that asks for it fails as a whole.
+    OwnerPoison,
     /// A subscriber ends after a message arrived, before anything is done with it.
     CrashAfterReceive,
     /// A subscriber ends before it calls back.

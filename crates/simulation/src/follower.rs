@@ -30,7 +30,7 @@ use crate::{
         tables::{Table, plant},
     },
     node::Node,
-    owner::Client,
+    owner::{Client, Unanswered},
     plain::{Plain, database},
     read_model::ReadModel,
     service::AnyService,
@@ -46,6 +46,8 @@ pub(crate) struct Follower {
     pub(crate) read_model: Arc<ReadModel>,
     /// What cannot be applied.
     pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
+    /// What the owner cannot answer it for.
+    pub(crate) unanswered: Unanswered,
     /// All of its tables, if they can be put back to an older copy: a virtual one cannot be copied row by
     /// row.
     pub(crate) tables: Vec<String>,
@@ -83,6 +85,7 @@ impl Follower {
         Self {
             read_model: Arc::new(read_model),
             poison: Arc::default(),
+            unanswered: Arc::default(),
             tables,
             backed_up: AtomicBool::new(false),
             replicas: Mutex::default(),

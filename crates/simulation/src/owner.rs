@@ -16,6 +16,7 @@ use nudge_runtime::{BoxError, Database, Tx, database::Migration, set_sql};
 use nudge_subscriber_kit::owner_client::{
     FetchError, FetchErrorKind, Fetching, OwnerClient, Probing, read_answer, refusal,
 };
+use parking_lot::Mutex;
 use serde_json::{Value, value::RawValue};
 use tokio::time::sleep;
 use tower::ServiceExt;
@@ -105,12 +106,16 @@ pub(crate) async fn write(
     Ok(Some(versions))
 }
 
+/// Ids that the owner cannot answer for, each with the status that a call gets which asks for it.
+pub(crate) type Unanswered = Arc<Mutex<BTreeMap<String, u16>>>;
+
 /// One subscriber's way to the owner. What it brings is read and judged by the code that reads and judges
 /// it in production.
 pub(crate) struct Client {
     pub(crate) node: Arc<Node>,
     pub(crate) api: Router,
     pub(crate) history: Arc<History>,
+    pub(crate) unanswered: Unanswered,
 }
 
 impl OwnerClient for Client {
@@ -129,6 +134,7 @@ impl OwnerClient for Client {
             sleep(node.usual(USUAL)).await;
             node.alive().await;
             self.fail().await?;
+            self.fail_for(ids)?;
             let request = BatchGetRequest::new(ids, fields);
             let body = serde_json::to_vec(&request).map_err(broken)?;
             let mut answer = self.ask(&format!("/sync/v1/{entity}/batch-get"), body).await?;
@@ -192,6 +198,18 @@ impl Client {
             return Err(FetchError::new(FetchErrorKind::Broken, "no answer in time"));
         }
         Ok(())
+    }
+
+    /// A call fails that asks for what the owner cannot answer for.
+    fn fail_for(&self, ids: &[EntityId]) -> Result<(), FetchError> {
+        let unanswered = self.unanswered.lock();
+        match ids.iter().find_map(|id| unanswered.get(id.as_str())) {
+            Some(status) => {
+                let status = StatusCode::from_u16(*status).expect("a status");
+                Err(refusal(status, &HeaderMap::new()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The real router answers.

@@ -82,7 +82,12 @@ impl SimulatedOwner {
         let publisher = Publisher::open(&db, entity.clone()).await.expect("it opens");
         let api = publisher.sync_api(Entities(db.clone()));
         let history = History::new(node.world.clone(), db.clone());
-        let client = Arc::new(Client { node: node.clone(), api, history: history.clone() });
+        let client = Arc::new(Client {
+            node: node.clone(),
+            api,
+            history: history.clone(),
+            unanswered: Arc::default(),
+        });
         Self { node, db, publisher, client, history }
     }
 

@@ -130,6 +130,7 @@ const CRASHES: &[Rate] = &[
     (OwnerSlow, 150),
     // What is parked is work for the database, too.
     (Poison, 30),
+    (OwnerPoison, 30),
 ];
 
 const REPLICAS: &[Rate] = &[
@@ -182,6 +183,7 @@ const EVERYTHING: &[Rate] = &[
     (FreezeSubscriber, 5),
     (ClockSkew, 40),
     (Poison, 40),
+    (OwnerPoison, 40),
     (CrashAfterReceive, 8),
     (CrashBeforeFetch, 8),
     (CrashAfterFetch, 15),

@@ -82,7 +82,10 @@ async fn play(theatre: &Arc<Theatre>) {
     if followers.clone().any(|follower| !world.spoilt(follower.name()).is_empty()) {
         // What cannot be applied stays so for now. Nobody else may wait for it.
         theatre.in_step(Except::Spoilt).await;
-        followers.for_each(|follower| follower.poison.lock().clear());
+        followers.for_each(|follower| {
+            follower.poison.lock().clear();
+            follower.unanswered.lock().clear();
+        });
         // A release that mends it; dead letters get one more try with it.
         theatre.crash_all("for a new release");
     }

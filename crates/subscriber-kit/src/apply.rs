@@ -71,9 +71,12 @@ pub trait Apply: Send + Sync + 'static {
     /// committed by the kit. No I/O outside `tx`: the work may be rolled back and done again.
     ///
     /// # Errors
-    /// An error that a retry can mend (see [`is_retryable`](nudge_runtime::database::is_retryable)) makes the batch run again. Any other
-    /// error, and a panic, splits the batch until the entity that causes it is alone; that one
-    /// becomes a dead letter and the rest is applied.
+    /// [`blame`](nudge_runtime::database::blame) says whose fault an error is. The database's makes the
+    /// batch run again. Any other error, and a panic, splits the batch until the entity that causes it is
+    /// alone, and the rest is applied. If the error is about its data (a constraint, a value that does not
+    /// fit), a panic, or none of a database, the entity becomes a dead letter. If it is not clear (a right
+    /// or a table that is missing, a lock that is not to be had, a statement that takes too long), it is
+    /// tried again: apart from the others if these can be applied, together with them if none can.
     fn apply(
         &self,
         tx: &mut Tx,

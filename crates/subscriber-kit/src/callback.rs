@@ -4,3 +4,4 @@ pub mod breaker;
 pub(crate) mod http_owner;
 pub(crate) mod owner_client;
 pub(crate) mod owner_link;
+mod witness;

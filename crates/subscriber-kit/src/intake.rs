@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use nudge_protocol::{EntityName, Version, subject};
-use nudge_runtime::{BoxError, problem::chain};
+use nudge_runtime::{BoxError, clock, mutated, problem::chain};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -156,7 +156,8 @@ impl Intake {
         let opened = consumer.opened();
         let same = position.stream_created == opened.created;
         if same && opened.ack_floor < position.position {
-            self.positions.go_back(&position, opened.ack_floor).await?;
+            mutated!(GoBackNotWritten:
+                self.positions.go_back(&position, opened.ack_floor).await? => ());
             position.position = opened.ack_floor;
         }
         // Another stream's sequences say nothing about this one's.
@@ -255,7 +256,7 @@ impl Intake {
             }
         };
         self.progress.received.inc();
-        let (floor, fault) = message::read(message, &id);
+        let (floor, fault) = message::read(message, &id, clock::now());
         self.events
             .emit(|| Event { version: floor, ..event(EventKind::Received, &self.entity, &id) });
         if let Some(fault) = fault {

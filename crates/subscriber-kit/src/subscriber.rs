@@ -94,7 +94,7 @@ struct Starting {
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     events: Events,
     paused: watch::Receiver<bool>,
-    owners: HashMap<String, OwnerLink>,
+    owners: HashMap<String, Arc<dyn OwnerClient>>,
     registry: Registry,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -302,16 +302,16 @@ impl Builder {
 }
 
 impl Starting {
-    /// The link to an owner; entities of one owner share it, and so its breaker.
+    /// A link to an owner; entities of one owner share the connections behind it.
     fn http_owner(&mut self, entity: &EntityName, url: &str) -> Result<OwnerLink, StartError> {
-        if let Some(owner) = self.owners.get(url) {
-            return Ok(owner.clone());
+        if let Some(client) = self.owners.get(url) {
+            return Ok(OwnerLink::new(client.clone()));
         }
         let client = HttpOwner::new(url, &self.settings)
             .map_err(|source| StartError::Client { entity: entity.clone(), source })?;
-        let owner = OwnerLink::new(Arc::new(client));
-        self.owners.insert(url.to_owned(), owner.clone());
-        Ok(owner)
+        let client: Arc<dyn OwnerClient> = Arc::new(client);
+        self.owners.insert(url.to_owned(), client.clone());
+        Ok(OwnerLink::new(client))
     }
 
     async fn follow<A: Apply>(

@@ -6,8 +6,7 @@
 //! says. What was made after the backup is a tombstone in the log. Idea: the log of a replicated state
 //! machine, whose new leader writes an entry of its own term before it serves.
 
-use std::time::Duration;
-
+use nudge_protocol::Version;
 use nudge_runtime::{
     clock,
     database::Kind,
@@ -16,11 +15,6 @@ use nudge_runtime::{
 use sqlx::AssertSqlSafe;
 
 use super::{ChangeLog, outbox::Published};
-
-/// Furthest that a version in the stream may be ahead of the clock, and still be taken for one that
-/// this owner made. Versions are microseconds: without a bound, one message by somebody else could
-/// use them all up.
-pub(crate) const MAX_VERSION_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
 /// The statements: which versions the log does not have, and fresh ones for their entities.
 #[derive(Debug)]
@@ -69,18 +63,16 @@ impl ChangeLog {
     /// Gives fresh versions to entities that the stream shows in one that this log does not have.
     /// Returns how many there were, and how many are left because a writer has them locked.
     pub(crate) async fn renew(&self, shown: &[Published]) -> Result<(u64, u64), sqlx::Error> {
-        let now = clock::now().unix_micros();
-        let limit = now + i64::try_from(MAX_VERSION_AHEAD.as_micros()).unwrap_or(0);
-        let believed =
-            |one: &&Published| i64::try_from(one.version.get()).is_ok_and(|v| v <= limit);
-        let shown: Vec<_> = shown.iter().filter(believed).collect();
+        let now = clock::now();
+        let limit = Version::highest_believed(now);
+        let shown: Vec<_> = shown.iter().filter(|one| one.version <= limit).collect();
         let json = serde_json::json!(shown).to_string();
         let lacking = self.count_lacking(&json).await?;
         if lacking == 0 {
             return Ok((0, 0));
         }
         let query = sqlx::query(AssertSqlSafe(self.sql.restored.renew.clone()));
-        let query = query.bind(self.entity.as_str()).bind(json.clone()).bind(now);
+        let query = query.bind(self.entity.as_str()).bind(json.clone()).bind(now.unix_micros());
         self.db.write_skipping_locked(query).await?;
         Ok((lacking, self.count_lacking(&json).await?))
     }

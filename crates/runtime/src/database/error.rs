@@ -42,10 +42,48 @@ impl WorkError for MigrateError {
     }
 }
 
+/// Whose fault it is that a piece of database work failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The database's: it is busy, gone, full, or lost a race. The same work may succeed as it is.
+    Database,
+    /// Not to be told from the error alone. A right that was taken away or a table that is missing
+    /// stops all work; a row that somebody keeps locked, or one for which a statement takes too long,
+    /// stops only the work that meets it. Whether other work succeeds, tells.
+    Unclear,
+    /// The data's: a value that does not fit, a constraint that it breaks; or the service's own code
+    /// said so.
+    Data,
+}
+
+/// Whose fault an error is. One that no database made is the data's: whoever made it looked at that.
+pub fn blame(error: &(dyn Error + 'static)) -> Blame {
+    match database_error(error) {
+        None => Blame::Data,
+        Some(
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed,
+        ) => Blame::Database,
+        Some(error) if is_stale_plan(error) => Blame::Database,
+        Some(sqlx::Error::Database(error)) => {
+            error.code().map_or(Blame::Unclear, |code| blame_of_code(&code))
+        }
+        Some(_) => Blame::Unclear,
+    }
+}
+
 /// Whether the same work may succeed when it is simply tried again: the lock is taken, the
-/// database is gone or full, a transaction lost a race. The opposite is an error of the work itself.
+/// database is gone or full, a transaction lost a race. The opposite is an error of the work itself, or
+/// of how the database is set up.
+///
+/// A statement that was cancelled, by `statement_timeout` for instance, is not among them: it would
+/// mostly take as long again.
 pub fn is_retryable(error: &(dyn Error + 'static)) -> bool {
-    database_error(error).is_some_and(is_retryable_sqlx)
+    blame(error) == Blame::Database || code(error).is_some_and(|code| code == LOCK_TIMEOUT)
 }
 
 /// Whether a transaction only met another one: a deadlock, a serialization failure, a lock that was
@@ -103,41 +141,43 @@ fn sqlite_code(error: &(dyn Error + 'static)) -> Option<i32> {
 
 fn is_conflict_code(code: &str) -> bool {
     match code.len() {
-        5 => code.starts_with("40") || code == "55P03",
+        5 => code.starts_with("40") || code == LOCK_TIMEOUT,
         // BUSY and LOCKED.
         _ => code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6)),
     }
 }
 
-fn is_retryable_sqlx(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(database) => {
-            is_stale_plan(error) || database.code().is_some_and(|code| is_retryable_code(&code))
-        }
-        _ => false,
-    }
-}
+/// PostgreSQL: a lock was not to be had in time.
+const LOCK_TIMEOUT: &str = "55P03";
+/// PostgreSQL: a statement was cancelled, since it took too long or because somebody said so.
+const CANCELLED: &str = "57014";
 
-fn is_retryable_code(code: &str) -> bool {
+fn blame_of_code(code: &str) -> Blame {
     if code.len() == 5 {
-        let class = &code[..2];
-        // 08 connection, 26 a prepared statement that the session no longer has, 40 rollback (deadlock,
-        // serialization), 53 resources (disk full, too many connections), 57 operator (shutdown), 58
-        // system; 55P03 lock timeout; 25006 a server that is read-only just now (failover); 25P02 a
-        // transaction that somebody left; 25P03 we stood still inside a transaction; 42P05 a prepared
-        // statement that another session left.
-        return matches!(class, "08" | "26" | "40" | "53" | "57" | "58")
-            || matches!(code, "55P03" | "25006" | "25P02" | "25P03" | "42P05");
+        return match &code[..2] {
+            _ if code == CANCELLED => Blame::Unclear,
+            // A server that is read-only just now (failover); a transaction that somebody left; we stood
+            // still inside a transaction; a prepared statement that another session left.
+            _ if matches!(code, "25006" | "25P02" | "25P03" | "42P05") => Blame::Database,
+            // Connection; a prepared statement that the session no longer has; rollback (deadlock,
+            // serialization); resources (disk full, too many connections); operator (shutdown); system.
+            "08" | "26" | "40" | "53" | "57" | "58" => Blame::Database,
+            // Cardinality, data, constraints, check option, limits (a row too large for its index), and
+            // what a trigger of the service itself raises.
+            "21" | "22" | "23" | "44" | "54" | "P0" => Blame::Data,
+            // Among them: class 42, rights, tables and columns that are missing.
+            _ => Blame::Unclear,
+        };
     }
-    // The low byte is the primary code: BUSY 5, LOCKED 6, READONLY 8, INTERRUPT 9, IOERR 10,
-    // FULL 13, CANTOPEN 14, PROTOCOL 15.
-    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 9 | 10 | 13 | 14 | 15))
+    // The low byte is the primary code.
+    match code.parse::<i32>().map(|code| code & 0xff) {
+        // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL, SCHEMA.
+        Ok(5..=10 | 13..=15 | 17) => Blame::Database,
+        // TOOBIG, CONSTRAINT, MISMATCH.
+        Ok(18..=20) => Blame::Data,
+        // Among them: ERROR, a table or column that is missing.
+        _ => Blame::Unclear,
+    }
 }
 
 fn doubts_session(error: &sqlx::Error) -> bool {
@@ -186,17 +226,39 @@ mod tests {
             "5", "517", "13", "266", "40001", "40P01", "53100", "57P01", "08006", "55P03", "25P03",
             "26000", "42P05", "25006",
         ] {
-            assert!(is_retryable_code(code), "{code}");
+            let retryable = blame_of_code(code) == Blame::Database || code == LOCK_TIMEOUT;
+            assert!(retryable, "{code}");
         }
         for code in ["1", "19", "1555", "2067", "23505", "42601", "22P02", "0A000", "42P01"] {
-            assert!(!is_retryable_code(code), "{code}");
+            assert_ne!(blame_of_code(code), Blame::Database, "{code}");
         }
+    }
+
+    #[test]
+    fn only_what_is_wrong_with_the_data_is_the_datas_fault() {
+        for code in ["18", "19", "20", "787", "1555", "1811", "22001", "23505", "54000", "P0001"] {
+            assert_eq!(blame_of_code(code), Blame::Data, "{code}");
+        }
+        // No right, no table, no column, the wrong role, a row that is locked, too slow, or unknown.
+        for code in [
+            "1", "3", "11", "23", "26", "42501", "42P01", "42703", "3F000", "28000", "0P000",
+            "55P03", "57014", "XX000", "99999", "",
+        ] {
+            assert_eq!(blame_of_code(code), Blame::Unclear, "{code}");
+        }
+        for code in ["5", "6", "7", "8", "10", "13", "14", "1032", "25006", "40001", "53100"] {
+            assert_eq!(blame_of_code(code), Blame::Database, "{code}");
+        }
+        assert_eq!(blame(&std::io::Error::other("the service says so")), Blame::Data);
+        assert_eq!(blame(&sqlx::Error::PoolTimedOut), Blame::Database);
+        assert_eq!(blame(&sqlx::Error::RowNotFound), Blame::Unclear);
     }
 
     #[test]
     fn a_conflict_is_a_retryable_error_of_a_healthy_database() {
         for code in ["40001", "40P01", "55P03", "5", "517", "6"] {
-            assert!(is_conflict_code(code) && is_retryable_code(code), "{code}");
+            assert!(is_conflict_code(code), "{code}");
+            assert_ne!(blame_of_code(code), Blame::Data, "{code}");
             assert!(!is_doubtful_code(code), "its connection is as good as another: {code}");
         }
         for code in ["53100", "57P01", "08006", "13", "10", "23505", "1"] {

@@ -138,7 +138,7 @@ impl Opened {
         let broker = |broker: &mut broker::Broker| broker.stands_for(self.created, sequence);
         Told {
             subject: stored.subject.clone(),
-            version: stored.version.as_ref().and_then(|version| version.parse().ok()),
+            version: stored.names(),
             stands_for: self.link.node.world.with_broker(broker),
         }
     }

@@ -18,7 +18,7 @@ use nudge_protocol::{
 use nudge_publisher::sink::{self, Message, Sink, Stored};
 use nudge_runtime::BoxError;
 use nudge_subscriber_kit::{
-    owner_client::{FetchError, FetchErrorKind, Fetching, OwnerClient, Probing},
+    owner_client::{Fetching, OwnerClient, Probing},
     source::{
         AckHandle, Asking, Consumer, Deliveries, Delivery, Durable, Sending, Source, Standing,
     },
@@ -287,13 +287,7 @@ impl OwnerClient for WrongClient {
     }
 
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
-        match self.wrong.mutant {
-            Mutant::BreakerNeverCloses => {
-                let never = FetchError::new(FetchErrorKind::Unavailable, "it is taken to be away");
-                Box::pin(ready(Err(never)))
-            }
-            _ => self.client.probe(entity),
-        }
+        self.client.probe(entity)
     }
 }
 

@@ -30,6 +30,10 @@ const BACKUPS: u64 = 6;
 const READ_MODEL_BACKUPS: u64 = 3;
 /// A header above every number that there is.
 const TOO_LARGE: &str = "99999999999999999999";
+/// The highest version that there is: no clock has come so far.
+const TOO_FAR: &str = "9007199254740991";
+/// What an owner may say to a call because of one of the ids in it.
+const STATUSES: [u16; 8] = [404, 408, 422, 429, 500, 502, 503, 504];
 /// The owner's tables.
 const OWNER_TABLES: [&str; 3] = ["entity", "nudge_change_log", "nudge_relay_stream"];
 
@@ -39,8 +43,10 @@ impl Theatre {
         let world = &self.world;
         let id = self.some_id();
         self.somebody_publishes(&id);
-        if world.strikes(Fault::Poison) {
-            self.clone().poison(id);
+        for fault in [Fault::Poison, Fault::OwnerPoison] {
+            if world.strikes(fault) {
+                self.clone().poison(fault, id.clone());
+            }
         }
         if world.below(BACKUPS) == 0 {
             world.with_broker(Broker::back_up);
@@ -62,7 +68,8 @@ impl Theatre {
         let old = self.history.versions().of(id).first().map(|one| one.version);
         let body = |text: String| Bytes::from(text.into_bytes());
         if world.strikes(Fault::Garbage) && old.is_some() {
-            let headers = [None, Some(""), Some("soon"), Some("-5"), Some("1e3"), Some(TOO_LARGE)];
+            let (large, far) = (Some(TOO_LARGE), Some(TOO_FAR));
+            let headers = [None, Some(""), Some("soon"), Some("-5"), Some("1e3"), large, far];
             let header = headers[world.pick(Fault::Garbage, headers.len() as u64) as usize];
             let version = header.map(str::to_owned);
             self.publish(Stored { subject, version, body: body("{]".to_owned()) });
@@ -178,19 +185,29 @@ impl Theatre {
         rows.into_iter().map(|(id, version)| (id, version.cast_unsigned())).collect()
     }
 
-    /// One service cannot apply an id for a while; others can.
-    fn poison(self: Arc<Self>, id: String) {
+    /// One service cannot apply an id for a while, or is not answered for it; others can, and are.
+    fn poison(self: Arc<Self>, fault: Fault, id: String) {
         let world = &self.world;
-        let pause = world.length_of(Fault::Poison, MAX_POISON);
-        let which = world.pick(Fault::Poison, self.followers.len() as u64) as usize;
+        let pause = world.length_of(fault, MAX_POISON);
+        let which = world.pick(fault, self.followers.len() as u64) as usize;
         let follower = self.followers[which].clone();
-        world.tell(format!("{}{id} cannot be applied", follower.read_model.whose));
         world.spoil(follower.name(), &id);
-        follower.poison.lock().insert(id.clone());
+        let whose = &follower.read_model.whose;
+        if fault == Fault::Poison {
+            world.tell(format!("{whose}{id} cannot be applied"));
+            follower.poison.lock().insert(id.clone());
+        } else {
+            let status = STATUSES[world.pick(fault, STATUSES.len() as u64) as usize];
+            world.tell(format!("{whose}{id} is answered with {status}"));
+            follower.unanswered.lock().insert(id.clone(), status);
+        }
         tokio::spawn(async move {
             sleep(pause).await;
             if !self.poison_stays.load(SeqCst) {
-                follower.poison.lock().remove(&id);
+                match fault {
+                    Fault::Poison => drop(follower.poison.lock().remove(&id)),
+                    _ => drop(follower.unanswered.lock().remove(&id)),
+                }
             }
         });
     }

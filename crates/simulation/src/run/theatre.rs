@@ -158,7 +158,8 @@ impl Theatre {
 
     async fn subscriber(self: Arc<Self>, follower: Arc<Follower>, replica: usize, node: Arc<Node>) {
         let api = self.owner.sync_api(Entities(self.owner_db.clone()));
-        let client = Client { node: node.clone(), api, history: self.history.clone() };
+        let (history, unanswered) = (self.history.clone(), follower.unanswered.clone());
+        let client = Client { node: node.clone(), api, history, unanswered };
         let link = self.link(node, Some(follower.read_model.clone()));
         follower.start(replica, link, client, self.settings, self.stop.child_token()).await;
     }

@@ -1,7 +1,10 @@
-//! The circuit breaker of one owner. Pure: `now` is passed in.
+//! The circuit breaker of one followed entity, between it and its owner. Pure: `now` is passed in.
 //!
 //! While the owner fails, calls stop; one probe at a time, ever more rarely, finds out whether it
 //! is back. Nothing that happens while the breaker is open counts against any key.
+//!
+//! Each followed entity has its own: an owner may fail for one kind of entity alone, or one may be followed
+//! that it does not have.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +34,8 @@ pub enum Permit {
 #[derive(Debug)]
 pub struct Breaker {
     failures: u32,
+    open: bool,
+    /// The last pause; none while all is well.
     pause: Option<Duration>,
     until: Option<Instant>,
     /// What the owner asked for in `Retry-After`. It passes; nothing else ends it.
@@ -47,29 +52,36 @@ impl Default for Breaker {
 impl Breaker {
     /// A closed breaker.
     pub const fn new() -> Self {
-        Self { failures: 0, pause: None, until: None, asked: None, probing: false }
+        Self { failures: 0, open: false, pause: None, until: None, asked: None, probing: false }
     }
 
-    /// Asks before a call. A [`Permit::Probe`] must be followed by [`success`](Self::success) or
-    /// [`failure`](Self::failure).
+    /// Asks before a call. A [`Permit::Probe`] must be followed by [`success`](Self::success),
+    /// [`failure`](Self::failure) or [`let_through`](Self::let_through).
     pub fn permit(&mut self, now: Instant) -> Permit {
-        match (self.pause, self.until.max(self.asked)) {
-            (_, Some(until)) if now < until => Permit::Wait(until),
-            (Some(_), _) if self.probing => Permit::Wait(now + FIRST_PAUSE / 10),
-            (Some(_), _) => {
+        match self.until.max(self.asked) {
+            Some(until) if now < until => Permit::Wait(until),
+            _ if !self.open => Permit::Full,
+            _ if self.probing => Permit::Wait(now + FIRST_PAUSE / 10),
+            _ => {
                 self.probing = true;
                 Permit::Probe
             }
-            (None, _) => Permit::Full,
         }
     }
 
     /// A call was answered. Returns whether that closed an open breaker. The call may have begun
     /// before another one was told to wait, so it does not end that wait.
     pub fn success(&mut self) -> bool {
-        let was_open = self.pause.is_some();
+        let was_open = self.open;
         *self = Self { asked: self.asked, ..Self::new() };
         was_open
+    }
+
+    /// The probe was answered, and that does not tell whether calls will be. They are let through; should
+    /// one fail, it opens again at once, for longer.
+    pub fn let_through(&mut self) {
+        let (asked, pause) = (self.asked, self.pause);
+        *self = Self { asked, pause, failures: FAILURES_TO_OPEN - 1, ..Self::new() };
     }
 
     /// A call failed for a reason that is the owner's. `retry_after` is what it asked for.
@@ -79,9 +91,8 @@ impl Breaker {
         if self.failures >= FAILURES_TO_OPEN || probe_failed {
             let pause = self.pause.map_or(FIRST_PAUSE, |p| (p * 2).min(MAX_PAUSE));
             // Calls that were under way when it opened do not lengthen the pause.
-            if self.pause.is_none() || probe_failed {
-                self.pause = Some(pause);
-                self.until = Some(now + pause);
+            if !self.open || probe_failed {
+                (self.open, self.pause, self.until) = (true, Some(pause), Some(now + pause));
             }
         }
         let asked = retry_after.map(|asked| now + asked.min(MAX_RETRY_AFTER));
@@ -90,10 +101,10 @@ impl Breaker {
 
     /// How it stands, for people.
     pub fn state(&self) -> BreakerState {
-        match self.pause {
-            None => BreakerState::Closed,
-            Some(_) if self.probing => BreakerState::HalfOpen,
-            Some(_) => BreakerState::Open,
+        match (self.open, self.probing) {
+            (false, _) => BreakerState::Closed,
+            (true, true) => BreakerState::HalfOpen,
+            (true, false) => BreakerState::Open,
         }
     }
 }
@@ -146,6 +157,29 @@ mod tests {
         assert!(breaker.success());
         assert_eq!(breaker.permit(now + FIRST_PAUSE), Permit::Full);
         assert!(!breaker.success(), "it was closed already");
+    }
+
+    #[test]
+    fn calls_that_are_let_through_close_it_or_open_it_for_longer() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let mut later = now + FIRST_PAUSE;
+        for times in [2, 4] {
+            assert_eq!(breaker.permit(later), Permit::Probe);
+            breaker.let_through();
+            assert_eq!(
+                (breaker.state(), breaker.permit(later)),
+                (BreakerState::Closed, Permit::Full)
+            );
+            breaker.failure(later, None);
+            assert_eq!(breaker.permit(later), Permit::Wait(later + FIRST_PAUSE * times));
+            later += FIRST_PAUSE * times;
+        }
+        assert_eq!(breaker.permit(later), Permit::Probe);
+        breaker.let_through();
+        breaker.success();
+        breaker.failure(later, None);
+        assert_eq!(breaker.permit(later), Permit::Full, "one failure is no more than that");
     }
 
     #[test]

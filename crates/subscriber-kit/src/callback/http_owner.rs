@@ -107,10 +107,11 @@ fn transport(error: reqwest::Error) -> FetchError {
 
 /// What an answer means that is not `200`.
 pub fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
+    let retry_after = retry_after(headers, SystemTime::now());
     FetchError {
-        kind: kind_of(status),
+        kind: kind_of(status, retry_after.is_some()),
         message: format!("the owner answered {status}"),
-        retry_after: retry_after(headers, SystemTime::now()),
+        retry_after,
     }
 }
 
@@ -129,11 +130,12 @@ fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration>
     Some(until.duration_since(now).unwrap_or_default())
 }
 
-fn kind_of(status: StatusCode) -> FetchErrorKind {
+/// `says_when`: the owner asked to be left alone for some time.
+fn kind_of(status: StatusCode, says_when: bool) -> FetchErrorKind {
     match status.as_u16() {
-        408 | 425 | 429 | 502..=504 => FetchErrorKind::Unavailable,
-        // Of a path that serves every key, `404` and `410` say nothing about one of them.
-        401 | 403 | 404 | 405 | 407 | 410 | 300..=399 => FetchErrorKind::Misconfigured,
+        // Without that, a proxy or a database that gives up on one key says the same.
+        429 | 503 if says_when => FetchErrorKind::Unavailable,
+        401 | 403 | 404 | 405 | 407 | 410 | 501 | 300..=399 => FetchErrorKind::Misconfigured,
         // What is a verdict on the request itself, and will be so again.
         400 | 413 | 414 | 422 | 431 => FetchErrorKind::Refused,
         _ => FetchErrorKind::Broken,
@@ -157,11 +159,34 @@ mod tests {
             (410, FetchErrorKind::Misconfigured),
             (413, FetchErrorKind::Refused),
             (422, FetchErrorKind::Refused),
-            (429, FetchErrorKind::Unavailable),
+            (408, FetchErrorKind::Broken),
+            (429, FetchErrorKind::Broken),
             (500, FetchErrorKind::Broken),
-            (503, FetchErrorKind::Unavailable),
+            (501, FetchErrorKind::Misconfigured),
+            (502, FetchErrorKind::Broken),
+            (503, FetchErrorKind::Broken),
+            (504, FetchErrorKind::Broken),
         ] {
-            assert_eq!(kind_of(StatusCode::from_u16(status).unwrap()), kind, "{status}");
+            assert_eq!(kind_of(StatusCode::from_u16(status).unwrap(), false), kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn only_an_owner_that_says_when_to_come_again_speaks_for_itself() {
+        let kind = |status, retry_after: &[&'static str]| {
+            let mut headers = header::HeaderMap::new();
+            for value in retry_after {
+                headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+            }
+            refusal(StatusCode::from_u16(status).unwrap(), &headers).kind
+        };
+        for status in [429, 503] {
+            assert_eq!(kind(status, &["1"]), FetchErrorKind::Unavailable);
+            assert_eq!(kind(status, &["soon"]), FetchErrorKind::Broken);
+            assert_eq!(kind(status, &[]), FetchErrorKind::Broken);
+        }
+        for status in [408, 500, 502, 504] {
+            assert_eq!(kind(status, &["1"]), FetchErrorKind::Broken);
         }
     }
 

@@ -7,14 +7,13 @@ use nudge_protocol::{EntityId, EntityName, sync_api::Item};
 /// What a failed callback means. Loops match this, never a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchErrorKind {
-    /// The owner cannot be reached, or says itself that it cannot answer now. Says nothing about
-    /// any key.
+    /// The owner cannot be reached, or says itself when to come again. Says nothing about any key.
     Unavailable,
     /// A failure, nonsense, half an answer or none in time. The owner may be ill, or one key may be
     /// the cause: a probe tells which.
     Broken,
-    /// The owner does not let this subscriber in, or the URL is wrong: a configuration fault of
-    /// the whole owner. Never a delete.
+    /// The owner does not let this subscriber in, or does not offer this: mostly a configuration fault
+    /// of the whole owner. Never a delete.
     Misconfigured,
     /// The owner refuses this very request. For a single key that is final, if a probe shows that it
     /// does not refuse everything.
@@ -57,7 +56,9 @@ pub trait OwnerClient: Send + Sync + 'static {
         fields: &'a [&'static str],
     ) -> Fetching<'a>;
 
-    /// Whether the owner answers at all: asks for nothing about any particular key.
+    /// Whether the owner answers at all: asks for nothing about any particular key. It is asked while no
+    /// other key is known that the owner answered, and an owner need not offer it: one that says so
+    /// ([`FetchErrorKind::Misconfigured`]) does answer.
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a>;
 }
 
@@ -88,9 +89,11 @@ pub async fn fetch_all(
 
 #[cfg(test)]
 mod tests {
+    use nudge_protocol::Version;
+
     use super::*;
 
-    /// Answers with at most `at_most` of what is asked, and with strangers.
+    /// Answers with at most `at_most` of what is asked, each twice, and with strangers.
     struct Sparse {
         at_most: usize,
     }
@@ -103,11 +106,12 @@ mod tests {
             _: &'a [&'static str],
         ) -> Fetching<'a> {
             let stranger = EntityId::new("stranger").expect("an id");
-            let asked = ids.iter().take(self.at_most).cloned();
-            let items = asked.chain([stranger]).map(|id| Item {
+            let asked = ids.iter().take(self.at_most);
+            let asked = asked.flat_map(|id| [(id.clone(), 1), (id.clone(), 2)]);
+            let items = asked.chain([(stranger, 1)]).map(|(id, version)| Item {
                 id,
-                status: nudge_protocol::sync_api::ItemStatus::Unknown,
-                version: None,
+                status: nudge_protocol::sync_api::ItemStatus::Deleted,
+                version: Version::new(version).ok(),
                 changed_at: None,
                 state: None,
             });
@@ -125,9 +129,10 @@ mod tests {
         let entity = EntityName::new("store").unwrap();
         let ids: Vec<_> = (0..10).map(|n| EntityId::new(&n.to_string()).unwrap()).collect();
         let items = fetch_all(&Sparse { at_most: 3 }, &entity, &ids, &[]).await.unwrap();
+        assert!(items.iter().all(|item| item.version == Version::new(1).ok()), "the first counts");
         let mut answered: Vec<_> = items.into_iter().map(|item| item.id).collect();
         answered.sort();
-        assert_eq!(answered, ids);
+        assert_eq!(answered, ids, "of an id that is answered twice, one answer is taken");
         let error = fetch_all(&Sparse { at_most: 0 }, &entity, &ids, &[]).await.unwrap_err();
         assert_eq!(error.kind, FetchErrorKind::Broken);
     }

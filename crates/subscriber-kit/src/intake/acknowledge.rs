@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -112,15 +112,15 @@ async fn send(acker: &Acker, kind: AckKind) {
     }
 }
 
-/// Counts down when acknowledged: for work that no broker waits for, but whose end matters.
+/// Counts what is still to be acknowledged: work that no broker waits for, but whose end matters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Countdown(Arc<AtomicUsize>);
 
 impl Countdown {
     /// One more to wait for.
-    pub(crate) fn handle(&self) -> Self {
+    pub(crate) fn handle(&self) -> Counted {
         self.0.fetch_add(1, Relaxed);
-        self.clone()
+        Counted { left: self.0.clone(), said: AtomicBool::new(false) }
     }
 
     pub(crate) fn left(&self) -> usize {
@@ -128,9 +128,18 @@ impl Countdown {
     }
 }
 
-impl AckHandle for Countdown {
+/// Counts down once, when it is acknowledged.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    left: Arc<AtomicUsize>,
+    said: AtomicBool,
+}
+
+impl AckHandle for Counted {
     fn ack(&self) -> Sending<'_> {
-        self.0.fetch_sub(1, Relaxed);
+        if !self.said.swap(true, Relaxed) {
+            self.left.fetch_sub(1, Relaxed);
+        }
         Box::pin(std::future::ready(()))
     }
 

@@ -1,15 +1,28 @@
 //! What a message says: a floor for the answer to its callback, and nothing that could skip one.
 
 use nudge_protocol::{
-    EntityId, Notification, Version,
+    EntityId, Notification, Timestamp, Version,
     notification::{VERSION_HEADER, parse_version_header},
 };
 
+use nudge_runtime::mutated;
+
 use super::source::Delivery;
 
-/// The version that a message names, and what is wrong with it.
-pub(super) fn read(message: &Delivery, id: &EntityId) -> (Option<Version>, Option<String>) {
-    let version = message.version.as_deref().map(parse_version_header);
+/// The version that a message names, if its owner can have made it by `now`, and what is wrong with the
+/// message.
+pub(super) fn read(
+    message: &Delivery,
+    id: &EntityId,
+    now: Timestamp,
+) -> (Option<Version>, Option<String>) {
+    let highest = mutated!(
+        FarFloorBelieved: Version::highest_believed(now) => Version::MAX
+    );
+    let version = message.version.as_deref().map(|text| match parse_version_header(text) {
+        Ok(version) if version > highest => Err(format!("{version} is too far ahead of the clock")),
+        read => read.map_err(|error| error.to_string()),
+    });
     let version_fault = match &version {
         Some(Err(error)) => Some(format!("{VERSION_HEADER}: {error}")),
         _ => None,

@@ -44,6 +44,15 @@ impl Waiters {
         }))
     }
 
+    /// Some ids that are applied, those that are not deleted first.
+    pub(crate) async fn some(&self, limit: usize) -> Result<Vec<EntityId>, sqlx::Error> {
+        let sql = "SELECT id, deleted FROM nudge_applied WHERE entity = $1 ORDER BY id LIMIT $2";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(limit as i64);
+        let mut rows: Vec<(String, i64)> = self.db.run(query.fetch_all(self.db.reader())).await?;
+        rows.sort_by_key(|(_, deleted)| *deleted);
+        Ok(rows.into_iter().filter_map(|(id, _)| EntityId::new(&id).ok()).collect())
+    }
+
     /// How many entities are applied, tombstones included.
     pub(crate) async fn count(&self) -> Result<u64, sqlx::Error> {
         let sql = "SELECT count(*) FROM nudge_applied WHERE entity = $1";

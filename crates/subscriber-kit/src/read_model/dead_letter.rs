@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use nudge_protocol::{EntityId, EntityName, Timestamp, Version, admin::DeadLetter};
 use nudge_runtime::{
-    Database, clock, row,
+    Database, Tx, clock,
+    database::Kind,
+    row,
     set_sql::{Column, rows},
 };
 use sqlx::AssertSqlSafe;
@@ -115,11 +117,36 @@ impl DeadLetters {
         );
         let work = async {
             let mut tx = self.db.begin().await?;
+            if self.db.kind() == Kind::Postgres {
+                self.wait_for_appliers(&mut tx, &set).await?;
+            }
             let query = sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str());
             query.bind(set).bind(now).execute(&mut *tx).await?;
             tx.commit().await
         };
         self.db.run(work).await
+    }
+
+    /// Waits for those who are applying these keys at the moment, and makes others wait. Else one who has
+    /// looked for rows to close, and has not committed yet, and one who puts a row into the table, would
+    /// not see each other: the row would stay. Writers on SQLite take turns anyway.
+    async fn wait_for_appliers(&self, tx: &mut Tx, set: &str) -> Result<(), sqlx::Error> {
+        let set_sql = rows(self.db.kind(), "$2", &[Column::Text("id")]);
+        // What is inserted for keys that are not there is gone before anyone can see it.
+        let lock = format!(
+            "INSERT INTO nudge_applied AS applied (entity, id, version, deleted, applied_at) \
+             SELECT $1, r.id, 0, 0, 0 FROM {set_sql} ORDER BY r.id \
+             ON CONFLICT (entity, id) DO UPDATE SET version = applied.version WHERE false"
+        );
+        let tidy = format!(
+            "DELETE FROM nudge_applied WHERE entity = $1 AND version = 0 \
+             AND id IN (SELECT r.id FROM {set_sql})"
+        );
+        for sql in [lock, tidy] {
+            let query = sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str());
+            query.bind(set.to_owned()).execute(&mut **tx).await?;
+        }
+        Ok(())
     }
 
     /// Takes up to `limit` rows whose time has come, and leases them.
@@ -231,38 +258,125 @@ fn shortened(error: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use nudge_runtime::database::Kind;
     use nudge_testbed::TestDatabase;
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_late_refusal_of_an_older_version_does_not_end_the_tries_for_a_newer_one() {
+    /// Runs a test on an empty table of each kind of database.
+    async fn on_each(test: impl AsyncFn(&DeadLetters)) {
         for kind in [Kind::Sqlite, Kind::Postgres] {
             let database = TestDatabase::of(kind).await;
             let db = database.open().await;
             db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
-            let table = DeadLetters::new(db.clone(), EntityName::new("store").unwrap());
-            ends_no_tries_for_a_newer_one(&table).await;
+            test(&DeadLetters::new(db.clone(), EntityName::new("store").unwrap())).await;
             db.close().await;
         }
     }
 
-    async fn ends_no_tries_for_a_newer_one(table: &DeadLetters) {
-        let parking = |floor, retry_after| Parking {
+    fn v(n: u64) -> Version {
+        Version::new(n).unwrap()
+    }
+
+    fn parking(floor: u64, retry_after: Option<Duration>) -> Parking {
+        Parking {
             id: EntityId::new("42").unwrap(),
-            floor: Version::new(floor).unwrap(),
+            floor: v(floor),
             answered: Version::NONE,
             error: "refused".to_owned(),
             attempts: 1,
             retry_after,
-        };
-        table.park(&[parking(2, Some(Duration::ZERO))]).await.unwrap();
-        table.park(&[parking(1, None)]).await.unwrap();
-        assert_eq!(table.counts().await.unwrap(), Counts { parked: 1, dead_letters: 0, due: 1 });
-        assert_eq!(table.due(10).await.unwrap()[0].floor, Version::new(2).unwrap());
-        // That of the same version, or of a later one, does.
-        table.park(&[parking(3, None)]).await.unwrap();
-        assert_eq!(table.counts().await.unwrap(), Counts { parked: 0, dead_letters: 1, due: 0 });
+        }
+    }
+
+    /// A key whose answer, of this version, was refused.
+    fn refused(answered: u64) -> Parking {
+        Parking { answered: v(answered), ..parking(answered, None) }
+    }
+
+    const APPLY: &str = "INSERT INTO nudge_applied VALUES ('store', '42', $1, 0, 0) \
+                         ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version";
+
+    async fn rows_in(table: &DeadLetters) -> u64 {
+        let counts = table.counts().await.unwrap();
+        counts.parked + counts.dead_letters
+    }
+
+    #[tokio::test]
+    async fn a_late_refusal_of_an_older_version_does_not_end_the_tries_for_a_newer_one() {
+        on_each(async |table| {
+            table.park(&[parking(2, Some(Duration::ZERO))]).await.unwrap();
+            table.park(&[parking(1, None)]).await.unwrap();
+            let counts = table.counts().await.unwrap();
+            assert_eq!(counts, Counts { parked: 1, dead_letters: 0, due: 1 });
+            assert_eq!(table.due(10).await.unwrap()[0].floor, v(2));
+            // That of the same version, or of a later one, does.
+            table.park(&[parking(3, None)]).await.unwrap();
+            let counts = table.counts().await.unwrap();
+            assert_eq!(counts, Counts { parked: 0, dead_letters: 1, due: 0 });
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_another_replica_has_applied_at_that_version_or_later_is_not_parked() {
+        on_each(async |table| {
+            table.db.write(sqlx::query(APPLY).bind(5)).await.unwrap();
+            for overtaken in [4, 5] {
+                table.park(&[refused(overtaken)]).await.unwrap();
+                assert_eq!(rows_in(table).await, 0, "{overtaken}");
+            }
+            table.park(&[refused(6)]).await.unwrap();
+            assert_eq!(rows_in(table).await, 1);
+        })
+        .await;
+    }
+
+    /// The version of a message may be lower than that of the change which it replaced.
+    #[tokio::test]
+    async fn what_a_message_said_does_not_keep_a_key_out_of_the_table() {
+        on_each(async |table| {
+            table.db.write(sqlx::query(APPLY).bind(5)).await.unwrap();
+            table.park(&[parking(4, Some(Duration::ZERO))]).await.unwrap();
+            assert_eq!(rows_in(table).await, 1);
+        })
+        .await;
+    }
+
+    /// It has looked for rows to close, and has not committed yet.
+    #[tokio::test]
+    async fn a_key_that_is_being_applied_is_parked_after_that_or_not_at_all() {
+        on_each(async |table| {
+            // There is no row of it yet; then there is.
+            for version in [5, 6] {
+                let mut applying = table.db.begin().await.unwrap();
+                sqlx::query(APPLY).bind(version).execute(&mut *applying).await.unwrap();
+                let refusal = [refused(version as u64)];
+                let parking = table.park(&refusal);
+                tokio::pin!(parking);
+                let soon = tokio::time::timeout(Duration::from_millis(200), &mut parking).await;
+                assert!(soon.is_err(), "it waits");
+                applying.commit().await.unwrap();
+                parking.await.unwrap();
+                assert_eq!(rows_in(table).await, 0);
+            }
+            table.park(&[refused(7)]).await.unwrap();
+            let sql = "SELECT count(*) FROM nudge_applied WHERE version <> 6";
+            let (others,): (i64,) = sqlx::query_as(sql).fetch_one(table.db.reader()).await.unwrap();
+            assert_eq!((rows_in(table).await, others), (1, 0), "waiting leaves nothing behind");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_due_is_handed_out_once() {
+        on_each(async |table| {
+            table.park(&[parking(2, Some(Duration::ZERO))]).await.unwrap();
+            assert_eq!(table.due(10).await.unwrap().len(), 1);
+            assert!(table.due(10).await.unwrap().is_empty(), "it is on its way");
+            // Unless all of it was lost on its way.
+            assert_eq!(table.hasten_parked().await.unwrap(), 1);
+            assert_eq!(table.due(10).await.unwrap().len(), 1);
+        })
+        .await;
     }
 }

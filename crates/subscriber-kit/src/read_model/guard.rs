@@ -7,10 +7,10 @@
 use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use nudge_protocol::{EntityId, EntityName};
+use nudge_protocol::{EntityId, EntityName, Version};
 use nudge_runtime::{
     BoxError, Database, clock,
-    database::{WorkError, is_retryable},
+    database::{Blame, WorkError, blame},
     mutated,
     problem::chain,
     set_sql::{Column, rows},
@@ -31,9 +31,16 @@ pub(crate) enum Applied {
     NotNewer,
     /// The database could not take it now; nothing is wrong with the entity.
     Later(String),
-    /// This entity cannot be applied.
+    /// It failed alone, and the error does not say whether it is to blame.
+    Unclear(String),
+    /// It failed alone, while others can be applied: it is tried again, apart from them.
+    Failed(String),
+    /// This entity's data cannot be applied.
     Refused(String),
 }
+
+/// How many entities are tried alone before a database that takes none of them is taken to be at fault.
+const MAX_FRUITLESS: usize = 2;
 
 /// Runs batches through the guard and the service's `apply`.
 pub(crate) struct Applier<A> {
@@ -60,7 +67,8 @@ impl<A: Apply> Applier<A> {
         let close = format!(
             "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id IN \
              (SELECT r.id FROM {set} CROSS JOIN nudge_dead_letter AS dead \
-              WHERE dead.entity = $1 AND dead.id = r.id AND r.version >= dead.floor)"
+              WHERE dead.entity = $1 AND dead.id = r.id \
+              AND (r.version >= dead.floor OR dead.floor > $3))"
         );
         Self { db, entity, handler, recent, guard: guard.into(), close: close.into() }
     }
@@ -71,11 +79,13 @@ impl<A: Apply> Applier<A> {
         entities: &mut [EntityState<A::State>],
     ) -> Vec<(EntityId, Applied)> {
         let mut results = Vec::with_capacity(entities.len());
+        let (mut works, mut fruitless) = (false, 0);
         let mut parts = vec![entities];
         let mut afresh = false;
         while let Some(part) = parts.pop() {
             match self.db.run(self.one_transaction(part)).await {
                 Ok(winners) => {
+                    works |= winners > 0;
                     self.recent.note(part.iter().map(|one| (one.id.clone(), one.version)));
                     results.extend(part.iter().enumerate().map(|(n, entity)| {
                         let applied = if n < winners { Applied::Newer } else { Applied::NotNewer };
@@ -87,17 +97,24 @@ impl<A: Apply> Applier<A> {
                     afresh = true;
                     parts.push(part);
                 }
-                Err(failure) if failure.later => {
-                    // The database is in trouble: the other parts would only meet it too.
+                Err(failure) if failure.blame == Blame::Database => {
                     parts.push(part);
-                    let left = parts.iter().flat_map(|part| part.iter());
-                    let later = Applied::Later(chain(&*failure.error));
-                    results.extend(left.map(|entity| (entity.id.clone(), later.clone())));
+                    results.extend(later(&parts, chain(&*failure.error)));
                     return results;
                 }
                 Err(failure) if part.len() <= mutated!(RefusalNotIsolated: 1 => usize::MAX) => {
-                    let refused = Applied::Refused(chain(&*failure.error));
-                    results.extend(part.iter().map(|one| (one.id.clone(), refused.clone())));
+                    let (unclear, error) =
+                        (failure.blame == Blame::Unclear, chain(&*failure.error));
+                    let ended = match unclear {
+                        true => Applied::Unclear(error.clone()),
+                        false => Applied::Refused(error.clone()),
+                    };
+                    results.extend(part.iter().map(|one| (one.id.clone(), ended.clone())));
+                    fruitless += usize::from(unclear);
+                    if !works && fruitless >= MAX_FRUITLESS {
+                        results.extend(later(&parts, error));
+                        return results;
+                    }
                 }
                 Err(_) => {
                     let (left, right) = part.split_at_mut(part.len() / 2);
@@ -138,16 +155,27 @@ impl<A: Apply> Applier<A> {
         sqlx::query(AssertSqlSafe(self.close.clone()))
             .bind(self.entity.as_str())
             .bind(set.as_str())
+            // A floor that is not believed keeps nothing open.
+            .bind(Version::highest_believed(clock::now()).to_i64())
             .execute(&mut *tx)
             .await?;
         // A commit that was cut off may have happened: trying again is safe, the guard sees it.
-        tx.commit().await.map_err(|error| Failure { later: true, ..error.into() })?;
+        tx.commit().await?;
         Ok(winners.len())
     }
 }
 
+/// The database is in trouble: what is left would only meet it too.
+fn later<S>(
+    left: &[&mut [EntityState<S>]],
+    error: String,
+) -> impl Iterator<Item = (EntityId, Applied)> {
+    let left = left.iter().flat_map(|part| part.iter());
+    left.map(move |entity| (entity.id.clone(), Applied::Later(error.clone())))
+}
+
 struct Failure {
-    later: bool,
+    blame: Blame,
     error: BoxError,
 }
 
@@ -160,7 +188,7 @@ impl WorkError for Failure {
 impl<E: Into<BoxError>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        Self { later: is_retryable(&*error), error }
+        Self { blame: blame(&*error), error }
     }
 }
 
@@ -199,6 +227,7 @@ mod tests {
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
             .bind("store")
             .bind("[]")
+            .bind(0)
             .fetch_all(db.reader())
             .await
             .unwrap();

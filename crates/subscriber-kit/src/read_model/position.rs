@@ -132,3 +132,32 @@ impl Positions {
         self.db.write(query).await.map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nudge_runtime::database::Kind;
+    use nudge_testbed::TestDatabase;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_position_that_went_back_with_the_broker_is_the_one_that_the_next_session_finds() {
+        for kind in [Kind::Sqlite, Kind::Postgres] {
+            let database = TestDatabase::of(kind).await;
+            let db = database.open().await;
+            db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
+            let positions = Positions::new(db.clone(), EntityName::new("store").unwrap());
+            let first = positions.load().await.unwrap();
+            assert_eq!(positions.record(&first, "stream", 10).await.unwrap(), Recorded::Moved);
+            let found = positions.load().await.unwrap();
+            positions.go_back(&found, 4).await.unwrap();
+            let found = positions.load().await.unwrap();
+            assert_eq!((found.position, &*found.stream_created), (4, "stream"));
+            // From there on it is recorded as ever, and never moved on by going back.
+            assert_eq!(positions.record(&found, "stream", 5).await.unwrap(), Recorded::Moved);
+            positions.go_back(&found, 9).await.unwrap();
+            assert_eq!(positions.load().await.unwrap().position, 5);
+            db.close().await;
+        }
+    }
+}

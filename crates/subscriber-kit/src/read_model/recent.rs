@@ -77,3 +77,27 @@ impl Recent {
         self.applied.lock()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nudge_runtime::database::Durability;
+
+    use super::*;
+
+    fn at(id: &str, version: u64) -> (EntityId, Version) {
+        (EntityId::new(id).unwrap(), Version::new(version).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_became_newer_meanwhile_is_remembered() {
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        let recent = Recent::new(db, EntityName::new("store").unwrap());
+        recent.note([at("a", 1), at("b", 1), at("a", 1)].into_iter());
+        let so_far = recent.so_far();
+        recent.note([at("a", 2), at("c", 1)].into_iter());
+        recent.forget(&so_far);
+        assert_eq!(recent.so_far(), Applied::from([at("a", 2), at("c", 1)]));
+        recent.note([at("a", 1)].into_iter());
+        assert_eq!(recent.so_far(), Applied::from([at("a", 2), at("c", 1)]), "the newest of each");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -9,18 +10,18 @@ use nudge_protocol::{
     EntityId, Timestamp, Version,
     sync_api::{Item, ItemStatus},
 };
-use nudge_runtime::clock;
+use nudge_runtime::{clock, mutated};
 
 use crate::{
     apply::{Apply, EntityState},
     callback::{
         owner_client::{FetchError, FetchErrorKind, fetch_all},
-        owner_link::OwnerLink,
+        owner_link::{Condition, OwnerLink},
     },
     intake::acknowledge::Held,
     read_model::{
         applied::Waiters,
-        guard::{Applied, Applier},
+        guard::{Applied, Applier, panic_message},
     },
     retry::InARow,
     settings::Settings,
@@ -71,6 +72,8 @@ impl<A: Apply> Batches<A> {
         match fetch_all(&*self.owner.client, entity, &ids, self.fields).await {
             Ok(items) => {
                 self.owner.breaker().success();
+                let live = items.iter().filter(|item| item.status == ItemStatus::Live);
+                self.owner.answered(live.map(|item| &item.id));
                 progress.fetched.inc_by(items.len() as u64);
                 let ends = self.judge_and_apply(&runs, items).await;
                 self.settle(runs, ends).await
@@ -94,33 +97,48 @@ impl<A: Apply> Batches<A> {
         }
     }
 
-    /// Finds out whose fault a failed callback is: the owner's (nothing counts against any key),
-    /// or that of some key in the batch.
+    /// Finds out whose fault a failed callback is: the owner's, and then nothing counts against any key;
+    /// or that of some key in the batch, which is split until that one is alone.
     async fn fetch_failed(&self, mut runs: Vec<Run<Held>>, error: FetchError) -> Ended {
-        let Settling { entity, progress, .. } = &self.settling;
-        let owners_fault = match error.kind {
-            FetchErrorKind::Unavailable | FetchErrorKind::Misconfigured => Some(error.clone()),
-            FetchErrorKind::Refused | FetchErrorKind::Broken => {
-                self.owner.client.probe(entity).await.err()
-            }
-        };
-        if let Some(fault) = owners_fault {
-            self.owner.failed(&fault);
-            progress.set_error(Some(fault.message.clone()));
-            let ends = runs.iter().map(|_| self.pace().owner_failed(&fault.message)).collect();
-            return self.settle(runs, ends).await;
+        let condition = self.whose_fault(&runs, &error).await;
+        if let Condition::Ill(fault) | Condition::Unclear(fault) | Condition::Unlisted(fault) =
+            &condition
+        {
+            self.owner.failed(fault);
+            self.settling.progress.set_error(Some(fault.message.clone()));
+        } else {
+            self.owner.breaker().success();
         }
-        self.owner.breaker().success();
-        if runs.len() > 1 {
+        if !matches!(condition, Condition::Ill(_)) && runs.len() > 1 {
             let right = runs.split_off(runs.len() / 2);
             return Ended { finished: Vec::new(), split: vec![runs, right] };
         }
-        let end = |run: &Run<Held>| match error.kind {
-            FetchErrorKind::Refused => dead(run, Version::NONE, &error.message),
-            _ => self.pace().key_failed(run, &error.message),
+        let pace = self.pace();
+        let end = |run: &Run<Held>| match (&condition, error.kind) {
+            (Condition::Ill(fault) | Condition::Unlisted(fault), _) => {
+                pace.owner_failed(&fault.message)
+            }
+            (Condition::Well, FetchErrorKind::Refused) => dead(run, Version::NONE, &error.message),
+            (Condition::Well | Condition::Unclear(_), _) => pace.key_failed(run, &error.message),
         };
         let ends = runs.iter().map(end).collect();
         self.settle(runs, ends).await
+    }
+
+    /// How the owner is, now that a callback for these failed.
+    async fn whose_fault(&self, runs: &[Run<Held>], error: &FetchError) -> Condition {
+        let owners =
+            mutated!(FailureIsTheOwners: error.kind == FetchErrorKind::Unavailable => true);
+        if owners {
+            return Condition::Ill(error.clone());
+        }
+        let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
+        self.owners_condition(&ids).await
+    }
+
+    /// How the owner is, as far as other keys than these can tell.
+    pub(crate) async fn owners_condition(&self, not: &[EntityId]) -> Condition {
+        self.owner.condition(&self.settling.entity, A::FIELDS, not, &self.waiters).await
     }
 
     /// Applies what the owner answered. Returns an end for each run, in order.
@@ -166,8 +184,26 @@ impl<A: Apply> Batches<A> {
             .iter()
             .map(|e| (e.id.clone(), (e.version, e.changed_at, e.state.is_none())))
             .collect();
-        let applied = HashMap::from_iter(self.applier.apply(&mut entities).await);
-        self.applying.note(applied.values().any(|one| matches!(one, Applied::Later(_))));
+        let mut applied = HashMap::from_iter(self.applier.apply(&mut entities).await);
+        let works = applied.values().any(|one| *one == Applied::Newer);
+        // One that fails alone among others that do not is at fault itself; and where none can be applied
+        // for long, some are set aside, so that one of them does not hold up the others for ever.
+        let failing_for_long = self.applying.count() >= self.settings.max_attempts_in_memory;
+        for one in applied.values_mut() {
+            match one {
+                Applied::Unclear(error) if works || failing_for_long => {
+                    *one = Applied::Failed(std::mem::take(error));
+                }
+                _ => {}
+            }
+        }
+        let later = |one: &Applied| matches!(one, Applied::Later(_) | Applied::Unclear(_));
+        if works || applied.values().any(later) {
+            self.applying.note(!works);
+        }
+        if works && failing_for_long {
+            self.settling.hasten_parked().await;
+        }
         self.tell(&applied, &changed);
         applied
     }
@@ -224,7 +260,7 @@ impl<A: Apply> Batches<A> {
                     progress.ignored.inc();
                     EventKind::Ignored
                 }
-                Applied::Later(error) => {
+                Applied::Later(error) | Applied::Unclear(error) | Applied::Failed(error) => {
                     later = Some(error);
                     continue;
                 }
@@ -242,12 +278,19 @@ impl<A: Apply> Batches<A> {
             progress.progressed();
             progress.set_error(None);
             self.waiters.wake(applied.keys());
-            if let Some(after_commit) = &self.after_commit {
-                after_commit();
-            }
+            self.committed();
         }
         if let Some(error) = later {
             progress.set_error(Some(format!("database: {error}")));
+        }
+    }
+
+    /// Calls the service's hook. Whatever becomes of that, the states are committed.
+    fn committed(&self) {
+        let Some(after_commit) = &self.after_commit else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| after_commit())) {
+            let error = panic_message("the hook after a commit", &*panic);
+            tracing::error!(entity = %self.settling.entity, error);
         }
     }
 }

@@ -47,7 +47,10 @@ impl Pace<'_> {
     ) -> End {
         let verdict = judge(answer, Asked { floor: run.floor, unsure: run.unsure });
         match (applied, verdict) {
-            (Some(Applied::Later(error)), _) => self.database_failed(run, error),
+            (Some(Applied::Later(error) | Applied::Unclear(error)), _) => {
+                self.database_failed(run, error)
+            }
+            (Some(Applied::Failed(error)), _) => self.key_failed(run, error),
             // An answer that is not the last word is not the last failure either.
             (Some(Applied::Refused(error)), Verdict::Apply) => dead(run, answer.version(), error),
             (_, Verdict::Apply) => End::Done,
@@ -91,7 +94,7 @@ impl Pace<'_> {
         End::Again { cause: Cause::DatabaseFailed, after, reason: reason.to_owned() }
     }
 
-    /// The callback failed because of this key.
+    /// The callback, or applying what it answered, failed because of this key.
     pub(crate) fn key_failed<T>(&self, run: &Run<T>, error: &str) -> End {
         self.again_or_park(run, Cause::KeyFailed, error, None)
     }
@@ -200,12 +203,28 @@ mod tests {
 
     #[test]
     fn a_database_in_trouble_is_no_fault_of_the_key_whatever_the_owner_said() {
-        let later = Applied::Later("full".to_owned());
+        let error = || "full".to_owned();
         with_pace(usize::MAX, |pace| {
-            for answer in [Answer::Live(v(10)), Answer::Deleted(v(9))] {
-                let end = pace.answered(&run(99), answer, Some(&later));
-                assert_eq!(cause(&end), Some(Cause::DatabaseFailed));
+            for applied in [Applied::Later(error()), Applied::Unclear(error())] {
+                for answer in [Answer::Live(v(10)), Answer::Deleted(v(9))] {
+                    let end = pace.answered(&run(99), answer, Some(&applied));
+                    assert_eq!(cause(&end), Some(Cause::DatabaseFailed));
+                }
             }
+        });
+    }
+
+    #[test]
+    fn a_key_that_fails_alone_for_no_clear_reason_is_tried_again_and_never_a_dead_letter() {
+        let failed = Applied::Failed("too slow".to_owned());
+        with_pace(0, |pace| {
+            let end = pace.answered(&run(0), Answer::Live(v(10)), Some(&failed));
+            assert_eq!(cause(&end), Some(Cause::KeyFailed));
+            let End::Park(parking) = pace.answered(&run(99), Answer::Live(v(10)), Some(&failed))
+            else {
+                panic!("it is parked");
+            };
+            assert!(parking.retry_after.is_some());
         });
     }
 

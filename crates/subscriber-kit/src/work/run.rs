@@ -39,7 +39,7 @@ pub(crate) struct Work<T> {
 }
 
 /// One run of one key. It is given back to the queue when it is over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Run<T> {
     /// The key.
     pub(crate) id: EntityId,
@@ -64,7 +64,8 @@ pub(crate) enum Cause {
     SecondLook,
     /// The owner's answer is older than the notification, or it does not know the key.
     NotYet,
-    /// The callback failed because of this key, and took the rest of its batch along.
+    /// The callback, or applying what it answered, failed because of this key, and took the rest of its
+    /// batch along.
     KeyFailed,
 }
 

@@ -97,6 +97,13 @@ impl Settling {
         parked.is_ok()
     }
 
+    /// Parked keys need not wait longer: what failed works again.
+    pub(crate) async fn hasten_parked(&self) {
+        if let Err(error) = self.dead_letters.hasten_parked().await {
+            tracing::warn!(entity = %self.entity, %error, "parked keys keep their own pace");
+        }
+    }
+
     fn tell(&self, kind: EventKind, id: &EntityId, reason: String) {
         match kind {
             EventKind::DeadLettered => {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nudge_protocol::{EntityId, Version, admin::BreakerState};
-use nudge_runtime::mutated;
+use nudge_runtime::{clock, mutated};
 use tokio::{
     sync::{mpsc, watch},
     task::{self, JoinSet},
@@ -18,7 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::Apply,
-    callback::breaker::Permit,
+    callback::{
+        breaker::Permit,
+        owner_client::{FetchError, FetchErrorKind},
+        owner_link::Condition,
+    },
     intake::acknowledge::{Held, progress_all},
     telemetry::progress::Progress,
     work::{
@@ -51,18 +55,20 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Work that no message asked for: a replay, a parked row, a resync.
+    /// Work that no message asked for: a replay, a parked row, a resync. A row may hold a floor that is
+    /// not believed: of a message that an earlier release took, or since the clock went back.
     pub(crate) fn unasked(id: EntityId, floor: Version, attempts: u32) -> Self {
-        Self { id, lane: Lane::Backlog, floor, unsure: false, attempts, held: None }
+        let unsure = floor > Version::highest_believed(clock::now());
+        let floor = if unsure { Version::NONE } else { floor };
+        Self { id, lane: Lane::Backlog, floor, unsure, attempts, held: None }
     }
 }
 
 /// What is known of a batch while it runs.
 struct UnderWay {
-    /// Its keys: if it panics, they must not stay in a run for ever.
-    keys: Vec<EntityId>,
-    /// What its keys hold: the broker is told of a long run that it is not forgotten.
-    held: Vec<Held>,
+    /// Its runs: if it panics, they are run again. And of what they hold, the broker is told that a long
+    /// run has not forgotten it.
+    runs: Vec<Run<Held>>,
     began: Instant,
 }
 
@@ -162,31 +168,28 @@ impl<A: Apply> Worker<A> {
     }
 
     fn start(&mut self, runs: Vec<Run<Held>>) {
-        let keys = runs.iter().map(|run| run.id.clone()).collect();
-        let held = runs.iter().flat_map(|run| run.tokens.iter().cloned()).collect();
-        let batches = self.batches.clone();
+        let (batches, known) = (self.batches.clone(), runs.clone());
         let task = self.running.spawn(async move { batches.run(runs).await });
-        self.under_way.insert(task.id(), UnderWay { keys, held, began: Instant::now() });
+        self.under_way.insert(task.id(), UnderWay { runs: known, began: Instant::now() });
     }
 
     /// Asks an owner that failed whether it is back. When it is, parked keys need not wait longer.
     fn probe(&mut self) {
         let batches = self.batches.clone();
         self.running.spawn(async move {
-            let (entity, progress) = (&batches.settling.entity, &batches.settling.progress);
-            match batches.owner.client.probe(entity).await {
-                Ok(()) => {
-                    tracing::info!(%entity, "the owner answers again");
-                    batches.owner.breaker().success();
-                    progress.set_error(None);
-                    if let Err(error) = batches.settling.dead_letters.hasten_parked().await {
-                        tracing::warn!(%error, "parked keys keep their own pace");
-                    }
+            let Batches { owner, settling, .. } = &*batches;
+            match batches.owners_condition(&[]).await {
+                Condition::Well => {
+                    tracing::info!(entity = %settling.entity, "the owner answers again");
+                    mutated!(BreakerNeverCloses: owner.breaker().success() => false);
+                    settling.progress.set_error(None);
+                    settling.hasten_parked().await;
                 }
-                Err(error) => {
-                    progress.set_error(Some(error.message.clone()));
-                    batches.owner.failed(&error);
+                Condition::Ill(error) => {
+                    settling.progress.set_error(Some(error.message.clone()));
+                    owner.failed(&error);
                 }
+                Condition::Unclear(_) | Condition::Unlisted(_) => owner.breaker().let_through(),
             }
             Ended::default()
         });
@@ -202,15 +205,29 @@ impl<A: Apply> Worker<A> {
             }
             Err(error) => {
                 let entity = &self.batches.settling.entity;
-                tracing::error!(%entity, %error, "a batch failed; its keys run again");
-                // Its acknowledgements are lost with it, so the broker delivers again as well.
-                let batch = self.under_way.remove(&error.id());
-                for id in batch.map(|batch| batch.keys).unwrap_or_default() {
-                    let (tokens, floor, unsure, attempts) = (Vec::new(), Version::NONE, true, 0);
-                    let run = Run { id, tokens, floor, unsure, attempts };
-                    self.queue.again(run, Cause::KeyFailed, AFTER_PANIC, now);
+                tracing::error!(%entity, %error, "a batch, or a probe, panicked");
+                match self.under_way.remove(&error.id()) {
+                    Some(batch) => self.panicked(batch.runs, now),
+                    // Without a word from its probe, the breaker would wait for ever.
+                    None => self.batches.owner.failed(&FetchError::new(
+                        FetchErrorKind::Broken,
+                        "the way to the owner panicked",
+                    )),
                 }
             }
+        }
+    }
+
+    /// Runs the batch that panicked in two halves, until the key that causes it is alone. What they hold
+    /// is theirs still.
+    fn panicked(&mut self, mut runs: Vec<Run<Held>>, now: std::time::Instant) {
+        if runs.len() > 1 {
+            let right = runs.split_off(runs.len() / 2);
+            self.parts.extend([runs, right]);
+            return;
+        }
+        for run in runs {
+            self.queue.again(run, Cause::KeyFailed, AFTER_PANIC, now);
         }
     }
 
@@ -230,9 +247,10 @@ impl<A: Apply> Worker<A> {
         let old = |held: &&mut Held| now.duration_since(held.touched) > old;
         let under_way = self.under_way.values_mut();
         let under_way = under_way.filter(|batch| now.duration_since(batch.began) < hangs);
-        let under_way = under_way.flat_map(|batch| &mut batch.held);
-        let parts = self.parts.iter_mut().flatten().flat_map(|run| &mut run.tokens);
-        let held = self.queue.tokens_mut().chain(under_way).chain(parts);
+        let under_way = under_way.flat_map(|batch| &mut batch.runs);
+        let parts = self.parts.iter_mut().flatten();
+        let under_way = under_way.chain(parts).flat_map(|run| &mut run.tokens);
+        let held = self.queue.tokens_mut().chain(under_way);
         progress_all(held.filter(old)).await;
     }
 
