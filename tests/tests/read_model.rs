@@ -144,6 +144,33 @@ async fn a_read_model_put_back_whose_subscriber_ends_before_it_has_caught_up_cat
     at_the_end(&copy, &wire).await;
 }
 
+/// The broker gives the same sequences out again: a position beyond them would say of messages to come that
+/// they are handled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_position_goes_back_with_the_broker() {
+    let mut nats = Nats::start().await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    let some = async |n: usize| {
+        for m in 0..10 {
+            wire.notify(&owner.put(&format!("thing-{n}-{m}"), json!(n)).await).await;
+        }
+        copy.converged(&owner).await;
+        at_the_end(&copy, &wire).await;
+    };
+    some(1).await;
+    nats.kill();
+    let backup = nats.back_up();
+    nats.restart().await;
+    some(2).await;
+    nats.kill();
+    nats.put_back(backup);
+    nats.restart().await;
+    at_the_end(&copy, &wire).await;
+    assert_eq!(wire.last_sequence().await, 10);
+    some(3).await;
+}
+
 /// The position that a read model holds on which nothing runs.
 async fn position(model: &ReadModel) -> i64 {
     let db = model.open().await;

@@ -23,10 +23,6 @@ pub enum Mutation {
     ReadModelPutBackUnnoticed,
     /// In the subscriber kit: the position is recorded while what lies before it is still to be handled.
     PositionBeforeGap,
-    /// In the subscriber kit: a position that went back with the broker is not written down.
-    GoBackNotWritten,
-    /// In the subscriber kit: a version is believed however far it is ahead of the clock.
-    FarFloorBelieved,
     /// In the subscriber kit: a probe that is answered does not close the breaker.
     BreakerNeverCloses,
     /// In the subscriber kit: whatever callback fails, the owner is taken to be at fault.

@@ -65,7 +65,6 @@ mutants! {
     BreakerNeverCloses, HintsOnly, "an open breaker stays open";
     FailureIsTheOwners, Liveness, "whatever callback fails, the owner is taken to be at fault";
     StaleAnswerAccepted, TwoReplicas, "an answer older than the notification is the last word";
-    FarFloorBelieved, HintsOnly, "a version in a message is believed however far it is ahead of the clock";
     DeleteIgnored, Benign, "the owner's tombstones are not applied";
     TombstoneForgotten, Benign, "a deleted entity's version is forgotten";
     UnknownTakenForDelete, TwoReplicas, "what the owner does not know is deleted";
@@ -81,7 +80,6 @@ mutants! {
     LogPutBackUnnoticed, Lossy, "a relay that lives on does not see that its change log was put back";
     ReadModelPutBackUnnoticed, Lossy, "a subscriber that lives on does not look for what it committed";
     PositionBeforeGap, Lossy, "the position is recorded while what lies before it is still to be handled";
-    GoBackNotWritten, Lossy, "a position that went back with the broker is not written to the database";
     VersionFromClockAlone, Liveness, "versions are the clock's time, even when that goes back";
     TombstoneDroppedFromLog, Benign, "a deleted entity leaves the change log";
     StateInMessage, Benign, "messages hold the entity's data";
@@ -110,8 +108,6 @@ impl Mutant {
             Self::KeyLeakedOnError => Mutation::KeyLeakedOnError,
             Self::ReadModelPutBackUnnoticed => Mutation::ReadModelPutBackUnnoticed,
             Self::PositionBeforeGap => Mutation::PositionBeforeGap,
-            Self::GoBackNotWritten => Mutation::GoBackNotWritten,
-            Self::FarFloorBelieved => Mutation::FarFloorBelieved,
             Self::BreakerNeverCloses => Mutation::BreakerNeverCloses,
             Self::FailureIsTheOwners => Mutation::FailureIsTheOwners,
             Self::MarkByVersion => Mutation::MarkByVersion,

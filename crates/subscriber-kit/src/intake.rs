@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use nudge_protocol::{EntityName, Version, subject};
-use nudge_runtime::{BoxError, clock, mutated, problem::chain};
+use nudge_runtime::{BoxError, clock, problem::chain};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -156,8 +156,7 @@ impl Intake {
         let opened = consumer.opened();
         let same = position.stream_created == opened.created;
         if same && opened.ack_floor < position.position {
-            mutated!(GoBackNotWritten:
-                self.positions.go_back(&position, opened.ack_floor).await? => ());
+            self.positions.go_back(&position, opened.ack_floor).await?;
             position.position = opened.ack_floor;
         }
         // Another stream's sequences say nothing about this one's.

@@ -69,12 +69,13 @@ impl Breaker {
         }
     }
 
-    /// A call was answered. Returns whether that closed an open breaker. The call may have begun
+    /// A call was answered. Returns whether the owner failed before: whether the breaker was open, or calls
+    /// were let through since. The call may have begun
     /// before another one was told to wait, so it does not end that wait.
     pub fn success(&mut self) -> bool {
-        let was_open = self.open;
+        let failed_before = self.pause.is_some();
         *self = Self { asked: self.asked, ..Self::new() };
-        was_open
+        failed_before
     }
 
     /// The probe was answered, and that does not tell whether calls will be. They are let through; should
@@ -177,7 +178,7 @@ mod tests {
         }
         assert_eq!(breaker.permit(later), Permit::Probe);
         breaker.let_through();
-        breaker.success();
+        assert!(breaker.success() && !breaker.success());
         breaker.failure(later, None);
         assert_eq!(breaker.permit(later), Permit::Full, "one failure is no more than that");
     }

@@ -5,8 +5,6 @@ use nudge_protocol::{
     notification::{VERSION_HEADER, parse_version_header},
 };
 
-use nudge_runtime::mutated;
-
 use super::source::Delivery;
 
 /// The version that a message names, if its owner can have made it by `now`, and what is wrong with the
@@ -16,9 +14,7 @@ pub(super) fn read(
     id: &EntityId,
     now: Timestamp,
 ) -> (Option<Version>, Option<String>) {
-    let highest = mutated!(
-        FarFloorBelieved: Version::highest_believed(now) => Version::MAX
-    );
+    let highest = Version::highest_believed(now);
     let version = message.version.as_deref().map(|text| match parse_version_header(text) {
         Ok(version) if version > highest => Err(format!("{version} is too far ahead of the clock")),
         read => read.map_err(|error| error.to_string()),

@@ -71,7 +71,7 @@ impl<A: Apply> Batches<A> {
         progress.asked.inc_by(ids.len() as u64);
         match fetch_all(&*self.owner.client, entity, &ids, self.fields).await {
             Ok(items) => {
-                self.owner.breaker().success();
+                self.owner_is_well().await;
                 let live = items.iter().filter(|item| item.status == ItemStatus::Live);
                 self.owner.answered(live.map(|item| &item.id));
                 progress.fetched.inc_by(items.len() as u64);
@@ -107,7 +107,7 @@ impl<A: Apply> Batches<A> {
             self.owner.failed(fault);
             self.settling.progress.set_error(Some(fault.message.clone()));
         } else {
-            self.owner.breaker().success();
+            self.owner_is_well().await;
         }
         if !matches!(condition, Condition::Ill(_)) && runs.len() > 1 {
             let right = runs.split_off(runs.len() / 2);
@@ -134,6 +134,16 @@ impl<A: Apply> Batches<A> {
         }
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
         self.owners_condition(&ids).await
+    }
+
+    /// The owner answers. If it did not before, parked keys need not wait longer.
+    pub(crate) async fn owner_is_well(&self) {
+        let again = mutated!(BreakerNeverCloses: self.owner.breaker().success() => false);
+        if again {
+            tracing::info!(entity = %self.settling.entity, "the owner answers again");
+            self.settling.progress.set_error(None);
+            self.settling.hasten_parked().await;
+        }
     }
 
     /// How the owner is, as far as other keys than these can tell.
@@ -186,22 +196,22 @@ impl<A: Apply> Batches<A> {
             .collect();
         let mut applied = HashMap::from_iter(self.applier.apply(&mut entities).await);
         let works = applied.values().any(|one| *one == Applied::Newer);
-        // One that fails alone among others that do not is at fault itself; and where none can be applied
-        // for long, some are set aside, so that one of them does not hold up the others for ever.
-        let failing_for_long = self.applying.count() >= self.settings.max_attempts_in_memory;
+        let later = |one: &Applied| matches!(one, Applied::Later(_) | Applied::Unclear(_));
+        let failed = applied.values().any(later) && !works;
+        // Which fail alone while others can be applied, now or just before, are at fault themselves. So they
+        // are taken to be where none can be applied for long: else some would hold up the rest for ever.
+        let in_a_row = self.applying.count();
+        let for_long = in_a_row >= self.settings.max_attempts_in_memory;
         for one in applied.values_mut() {
             match one {
-                Applied::Unclear(error) if works || failing_for_long => {
+                Applied::Unclear(error) if works || in_a_row == 0 || for_long => {
                     *one = Applied::Failed(std::mem::take(error));
                 }
                 _ => {}
             }
         }
-        let later = |one: &Applied| matches!(one, Applied::Later(_) | Applied::Unclear(_));
-        if works || applied.values().any(later) {
-            self.applying.note(!works);
-        }
-        if works && failing_for_long {
+        self.applying.note(failed);
+        if works && for_long {
             self.settling.hasten_parked().await;
         }
         self.tell(&applied, &changed);

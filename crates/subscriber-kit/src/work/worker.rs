@@ -179,12 +179,7 @@ impl<A: Apply> Worker<A> {
         self.running.spawn(async move {
             let Batches { owner, settling, .. } = &*batches;
             match batches.owners_condition(&[]).await {
-                Condition::Well => {
-                    tracing::info!(entity = %settling.entity, "the owner answers again");
-                    mutated!(BreakerNeverCloses: owner.breaker().success() => false);
-                    settling.progress.set_error(None);
-                    settling.hasten_parked().await;
-                }
+                Condition::Well => batches.owner_is_well().await,
                 Condition::Ill(error) => {
                     settling.progress.set_error(Some(error.message.clone()));
                     owner.failed(&error);
