@@ -21,8 +21,6 @@ pub enum Mutation {
     KeyLeakedOnError,
     /// In the subscriber kit: what was committed lately is not looked for.
     ReadModelPutBackUnnoticed,
-    /// In the subscriber kit: the position is recorded while what lies before it is still to be handled.
-    PositionBeforeGap,
     /// In the subscriber kit: a probe that is answered does not close the breaker.
     BreakerNeverCloses,
     /// In the subscriber kit: whatever callback fails, the owner is taken to be at fault.

@@ -79,7 +79,6 @@ mutants! {
     RestoreUnnoticed, Lossy, "an owner restored from a backup keeps its old versions";
     LogPutBackUnnoticed, Lossy, "a relay that lives on does not see that its change log was put back";
     ReadModelPutBackUnnoticed, Lossy, "a subscriber that lives on does not look for what it committed";
-    PositionBeforeGap, Lossy, "the position is recorded while what lies before it is still to be handled";
     VersionFromClockAlone, Liveness, "versions are the clock's time, even when that goes back";
     TombstoneDroppedFromLog, Benign, "a deleted entity leaves the change log";
     StateInMessage, Benign, "messages hold the entity's data";
@@ -107,7 +106,6 @@ impl Mutant {
             Self::GiveUpAfterThree => Mutation::GiveUpAfterThree,
             Self::KeyLeakedOnError => Mutation::KeyLeakedOnError,
             Self::ReadModelPutBackUnnoticed => Mutation::ReadModelPutBackUnnoticed,
-            Self::PositionBeforeGap => Mutation::PositionBeforeGap,
             Self::BreakerNeverCloses => Mutation::BreakerNeverCloses,
             Self::FailureIsTheOwners => Mutation::FailureIsTheOwners,
             Self::MarkByVersion => Mutation::MarkByVersion,

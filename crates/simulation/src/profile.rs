@@ -105,8 +105,6 @@ const LOSSES: &[Rate] = &[
     (ReadModelRestored, 60),
     // It keeps a position where it was while much is applied.
     (DropAck, 120),
-    // A subscriber ends that has not handled yet what it reads again.
-    (CrashBeforeFetch, 40),
 ];
 
 const CRASHES: &[Rate] = &[

@@ -32,7 +32,7 @@ impl Intake {
         }
         // Until the gap is handled, the old position is the true one.
         let gap_closed = session.gap.left() == 0;
-        if mutated!(PositionBeforeGap: gap_closed => true) {
+        if gap_closed {
             let found = &mut session.position;
             let created = &session.consumer.opened().created;
             match self.positions.record(found, created, floor).await? {
