@@ -148,7 +148,7 @@ impl<A: Apply> Batches<A> {
 
     /// How the owner is, as far as other keys than these can tell.
     pub(crate) async fn owners_condition(&self, not: &[EntityId]) -> Condition {
-        self.owner.condition(&self.settling.entity, A::FIELDS, not, &self.waiters).await
+        self.owner.condition(&self.settling.entity, self.fields, not, &self.waiters).await
     }
 
     /// Applies what the owner answered. Returns an end for each run, in order.
