@@ -5,7 +5,7 @@
 //! by a commit in this process, and else polls for what other programs wrote.
 //!
 //! A broker may lose what it acknowledged (it syncs its disk every two minutes by default), and a
-//! relay may die between publishing and recording. So on every connection, and when the stream
+//! relay may die between publishing and recording. So when the server was started again, and when the stream
 //! looks younger, shorter or emptier than it should, or lacks what was published last, rows are made
 //! pending again, *at the stream's current last sequence*: what was acknowledged before that no longer
 //! counts for them.
@@ -42,6 +42,10 @@ pub const MAX_ROWS_PER_ROUND: usize = 2_000;
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// First pause after the last pending row; it doubles up to [`MAX_POLL_INTERVAL`].
 pub const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Pause between two tries to record what a writer had locked.
+pub const HELD_PAUSE: Duration = Duration::from_secs(1);
+/// Most rows that are remembered as published and locked by a writer. Further ones are published again at each round.
+pub const MAX_HELD_ROWS: usize = 20_000;
 /// Pause after a failure to reach the broker or the database.
 pub const ERROR_PAUSE: Duration = Duration::from_millis(250);
 
@@ -62,6 +66,20 @@ pub(crate) struct Relay {
     /// What was to be made pending again and could not, because a writer had it locked. It is tried
     /// at the next look at the stream.
     locked: Vec<EntityId>,
+    /// Which run of the server keeps the stream, and whether that is another one than before and not yet looked
+    /// through.
+    server: Option<String>,
+    restarted: bool,
+    /// What stands in the stream and could not be recorded, because a writer has its row locked.
+    held: Held,
+}
+
+/// Published rows that a writer keeps locked. They are not published again, however long that takes: only recording
+/// them is tried again.
+#[derive(Debug, Default)]
+struct Held {
+    rows: Vec<Published>,
+    next_try: Option<Instant>,
 }
 
 impl Relay {
@@ -81,6 +99,9 @@ impl Relay {
             known: None,
             recorded: Vec::new(),
             locked: Vec::new(),
+            server: None,
+            restarted: false,
+            held: Held::default(),
         }
     }
 
@@ -135,26 +156,26 @@ impl Relay {
     }
 
     /// Looks at the stream when that is due, then publishes one round. Returns the rows that are
-    /// no longer pending. A row that a writer keeps locked is published again and again, so a round
-    /// that gets nothing else done must be followed by a pause.
+    /// no longer pending. A round that gets nothing done must be followed by a pause.
     async fn round(&mut self) -> Result<u64, BoxError> {
         if self.standing.is_none() || Instant::now() >= self.next_check {
             self.check_stream().await?;
         }
-        let mut pending = self.log.pending(MAX_ROWS_PER_ROUND).await?;
+        self.record_held().await?;
+        let mut pending = self.log.pending(MAX_ROWS_PER_ROUND, &self.held.rows).await?;
         // Nothing may be published over the one place that tells of versions that the log lost.
         if !pending.is_empty() && self.log_went_back().await? {
             self.check_stream().await?;
-            pending = self.log.pending(MAX_ROWS_PER_ROUND).await?;
+            pending = self.log.pending(MAX_ROWS_PER_ROUND, &self.held.rows).await?;
         }
         if pending.is_empty() {
-            self.metrics.pending.set(0);
+            self.metrics.pending.set(self.held.rows.len() as i64);
             return Ok(0);
         }
         if pending.len() == MAX_ROWS_PER_ROUND {
             self.note_pending().await;
         } else {
-            self.metrics.pending.set(pending.len() as i64);
+            self.metrics.pending.set((pending.len() + self.held.rows.len()) as i64);
         }
         let (mut published, failed) = self.publish(&pending).await;
         let mut marked = 0;
@@ -177,13 +198,29 @@ impl Relay {
     /// Records what stands in the stream. Returns for how many rows, and whether the log now knows of
     /// all of it: of rows that a writer has locked it does not.
     async fn record(&mut self, published: &[Published]) -> Result<(u64, bool), sqlx::Error> {
-        let marked = self.log.mark(published).await?;
+        let marked = self.log.mark(published, self.server.as_deref()).await?;
         if marked == published.len() as u64 {
             self.recorded.truncate(1);
             self.recorded.extend(published.last().cloned());
             return Ok((marked, true));
         }
-        Ok((marked, self.log.count_behind(published).await? == 0))
+        let behind = self.log.behind(published).await?;
+        let all = behind.is_empty();
+        let room = MAX_HELD_ROWS.saturating_sub(self.held.rows.len());
+        self.held.rows.extend(behind.into_iter().take(room));
+        Ok((marked, all))
+    }
+
+    /// Tries again to record what a writer had locked.
+    async fn record_held(&mut self) -> Result<(), sqlx::Error> {
+        let due = self.held.next_try.is_none_or(|next| Instant::now() >= next);
+        if self.held.rows.is_empty() || !due {
+            return Ok(());
+        }
+        self.log.mark(&self.held.rows, self.server.as_deref()).await?;
+        self.held.rows = self.log.behind(&self.held.rows).await?;
+        self.held.next_try = Some(Instant::now() + HELD_PAUSE);
+        Ok(())
     }
 
     async fn note_pending(&self) {

@@ -24,6 +24,9 @@ pub struct Standing {
     pub last_seq: u64,
     /// How many messages it holds.
     pub messages: u64,
+    /// Which run of which server keeps it: another one once the server was started again, since it may have lost what
+    /// it had acknowledged. None where one server's word is not enough, as in a cluster.
+    pub server: Option<String>,
 }
 
 /// A notification on its way.

@@ -59,7 +59,11 @@ pub fn config(entity: &EntityName) -> Config {
 impl Sink for Broker {
     fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing> {
         Box::pin(async move {
-            ensure(&self.jetstream, entity).await.map_err(|error| self.explain(error))
+            let standing = ensure(&self.jetstream, entity).await;
+            let (mut standing, single) = standing.map_err(|error| self.explain(error))?;
+            // The one that answers is the one that keeps it.
+            standing.server = single.then(|| self.client.server_info().server_id);
+            Ok(standing)
         })
     }
 
@@ -132,8 +136,9 @@ async fn read(
     Ok(stored)
 }
 
-/// Looks at the stream, creating it when it is missing.
-async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<Standing, BoxError> {
+/// Looks at the stream, creating it when it is missing. Answers as well whether one server keeps it alone, outside of
+/// any cluster.
+async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<(Standing, bool), BoxError> {
     let name = subject::stream_name(entity);
     let info = match jetstream.get_stream(&name).await {
         Ok(stream) => stream.cached_info().clone(),
@@ -151,7 +156,11 @@ async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<Standing, Bo
         Err(error) => return Err(error.into()),
     };
     let State { last_sequence, messages, .. } = info.state;
-    Ok(Standing { created: info.created.to_string(), last_seq: last_sequence, messages })
+    let cluster = info.cluster.as_ref();
+    let single =
+        cluster.is_none_or(|cluster| cluster.name.is_none() && cluster.replicas.is_empty());
+    let created = info.created.to_string();
+    Ok((Standing { created, last_seq: last_sequence, messages, server: None }, single))
 }
 
 fn is_missing(error: &async_nats::jetstream::context::GetStreamError) -> bool {

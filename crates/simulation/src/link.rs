@@ -90,6 +90,7 @@ impl Sink for Link {
                 created: standing.created.to_string(),
                 last_seq: standing.last,
                 messages: standing.messages,
+                server: Some(self.node.world.with_broker(|broker| broker.epoch()).to_string()),
             })
         })
     }

@@ -123,3 +123,29 @@ async fn new_keys_and_rows_that_give_way_and_bulk_updates_in_the_shell_are_follo
         .await;
     }
 }
+
+/// SQLite's shell enforces no foreign keys: what it deletes and leaves behind does not come back with the next store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn menus_that_a_shell_left_behind_do_not_come_back() {
+    let edited = Edited::new().await;
+    let (services, menu) = (&edited.services, json!([{"name": "국수", "price": 5000}]));
+    let menus = async |id: &str| {
+        let url = services.store_info(&format!("/stores/{id}"));
+        let store: Value = services.http.get(url).send().await.unwrap().json().await.unwrap();
+        store["menus"].clone()
+    };
+    services.put_store("s1", json!({"name": "달빛국수", "open": true, "menus": menu})).await;
+    assert_eq!(menus("s1").await, menu);
+    edited.shell("DELETE FROM store WHERE id = 's1'");
+    edited.finds("달빛", &[]).await;
+    services.put_store("s1", json!({"name": "달빛국수", "open": true})).await;
+    assert_eq!(menus("s1").await, json!([]));
+    edited.finds("달빛", &["s1"]).await;
+    if services.store_info_database().kind() == Kind::Sqlite {
+        edited.shell(
+            "INSERT INTO store_menu (store_id, position, name, price) VALUES ('ghost', 0, 'x', 1)",
+        );
+        services.put_store("ghost", json!({"name": "유령", "menus": menu})).await;
+        assert_eq!(menus("ghost").await, menu);
+    }
+}

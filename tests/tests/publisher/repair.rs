@@ -198,9 +198,31 @@ async fn a_place_recorded_for_a_stream_that_is_gone_does_not_hold_up_the_next() 
     assert!(last_seq(&nats).await < 100, "it was published again and again");
 }
 
+/// The server has run all the time: what stands in the stream is there.
 #[tokio::test]
-async fn on_every_start_what_changed_in_the_last_minutes_is_published_again() {
+async fn an_owner_that_starts_again_publishes_nothing_that_is_there() {
     let nats = Nats::start().await;
+    let owner = Owner::start_silent().await;
+    let broker = nats.broker("things").await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    for id in IDS {
+        owner.put(id, json!({})).await;
+    }
+    published(&owner.db).await;
+    relay.stop().await;
+    owner.put("fresh", json!({})).await;
+    for _ in 0..2 {
+        let relay = Relay::start(&owner.db, &nats.broker("things").await).await;
+        published(&owner.db).await;
+        relay.stop().await;
+    }
+    shown(&nats, &owner.db).await;
+    assert_eq!(last_seq(&nats).await, IDS.len() as u64 + 1);
+}
+
+#[tokio::test]
+async fn what_changed_in_the_last_minutes_is_published_again_when_the_server_was_started_again() {
+    let mut nats = Nats::start().await;
     let owner = Owner::start_silent().await;
     let broker = nats.broker("things").await;
     let relay = Relay::start(&owner.db, &broker).await;
@@ -211,6 +233,7 @@ async fn on_every_start_what_changed_in_the_last_minutes_is_published_again() {
     published(&owner.db).await;
     let before = last_seq(&nats).await;
     relay.stop().await;
+    nats.restart().await;
     let old = message(&nats, "old").await;
     let _relay = Relay::start(&owner.db, &broker).await;
     eventually("it is published again", || async {
@@ -223,7 +246,8 @@ async fn on_every_start_what_changed_in_the_last_minutes_is_published_again() {
 }
 
 #[tokio::test]
-async fn on_every_new_connection_what_changed_in_the_last_minutes_is_published_again() {
+async fn what_changed_in_the_last_minutes_is_published_again_when_the_server_is_started_again_under_a_relay()
+ {
     let mut nats = Nats::start().await;
     let owner = owner_of(&nats.broker("things").await, &["recent"]).await;
     let before = last_seq(&nats).await;

@@ -1,10 +1,29 @@
 //! How rows are made pending again: what stands in the stream for them is lost, or not known.
 
 use nudge_protocol::{EntityId, Timestamp};
-use nudge_runtime::{database::Kind, set_sql::strings};
+use nudge_runtime::{database::Kind, row, set_sql::strings};
 use sqlx::{Any, AssertSqlSafe};
 
 use super::ChangeLog;
+use crate::sink::Standing;
+
+row! {
+    /// The stream, as the log has it.
+    pub(crate) struct StreamRow {
+        /// Which incarnation.
+        pub(crate) created: String,
+        /// Up to which sequence all that stands in it is recorded.
+        known_seq: i64,
+        /// The run of the server after whose start it was looked through last.
+        pub(crate) checked: Option<String>,
+    }
+}
+
+impl StreamRow {
+    pub(crate) fn known(&self) -> u64 {
+        self.known_seq.unsigned_abs()
+    }
+}
 
 /// Which rows to make pending again. `$2` is the parameter.
 #[derive(Clone, Copy, Debug)]
@@ -115,22 +134,29 @@ impl ChangeLog {
         Ok(left.iter().filter_map(|(id,)| EntityId::new(id).ok()).collect())
     }
 
-    /// The stream that this log was published to, as last recorded: when it was created, and up to
-    /// which sequence all that stands in it is recorded.
-    pub(crate) async fn stream(&self) -> Result<Option<(String, u64)>, sqlx::Error> {
-        let sql = "SELECT created, known_seq FROM nudge_relay_stream WHERE entity = $1";
+    /// The stream that this log was published to, as last recorded.
+    pub(crate) async fn stream(&self) -> Result<Option<StreamRow>, sqlx::Error> {
+        let sql = "SELECT created, known_seq, checked FROM nudge_relay_stream WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let row: Option<(String, i64)> =
-            self.db.run(query.fetch_optional(self.db.reader())).await?;
-        Ok(row.map(|(created, known)| (created, known as u64)))
+        self.db.run(query.fetch_optional(self.db.reader())).await
     }
 
-    /// Records what [`stream`](Self::stream) answers.
-    pub(crate) async fn set_stream(&self, created: &str, known: u64) -> Result<(), sqlx::Error> {
-        let sql = "INSERT INTO nudge_relay_stream (entity, created, known_seq) VALUES ($1, $2, $3) \
+    /// From now on, only what this run of the server acknowledges counts. Before it is found out what the last one
+    /// lost: else another relay, which has not heard of it yet, could record what was lost with it.
+    pub(crate) async fn trust_only(&self, server: Option<&str>) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE nudge_relay_stream SET server = $2 WHERE entity = $1";
+        let query = sqlx::query(sql).bind(self.entity.as_str());
+        self.db.write_skipping_locked(query.bind(server.map(str::to_owned))).await.map(drop)
+    }
+
+    /// Records what [`stream`](Self::stream) answers, once the stream was looked through.
+    pub(crate) async fn set_stream(&self, now: &Standing, known: u64) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO nudge_relay_stream (entity, created, known_seq, server, checked) \
+                   VALUES ($1, $2, $3, $4, $4) \
                    ON CONFLICT (entity) DO UPDATE SET created = excluded.created, \
-                   known_seq = excluded.known_seq";
-        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(created).bind(known as i64);
+                   known_seq = excluded.known_seq, server = excluded.server, checked = excluded.checked";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(now.created.as_str());
+        let query = query.bind(known as i64).bind(now.server.clone());
         self.db.write_skipping_locked(query).await.map(drop)
     }
 }
@@ -151,6 +177,7 @@ mod tests {
             db.migrate("publisher", MIGRATIONS).await.unwrap();
             let log = ChangeLog::new(db, EntityName::new("store").unwrap());
             counts_no_more_from_before_it_was_made_pending(&log).await;
+            counts_no_more_from_before_the_server_was_started_again(&log).await;
             log.db.close().await;
         }
     }
@@ -163,7 +190,7 @@ mod tests {
         tx.commit().await.unwrap();
         let mark = async |seq| {
             let id = id.clone();
-            log.mark(&[Published { id, version, seq }]).await.unwrap();
+            log.mark(&[Published { id, version, seq }], None).await.unwrap();
             log.count_pending().await.unwrap()
         };
         // Pending already, and published by a relay that has not recorded it yet.
@@ -184,5 +211,29 @@ mod tests {
         // Another stream begins at one.
         log.unpublish_all(0).await.unwrap();
         assert_eq!((mark(0).await, mark(1).await), (1, 0));
+    }
+
+    /// Another relay has it from a server that has ended since, and does not know that yet.
+    async fn counts_no_more_from_before_the_server_was_started_again(log: &ChangeLog) {
+        let version = log.pending(1, &[]).await.unwrap();
+        assert_eq!(version, []);
+        let id = EntityId::new("42").unwrap();
+        let mut tx = log.db.begin().await.unwrap();
+        let changes = [(id.clone(), Change::Updated)];
+        let version = log.record(&mut tx, &changes).await.unwrap()[0];
+        tx.commit().await.unwrap();
+        let mark = async |seq, server| {
+            let id = id.clone();
+            log.mark(&[Published { id, version, seq }], server).await.unwrap();
+            log.count_pending().await.unwrap()
+        };
+        let server = Some("first".to_owned());
+        let standing = Standing { created: "now".to_owned(), last_seq: 9, messages: 1, server };
+        log.set_stream(&standing, 9).await.unwrap();
+        assert_eq!(log.stream().await.unwrap().unwrap().checked, standing.server);
+        log.trust_only(Some("second")).await.unwrap();
+        assert_eq!(mark(30, Some("first")).await, 1);
+        assert_eq!(log.stream().await.unwrap().unwrap().checked, standing.server);
+        assert_eq!(mark(30, Some("second")).await, 0);
     }
 }

@@ -53,4 +53,15 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: "ALTER TABLE nudge_relay_stream ADD COLUMN known_seq BIGINT NOT NULL DEFAULT 0;",
         postgres: "ALTER TABLE nudge_relay_stream ADD COLUMN known_seq BIGINT NOT NULL DEFAULT 0;",
     },
+    Migration {
+        number: 4,
+        title: "which run of the server was published to",
+        // `server`: whose acknowledgements count. `checked`: after whose start the stream was looked through.
+        sqlite: "
+        ALTER TABLE nudge_relay_stream ADD COLUMN server TEXT;
+        ALTER TABLE nudge_relay_stream ADD COLUMN checked TEXT;",
+        postgres: "
+        ALTER TABLE nudge_relay_stream ADD COLUMN server TEXT;
+        ALTER TABLE nudge_relay_stream ADD COLUMN checked TEXT;",
+    },
 ];

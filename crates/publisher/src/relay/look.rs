@@ -9,7 +9,7 @@ use nudge_protocol::Timestamp;
 use nudge_runtime::{BoxError, clock, mutated};
 use tokio::time::Instant;
 
-use super::{MAX_ROWS_PER_ROUND, Relay};
+use super::{Held, MAX_ROWS_PER_ROUND, Relay};
 use crate::{change_log::outbox::Published, sink::Standing};
 
 /// How often the stream itself is looked at, to find that it was deleted or emptied.
@@ -27,6 +27,8 @@ impl Relay {
     pub(super) async fn check_stream(&mut self) -> Result<(), BoxError> {
         loop {
             let mut now = self.sink.ensure(self.log.entity()).await?;
+            self.restarted |= self.server.is_some() && self.server != now.server;
+            self.server = now.server.clone();
             self.log_went_back().await?;
             let changed = mutated!(LossUnnoticed: self.standing.as_ref() != Some(&now) => false);
             if changed {
@@ -43,7 +45,8 @@ impl Relay {
             }
             if changed {
                 // Kept for whoever comes next: what this relay sent may arrive when it is gone.
-                self.log.set_stream(&now.created, self.known.unwrap_or(0)).await?;
+                self.log.set_stream(&now, self.known.unwrap_or(0)).await?;
+                self.restarted = false;
             }
             self.standing = Some(now);
             self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
@@ -75,7 +78,14 @@ impl Relay {
         // Looked at after the log, so that it shows everything that the log counts.
         let now = self.sink.ensure(log.entity()).await?;
         // A new incarnation holds nothing of what was published to the last one.
-        let same = recorded.as_ref().filter(|(created, _)| *created == now.created);
+        let same = recorded.as_ref().filter(|stream| stream.created == now.created);
+        // A server that has run all the time has lost nothing: there is nothing to publish again when an
+        // owner starts, or its connection is made again.
+        let checked = same.is_some_and(|stream| stream.checked == now.server);
+        let restarted = self.restarted || now.server.is_none() || !checked;
+        if restarted {
+            log.trust_only(now.server.as_deref()).await?;
+        }
         let went_back = highest_seq > now.last_seq;
         // Fewer messages than entities: which are missing is unknown.
         let emptied = published > now.messages;
@@ -91,19 +101,23 @@ impl Relay {
         } else if emptied {
             let always = Timestamp::from_unix_micros(i64::MIN);
             left.extend(log.unpublish_since(always, now.last_seq).await?);
-        } else if looked_anew {
+        } else if looked_anew && restarted {
             let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
             let since = clock::now().unix_micros() - window;
             let since = Timestamp::from_unix_micros(since);
             left.extend(log.unpublish_since(since, now.last_seq).await?);
         }
         self.locked.extend(left);
+        if looked_anew || went_back || emptied || same.is_none() {
+            // What was published of them may be lost.
+            self.held = Held::default();
+        }
         if went_back || refilled || same.is_none() {
             // Those places are not in the log any more.
             self.recorded.clear();
         }
         self.known = match same {
-            Some((_, known)) => self.known.or(Some(*known)),
+            Some(stream) => self.known.or(Some(stream.known())),
             // A log that was restored from before its first look at this stream: all of it is read.
             None if entities > 0 => Some(0),
             // A new owner has nothing to say of what others have published before.

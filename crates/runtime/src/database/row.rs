@@ -65,11 +65,11 @@ impl<T: Field> Field for Option<T> {
 #[macro_export]
 macro_rules! row {
     ($(#[$attribute:meta])* $visibility:vis struct $name:ident {
-        $($(#[$field_attribute:meta])* $field:ident: $type:ty),* $(,)?
+        $($(#[$field_attribute:meta])* $field_visibility:vis $field:ident: $type:ty),* $(,)?
     }) => {
         $(#[$attribute])*
         $visibility struct $name {
-            $($(#[$field_attribute])* $field: $type,)*
+            $($(#[$field_attribute])* $field_visibility $field: $type,)*
         }
 
         impl<'r> ::sqlx::FromRow<'r, ::sqlx::any::AnyRow> for $name {

@@ -16,10 +16,11 @@ use serde_json::json;
 
 use crate::domain::{Menu, Store};
 
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    title: "stores and their menus",
-    sqlite: "
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        title: "stores and their menus",
+        sqlite: "
         CREATE TABLE store (
             id TEXT NOT NULL PRIMARY KEY,
             name TEXT NOT NULL,
@@ -40,7 +41,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
             price BIGINT NOT NULL,
             PRIMARY KEY (store_id, position)
         ) WITHOUT ROWID;",
-    postgres: "
+        postgres: "
         CREATE TABLE store (
             id TEXT COLLATE \"C\" NOT NULL PRIMARY KEY,
             name TEXT NOT NULL,
@@ -61,7 +62,20 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
             price BIGINT NOT NULL,
             PRIMARY KEY (store_id, position)
         );",
-}];
+    },
+    Migration {
+        number: 2,
+        title: "menus go with their store",
+        // Without foreign keys, which SQLite's own shell does not enforce, the menus of a deleted store would stay,
+        // and come back with the next store of its id.
+        sqlite: "
+        DELETE FROM store_menu WHERE store_id NOT IN (SELECT id FROM store);
+        CREATE TRIGGER store_menu_goes_with_its_store AFTER DELETE ON store BEGIN
+            DELETE FROM store_menu WHERE store_id = OLD.id;
+        END;",
+        postgres: "SELECT 1;",
+    },
+];
 
 const COLUMNS: [Column; 11] = [
     Column::Text("id"),

@@ -196,6 +196,8 @@ impl Stores {
         if query.execute(&mut **tx).await?.rows_affected() == 0 {
             return Ok(false);
         }
+        // A shell that enforces no foreign keys may have left those of a store that was deleted.
+        self.clear_menus(tx, &[&store.id]).await?;
         self.insert_menus(tx, menus).await?;
         Ok(true)
     }
@@ -205,11 +207,13 @@ impl Stores {
         let (root, menus) = sql::parameters(stores);
         sqlx::query(AssertSqlSafe(self.sql.save.clone())).bind(root).execute(&mut **tx).await?;
         let ids: Vec<_> = stores.iter().map(|store| &store.id).collect();
-        sqlx::query(AssertSqlSafe(self.sql.clear_menus.clone()))
-            .bind(serde_json::json!(ids).to_string())
-            .execute(&mut **tx)
-            .await?;
+        self.clear_menus(tx, &ids).await?;
         self.insert_menus(tx, menus).await
+    }
+
+    async fn clear_menus(&self, tx: &mut Tx, ids: &[&EntityId]) -> Result<(), sqlx::Error> {
+        let query = sqlx::query(AssertSqlSafe(self.sql.clear_menus.clone()));
+        query.bind(serde_json::json!(ids).to_string()).execute(&mut **tx).await.map(drop)
     }
 
     async fn insert_menus(&self, tx: &mut Tx, menus: String) -> Result<(), sqlx::Error> {

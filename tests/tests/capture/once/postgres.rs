@@ -195,6 +195,56 @@ async fn a_relay_publishes_past_rows_that_a_writer_keeps_locked() {
     relay.await.unwrap();
 }
 
+/// More rows are locked than a relay publishes at a time. Each is published once, and what changes meanwhile is not
+/// held up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_locked_rows_hold_up_no_fresh_change_and_are_published_once() {
+    let nats = nudge_tests::Nats::start().await;
+    let shops = abc().await;
+    const ROWS: i64 = 5_000;
+    let many = format!(
+        "INSERT INTO shop SELECT 'n' || n, 'new', NULL FROM generate_series(1, {ROWS}) AS n"
+    );
+    shops.run(&many).await;
+    let mut writer = AnyConnection::connect(shops.database.url()).await.unwrap();
+    let hold = "BEGIN; UPDATE shop SET name = 'held' WHERE id LIKE 'n%'";
+    sqlx::raw_sql(hold).execute(&mut writer).await.unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let relay = shops.publisher.spawn_relay(&nats.broker("shops").await, stop.clone());
+    let pending = async || {
+        let sql = "SELECT count(*) FROM nudge_change_log WHERE version <> published_version AND id NOT LIKE 'n%'";
+        let (count,): (i64,) = sqlx::query_as(sql).fetch_one(shops.db.reader()).await.unwrap();
+        count
+    };
+    let last_seq = async || {
+        let stream = nats.jetstream().await.get_stream("CHANGES_shop").await;
+        stream.map_or(0, |stream| stream.cached_info().state.last_sequence as i64)
+    };
+    nudge_tests::eventually("the locked rows are published", || async {
+        (last_seq().await >= ROWS).then_some(())
+    })
+    .await;
+    for n in 0..20 {
+        shops.run(&format!("UPDATE shop SET name = 'fresh {n}' WHERE id = 'a'")).await;
+        nudge_tests::eventually("it is published", || async {
+            (pending().await == 0).then_some(())
+        })
+        .await;
+    }
+    let spent = last_seq().await;
+    assert!(spent <= ROWS + 50, "{spent} messages for {ROWS} locked rows and 20 changes");
+    sqlx::raw_sql("ROLLBACK").execute(&mut writer).await.unwrap();
+    nudge_tests::eventually("all is recorded", || async {
+        let sql = "SELECT count(*) FROM nudge_change_log WHERE version <> published_version";
+        let (count,): (i64,) = sqlx::query_as(sql).fetch_one(shops.db.reader()).await.unwrap();
+        (count == 0).then_some(())
+    })
+    .await;
+    assert_eq!(last_seq().await, spent, "recorded, and not published again");
+    stop.cancel();
+    relay.await.unwrap();
+}
+
 async fn waits_for_a_lock(database: &TestDatabase) {
     let server = Postgres::shared().await;
     let name = database.url().rsplit('/').next().unwrap().to_owned();
