@@ -11,6 +11,12 @@ ENTITY = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 CURSOR = re.compile(r"([0-9a-f]{2})*")
 
 
+@schemathesis.serializer("application/x-ndjson")
+def lines(context, value):
+    """What is no line of JSON must do no harm either."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
 def texts(value):
     if isinstance(value, str):
         yield value
