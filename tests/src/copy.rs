@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::WriteToken;
 use nudge_runtime::{BoxError, Broker, Database, database::Migration, serve};
-use nudge_subscriber_kit::{Settings, Subscriber};
+use nudge_subscriber_kit::{Settings, Subscriber, source::Source};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -69,9 +69,14 @@ impl ReadModel {
 
     /// Runs a subscriber of `owner` on it.
     pub async fn start(self, broker: &Broker, owner: &Owner) -> Copy {
+        self.start_from(Arc::new(broker.clone()), owner).await
+    }
+
+    /// [`start`](Self::start) with another way to notifications.
+    pub async fn start_from(self, source: Arc<dyn Source>, owner: &Owner) -> Copy {
         let db = self.open().await;
         let stop = CancellationToken::new();
-        let mut builder = Subscriber::builder("copies", &db, broker)
+        let mut builder = Subscriber::builder_from("copies", &db, source.clone())
             .follow(ENTITY, &owner.url(), self.keep.clone())
             .settings(self.settings);
         if let Some(hook) = self.after_commit.clone() {
@@ -82,8 +87,7 @@ impl ReadModel {
             serve::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(serve::serve(listener, subscriber.router(), stop.clone()));
-        let broker = broker.clone();
-        Copy { subscriber, db, broker, model: self, address, stop }
+        Copy { subscriber, db, source, model: self, address, stop }
     }
 }
 
@@ -93,8 +97,8 @@ pub struct Copy {
     pub subscriber: Subscriber,
     /// Its database.
     pub db: Database,
-    /// Its connection.
-    pub broker: Broker,
+    /// Its way to notifications.
+    pub source: Arc<dyn Source>,
     model: ReadModel,
     address: std::net::SocketAddr,
     stop: CancellationToken,

@@ -18,7 +18,11 @@ pub struct Wire {
 impl Wire {
     /// Connects, and makes the stream if it is missing, as an owner would.
     pub async fn open(nats: &Nats) -> Self {
-        let jetstream = nats.jetstream().await;
+        Self::on(nats.jetstream().await).await
+    }
+
+    /// [`open`](Self::open) on a connection that there is.
+    pub async fn on(jetstream: Context) -> Self {
         let entity = EntityName::new(ENTITY).expect("a good name");
         let config = nudge_publisher::stream::config(&entity);
         let stream = jetstream.get_or_create_stream(config).await;
@@ -63,6 +67,11 @@ impl Wire {
         let (subject, body) = (subject.to_owned(), body.to_vec());
         let sent = self.jetstream.publish_with_headers(subject, headers, body.into());
         sent.await?.await.map(drop)
+    }
+
+    /// The stream, as an operator has it.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     /// The stream's last sequence.

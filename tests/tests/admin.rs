@@ -60,6 +60,22 @@ async fn status_says_how_each_entity_is_doing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_catch_up_is_no_lag() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let before = owner.put("42", json!("long ago")).await;
+    tokio::time::sleep(QUIET).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.wait(&before).await;
+    copy.quiet().await;
+    assert_eq!(copy.status().await["lag_seconds"], 0.0);
+    assert_eq!(copy.metric("nudge_convergence_lag_seconds_count").await, 0);
+    copy.wait(&owner.put("42", json!("now")).await).await;
+    assert!(copy.status().await["lag_seconds"].as_f64() > Some(0.0));
+    assert_eq!(copy.metric("nudge_convergence_lag_seconds_count").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn applied_says_which_version_is_visible() {
     let (_nats, owner, copy) = started().await;
     problem(fetch(&copy, "applied/thing/42").await, 404).await;
@@ -235,7 +251,7 @@ async fn status_says_at_once_that_the_broker_is_gone() {
     assert_eq!(copy.metric("nudge_connected").await, 1);
     nats.kill();
     // The connection says so itself: missing heartbeats would take seconds to notice.
-    eventually("the connection is lost", || async { (!copy.broker.is_connected()).then_some(()) })
+    eventually("the connection is lost", || async { (!copy.source.is_connected()).then_some(()) })
         .await;
     assert_eq!(copy.status().await["connected"], false);
     assert_eq!(copy.metric("nudge_connected").await, 0);

@@ -386,3 +386,24 @@ async fn an_owner_is_asked_less_and_less_while_dead_letters_cannot_be_written() 
     run(mended).await;
     copy.dead_letters(1).await;
 }
+
+/// No path can hold such an id, not even percent-encoded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_id_no_path_can_hold_is_replayed_and_discarded_by_query() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.refuse(|_| Some("refused".into()));
+    for id in [".", ".."] {
+        owner.put(id, json!(1)).await;
+    }
+    copy.dead_letters(2).await;
+    assert_eq!(copy.post("dead-letters/discard?entity=thing&id=.").await, 204);
+    assert_eq!(copy.post("dead-letters/discard?entity=thing&id=.").await, 404);
+    assert_eq!(copy.post("dead-letters/discard?entity=other&id=.").await, 404);
+    assert_eq!(copy.post("dead-letters/discard?entity=thing").await, 400);
+    copy.dead_letters(1).await;
+    copy.accept();
+    assert_eq!(copy.post("dead-letters/replay?entity=thing&id=..").await, 202);
+    copy.dead_letters(0).await;
+}

@@ -81,7 +81,35 @@ async fn a_read_model_that_is_emptied_while_it_runs_refills() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_model_put_back_to_an_older_copy_catches_up() {
+async fn a_read_model_whose_rows_are_put_back_reads_the_gap_again() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    keep_tables(&copy.db, &TABLES).await;
+    // Changed, new, deleted, and left alone.
+    owner.put("thing-1-1", json!("changed")).await;
+    put_some(&owner, 2).await;
+    owner.delete("thing-1-2").await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let model = copy.stop().await;
+    let db = model.open().await;
+    put_tables_back(&db, &TABLES).await;
+    db.close().await;
+    let asked = owner.times_asked("thing-1-3");
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    assert_eq!(owner.times_asked("thing-1-3"), asked, "only the gap is read again");
+    becomes_ready(&copy).await;
+}
+
+/// Another file, or another database in the server: it is not known who else has one with these rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_model_put_back_from_a_backup_refills() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
@@ -91,7 +119,6 @@ async fn a_read_model_put_back_to_an_older_copy_catches_up() {
     let model = copy.stop().await;
     let backup = model.database.back_up().await;
     let copy = model.start(&nats.broker("copies").await, &owner).await;
-    // Changed, new, deleted, and left alone.
     owner.put("thing-1-1", json!("changed")).await;
     put_some(&owner, 2).await;
     owner.delete("thing-1-2").await;
@@ -99,11 +126,9 @@ async fn a_read_model_put_back_to_an_older_copy_catches_up() {
     at_the_end(&copy, &wire).await;
     let model = copy.stop().await;
     model.database.put_back(&backup).await;
-    let asked = owner.times_asked("thing-1-3");
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
-    assert_eq!(owner.times_asked("thing-1-3"), asked, "only the gap is read again");
     becomes_ready(&copy).await;
 }
 
@@ -117,15 +142,15 @@ async fn a_read_model_put_back_whose_subscriber_ends_before_it_has_caught_up_cat
     put_some(&owner, 1).await;
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
-    let model = copy.stop().await;
-    let backup = model.database.back_up().await;
-    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    keep_tables(&copy.db, &TABLES).await;
     put_some(&owner, 2).await;
     owner.delete("thing-1-2").await;
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
     let model = copy.stop().await;
-    model.database.put_back(&backup).await;
+    let db = model.open().await;
+    put_tables_back(&db, &TABLES).await;
+    db.close().await;
     let before = position(&model).await;
     // The owner cannot be asked now.
     owner.go_away().await;
@@ -178,6 +203,115 @@ async fn position(model: &ReadModel) -> i64 {
     let (position,) = sqlx::query_as(sql).fetch_one(db.reader()).await.expect("a row");
     db.close().await;
     position
+}
+
+async fn identity(copy: &Copy) -> String {
+    let row = sqlx::query_as("SELECT consumer FROM nudge_intake").fetch_one(copy.db.reader());
+    let (consumer,): (String,) = row.await.expect("a row");
+    consumer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_read_model_beside_the_original_is_told_of_everything() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let original = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    original.converged(&owner).await;
+    at_the_end(&original, &wire).await;
+    let first = identity(&original).await;
+    let model = original.stop().await;
+    let mut beside = model.clone();
+    beside.database = std::sync::Arc::new(model.database.duplicate().await);
+    // What the original alone is told of.
+    let original = model.start(&nats.broker("copies").await, &owner).await;
+    owner.put("thing-1-1", json!("changed")).await;
+    owner.delete("thing-1-2").await;
+    original.converged(&owner).await;
+    at_the_end(&original, &wire).await;
+    let copy = beside.start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    for n in 2..5 {
+        put_some(&owner, n).await;
+        owner.put("thing-1-1", json!(n)).await;
+        original.converged(&owner).await;
+        copy.converged(&owner).await;
+    }
+    assert_eq!(identity(&original).await, first, "the original goes on as what it was");
+    let of_its_own = identity(&copy).await;
+    assert_ne!(of_its_own, first);
+    let copy = copy.restart(&nats.broker("copies").await, &owner).await;
+    becomes_ready(&copy).await;
+    assert_eq!(identity(&copy).await, of_its_own, "once is enough");
+}
+
+/// What a release wrote that did not look where it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_model_of_an_earlier_release_goes_on_where_it_was() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let first = identity(&copy).await;
+    let forget = sqlx::query("UPDATE nudge_intake SET place = NULL");
+    copy.db.write(forget).await.expect("it is forgotten");
+    let calls = owner.calls();
+    let copy = copy.restart(&nats.broker("copies").await, &owner).await;
+    goes_on(&copy, &wire).await;
+    assert_eq!((identity(&copy).await, owner.calls()), (first, calls));
+    let place = sqlx::query_as("SELECT place FROM nudge_intake").fetch_one(copy.db.reader());
+    let (place,): (Option<String>,) = place.await.expect("a row");
+    assert!(place.is_some());
+}
+
+mod once {
+    use nudge_runtime::database::{Database, Durability, Kind};
+    use nudge_tests::TestDatabase;
+
+    #[tokio::test]
+    async fn a_file_that_is_moved_stays_in_its_place_and_one_that_is_copied_does_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = async |name: &str| {
+            let url = format!("sqlite:{}", dir.path().join(name).display());
+            let db = Database::open(&url, Durability::Full).await.expect("it opens");
+            let place = db.place_of("anything").await.expect("a place");
+            db.close().await;
+            place
+        };
+        let path = |name: &str| dir.path().join(name);
+        let first = place("search.db").await;
+        assert_eq!(place("search.db").await, first);
+        std::fs::rename(path("search.db"), path("moved.db")).expect("it is moved");
+        assert_eq!(place("moved.db").await, first);
+        std::fs::copy(path("moved.db"), path("copy.db")).expect("it is copied");
+        assert_ne!(place("copy.db").await, first);
+        // The number of a file that was removed is given out again.
+        std::fs::remove_file(path("moved.db")).expect("it is removed");
+        std::fs::copy(path("copy.db"), path("moved.db")).expect("it is copied");
+        assert_ne!(place("moved.db").await, first);
+    }
+
+    #[tokio::test]
+    async fn a_dump_that_is_read_elsewhere_in_the_server_is_in_another_place() {
+        let database = TestDatabase::of(Kind::Postgres).await;
+        let db = database.open().await;
+        let make = "CREATE TABLE here (id TEXT)";
+        db.write(sqlx::query(make)).await.expect("a table");
+        let first = db.place_of("here").await.expect("a place");
+        assert!(first.split(' ').all(|part| !part.is_empty()), "{first:?}");
+        assert_eq!(db.place_of("here").await.expect("a place"), first);
+        // As `pg_dump --schema` does.
+        db.write(sqlx::query("ALTER TABLE here RENAME TO original")).await.expect("renamed");
+        db.write(sqlx::query(make)).await.expect("a table");
+        assert_ne!(db.place_of("here").await.expect("a place"), first);
+        db.close().await;
+        let copy = database.duplicate().await;
+        let copy = copy.open().await;
+        assert_ne!(copy.place_of("original").await.expect("a place"), first);
+        copy.close().await;
+    }
 }
 
 /// What a read model of things is made of.

@@ -1,8 +1,12 @@
 //! Unknown is not deleted, unless the owner is said to keep no tombstones.
 
+use std::time::Duration;
+
 use nudge_protocol::Version;
 use nudge_subscriber_kit::Subscriber;
-use nudge_tests::{Fault, Nats, Owner, TestDatabase, copy, eventually, owner::ENTITY};
+use nudge_tests::{
+    Fault, Nats, Owner, ReadModel, TestDatabase, Wire, copy, eventually, owner::ENTITY,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -60,4 +64,62 @@ async fn what_the_owner_does_not_know_stays_and_is_parked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_keeps_no_tombstones_deletes_by_not_knowing_twice() {
     assert_eq!(copies_left_after_the_owner_forgot(true).await, 0);
+}
+
+/// Somebody publishes on subjects of things that never were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_ids_are_kept_in_bounded_number_and_given_up_in_the_end() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let mut model = ReadModel::new().await;
+    model.settings.max_unknown_keys = 100;
+    model.settings.max_attempts_in_memory = 2;
+    model.settings.max_unknown_attempts = 4;
+    model.settings.unknown_retry.initial = Duration::from_secs(3_600);
+    model.settings.unknown_retry.max = Duration::from_secs(3_600);
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    wire.announce_all((0..1_000).map(|n| format!("made-up-{n}"))).await;
+    eventually("all but a few are given up", || async {
+        let given_up = copy.metric("nudge_given_up_total").await;
+        (given_up >= 900 && copy.status().await["parked"] == 100).then_some(())
+    })
+    .await;
+    // What is true is followed meanwhile.
+    copy.wait(&owner.put("42", json!(1)).await).await;
+    // One of them comes to be, and is applied as ever.
+    copy.wait(&owner.put("made-up-7", json!(1)).await).await;
+    copy.converged(&owner).await;
+}
+
+/// With short pauses, so that the end is seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_stays_unknown_is_given_up_unless_it_is_applied_here() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    let mut model = ReadModel::new().await;
+    model.settings.max_attempts_in_memory = 2;
+    model.settings.max_unknown_attempts = 4;
+    model.settings.unknown_retry.initial = Duration::from_millis(200);
+    model.settings.unknown_retry.max = Duration::from_millis(400);
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    let applied = owner.put("applied", json!(1)).await;
+    wire.notify(&applied).await;
+    copy.wait(&applied).await;
+    owner.forget("applied").await;
+    for id in ["applied", "never"] {
+        wire.announce(id, None).await;
+    }
+    eventually("the one that never was is given up", || async {
+        (copy.metric("nudge_given_up_total").await == 1).then_some(())
+    })
+    .await;
+    let asked = owner.times_asked("applied");
+    eventually("the other is still asked for", || async {
+        (owner.times_asked("applied") > asked + 2).then_some(())
+    })
+    .await;
+    let left = copy.dead_letters(1).await;
+    assert_eq!(left[0]["id"], "applied");
+    assert_eq!(copy.metric("nudge_given_up_total").await, 1);
+    assert_eq!(copy.body("applied").await, Some(json!(1)), "unknown is not deleted");
 }

@@ -14,6 +14,8 @@ pub(crate) struct Metrics {
     pub(crate) renewed: Counter,
     pub(crate) pending: Gauge,
     pub(crate) connected: Gauge,
+    /// Notifications in the stream of entities that the log does not know, at least.
+    pub(crate) strangers: Gauge,
 }
 
 /// How a relay is doing.
@@ -25,6 +27,8 @@ pub struct RelayHealth {
     pub pending: u64,
     /// Notifications published since the start.
     pub published: u64,
+    /// Entities, at least, that the stream tells of and the owner does not know.
+    pub strangers: u64,
 }
 
 impl Metrics {
@@ -33,6 +37,7 @@ impl Metrics {
             connected: self.connected.get() == 1,
             pending: u64::try_from(self.pending.get()).unwrap_or(0),
             published: self.published.get(),
+            strangers: u64::try_from(self.strangers.get()).unwrap_or(0),
         }
     }
 
@@ -64,6 +69,12 @@ impl Metrics {
             "nudge_relay_connected",
             "1 while the stream can be reached",
             self.connected.clone(),
+        );
+        registry.register(
+            "nudge_relay_strangers",
+            "Entities, at least, that the stream tells of and the owner does not know: its database was lost, or \
+             somebody else publishes",
+            self.strangers.clone(),
         );
     }
 }

@@ -18,6 +18,7 @@
 //! and records that as if it had been acknowledged.
 
 mod look;
+mod strangers;
 
 use std::{sync::Arc, time::Duration};
 

@@ -100,6 +100,15 @@ impl Sink for Broker {
     }
 }
 
+/// How many entities the stream tells of; none when it is not there.
+pub async fn told_of(broker: &Broker, entity: &EntityName) -> Result<u64, BoxError> {
+    match broker.jetstream.get_stream(subject::stream_name(entity)).await {
+        Ok(stream) => Ok(stream.cached_info().state.messages),
+        Err(error) if is_missing(&error) => Ok(0),
+        Err(error) => Err(broker.explain(error)),
+    }
+}
+
 /// Reads what stands in the stream from a sequence on, without the bodies.
 async fn read(
     jetstream: &Context,

@@ -10,7 +10,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::logs::Lines;
+use crate::{broker::NatsArgs, logs::Lines};
 
 /// What every service is told.
 #[derive(Args, Clone, Debug)]
@@ -18,9 +18,9 @@ pub struct ServiceArgs {
     /// Database: `sqlite:PATH` or `postgres://…` (at most 16 connections)
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
     pub database_url: String,
-    /// NATS server
-    #[arg(long, env = "NATS_URL", value_name = "URL", default_value = "nats://127.0.0.1:7122", value_parser = nats_url)]
-    pub nats_url: String,
+    /// Where NATS is, and who we are there
+    #[command(flatten)]
+    pub nats: NatsArgs,
     /// Which messages to log, such as `info` or `nudge_subscriber_kit=debug`
     #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log: String,
@@ -49,10 +49,6 @@ fn database_url(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err("must begin with sqlite: or postgres://".into()),
     }
-}
-
-fn nats_url(text: &str) -> Result<String, String> {
-    text.parse::<async_nats::ServerAddr>().map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-/// Largest JSON body of a request, in bytes.
-pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Largest JSON body of a request, in bytes. What a body may hold is counted in characters and ids, each of which
+/// JSON may write in up to twelve bytes (`\ud83c\udf5c`): the largest that is allowed fits in its longest form.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Longest time for such a body to arrive.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(20);
 

@@ -3,13 +3,16 @@
 //! Permission violations reach a NATS client as timeouts plus an asynchronous error; without the
 //! callback installed here they would look like a hang.
 
-use std::{sync::Arc, time::Duration};
+mod login;
 
-use async_nats::{Client, ConnectOptions, Event, jetstream};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use async_nats::{Client, Event, jetstream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::BoxError;
+pub use login::{LOGIN_VARIABLES, NatsArgs};
 
 /// Longest wait for the server's answer to a request or an acknowledgement.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,14 +32,36 @@ pub struct Broker {
     last_error: Arc<Mutex<Option<String>>>,
 }
 
-/// Why there is no connection. Only a bad URL or credentials file gets here: a server that is down
-/// is waited for.
+/// Why there is no connection. Only settings that cannot be used get here: a server that is down, or that does not
+/// let us in, is waited for.
 #[derive(Debug, thiserror::Error)]
-#[error("NATS_URL: cannot connect to {url}")]
-pub struct BrokerError {
-    url: String,
-    #[source]
-    source: async_nats::ConnectError,
+pub enum BrokerError {
+    /// It is no URL of a NATS server.
+    #[error("NATS_URL: {0}")]
+    Url(String),
+    /// It is not clear who we are.
+    #[error("NATS: there is more than one of user, token, credentials file and NKey: say which")]
+    Ambiguous,
+    /// A file cannot be used.
+    #[error("{variable}: {}", path.display())]
+    File {
+        /// The setting that names it.
+        variable: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The client cannot be made.
+    #[error("NATS_URL: cannot connect to {url}")]
+    Connect {
+        /// To where, without credentials.
+        url: String,
+        /// Why.
+        #[source]
+        source: async_nats::ConnectError,
+    },
 }
 
 /// An error, and what the server complained about before it.
@@ -49,13 +74,20 @@ struct Explained {
 }
 
 impl Broker {
-    /// Connects to the server at `url` as `name`. Returns at once even when the server is down, and
-    /// keeps trying for as long as the program runs.
+    /// Connects to the server at `url`, in which credentials may stand, as `name`. Returns at once even when the
+    /// server is down, and keeps trying for as long as the program runs.
     pub async fn connect(url: &str, name: &str) -> Result<Self, BrokerError> {
+        Self::connect_with(&NatsArgs::at(url), name).await
+    }
+
+    /// [`connect`](Self::connect) with other ways to show who we are.
+    pub async fn connect_with(args: &NatsArgs, name: &str) -> Result<Self, BrokerError> {
+        let way = args.way()?;
         let (counter, connections) = watch::channel(0u64);
         let last_error = Arc::new(Mutex::new(None));
         let seen = last_error.clone();
-        let client = ConnectOptions::new()
+        let client = way
+            .options()
             .name(name)
             // The reply subjects of one service can then be permitted to that service alone.
             .custom_inbox_prefix(format!("_INBOX_{name}"))
@@ -78,9 +110,9 @@ impl Broker {
                 }
                 async {}
             })
-            .connect(url)
+            .connect(&way.url)
             .await
-            .map_err(|source| BrokerError { url: url.to_owned(), source })?;
+            .map_err(|source| BrokerError::Connect { url: way.url.clone(), source })?;
         let jetstream = jetstream::context::ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(REQUEST_TIMEOUT)

@@ -12,6 +12,7 @@ mod driver;
 mod error;
 mod migration;
 mod open_error;
+mod place;
 mod pools;
 mod row;
 mod session;

@@ -6,11 +6,13 @@
 
 pub(crate) mod acknowledge;
 mod check;
+mod consumer;
 mod jetstream;
 mod message;
 pub mod source;
+mod withheld;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use nudge_protocol::{EntityName, Version, subject};
@@ -30,11 +32,13 @@ use crate::{
     telemetry::{
         events::{Event, EventKind, Events, event},
         progress::Progress,
+        seldom::Seldom,
     },
     work::{run::Lane, worker::Incoming},
 };
 use acknowledge::{Countdown, Held};
 use source::{Consumer, Deliveries, Delivery, Durable, Source, Standing};
+use withheld::Withheld;
 
 /// Pause before intake begins again.
 const RESTART_PAUSE: Duration = Duration::from_millis(250);
@@ -67,6 +71,8 @@ pub(crate) struct Intake {
     pub(crate) paused: watch::Receiver<bool>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) events: Events,
+    /// What was said of malformed messages.
+    pub(crate) said: Seldom,
     pub(crate) settings: Settings,
 }
 
@@ -77,6 +83,7 @@ struct Session {
     consumer: Arc<dyn Consumer>,
     /// Messages read again past the consumer, not yet handled.
     gap: Countdown,
+    withheld: Withheld,
     /// Cancelled when it is over, unless the program stops: then what is under way is still
     /// finished and acknowledged.
     over: CancellationToken,
@@ -113,7 +120,7 @@ impl Intake {
                     if error != last_error {
                         tracing::warn!(entity = %self.entity, %error, "intake: waiting to begin again");
                     }
-                    self.progress.set_error(Some(format!("intake: {error}")));
+                    self.progress.set_intake_error(Some(format!("intake: {error}")));
                     last_error = error;
                 }
             }
@@ -166,30 +173,62 @@ impl Intake {
         // be gone, and then it would come again only after `ack_wait`.
         let to = if opened.ack_pending > 0 { opened.delivered } else { opened.ack_floor };
         if to > handled {
+            tracing::info!(entity = %self.entity, from = handled + 1, to, "reading again what this read model has not seen");
             let gap = || Held::new(Box::new(gap.handle()), &over);
-            self.read_gap(&*consumer, handled + 1, to, gap).await?;
+            self.read_gap(&*consumer, handled + 1..=to, gap).await?;
         }
         self.progress.connected.set(1);
-        self.progress.set_error(None);
-        Ok(Session { position, consumer, gap, over })
+        self.progress.set_intake_error(None);
+        let withheld = Withheld::default();
+        Ok(Session { position, consumer, gap, withheld, over })
     }
 
-    /// Reads again what the consumer counts as handled and this read model does not hold.
+    /// Reads what the consumer counts as handled and this read model does not hold, or does not deliver. Returns
+    /// how many messages that was.
     async fn read_gap(
         &self,
         consumer: &dyn Consumer,
-        from: u64,
-        to: u64,
+        range: RangeInclusive<u64>,
         gap: impl Fn() -> Held,
-    ) -> Result<(), Over> {
-        tracing::info!(entity = %self.entity, from, to, "reading again what this read model has not seen");
-        let mut again = consumer.again_from(from).await?;
+    ) -> Result<u64, Over> {
+        let mut again = consumer.again_from(*range.start()).await?;
+        let mut read = 0;
         while let Some(delivery) = again.next().await {
             let delivery = delivery?;
-            if delivery.sequence > to {
+            if delivery.sequence > *range.end() {
                 break;
             }
             self.hand_over(&delivery, Lane::Backlog, Some(gap())).await?;
+            read += 1;
+        }
+        Ok(read)
+    }
+
+    /// Reads past the consumer what the broker does not deliver.
+    async fn read_withheld(
+        &self,
+        session: &mut Session,
+        standing: &Standing,
+        paused: bool,
+    ) -> Result<(), Over> {
+        let room = (standing.ack_pending as i64) < self.settings.max_ack_pending;
+        let now = Instant::now().into_std();
+        if let Some(range) = session.withheld.look(standing, room && !paused, now) {
+            let gap = || Held::new(Box::new(session.gap.handle()), &session.over);
+            let read = self.read_gap(&*session.consumer, range, gap).await?;
+            session.withheld.read(read > 0);
+            if read > 0 {
+                tracing::warn!(entity = %self.entity, read, "the broker withholds messages: reading past its consumer");
+            }
+        }
+        let bypassed = session.withheld.is_bypassed();
+        self.progress.connected.set(i64::from(!bypassed));
+        let withheld = bypassed.then(|| "the broker withholds messages".to_owned());
+        let altered = || {
+            standing.altered.as_ref().map(|altered| format!("the consumer was altered: {altered}"))
+        };
+        if let Some(fault) = withheld.or_else(altered) {
+            self.progress.set_intake_error(Some(format!("intake: {fault}")));
         }
         Ok(())
     }
@@ -207,7 +246,8 @@ impl Intake {
                 () = tokio::time::sleep_until(next_check) => {
                     let standing = session.consumer.standing().await?;
                     let caught_up = self.check(session, &standing).await?;
-                    self.follow_fresh(&*session.consumer, &mut fresh, &standing).await?;
+                    self.read_withheld(session, &standing, paused).await?;
+                    self.follow_fresh(session, &mut fresh, &standing).await?;
                     let pause = if caught_up { CHECK_INTERVAL } else { CHECK_INTERVAL_CATCHING_UP };
                     next_check = Instant::now() + pause;
                 }
@@ -247,7 +287,10 @@ impl Intake {
             Err(error) => {
                 // It names no entity, so it can have replaced no entity's notification.
                 self.progress.malformed.inc();
-                tracing::warn!(subject = %message.subject, %error, "a message that names no entity");
+                if self.said.may_say() {
+                    let subject = &message.subject;
+                    tracing::warn!(%subject, %error, "a message that names no entity");
+                }
                 if let Some(held) = held {
                     held.ack().await;
                 }
@@ -260,7 +303,9 @@ impl Intake {
             .emit(|| Event { version: floor, ..event(EventKind::Received, &self.entity, &id) });
         if let Some(fault) = fault {
             self.progress.malformed.inc();
-            tracing::warn!(entity = %self.entity, %id, fault, "a malformed notification");
+            if self.said.may_say() {
+                tracing::warn!(entity = %self.entity, %id, fault, "a malformed notification");
+            }
             self.events.emit(|| Event {
                 detail: Some(fault.clone()),
                 ..event(EventKind::Malformed, &self.entity, &id)
@@ -277,15 +322,17 @@ impl Intake {
     /// fresh notifications are also taken as they are published.
     async fn follow_fresh(
         &self,
-        consumer: &dyn Consumer,
+        session: &Session,
         fresh: &mut Option<Deliveries>,
         standing: &Standing,
     ) -> Result<(), Over> {
+        let bypassed = session.withheld.is_bypassed();
         let stuck = standing.ack_pending as i64 >= self.settings.max_ack_pending;
         let behind = standing.pending > self.settings.max_backlog_messages
-            || (stuck && standing.pending > 0);
+            || (stuck && standing.pending > 0)
+            || bypassed;
         match (behind, fresh.is_some()) {
-            (true, false) => *fresh = Some(consumer.fresh().await?),
+            (true, false) => *fresh = Some(session.consumer.fresh().await?),
             (false, true) if standing.pending == 0 => *fresh = None,
             _ => {}
         }

@@ -23,6 +23,9 @@ pub struct Settings {
     pub max_attempts_in_memory: u32,
     /// Messages that the broker delivers before it waits for acknowledgements.
     pub max_ack_pending: i64,
+    /// How long a consumer whose limits somebody altered at the broker stays so, if it was altered back already in
+    /// this session: replicas of two releases with different limits alter it back no more often.
+    pub mend_interval: Duration,
     /// How long the broker waits for an acknowledgement before it delivers again.
     pub ack_wait: Duration,
     /// Longest wait for an owner's answer, connection included.
@@ -35,6 +38,13 @@ pub struct Settings {
     pub retry: RetryPolicy,
     /// Delays of a key that is parked.
     pub parked_retry: RetryPolicy,
+    /// Delays of a parked key whose id the owner does not know.
+    pub unknown_retry: RetryPolicy,
+    /// Failed runs after which a key that the owner does not know is given up, unless it is applied here. With the
+    /// default policy that is after most of a day. A later notification begins anew.
+    pub max_unknown_attempts: u32,
+    /// Parked keys that the owner does not know; of more, those that were tried most are given up.
+    pub max_unknown_keys: usize,
     /// Paces of the work queue.
     pub queue: Limits,
     /// Messages waiting at the broker beyond which fresh notifications are also taken from a plain
@@ -53,6 +63,7 @@ impl Default for Settings {
             max_retrying_keys: 1_000,
             max_attempts_in_memory: 8,
             max_ack_pending: 5_000,
+            mend_interval: Duration::from_secs(60),
             ack_wait: Duration::from_secs(30),
             fetch_timeout: Duration::from_secs(10),
             max_answer_bytes: 32 * 1024 * 1024,
@@ -65,6 +76,12 @@ impl Default for Settings {
                 initial: Duration::from_secs(10),
                 max: Duration::from_secs(300),
             },
+            unknown_retry: RetryPolicy {
+                initial: Duration::from_secs(10),
+                max: Duration::from_secs(3_600),
+            },
+            max_unknown_attempts: 40,
+            max_unknown_keys: 10_000,
             queue: Limits {
                 min_distance: Duration::from_millis(100),
                 max_wait: Duration::from_secs(2),

@@ -19,7 +19,7 @@ use crate::{
     },
     retry::InARow,
     settings::Settings,
-    telemetry::{events::Events, progress::Progress},
+    telemetry::{events::Events, progress::Progress, seldom::Seldom},
     work::{
         batch::Batches,
         reentry,
@@ -340,6 +340,7 @@ impl Starting {
                 progress: progress.clone(),
                 retry: self.settings.retry,
                 parking: InARow::default(),
+                said: Seldom::default(),
             },
             waiters: waiters.clone(),
             settings: self.settings,
@@ -357,12 +358,19 @@ impl Starting {
             paused: self.paused.clone(),
             progress: progress.clone(),
             events: self.events.clone(),
+            said: Seldom::default(),
             settings: self.settings,
         };
         let stop = || self.stop.clone();
         self.tasks.spawn(Worker::new(batches, incoming, self.paused.clone()).run(stop()));
         self.tasks.spawn(intake.run(stop()));
-        let reentry = reentry::run(dead_letters.clone(), progress.clone(), queue.clone(), stop());
+        let reentry = reentry::run(
+            dead_letters.clone(),
+            progress.clone(),
+            queue.clone(),
+            self.settings,
+            stop(),
+        );
         self.tasks.spawn(reentry);
         Ok(Followed { entity, owner, progress, dead_letters, waiters, queue })
     }

@@ -85,6 +85,10 @@ impl Launch {
                 shell
             }
         };
+        // Whom it is at NATS is said here, and not by the environment that we happen to be in.
+        for name in nudge_runtime::broker::LOGIN_VARIABLES {
+            command.env_remove(name);
+        }
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(if self.holds_input { Stdio::piped() } else { Stdio::null() });
         let (out, err) = match &self.output {

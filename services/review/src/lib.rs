@@ -111,7 +111,7 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     // Full: reviews exist nowhere else.
     let database = Database::open(&args.service.database_url, Durability::Full).await?;
     database.migrate(storage::COMPONENT, storage::MIGRATIONS).await?;
-    let broker = Broker::connect(&args.service.nats_url, REVIEW).await?;
+    let broker = Broker::connect_with(&args.service.nats, REVIEW).await?;
     let publisher = Publisher::open(&database, entity()).await?;
     let subscriber = Subscriber::builder(REVIEW, &database, &broker)
         .follow(STORE, &args.store_owner_url, stores::mirror())

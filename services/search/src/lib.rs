@@ -92,7 +92,7 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     // What a power loss takes comes back by itself, from the recorded position.
     let db = Database::open(&args.service.database_url, Durability::Refillable).await?;
     read_model::migrate(&db).await?;
-    let broker = Broker::connect(&args.service.nats_url, "search").await?;
+    let broker = Broker::connect_with(&args.service.nats, "search").await?;
     let subscriber = Subscriber::builder("search", &db, &broker)
         .follow("store", &args.store_owner_url, read_model::Stores)
         .start(stop.clone())

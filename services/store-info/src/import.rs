@@ -6,15 +6,19 @@
 mod lines;
 mod read;
 
+use std::time::Duration;
+
 use nudge_protocol::EntityId;
+use nudge_publisher::stream::told_of;
+use nudge_runtime::{Broker, body::MAX_BODY_BYTES};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{domain::Store, storage::Stores};
 pub use read::{MAX_ERROR_CHARS, ReadLine, Reader};
 
-/// Longest line, in bytes.
-pub const MAX_LINE_BYTES: usize = 64 * 1024;
+/// Longest line, in bytes: a store on a line may be as large as one in a request.
+pub const MAX_LINE_BYTES: usize = MAX_BODY_BYTES;
 /// How much is read before others get their turn, in bytes: a few milliseconds of work, when each line is
 /// short and wrong.
 const TURN_BYTES: usize = 2 * 1024;
@@ -128,13 +132,25 @@ impl Import {
 /// The project's own invented stores.
 const SAMPLE: &[u8] = include_bytes!("../sample/stores.ndjson");
 
-/// Loads the sample stores, unless this database has, or ever had, stores.
-pub async fn load_sample(stores: &Stores) -> Result<(), sqlx::Error> {
+/// How long NATS is waited for before samples are loaded without having asked it.
+const STREAM_WAIT: Duration = Duration::from_secs(2);
+
+/// Loads the sample stores, unless this database has, or ever had, stores; or the stream tells of stores: then the
+/// database was lost, and samples would make it look as if all were well.
+pub async fn load_sample(stores: &Stores, broker: &Broker) -> Result<(), sqlx::Error> {
     let lines = SAMPLE.split(|byte| *byte == b'\n').map(serde_json::from_slice);
     let ids: Vec<EntityId> =
         lines.filter_map(|line: Result<IdOnly, _>| Some(line.ok()?.id)).collect();
     if !stores.is_untouched(&ids).await? {
         tracing::info!("the database has stores, so the sample stores are not loaded");
+        return Ok(());
+    }
+    let told_of = told_of(broker, stores.publisher().entity());
+    if let Ok(Ok(told_of @ 1..)) = tokio::time::timeout(STREAM_WAIT, told_of).await {
+        tracing::warn!(
+            told_of,
+            "the database is empty and the stream tells of stores: was it lost? The sample stores are not loaded"
+        );
         return Ok(());
     }
     let mut import = Import::new(stores.clone());

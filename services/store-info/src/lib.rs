@@ -65,7 +65,7 @@ pub struct Args {
     /// Address to listen on
     #[arg(long, env = "BIND", value_name = "ADDRESS", default_value = "127.0.0.1:7101", value_parser = loopback_address)]
     pub bind: SocketAddr,
-    /// Load the sample stores when the database is empty
+    /// Load the sample stores when the database is empty, and the stream too
     #[arg(long, env = "SAMPLE", value_parser = clap::builder::BoolishValueParser::new())]
     pub sample: bool,
 }
@@ -139,10 +139,10 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let stores = Stores::open(&db, publisher, metrics.clone()).await?;
     let publisher = stores.publisher();
     let registry = metrics.registry(publisher);
+    let broker = Broker::connect_with(&args.service.nats, "store-info").await?;
     if args.sample {
-        import::load_sample(&stores).await.map_err(StartError::Sample)?;
+        import::load_sample(&stores, &broker).await.map_err(StartError::Sample)?;
     }
-    let broker = Broker::connect(&args.service.nats_url, "store-info").await?;
     let relay = publisher.spawn_relay(&broker, stop.clone());
     let app = http::App { stores: stores.clone(), registry, stop: stop.clone() };
     let server = tokio::spawn(serve::serve(listener, router(app), stop));

@@ -44,7 +44,7 @@ async fn impatient_search(
     let listener = bind(args.bind).await?;
     let db = Database::open(&args.service.database_url, Durability::Refillable).await?;
     search::read_model::migrate(&db).await?;
-    let broker = Broker::connect(&args.service.nats_url, "search").await?;
+    let broker = Broker::connect_with(&args.service.nats, "search").await?;
     let settings = Settings { fetch_timeout: IMPATIENT_FETCH, ..Settings::default() };
     let subscriber = Subscriber::builder("search", &db, &broker)
         .follow("store", &args.store_owner_url, search::read_model::Stores)

@@ -3,15 +3,15 @@
 use clap::{Args, Subcommand};
 use nudge_protocol::{
     EntityId, EntityName, Timestamp,
-    admin::{DeadLetter, DeadLetterPage},
+    admin::{DeadLetter, DeadLetterPage, NextDeadLetter, Status},
 };
-use reqwest::Method;
+use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use super::wait::subscribers;
+use super::{status::STATUS_PATH, wait::subscribers};
 use crate::{
-    client::{Api, Service, segment},
+    client::{Api, Service, refusal, segment},
     failure::Failure,
     output::{self, duration},
 };
@@ -19,8 +19,10 @@ use crate::{
 const PATH: &str = "/nudge/v1/dead-letters";
 /// Rows asked for at a time.
 const PAGE_ROWS: usize = 500;
-/// Most rows that are listed of one subscriber.
+/// Most rows of one subscriber that `ls` lists.
 const MAX_ROWS: usize = 10_000;
+/// Most failures of single rows that are told.
+const MAX_SHOWN_FAILURES: usize = 20;
 /// Widest error that the table shows, in characters.
 const MAX_ERROR_CHARS: usize = 100;
 
@@ -76,49 +78,121 @@ enum Action {
 /// Runs a verb of `nudge dead-letters`.
 pub(crate) async fn run(api: Api, verb: DeadLettersVerb, json: bool) -> Result<(), Failure> {
     match verb {
-        DeadLettersVerb::Ls(which) => {
-            let rows = list(&api, &which).await?;
-            match json {
-                true => rows.iter().try_for_each(output::json),
-                false => show(&rows, nudge_runtime::clock::now()).iter().try_for_each(output::line),
-            }
-        }
+        DeadLettersVerb::Ls(which) => ls(&api, &which, json).await,
         DeadLettersVerb::Replay(chosen) => act(&api, Action::Replay, chosen, json).await,
         DeadLettersVerb::Discard(chosen) => act(&api, Action::Discard, chosen, json).await,
     }
 }
 
-async fn list(api: &Api, which: &Which) -> Result<Vec<Row>, Failure> {
-    let mut rows = Vec::new();
-    for service in subscribers(&which.subscriber) {
-        rows.extend(list_one(api, service).await?);
+async fn ls(api: &Api, which: &Which, json: bool) -> Result<(), Failure> {
+    let (mut rows, mut more) = (Vec::new(), Vec::new());
+    for service in which.followers(api).await? {
+        let mut pages = Pages::new(which, service);
+        let mut listed = 0;
+        while let Some(page) = pages.next(api).await? {
+            listed += page.len();
+            rows.extend(page);
+            if listed >= MAX_ROWS && !pages.is_over() {
+                more.push(service.name());
+                break;
+            }
+        }
     }
-    rows.retain(|Row { letter, .. }| {
-        which.entity.as_ref().is_none_or(|entity| *entity == letter.entity)
-            && which.id.as_ref().is_none_or(|id| *id == letter.id)
-    });
-    Ok(rows)
+    match json {
+        true => rows.iter().try_for_each(output::json)?,
+        false if rows.is_empty() => output::line(none(which))?,
+        false => show(&rows, nudge_runtime::clock::now()).iter().try_for_each(output::line)?,
+    }
+    match more.is_empty() {
+        true => Ok(()),
+        false => {
+            let more = more.join(" and ");
+            Err(Failure::failed(format!("{more} has more than these first {MAX_ROWS}")))
+        }
+    }
 }
 
-async fn list_one(api: &Api, service: Service) -> Result<Vec<Row>, Failure> {
-    let mut rows: Vec<Row> = Vec::new();
-    let mut query = vec![("limit", PAGE_ROWS.to_string())];
-    while rows.len() < MAX_ROWS {
-        let request = api.request(Method::GET, service, PATH).query(&query);
-        let page: DeadLetterPage = api.json(service, request).await?;
-        let named = |letter| Row { subscriber: service.name(), service, letter };
-        rows.extend(page.items.into_iter().map(named));
-        let Some(next) = page.next else { break };
-        query.truncate(1);
-        query.extend([("entity", next.entity.to_string()), ("after", next.after.to_string())]);
+/// Nothing was found, and where that is.
+fn none(which: &Which) -> String {
+    let asked: Vec<_> =
+        subscribers(&which.subscriber).iter().map(|service| service.name()).collect();
+    format!("no dead letters at {}", asked.join(" and "))
+}
+
+impl Which {
+    /// The subscribers that are meant. One that does not follow the entity is not, unless none does.
+    async fn followers(&self, api: &Api) -> Result<Vec<Service>, Failure> {
+        let services = subscribers(&self.subscriber);
+        let Some(entity) = &self.entity else {
+            return Ok(services);
+        };
+        let mut followers = Vec::new();
+        for service in &services {
+            let status: Status =
+                api.json(*service, api.request(Method::GET, *service, STATUS_PATH)).await?;
+            if status.entities.iter().any(|followed| followed.entity == *entity) {
+                followers.push(*service);
+            }
+        }
+        if followers.is_empty() {
+            let names: Vec<_> = services.iter().map(|service| service.name()).collect();
+            let names = names.join(" and ");
+            return Err(Failure::failed(format!("{entity} is not followed by {names}")));
+        }
+        Ok(followers)
     }
-    Ok(rows)
+
+    fn holds(&self, letter: &DeadLetter) -> bool {
+        self.entity.as_ref().is_none_or(|entity| *entity == letter.entity)
+            && self.id.as_ref().is_none_or(|id| *id == letter.id)
+    }
+}
+
+/// One subscriber's rows, page by page.
+struct Pages<'a> {
+    which: &'a Which,
+    service: Service,
+    /// Where the next page begins; none after the last.
+    next: Option<Option<NextDeadLetter>>,
+}
+
+impl<'a> Pages<'a> {
+    fn new(which: &'a Which, service: Service) -> Self {
+        Self { which, service, next: Some(None) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// The rows that are meant of the next page.
+    async fn next(&mut self, api: &Api) -> Result<Option<Vec<Row>>, Failure> {
+        let Some(begin) = self.next.take() else {
+            return Ok(None);
+        };
+        let mut query = vec![("limit", PAGE_ROWS.to_string())];
+        match begin {
+            Some(next) => {
+                query.extend([
+                    ("entity", next.entity.to_string()),
+                    ("after", next.after.to_string()),
+                ]);
+            }
+            None => {
+                query.extend(self.which.entity.iter().map(|entity| ("entity", entity.to_string())))
+            }
+        }
+        let request = api.request(Method::GET, self.service, PATH).query(&query);
+        let page: DeadLetterPage = api.json(self.service, request).await?;
+        self.next = page.next.map(Some);
+        let (service, which) = (self.service, self.which);
+        let meant = page.items.into_iter().filter(|letter| which.holds(letter));
+        let named = |letter| Row { subscriber: service.name(), service, letter };
+        Ok(Some(meant.map(named).collect()))
+    }
 }
 
 fn show(rows: &[Row], now: Timestamp) -> Vec<String> {
-    if rows.is_empty() {
-        return vec!["no dead letters".to_owned()];
-    }
     let heading = ["subscriber", "entity", "id", "attempts", "last tried", "next", "error"];
     let mut table = vec![heading.map(str::to_owned).to_vec()];
     for Row { subscriber, letter, .. } in rows {
@@ -147,32 +221,80 @@ async fn act(api: &Api, action: Action, chosen: Chosen, json: bool) -> Result<()
         let line = "say which: an entity and an id, such as `store 42`, or --all";
         return Err(Failure::Usage(line.into()));
     }
-    let rows = list(api, which).await?;
-    if rows.is_empty() && which.id.is_some() {
-        return Err(Failure::failed("there is no such dead letter"));
+    let (mut done, mut failures) = (0_u64, Vec::new());
+    for service in which.followers(api).await? {
+        let mut pages = Pages::new(which, service);
+        // A page goes on after its last id, so that what is removed or comes back meanwhile skips nothing.
+        while let Some(page) = pages.next(api).await? {
+            for row in page {
+                let answer = action.ask(api, &row).await?;
+                match answer.status() {
+                    // It was applied, or removed, since the page was read.
+                    StatusCode::NOT_FOUND => {}
+                    status if status.is_success() => {
+                        done += 1;
+                        action.tell(&row, json)?;
+                    }
+                    // It would say so of each.
+                    StatusCode::SERVICE_UNAVAILABLE => return Err(refusal(service, answer).await),
+                    _ => failures.push(format!(
+                        "{}: {}",
+                        row.letter.id,
+                        refusal(service, answer).await
+                    )),
+                }
+            }
+        }
     }
-    let done = match action {
-        Action::Replay => "replayed",
-        Action::Discard => "discarded",
-    };
-    for Row { subscriber, service, letter: DeadLetter { entity, id, .. } } in &rows {
-        let path = format!("{PATH}/{entity}/{}", segment(id)?);
-        let request = match action {
-            Action::Replay => api.request(Method::POST, *service, &format!("{path}/replay")),
-            Action::Discard => api.request(Method::DELETE, *service, &path),
+    if !failures.is_empty() {
+        let shown = failures[..failures.len().min(MAX_SHOWN_FAILURES)].join("; ");
+        let failed = failures.len();
+        return Err(Failure::failed(format!("{done} {}, {failed} failed: {shown}", action.done())));
+    }
+    match done {
+        0 if which.id.is_some() => Err(Failure::failed("there is no such dead letter")),
+        0 if !json => output::line(none(which)),
+        _ => Ok(()),
+    }
+}
+
+impl Action {
+    fn done(self) -> &'static str {
+        match self {
+            Self::Replay => "replayed",
+            Self::Discard => "discarded",
+        }
+    }
+
+    async fn ask(self, api: &Api, row: &Row) -> Result<Response, Failure> {
+        let Row { service, letter: DeadLetter { entity, id, .. }, .. } = row;
+        let by_query = |verb: &str| {
+            let request = api.request(Method::POST, *service, &format!("{PATH}/{verb}"));
+            request.query(&[("entity", entity.as_str()), ("id", id.as_str())])
         };
-        api.expect(*service, request).await?;
+        let path = segment(id).map(|id| format!("{PATH}/{entity}/{id}"));
+        let request = match (self, path) {
+            (Self::Replay, Ok(path)) => {
+                api.request(Method::POST, *service, &format!("{path}/replay"))
+            }
+            (Self::Discard, Ok(path)) => api.request(Method::DELETE, *service, &path),
+            // No path can hold it.
+            (Self::Replay, Err(_)) => by_query("replay"),
+            (Self::Discard, Err(_)) => by_query("discard"),
+        };
+        api.send(*service, request).await
+    }
+
+    fn tell(self, row: &Row, json: bool) -> Result<(), Failure> {
+        let Row { subscriber, letter: DeadLetter { entity, id, .. }, .. } = row;
+        let done = self.done();
         match json {
             true => output::json(&json!({
                 "result": done, "subscriber": subscriber, "entity": entity, "id": id,
-            }))?,
-            false => output::line(format!("{done} {entity} {id} at {subscriber}"))?,
+            })),
+            false => output::line(format!("{done} {entity} {id} at {subscriber}")),
         }
     }
-    if rows.is_empty() && !json {
-        output::line("no dead letters")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

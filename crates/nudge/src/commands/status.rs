@@ -30,6 +30,8 @@ pub(crate) struct OwnerStatus {
     pub(crate) connected: Option<bool>,
     /// Notifications published since its start.
     pub(crate) published: Option<u64>,
+    /// Entities, at least, that its stream tells of and it does not know.
+    pub(crate) strangers: Option<u64>,
 }
 
 type Answers<T> = Vec<(Service, Result<T, Failure>)>;
@@ -71,6 +73,7 @@ async fn ask_owner(api: &Api, service: Service, entity: &str) -> Result<OwnerSta
         pending: metric(&text, "nudge_relay_pending", entity),
         connected: metric(&text, "nudge_relay_connected", entity).map(|number| number == 1),
         published: metric(&text, "nudge_relay_published_total", entity),
+        strangers: metric(&text, "nudge_relay_strangers", entity),
     })
 }
 
@@ -120,6 +123,12 @@ fn to_lines(
         });
     }
     let mut lines = output::table(&rows);
+    lines.extend(owners.iter().zip(OWNERS).filter_map(|((service, answer), (_, entity))| {
+        let strangers = answer.as_ref().ok()?.strangers.filter(|strangers| *strangers > 0)?;
+        let (name, hint) = (service.name(), "was its database lost? Subscribers still show them");
+        let line = format!("  {name}: its stream tells of at least {strangers} ({entity}) that it does not know: {hint}");
+        Some(style(line).red().to_string())
+    }));
     lines.push(String::new());
     let mut rows: Vec<Vec<String>> = vec![heading(&[
         "subscriber",
@@ -162,7 +171,7 @@ fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<St
     let progress = status.last_progress.map(|at| duration(now.seconds_since(at)) + " ago");
     let link = match status.paused {
         true => style("paused").yellow().to_string(),
-        false => link(status.connected),
+        false => way_in(status),
     };
     vec![
         service.name().to_owned(),
@@ -185,6 +194,14 @@ fn attention(number: i64) -> String {
     match number {
         0 => "0".to_owned(),
         _ => style(number).yellow().bold().to_string(),
+    }
+}
+
+/// Whether notifications arrive at a subscriber; if not, whether that is for want of a broker.
+fn way_in(status: &EntityStatus) -> String {
+    match (status.connected, status.broker_connected) {
+        (Some(false), Some(true)) => style("withheld").red().to_string(),
+        (connected, _) => link(connected),
     }
 }
 

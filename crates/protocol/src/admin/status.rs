@@ -35,7 +35,7 @@ pub struct EntityStatus {
     #[serde(default)]
     #[schema(required)]
     pub applied: u64,
-    /// Owner's commit to row applied, of the last one, in seconds.
+    /// Owner's commit to row applied, of the last one since the first catch-up, in seconds; 0 before there is one.
     #[serde(default)]
     #[schema(required, nullable = false)]
     pub lag_seconds: Option<f64>,
@@ -75,6 +75,11 @@ pub struct EntityStatus {
     #[serde(default)]
     #[schema(required, nullable = false)]
     pub connected: Option<bool>,
+    /// Whether the link to the broker stands at this moment. While it does and `connected` is false, `last_error`
+    /// says what keeps notifications away.
+    #[serde(default)]
+    #[schema(required, nullable = false)]
+    pub broker_connected: Option<bool>,
     /// Whether the first catch-up of this read model is done.
     #[serde(default)]
     #[schema(required)]

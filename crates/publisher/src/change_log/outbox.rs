@@ -176,6 +176,14 @@ impl ChangeLog {
         Ok(rows.into_iter().filter_map(row).collect())
     }
 
+    /// How many entities there are rows of, tombstones included.
+    pub(crate) async fn count_entities(&self) -> Result<u64, sqlx::Error> {
+        let sql = "SELECT count(*) FROM nudge_change_log WHERE entity = $1";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str());
+        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(count as u64)
+    }
+
     /// How many rows are pending.
     pub(crate) async fn count_pending(&self) -> Result<u64, sqlx::Error> {
         let query = sqlx::query_as(COUNT_PENDING).bind(self.entity.as_str());

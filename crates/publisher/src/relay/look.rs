@@ -48,6 +48,7 @@ impl Relay {
                 self.log.set_stream(&now, self.known.unwrap_or(0)).await?;
                 self.restarted = false;
             }
+            self.count_strangers(&now).await?;
             self.standing = Some(now);
             self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
             return Ok(());

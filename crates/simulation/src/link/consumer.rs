@@ -84,6 +84,7 @@ fn standing(standing: &broker::Standing) -> Standing {
         ack_floor: standing.ack_floor,
         ack_pending: standing.ack_pending,
         pending: standing.pending,
+        altered: None,
     }
 }
 

@@ -48,7 +48,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(events::events))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::discard))
-        .routes(routes!(dead_letters::replay));
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(dead_letters::replay_by_query))
+        .routes(routes!(dead_letters::discard_by_query));
     OpenApiRouter::with_openapi(About::openapi())
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))

@@ -15,12 +15,13 @@ impl Intake {
         standing: &Standing,
     ) -> Result<bool, Over> {
         self.progress.stream_pending.set(standing.pending as i64);
-        // An acknowledgement that is denied fails nowhere here. All comes again, for ever.
-        if standing.ack_pending > 0
-            && let Some(said) = self.source.last_error()
-        {
-            self.progress.set_error(Some(format!("intake: the broker said: {said}")));
+        if let Some(more) = self.said.left_out() {
+            tracing::warn!(entity = %self.entity, more, "malformed messages, not all of them told");
         }
+        // An acknowledgement that is denied fails nowhere here. All comes again, for ever.
+        let said = self.source.last_error().filter(|_| standing.ack_pending > 0);
+        let said = said.map(|said| format!("intake: the broker said: {said}"));
+        self.progress.set_intake_error(said);
         let floor = standing.ack_floor;
         let recent = self.recent.so_far();
         let kept =

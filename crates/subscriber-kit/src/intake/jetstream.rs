@@ -6,47 +6,58 @@ use async_nats::{
     Message,
     jetstream::{
         self,
-        consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
-        stream::Stream,
+        consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer, pull},
+        context::ConsumerInfoErrorKind,
+        stream::{self, Stream},
     },
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt};
 use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
 use nudge_runtime::{BoxError, Broker};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use crate::intake::source::{Asking, Consumer, Deliveries, Delivery, Durable, Source, Standing};
+use crate::intake::{
+    consumer::{Altered, compare, wanted},
+    source::{Asking, Consumer, Deliveries, Delivery, Durable, Source, Standing},
+};
 
 /// Messages that one pull asks for.
 const PULL_MESSAGES: usize = 500;
 /// How long one pull stays open. Heartbeats at half of it tell a dead link from a quiet stream.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
-/// A consumer that nobody has pulled from for so long is removed by the broker: its read model is
-/// gone. If it does come back, it refills from the start.
-const CONSUMER_INACTIVE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The same for a consumer that only reads something again.
+/// A consumer that only reads something again, and that nobody has pulled from for so long, is removed by the
+/// broker.
 const REREADING_INACTIVE: Duration = Duration::from_secs(30);
 
 impl Source for Broker {
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>> {
         Box::pin(async move {
-            let stream = self.jetstream.get_stream(subject::stream_name(durable.entity)).await?;
-            let config = pull::Config {
-                durable_name: Some(durable.name.to_owned()),
-                description: Some(format!("{} follows {}", durable.service, durable.entity)),
-                // On a compacted stream "all" is one message per entity.
-                deliver_policy: DeliverPolicy::All,
-                ack_policy: AckPolicy::Explicit,
-                ack_wait: durable.settings.ack_wait,
-                max_deliver: -1,
-                max_ack_pending: durable.settings.max_ack_pending,
-                inactive_threshold: CONSUMER_INACTIVE,
-                ..pull::Config::default()
-            };
-            let consumer = stream.get_or_create_consumer(durable.name, config).await?;
-            let opened = standing(&stream, consumer.cached_info());
+            let name = subject::stream_name(durable.entity);
+            let stream = self.jetstream.get_stream(name).await?;
+            let config = wanted(durable);
+            let (consumer, altered) = mended(&stream, durable.name, &config).await?;
+            // The stream after the consumer: one that is ahead of its stream is then really so.
+            let now = stream.get_info().await?;
+            let (created, mend_after) =
+                (consumer.cached_info().created.to_string(), durable.settings.mend_interval);
+            let mut opened = standing(&now, consumer.cached_info());
+            opened.altered = altered;
+            if opened.is_ahead() {
+                stream.delete_consumer(durable.name).await?;
+                return Err("the consumer was ahead of its stream, and is made anew".into());
+            }
             let (broker, entity) = (self.clone(), durable.entity.clone());
-            Ok(Arc::new(Opened { broker, entity, stream, consumer, opened }) as Arc<dyn Consumer>)
+            let consumer = Opened {
+                broker,
+                entity,
+                stream,
+                consumer,
+                opened,
+                config,
+                created,
+                mend_at: Instant::now() + mend_after,
+            };
+            Ok(Arc::new(consumer) as Arc<dyn Consumer>)
         })
     }
 
@@ -67,23 +78,99 @@ impl Source for Broker {
     }
 }
 
+/// Finds the consumer, mends it if it is not as it must be, or makes it. Also tells what could not be mended and
+/// loses nothing.
+async fn mended(
+    stream: &Stream,
+    name: &str,
+    wanted: &pull::Config,
+) -> Result<(PullConsumer, Option<String>), BoxError> {
+    let found = match stream.consumer_info(name).await {
+        Ok(found) => found,
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
+            return Ok((stream.create_consumer(wanted.clone()).await?, None));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Altered { skips, costs } = compare(wanted, &found.config);
+    if !skips.is_empty() {
+        let skips = skips.join(", ");
+        tracing::warn!(
+            consumer = name,
+            skips,
+            "the consumer was altered at the broker: making it anew"
+        );
+        let anew = async {
+            stream.delete_consumer(name).await?;
+            Ok::<_, BoxError>(stream.create_consumer(wanted.clone()).await?)
+        };
+        let anew = anew.await.map_err(|error| Unmended { altered: skips, source: error })?;
+        return Ok((anew, None));
+    }
+    let mut left = None;
+    if !costs.is_empty() {
+        let costs = costs.join(", ");
+        tracing::warn!(
+            consumer = name,
+            costs,
+            "the consumer was altered at the broker: altering it back"
+        );
+        // What is the operator's stays.
+        let config = pull::Config {
+            description: found.config.description.clone(),
+            metadata: found.config.metadata.clone(),
+            sample_frequency: found.config.sample_frequency,
+            num_replicas: found.config.num_replicas,
+            memory_storage: found.config.memory_storage,
+            ..wanted.clone()
+        };
+        if let Err(error) = stream.update_consumer(config).await {
+            left = Some(format!("{costs}; it cannot be altered back: {error}"));
+        }
+    }
+    if found.paused {
+        tracing::warn!(consumer = name, "the consumer was paused at the broker: resuming it");
+        let paused = || "it is paused at the broker".to_owned();
+        let resumed = stream.resume_consumer(name).await;
+        resumed.map_err(|error| Unmended { altered: paused(), source: error.into() })?;
+    }
+    Ok((stream.get_consumer(name).await?, left))
+}
+
+/// The consumer cannot be used as it is, nor mended.
+#[derive(Debug, thiserror::Error)]
+#[error("the consumer was altered at the broker ({altered}) and cannot be mended")]
+struct Unmended {
+    altered: String,
+    #[source]
+    source: BoxError,
+}
+
+/// A consumer as it was found, mended or made.
 struct Opened {
     broker: Broker,
     entity: EntityName,
     stream: Stream,
     consumer: PullConsumer,
     opened: Standing,
+    /// What it must be.
+    config: pull::Config,
+    created: String,
+    /// From when on what only costs time is altered back again: two releases that want different limits must not
+    /// do so all the time.
+    mend_at: Instant,
 }
 
 /// The stream as it was when it was found, and the consumer as it is now.
-fn standing(stream: &Stream, info: &jetstream::consumer::Info) -> Standing {
+fn standing(stream: &stream::Info, info: &Info) -> Standing {
     Standing {
-        created: stream.cached_info().created.to_string(),
-        last_sequence: stream.cached_info().state.last_sequence,
+        created: stream.created.to_string(),
+        last_sequence: stream.state.last_sequence,
         delivered: info.delivered.stream_sequence,
         ack_floor: info.ack_floor.stream_sequence,
         ack_pending: info.num_ack_pending as u64,
         pending: info.num_pending,
+        altered: None,
     }
 }
 
@@ -93,7 +180,39 @@ impl Consumer for Opened {
     }
 
     fn standing(&self) -> Asking<'_, Standing> {
-        Box::pin(async { Ok(standing(&self.stream, &self.consumer.get_info().await?)) })
+        Box::pin(async {
+            let info = self.consumer.get_info().await?;
+            let Altered { skips, costs } = compare(&self.config, &info.config);
+            if info.created.to_string() != self.created {
+                return Err("somebody made the consumer anew".into());
+            }
+            if info.paused {
+                return Err("somebody paused the consumer at the broker: resuming it".into());
+            }
+            if !skips.is_empty() {
+                let skips = skips.join(", ");
+                return Err(
+                    format!("somebody altered the consumer: {skips}: making it anew").into()
+                );
+            }
+            let altered = (!costs.is_empty()).then(|| costs.join(", "));
+            if let Some(altered) = &altered
+                && Instant::now() >= self.mend_at
+            {
+                return Err(
+                    format!("somebody altered the consumer: {altered}: altering it back").into()
+                );
+            }
+            let now = self.stream.get_info().await?;
+            let now = Standing { altered, ..standing(&now, &info) };
+            if now.created != self.opened.created {
+                return Err("somebody made the stream anew".into());
+            }
+            match now.is_ahead() {
+                true => Err("the consumer is ahead of its stream".into()),
+                false => Ok(now),
+            }
+        })
     }
 
     fn deliveries(&self) -> Asking<'_, Deliveries> {
@@ -123,14 +242,15 @@ impl Consumer for Opened {
             };
             let consumer = self.stream.create_consumer(config).await?;
             let left = consumer.cached_info().num_pending;
-            let pages = stream::try_unfold((consumer, left), |(consumer, left)| async move {
-                if left == 0 {
-                    return Ok::<_, BoxError>(None);
-                }
-                let page = page(&consumer).await?;
-                let left = page.last().map_or(left, |last| last.pending);
-                Ok(Some((stream::iter(page).map(Ok), (consumer, left))))
-            });
+            let pages =
+                futures_util::stream::try_unfold((consumer, left), |(consumer, left)| async move {
+                    if left == 0 {
+                        return Ok::<_, BoxError>(None);
+                    }
+                    let page = page(&consumer).await?;
+                    let left = page.last().map_or(left, |last| last.pending);
+                    Ok(Some((futures_util::stream::iter(page).map(Ok), (consumer, left))))
+                });
             Ok(pages.try_flatten().boxed())
         })
     }

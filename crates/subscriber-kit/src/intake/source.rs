@@ -59,8 +59,18 @@ pub struct Standing {
     pub ack_floor: u64,
     /// Messages delivered and not acknowledged.
     pub ack_pending: u64,
-    /// Messages not delivered yet.
+    /// Messages not delivered yet, as the broker counts them.
     pub pending: u64,
+    /// What somebody has altered at the broker and stays so, in words. It costs time and loses nothing.
+    pub altered: Option<String>,
+}
+
+impl Standing {
+    /// Whether the consumer is beyond the end of its stream, which went back to an older state: what is published
+    /// next would count as delivered.
+    pub fn is_ahead(&self) -> bool {
+        self.delivered.max(self.ack_floor) > self.last_sequence
+    }
 }
 
 /// Which consumer to open.
@@ -78,7 +88,8 @@ pub struct Durable<'a> {
 
 /// A way to a broker.
 pub trait Source: Send + Sync + 'static {
-    /// Finds the stream, which must be there, and finds or makes the consumer.
+    /// Finds the stream, which must be there, and finds or makes the consumer. One that is not as it must be is
+    /// mended: altered back, or made anew where it may have skipped messages.
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>>;
 
     /// Counts connections made: changes each time the link was lost and made again.
@@ -99,7 +110,8 @@ pub trait Consumer: Send + Sync {
     /// How far it was when it was opened.
     fn opened(&self) -> &Standing;
 
-    /// How far it is now.
+    /// How far it is now. An error when it is not the consumer any more that was opened, or not as it must be:
+    /// then it has to be opened again.
     fn standing(&self) -> Asking<'_, Standing>;
 
     /// What is delivered to this replica from now on.

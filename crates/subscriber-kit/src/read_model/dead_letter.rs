@@ -32,6 +32,8 @@ pub(crate) struct Parking {
     pub(crate) attempts: u32,
     /// `None` makes it a dead letter.
     pub(crate) retry_after: Option<Duration>,
+    /// The owner does not know the id.
+    pub(crate) unknown: bool,
 }
 
 /// A row whose time has come.
@@ -51,6 +53,8 @@ pub(crate) struct Counts {
     pub(crate) dead_letters: u64,
     /// Parked rows whose time has come.
     pub(crate) due: u64,
+    /// Parked rows whose id the owner does not know.
+    pub(crate) unknown: u64,
 }
 
 /// The rows of one entity kind.
@@ -90,6 +94,7 @@ impl DeadLetters {
             serde_json::json!({
                 "id": key.id, "floor": key.floor, "answered": key.answered,
                 "error": shortened(&key.error), "attempts": key.attempts, "next_at": next_at,
+                "unknown": i64::from(key.unknown),
             })
         };
         let set = serde_json::Value::from(keys.iter().map(row).collect::<Vec<_>>()).to_string();
@@ -100,17 +105,18 @@ impl DeadLetters {
             Column::Text("error"),
             Column::Int("attempts"),
             Column::Int("next_at"),
+            Column::Int("unknown"),
         ];
         let sql = format!(
             "INSERT INTO nudge_dead_letter AS dead \
-             (entity, id, floor, error, attempts, first_failed_at, last_failed_at, next_at) \
-             SELECT $1, r.id, r.floor, r.error, r.attempts, $3, $3, r.next_at FROM {} \
+             (entity, id, floor, error, attempts, first_failed_at, last_failed_at, next_at, unknown) \
+             SELECT $1, r.id, r.floor, r.error, r.attempts, $3, $3, r.next_at, r.unknown FROM {} \
              WHERE NOT EXISTS (SELECT 1 FROM nudge_applied a WHERE a.entity = $1 AND a.id = r.id \
                                AND r.answered > 0 AND a.version >= r.answered) ORDER BY r.id \
              ON CONFLICT (entity, id) DO UPDATE SET \
              floor = CASE WHEN excluded.floor > dead.floor THEN excluded.floor ELSE dead.floor END, \
              error = excluded.error, attempts = excluded.attempts, \
-             last_failed_at = excluded.last_failed_at, \
+             last_failed_at = excluded.last_failed_at, unknown = excluded.unknown, \
              next_at = CASE WHEN excluded.next_at IS NULL AND dead.next_at IS NOT NULL \
              AND dead.floor > excluded.floor THEN dead.next_at ELSE excluded.next_at END",
             rows(self.db.kind(), "$2", &columns)
@@ -230,13 +236,55 @@ impl DeadLetters {
     /// How many rows there are.
     pub(crate) async fn counts(&self) -> Result<Counts, sqlx::Error> {
         let now = clock::now().unix_micros();
-        let sql = "SELECT COALESCE(SUM(CASE WHEN next_at IS NULL THEN 0 ELSE 1 END), 0), \
-                   COALESCE(SUM(CASE WHEN next_at <= $2 THEN 1 ELSE 0 END), 0), count(*) \
-                   FROM nudge_dead_letter WHERE entity = $1";
+        let sql = "SELECT COALESCE(SUM(CASE WHEN next_at IS NULL THEN 0 ELSE 1 END), 0) AS parked, \
+                   COALESCE(SUM(CASE WHEN next_at <= $2 THEN 1 ELSE 0 END), 0) AS due, \
+                   COALESCE(SUM(CASE WHEN next_at IS NOT NULL AND unknown = 1 THEN 1 ELSE 0 END), 0) AS unknown, \
+                   count(*) AS all_rows FROM nudge_dead_letter WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(now);
-        let (parked, due, all): (i64, i64, i64) =
-            self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok(Counts { parked: parked as u64, dead_letters: (all - parked) as u64, due: due as u64 })
+        let row: CountRow = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(Counts {
+            parked: row.parked as u64,
+            dead_letters: (row.all_rows - row.parked) as u64,
+            due: row.due as u64,
+            unknown: row.unknown as u64,
+        })
+    }
+
+    /// Gives up parked keys that the owner does not know and that are not applied here: those that are due and were
+    /// tried `max_attempts` times, and `surplus` more, of those that were tried most. Returns how many that was.
+    pub(crate) async fn give_up_unknown(
+        &self,
+        max_attempts: u32,
+        surplus: u64,
+    ) -> Result<u64, sqlx::Error> {
+        const UNKNOWN: &str = "dead.entity = $1 AND dead.unknown = 1 AND NOT EXISTS \
+            (SELECT 1 FROM nudge_applied a WHERE a.entity = $1 AND a.id = dead.id AND a.deleted = 0)";
+        let tried = format!(
+            "DELETE FROM nudge_dead_letter AS dead WHERE {UNKNOWN} \
+             AND dead.attempts >= $2 AND dead.next_at <= $3"
+        );
+        let tried = sqlx::query(AssertSqlSafe(tried)).bind(self.entity.as_str());
+        let tried = tried.bind(i64::from(max_attempts)).bind(clock::now().unix_micros());
+        let mut given_up = self.db.write(tried).await?;
+        if surplus > 0 {
+            let most = format!(
+                "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id IN \
+                 (SELECT dead.id FROM nudge_dead_letter AS dead WHERE {UNKNOWN} AND dead.next_at IS NOT NULL \
+                  ORDER BY dead.attempts DESC, dead.last_failed_at, dead.id LIMIT $2)"
+            );
+            let most = sqlx::query(AssertSqlSafe(most)).bind(self.entity.as_str());
+            given_up += self.db.write(most.bind(surplus as i64)).await?;
+        }
+        Ok(given_up)
+    }
+}
+
+row! {
+    struct CountRow {
+        parked: i64,
+        due: i64,
+        unknown: i64,
+        all_rows: i64,
     }
 }
 
@@ -285,6 +333,7 @@ mod tests {
             error: "refused".to_owned(),
             attempts: 1,
             retry_after,
+            unknown: false,
         }
     }
 
@@ -307,12 +356,12 @@ mod tests {
             table.park(&[parking(2, Some(Duration::ZERO))]).await.unwrap();
             table.park(&[parking(1, None)]).await.unwrap();
             let counts = table.counts().await.unwrap();
-            assert_eq!(counts, Counts { parked: 1, dead_letters: 0, due: 1 });
+            assert_eq!(counts, Counts { parked: 1, due: 1, ..Counts::default() });
             assert_eq!(table.due(10).await.unwrap()[0].floor, v(2));
             // That of the same version, or of a later one, does.
             table.park(&[parking(3, None)]).await.unwrap();
             let counts = table.counts().await.unwrap();
-            assert_eq!(counts, Counts { parked: 0, dead_letters: 1, due: 0 });
+            assert_eq!(counts, Counts { dead_letters: 1, ..Counts::default() });
         })
         .await;
     }

@@ -5,6 +5,9 @@
 //! the durable consumer's name carries an id that is kept here, and so does the stream sequence up
 //! to which everything was handled. No row here: a new id, a new consumer, everything from the
 //! start. A position behind the consumer's: what lies between is read again.
+//!
+//! The row also says in which place it was written. In a copy of the database it is another: the copy takes an id
+//! of its own, or the two would share one consumer, and each would be told of half of the changes.
 
 use nudge_protocol::EntityName;
 use nudge_runtime::{Database, clock, row};
@@ -40,6 +43,18 @@ row! {
         stream_created: String,
         position: i64,
         caught_up_at: Option<i64>,
+        place: Option<String>,
+    }
+}
+
+impl From<Row> for Position {
+    fn from(row: Row) -> Self {
+        Self {
+            consumer: row.consumer,
+            stream_created: row.stream_created,
+            position: u64::try_from(row.position).unwrap_or(0),
+            caught_up: row.caught_up_at.is_some(),
+        }
     }
 }
 
@@ -63,27 +78,44 @@ impl Positions {
         Self { db, entity }
     }
 
-    /// The row, made new when there is none.
+    /// The row, made new when there is none, and given a new id when this is a copy of the database that it was
+    /// made in.
     pub(crate) async fn load(&self) -> Result<Position, sqlx::Error> {
+        let place = self.db.place_of("nudge_intake").await?;
+        if let Some(row) = self.row().await?
+            && row.place.as_ref() == Some(&place)
+        {
+            return Ok(row.into());
+        }
         // The unused id of a replica that comes second is thrown away.
-        let insert = "INSERT INTO nudge_intake (entity, consumer, stream_created, position) \
-                      VALUES ($1, $2, '', 0) ON CONFLICT (entity) DO NOTHING";
-        let consumer = Uuid::new_v4().simple().to_string();
-        self.db.write(sqlx::query(insert).bind(self.entity.as_str()).bind(consumer)).await?;
+        let id = || Uuid::new_v4().simple().to_string();
+        let insert = "INSERT INTO nudge_intake (entity, consumer, stream_created, position, place) \
+                      VALUES ($1, $2, '', 0, $3) ON CONFLICT (entity) DO NOTHING";
+        let insert = sqlx::query(insert).bind(self.entity.as_str()).bind(id()).bind(place.clone());
+        self.db.write(insert).await?;
+        // It was made by a release that did not look.
+        let adopt = "UPDATE nudge_intake SET place = $2 WHERE entity = $1 AND place IS NULL";
+        let adopt = sqlx::query(adopt).bind(self.entity.as_str()).bind(place.clone());
+        self.db.write(adopt).await?;
+        let begin_anew = "UPDATE nudge_intake SET consumer = $3, stream_created = '', position = 0, place = $2 \
+                          WHERE entity = $1 AND place <> $2";
+        let begin_anew = sqlx::query(begin_anew).bind(self.entity.as_str()).bind(place).bind(id());
+        if self.db.write(begin_anew).await? > 0 {
+            tracing::warn!(entity = %self.entity, "this read model is a copy of another: it is read anew");
+        }
         self.read().await?.ok_or(sqlx::Error::RowNotFound)
     }
 
     /// The row as it is, if there is one.
     pub(crate) async fn read(&self) -> Result<Option<Position>, sqlx::Error> {
-        let sql = "SELECT consumer, stream_created, position, caught_up_at FROM nudge_intake WHERE entity = $1";
+        Ok(self.row().await?.map(Position::from))
+    }
+
+    async fn row(&self) -> Result<Option<Row>, sqlx::Error> {
+        let sql = "SELECT consumer, stream_created, position, caught_up_at, place FROM nudge_intake \
+                   WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let row: Option<Row> = self.db.run(query.fetch_optional(self.db.reader())).await?;
-        Ok(row.map(|row| Position {
-            consumer: row.consumer,
-            stream_created: row.stream_created,
-            position: u64::try_from(row.position).unwrap_or(0),
-            caught_up: row.caught_up_at.is_some(),
-        }))
+        self.db.run(query.fetch_optional(self.db.reader())).await
     }
 
     /// Records how far intake has got, if the row still holds what was `found` there, or something

@@ -2,7 +2,9 @@
 
 use nudge_runtime::database::Migration;
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, PLACE, UNKNOWN];
+
+const FIRST: Migration = Migration {
     number: 1,
     title: "applied versions, intake positions, dead letters",
     sqlite: "
@@ -61,4 +63,18 @@ pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
             PRIMARY KEY (entity, id)
         );
         CREATE INDEX nudge_dead_letter_due ON nudge_dead_letter (entity, next_at);",
-}];
+};
+
+const PLACE: Migration = Migration {
+    number: 2,
+    title: "which database the intake positions were made in",
+    sqlite: "ALTER TABLE nudge_intake ADD COLUMN place TEXT",
+    postgres: "ALTER TABLE nudge_intake ADD COLUMN place TEXT",
+};
+
+const UNKNOWN: Migration = Migration {
+    number: 3,
+    title: "which rows wait for an owner to know their id",
+    sqlite: "ALTER TABLE nudge_dead_letter ADD COLUMN unknown BIGINT NOT NULL DEFAULT 0",
+    postgres: "ALTER TABLE nudge_dead_letter ADD COLUMN unknown BIGINT NOT NULL DEFAULT 0",
+};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use nudge_protocol::EntityName;
+use nudge_protocol::{EntityName, Timestamp};
 use nudge_runtime::clock;
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -23,6 +23,7 @@ pub(crate) struct Progress {
     pub(crate) retried: Counter,
     pub(crate) dead_lettered: Counter,
     pub(crate) replaced: Counter,
+    pub(crate) given_up: Counter,
     pub(crate) queued: Gauge,
     pub(crate) processing: Gauge,
     pub(crate) retrying: Gauge,
@@ -38,9 +39,14 @@ pub(crate) struct Progress {
     pub(crate) last_progress: AtomicI64,
     /// Stream sequence up to which everything is handled.
     pub(crate) position: AtomicU64,
+    /// When this subscriber was started.
+    began: Timestamp,
     /// Whether the first catch-up of this read model is done.
     pub(crate) caught_up: AtomicBool,
+    /// What last went wrong with callbacks and the read model.
     last_error: Mutex<Option<String>>,
+    /// What is wrong with the way from the broker.
+    intake_error: Mutex<Option<String>>,
 }
 
 impl Progress {
@@ -58,6 +64,7 @@ impl Progress {
             retried: Counter::default(),
             dead_lettered: Counter::default(),
             replaced: Counter::default(),
+            given_up: Counter::default(),
             queued: Gauge::default(),
             processing: Gauge::default(),
             retrying: Gauge::default(),
@@ -70,8 +77,10 @@ impl Progress {
             last_lag_micros: AtomicI64::new(0),
             last_progress: AtomicI64::new(0),
             position: AtomicU64::new(0),
+            began: clock::now(),
             caught_up: AtomicBool::new(false),
             last_error: Mutex::new(None),
+            intake_error: Mutex::new(None),
         }
     }
 
@@ -80,8 +89,20 @@ impl Progress {
         *self.last_error.lock() = error;
     }
 
+    /// The same of intake: what is applied meanwhile does not say that all is well there.
+    pub(crate) fn set_intake_error(&self, error: Option<String>) {
+        *self.intake_error.lock() = error;
+    }
+
     pub(crate) fn last_error(&self) -> Option<String> {
-        self.last_error.lock().clone()
+        let intake = self.intake_error.lock().clone();
+        intake.or_else(|| self.last_error.lock().clone())
+    }
+
+    /// Whether what was changed at that time and is applied now is late by the time between: a first catch-up brings
+    /// what was changed before anybody followed it.
+    pub(crate) fn is_lag(&self, changed_at: Timestamp) -> bool {
+        self.caught_up.load(Relaxed) || changed_at >= self.began
     }
 
     /// Notes that an entity was found at its owner's state.
@@ -106,6 +127,11 @@ impl Progress {
                 "nudge_read_model_replaced",
                 "Times that the read model was found emptied or put back to an older copy",
                 &self.replaced,
+            ),
+            (
+                "nudge_given_up",
+                "Keys that the owner did not know however often it was asked",
+                &self.given_up,
             ),
         ] {
             registry.register(name, help, counter.clone());

@@ -262,8 +262,10 @@ impl<A: Apply> Batches<A> {
             let kind = match applied {
                 Applied::Newer => {
                     progress.applied.inc();
-                    progress.lag.observe(lag);
-                    progress.last_lag_micros.store((lag * 1e6) as i64, Relaxed);
+                    if progress.is_lag(changed_at) {
+                        progress.lag.observe(lag);
+                        progress.last_lag_micros.store((lag * 1e6) as i64, Relaxed);
+                    }
                     EventKind::Applied
                 }
                 Applied::NotNewer => {

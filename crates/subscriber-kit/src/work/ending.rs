@@ -77,9 +77,23 @@ impl Pace<'_> {
             }
             Reason::Unknown => {
                 let error = "the owner does not know this id";
-                self.again_or_park(run, Cause::NotYet, error, Some(second_look))
+                let end = self.again_or_park(run, Cause::NotYet, error, Some(second_look));
+                self.wait_for_owner(end)
             }
         }
+    }
+
+    /// What the owner does not know is most often not there at all: it is asked for less and less.
+    fn wait_for_owner(&self, end: End) -> End {
+        let End::Park(parking) = end else {
+            return end;
+        };
+        let parked = (parking.attempts + 1).checked_sub(self.settings.max_attempts_in_memory);
+        let retry_after = match parked.filter(|parked| *parked > 0) {
+            Some(parked) => Some(self.settings.unknown_retry.delay(parked, parking.id.as_str())),
+            None => parking.retry_after,
+        };
+        End::Park(Parking { unknown: true, retry_after, ..parking })
     }
 
     /// The owner fails, whatever it is asked for.
@@ -132,6 +146,7 @@ impl Pace<'_> {
                 error: error.to_owned(),
                 attempts,
                 retry_after: Some(retry_after),
+                unknown: false,
             })
         };
         mutated!(GiveUpAfterThree: end => if attempts < 3 { end } else { End::Done })
@@ -147,6 +162,7 @@ pub(crate) fn dead<T>(run: &Run<T>, answered: Version, error: &str) -> End {
         error: error.to_owned(),
         attempts: run.attempts.saturating_add(1),
         retry_after: None,
+        unknown: false,
     })
 }
 

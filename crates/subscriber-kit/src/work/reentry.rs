@@ -6,7 +6,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    read_model::dead_letter::DeadLetters, telemetry::progress::Progress, work::worker::Incoming,
+    read_model::dead_letter::DeadLetters, settings::Settings, telemetry::progress::Progress,
+    work::worker::Incoming,
 };
 
 /// How often due rows are looked for.
@@ -20,6 +21,7 @@ pub(crate) async fn run(
     dead_letters: DeadLetters,
     progress: Arc<Progress>,
     queue: mpsc::Sender<Incoming>,
+    settings: Settings,
     stop: CancellationToken,
 ) {
     let mut first = true;
@@ -31,7 +33,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
             _ = interval.tick() => {}
         }
-        match round(&dead_letters, &progress, &queue, first).await {
+        match round(&dead_letters, &progress, &queue, &settings, first).await {
             Ok(()) => first = false,
             Err(error) => {
                 tracing::warn!(%error, "cannot read the dead-letter table: will try again")
@@ -44,6 +46,7 @@ async fn round(
     dead_letters: &DeadLetters,
     progress: &Progress,
     queue: &mpsc::Sender<Incoming>,
+    settings: &Settings,
     first: bool,
 ) -> Result<(), sqlx::Error> {
     if first {
@@ -52,9 +55,14 @@ async fn round(
     let counts = dead_letters.counts().await?;
     progress.parked.set(counts.parked as i64);
     progress.dead_letters.set(counts.dead_letters as i64);
+    let surplus = counts.unknown.saturating_sub(settings.max_unknown_keys as u64);
     // Mostly nothing is due, and then nothing takes the write lock.
-    if counts.due == 0 {
+    if counts.due == 0 && surplus == 0 {
         return Ok(());
+    }
+    if counts.unknown > 0 {
+        let given_up = dead_letters.give_up_unknown(settings.max_unknown_attempts, surplus).await?;
+        progress.given_up.inc_by(given_up);
     }
     for due in dead_letters.due(MAX_ROWS).await? {
         let incoming = Incoming::unasked(due.id, due.floor, due.attempts);

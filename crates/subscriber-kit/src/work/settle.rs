@@ -12,6 +12,7 @@ use crate::{
     telemetry::{
         events::{Event, EventKind, Events, event},
         progress::Progress,
+        seldom::Seldom,
     },
     work::{
         ending::End,
@@ -37,6 +38,8 @@ pub(crate) struct Settling {
     pub(crate) retry: RetryPolicy,
     /// How writing the dead-letter table has gone lately.
     pub(crate) parking: InARow,
+    /// What was said of dead letters.
+    pub(crate) said: Seldom,
 }
 
 impl Settling {
@@ -108,7 +111,12 @@ impl Settling {
         match kind {
             EventKind::DeadLettered => {
                 self.progress.dead_lettered.inc();
-                tracing::warn!(entity = %self.entity, %id, error = reason, "dead letter");
+                if let Some(more) = self.said.left_out() {
+                    tracing::warn!(entity = %self.entity, more, "dead letters, not all of them told");
+                }
+                if self.said.may_say() {
+                    tracing::warn!(entity = %self.entity, %id, error = reason, "dead letter");
+                }
             }
             _ => {
                 self.progress.retried.inc();

@@ -101,6 +101,17 @@ impl TestDatabase {
         Database::open(&self.url, Durability::Refillable).await.expect("the database opens")
     }
 
+    /// A database beside it that holds the same, as `cp` makes it, or `pg_dump` and `psql`. Nobody may have this one
+    /// open.
+    pub async fn duplicate(&self) -> Self {
+        let Backup(place) = self.back_up().await;
+        let url = match &place {
+            Place::File(dir) => format!("sqlite:{}", file(dir).display()),
+            Place::Server { server, name } => server.database_url(name),
+        };
+        Self { url, place }
+    }
+
     /// Keeps a copy of all that is in it. Nobody may have it open.
     pub async fn back_up(&self) -> Backup {
         match &self.place {

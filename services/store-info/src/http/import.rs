@@ -13,7 +13,7 @@ use crate::import::{Import, Report};
 
 /// Import stores, one a line
 ///
-/// NDJSON: a store with its `id` on each line, at most 64 KiB long; each is written as by `PUT`. There may
+/// NDJSON: a store with its `id` on each line, at most 1 MiB long; each is written as by `PUT`. There may
 /// be any number of them: the body is taken as it comes, and none of it is kept. Lines that are no store are listed in the answer and do not stop the rest. What was committed
 /// stays when the import breaks off.
 #[utoipa::path(post, path = "/stores/import", operation_id = "importStores", tag = "stores",

@@ -98,7 +98,7 @@ async fn bodies_that_are_not_json_or_too_large_or_of_another_type_are_refused() 
     let api = Api::start().await;
     api.send("PUT", "/stores/1", json!({"name": "a"})).await;
     let before = api.everything().await;
-    let large = format!("{{\"name\":\"b\",\"description\":\"{}\"}}", "x".repeat(256 * 1024));
+    let large = format!("{{\"name\":\"b\",\"description\":\"{}\"}}", "x".repeat(1024 * 1024));
     let deep = format!("{{\"name\":{}1{}}}", "[".repeat(500), "]".repeat(500));
     for (method, path) in [("POST", "/stores"), ("PUT", "/stores/1"), ("PATCH", "/stores/1")] {
         let send = async |media_type: &str, body: &str| {

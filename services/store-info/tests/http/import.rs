@@ -68,7 +68,7 @@ async fn of_a_repeated_id_the_last_line_wins() {
 #[tokio::test]
 async fn bad_lines_are_listed_and_do_not_stop_the_rest() {
     let api = Api::start().await;
-    let long = format!("{{\"id\":\"long\",\"name\":\"{}\"}}\n", "x".repeat(64 * 1024));
+    let long = format!("{{\"id\":\"long\",\"name\":\"{}\"}}\n", "x".repeat(1024 * 1024));
     let lines = [
         line(1, "ok").replace('\n', "\r\n"),
         "\n".into(),
@@ -91,7 +91,7 @@ async fn bad_lines_are_listed_and_do_not_stop_the_rest() {
     let error = |n: usize| rejected[n]["error"].as_str().unwrap();
     assert!(error(0).contains("JSON") && error(1).contains("id: is required"), "{rejected:?}");
     assert!(error(2).contains("colour") && error(2).contains("delivery_fee"), "{rejected:?}");
-    assert!(error(4).contains("65536 bytes"), "{rejected:?}");
+    assert!(error(4).contains("1048576 bytes"), "{rejected:?}");
     assert!(error(7).starts_with("duplicate field `name`"), "{rejected:?}");
     let everything = api.everything().await;
     assert_eq!(everything["stores"].as_array().unwrap().len(), 2);

@@ -19,6 +19,29 @@ const FIELDS: [&str; 12] = [
     "region",
 ];
 
+/// Every text as long as it may be, of characters that JSON writes in four bytes, or in twelve.
+#[tokio::test]
+async fn the_largest_store_is_taken_in_each_encoding() {
+    let api = Api::start().await;
+    let long = |chars| "🍜".repeat(chars);
+    let menus: Vec<_> = (0..200).map(|_| json!({"name": long(100), "price": 1})).collect();
+    let store = json!({
+        "name": long(200), "category": long(100), "region": long(100), "neighbourhood": long(100),
+        "address": long(300), "phone": long(50), "description": long(2_000), "menus": menus,
+    });
+    let plain = store.to_string();
+    let escaped = plain.replace('🍜', "\\ud83c\\udf5c");
+    assert!(escaped.len() > 256 * 1024, "{}", escaped.len());
+    for (id, body) in [("plain", plain), ("escaped", escaped)] {
+        let request = api.request("PUT", &format!("/stores/{id}"));
+        let request = request.header("Content-Type", "application/json").body(body.clone());
+        assert_eq!(Answer::of(request).await.status, 201, "{id}");
+        let line = body.replacen('{', &format!("{{\"id\": \"{id}\", "), 1);
+        let report = api.import(format!("{line}\n")).await;
+        assert_eq!(report.json["unchanged"], 1, "{id}: {}", report.json["rejected"]);
+    }
+}
+
 #[tokio::test]
 async fn a_store_is_created_read_replaced_and_deleted() {
     let api = Api::start().await;

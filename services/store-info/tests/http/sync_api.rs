@@ -47,6 +47,22 @@ async fn a_batch_is_bounded() {
     batch_get(&api, json!({"ids": [""]})).await.assert_problem(422, "ids[0]");
 }
 
+/// A client may write any character as `\uXXXX`: what is allowed does not depend on it.
+#[tokio::test]
+async fn a_full_batch_of_the_longest_ids_is_answered_however_they_are_written() {
+    let api = Api::start().await;
+    let plain: Vec<_> = (0..512).map(|n| format!("{n:0200}")).collect();
+    let escaped = |id: &String| id.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<String>();
+    let ids = plain.iter().map(|id| format!("\"{}\"", escaped(id))).collect::<Vec<_>>().join(", ");
+    let request = api.request("POST", "/sync/v1/store/batch-get");
+    let request = request.header("Content-Type", "application/json");
+    let answer = Answer::of(request.body(format!("{{\"ids\": [{ids}]}}"))).await;
+    assert_eq!(answer.status, 200);
+    let items = answer.json["items"].as_array().unwrap();
+    let answered: Vec<_> = items.iter().map(|item| item["id"].as_str().unwrap()).collect();
+    assert_eq!(answered, plain);
+}
+
 #[tokio::test]
 async fn a_full_batch_is_one_quick_call() {
     let api = Api::start().await;

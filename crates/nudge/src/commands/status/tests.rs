@@ -47,6 +47,34 @@ async fn the_table_shows_who_is_away_and_what_wants_attention() {
 }
 
 #[tokio::test]
+async fn an_owner_whose_stream_tells_of_more_than_it_knows_is_named() {
+    let metrics = METRICS.replace("# EOF", "nudge_relay_strangers{entity=\"store\"} 997\n# EOF");
+    let owner = Router::new().route("/metrics", get(async move || metrics));
+    let stub = stub::start([(Service::StoreInfo, owner), (Service::Search, search())]).await;
+    let (owners, subscribers) = (ask_owners(&stub.api).await, ask_subscribers(&stub.api).await);
+    let lines = to_lines(&owners, &subscribers, "2026-01-01T00:00:03Z".parse().unwrap());
+    let line = strip_ansi_codes(&lines[3]).into_owned();
+    assert!(
+        line.starts_with("  store-info: its stream tells of at least 997 (store)"),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn a_broker_that_is_there_and_brings_nothing_is_not_away() {
+    let shown = |told: serde_json::Value| {
+        let mut status = json!({"entity": "store"});
+        status.as_object_mut().unwrap().extend(told.as_object().unwrap().clone());
+        strip_ansi_codes(&way_in(&serde_json::from_value(status).unwrap())).into_owned()
+    };
+    assert_eq!(shown(json!({"connected": true, "broker_connected": true})), "connected");
+    assert_eq!(shown(json!({"connected": false, "broker_connected": true})), "withheld");
+    assert_eq!(shown(json!({"connected": false, "broker_connected": false})), "away");
+    // From a release that does not tell them apart.
+    assert_eq!(shown(json!({"connected": false})), "away");
+}
+
+#[tokio::test]
 async fn a_service_that_is_away_makes_the_command_fail() {
     let failure = run(stub::nobody().await, true).await.unwrap_err();
     assert!(failure.to_string().starts_with("nothing answers on 127.0.0.1:"), "{failure}");

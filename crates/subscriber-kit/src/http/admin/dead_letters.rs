@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
 };
 use nudge_protocol::{
-    EntityName,
+    EntityId, EntityName,
     admin::{DeadLetter, DeadLetterPage, NextDeadLetter, Queued},
 };
 use nudge_runtime::{
@@ -19,6 +19,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Api, Key};
+use crate::subscriber::Shared;
 
 /// Longest wait for the work queue to take a replay.
 const MAX_REPLAY_WAIT: Duration = Duration::from_secs(2);
@@ -75,6 +76,59 @@ pub(super) async fn list(
         after: last.id.clone(),
     });
     Ok(axum::Json(DeadLetterPage { items, next }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct KeyQuery {
+    /// The kind of entity.
+    #[param(value_type = String)]
+    entity: EntityName,
+    /// Which one.
+    #[param(value_type = String)]
+    id: EntityId,
+}
+
+impl KeyQuery {
+    fn key(self, shared: &Shared) -> Result<Key, Problem> {
+        Ok(Key { place: shared.place_of(self.entity.as_str())?, id: self.id })
+    }
+}
+
+/// Put the key on the work queue, by its id in the query
+///
+/// For ids such as `..`, which no path can hold.
+#[utoipa::path(post, path = "/dead-letters/replay", operation_id = "replayDeadLetterByQuery",
+tag = "subscriber", params(KeyQuery), responses(
+    (status = 202, description = "Queued", body = Queued),
+    (status = 400, description = "A parameter is wrong"),
+    (status = 404, description = "No such dead letter"),
+    (status = 503, description = "Nothing is taken on at present; `Retry-After` says when to ask again"),
+))]
+pub(super) async fn replay_by_query(
+    State(shared): Api,
+    Query(query): Query<KeyQuery>,
+) -> Result<(StatusCode, axum::Json<Queued>), Problem> {
+    let key = query.key(&shared)?;
+    replay(State(shared), key).await
+}
+
+/// Forget the dead letter, by its id in the query
+///
+/// For ids such as `..`, which no path can hold.
+#[utoipa::path(post, path = "/dead-letters/discard", operation_id = "discardDeadLetterByQuery",
+tag = "subscriber", params(KeyQuery), responses(
+    (status = 204, description = "Forgotten"),
+    (status = 400, description = "A parameter is wrong"),
+    (status = 404, description = "No such dead letter"),
+))]
+pub(super) async fn discard_by_query(
+    State(shared): Api,
+    Query(query): Query<KeyQuery>,
+) -> Result<StatusCode, Problem> {
+    let key = query.key(&shared)?;
+    discard(State(shared), key).await
 }
 
 /// Put the key on the work queue

@@ -37,6 +37,7 @@ pub(super) async fn status(State(shared): Api) -> Result<axum::Json<Status>, Pro
             paused,
             last_progress: (last_progress > 0).then(|| Timestamp::from_unix_micros(last_progress)),
             connected: Some(shared.is_connected(followed)),
+            broker_connected: Some(shared.source.is_connected()),
             caught_up: progress.caught_up.load(Relaxed),
             stream_pending: Some(progress.stream_pending.get()),
             position: progress.position.load(Relaxed),
