@@ -193,6 +193,7 @@ mod tests {
     #[test]
     fn help_tells_how_many_connections_a_program_opens() {
         let help = Program::command().render_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let most = crate::database::POSTGRES_WRITERS + crate::database::POSTGRES_READERS;
         assert!(help.contains(&format!("at most {most} connections")), "{help}");
     }
