@@ -70,6 +70,9 @@ impl Protocol {
             }
             Action::Lose(k) => {
                 state.left.losses -= 1;
+                let seen = |message: Message| message.delivery != Delivery::Waiting;
+                let seen = state.keys[k].message.is_some_and(seen);
+                state.keys[k].beyond += u8::from(self.scenario.keeps_place && seen);
                 state.put(k, None);
                 state.keys[k].last_seq -= 1;
                 let relays = &mut state.relays[..self.scenario.relays];
@@ -131,7 +134,10 @@ impl Protocol {
     }
 
     fn publish(&self, state: &mut State, k: usize, version: u8) -> u8 {
-        state.put(k, Some(Message { version, delivery: Delivery::Waiting }));
+        let passed = state.keys[k].beyond > 0;
+        state.keys[k].beyond -= u8::from(passed);
+        let delivery = if passed { Delivery::Passed } else { Delivery::Waiting };
+        state.put(k, Some(Message { version, delivery }));
         state.keys[k].last_seq += 1;
         state.keys[k].last_seq
     }

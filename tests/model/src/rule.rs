@@ -40,6 +40,9 @@ pub enum Rule {
     /// State and version are read in one snapshot:
     /// `crates/publisher/src/sync_api.rs`, `Api::snapshot`.
     OneSnapshot,
+    /// A durable consumer whose place lies beyond the stream's end is put back, and what was published there
+    /// meanwhile counts as new. Not built yet.
+    PlaceInStream,
     /// No message is skipped because of the version that it names:
     /// `crates/subscriber-kit/src/intake.rs`, `Intake::take`.
     NoSkip,
@@ -113,7 +116,7 @@ pub struct Code {
 
 impl Rule {
     /// Every rule, in the order in which a change meets them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         RecordWithChange,
         MarkBySequence,
         PublishAgain,
@@ -121,6 +124,7 @@ impl Rule {
         UnmarkedToo,
         ReadOn,
         OneSnapshot,
+        PlaceInStream,
         NoSkip,
         MalformedCounts,
         DirtyDuringRun,
@@ -165,7 +169,7 @@ impl Rule {
                 (DEAD_LETTER, Some("DeadLetters"), "park")
             }
             Reentry => (REENTRY, None, "round"),
-            Resync => return None,
+            PlaceInStream | Resync => return None,
         };
         Some(Code { path, owner, function })
     }

@@ -47,6 +47,9 @@ pub struct Scenario {
     /// Whether relays do not look at what stands in the stream, as those of another make may not. A
     /// subscriber must not depend on it.
     pub blind: bool,
+    /// Whether the durable consumer stays where it was when the broker loses messages, so that its place
+    /// lies beyond the stream's end.
+    pub keeps_place: bool,
     /// Whether there is a comparison with the owner.
     pub resync: bool,
     /// The rule that is taken away.
@@ -77,6 +80,7 @@ const fn scenario(name: &'static str, counts: [usize; 3], left: Left) -> Scenari
         left,
         refused: None,
         blind: false,
+        keeps_place: false,
         resync: false,
         without: None,
     }
@@ -88,7 +92,7 @@ const fn blind(name: &'static str, counts: [usize; 3], left: Left) -> Scenario {
 }
 
 /// What the whole protocol has to stand.
-pub const WHOLE: [Scenario; 20] = [
+pub const WHOLE: [Scenario; 21] = [
     blind("created, deleted, created", [1, 2, 2], Left { edits: 3, crashes: 1, ..NONE }),
     scenario("messages come again", [1, 1, 2], Left { edits: 3, crashes: 2, timeouts: 2, ..NONE }),
     blind(
@@ -119,6 +123,14 @@ pub const WHOLE: [Scenario; 20] = [
         [1, 2, 1],
         Left { edits: 2, stale: 1, losses: 2, relay_crashes: 1, crashes: 1, ..NONE },
     ),
+    Scenario {
+        keeps_place: true,
+        ..scenario(
+            "the broker loses messages, and the consumer stays where it was",
+            [1, 1, 2],
+            Left { edits: 3, losses: 2, relay_crashes: 1, crashes: 1, ..NONE },
+        )
+    },
     blind(
         "somebody else publishes no version",
         [1, 1, 2],
@@ -196,6 +208,9 @@ pub fn without(rule: Rule) -> Scenario {
         }
         ReadOn => small(Left { edits: 2, stale: 1, late: 1, ..NONE }),
         OneSnapshot | DirtyDuringRun => small(Left { edits: 2, ..NONE }),
+        PlaceInStream => {
+            Scenario { keeps_place: true, ..small(Left { edits: 2, losses: 1, ..NONE }) }
+        }
         NoSkip => small(Left { edits: 2, echoes: 1, ..NONE }),
         MalformedCounts => small(Left { edits: 1, foreign: 1, ..NONE }),
         TokensBeforeRun => small(Left { edits: 2, crashes: 1, ..NONE }),

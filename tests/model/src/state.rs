@@ -23,6 +23,8 @@ pub(crate) enum Delivery {
     Waiting,
     Pending,
     Acknowledged,
+    /// Where the consumer has been already, in a numbering that the broker has lost: it is not delivered.
+    Passed,
 }
 
 /// A key's row in the table of parked keys.
@@ -48,6 +50,8 @@ pub(crate) struct Key {
     pub(crate) published_seq: u8,
     /// The stream's last sequence, as far as this key can tell: only its order matters.
     pub(crate) last_seq: u8,
+    /// By how much the durable consumer's place lies beyond the stream's end.
+    pub(crate) beyond: u8,
     pub(crate) message: Option<Message>,
     /// What a publish names that a relay gave up and that is still under way; 0 when there is none.
     pub(crate) late: Version,

@@ -31,6 +31,9 @@ impl Protocol {
             Some(Delivery::Pending) if state.left.timeouts > 0 => Some(Action::Timeout(r, k)),
             _ => None,
         });
+        let passed = key.message.is_some_and(|message| message.delivery == Delivery::Passed);
+        let astray = (key.beyond > 0 || passed) && self.has(Rule::PlaceInStream);
+        actions.extend(astray.then_some(Action::PutBack(r, k)));
         let due = idle && matches!(key.parked, Parked::Retried(_));
         actions.extend((due && self.has(Rule::Reentry)).then_some(Action::Reenter(r, k)));
         let dead = matches!(key.parked, Parked::Dead(floor) if floor >= key.version);
@@ -74,6 +77,7 @@ impl Protocol {
 
     pub(crate) fn subscriber_step(&self, state: &mut State, action: Action) {
         match action {
+            Action::PutBack(_, k) => put_back(&mut state.keys[k]),
             Action::Deliver(r, k) | Action::Redeliver(r, k) => self.deliver(state, r, k),
             Action::Timeout(r, k) => {
                 state.left.timeouts -= 1;
@@ -266,6 +270,15 @@ impl Protocol {
         } else {
             (replica.runs, replica.step) = Default::default();
         }
+    }
+}
+
+fn put_back(key: &mut Key) {
+    key.beyond = 0;
+    if let Some(message) = &mut key.message
+        && message.delivery == Delivery::Passed
+    {
+        message.delivery = Delivery::Waiting;
     }
 }
 
