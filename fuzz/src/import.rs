@@ -103,6 +103,9 @@ const STORE: [&str; 12] = [
 fn plain_store(line: &[u8]) -> Option<Store> {
     // What is JSON at all is not the question here.
     serde_json::from_slice::<Value>(line).ok()?;
+    if std::str::from_utf8(line).is_ok_and(plain::repeats) {
+        return None;
+    }
     let fields = Fields::read(line).filter(|fields| fields.are_among(&STORE))?;
     let words = |name: &str, max_chars: usize| match fields.last(name) {
         Some(value) => words(value, max_chars, name == "description"),

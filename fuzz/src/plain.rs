@@ -24,7 +24,7 @@ impl Fields {
         values.next().is_none().then_some(value.filter(|value| *value != "null"))
     }
 
-    /// The value of a field, the last one when it is repeated.
+    /// The value of a field; the last one, should it be repeated.
     pub(crate) fn last(&self, name: &str) -> Option<&str> {
         self.0.iter().rfind(|(field, _)| field == name).map(|(_, value)| value.get())
     }
@@ -55,6 +55,16 @@ impl<'de> Deserialize<'de> for Fields {
         }
         deserializer.deserialize_map(AnyObject)
     }
+}
+
+/// Whether an object in this text has a field twice.
+pub(crate) fn repeats(json: &str) -> bool {
+    if let Some(Fields(fields)) = Fields::read(json.as_bytes()) {
+        let repeated = |at: usize| fields[..at].iter().any(|(name, _)| *name == fields[at].0);
+        return (0..fields.len()).any(repeated)
+            || fields.iter().any(|(_, value)| repeats(value.get()));
+    }
+    list(json).unwrap_or_default().iter().any(|value| repeats(value))
 }
 
 /// A JSON list, each value as its text.

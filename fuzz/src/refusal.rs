@@ -8,12 +8,13 @@ use axum::http::{
 };
 use nudge_subscriber_kit::{
     internals::breaker::{Breaker, MAX_RETRY_AFTER, Permit},
-    owner_client::refusal as read,
+    owner_client::{FetchErrorKind, refusal as read},
 };
 
 /// The input's lines are a status, a `Retry-After` and a `Date`; an empty one is none.
 ///
-/// - What the refusal means is said by its status alone.
+/// - What the refusal means is said by its status alone, but for 429 and 503 that say when to come again: those speak
+///   for the owner.
 /// - Nobody waits who was not asked to. A number of seconds is that many; the time between two dates, as
 ///   servers write them, is what a plain second reading makes of it, and none when it has passed.
 /// - Whatever is asked for, the breaker lets somebody through a minute later.
@@ -30,7 +31,12 @@ pub fn refusal(input: &[u8]) {
     let (retry_after, date) = (text(RETRY_AFTER), text(DATE));
 
     let error = read(status, &headers);
-    assert_eq!(error.kind, read(status, &HeaderMap::new()).kind);
+    let says_when = error.retry_after.is_some() && [429, 503].contains(&status.as_u16());
+    let expected = match says_when {
+        true => FetchErrorKind::Unavailable,
+        false => read(status, &HeaderMap::new()).kind,
+    };
+    assert_eq!(error.kind, expected);
     match retry_after.as_deref().map(|asked| (seconds(asked), unix_time(asked), date)) {
         None => assert_eq!(error.retry_after, None),
         Some((Some(seconds), ..)) => {

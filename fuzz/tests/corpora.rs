@@ -8,6 +8,7 @@ use std::{
 };
 
 use nudge_fuzz::{PROPERTIES, import, sync_answer, sync_request};
+use store_info::import::MAX_LINE_BYTES;
 
 fn entries(folder: &Path) -> BTreeSet<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
@@ -45,7 +46,7 @@ fn every_property_has_a_corpus_and_every_corpus_a_property() {
 
 #[test]
 fn a_file_with_lines_at_the_bound() {
-    for bytes in [64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1] {
+    for bytes in [MAX_LINE_BYTES - 1, MAX_LINE_BYTES, MAX_LINE_BYTES + 1] {
         let (store, next) = (r#"{"id":"1","name":"a"}"#, r#"{"id":"2","name":"b"}"#);
         let (padding, blank) = (" ".repeat(bytes - store.len()), " ".repeat(bytes));
         let file = format!("{store}{padding}\n{next}\n{padding}{store}\r\n{blank}\n{next}");

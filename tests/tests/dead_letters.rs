@@ -168,7 +168,9 @@ async fn a_version_that_no_clock_has_reached_keeps_no_key_waiting() {
     }
     wire.announce("told", Some(&highest.to_string())).await;
     for (id, next_at) in [("parked", Some(0)), ("dead", None)] {
-        let sql = "INSERT INTO nudge_dead_letter VALUES ('thing', $1, $2, 'unknown', 9, 0, 0, $3)";
+        let sql = "INSERT INTO nudge_dead_letter \
+            (entity, id, floor, error, attempts, first_failed_at, last_failed_at, next_at) \
+            VALUES ('thing', $1, $2, 'unknown', 9, 0, 0, $3)";
         let row = sqlx::query(sql).bind(id).bind(highest.to_i64()).bind(next_at);
         copy.db.write(row).await.expect("a row");
     }

@@ -134,6 +134,8 @@ const SAMPLE: &[u8] = include_bytes!("../sample/stores.ndjson");
 
 /// How long NATS is waited for before samples are loaded without having asked it.
 const STREAM_WAIT: Duration = Duration::from_secs(2);
+/// Pause between two questions.
+const STREAM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Loads the sample stores, unless this database has, or ever had, stores; or the stream tells of stores: then the
 /// database was lost, and samples would make it look as if all were well.
@@ -145,8 +147,16 @@ pub async fn load_sample(stores: &Stores, broker: &Broker) -> Result<(), sqlx::E
         tracing::info!("the database has stores, so the sample stores are not loaded");
         return Ok(());
     }
-    let told_of = told_of(broker, stores.publisher().entity());
-    if let Ok(Ok(told_of @ 1..)) = tokio::time::timeout(STREAM_WAIT, told_of).await {
+    let told_of = async {
+        loop {
+            // The connection may just be being made.
+            match told_of(broker, stores.publisher().entity()).await {
+                Ok(told_of) => return told_of,
+                Err(_) => tokio::time::sleep(STREAM_PAUSE).await,
+            }
+        }
+    };
+    if let Ok(told_of @ 1..) = tokio::time::timeout(STREAM_WAIT, told_of).await {
         tracing::warn!(
             told_of,
             "the database is empty and the stream tells of stores: was it lost? The sample stores are not loaded"

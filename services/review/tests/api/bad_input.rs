@@ -1,5 +1,6 @@
 //! Requests that are wrong: the right 4xx, the field named, nothing written.
 
+use nudge_runtime::body::MAX_BODY_BYTES;
 use reqwest::{Method, header};
 use serde_json::{Value, json};
 
@@ -58,7 +59,7 @@ async fn bodies_that_are_not_json_or_too_large_change_nothing() {
     let world = World::with_open_store().await;
     let path = world.review(&draft()).await;
     let before = world.recorded().await;
-    let large = with("text", json!("x".repeat(300 * 1024))).to_string();
+    let large = with("text", json!("x".repeat(MAX_BODY_BYTES))).to_string();
     let json = "application/json";
     for (content_type, body, status, field) in [
         (json, "{".to_owned(), 400, "body"),
