@@ -71,51 +71,6 @@ async fn replicas_that_start_together_on_an_empty_database_all_get_ready() {
     }
 }
 
-/// Its stream tells of stores that it does not know any more, and whoever follows it still shows them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_owner_whose_database_was_lost_says_so_and_loads_no_sample() {
-    let (http, nats, database) = (Client::new(), Nats::start().await, TestDatabase::new().await);
-    let mut args = arguments("store-info", &nats, &database);
-    args.push("--sample".into());
-    let args = store_info::Args::parse_from(args);
-    let strangers = async |address: &str| {
-        let answer = http.get(format!("{address}/metrics")).send().await.ok()?;
-        let text = answer.text().await.ok()?;
-        let line = text.lines().find(|line| line.starts_with("nudge_relay_strangers{"))?.to_owned();
-        line.rsplit(' ').next()?.parse::<u64>().ok()
-    };
-    let stop = CancellationToken::new();
-    let owner = store_info::start(&args, stop.clone()).await.expect("store-info starts");
-    let address = format!("http://{}", owner.address());
-    let stores: Value =
-        http.get(format!("{address}/stores?limit=100")).send().await.unwrap().json().await.unwrap();
-    let before = stores["items"].as_array().expect("stores").len() as u64;
-    assert!(before > 60);
-    eventually("all of them are published", || async {
-        let answer = http.get(format!("{address}/metrics")).send().await.ok()?;
-        let text = answer.text().await.ok()?;
-        text.contains("nudge_relay_pending{entity=\"store\"} 0").then_some(())
-    })
-    .await;
-    assert_eq!(strangers(&address).await, Some(0));
-    stop.cancel();
-    owner.stopped().await;
-    database.lose().await;
-
-    let stop = CancellationToken::new();
-    let owner = store_info::start(&args, stop.clone()).await.expect("store-info starts");
-    let address = format!("http://{}", owner.address());
-    let stores: Value =
-        http.get(format!("{address}/stores")).send().await.unwrap().json().await.unwrap();
-    assert_eq!(stores["items"], json!([]), "no sample stands in for what was lost");
-    eventually("it is said", || async { (strangers(&address).await? == before).then_some(()) })
-        .await;
-    let put = http.put(format!("{address}/stores/new")).json(&json!({"name": "달빛국수"}));
-    assert_eq!(put.send().await.unwrap().status(), 201);
-    stop.cancel();
-    owner.stopped().await;
-}
-
 /// On PostgreSQL, where each session waits for a lock for a few seconds only.
 mod once {
     use nudge_runtime::database::{Kind, LOCK_TIMEOUT};

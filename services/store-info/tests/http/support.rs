@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for a state or an answer. Far more than any takes: only a fault gets here.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) const UNREACHABLE_NATS: &str = "nats://127.0.0.1:1";
 
