@@ -43,6 +43,7 @@ use nudge_protocol::{EntityId, EntityName};
 use nudge_runtime::{
     Database, Tx, clock,
     database::{Kind, WorkError},
+    set_sql::quoted,
 };
 use sqlx::AssertSqlSafe;
 
@@ -304,11 +305,6 @@ impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
     }
-}
-
-/// A name as SQL takes it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A text as SQL takes it.

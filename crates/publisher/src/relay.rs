@@ -20,7 +20,7 @@
 mod look;
 mod strangers;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use nudge_protocol::{EntityId, EntityName, Notification, subject};
@@ -81,6 +81,16 @@ pub(crate) struct Relay {
 struct Held {
     rows: Vec<Published>,
     next_try: Option<Instant>,
+}
+
+impl Held {
+    /// Each row once, by what stands in the stream now: a look reads what was published before, too.
+    fn remember(&mut self, behind: Vec<Published>) {
+        let ids: HashSet<_> = behind.iter().map(|row| row.id.clone()).collect();
+        self.rows.retain(|row| !ids.contains(&row.id));
+        let room = MAX_HELD_ROWS.saturating_sub(self.rows.len());
+        self.rows.extend(behind.into_iter().take(room));
+    }
 }
 
 impl Relay {
@@ -207,8 +217,7 @@ impl Relay {
         }
         let behind = self.log.behind(published).await?;
         let all = behind.is_empty();
-        let room = MAX_HELD_ROWS.saturating_sub(self.held.rows.len());
-        self.held.rows.extend(behind.into_iter().take(room));
+        self.held.remember(behind);
         Ok((marked, all))
     }
 
@@ -259,4 +268,26 @@ fn message(entity: &EntityName, row: &Pending) -> Message {
     let body = Notification { id: row.id.clone(), change: row.change }.to_json();
     let subject = subject::subject(entity, &row.id);
     Message { subject, version: row.version.to_string(), body }
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_protocol::Version;
+
+    use super::*;
+
+    /// A look at the stream reads again what a writer keeps locked, and what stands there may be another version.
+    #[test]
+    fn a_locked_row_is_remembered_once_as_it_stands_in_the_stream() {
+        let row = |id: &str, version, seq| {
+            let (id, version) = (EntityId::new(id).unwrap(), Version::new(version).unwrap());
+            Published { id, version, seq }
+        };
+        let mut held = Held::default();
+        held.remember(vec![row("a", 5, 10), row("b", 6, 11)]);
+        held.remember(vec![row("a", 4, 12)]);
+        let rows: Vec<_> =
+            held.rows.iter().map(|row| (row.id.as_str(), row.version.get(), row.seq)).collect();
+        assert_eq!(rows, [("b", 6, 11), ("a", 4, 12)]);
+    }
 }
