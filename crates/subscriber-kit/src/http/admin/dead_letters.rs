@@ -83,10 +83,8 @@ pub(super) async fn list(
 #[into_params(parameter_in = Query)]
 pub(super) struct KeyQuery {
     /// The kind of entity.
-    #[param(value_type = String)]
     entity: EntityName,
     /// Which one.
-    #[param(value_type = String)]
     id: EntityId,
 }
 
