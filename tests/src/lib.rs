@@ -35,7 +35,7 @@ pub use kept::{keep_tables, put_tables_back};
 pub use nudge_chance::Random;
 pub use nudge_testbed::{
     Backup, Line, Nats, PATIENCE, Postgres, QUIET, Service, TestDatabase, Way, database,
-    eventually, logs, ports::free_port, shell,
+    eventually, logs, ports::free_port, shell, within,
 };
 pub use owner::Owner;
 pub use services::Services;

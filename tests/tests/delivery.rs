@@ -10,7 +10,7 @@ use nudge_protocol::EntityName;
 use nudge_runtime::{BoxError, Tx};
 use nudge_subscriber_kit::{Apply, EntityState, Settings, Subscriber};
 use nudge_tests::{
-    Copy, Fault, Nats, Owner, QUIET, ReadModel, Wire,
+    Copy, Fault, Nats, Owner, PATIENCE, QUIET, ReadModel, Wire,
     copy::{Keep, quick},
     eventually,
 };
@@ -34,14 +34,16 @@ async fn an_older_answer_that_arrives_last_does_not_win() {
     let nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("things").await).await;
     let gate = hold_first_answer(&owner, "42");
-    let one = Copy::start(&nats.broker("copies").await, &owner).await;
+    // However slow the machine is, nobody gives up on the answer that is held.
+    let patient = Settings { fetch_timeout: PATIENCE * 5, ..quick() };
+    let one = Copy::start_with(&nats.broker("copies").await, &owner, patient).await;
     let two = one.replica(&nats.broker("copies").await, &owner).await;
     // Both are listening: whichever begins later would look at what the other has under way.
     one.quiet().await;
     two.quiet().await;
     let old = owner.put("42", json!("old")).await.version.get();
     eventually("one replica has an answer under way", || async {
-        (owner.times_asked("42") == 1).then_some(())
+        (owner.times_asked("42") > 0).then_some(())
     })
     .await;
     let slow = eventually("the other replica applies a newer one", || async {

@@ -151,7 +151,12 @@ async fn look(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result<Optio
 
 /// Installs the triggers, unless just these are there. Whenever they had to be made, every entity is
 /// recorded once: nobody knows what changed while they were not there.
-async fn install(db: &Database, entity: &EntityName, tables: &Tables) -> Result<(), CaptureError> {
+/// Returns the definition that is there now.
+async fn install(
+    db: &Database,
+    entity: &EntityName,
+    tables: &Tables,
+) -> Result<String, CaptureError> {
     let work = async {
         // Whoever waits for another program that installs them must see what that has done.
         let mut tx = db.begin_read_committed().await.map_err(Fault::from)?;
@@ -166,9 +171,11 @@ async fn install(db: &Database, entity: &EntityName, tables: &Tables) -> Result<
             record_all(&mut tx, entity, tables).await?;
             note(&mut tx, entity, &plan.create.join("\n")).await?;
             tracing::info!(%entity, triggers = plan.triggers, "changes are captured by triggers");
-            tx.commit().await?;
         }
-        Ok(())
+        // Within the same transaction: another program may install its own right after.
+        let definition = noted(&mut tx, entity).await?.unwrap_or_default();
+        tx.commit().await?;
+        Ok(definition)
     };
     db.run(work).await.map_err(|fault: Fault| fault.of(entity))
 }

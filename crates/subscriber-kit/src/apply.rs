@@ -41,9 +41,10 @@ pub struct EntityState<S> {
 ///
 ///     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Store>]) -> Result<(), BoxError> {
 ///         // A deleted entity arrives without a state, and so gets no name here.
-///         let name = |e: &EntityState<Store>| e.state.as_ref().map(|store| store.name.as_str());
-///         let rows: Vec<_> =
-///             entities.iter().map(|e| Row { id: e.id.as_str(), name: name(e) }).collect();
+///         let rows: Vec<_> = entities
+///             .iter()
+///             .map(|e| Row { id: e.id.as_str(), name: e.state.as_ref().map(|s| s.name.as_str()) })
+///             .collect();
 ///         Set::new(tx, "names", &rows)?.upsert(tx).await?;
 ///         Ok(())
 ///     }

@@ -36,6 +36,6 @@ pub use line::{Line, Way};
 pub use program::Program;
 pub use servers::{
     Backup, Nats, PATIENCE, Postgres, QUIET, TestDatabase, database, eventually, logs, script,
-    shell,
+    shell, within,
 };
 pub use service::Service;

@@ -35,14 +35,25 @@ pub const QUIET: Duration = Duration::from_millis(300);
 /// Waits until `look` finds something, looking again and again. Panics with `what` when it never does.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
-    mut look: impl FnMut() -> F,
+    look: impl FnMut() -> F,
 ) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let found = within(PATIENCE, look).await;
+    found.unwrap_or_else(|| panic!("never happened: {what}"))
+}
+
+/// As [`eventually`], but gives up quietly after this long.
+pub async fn within<T, F: Future<Output = Option<T>>>(
+    patience: Duration,
+    mut look: impl FnMut() -> F,
+) -> Option<T> {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look().await {
-            return found;
+            return Some(found);
         }
-        assert!(Instant::now() < deadline, "never happened: {what}");
+        if Instant::now() >= deadline {
+            return None;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -58,15 +58,8 @@ impl Capture {
     }
 
     async fn install_again(&self) -> Result<(), CaptureError> {
-        install(&self.db, &self.entity, &self.tables).await?;
-        let read = async {
-            let mut tx = self.db.snapshot().await?;
-            let noted = noted(&mut tx, &self.entity).await?;
-            tx.commit().await?;
-            Ok(noted.unwrap_or_default())
-        };
-        let noted = self.db.run(read).await.map_err(|fault: Fault| fault.of(&self.entity))?;
-        *self.definition.lock() = noted;
+        let definition = install(&self.db, &self.entity, &self.tables).await?;
+        *self.definition.lock() = definition;
         self.found(false);
         Ok(())
     }
