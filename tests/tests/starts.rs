@@ -71,6 +71,71 @@ async fn replicas_that_start_together_on_an_empty_database_all_get_ready() {
     }
 }
 
+/// Its stream tells of stores that it does not know any more, and whoever follows it still shows them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_whose_database_was_lost_says_so_and_loads_no_sample() {
+    let (nats, database) = (Nats::start().await, TestDatabase::new().await);
+    let mut args = arguments("store-info", &nats, &database);
+    args.push("--sample".into());
+    let args = store_info::Args::parse_from(args);
+    let stop = CancellationToken::new();
+    let owner = store_info::start(&args, stop.clone()).await.expect("store-info starts");
+    let address = format!("http://{}", owner.address());
+    let before = stores(&address).await;
+    assert!(before > 40, "the samples are loaded: {before}");
+    for n in 0..3 {
+        put(&address, &format!("of-their-own-{n}")).await;
+    }
+    let all = before + 3;
+    // What is pending reads 0 as well before it was looked for.
+    eventually("all of them are published", || async {
+        (metric(&address, "nudge_relay_published_total").await? >= all).then_some(())
+    })
+    .await;
+    assert_eq!(metric(&address, "nudge_relay_strangers").await, Some(0));
+    stop.cancel();
+    owner.stopped().await;
+    database.lose().await;
+
+    let stop = CancellationToken::new();
+    let owner = store_info::start(&args, stop.clone()).await.expect("store-info starts");
+    let address = format!("http://{}", owner.address());
+    assert_eq!(stores(&address).await, 0, "no sample stands in for what was lost");
+    let said = async |strangers| {
+        eventually("it is said", || async {
+            (metric(&address, "nudge_relay_strangers").await? == strangers).then_some(())
+        })
+        .await;
+    };
+    said(all).await;
+    // One that comes back is known again.
+    put(&address, "of-their-own-0").await;
+    said(all - 1).await;
+    stop.cancel();
+    owner.stopped().await;
+}
+
+async fn put(address: &str, id: &str) {
+    let put = Client::new().put(format!("{address}/stores/{id}"));
+    let put = put.json(&json!({"name": "달빛국수"})).send().await.unwrap();
+    assert_eq!(put.status(), 201);
+}
+
+/// How many stores the owner lists, up to a hundred.
+async fn stores(address: &str) -> u64 {
+    let list = Client::new().get(format!("{address}/stores?limit=100")).send().await.unwrap();
+    let list: Value = list.json().await.unwrap();
+    list["items"].as_array().expect("stores").len() as u64
+}
+
+/// A figure of the one entity that the owner has.
+async fn metric(address: &str, name: &str) -> Option<u64> {
+    let text = Client::new().get(format!("{address}/metrics")).send().await.ok()?;
+    let text = text.text().await.ok()?;
+    let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
 /// On PostgreSQL, where each session waits for a lock for a few seconds only.
 mod once {
     use nudge_runtime::database::{Kind, LOCK_TIMEOUT};
