@@ -47,6 +47,11 @@ impl Wire {
         self.send(&Self::subject(id), version, &body.to_json()).await.expect("the stream takes it");
     }
 
+    /// [`announce`](Self::announce), of what the caller need not keep.
+    pub async fn announce_owned(&self, id: String, version: String) {
+        self.announce(&id, Some(&version)).await;
+    }
+
     /// [`announce`](Self::announce) without a version, for many.
     pub async fn announce_all(&self, ids: impl IntoIterator<Item = String>) {
         let announce = |id: String| async move { self.announce(&id, None).await };

@@ -8,4 +8,5 @@ mod outages;
 mod repair;
 mod restored;
 mod several_relays;
+mod strangers;
 mod support;

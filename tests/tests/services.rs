@@ -1,6 +1,8 @@
 //! An owner edits a store; search and review follow.
 
-use nudge_tests::{Nats, Services, services::token};
+use async_nats::HeaderMap;
+use nudge_protocol::{Change, EntityName, Notification, notification::VERSION_HEADER, subject};
+use nudge_tests::{Nats, Services, eventually, id, services::token};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,4 +102,47 @@ async fn a_review_is_published_by_the_service_that_also_follows_stores() {
     .await;
     let expected = format!(r#"{{"id":"{}","change":"created"}}"#, token.id);
     assert_eq!(String::from_utf8_lossy(&message.payload), expected);
+}
+
+/// Somebody who may publish tells of a version of a store that never was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_somebody_made_up_was_never_there_until_it_is() {
+    let nats = Nats::start().await;
+    let services = Services::start(&nats).await;
+    services.put_store("42", json!({"name": "가게"})).await;
+    let ask = async |method: reqwest::Method, path: &str, body: Value| {
+        let request = services.http.request(method, services.store_info(path)).json(&body);
+        request.send().await.unwrap()
+    };
+    let status =
+        async |path: &str| ask(reqwest::Method::GET, path, Value::Null).await.status().as_u16();
+    let (store, tomb) = (EntityName::new("store").unwrap(), id("tomb-5"));
+    let made_up = nudge_runtime::clock::now().unix_micros();
+    let mut headers = HeaderMap::new();
+    headers.insert(VERSION_HEADER, made_up.to_string());
+    let body = Notification { id: tomb.clone(), change: Change::Updated }.to_json();
+    let sent = nats.jetstream().await;
+    let sent = sent.publish_with_headers(subject::subject(&store, &tomb), headers, body.into());
+    sent.await.unwrap().await.unwrap();
+    eventually("subscribers are told of a tombstone", || async {
+        (status("/sync/v1/store/tomb-5").await == 410).then_some(())
+    })
+    .await;
+    assert_eq!(status("/stores/tomb-5").await, 404);
+    for method in [reqwest::Method::PATCH, reqwest::Method::DELETE] {
+        assert_eq!(ask(method, "/stores/tomb-5", json!({})).await.status(), 404);
+    }
+    let put = ask(reqwest::Method::PUT, "/stores/tomb-5", json!({"name": "새 가게"})).await;
+    assert_eq!(put.status(), 201);
+    let version: i64 = put.headers()["etag"].to_str().unwrap().trim_matches('"').parse().unwrap();
+    assert!(version > made_up, "{version}, {made_up}");
+    assert_eq!(services.found(&[("q", "새 가게")], &token(&put)).await, ["tomb-5"]);
+    let delete = ask(reqwest::Method::DELETE, "/stores/tomb-5", Value::Null).await;
+    assert_eq!((delete.status().as_u16(), status("/stores/tomb-5").await), (204, 410));
+    // Only an operator knows that it was a mistake.
+    let path = "/nudge/v1/tombstones/store/never-existed";
+    let flagged = ask(reqwest::Method::POST, path, json!({"ids": ["tomb-5"]})).await;
+    assert_eq!(flagged.json::<Value>().await.unwrap()["flagged"], json!(["tomb-5"]));
+    assert_eq!(status("/stores/tomb-5").await, 404);
+    assert!(services.found(&[("q", "새 가게")], &token(&delete)).await.is_empty());
 }

@@ -4,5 +4,6 @@ pub(crate) mod dead_letters;
 pub(crate) mod import;
 pub(crate) mod status;
 pub(crate) mod store;
+pub(crate) mod tombstones;
 pub(crate) mod wait;
 pub(crate) mod watch;

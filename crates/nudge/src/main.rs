@@ -27,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use nudge_runtime::args::parse_or_exit;
 
 use client::{Api, NATS_PORT_OFFSET};
-use commands::{dead_letters, status, store, wait, watch};
+use commands::{dead_letters, status, store, tombstones, wait, watch};
 use failure::Failure;
 
 /// Where the demo's ports begin, unless it is told otherwise.
@@ -90,6 +90,9 @@ enum Verb {
     /// List, replay or discard what subscribers could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersVerb),
+    /// List tombstones of what an owner never had, or say that it never existed
+    #[command(subcommand)]
+    Tombstones(tombstones::TombstonesVerb),
     /// Run everything under random faults and edits, and see whether all converges
     #[command(subcommand)]
     Chaos(chaos::ChaosVerb),
@@ -135,6 +138,7 @@ async fn run(verb: Verb, Global { port_base, json }: Global) -> Result<(), Failu
         Verb::Wait(args) => wait::run(api, args, json).await,
         Verb::Status => status::run(api, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
+        Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
         Verb::Chaos(verb) => chaos::run(verb, json).await,
         Verb::Guard | Verb::Service(_) => unreachable!("main runs what is no command"),
     }

@@ -1,4 +1,5 @@
-//! What every subscriber tells of itself, under `/nudge/v1` and at `/livez` and `/readyz`.
+//! What every subscriber tells of itself, under `/nudge/v1` and at `/livez` and `/readyz`; and an owner, of its
+//! tombstones.
 //!
 //! The kit writes these answers and the command line reads them. The two may be of different releases:
 //! a reader passes over what it does not know, and takes what is missing for its default, or for `None`
@@ -7,6 +8,7 @@
 mod dead_letter;
 mod event;
 mod status;
+mod tombstone;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,6 +18,9 @@ use crate::{EntityName, Timestamp, Version};
 pub use dead_letter::{DeadLetter, DeadLetterPage, NextDeadLetter};
 pub use event::{Event, EventKind, Missed};
 pub use status::{BreakerState, EntityStatus, Status};
+pub use tombstone::{
+    Flagged, MAX_NEVER_EXISTED_IDS, NeverExisted, StrangerTombstone, StrangerTombstones,
+};
 
 /// `GET /livez`: the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -5,6 +5,7 @@
 //! `published_version`), the tombstone of a deleted entity (kept for ever), and the source of
 //! versions. It never grows beyond one row per entity, however often that is edited.
 
+pub(crate) mod never_existed;
 pub(crate) mod outbox;
 mod repair;
 pub(crate) mod restored;
@@ -31,6 +32,10 @@ pub struct Recorded {
     pub deleted: bool,
     /// When it was recorded.
     pub changed_at: Timestamp,
+    /// A tombstone of an id that this owner never had, as far as it knows: it was made because the stream told of
+    /// the id, or an operator says so. To subscribers it is a tombstone like any other; an owner's own API answers
+    /// as if nobody had ever heard of the id.
+    pub never_existed: bool,
 }
 
 /// Statements whose text depends on the database, written once.
@@ -40,6 +45,7 @@ struct Sql {
     recorded: Arc<str>,
     outbox: outbox::Sql,
     restored: restored::Sql,
+    never_existed: never_existed::Sql,
 }
 
 /// The change log of one kind of entity.
@@ -80,13 +86,13 @@ impl ChangeLog {
             )
             .into(),
             recorded: format!(
-                "SELECT id, version, deleted, changed_at FROM nudge_change_log \
-                 WHERE entity = $1 AND id IN {}",
+                "SELECT {COLUMNS} FROM nudge_change_log WHERE entity = $1 AND id IN {}",
                 strings(kind, "$2")
             )
             .into(),
             outbox: outbox::Sql::new(kind),
             restored: restored::Sql::new(kind),
+            never_existed: never_existed::Sql::new(kind),
         };
         Self { db, entity, sql: Arc::new(sql) }
     }
@@ -143,9 +149,10 @@ impl ChangeLog {
         after: Option<&EntityId>,
         limit: usize,
     ) -> Result<Vec<(EntityId, Recorded)>, sqlx::Error> {
-        let page = "SELECT id, version, deleted, changed_at FROM nudge_change_log \
-                    WHERE entity = $1 AND id > $2 ORDER BY id LIMIT $3";
-        let rows: Vec<Row> = sqlx::query_as(page)
+        let page = format!(
+            "SELECT {COLUMNS} FROM nudge_change_log WHERE entity = $1 AND id > $2 ORDER BY id LIMIT $3"
+        );
+        let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(page))
             .bind(self.entity.as_str())
             .bind(after.map_or("", EntityId::as_str))
             .bind(limit as i64)
@@ -155,8 +162,18 @@ impl ChangeLog {
     }
 }
 
+/// The columns of a [`Row`].
+const COLUMNS: &str = "id, version, deleted, changed_at, stranger_version, never_existed_version";
+
 row! {
-    struct Row { id: String, version: i64, deleted: i64, changed_at: i64 }
+    struct Row {
+        id: String,
+        version: i64,
+        deleted: i64,
+        changed_at: i64,
+        stranger_version: i64,
+        never_existed_version: i64,
+    }
 }
 
 impl Row {
@@ -168,6 +185,8 @@ impl Row {
             version: decode(Version::try_from(self.version))?,
             deleted: self.deleted != 0,
             changed_at: Timestamp::from_unix_micros(self.changed_at),
+            never_existed: self.deleted != 0
+                && [self.stranger_version, self.never_existed_version].contains(&self.version),
         };
         Ok(C::from((decode(EntityId::new(&self.id))?, recorded)))
     }

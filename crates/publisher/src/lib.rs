@@ -38,6 +38,7 @@
 //! | [`sink`] | the port to the stream |
 //! | [`stream`] | the stream's configuration, field by field |
 //! | [`sync_api`] | the routes for callbacks, over one trait of the owner |
+//! | `tombstones` | the routes for an operator: tombstones of what never existed |
 
 pub mod capture;
 pub mod change_log;
@@ -47,6 +48,7 @@ pub mod relay;
 pub mod sink;
 pub mod stream;
 pub mod sync_api;
+mod tombstones;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -229,14 +231,17 @@ impl Publisher {
         })
     }
 
-    /// The routes under `/sync/v1/{entity}` for callbacks.
+    /// The routes under `/sync/v1/{entity}` for callbacks, and those under `/nudge/v1/tombstones/{entity}` for an
+    /// operator.
     pub fn sync_api<O: Owner>(&self, owner: O) -> axum::Router {
         self.openapi_router(owner).into()
     }
 
     /// [`sync_api`](Self::sync_api) with its OpenAPI document, which is that of [`sync_api::openapi`].
     pub fn openapi_router<O: Owner>(&self, owner: O) -> OpenApiRouter {
-        sync_api::router(self.log.clone(), owner)
+        let desk = tombstones::Desk { log: self.log.clone(), metrics: self.metrics.clone() };
+        let tombstones = tombstones::routes(self.entity()).with_state(desk);
+        sync_api::router(self.log.clone(), owner).merge(tombstones)
     }
 
     /// How the relay is doing.

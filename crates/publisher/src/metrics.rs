@@ -16,6 +16,8 @@ pub(crate) struct Metrics {
     pub(crate) connected: Gauge,
     /// Notifications in the stream of entities that the log does not know, at least.
     pub(crate) strangers: Gauge,
+    /// Tombstones that were made for such, and that no operator has looked into.
+    pub(crate) stranger_tombstones: Gauge,
 }
 
 /// How a relay is doing.
@@ -29,6 +31,9 @@ pub struct RelayHealth {
     pub published: u64,
     /// Entities, at least, that the stream tells of and the owner does not know.
     pub strangers: u64,
+    /// Tombstones of ids that the owner has no record of, made because the stream told of them, and that no operator
+    /// has looked into yet.
+    pub stranger_tombstones: u64,
 }
 
 impl Metrics {
@@ -38,6 +43,7 @@ impl Metrics {
             pending: u64::try_from(self.pending.get()).unwrap_or(0),
             published: self.published.get(),
             strangers: u64::try_from(self.strangers.get()).unwrap_or(0),
+            stranger_tombstones: u64::try_from(self.stranger_tombstones.get()).unwrap_or(0),
         }
     }
 
@@ -75,6 +81,12 @@ impl Metrics {
             "Entities, at least, that the stream tells of and the owner does not know: its database was lost, or \
              somebody else publishes",
             self.strangers.clone(),
+        );
+        registry.register(
+            "nudge_relay_stranger_tombstones",
+            "Tombstones of ids that the owner has no record of, made because the stream told of them; those that an \
+             operator has flagged as never existed are left out",
+            self.stranger_tombstones.clone(),
         );
     }
 }

@@ -20,6 +20,8 @@
 mod look;
 mod strangers;
 
+pub use strangers::{MAX_DEFERRED_STRANGERS, STRANGERS_AT_ONCE, STRANGERS_PER_SECOND};
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
@@ -73,6 +75,8 @@ pub(crate) struct Relay {
     restarted: bool,
     /// What stands in the stream and could not be recorded, because a writer has its row locked.
     held: Held,
+    /// What stands in the stream of ids that the log does not know, and has no tombstone yet.
+    strangers: strangers::Strangers,
 }
 
 /// Published rows that a writer keeps locked. They are not published again, however long that takes: only recording
@@ -113,6 +117,7 @@ impl Relay {
             server: None,
             restarted: false,
             held: Held::default(),
+            strangers: strangers::Strangers::new(),
         }
     }
 
@@ -177,6 +182,9 @@ impl Relay {
         // Nothing may be published over the one place that tells of versions that the log lost.
         if !pending.is_empty() && self.log_went_back().await? {
             self.check_stream().await?;
+            pending = self.log.pending(MAX_ROWS_PER_ROUND, &self.held.rows).await?;
+        }
+        if self.renew_newborn(&pending).await? {
             pending = self.log.pending(MAX_ROWS_PER_ROUND, &self.held.rows).await?;
         }
         if pending.is_empty() {

@@ -31,6 +31,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     change_log::{ChangeLog, Recorded},
     conditional::{IfNoneMatch, etag, if_none_match},
+    tombstones,
 };
 
 /// States answered in one batch-get, in bytes, before the rest is left for the next call.
@@ -74,9 +75,11 @@ pub(crate) fn router<O: Owner>(log: ChangeLog, owner: O) -> OpenApiRouter {
     routes.with_state(Arc::new(Api { log, owner: Box::new(owner) }))
 }
 
-/// The document of the routes for this kind of entity.
+/// The document of the routes that an owner of this kind of entity has: these, and those of an operator.
 pub fn openapi(entity: &EntityName) -> OpenApi {
-    routes(entity).into_openapi()
+    let mut document = routes(entity).into_openapi();
+    document.merge(tombstones::routes(entity).into_openapi());
+    document
 }
 
 fn routes(entity: &EntityName) -> OpenApiRouter<Arc<Api>> {
@@ -264,7 +267,7 @@ mod tests {
         let entity = EntityName::new("charger").unwrap();
         let stray = nudge_runtime::openapi::stray_paths(routes(&entity));
         assert!(stray.is_empty(), "{stray:?}");
-        let document = openapi(&entity);
+        let document = routes(&entity).into_openapi();
         let paths: Vec<_> = document.paths.paths.keys().map(String::as_str).collect();
         let base = "/sync/v1/charger";
         assert_eq!(paths, ["batch-get", "items", "{id}"].map(|path| format!("{base}/{path}")));

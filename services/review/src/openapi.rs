@@ -96,6 +96,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!((operations, own), (23, 5));
+        assert_eq!((operations, own), (25, 5));
     }
 }

@@ -207,8 +207,8 @@ impl Reviews {
                 let version = recorded.map_or(Version::NONE, |recorded| recorded.version);
                 Ok(Versioned { review, version })
             }
-            (None, Some(_)) => Err(Refusal::DeletedReview.into()),
-            (None, None) => Err(Refusal::UnknownReview.into()),
+            (None, Some(recorded)) if !recorded.never_existed => Err(Refusal::DeletedReview.into()),
+            (None, _) => Err(Refusal::UnknownReview.into()),
         }
     }
 }

@@ -131,6 +131,9 @@ impl Stores {
                 let store = Box::new(store);
                 Found::Live { store, version }
             }
+            (None, Some(recorded)) if recorded.never_existed => {
+                Found::NeverExisted(recorded.version)
+            }
             (None, Some(recorded)) if recorded.deleted => Found::Deleted(recorded.version),
             (None, _) => Found::Unknown,
         })

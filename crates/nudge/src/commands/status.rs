@@ -19,7 +19,8 @@ use crate::{
 /// Where a subscriber tells how it is doing.
 pub(crate) const STATUS_PATH: &str = "/nudge/v1/status";
 /// Services that own an entity, and which.
-const OWNERS: [(Service, &str); 2] = [(Service::StoreInfo, "store"), (Service::Review, "review")];
+pub(crate) const OWNERS: [(Service, &str); 2] =
+    [(Service::StoreInfo, "store"), (Service::Review, "review")];
 
 /// What an owner's relay has to do, from its metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -32,6 +33,8 @@ pub(crate) struct OwnerStatus {
     pub(crate) published: Option<u64>,
     /// Entities, at least, that its stream tells of and it does not know.
     pub(crate) strangers: Option<u64>,
+    /// Tombstones that it made because its stream told of ids that it has no record of.
+    pub(crate) stranger_tombstones: Option<u64>,
 }
 
 type Answers<T> = Vec<(Service, Result<T, Failure>)>;
@@ -74,6 +77,7 @@ async fn ask_owner(api: &Api, service: Service, entity: &str) -> Result<OwnerSta
         connected: metric(&text, "nudge_relay_connected", entity).map(|number| number == 1),
         published: metric(&text, "nudge_relay_published_total", entity),
         strangers: metric(&text, "nudge_relay_strangers", entity),
+        stranger_tombstones: metric(&text, "nudge_relay_stranger_tombstones", entity),
     })
 }
 
@@ -128,6 +132,12 @@ fn to_lines(
         let (name, hint) = (service.name(), "was its database lost? Subscribers still show them");
         let line = format!("  {name}: its stream tells of at least {strangers} ({entity}) that it does not know: {hint}");
         Some(style(line).red().to_string())
+    }));
+    lines.extend(owners.iter().zip(OWNERS).filter_map(|((service, answer), (_, entity))| {
+        let made = answer.as_ref().ok()?.stranger_tombstones.filter(|made| *made > 0)?;
+        let (name, hint) = (service.name(), "somebody made them up, or a restore lost them");
+        let line = format!("  {name}: {made} tombstones ({entity}) of ids that it has no record of: {hint}; see nudge tombstones");
+        Some(style(line).yellow().to_string())
     }));
     lines.push(String::new());
     let mut rows: Vec<Vec<String>> = vec![heading(&[

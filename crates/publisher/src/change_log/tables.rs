@@ -64,4 +64,19 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         ALTER TABLE nudge_relay_stream ADD COLUMN server TEXT;
         ALTER TABLE nudge_relay_stream ADD COLUMN checked TEXT;",
     },
+    Migration {
+        number: 5,
+        title: "tombstones of what never existed",
+        // The version at which each was said, so that a later write undoes it, by whatever program.
+        sqlite: "
+        ALTER TABLE nudge_change_log ADD COLUMN stranger_version BIGINT NOT NULL DEFAULT 0;
+        ALTER TABLE nudge_change_log ADD COLUMN never_existed_version BIGINT NOT NULL DEFAULT 0;
+        CREATE INDEX nudge_change_log_strangers ON nudge_change_log (entity, id)
+            WHERE stranger_version <> 0;",
+        postgres: "
+        ALTER TABLE nudge_change_log ADD COLUMN stranger_version BIGINT NOT NULL DEFAULT 0;
+        ALTER TABLE nudge_change_log ADD COLUMN never_existed_version BIGINT NOT NULL DEFAULT 0;
+        CREATE INDEX nudge_change_log_strangers ON nudge_change_log (entity, id)
+            WHERE stranger_version <> 0;",
+    },
 ];

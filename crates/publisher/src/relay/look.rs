@@ -10,7 +10,10 @@ use nudge_runtime::{BoxError, clock, mutated};
 use tokio::time::Instant;
 
 use super::{Held, MAX_ROWS_PER_ROUND, Relay};
-use crate::{change_log::outbox::Published, sink::Standing};
+use crate::{
+    change_log::{outbox::Published, restored::Renewed},
+    sink::Standing,
+};
 
 /// How often the stream itself is looked at, to find that it was deleted or emptied.
 pub(super) const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -37,6 +40,7 @@ impl Relay {
             if !self.locked.is_empty() {
                 self.locked = self.log.unpublish(&self.locked, now.last_seq).await?;
             }
+            self.bury_deferred().await?;
             let renewed = self.read_on(now.last_seq).await?;
             // If the log was put back meanwhile, it knows less than was found out: that is not to be
             // recorded there, and all of it is to be found out again.
@@ -45,7 +49,8 @@ impl Relay {
             }
             if changed {
                 // Kept for whoever comes next: what this relay sent may arrive when it is gone.
-                self.log.set_stream(&now, self.known.unwrap_or(0)).await?;
+                let known = self.strangers.known(self.known.unwrap_or(0));
+                self.log.set_stream(&now, known).await?;
                 self.restarted = false;
             }
             self.count_strangers(&now).await?;
@@ -67,6 +72,7 @@ impl Relay {
             // What the log itself says that it knows may have been written there a moment ago.
             (self.standing, self.known) = (None, Some(0));
             self.recorded.clear();
+            self.strangers.forget();
         }
         Ok(!kept)
     }
@@ -116,6 +122,9 @@ impl Relay {
         if went_back || refilled || same.is_none() {
             // Those places are not in the log any more.
             self.recorded.clear();
+        }
+        if same.is_none() {
+            self.strangers.forget();
         }
         self.known = match same {
             Some(stream) => self.known.or(Some(stream.known())),
@@ -175,32 +184,51 @@ impl Relay {
             };
             let of = |stored| Published::by(self.log.entity(), stored);
             let published: Vec<_> = page.iter().filter_map(of).collect();
-            renewed |= self.renew(&published).await?;
+            let (any, room) = self.renew(&published).await?;
+            renewed |= any;
             let (_, all) = self.record(&published).await?;
-            if !all {
+            if !all || !room {
                 break;
             }
             known = last.sequence;
         }
-        let all_again = renewed && from > 0;
+        if renewed && from > 0 {
+            self.strangers.read_again();
+        }
+        let all_again = self.strangers.reads_again();
         self.known = Some(if all_again { 0 } else { known });
         Ok(all_again)
     }
 
     /// Gives fresh versions to what the stream shows and the log does not have. Returns whether there was
-    /// any.
-    async fn renew(&mut self, shown: &[Published]) -> Result<bool, BoxError> {
-        let (renewed, left) = mutated!(RestoreUnnoticed: self.log.renew(shown).await? => (0, 0));
-        if renewed > 0 {
-            let entity = self.log.entity();
+    /// any, and whether those that have to wait for one are remembered.
+    pub(super) async fn renew(&mut self, shown: &[Published]) -> Result<(bool, bool), BoxError> {
+        let allowed = self.strangers.allowed();
+        let renewed = mutated!(
+            RestoreUnnoticed: self.log.renew(shown, allowed).await? => Renewed::default()
+        );
+        let Renewed { renewed, strangers, left, deferred } = renewed;
+        self.strangers.made(strangers);
+        let room = self.strangers.defer(deferred);
+        let entity = self.log.entity();
+        if renewed > strangers {
+            let renewed = renewed - strangers;
             tracing::warn!(%entity, renewed, "the owner was restored from a backup: its entities get fresh versions");
-            self.metrics.renewed.inc_by(renewed - left);
         }
+        if strangers > 0 {
+            tracing::warn!(
+                %entity,
+                strangers,
+                "the stream tells of ids that this owner has no record of: somebody made them up, or a restore lost \
+                 them. They get tombstones"
+            );
+        }
+        self.metrics.renewed.inc_by(renewed.saturating_sub(left));
         if left > 0 {
             // Nothing may be published over the one place that tells of those versions.
             self.known = Some(0);
             return Err(format!("{left} entities that were restored are locked by a writer").into());
         }
-        Ok(renewed > 0)
+        Ok((renewed > 0, room))
     }
 }

@@ -1,17 +1,180 @@
-//! Entities that the stream tells of and the owner does not know.
+//! Ids that the stream tells of and the owner does not know: made up by whoever may publish, or lost in a restore.
+//!
+//! Each gets a tombstone, above the version that the stream shows, so that subscribers have something to come back
+//! to. A tombstone is for good, so they are bounded in rate: the first [`STRANGERS_AT_ONCE`] at once, then
+//! [`STRANGERS_PER_SECOND`]. Those that are not allowed one yet are kept here, so that nothing else waits
+//! for them.
 
+use std::{collections::HashMap, time::Duration};
+
+use nudge_protocol::EntityId;
 use nudge_runtime::BoxError;
+use tokio::time::Instant;
 
 use super::Relay;
-use crate::sink::Standing;
+use crate::{
+    change_log::outbox::{Pending, Published},
+    sink::Standing,
+};
+
+/// Tombstones that a relay makes without a pause, for ids that it has no record of.
+pub const STRANGERS_AT_ONCE: usize = 2_000;
+/// How many more of them it may make each second.
+pub const STRANGERS_PER_SECOND: usize = 100;
+/// Most ids that are kept until they may have a tombstone. Beyond that, the stream is read no further until some have
+/// theirs; what the owner changes is published all the same.
+pub const MAX_DEFERRED_STRANGERS: usize = 20_000;
+/// Shortest time between two readings of the whole stream, because the log lacked something that stood in it.
+pub(super) const READING_INTERVAL: Duration = Duration::from_secs(60);
+/// How often their tombstones are counted again while there are any.
+const COUNT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The ids that have no tombstone yet, and how many may be made now.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    deferred: HashMap<EntityId, Published>,
+    allowed: usize,
+    since: Instant,
+    /// When their tombstones are counted next; none when there are none.
+    next_count: Option<Instant>,
+    /// Whether the stream is to be read from its beginning, and when that may be.
+    read_again: bool,
+    next_reading: Instant,
+}
+
+impl Strangers {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            deferred: HashMap::new(),
+            allowed: STRANGERS_AT_ONCE,
+            since: now,
+            next_count: Some(now),
+            read_again: false,
+            next_reading: now,
+        }
+    }
+
+    /// How many tombstones may be made now.
+    pub(super) fn allowed(&mut self) -> usize {
+        let seconds = self.since.elapsed().as_secs();
+        let more =
+            usize::try_from(seconds).unwrap_or(usize::MAX).saturating_mul(STRANGERS_PER_SECOND);
+        self.allowed = self.allowed.saturating_add(more).min(STRANGERS_AT_ONCE);
+        // What was not needed is not saved up.
+        self.since = match self.allowed {
+            STRANGERS_AT_ONCE => Instant::now(),
+            _ => self.since + Duration::from_secs(seconds),
+        };
+        self.allowed
+    }
+
+    /// So many were made.
+    pub(super) fn made(&mut self, strangers: u64) {
+        self.allowed =
+            self.allowed.saturating_sub(usize::try_from(strangers).unwrap_or(usize::MAX));
+        if strangers > 0 {
+            self.next_count = Some(Instant::now());
+        }
+    }
+
+    /// Keeps those that are not allowed one yet. Answers whether there was room for all.
+    pub(super) fn defer(&mut self, deferred: Vec<Published>) -> bool {
+        let ids = deferred.into_iter().map(|one| (one.id.clone(), one));
+        let mut all = true;
+        for (id, one) in ids {
+            match self.deferred.len() < MAX_DEFERRED_STRANGERS || self.deferred.contains_key(&id) {
+                true => drop(self.deferred.insert(id, one)),
+                false => all = false,
+            }
+        }
+        all
+    }
+
+    /// The stream is another one, or is to be read from its beginning.
+    pub(super) fn forget(&mut self) {
+        self.deferred.clear();
+    }
+
+    /// The log lacks something that stands in the stream: all of it is to be read.
+    pub(super) fn read_again(&mut self) {
+        self.read_again = true;
+    }
+
+    /// Whether the stream is to be read from its beginning now. It may be long, and whoever may publish could have it
+    /// read at each look: after the first time there is a pause.
+    pub(super) fn reads_again(&mut self) -> bool {
+        let now = Instant::now();
+        let reads = self.read_again && now >= self.next_reading;
+        if reads {
+            self.next_reading = now + READING_INTERVAL;
+            self.read_again = false;
+        }
+        reads
+    }
+
+    /// Up to which place nothing of the stream needs to be read again by whoever comes next.
+    pub(super) fn known(&self, known: u64) -> u64 {
+        if self.read_again {
+            return 0;
+        }
+        let before = self.deferred.values().map(|one| one.seq.saturating_sub(1)).min();
+        before.map_or(known, |before| before.min(known))
+    }
+
+    /// Takes those that have waited longest, as many as are allowed.
+    fn due(&mut self) -> Vec<Published> {
+        let allowed = self.allowed();
+        let mut all: Vec<_> = self.deferred.values().cloned().collect();
+        all.sort_unstable_by_key(|one| one.seq);
+        all.truncate(allowed);
+        self.take(all.into_iter().map(|one| one.id))
+    }
+
+    fn take(&mut self, ids: impl Iterator<Item = EntityId>) -> Vec<Published> {
+        ids.filter_map(|id| self.deferred.remove(&id)).collect()
+    }
+}
 
 impl Relay {
+    /// Gives tombstones to those that had to wait.
+    pub(super) async fn bury_deferred(&mut self) -> Result<(), BoxError> {
+        if self.strangers.deferred.is_empty() {
+            return Ok(());
+        }
+        let due = self.strangers.due();
+        self.renew_or_keep(due).await
+    }
+
+    /// Ids that had no tombstone yet and have come to be: nothing is published of them before they have a version above
+    /// the one that the stream shows. Answers whether there were any.
+    pub(super) async fn renew_newborn(&mut self, pending: &[Pending]) -> Result<bool, BoxError> {
+        if self.strangers.deferred.is_empty() {
+            return Ok(false);
+        }
+        let newborn = self.strangers.take(pending.iter().map(|row| row.id.clone()));
+        let any = !newborn.is_empty();
+        self.renew_or_keep(newborn).await?;
+        Ok(any)
+    }
+
+    /// They are known only to this relay, so they must not get lost with a failure.
+    async fn renew_or_keep(&mut self, shown: Vec<Published>) -> Result<(), BoxError> {
+        let renewed = self.renew(&shown).await;
+        if renewed.is_err() {
+            self.strangers.defer(shown);
+        }
+        renewed.map(drop)
+    }
+
     /// Counts them, at least: the stream holds one message for each entity, so it never has more of them than the
     /// log has rows. When it does, the owner's database was lost, or somebody else publishes. Nothing mends that but
     /// a comparison of the copies with the owner: whoever follows it goes on to show what it does not know.
     ///
-    /// The log is counted on each connection, and again and again only while there is something to see.
+    /// The log is counted on each connection, and again and again only while there is something to see. The
+    /// tombstones that were made for strangers are counted, too.
     pub(super) async fn count_strangers(&mut self, now: &Standing) -> Result<(), BoxError> {
+        self.count_tombstones().await?;
         let before = self.metrics.strangers.get();
         if self.standing.is_some() && before == 0 {
             return Ok(());
@@ -30,5 +193,71 @@ impl Relay {
             );
         }
         Ok(())
+    }
+
+    async fn count_tombstones(&mut self) -> Result<(), BoxError> {
+        let now = Instant::now();
+        if self.standing.is_none() || self.strangers.next_count.is_some_and(|next| now >= next) {
+            let count = self.log.count_strangers().await?;
+            self.metrics.stranger_tombstones.set(count as i64);
+            self.strangers.next_count = (count > 0).then(|| now + COUNT_INTERVAL);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_protocol::Version;
+
+    use super::*;
+
+    fn shown(n: usize) -> Published {
+        let id = EntityId::new(&n.to_string()).unwrap();
+        Published { id, version: Version::new(7).unwrap(), seq: n as u64 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_are_allowed_at_once_and_then_so_many_a_second() {
+        let mut strangers = Strangers::new();
+        tokio::time::advance(Duration::from_millis(700)).await;
+        assert_eq!(strangers.allowed(), STRANGERS_AT_ONCE);
+        strangers.made(STRANGERS_AT_ONCE as u64);
+        assert_eq!(strangers.allowed(), 0);
+        tokio::time::advance(Duration::from_millis(1_500)).await;
+        assert_eq!(strangers.allowed(), STRANGERS_PER_SECOND);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(strangers.allowed(), 2 * STRANGERS_PER_SECOND);
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        assert_eq!(strangers.allowed(), STRANGERS_AT_ONCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_wait_are_bounded_and_the_stream_counts_as_read_up_to_the_first() {
+        let mut strangers = Strangers::new();
+        assert_eq!(strangers.known(100_000), 100_000);
+        assert!(strangers.defer((1..=MAX_DEFERRED_STRANGERS).map(shown).collect()));
+        assert!(!strangers.defer(vec![shown(MAX_DEFERRED_STRANGERS + 1)]));
+        assert!(strangers.defer(vec![shown(7)]), "it waits already");
+        assert_eq!(strangers.known(100_000), 0);
+        let due = strangers.due();
+        assert_eq!((due.len(), due[0].seq), (STRANGERS_AT_ONCE, 1));
+        assert_eq!(strangers.known(100_000), STRANGERS_AT_ONCE as u64);
+        assert_eq!(strangers.known(5), 5);
+        strangers.forget();
+        assert_eq!(strangers.known(100_000), 100_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_whole_stream_is_read_at_once_and_then_after_a_pause() {
+        let mut strangers = Strangers::new();
+        assert!(!strangers.reads_again());
+        strangers.read_again();
+        assert!(strangers.reads_again() && !strangers.reads_again());
+        strangers.read_again();
+        assert!(!strangers.reads_again(), "it was read just now");
+        assert_eq!(strangers.known(9), 0, "whoever comes next reads it");
+        tokio::time::advance(READING_INTERVAL).await;
+        assert!(strangers.reads_again());
     }
 }

@@ -11,6 +11,9 @@ use super::{Invalid, Store};
 pub enum Found {
     /// Never heard of.
     Unknown,
+    /// There never was one, as far as is known, and its id has a tombstone all the same, of this version: somebody told
+    /// the stream of it.
+    NeverExisted(Version),
     /// It was deleted; the version is the tombstone's.
     Deleted(Version),
     /// It exists.
@@ -27,7 +30,9 @@ impl Found {
     pub fn version(&self) -> Version {
         match self {
             Self::Unknown => Version::NONE,
-            Self::Deleted(version) | Self::Live { version, .. } => *version,
+            Self::NeverExisted(version) | Self::Deleted(version) | Self::Live { version, .. } => {
+                *version
+            }
         }
     }
 }
@@ -101,7 +106,7 @@ impl Found {
         match self {
             Self::Live { store, version } => Ok((store, *version)),
             Self::Deleted(version) => Err(Refusal::Deleted(*version)),
-            Self::Unknown => Err(Refusal::Unknown),
+            Self::Unknown | Self::NeverExisted(_) => Err(Refusal::Unknown),
         }
     }
 }
@@ -166,6 +171,12 @@ mod tests {
 
     #[test]
     fn what_is_gone_can_be_made_anew_but_not_changed() {
+        let never = Found::NeverExisted(version(9));
+        assert_eq!(
+            put(&never, &Condition::default(), &store("a")),
+            Ok(Decision::Save(store("a").into()))
+        );
+        assert_eq!(delete(&never, &Condition::default()), Err(Refusal::Unknown));
         let (none, free) = (Found::Deleted(version(9)), Condition::default());
         assert_eq!(create(&none, &free, &store("a")), Ok(Decision::Save(store("a").into())));
         assert_eq!(put(&none, &free, &store("a")), Ok(Decision::Save(store("a").into())));

@@ -134,7 +134,7 @@ impl Stores {
                 let version = self.version(tx, id, before).await?;
                 (Effect::Updated, version, Some(store))
             }
-            (Decision::Save(store), Found::Unknown | Found::Deleted(_)) => {
+            (Decision::Save(store), _) => {
                 if !self.create(tx, &store).await? {
                     return Ok(None);
                 }
@@ -151,7 +151,7 @@ impl Stores {
                 (Effect::Unchanged, version, Some(store))
             }
             // Only what exists can be kept: the domain never decides this.
-            (Decision::Keep, Found::Unknown | Found::Deleted(_)) => {
+            (Decision::Keep, _) => {
                 return Err(sqlx::Error::RowNotFound.into());
             }
         };

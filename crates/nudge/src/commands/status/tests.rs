@@ -48,7 +48,9 @@ async fn the_table_shows_who_is_away_and_what_wants_attention() {
 
 #[tokio::test]
 async fn an_owner_whose_stream_tells_of_more_than_it_knows_is_named() {
-    let metrics = METRICS.replace("# EOF", "nudge_relay_strangers{entity=\"store\"} 997\n# EOF");
+    let more = "nudge_relay_strangers{entity=\"store\"} 997\n\
+                nudge_relay_stranger_tombstones{entity=\"store\"} 20\n# EOF";
+    let metrics = METRICS.replace("# EOF", more);
     let owner = Router::new().route("/metrics", get(async move || metrics));
     let stub = stub::start([(Service::StoreInfo, owner), (Service::Search, search())]).await;
     let (owners, subscribers) = (ask_owners(&stub.api).await, ask_subscribers(&stub.api).await);
@@ -58,6 +60,8 @@ async fn an_owner_whose_stream_tells_of_more_than_it_knows_is_named() {
         line.starts_with("  store-info: its stream tells of at least 997 (store)"),
         "{lines:#?}"
     );
+    let line = strip_ansi_codes(&lines[4]).into_owned();
+    assert!(line.starts_with("  store-info: 20 tombstones (store) of ids"), "{lines:#?}");
 }
 
 #[test]

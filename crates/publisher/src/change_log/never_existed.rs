@@ -1,0 +1,126 @@
+//! Tombstones of ids that the owner never had.
+//!
+//! When the stream tells of an id that the log does not know, somebody made it up, or the owner was restored from
+//! a backup and has lost it: which, nobody can tell from here. Subscribers need a version to come back to, so the id
+//! gets a tombstone either way, and keeps it, since its message stays in the stream. The row also keeps
+//! the version at which that was so. As long as it has that version, the owner's own API answers as if nobody had
+//! heard of the id; a later write gives the row a version above, and with that it is a row like any other.
+//!
+//! An operator who has looked into it can say that such ids never existed, and also of tombstones from before.
+
+use std::sync::Arc;
+
+use nudge_protocol::EntityId;
+use nudge_runtime::{database::Kind, set_sql::strings};
+use sqlx::AssertSqlSafe;
+
+use super::{COLUMNS, ChangeLog, Recorded, Row};
+
+/// Tombstones that were made for the stream's sake, and that no operator has looked into.
+const STRANGERS: &str = "entity = $1 AND stranger_version <> 0 AND stranger_version = version \
+    AND deleted = 1 AND never_existed_version <> version";
+
+/// Statements whose text depends on the database, written once.
+#[derive(Debug)]
+pub(super) struct Sql {
+    count: Arc<str>,
+    page: Arc<str>,
+    flag: Arc<str>,
+}
+
+impl Sql {
+    pub(super) fn new(kind: Kind) -> Self {
+        // SQLite would go through the primary key, which is all of the log.
+        let log = match kind {
+            Kind::Sqlite => "nudge_change_log INDEXED BY nudge_change_log_strangers",
+            Kind::Postgres => "nudge_change_log",
+        };
+        let count = format!("SELECT count(*) FROM {log} WHERE {STRANGERS}");
+        let page = format!(
+            "SELECT {COLUMNS} FROM {log} WHERE {STRANGERS} AND id > $2 ORDER BY id LIMIT $3"
+        );
+        let flag = format!(
+            "UPDATE nudge_change_log SET never_existed_version = version \
+             WHERE entity = $1 AND deleted = 1 AND id IN {} RETURNING id",
+            strings(kind, "$2")
+        );
+        Self { count: count.into(), page: page.into(), flag: flag.into() }
+    }
+}
+
+impl ChangeLog {
+    /// How many tombstones of strangers wait for an operator. They are found by an index of their own.
+    pub(crate) async fn count_strangers(&self) -> Result<u64, sqlx::Error> {
+        let query = sqlx::query_as(AssertSqlSafe(self.sql.never_existed.count.clone()))
+            .bind(self.entity.as_str());
+        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(count as u64)
+    }
+
+    /// A page of them, in bytewise order of ids.
+    pub(crate) async fn strangers(
+        &self,
+        after: Option<&EntityId>,
+        limit: usize,
+    ) -> Result<Vec<(EntityId, Recorded)>, sqlx::Error> {
+        let look = || {
+            let query = sqlx::query_as(AssertSqlSafe(self.sql.never_existed.page.clone()))
+                .bind(self.entity.as_str());
+            let query = query.bind(after.map_or("", EntityId::as_str)).bind(limit as i64);
+            query.fetch_all(self.db.reader())
+        };
+        let rows: Vec<Row> = self.db.run_afresh(look).await?;
+        rows.into_iter().map(Row::recorded).collect()
+    }
+
+    /// Says of those that are tombstones that they never existed. Returns which are. Their versions stay: to
+    /// subscribers nothing changes.
+    pub(crate) async fn never_existed(
+        &self,
+        ids: &[EntityId],
+    ) -> Result<Vec<EntityId>, sqlx::Error> {
+        let flag = || async {
+            let mut tx = self.db.begin().await?;
+            let flagged: Vec<(String,)> =
+                sqlx::query_as(AssertSqlSafe(self.sql.never_existed.flag.clone()))
+                    .bind(self.entity.as_str())
+                    .bind(serde_json::json!(ids).to_string())
+                    .fetch_all(&mut *tx)
+                    .await?;
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(flagged)
+        };
+        let flagged = self.db.run_afresh(flag).await?;
+        Ok(flagged.iter().filter_map(|(id,)| EntityId::new(id).ok()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_protocol::EntityName;
+    use nudge_runtime::{Database, database::Durability};
+
+    use super::*;
+    use crate::change_log::MIGRATIONS;
+
+    /// The log may be long, and they are counted again and again.
+    #[tokio::test]
+    async fn strangers_are_found_by_an_index_of_their_own() {
+        let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
+        db.migrate("publisher", MIGRATIONS).await.unwrap();
+        let log = ChangeLog::new(db, EntityName::new("store").unwrap());
+        for sql in [&log.sql.never_existed.count, &log.sql.never_existed.page] {
+            let explain = format!("EXPLAIN QUERY PLAN {sql}");
+            let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
+                .bind("store")
+                .bind("")
+                .bind(1_i64)
+                .fetch_all(log.db.reader())
+                .await
+                .unwrap();
+            let steps: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
+            assert!(steps[0].contains("nudge_change_log_strangers"), "{steps:?}");
+            assert_eq!(steps.len(), 1, "in the order of the index");
+        }
+    }
+}
