@@ -9,4 +9,5 @@ mod repair;
 mod restored;
 mod several_relays;
 mod strangers;
+mod stream;
 mod support;

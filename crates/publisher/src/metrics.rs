@@ -14,6 +14,9 @@ pub(crate) struct Metrics {
     pub(crate) renewed: Counter,
     pub(crate) pending: Gauge,
     pub(crate) connected: Gauge,
+    pub(crate) broker_connected: Gauge,
+    /// 1 while the stream is not as it must be.
+    pub(crate) altered: Gauge,
     /// Notifications in the stream of entities that the log does not know, at least.
     pub(crate) strangers: Gauge,
     /// Tombstones that were made for such, and that no operator has looked into.
@@ -23,8 +26,12 @@ pub(crate) struct Metrics {
 /// How a relay is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct RelayHealth {
-    /// Whether the stream was reached when last tried.
+    /// Whether the stream was reached when last tried, and took what was published.
     pub connected: bool,
+    /// Whether the broker was there then.
+    pub broker_connected: bool,
+    /// Whether others have altered the stream at the broker, and it cannot be altered back.
+    pub altered: bool,
     /// Changes that the stream does not show yet.
     pub pending: u64,
     /// Notifications published since the start.
@@ -40,6 +47,8 @@ impl Metrics {
     pub(crate) fn health(&self) -> RelayHealth {
         RelayHealth {
             connected: self.connected.get() == 1,
+            broker_connected: self.broker_connected.get() == 1,
+            altered: self.altered.get() == 1,
             pending: u64::try_from(self.pending.get()).unwrap_or(0),
             published: self.published.get(),
             strangers: u64::try_from(self.strangers.get()).unwrap_or(0),
@@ -73,8 +82,18 @@ impl Metrics {
         );
         registry.register(
             "nudge_relay_connected",
-            "1 while the stream can be reached",
+            "1 while the stream can be reached, and takes what is published",
             self.connected.clone(),
+        );
+        registry.register(
+            "nudge_relay_broker_connected",
+            "1 while the broker is there",
+            self.broker_connected.clone(),
+        );
+        registry.register(
+            "nudge_relay_stream_altered",
+            "1 while others have altered the stream at the broker, and it cannot be altered back",
+            self.altered.clone(),
         );
         registry.register(
             "nudge_relay_strangers",

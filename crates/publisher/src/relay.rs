@@ -17,6 +17,8 @@
 //! the relay reads what stands in the stream beyond the sequence up to which it knows everything,
 //! and records that as if it had been acknowledged.
 
+mod again;
+mod altered;
 mod look;
 mod strangers;
 
@@ -29,6 +31,9 @@ use nudge_protocol::{EntityId, EntityName, Notification, subject};
 use nudge_runtime::{BoxError, problem::chain};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+use again::Again;
+use altered::Altering;
 
 use crate::{
     change_log::{
@@ -51,6 +56,8 @@ pub const HELD_PAUSE: Duration = Duration::from_secs(1);
 pub const MAX_HELD_ROWS: usize = 20_000;
 /// Pause after a failure to reach the broker or the database.
 pub const ERROR_PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause after a publish that the stream refused; it doubles from [`ERROR_PAUSE`] with each in a row.
+pub const MAX_REFUSED_PAUSE: Duration = Duration::from_secs(8);
 
 pub(crate) struct Relay {
     log: ChangeLog,
@@ -77,6 +84,14 @@ pub(crate) struct Relay {
     held: Held,
     /// What stands in the stream of ids that the log does not know, and has no tombstone yet.
     strangers: strangers::Strangers,
+    /// What others have altered of the stream.
+    altering: Altering,
+    /// How soon a stream is filled up that was found short of messages before.
+    refills: Again,
+    /// Whether it is short of messages, and waits for that.
+    short: bool,
+    /// How often in a row a round was not published whole.
+    refused: u32,
 }
 
 /// Published rows that a writer keeps locked. They are not published again, however long that takes: only recording
@@ -118,6 +133,10 @@ impl Relay {
             restarted: false,
             held: Held::default(),
             strangers: strangers::Strangers::new(),
+            altering: Altering::default(),
+            refills: Again::default(),
+            short: false,
+            refused: 0,
         }
     }
 
@@ -141,6 +160,7 @@ impl Relay {
                 round = self.round() => round,
             };
             self.metrics.connected.set(i64::from(round.is_ok()));
+            self.metrics.broker_connected.set(i64::from(self.sink.is_connected()));
             pause = match round {
                 Ok(0) => (pause * 2).min(MAX_POLL_INTERVAL),
                 Ok(_) => {
@@ -152,11 +172,13 @@ impl Relay {
                     self.metrics.errors.inc();
                     self.next_check = Instant::now();
                     self.note_pending().await;
+                    let pause = ERROR_PAUSE * 2_u32.saturating_pow(self.refused.saturating_sub(1));
                     // A wake-up must not turn an outage into a busy loop.
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
-                        () = tokio::time::sleep(ERROR_PAUSE) => {}
+                        Ok(()) = connections.changed() => {}
+                        () = tokio::time::sleep(pause.min(MAX_REFUSED_PAUSE)) => {}
                     }
                     continue;
                 }
@@ -197,6 +219,7 @@ impl Relay {
             self.metrics.pending.set((pending.len() + self.held.rows.len()) as i64);
         }
         let (mut published, failed) = self.publish(&pending).await;
+        self.refused = failed.as_ref().map_or(0, |_| self.refused.saturating_add(1));
         let mut marked = 0;
         if !published.is_empty() {
             let all;

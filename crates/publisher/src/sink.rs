@@ -27,6 +27,17 @@ pub struct Standing {
     /// Which run of which server keeps it: another one once the server was started again, since it may have lost what
     /// it had acknowledged. None where one server's word is not enough, as in a cluster.
     pub server: Option<String>,
+    /// What of it is not as it must be.
+    pub altered: Option<Altered>,
+}
+
+/// What others have altered of the stream at the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Altered {
+    /// In words: `max_msgs is 20, not -1`.
+    pub what: String,
+    /// Whether notifications that were acknowledged may not stand where they should.
+    pub loses: bool,
 }
 
 /// A notification on its way.
@@ -56,6 +67,9 @@ pub trait Sink: Send + Sync + 'static {
     /// Looks at the stream, and makes it when it is missing.
     fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing>;
 
+    /// Alters the stream back to what it must be. Answers with what cannot be altered back, and why.
+    fn mend<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Option<String>>;
+
     /// Publishes, and answers with the sequence under which the message stands in the stream.
     fn publish<'a>(&'a self, entity: &'a EntityName, message: Message) -> Asking<'a, u64>;
 
@@ -70,4 +84,7 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Counts connections made: changes each time the link was lost and made again.
     fn connections(&self) -> watch::Receiver<u64>;
+
+    /// Whether the link stands at this moment.
+    fn is_connected(&self) -> bool;
 }

@@ -1,21 +1,28 @@
 //! The stream that holds an entity's notifications, on JetStream.
 
+mod altered;
+
 use std::time::Duration;
 
 use async_nats::{
     HeaderMap,
     jetstream::{
-        Context,
+        self, Context, ErrorCode,
         consumer::{AckPolicy, DeliverPolicy, pull},
-        context::GetStreamErrorKind,
+        context::RequestError,
         message::PublishMessage,
-        stream::{Config, DiscardPolicy, RetentionPolicy, State, StorageType},
+        response::Response,
+        stream::{ClusterInfo, Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
     },
 };
 use futures_util::StreamExt;
 use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
 use nudge_runtime::{BoxError, Broker};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
 use tokio::sync::watch;
+
+use altered::{Members, compare, told, untouchable};
 
 use crate::sink::{Asking, Message, Sink, Standing, Stored};
 
@@ -45,6 +52,7 @@ pub fn config(entity: &EntityName) -> Config {
         num_replicas: 1,
         max_messages_per_subject: 1,
         max_messages: -1,
+        max_consumers: -1,
         max_bytes: MAX_STREAM_BYTES,
         max_message_size: MAX_MESSAGE_BYTES,
         // The fuse refuses new messages. A full stream must not silently lose old ones.
@@ -59,11 +67,23 @@ pub fn config(entity: &EntityName) -> Config {
 impl Sink for Broker {
     fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing> {
         Box::pin(async move {
-            let standing = ensure(&self.jetstream, entity).await;
-            let (mut standing, single) = standing.map_err(|error| self.explain(error))?;
-            // The one that answers is the one that keeps it.
-            standing.server = single.then(|| self.client.server_info().server_id);
-            Ok(standing)
+            let found = ensure(&self.jetstream, entity).await;
+            let Found { info, config } = found.map_err(|error| self.explain(error))?;
+            Ok(Standing {
+                created: info.created.to_string(),
+                last_seq: info.state.last_sequence,
+                messages: info.state.messages,
+                // The one that answers is the one that keeps it.
+                server: is_kept_alone(&info).then(|| self.client.server_info().server_id),
+                altered: told(&compare(entity, &config)),
+            })
+        })
+    }
+
+    fn mend<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Option<String>> {
+        Box::pin(async move {
+            let refused = mend(&self.jetstream, entity).await;
+            refused.map_err(|error| self.explain(error))
         })
     }
 
@@ -98,15 +118,16 @@ impl Sink for Broker {
     fn connections(&self) -> watch::Receiver<u64> {
         Broker::connections(self)
     }
+
+    fn is_connected(&self) -> bool {
+        Broker::is_connected(self)
+    }
 }
 
 /// How many entities the stream tells of; none when it is not there.
 pub async fn told_of(broker: &Broker, entity: &EntityName) -> Result<u64, BoxError> {
-    match broker.jetstream.get_stream(subject::stream_name(entity)).await {
-        Ok(stream) => Ok(stream.cached_info().state.messages),
-        Err(error) if is_missing(&error) => Ok(0),
-        Err(error) => Err(broker.explain(error)),
-    }
+    let found = find(&broker.jetstream, entity).await.map_err(|error| broker.explain(error))?;
+    Ok(found.map_or(0, |found| found.info.state.messages))
 }
 
 /// Reads what stands in the stream from a sequence on, without the bodies.
@@ -145,34 +166,86 @@ async fn read(
     Ok(stored)
 }
 
-/// Looks at the stream, creating it when it is missing. Answers as well whether one server keeps it alone, outside of
-/// any cluster.
-async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<(Standing, bool), BoxError> {
-    let name = subject::stream_name(entity);
-    let info = match jetstream.get_stream(&name).await {
-        Ok(stream) => stream.cached_info().clone(),
-        Err(error) if is_missing(&error) => {
-            tracing::info!(stream = %name, "creating the stream");
-            match jetstream.create_stream(config(entity)).await {
-                Ok(stream) => stream.cached_info().clone(),
-                // Another relay may have been first. If not, why it cannot be made is what counts.
-                Err(error) => match jetstream.get_stream(&name).await {
-                    Ok(stream) => stream.cached_info().clone(),
-                    Err(_) => return Err(error.into()),
-                },
-            }
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let State { last_sequence, messages, .. } = info.state;
-    let cluster = info.cluster.as_ref();
-    let single =
-        cluster.is_none_or(|cluster| cluster.name.is_none() && cluster.replicas.is_empty());
-    let created = info.created.to_string();
-    Ok((Standing { created, last_seq: last_sequence, messages, server: None }, single))
+/// The stream as the broker tells of it.
+struct Found {
+    info: Info,
+    /// All of its configuration, also what this release does not know.
+    config: Members,
 }
 
-fn is_missing(error: &async_nats::jetstream::context::GetStreamError) -> bool {
-    matches!(error.kind(), GetStreamErrorKind::JetStream(e)
-        if e.error_code() == async_nats::jetstream::ErrorCode::STREAM_NOT_FOUND)
+/// The stream, unless it is missing.
+async fn find(jetstream: &Context, entity: &EntityName) -> Result<Option<Found>, BoxError> {
+    let subject = format!("STREAM.INFO.{}", subject::stream_name(entity));
+    match jetstream.request(subject, &()).await? {
+        Response::Ok(told) => found(told).map(Some),
+        Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+        Response::Err { error } => Err(error.into()),
+    }
+}
+
+fn found(mut told: Value) -> Result<Found, BoxError> {
+    let info = Info::deserialize(&told)?;
+    match told.get_mut("config").map(Value::take) {
+        Some(Value::Object(config)) => Ok(Found { info, config }),
+        _ => Err("the broker told nothing of the stream's configuration".into()),
+    }
+}
+
+/// Looks at the stream, creating it when it is missing.
+async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<Found, BoxError> {
+    if let Some(found) = find(jetstream, entity).await? {
+        return Ok(found);
+    }
+    tracing::info!(stream = %subject::stream_name(entity), "creating the stream");
+    let created = jetstream.create_stream(config(entity)).await;
+    // Another relay may have been first. If not, why it cannot be made is what counts.
+    match (find(jetstream, entity).await, created) {
+        (Ok(Some(found)), _) => Ok(found),
+        (_, Err(error)) => Err(error.into()),
+        (Err(error), Ok(_)) => Err(error),
+        (Ok(None), Ok(_)) => Err("somebody removed the stream".into()),
+    }
+}
+
+/// Whether one server keeps the stream, outside of any cluster.
+fn is_kept_alone(info: &Info) -> bool {
+    let alone = |cluster: &ClusterInfo| cluster.name.is_none() && cluster.replicas.is_empty();
+    info.cluster.as_ref().is_none_or(alone)
+}
+
+/// Alters the stream back to what it must be. Answers with what cannot be altered, and why.
+async fn mend(jetstream: &Context, entity: &EntityName) -> Result<Option<String>, BoxError> {
+    let Some(Found { mut config, .. }) = find(jetstream, entity).await? else { return Ok(None) };
+    if let Some(why) = untouchable(&config) {
+        return Ok(Some(why.to_owned()));
+    }
+    let altered = compare(entity, &config);
+    let all = altered.iter().fold(config.clone(), |config, member| member.mended(config));
+    if update(jetstream, entity, &all).await?.is_ok() {
+        return Ok(None);
+    }
+    // What one member is refused for keeps no other as it is.
+    let mut refused = Vec::new();
+    for member in &altered {
+        let mended = member.mended(config.clone());
+        match update(jetstream, entity, &mended).await? {
+            Ok(()) => config = mended,
+            Err(error) => refused.push(format!("{member}: {error}")),
+        }
+    }
+    Ok((!refused.is_empty()).then(|| refused.join(", ")))
+}
+
+/// Alters the stream. Answers with the broker's refusal, if it refuses.
+async fn update(
+    jetstream: &Context,
+    entity: &EntityName,
+    config: &Members,
+) -> Result<Result<(), jetstream::Error>, RequestError> {
+    let subject = format!("STREAM.UPDATE.{}", subject::stream_name(entity));
+    let answer: Response<IgnoredAny> = jetstream.request(subject, config).await?;
+    Ok(match answer {
+        Response::Ok(_) => Ok(()),
+        Response::Err { error } => Err(error),
+    })
 }

@@ -91,8 +91,13 @@ impl Sink for Link {
                 last_seq: standing.last,
                 messages: standing.messages,
                 server: Some(self.node.world.with_broker(|broker| broker.epoch()).to_string()),
+                altered: None,
             })
         })
+    }
+
+    fn mend<'a>(&'a self, _: &'a EntityName) -> sink::Asking<'a, Option<String>> {
+        Box::pin(async { Ok(None) })
     }
 
     fn publish<'a>(&'a self, _: &'a EntityName, message: sink::Message) -> sink::Asking<'a, u64> {
@@ -145,6 +150,10 @@ impl Sink for Link {
 
     fn connections(&self) -> watch::Receiver<u64> {
         self.node.connections()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.node.has_link()
     }
 }
 

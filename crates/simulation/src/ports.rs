@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::EntityName;
-use nudge_publisher::{Publisher, sink::Sink};
+use nudge_publisher::{Publisher, RelayHealth, sink::Sink};
 use nudge_runtime::{Database, database::Driver};
 use nudge_subscriber_kit::{owner_client::OwnerClient, source::Source};
 use serde_json::Value;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     fault::Fault,
@@ -94,6 +95,16 @@ impl SimulatedOwner {
     /// The way to it.
     pub fn client(&self) -> Arc<dyn OwnerClient> {
         self.client.clone()
+    }
+
+    /// Publishes what changes to `sink`, until `stop`.
+    pub fn spawn_relay_to(&self, sink: Arc<dyn Sink>, stop: CancellationToken) -> JoinHandle<()> {
+        self.publisher.spawn_relay_to(sink, stop)
+    }
+
+    /// How its relay is doing.
+    pub fn health(&self) -> RelayHealth {
+        self.publisher.health()
     }
 
     /// What the next call that it can happen to meets.

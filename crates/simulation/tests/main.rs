@@ -1,5 +1,6 @@
 //! The simulation from outside, in one program.
 
+mod altered;
 mod documents;
 mod names;
 mod things;

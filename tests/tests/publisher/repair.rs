@@ -7,8 +7,8 @@ use nudge_tests::{Nats, Owner, Wire, eventually};
 use serde_json::json;
 
 use crate::publisher::support::{
-    Relay, STREAM, age, execute, last_seq, message, messages, owner_of, published, row, shown,
-    stream, thing,
+    NO_RIGHT_TO_ALTER, Relay, STREAM, age, execute, last_seq, message, messages, owner_of,
+    published, row, shown, stream, thing,
 };
 
 const IDS: [&str; 5] = ["1", "2", "3", "4", "5"];
@@ -119,7 +119,7 @@ async fn a_broker_that_went_back_and_was_filled_up_by_others_is_brought_up_to_da
 
 #[tokio::test]
 async fn a_stream_emptied_under_the_relay_is_filled_up_again() {
-    let nats = Nats::start().await;
+    let nats = Nats::start_with(Some(NO_RIGHT_TO_ALTER)).await;
     purgeable(&nats).await;
     let owner = long_ago(&nats).await;
     let before = last_seq(&nats).await;
@@ -130,7 +130,7 @@ async fn a_stream_emptied_under_the_relay_is_filled_up_again() {
 
 #[tokio::test]
 async fn a_stream_that_lost_a_message_while_no_relay_ran_is_filled_up_at_the_next_start() {
-    let nats = Nats::start().await;
+    let nats = Nats::start_with(Some(NO_RIGHT_TO_ALTER)).await;
     purgeable(&nats).await;
     let owner = Owner::start_silent().await;
     let broker = nats.broker("things").await;
@@ -174,7 +174,8 @@ async fn a_stream_made_anew_by_somebody_else_is_filled_though_it_looks_full() {
     filled_up(&nats, &owner).await;
 }
 
-/// Makes the stream as a person might, who could then empty it: the publisher's own cannot be.
+/// Makes the stream as a person might, who could then empty it: the publisher's own cannot be, nor one that it has the
+/// right to alter.
 async fn purgeable(nats: &Nats) {
     let mut config = config(&thing());
     config.deny_purge = false;

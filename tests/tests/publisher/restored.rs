@@ -170,6 +170,10 @@ impl Sink for PutBack {
         self.broker.ensure(entity)
     }
 
+    fn mend<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Option<String>> {
+        self.broker.mend(entity)
+    }
+
     fn publish<'a>(&'a self, entity: &'a EntityName, message: Message) -> Asking<'a, u64> {
         self.broker.publish(entity, message)
     }
@@ -190,6 +194,10 @@ impl Sink for PutBack {
 
     fn connections(&self) -> watch::Receiver<u64> {
         Sink::connections(&self.broker)
+    }
+
+    fn is_connected(&self) -> bool {
+        Sink::is_connected(&self.broker)
     }
 }
 

@@ -19,6 +19,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) const STREAM: &str = "CHANGES_thing";
 /// Most messages that a test reads from a stream.
 const MAX_MESSAGES: usize = 10_000;
+/// A server's configuration: everybody may make a stream, publish and purge, and nobody may alter a stream.
+pub(crate) const NO_RIGHT_TO_ALTER: &str = "authorization { users = [ { user: owner, password: o, \
+    permissions: { publish: { deny: \"$JS.API.STREAM.UPDATE.>\" } } } ] }\nno_auth_user: owner";
 const ONE_HOUR_MICROS: i64 = 3_600_000_000;
 
 pub(crate) fn thing() -> EntityName {

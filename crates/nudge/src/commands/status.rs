@@ -27,8 +27,12 @@ pub(crate) const OWNERS: [(Service, &str); 2] =
 pub(crate) struct OwnerStatus {
     /// Changes that are committed and not published yet.
     pub(crate) pending: Option<u64>,
-    /// Whether it reaches the stream.
+    /// Whether it reaches the stream, which takes what it publishes.
     pub(crate) connected: Option<bool>,
+    /// Whether the broker is there.
+    pub(crate) broker_connected: Option<bool>,
+    /// Whether others have altered its stream, and it cannot alter it back.
+    pub(crate) stream_altered: Option<bool>,
     /// Notifications published since its start.
     pub(crate) published: Option<u64>,
     /// Entities, at least, that its stream tells of and it does not know.
@@ -72,9 +76,12 @@ async fn ask_owners(api: &Api) -> Answers<OwnerStatus> {
 async fn ask_owner(api: &Api, service: Service, entity: &str) -> Result<OwnerStatus, Failure> {
     let response = api.expect(service, api.request(Method::GET, service, "/metrics")).await?;
     let text = response.text().await.map_err(|error| api.transport(service, &error))?;
+    let flag = |name| metric(&text, name, entity).map(|number| number == 1);
     Ok(OwnerStatus {
         pending: metric(&text, "nudge_relay_pending", entity),
-        connected: metric(&text, "nudge_relay_connected", entity).map(|number| number == 1),
+        connected: flag("nudge_relay_connected"),
+        broker_connected: flag("nudge_relay_broker_connected"),
+        stream_altered: flag("nudge_relay_stream_altered"),
         published: metric(&text, "nudge_relay_published_total", entity),
         strangers: metric(&text, "nudge_relay_strangers", entity),
         stranger_tombstones: metric(&text, "nudge_relay_stranger_tombstones", entity),
@@ -121,18 +128,17 @@ fn to_lines(
                 entity.to_owned(),
                 attention(status.pending.unwrap_or_default() as i64),
                 status.published.map_or_else(|| "—".to_owned(), |number| number.to_string()),
-                link(status.connected),
+                way_out(status),
             ],
             Err(_) => away(*service, entity, rows[0].len()),
         });
     }
     let mut lines = output::table(&rows);
-    lines.extend(owners.iter().zip(OWNERS).filter_map(|((service, answer), (_, entity))| {
-        let strangers = answer.as_ref().ok()?.strangers.filter(|strangers| *strangers > 0)?;
-        let (name, hint) = (service.name(), "was its database lost? Subscribers still show them");
-        let line = format!("  {name}: its stream tells of at least {strangers} ({entity}) that it does not know: {hint}");
-        Some(style(line).red().to_string())
-    }));
+    for ((service, answer), (_, entity)) in owners.iter().zip(OWNERS) {
+        let said = answer.iter().flat_map(|status| complaints(status, entity));
+        let said = said.map(|said| format!("  {}: {said}", service.name()));
+        lines.extend(said.map(|line| style(line).red().to_string()));
+    }
     lines.extend(owners.iter().zip(OWNERS).filter_map(|((service, answer), (_, entity))| {
         let made = answer.as_ref().ok()?.stranger_tombstones.filter(|made| *made > 0)?;
         let (name, hint) = (service.name(), "somebody made them up, or a restore lost them");
@@ -170,6 +176,20 @@ fn to_lines(
     lines.extend(output::table(&rows));
     lines.extend(errors.iter().map(|error| style(format!("  {error}")).yellow().to_string()));
     lines
+}
+
+/// What is wrong with an owner's stream.
+fn complaints(status: &OwnerStatus, entity: &str) -> Vec<String> {
+    let strangers = status.strangers.filter(|strangers| *strangers > 0).map(|strangers| {
+        format!(
+            "its stream tells of at least {strangers} ({entity}) that it does not know: was its database lost? \
+             Subscribers still show them"
+        )
+    });
+    let altered = status.stream_altered.filter(|altered| *altered).map(|_| {
+        format!("its stream ({entity}) was altered at the broker and cannot be altered back: its log says how")
+    });
+    strangers.into_iter().chain(altered).collect()
 }
 
 fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<String> {
@@ -211,6 +231,14 @@ fn attention(number: i64) -> String {
 fn way_in(status: &EntityStatus) -> String {
     match (status.connected, status.broker_connected) {
         (Some(false), Some(true)) => style("withheld").red().to_string(),
+        (connected, _) => link(connected),
+    }
+}
+
+/// Whether an owner's notifications are taken; if not, whether that is for want of a broker.
+fn way_out(status: &OwnerStatus) -> String {
+    match (status.connected, status.broker_connected) {
+        (Some(false), Some(true)) => style("refused").red().to_string(),
         (connected, _) => link(connected),
     }
 }

@@ -228,7 +228,8 @@ mod tests {
             log.count_pending().await.unwrap()
         };
         let server = Some("first".to_owned());
-        let standing = Standing { created: "now".to_owned(), last_seq: 9, messages: 1, server };
+        let standing =
+            Standing { created: "now".to_owned(), last_seq: 9, messages: 1, server, altered: None };
         log.set_stream(&standing, 9).await.unwrap();
         assert_eq!(log.stream().await.unwrap().unwrap().checked, standing.server);
         log.trust_only(Some("second")).await.unwrap();

@@ -29,11 +29,13 @@ impl Relay {
     /// whether something stands in the stream that nobody has recorded.
     pub(super) async fn check_stream(&mut self) -> Result<(), BoxError> {
         loop {
-            let mut now = self.sink.ensure(self.log.entity()).await?;
+            let mut now = self.look_at_stream().await?;
             self.restarted |= self.server.is_some() && self.server != now.server;
             self.server = now.server.clone();
             self.log_went_back().await?;
-            let changed = mutated!(LossUnnoticed: self.standing.as_ref() != Some(&now) => false);
+            let doubted = self.short || self.altering.lost;
+            let changed = doubted || self.standing.as_ref() != Some(&now);
+            let changed = mutated!(LossUnnoticed: changed => false);
             if changed {
                 now = self.make_good().await?;
             }
@@ -51,7 +53,7 @@ impl Relay {
                 // Kept for whoever comes next: what this relay sent may arrive when it is gone.
                 let known = self.strangers.known(self.known.unwrap_or(0));
                 self.log.set_stream(&now, known).await?;
-                self.restarted = false;
+                (self.restarted, self.altering.lost) = (false, false);
             }
             self.count_strangers(&now).await?;
             self.standing = Some(now);
@@ -96,13 +98,21 @@ impl Relay {
         let went_back = highest_seq > now.last_seq;
         // Fewer messages than entities: which are missing is unknown.
         let emptied = published > now.messages;
+        let looked_anew = self.standing.is_none();
+        // A stream that drops what is published is not filled up again all the time.
+        self.short = emptied && !looked_anew && !self.refills.is_due(Instant::now());
+        let emptied = emptied && !self.short;
+        if emptied {
+            self.refills.done(Instant::now());
+        }
         let mut left = Vec::new();
         if went_back {
             left.extend(log.unpublish_beyond(now.last_seq).await?);
         }
-        let looked_anew = self.standing.is_none();
         // Others may have published so much since it went back that it is as long as it was.
-        let refilled = same.is_some() && looked_anew && !self.last_are_there().await?;
+        // While it was altered, it may have lost some and kept as many others.
+        let refilled =
+            self.altering.lost || (same.is_some() && looked_anew && !self.last_are_there().await?);
         if same.is_none() || refilled {
             left.extend(log.unpublish_all(now.last_seq).await?);
         } else if emptied {
@@ -115,7 +125,7 @@ impl Relay {
             left.extend(log.unpublish_since(since, now.last_seq).await?);
         }
         self.locked.extend(left);
-        if looked_anew || went_back || emptied || same.is_none() {
+        if looked_anew || went_back || emptied || refilled || same.is_none() {
             // What was published of them may be lost.
             self.held = Held::default();
         }

@@ -54,6 +54,10 @@ impl Sink for WrongSink {
         })
     }
 
+    fn mend<'a>(&'a self, entity: &'a EntityName) -> sink::Asking<'a, Option<String>> {
+        self.link.mend(entity)
+    }
+
     fn publish<'a>(
         &'a self,
         entity: &'a EntityName,
@@ -95,6 +99,10 @@ impl Sink for WrongSink {
             Mutant::ReconnectUnnoticed => self.connections.subscribe(),
             _ => self.link.connections(),
         }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.link.is_connected()
     }
 }
 

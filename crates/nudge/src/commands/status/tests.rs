@@ -64,6 +64,21 @@ async fn an_owner_whose_stream_tells_of_more_than_it_knows_is_named() {
     assert!(line.starts_with("  store-info: 20 tombstones (store) of ids"), "{lines:#?}");
 }
 
+#[tokio::test]
+async fn an_owner_whose_stream_is_altered_and_takes_nothing_is_named() {
+    let metrics = METRICS.replace("connected{entity=\"store\"} 1", "connected{entity=\"store\"} 0");
+    let further = "nudge_relay_broker_connected{entity=\"store\"} 1\n\
+        nudge_relay_stream_altered{entity=\"store\"} 1\n# EOF";
+    let metrics = metrics.replace("# EOF", further);
+    let owner = Router::new().route("/metrics", get(async move || metrics));
+    let stub = stub::start([(Service::StoreInfo, owner), (Service::Search, search())]).await;
+    let (owners, subscribers) = (ask_owners(&stub.api).await, ask_subscribers(&stub.api).await);
+    let lines = to_lines(&owners, &subscribers, "2026-01-01T00:00:03Z".parse().unwrap());
+    let lines: Vec<_> = lines.iter().map(|line| strip_ansi_codes(line).into_owned()).collect();
+    assert!(lines[1].ends_with("refused"), "{lines:#?}");
+    assert!(lines[3].starts_with("  store-info: its stream (store) was altered"), "{lines:#?}");
+}
+
 #[test]
 fn a_broker_that_is_there_and_brings_nothing_is_not_away() {
     let shown = |told: serde_json::Value| {

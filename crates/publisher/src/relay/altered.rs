@@ -1,0 +1,60 @@
+//! A stream that others have altered at the broker: altered back, or named.
+
+use nudge_runtime::{BoxError, problem::chain};
+use tokio::time::Instant;
+
+use super::{Relay, again::Again};
+use crate::sink::{Altered, Standing};
+
+/// What is known of it.
+#[derive(Debug, Default)]
+pub(super) struct Altering {
+    /// Two who want it different must not alter it back all the time.
+    mends: Again,
+    /// What was found and could not be altered back, and has been logged.
+    said: Option<Altered>,
+    /// Whether it lost what it had acknowledged, until it was altered back.
+    pub(super) lost: bool,
+}
+
+impl Relay {
+    /// Looks at the stream, and makes it when it is missing. When others have altered it, it is altered back first,
+    /// at once or, when they do so again and again, ever more seldom. What cannot be altered back is named, and work
+    /// goes on.
+    pub(super) async fn look_at_stream(&mut self) -> Result<Standing, BoxError> {
+        let mut now = self.sink.ensure(self.log.entity()).await?;
+        let mut refused = None;
+        if let Some(altered) = &now.altered
+            && self.altering.mends.is_due(Instant::now())
+        {
+            let entity = self.log.entity();
+            if self.altering.said.as_ref() != Some(altered) {
+                let altered = &*altered.what;
+                tracing::warn!(%entity, altered, "the stream was altered at the broker: altering it back");
+            }
+            self.altering.mends.done(Instant::now());
+            refused = match self.sink.mend(entity).await {
+                Ok(refused) => refused,
+                Err(error) => Some(chain(&*error).to_string()),
+            };
+            let loses = altered.loses;
+            now = self.sink.ensure(entity).await?;
+            self.altering.lost |= loses && !now.altered.as_ref().is_some_and(|now| now.loses);
+        }
+        self.name_altered(&now, refused.as_deref());
+        Ok(now)
+    }
+
+    /// One log line for each alteration that stays, not one at each look.
+    fn name_altered(&mut self, now: &Standing, refused: Option<&str>) {
+        self.metrics.altered.set(i64::from(now.altered.is_some()));
+        let entity = self.log.entity();
+        if let Some(altered) = &now.altered
+            && self.altering.said != now.altered
+        {
+            let (altered, why) = (&*altered.what, refused.unwrap_or("it was altered again"));
+            tracing::warn!(%entity, altered, why, "the stream stays altered");
+        }
+        self.altering.said.clone_from(&now.altered);
+    }
+}
