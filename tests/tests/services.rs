@@ -146,3 +146,52 @@ async fn an_id_that_somebody_made_up_was_never_there_until_it_is() {
     assert_eq!(status("/stores/tomb-5").await, 404);
     assert!(services.found(&[("q", "새 가게")], &token(&delete)).await.is_empty());
 }
+
+/// Rows that cannot be read are SQLite's alone.
+mod once {
+    use nudge_runtime::{
+        Database,
+        database::{Durability, Kind},
+    };
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_row_that_cannot_be_read_becomes_a_dead_letter_alone() {
+        let nats = Nats::start().await;
+        let services = Services::start_on(&nats, Kind::Sqlite).await;
+        for n in 0..20 {
+            services.put_store(&format!("store-{n}"), json!({"name": "가게"})).await;
+        }
+        let written = services.put_store("bad", json!({"name": "가게"})).await;
+        assert_eq!(services.found(&[("q", "가게"), ("limit", "50")], &written).await.len(), 21);
+        // In one transaction, so that all are asked for together.
+        let url = services.store_info_database().url();
+        let db = Database::open(url, Durability::Full).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        for sql in [
+            "DROP TRIGGER store_has_its_types",
+            "UPDATE store SET name = '우동', open = CASE id WHEN 'bad' THEN 'yes' ELSE 1 END",
+        ] {
+            sqlx::query(sql).execute(&mut *tx).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        db.close().await;
+        let search = async |path: String| {
+            reqwest::get(services.search(&path)).await.ok()?.json::<Value>().await.ok()
+        };
+        eventually("all others are followed", || async {
+            let found = search("/stores?q=%EC%9A%B0%EB%8F%99&limit=50".to_owned()).await?;
+            (found["ids"].as_array()?.len() == 20).then_some(())
+        })
+        .await;
+        let letters = eventually("the bad one is a dead letter", || async {
+            let page = search("/nudge/v1/dead-letters".to_owned()).await?;
+            (!page["items"].as_array()?.is_empty()).then_some(page["items"].clone())
+        })
+        .await;
+        assert_eq!((letters.as_array().unwrap().len(), &letters[0]["id"]), (1, &json!("bad")));
+        let error = letters[0]["error"].as_str().unwrap();
+        assert!(error.contains("500"), "{error}");
+    }
+}

@@ -66,6 +66,58 @@ async fn an_owner_that_keeps_no_tombstones_deletes_by_not_knowing_twice() {
     assert_eq!(copies_left_after_the_owner_forgot(true).await, 0);
 }
 
+/// A replica of the owner that lags may not know it yet, or no more: only the second look counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_owner_that_keeps_no_tombstones_the_first_unknown_deletes_nothing() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let database = TestDatabase::new().await;
+    let db = database.open().await;
+    let mut tx = db.begin().await.unwrap();
+    let create = "CREATE TABLE copy (id TEXT PRIMARY KEY, version BIGINT, body TEXT)";
+    sqlx::query(create).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let stop = CancellationToken::new();
+    let subscriber = Subscriber::builder("copies", &db, &nats.broker("copies").await)
+        .follow(ENTITY, &owner.url(), copy::Keep::default())
+        .owner_keeps_no_tombstones(ENTITY)
+        .settings(copy::quick())
+        .start(stop.clone())
+        .await
+        .unwrap();
+    let count = |sql: &'static str| {
+        let db = db.clone();
+        async move { sqlx::query_as::<_, (i64,)>(sql).fetch_one(db.reader()).await.unwrap().0 }
+    };
+    owner.put("42", json!({})).await;
+    eventually("42 is applied", || async {
+        (count("SELECT count(*) FROM nudge_applied WHERE deleted = 0").await == 1).then_some(())
+    })
+    .await;
+    // Answered once by a replica that does not know it, and then by one that does.
+    let stale = std::sync::atomic::AtomicBool::new(true);
+    owner.misbehave(move |ids| {
+        let asked = ids.contains(&"42".to_owned());
+        let forgotten = Fault::Body(r#"{"items":[{"id":"42","status":"unknown"}]}"#);
+        (asked && stale.swap(false, std::sync::atomic::Ordering::SeqCst)).then_some(forgotten)
+    });
+    let before = owner.times_asked("42");
+    wire.announce("42", None).await;
+    eventually("42 is looked at twice, or taken for deleted", || async {
+        let deleted = count("SELECT count(*) FROM nudge_applied WHERE deleted = 1").await;
+        (owner.times_asked("42") >= before + 2 || deleted == 1).then_some(())
+    })
+    .await;
+    eventually("42 is settled", || async {
+        (count("SELECT count(*) FROM nudge_dead_letter").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(count("SELECT count(*) FROM copy").await, 1);
+    assert_eq!(count("SELECT count(*) FROM nudge_applied WHERE deleted = 1").await, 0);
+    stop.cancel();
+    subscriber.stopped().await;
+}
+
 /// Somebody publishes on subjects of things that never were.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn made_up_ids_are_kept_in_bounded_number_and_given_up_in_the_end() {

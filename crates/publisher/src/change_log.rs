@@ -15,11 +15,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use nudge_protocol::{Change, EntityId, EntityName, Timestamp, Version};
 use nudge_runtime::{
-    Database, Tx, clock, mutated, row,
-    set_sql::{Column, rows, strings},
+    Database, Tx, clock,
+    database::Text,
+    mutated, row,
+    set_sql::{Column, rows, strings, typed},
 };
 use serde::Serialize;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, FromRow};
 
 pub(crate) use tables::MIGRATIONS;
 
@@ -43,6 +45,7 @@ pub struct Recorded {
 struct Sql {
     record: Arc<str>,
     recorded: Arc<str>,
+    page: Arc<str>,
     outbox: outbox::Sql,
     restored: restored::Sql,
     never_existed: never_existed::Sql,
@@ -86,8 +89,14 @@ impl ChangeLog {
             )
             .into(),
             recorded: format!(
-                "SELECT {COLUMNS} FROM nudge_change_log WHERE entity = $1 AND id IN {}",
+                "SELECT id, {VERSION_COLUMNS} FROM nudge_change_log WHERE entity = $1 AND id IN {}",
                 strings(kind, "$2")
+            )
+            .into(),
+            page: format!(
+                "SELECT {} AS id, {VERSION_COLUMNS} FROM nudge_change_log AS log \
+                 WHERE log.entity = $1 AND log.id > $2 ORDER BY log.id LIMIT $3 OFFSET $4",
+                typed(kind, "log", &Column::Text("id"))
             )
             .into(),
             outbox: outbox::Sql::new(kind),
@@ -142,32 +151,49 @@ impl ChangeLog {
         rows.into_iter().map(Row::recorded).collect()
     }
 
-    /// A page of the change log in bytewise order of ids, tombstones included.
+    /// A page of the change log in bytewise order of ids, tombstones included. A row whose id is none, as SQLite may
+    /// have one, is left out: nobody could ask for it.
     pub(crate) async fn page(
         &self,
         tx: &mut Tx,
         after: Option<&EntityId>,
         limit: usize,
     ) -> Result<Vec<(EntityId, Recorded)>, sqlx::Error> {
-        let page = format!(
-            "SELECT {COLUMNS} FROM nudge_change_log WHERE entity = $1 AND id > $2 ORDER BY id LIMIT $3"
-        );
-        let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(page))
-            .bind(self.entity.as_str())
-            .bind(after.map_or("", EntityId::as_str))
-            .bind(limit as i64)
-            .fetch_all(&mut **tx)
-            .await?;
-        rows.into_iter().map(Row::recorded).collect()
+        let (mut page, mut looked_at) = (Vec::with_capacity(limit), 0);
+        while page.len() < limit {
+            let wanted = limit - page.len();
+            let rows = sqlx::query(AssertSqlSafe(self.sql.page.clone()))
+                .bind(self.entity.as_str())
+                .bind(after.map_or("", EntityId::as_str))
+                .bind(wanted as i64)
+                .bind(looked_at as i64)
+                .fetch_all(&mut **tx)
+                .await?;
+            looked_at += rows.len();
+            for row in &rows {
+                match Row::from_row(row).and_then(Row::recorded) {
+                    Ok(one) => page.push(one),
+                    Err(error) => {
+                        let entity = &self.entity;
+                        tracing::error!(%entity, ?after, %error, "a row of nudge_change_log names no entity");
+                    }
+                }
+            }
+            if rows.len() < wanted {
+                break;
+            }
+        }
+        Ok(page)
     }
 }
 
-/// The columns of a [`Row`].
-const COLUMNS: &str = "id, version, deleted, changed_at, stranger_version, never_existed_version";
+/// The columns of a [`Row`] but for its id.
+const VERSION_COLUMNS: &str =
+    "version, deleted, changed_at, stranger_version, never_existed_version";
 
 row! {
     struct Row {
-        id: String,
+        id: Text,
         version: i64,
         deleted: i64,
         changed_at: i64,
@@ -188,7 +214,7 @@ impl Row {
             never_existed: self.deleted != 0
                 && [self.stranger_version, self.never_existed_version].contains(&self.version),
         };
-        Ok(C::from((decode(EntityId::new(&self.id))?, recorded)))
+        Ok(C::from((decode(EntityId::new(&self.id.0))?, recorded)))
     }
 }
 

@@ -40,10 +40,26 @@ pub const MAX_BATCH_STATE_BYTES: usize = 8 * 1024 * 1024;
 /// Rows in one answer to `items`.
 const PAGE: PageSize = PageSize { default: DEFAULT_ITEMS_LIMIT, max: MAX_ITEMS_LIMIT };
 
+/// Entities that exist and whose rows an owner cannot read: the error of [`Owner::states`] that spoils no other
+/// entity's answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub struct Unreadable {
+    /// Which.
+    pub ids: Vec<EntityId>,
+    /// What is wrong, for the log and for whoever asks for one of them alone.
+    pub problem: String,
+}
+
 /// The owner's side of a callback.
 pub trait Owner: Send + Sync + 'static {
     /// The current states of those of `ids` that exist, in any order, read in `tx` and nowhere
     /// else: the versions were read in the same snapshot.
+    ///
+    /// # Errors
+    /// An error fails the whole request, and subscribers ask again in smaller batches. An owner that can tell which
+    /// entities it cannot read answers with [`Unreadable`], and is asked for the others at once, in the same
+    /// transaction; only who asks for an unreadable one alone is answered with an error.
     fn states(
         &self,
         tx: &mut Tx,
@@ -112,10 +128,10 @@ async fn batch_get(
     let mut ids = request.ids;
     ids.sort();
     ids.dedup();
-    let (recorded, mut states) = api.snapshot(&ids).await?;
+    let Snapshot { recorded, mut states, unreadable } = api.snapshot(&ids).await?;
     let mut bytes = 0;
     let mut items = Vec::with_capacity(ids.len());
-    for id in ids {
+    for id in ids.into_iter().filter(|id| !unreadable.contains(id)) {
         let state = states.remove(&id);
         bytes += state.as_ref().map_or(0, |state| state.get().len());
         if bytes > MAX_BATCH_STATE_BYTES && !items.is_empty() {
@@ -171,7 +187,7 @@ async fn get_one(
     PathId(id): PathId<EntityId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (recorded, mut states) = api.snapshot(std::slice::from_ref(&id)).await?;
+    let Snapshot { recorded, mut states, .. } = api.snapshot(std::slice::from_ref(&id)).await?;
     let state = states.remove(&id);
     let not_found = || Problem::new(StatusCode::NOT_FOUND, "no such entity was ever recorded");
     let row = *recorded.get(&id).ok_or_else(not_found)?;
@@ -192,22 +208,44 @@ async fn get_one(
 }
 
 impl Api {
-    async fn snapshot(
-        &self,
-        ids: &[EntityId],
-    ) -> Result<(HashMap<EntityId, Recorded>, HashMap<EntityId, Box<RawValue>>), Problem> {
+    async fn snapshot(&self, ids: &[EntityId]) -> Result<Snapshot, Problem> {
         let look = || async {
             let mut tx = self.log.db().snapshot().await?;
             let recorded = self.log.recorded(&mut tx, ids).await?;
-            let states = self.owner.states(&mut tx, ids).await?;
-            Ok::<_, BoxError>((recorded, states.into_iter().collect()))
+            let (states, unreadable) = match self.owner.states(&mut tx, ids).await {
+                Ok(states) => (states, Vec::new()),
+                Err(error) => {
+                    let unreadable = error.downcast::<Unreadable>()?;
+                    let readable = |id: &&EntityId| !unreadable.ids.contains(id);
+                    let others: Vec<_> = ids.iter().filter(readable).cloned().collect();
+                    if others.is_empty() {
+                        return Err(unreadable as BoxError);
+                    }
+                    (self.owner.states(&mut tx, &others).await?, unreadable.ids)
+                }
+            };
+            let states = states.into_iter().collect();
+            Ok::<_, BoxError>(Snapshot { recorded, states, unreadable })
         };
         self.log.db().run_afresh(look).await.map_err(failed)
     }
 }
 
+/// What is known of some ids at one moment.
+struct Snapshot {
+    recorded: HashMap<EntityId, Recorded>,
+    states: HashMap<EntityId, Box<RawValue>>,
+    unreadable: Vec<EntityId>,
+}
+
 /// The owner's own code failed: busy databases are told from broken code, as everywhere.
 fn failed(error: BoxError) -> Problem {
+    let error = match error.downcast::<Unreadable>() {
+        Ok(unreadable) => {
+            return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, unreadable.problem);
+        }
+        Err(error) => error,
+    };
     match error.downcast::<sqlx::Error>() {
         Ok(error) => (*error).into(),
         Err(error) => Problem::internal(&*error),

@@ -29,7 +29,7 @@ pub use error::{Blame, WorkError, blame, is_conflict, is_retryable};
 pub use migration::Migration;
 pub use open_error::OpenError;
 pub use pools::{LOCK_TIMEOUT, POSTGRES_ACQUIRE_TIMEOUT, POSTGRES_READERS, POSTGRES_WRITERS};
-pub use row::Field;
+pub use row::{Field, Text};
 use session::Sessions;
 
 /// A transaction. Dropping it without commit rolls it back.

@@ -57,6 +57,37 @@ pub fn rows(kind: Kind, parameter: &str, columns: &[Column]) -> String {
     }
 }
 
+/// A column as a statement selects it, so that each row can be read for itself, whatever is in it. SQLite keeps
+/// values of any type in any column. There, what is not of the column's type is selected as null, and text as bytes,
+/// to be read as [`Text`](crate::database::Text): one that is no UTF-8 would otherwise fail the whole statement.
+///
+/// ```
+/// use nudge_runtime::{database::Kind, set_sql::{Column, typed}};
+/// let fee = Column::Int("fee");
+/// assert_eq!(typed(Kind::Postgres, "it", &fee), "it.fee");
+/// assert_eq!(
+///     typed(Kind::Sqlite, "it", &fee),
+///     "CASE typeof(it.fee) WHEN 'integer' THEN it.fee END",
+/// );
+/// assert_eq!(
+///     typed(Kind::Sqlite, "it", &Column::Text("name")),
+///     "CASE typeof(it.name) WHEN 'text' THEN CAST(it.name AS BLOB) END",
+/// );
+/// ```
+pub fn typed(kind: Kind, table: &str, column: &Column) -> String {
+    match (kind, *column) {
+        (Kind::Sqlite, Column::Int(n)) => {
+            format!("CASE typeof({table}.{n}) WHEN 'integer' THEN {table}.{n} END")
+        }
+        (Kind::Sqlite, Column::Text(n) | Column::Json(n)) => {
+            format!("CASE typeof({table}.{n}) WHEN 'text' THEN CAST({table}.{n} AS BLOB) END")
+        }
+        (Kind::Postgres, Column::Text(n) | Column::Int(n) | Column::Json(n)) => {
+            format!("{table}.{n}")
+        }
+    }
+}
+
 /// A subquery over the JSON array of strings in parameter `parameter`, for `id IN …`.
 ///
 /// ```

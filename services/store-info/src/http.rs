@@ -81,6 +81,10 @@ impl From<Refusal> for Problem {
             Refusal::Unknown => Problem::new(StatusCode::NOT_FOUND, "there is no such store"),
             Refusal::Deleted(version) => Problem::new(StatusCode::GONE, "the store was deleted")
                 .with("version", version.get()),
+            // It names the store, and the log has its line already.
+            Refusal::Unreadable(problem) => {
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem)
+            }
             Refusal::Exists => Problem::field("id", "a store with this id exists already")
                 .with_status(StatusCode::CONFLICT),
             Refusal::NotExpected => Problem::field("If-Match", "the store is not in this version")

@@ -16,6 +16,7 @@ use crate::domain::Effect;
 pub struct Metrics {
     writes: Family<[(&'static str, &'static str); 1], Counter>,
     rejected: Counter,
+    unreadable: Counter,
 }
 
 impl Metrics {
@@ -35,6 +36,11 @@ impl Metrics {
         self.rejected.inc();
     }
 
+    /// Counts a row that was left out, since it cannot be read.
+    pub fn unreadable_row(&self) {
+        self.unreadable.inc();
+    }
+
     /// Everything that `/metrics` shows: these and the publisher's.
     pub fn registry(&self, publisher: &Publisher) -> Arc<Registry> {
         let mut registry = Registry::default();
@@ -43,6 +49,11 @@ impl Metrics {
             "store_info_import_rejected_lines",
             "Lines of imports that were no store",
             self.rejected.clone(),
+        );
+        registry.register(
+            "store_info_unreadable_rows",
+            "Times that a row could not be read as a store, and was left out",
+            self.unreadable.clone(),
         );
         publisher.register_metrics(&mut registry);
         Arc::new(registry)

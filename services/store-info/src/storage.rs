@@ -6,10 +6,12 @@
 //! | module | what it does |
 //! |---|---|
 //! | `sql` | the tables and the statements, for both databases |
+//! | `row` | what a row holds, or why it cannot be read |
 //! | `write` | one write |
 //! | `import` | one batch of an import |
 
 mod import;
+mod row;
 mod sql;
 mod write;
 
@@ -19,15 +21,17 @@ use nudge_protocol::{EntityId, Version};
 use nudge_publisher::{
     Owner, Publisher,
     capture::{CaptureError, Tables},
+    sync_api,
 };
 use nudge_runtime::{BoxError, Database, Tx, database::OpenError};
 use serde_json::value::RawValue;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, any::AnyRow};
 
 use crate::{
     domain::{Found, Store},
     metrics::Metrics,
 };
+pub use row::Unreadable;
 use sql::Sql;
 pub use write::{WriteError, Written};
 
@@ -91,19 +95,34 @@ impl Stores {
         self.db.run_afresh(look).await
     }
 
-    /// Up to `limit` stores in bytewise order of ids, from the first after `after`.
+    /// Up to `limit` stores in bytewise order of ids, from the first after `after`. Rows that cannot be read are left
+    /// out, and named in the log.
     pub async fn page(
         &self,
         after: Option<&EntityId>,
         limit: usize,
     ) -> Result<Vec<Store>, sqlx::Error> {
-        let look = || {
-            let query = sqlx::query_as(AssertSqlSafe(self.sql.page.clone()));
-            let query = query.bind(after.map_or("", EntityId::as_str)).bind(limit as i64);
-            query.fetch_all(self.db.reader())
+        let look = || async {
+            let mut tx = self.db.snapshot().await?;
+            let (mut page, mut looked_at) = (Vec::with_capacity(limit), 0);
+            while page.len() < limit {
+                let wanted = limit - page.len();
+                let rows = sqlx::query(AssertSqlSafe(self.sql.page.clone()))
+                    .bind(after.map_or("", EntityId::as_str))
+                    .bind(wanted as i64)
+                    .bind(looked_at as i64)
+                    .fetch_all(&mut *tx)
+                    .await?;
+                looked_at += rows.len();
+                page.extend(self.stores(&rows)?.into_iter().filter_map(Result::ok));
+                if rows.len() < wanted {
+                    break;
+                }
+            }
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(page)
         };
-        let rows = self.db.run_afresh(look).await?;
-        rows.into_iter().map(sql::store).collect()
+        self.db.run_afresh(look).await
     }
 
     /// Whether no store was ever written: neither is there one, nor are any of these ids recorded.
@@ -111,11 +130,11 @@ impl Stores {
         let look = async {
             let mut tx = self.db.snapshot().await?;
             let recorded = self.publisher.recorded(&mut tx, ids).await?;
+            let any = sqlx::query("SELECT 1 FROM store LIMIT 1").fetch_optional(&mut *tx).await?;
             tx.commit().await?;
-            Ok::<_, sqlx::Error>(recorded)
+            Ok::<_, sqlx::Error>(recorded.is_empty() && any.is_none())
         };
-        let recorded = self.db.run(look).await?;
-        Ok(recorded.is_empty() && self.page(None, 1).await?.is_empty())
+        self.db.run(look).await
     }
 
     async fn find(&self, tx: &mut Tx, id: &EntityId) -> Result<Found, sqlx::Error> {
@@ -124,13 +143,11 @@ impl Stores {
         // writing transaction), it looks unknown, and `write` starts over; never without a version.
         let store = self.read(tx, ids).await?.pop();
         let recorded = self.publisher.recorded(tx, ids).await?.remove(id);
+        // Without a record the row came in past this service; it has no version yet.
+        let version = recorded.map_or(Version::NONE, |recorded| recorded.version);
         Ok(match (store, recorded) {
-            (Some(store), recorded) => {
-                // Without a record the row came in past this service; it has no version yet.
-                let version = recorded.map_or(Version::NONE, |recorded| recorded.version);
-                let store = Box::new(store);
-                Found::Live { store, version }
-            }
+            (Some(Ok(store)), _) => Found::Live { store: Box::new(store), version },
+            (Some(Err(row)), _) => Found::Unreadable { problem: row.problem, version },
             (None, Some(recorded)) if recorded.never_existed => {
                 Found::NeverExisted(recorded.version)
             }
@@ -140,12 +157,27 @@ impl Stores {
     }
 
     /// Those of the stores that exist, in any order.
-    async fn read(&self, tx: &mut Tx, ids: &[EntityId]) -> Result<Vec<Store>, sqlx::Error> {
-        let rows = sqlx::query_as(AssertSqlSafe(self.sql.read.clone()))
+    async fn read(
+        &self,
+        tx: &mut Tx,
+        ids: &[EntityId],
+    ) -> Result<Vec<Result<Store, Unreadable>>, sqlx::Error> {
+        let rows = sqlx::query(AssertSqlSafe(self.sql.read.clone()))
             .bind(serde_json::json!(ids).to_string())
             .fetch_all(&mut **tx)
             .await?;
-        rows.into_iter().map(sql::store).collect()
+        self.stores(&rows)
+    }
+
+    /// What these rows hold. Of each that cannot be read, the log has a line.
+    fn stores(&self, rows: &[AnyRow]) -> Result<Vec<Result<Store, Unreadable>>, sqlx::Error> {
+        let stores: Vec<_> =
+            rows.iter().map(|one| row::read(self.db.kind(), one)).collect::<Result<_, _>>()?;
+        for unreadable in stores.iter().filter_map(|one| one.as_ref().err()) {
+            self.metrics.unreadable_row();
+            tracing::error!(table = "store", problem = unreadable.problem, "a row is left out");
+        }
+        Ok(stores)
     }
 }
 
@@ -155,7 +187,18 @@ impl Owner for Stores {
         tx: &mut Tx,
         ids: &[EntityId],
     ) -> Result<Vec<(EntityId, Box<RawValue>)>, BoxError> {
-        let stores = self.read(tx, ids).await?;
+        let (mut stores, mut unreadable) = (Vec::new(), Vec::new());
+        for one in self.read(tx, ids).await? {
+            match one {
+                Ok(store) => stores.push(store),
+                Err(row) => unreadable.push(row),
+            }
+        }
+        if let Some(last) = unreadable.pop() {
+            let mut all = sync_api::Unreadable::from(last);
+            all.ids.extend(unreadable.into_iter().filter_map(|row| row.id));
+            return Err(all.into());
+        }
         let state = |store: Store| {
             let state = serde_json::value::to_raw_value(&store)?;
             Ok((store.id, state))

@@ -14,7 +14,7 @@ use nudge_protocol::EntityId;
 use nudge_runtime::{database::Kind, set_sql::strings};
 use sqlx::AssertSqlSafe;
 
-use super::{COLUMNS, ChangeLog, Recorded, Row};
+use super::{ChangeLog, Recorded, Row, VERSION_COLUMNS};
 
 /// Tombstones that were made for the stream's sake, and that no operator has looked into.
 const STRANGERS: &str = "entity = $1 AND stranger_version <> 0 AND stranger_version = version \
@@ -37,7 +37,7 @@ impl Sql {
         };
         let count = format!("SELECT count(*) FROM {log} WHERE {STRANGERS}");
         let page = format!(
-            "SELECT {COLUMNS} FROM {log} WHERE {STRANGERS} AND id > $2 ORDER BY id LIMIT $3"
+            "SELECT id, {VERSION_COLUMNS} FROM {log} WHERE {STRANGERS} AND id > $2 ORDER BY id LIMIT $3"
         );
         let flag = format!(
             "UPDATE nudge_change_log SET never_existed_version = version \

@@ -1,6 +1,9 @@
 //! Rows whose columns have names.
 
-use sqlx::{Row, ValueRef, any::AnyRow};
+use sqlx::{
+    Row, ValueRef,
+    any::{AnyRow, AnyTypeInfoKind},
+};
 
 /// What a field of a [`row!`](crate::row) can be.
 pub trait Field: Sized {
@@ -22,6 +25,23 @@ macro_rules! fields {
 }
 
 fields!(String, i32, i64, f64, Vec<u8>);
+
+/// A text that may come as bytes: on SQLite a column of text may hold bytes that are no UTF-8, and a statement that
+/// selects one as a text has no rows at all. See [`typed`](crate::set_sql::typed).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl Field for Text {
+    fn of(row: &AnyRow, column: &str) -> Result<Self, sqlx::Error> {
+        if row.try_get_raw(column)?.type_info().kind() != AnyTypeInfoKind::Blob {
+            return row.try_get(column).map(Self);
+        }
+        String::from_utf8(row.try_get(column)?).map(Self).map_err(|error| {
+            let source = Box::new(error.utf8_error());
+            sqlx::Error::ColumnDecode { index: column.to_owned(), source }
+        })
+    }
+}
 
 /// A `BIGINT` that is not 0, or a `BOOLEAN` of PostgreSQL.
 impl Field for bool {

@@ -16,6 +16,13 @@ pub enum Found {
     NeverExisted(Version),
     /// It was deleted; the version is the tombstone's.
     Deleted(Version),
+    /// It exists, and what the database holds of it is no store.
+    Unreadable {
+        /// What is wrong with it.
+        problem: String,
+        /// Its version.
+        version: Version,
+    },
     /// It exists.
     Live {
         /// Its state.
@@ -30,9 +37,10 @@ impl Found {
     pub fn version(&self) -> Version {
         match self {
             Self::Unknown => Version::NONE,
-            Self::NeverExisted(version) | Self::Deleted(version) | Self::Live { version, .. } => {
-                *version
-            }
+            Self::NeverExisted(version)
+            | Self::Deleted(version)
+            | Self::Unreadable { version, .. }
+            | Self::Live { version, .. } => *version,
         }
     }
 }
@@ -68,6 +76,8 @@ pub enum Refusal {
     Unknown,
     /// There was one; the version is the tombstone's.
     Deleted(Version),
+    /// What the database holds of it is no store; what is wrong.
+    Unreadable(String),
     /// There is one already.
     Exists,
     /// The store is not in the version that the request wants it in.
@@ -101,11 +111,20 @@ impl Condition {
 }
 
 impl Found {
+    /// The version of what exists, whether or not it can be read.
+    pub fn existing(&self) -> Option<Version> {
+        match self {
+            Self::Live { version, .. } | Self::Unreadable { version, .. } => Some(*version),
+            Self::Unknown | Self::NeverExisted(_) | Self::Deleted(_) => None,
+        }
+    }
+
     /// The existing store with its version.
     pub fn live(&self) -> Result<(&Store, Version), Refusal> {
         match self {
             Self::Live { store, version } => Ok((store, *version)),
             Self::Deleted(version) => Err(Refusal::Deleted(*version)),
+            Self::Unreadable { problem, .. } => Err(Refusal::Unreadable(problem.clone())),
             Self::Unknown | Self::NeverExisted(_) => Err(Refusal::Unknown),
         }
     }
@@ -113,19 +132,18 @@ impl Found {
 
 /// `POST`: only where nothing is. What was deleted does not exist, so it may be made anew.
 pub fn create(found: &Found, condition: &Condition, store: &Store) -> Result<Decision, Refusal> {
-    if found.live().is_ok() {
+    if found.existing().is_some() {
         return Err(Refusal::Exists);
     }
     condition.check(None)?;
     Ok(Decision::Save(Box::new(store.clone())))
 }
 
-/// `PUT`: the whole state, whatever was there.
+/// `PUT`: the whole state, whatever was there. So it mends what cannot be read.
 pub fn put(found: &Found, condition: &Condition, store: &Store) -> Result<Decision, Refusal> {
-    let live = found.live().ok();
-    condition.check(live.map(|(_, version)| version))?;
-    match live {
-        Some((current, _)) if current == store => Ok(Decision::Keep),
+    condition.check(found.existing())?;
+    match found.live() {
+        Ok((current, _)) if current == store => Ok(Decision::Keep),
         _ => Ok(Decision::Save(Box::new(store.clone()))),
     }
 }
@@ -138,10 +156,12 @@ pub fn patch(found: &Found, condition: &Condition, patch: &Value) -> Result<Deci
     Ok(if patched == *current { Decision::Keep } else { Decision::Save(Box::new(patched)) })
 }
 
-/// `DELETE`: what exists.
+/// `DELETE`: what exists, whether or not it can be read.
 pub fn delete(found: &Found, condition: &Condition) -> Result<Decision, Refusal> {
-    let (_, version) = found.live()?;
-    condition.check(Some(version))?;
+    match found.existing() {
+        Some(version) => condition.check(Some(version))?,
+        None => drop(found.live()?),
+    }
     Ok(Decision::Delete)
 }
 
@@ -184,6 +204,18 @@ mod tests {
         assert_eq!(delete(&none, &free), Err(Refusal::Deleted(version(9))));
         assert_eq!(delete(&Found::Unknown, &free), Err(Refusal::Unknown));
         assert_eq!(create(&live(), &free, &store("b")), Err(Refusal::Exists));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_there_and_can_be_replaced_or_deleted() {
+        let (problem, version) = ("its open is no number".to_owned(), version(7));
+        let (found, free) = (Found::Unreadable { problem, version }, Condition::default());
+        assert_eq!(create(&found, &free, &store("a")), Err(Refusal::Exists));
+        assert!(matches!(patch(&found, &free, &json!({})), Err(Refusal::Unreadable(_))));
+        assert_eq!(put(&found, &only_if(&[7]), &store("a")), Ok(Decision::Save(store("a").into())));
+        assert_eq!(put(&found, &only_if(&[6]), &store("a")), Err(Refusal::NotExpected));
+        assert_eq!(delete(&found, &only_if(&[7])), Ok(Decision::Delete));
+        assert_eq!(delete(&found, &only_if(&[6])), Err(Refusal::NotExpected));
     }
 
     #[test]

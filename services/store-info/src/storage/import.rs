@@ -56,7 +56,9 @@ impl Stores {
             sqlx::query(sql::LOCK_IMPORTS).execute(&mut *tx).await?;
         }
         self.lock(&mut tx, &ids).await?;
-        let current = by_id(self.read(&mut tx, &ids).await?);
+        // What cannot be read is written anew.
+        let current = self.read(&mut tx, &ids).await?.into_iter().filter_map(Result::ok);
+        let current = by_id(current.collect());
         let Plan { create, update, unchanged } = plan(batch, &current);
         let report =
             BatchReport { created: create.len() as u64, updated: update.len() as u64, unchanged };

@@ -6,15 +6,13 @@
 
 use std::sync::Arc;
 
-use nudge_protocol::EntityId;
 use nudge_runtime::{
     database::{Kind, Migration},
-    row,
-    set_sql::{Column, rows, strings},
+    set_sql::{Column, rows, strings, typed},
 };
 use serde_json::json;
 
-use crate::domain::{Menu, Store};
+use crate::domain::Store;
 
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration {
@@ -75,6 +73,41 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         END;",
         postgres: "SELECT 1;",
     },
+    Migration {
+        number: 3,
+        title: "columns have their types",
+        // PostgreSQL refuses the same by itself. What is there stays, and is told apart when it is read.
+        sqlite: "
+        CREATE TRIGGER store_has_its_types_when_made BEFORE INSERT ON store
+        WHEN typeof(NEW.id) <> 'text' OR typeof(NEW.name) <> 'text' OR typeof(NEW.category) <> 'text'
+            OR typeof(NEW.region) <> 'text' OR typeof(NEW.address) <> 'text' OR typeof(NEW.neighbourhood) <> 'text'
+            OR typeof(NEW.phone) <> 'text' OR typeof(NEW.description) <> 'text' OR typeof(NEW.open) <> 'integer'
+            OR typeof(NEW.min_order_amount) <> 'integer' OR typeof(NEW.delivery_fee) <> 'integer'
+        BEGIN
+            SELECT RAISE(ABORT, 'store: open, min_order_amount and delivery_fee must be whole numbers, all else text');
+        END;
+        CREATE TRIGGER store_has_its_types BEFORE UPDATE ON store
+        WHEN typeof(NEW.id) <> 'text' OR typeof(NEW.name) <> 'text' OR typeof(NEW.category) <> 'text'
+            OR typeof(NEW.region) <> 'text' OR typeof(NEW.address) <> 'text' OR typeof(NEW.neighbourhood) <> 'text'
+            OR typeof(NEW.phone) <> 'text' OR typeof(NEW.description) <> 'text' OR typeof(NEW.open) <> 'integer'
+            OR typeof(NEW.min_order_amount) <> 'integer' OR typeof(NEW.delivery_fee) <> 'integer'
+        BEGIN
+            SELECT RAISE(ABORT, 'store: open, min_order_amount and delivery_fee must be whole numbers, all else text');
+        END;
+        CREATE TRIGGER store_menu_has_its_types_when_made BEFORE INSERT ON store_menu
+        WHEN typeof(NEW.store_id) <> 'text' OR typeof(NEW.position) <> 'integer' OR typeof(NEW.name) <> 'text'
+            OR typeof(NEW.price) <> 'integer'
+        BEGIN
+            SELECT RAISE(ABORT, 'store_menu: position and price must be whole numbers, all else text');
+        END;
+        CREATE TRIGGER store_menu_has_its_types BEFORE UPDATE ON store_menu
+        WHEN typeof(NEW.store_id) <> 'text' OR typeof(NEW.position) <> 'integer' OR typeof(NEW.name) <> 'text'
+            OR typeof(NEW.price) <> 'integer'
+        BEGIN
+            SELECT RAISE(ABORT, 'store_menu: position and price must be whole numbers, all else text');
+        END;",
+        postgres: "SELECT 1;",
+    },
 ];
 
 const COLUMNS: [Column; 11] = [
@@ -125,27 +158,16 @@ impl Sql {
             "INSERT INTO store ({columns}) SELECT {columns} FROM {from} WHERE true \
              ON CONFLICT (id) DO"
         );
-        let menus = match kind {
-            Kind::Sqlite => {
-                "json_group_array(json_object('name', m.name, 'price', m.price) ORDER BY m.position)"
-            }
-            Kind::Postgres => {
-                "coalesce(json_agg(json_build_object('name', m.name, 'price', m.price) \
-                 ORDER BY m.position), '[]')::text"
-            }
-        };
-        let select = format!(
-            "SELECT {columns}, (SELECT {menus} FROM store_menu m WHERE m.store_id = store.id) \
-             AS menus FROM store"
-        );
+        let select = select(kind);
         let menu_columns: Vec<_> = MENU_COLUMNS.iter().map(name).collect();
         let (menu_columns, menu_rows) = (menu_columns.join(", "), rows(kind, "$1", &MENU_COLUMNS));
         Self {
             lock: (kind == Kind::Postgres).then(|| {
                 format!("SELECT id FROM store WHERE id IN {ids} ORDER BY id FOR UPDATE").into()
             }),
-            read: format!("{select} WHERE id IN {ids}").into(),
-            page: format!("{select} WHERE id > $1 ORDER BY id LIMIT $2").into(),
+            read: format!("{select} WHERE store.id IN {ids}").into(),
+            page: format!("{select} WHERE store.id > $1 ORDER BY store.id LIMIT $2 OFFSET $3")
+                .into(),
             create: format!("{insert} NOTHING").into(),
             save: format!("{insert} UPDATE SET {}", updates.join(", ")).into(),
             clear_menus: format!("DELETE FROM store_menu WHERE store_id IN {ids}").into(),
@@ -155,6 +177,32 @@ impl Sql {
             .into(),
         }
     }
+}
+
+/// Selects stores, each with its menus as JSON, so that a row that cannot be read spoils no other.
+fn select(kind: Kind) -> String {
+    let column = |column: &Column| format!("{} AS {}", typed(kind, "store", column), name(column));
+    let rest = COLUMNS[1..].iter().map(column).collect::<Vec<_>>().join(", ");
+    let (id, id_type, menus) = match kind {
+        // The id as bytes, whatever it is: it names the row. JSON holds no bytes, and whether a text in it is UTF-8
+        // is seen when it is read.
+        Kind::Sqlite => (
+            "CAST(store.id AS BLOB)",
+            "typeof(store.id)",
+            "CAST(json_group_array(json_object('name', CASE typeof(m.name) WHEN 'text' THEN m.name END, \
+             'price', CASE typeof(m.price) WHEN 'integer' THEN m.price END) ORDER BY m.position) AS BLOB)",
+        ),
+        Kind::Postgres => (
+            "store.id",
+            "'text'",
+            "coalesce(json_agg(json_build_object('name', m.name, 'price', m.price) \
+             ORDER BY m.position), '[]')::text",
+        ),
+    };
+    format!(
+        "SELECT {id} AS id, {id_type} AS id_type, {rest}, \
+         (SELECT {menus} FROM store_menu m WHERE m.store_id = store.id) AS menus FROM store"
+    )
 }
 
 fn name(column: &Column) -> &'static str {
@@ -192,44 +240,4 @@ pub(super) fn parameters(stores: &[Store]) -> (String, String) {
     });
     let menus = json!(menus.collect::<Vec<_>>()).to_string();
     (json!(stores.iter().map(root).collect::<Vec<_>>()).to_string(), menus)
-}
-
-row! {
-    /// A row of the reading statements.
-    pub(super) struct Row {
-        id: String,
-        name: String,
-        category: String,
-        region: String,
-        address: String,
-        neighbourhood: String,
-        phone: String,
-        description: String,
-        open: i64,
-        min_order_amount: i64,
-        delivery_fee: i64,
-        /// As JSON.
-        menus: String,
-    }
-}
-
-/// The store that a row holds.
-pub(super) fn store(row: Row) -> Result<Store, sqlx::Error> {
-    let decoding = |error: nudge_runtime::BoxError| sqlx::Error::Decode(error);
-    let menus: Vec<Menu> =
-        serde_json::from_str(&row.menus).map_err(|error| decoding(error.into()))?;
-    Ok(Store {
-        id: EntityId::new(&row.id).map_err(|error| decoding(error.into()))?,
-        name: row.name,
-        category: row.category,
-        region: row.region,
-        address: row.address,
-        neighbourhood: row.neighbourhood,
-        phone: row.phone,
-        description: row.description,
-        open: row.open != 0,
-        min_order_amount: row.min_order_amount,
-        delivery_fee: row.delivery_fee,
-        menus,
-    })
 }

@@ -99,7 +99,7 @@ impl Stores {
         let mut tx = self.publisher.begin_read_committed().await?;
         let locked = self.lock(&mut tx, std::slice::from_ref(id)).await?;
         let found = self.find(&mut tx, id).await?;
-        if !locked && found.live().is_ok() {
+        if !locked && found.existing().is_some() {
             tx.rollback().await?;
             return Ok(None);
         }
@@ -129,7 +129,7 @@ impl Stores {
     ) -> Result<Option<Written>, WriteError> {
         let before = found.version();
         let (effect, version, store) = match (decision, found) {
-            (Decision::Save(store), Found::Live { .. }) => {
+            (Decision::Save(store), Found::Live { .. } | Found::Unreadable { .. }) => {
                 self.save(tx, std::slice::from_ref(&*store)).await?;
                 let version = self.version(tx, id, before).await?;
                 (Effect::Updated, version, Some(store))

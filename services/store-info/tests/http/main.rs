@@ -11,3 +11,4 @@ mod start;
 mod stores;
 mod support;
 mod sync_api;
+mod unreadable;

@@ -59,6 +59,11 @@ impl Api {
         Self { client: Client::new(), service: Some(service), stop, database, base }
     }
 
+    /// Where its database is.
+    pub(crate) fn database_url(&self) -> &str {
+        self.database.url()
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         self.client.request(method, format!("{}{path}", self.base))
