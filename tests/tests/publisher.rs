@@ -2,6 +2,7 @@
 
 mod batch_get;
 mod change_log;
+mod compare;
 mod notifications;
 mod one_and_all;
 mod outages;
@@ -11,3 +12,4 @@ mod several_relays;
 mod strangers;
 mod stream;
 mod support;
+mod unreadable;

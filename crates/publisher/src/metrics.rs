@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) broker_connected: Gauge,
     /// 1 while the stream is not as it must be.
     pub(crate) altered: Gauge,
+    pub(crate) comparing: Gauge,
+    pub(crate) unreadable: Counter,
     /// Notifications in the stream of entities that the log does not know, at least.
     pub(crate) strangers: Gauge,
     /// Tombstones that were made for such, and that no operator has looked into.
@@ -36,6 +38,10 @@ pub struct RelayHealth {
     pub pending: u64,
     /// Notifications published since the start.
     pub published: u64,
+    /// Whether the stream is still compared with the change log.
+    pub comparing: bool,
+    /// Rows taken out of the change log since the start, because their ids are none.
+    pub unreadable: u64,
     /// Entities, at least, that the stream tells of and the owner does not know.
     pub strangers: u64,
     /// Tombstones of ids that the owner has no record of, made because the stream told of them, and that no operator
@@ -51,6 +57,8 @@ impl Metrics {
             altered: self.altered.get() == 1,
             pending: u64::try_from(self.pending.get()).unwrap_or(0),
             published: self.published.get(),
+            comparing: self.comparing.get() == 1,
+            unreadable: self.unreadable.get(),
             strangers: u64::try_from(self.strangers.get()).unwrap_or(0),
             stranger_tombstones: u64::try_from(self.stranger_tombstones.get()).unwrap_or(0),
         }
@@ -94,6 +102,16 @@ impl Metrics {
             "nudge_relay_stream_altered",
             "1 while others have altered the stream at the broker, and it cannot be altered back",
             self.altered.clone(),
+        );
+        registry.register(
+            "nudge_relay_comparing",
+            "1 while the stream is compared with the change log, for what it may have lost",
+            self.comparing.clone(),
+        );
+        registry.register(
+            "nudge_relay_unreadable",
+            "Rows taken out of the change log because their ids are none, as text that is not UTF-8",
+            self.unreadable.clone(),
         );
         registry.register(
             "nudge_relay_strangers",

@@ -19,6 +19,7 @@
 
 mod again;
 mod altered;
+mod compare;
 mod look;
 mod strangers;
 
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use again::Again;
 use altered::Altering;
+use compare::Comparison;
 
 use crate::{
     change_log::{
@@ -54,6 +56,8 @@ pub const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub const HELD_PAUSE: Duration = Duration::from_secs(1);
 /// Most rows that are remembered as published and locked by a writer. Further ones are published again at each round.
 pub const MAX_HELD_ROWS: usize = 20_000;
+/// Longest time that a relay takes to end.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failure to reach the broker or the database.
 pub const ERROR_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause after a publish that the stream refused; it doubles from [`ERROR_PAUSE`] with each in a row.
@@ -86,10 +90,13 @@ pub(crate) struct Relay {
     strangers: strangers::Strangers,
     /// What others have altered of the stream.
     altering: Altering,
-    /// How soon a stream is filled up that was found short of messages before.
-    refills: Again,
-    /// Whether it is short of messages, and waits for that.
+    /// How far the stream is compared with the log; none when that is done.
+    comparison: Option<Comparison>,
+    /// How many messages the stream must hold at least, as far as is known: one for each subject, for ever.
+    expected: u64,
+    /// Whether messages were missing, so that all of it is compared once more; and how soon.
     short: bool,
+    refills: Again,
     /// How often in a row a round was not published whole.
     refused: u32,
 }
@@ -134,8 +141,10 @@ impl Relay {
             held: Held::default(),
             strangers: strangers::Strangers::new(),
             altering: Altering::default(),
-            refills: Again::default(),
+            comparison: None,
+            expected: 0,
             short: false,
+            refills: Again::default(),
             refused: 0,
         }
     }
@@ -154,7 +163,7 @@ impl Relay {
             connection = now;
             let round = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.leave().await,
                 // What was asked of the connection before is not answered any more.
                 Ok(()) = connections.changed() => continue,
                 round = self.round() => round,
@@ -176,7 +185,7 @@ impl Relay {
                     // A wake-up must not turn an outage into a busy loop.
                     tokio::select! {
                         biased;
-                        () = stop.cancelled() => return,
+                        () = stop.cancelled() => return self.leave().await,
                         Ok(()) = connections.changed() => {}
                         () = tokio::time::sleep(pause.min(MAX_REFUSED_PAUSE)) => {}
                     }
@@ -185,7 +194,7 @@ impl Relay {
             };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.leave().await,
                 () = self.wake.notified() => pause = MIN_POLL_INTERVAL,
                 _ = connections.changed() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -193,25 +202,40 @@ impl Relay {
         }
     }
 
-    /// Looks at the stream when that is due, then publishes one round. Returns the rows that are
-    /// no longer pending. A round that gets nothing done must be followed by a pause.
+    /// Records up to which sequence the stream is known, so that the next start has nothing to read before it
+    /// publishes. Without it, that is what was published in the last seconds.
+    async fn leave(&mut self) {
+        let (Some(standing), Some(known)) = (self.standing.clone(), self.known) else { return };
+        let work = async {
+            if !self.log_went_back().await? {
+                let known = self.strangers.known(known);
+                self.log.set_stream(&standing, known).await?;
+            }
+            Ok::<_, BoxError>(())
+        };
+        // What does not succeed soon is not needed.
+        let _ = tokio::time::timeout(LEAVE_TIMEOUT, work).await;
+    }
+
+    /// Looks at the stream when that is due, publishes one round, and then compares the stream with one page of the
+    /// log as long as that is not done. Returns how much got done; nothing must be followed by a pause.
     async fn round(&mut self) -> Result<u64, BoxError> {
         if self.standing.is_none() || Instant::now() >= self.next_check {
             self.check_stream().await?;
         }
         self.record_held().await?;
-        let mut pending = self.log.pending(MAX_ROWS_PER_ROUND, &self.held.rows).await?;
+        let mut pending = self.pending().await?;
         // Nothing may be published over the one place that tells of versions that the log lost.
         if !pending.is_empty() && self.log_went_back().await? {
             self.check_stream().await?;
-            pending = self.log.pending(MAX_ROWS_PER_ROUND, &self.held.rows).await?;
+            pending = self.pending().await?;
         }
         if self.renew_newborn(&pending).await? {
-            pending = self.log.pending(MAX_ROWS_PER_ROUND, &self.held.rows).await?;
+            pending = self.pending().await?;
         }
         if pending.is_empty() {
             self.metrics.pending.set(self.held.rows.len() as i64);
-            return Ok(0);
+            return Ok(u64::from(self.compare_on().await?));
         }
         if pending.len() == MAX_ROWS_PER_ROUND {
             self.note_pending().await;
@@ -225,6 +249,9 @@ impl Relay {
             let all;
             (marked, all) = self.record(&published).await?;
             self.metrics.published.inc_by(published.len() as u64);
+            let first: HashSet<_> =
+                pending.iter().filter(|row| row.is_first).map(|row| &row.id).collect();
+            self.expected += published.iter().filter(|one| first.contains(&one.id)).count() as u64;
             // Where others publish, too, there are gaps: what is in them will be read.
             if all && let Some(known) = &mut self.known {
                 published.sort_unstable_by_key(|one| one.seq);
@@ -233,8 +260,21 @@ impl Relay {
         }
         match failed {
             Some(error) => Err(error),
-            None => Ok(marked),
+            None => Ok(marked + u64::from(self.compare_on().await?)),
         }
+    }
+
+    /// The rows to publish. Those whose ids are none are taken out of the log: nothing can ever be said of them, and
+    /// the others are not to wait behind them.
+    async fn pending(&self) -> Result<Vec<Pending>, sqlx::Error> {
+        let (pending, unreadable) = self.log.pending(MAX_ROWS_PER_ROUND, &self.held.rows).await?;
+        if !unreadable.is_empty() {
+            let taken = self.log.take_out(&unreadable).await?;
+            self.metrics.unreadable.inc_by(taken);
+            let (entity, id) = (self.log.entity(), unreadable[0].escape_ascii().to_string());
+            tracing::error!(%entity, id, taken, "rows whose ids are none were taken out of the change log: nobody hears of them");
+        }
+        Ok(pending)
     }
 
     /// Records what stands in the stream. Returns for how many rows, and whether the log now knows of

@@ -12,6 +12,9 @@ use nudge_protocol::EntityName;
 use nudge_runtime::BoxError;
 use tokio::sync::watch;
 
+/// Most subjects that are looked up at a time: a nats-server takes up to 1,024.
+pub const MAX_SUBJECTS: usize = 1_000;
+
 /// The future of a request to the broker.
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
 
@@ -62,6 +65,15 @@ pub struct Stored {
     pub version: Option<String>,
 }
 
+/// What stands on some subjects of the stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// The stream's last sequence when it was looked at, or later.
+    pub last_seq: u64,
+    /// The messages; for a subject that is missing here, there is none.
+    pub stored: Vec<Stored>,
+}
+
 /// A way to the stream of each entity.
 pub trait Sink: Send + Sync + 'static {
     /// Looks at the stream, and makes it when it is missing.
@@ -81,6 +93,14 @@ pub trait Sink: Send + Sync + 'static {
         sequence: u64,
         limit: usize,
     ) -> Asking<'a, Vec<Stored>>;
+
+    /// Looks up what stands on these subjects, of which there are at most [`MAX_SUBJECTS`]. `None` when this
+    /// broker cannot tell, or cannot be trusted to.
+    fn look_up<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        subjects: Vec<String>,
+    ) -> Asking<'a, Option<Looked>>;
 
     /// Counts connections made: changes each time the link was lost and made again.
     fn connections(&self) -> watch::Receiver<u64>;

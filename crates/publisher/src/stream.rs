@@ -1,6 +1,7 @@
 //! The stream that holds an entity's notifications, on JetStream.
 
 mod altered;
+mod look_up;
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 
 use altered::{Members, compare, told, untouchable};
 
-use crate::sink::{Asking, Message, Sink, Standing, Stored};
+use crate::sink::{Asking, Looked, Message, Sink, Standing, Stored};
 
 /// Largest notification, headers included, in bytes. A body is at most about 250 bytes.
 pub const MAX_MESSAGE_BYTES: i32 = 4_096;
@@ -112,6 +113,17 @@ impl Sink for Broker {
         Box::pin(async move {
             let read = read(&self.jetstream, entity, sequence + 1, limit).await;
             read.map_err(|error| self.explain(error))
+        })
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        subjects: Vec<String>,
+    ) -> Asking<'a, Option<Looked>> {
+        Box::pin(async move {
+            let looked = look_up::look_up(self, entity, subjects).await;
+            looked.map_err(|error| self.explain(error))
         })
     }
 

@@ -250,6 +250,13 @@ impl Broker {
         stream.messages.get(&stream.on(subject)?)?.version.as_deref()
     }
 
+    /// The message on this subject, and where it stands.
+    pub(crate) fn on_subject(&self, subject: &str) -> Option<(u64, Stored)> {
+        let stream = self.stream.as_ref()?;
+        let sequence = stream.on(subject)?;
+        Some((sequence, stream.messages.get(&sequence)?.clone()))
+    }
+
     /// What stands in the stream beyond this sequence, whatever incarnation it is.
     pub(crate) fn beyond(&self, sequence: u64, limit: usize) -> Option<Vec<(u64, Stored)>> {
         let messages = self.stream.as_ref()?.messages.range(sequence + 1..).take(limit);

@@ -148,6 +148,29 @@ impl Sink for Link {
         })
     }
 
+    fn look_up<'a>(
+        &'a self,
+        _: &'a EntityName,
+        subjects: Vec<String>,
+    ) -> sink::Asking<'a, Option<sink::Looked>> {
+        Box::pin(async move {
+            self.ask().await?;
+            let world = &self.node.world;
+            if !world.broker_looks_up() {
+                return Ok(None);
+            }
+            let looked = world.with_broker(|broker| {
+                let stored = subjects.iter().filter_map(|subject| broker.on_subject(subject));
+                let stored = stored.map(|(sequence, Stored { subject, version, .. })| {
+                    sink::Stored { sequence, subject, version }
+                });
+                let last_seq = broker.standing(None).map_or(0, |standing| standing.last);
+                sink::Looked { last_seq, stored: stored.collect() }
+            });
+            Ok(Some(looked))
+        })
+    }
+
     fn connections(&self) -> watch::Receiver<u64> {
         self.node.connections()
     }

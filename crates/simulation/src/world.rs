@@ -114,6 +114,11 @@ impl World {
         self.plan.mutant
     }
 
+    /// Whether the broker of this run can tell what stands on a subject: an older one cannot.
+    pub(crate) fn broker_looks_up(&self) -> bool {
+        !self.plan.seed.is_multiple_of(4)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }

@@ -12,7 +12,7 @@ use std::{
 use nudge_protocol::EntityName;
 use nudge_publisher::{
     RelayHealth,
-    sink::{Altered, Asking, Message, Sink, Standing, Stored},
+    sink::{Altered, Asking, Looked, Message, Sink, Standing, Stored},
 };
 use nudge_simulation::ports::SimulatedOwner;
 use parking_lot::Mutex;
@@ -112,6 +112,23 @@ impl Sink for Stream {
         });
         let stored = stored.collect();
         Box::pin(async { Ok(stored) })
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        _: &'a EntityName,
+        subjects: Vec<String>,
+    ) -> Asking<'a, Option<Looked>> {
+        let messages = self.messages.lock();
+        let wanted = messages.iter().filter(|(_, message)| subjects.contains(&message.subject));
+        let stored = wanted.map(|(sequence, message)| Stored {
+            sequence: *sequence,
+            subject: message.subject.clone(),
+            version: Some(message.version.clone()),
+        });
+        let stored = stored.collect();
+        let last_seq = self.published.load(SeqCst) as u64;
+        Box::pin(async move { Ok(Some(Looked { last_seq, stored })) })
     }
 
     fn connections(&self) -> watch::Receiver<u64> {

@@ -28,11 +28,11 @@ pub enum Rule {
     /// `crates/publisher/src/relay/look.rs`, `Relay::make_good`.
     PublishAgain,
     /// It is made pending at the stream's last sequence, so that acknowledgements from before no
-    /// longer count: `crates/publisher/src/change_log/repair.rs`, `ChangeLog::unpublish_since`.
+    /// longer count: `crates/publisher/src/change_log/repair.rs`, `ChangeLog::unpublish`.
     AtLastSequence,
     /// That goes for rows of which nothing was recorded yet, too: a relay that died may have
     /// published an old version over a newer one that is still to be recorded:
-    /// `crates/publisher/src/change_log/repair.rs`, `ChangeLog::unpublish_since`.
+    /// `crates/publisher/src/change_log/repair.rs`, `ChangeLog::unpublish`.
     UnmarkedToo,
     /// What stands in the stream and was not recorded is read and recorded:
     /// `crates/publisher/src/relay/look.rs`, `Relay::read_on`.
@@ -152,7 +152,7 @@ impl Rule {
             RecordWithChange => (CHANGE_LOG, Some("ChangeLog"), "record"),
             MarkBySequence => (OUTBOX, Some("ChangeLog"), "mark"),
             PublishAgain => (LOOK, Some("Relay"), "make_good"),
-            AtLastSequence | UnmarkedToo => (REPAIR, Some("ChangeLog"), "unpublish_since"),
+            AtLastSequence | UnmarkedToo => (REPAIR, Some("ChangeLog"), "unpublish"),
             ReadOn => (LOOK, Some("Relay"), "read_on"),
             OneSnapshot => (SYNC_API, Some("Api"), "snapshot"),
             NoSkip => (INTAKE, Some("Intake"), "take"),

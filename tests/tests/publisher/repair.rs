@@ -1,6 +1,6 @@
 //! The broker lost something that it had acknowledged: the relay finds out and fills it up again.
 //!
-//! Every change is made to look old first: what is recent is published again in any case.
+//! Every change is made to look old first: what is recent is looked for in any case (`compare.rs`).
 
 use nudge_publisher::stream::config;
 use nudge_tests::{Nats, Owner, Wire, eventually};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::publisher::support::{
     NO_RIGHT_TO_ALTER, Relay, STREAM, age, execute, last_seq, message, messages, owner_of,
-    published, row, shown, stream, thing,
+    published, purgeable, row, shown, stream, thing,
 };
 
 const IDS: [&str; 5] = ["1", "2", "3", "4", "5"];
@@ -174,14 +174,6 @@ async fn a_stream_made_anew_by_somebody_else_is_filled_though_it_looks_full() {
     filled_up(&nats, &owner).await;
 }
 
-/// Makes the stream as a person might, who could then empty it: the publisher's own cannot be, nor one that it has the
-/// right to alter.
-async fn purgeable(nats: &Nats) {
-    let mut config = config(&thing());
-    config.deny_purge = false;
-    nats.jetstream().await.create_stream(config).await.unwrap();
-}
-
 #[tokio::test]
 async fn a_place_recorded_for_a_stream_that_is_gone_does_not_hold_up_the_next() {
     let mut nats = Nats::start().await;
@@ -219,45 +211,6 @@ async fn an_owner_that_starts_again_publishes_nothing_that_is_there() {
     }
     shown(&nats, &owner.db).await;
     assert_eq!(last_seq(&nats).await, IDS.len() as u64 + 1);
-}
-
-#[tokio::test]
-async fn what_changed_in_the_last_minutes_is_published_again_when_the_server_was_started_again() {
-    let mut nats = Nats::start().await;
-    let owner = Owner::start_silent().await;
-    let broker = nats.broker("things").await;
-    let relay = Relay::start(&owner.db, &broker).await;
-    owner.put("old", json!({})).await;
-    published(&owner.db).await;
-    age(&owner.db).await;
-    owner.put("recent", json!({})).await;
-    published(&owner.db).await;
-    let before = last_seq(&nats).await;
-    relay.stop().await;
-    nats.restart().await;
-    let old = message(&nats, "old").await;
-    let _relay = Relay::start(&owner.db, &broker).await;
-    eventually("it is published again", || async {
-        (message(&nats, "recent").await.seq > before).then_some(())
-    })
-    .await;
-    shown(&nats, &owner.db).await;
-    assert_eq!(message(&nats, "old").await, old);
-    assert_eq!(last_seq(&nats).await, before + 1);
-}
-
-#[tokio::test]
-async fn what_changed_in_the_last_minutes_is_published_again_when_the_server_is_started_again_under_a_relay()
- {
-    let mut nats = Nats::start().await;
-    let owner = owner_of(&nats.broker("things").await, &["recent"]).await;
-    let before = last_seq(&nats).await;
-    nats.restart().await;
-    eventually("it is published again", || async {
-        (last_seq(&nats).await > before).then_some(())
-    })
-    .await;
-    shown(&nats, &owner.db).await;
 }
 
 #[tokio::test]

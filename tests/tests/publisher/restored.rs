@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use nudge_protocol::EntityName;
-use nudge_publisher::sink::{Asking, Message, Sink, Standing, Stored};
+use nudge_publisher::sink::{Asking, Looked, Message, Sink, Standing, Stored};
 use nudge_runtime::{Broker, Database};
 use nudge_tests::{
     Backup, Copy, Nats, Owner, QUIET, Wire, eventually, keep_tables, put_tables_back,
@@ -190,6 +190,14 @@ impl Sink for PutBack {
             }
             self.broker.beyond(entity, sequence, limit).await
         })
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        subjects: Vec<String>,
+    ) -> Asking<'a, Option<Looked>> {
+        self.broker.look_up(entity, subjects)
     }
 
     fn connections(&self) -> watch::Receiver<u64> {

@@ -5,7 +5,7 @@ use nudge_tests::{Line, Nats, Owner, Way, broker_by, eventually, line_to};
 use serde_json::json;
 
 use crate::publisher::support::{
-    Relay, age, last_seq, message, messages, owner_of, published, row, shown,
+    Relay, age, compared, last_seq, message, messages, owner_of, published, row, shown,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,6 +138,7 @@ async fn old_version_under_way(nats: &Nats) -> (Owner, Line, Broker, Relay) {
     let slow = Relay::start(&owner.db, &broker).await;
     owner.put("first", json!({})).await;
     published(&owner.db).await;
+    compared(&slow.publisher).await;
     line.hold(Way::There);
     let old = owner.put("42", json!({ "n": 1 })).await.version.get();
     sent(&line, old).await;

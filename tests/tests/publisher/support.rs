@@ -8,7 +8,7 @@ use async_nats::jetstream::{
 };
 use futures_util::TryStreamExt;
 use nudge_protocol::{EntityName, subject};
-use nudge_publisher::Publisher;
+use nudge_publisher::{Publisher, stream::config};
 use nudge_runtime::{
     Broker, Database,
     database::{Durability, Kind},
@@ -201,6 +201,20 @@ pub(crate) async fn shown(nats: &Nats, db: &Database) {
     .await;
 }
 
+/// Makes the stream as a person might, who could then empty it: the publisher's own cannot be, nor one
+/// that it has the right to alter.
+pub(crate) async fn purgeable(nats: &Nats) {
+    let mut config = config(&thing());
+    config.deny_purge = false;
+    nats.jetstream().await.create_stream(config).await.unwrap();
+}
+
+/// Takes an id's message out of a stream that is [`purgeable`].
+pub(crate) async fn take_out(nats: &Nats, id: &str) {
+    let subject = subject::subject(&thing(), &nudge_tests::id(id));
+    assert_eq!(stream(nats).await.purge().filter(subject).await.unwrap().purged, 1);
+}
+
 /// The sequence of the stream's newest message.
 pub(crate) async fn last_seq(nats: &Nats) -> u64 {
     stream(nats).await.get_info().await.unwrap().state.last_sequence
@@ -212,5 +226,15 @@ pub(crate) async fn owner_of(broker: &Broker, ids: &[&str]) -> Owner {
     let things: Vec<_> = ids.iter().map(|id| (*id, serde_json::json!({}))).collect();
     owner.put_all(&things).await;
     published(&owner.db).await;
+    compared(&owner.publisher).await;
     owner
+}
+
+/// Waits until the relay has compared the stream with the log, and only publishes from then on.
+pub(crate) async fn compared(publisher: &Publisher) {
+    eventually("the stream is compared with the log", || async {
+        let health = publisher.health();
+        (health.connected && !health.comparing).then_some(())
+    })
+    .await;
 }

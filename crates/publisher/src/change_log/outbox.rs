@@ -10,7 +10,7 @@ use std::{collections::HashSet, sync::Arc};
 use nudge_protocol::{Change, EntityId, EntityName, Version, subject};
 use nudge_runtime::{
     database::Kind,
-    mutated,
+    mutated, row,
     set_sql::{Column, rows},
 };
 use serde::Serialize;
@@ -23,12 +23,47 @@ use crate::sink::Stored;
 const COUNT_PENDING: &str = "SELECT count(*) FROM nudge_change_log \
     WHERE entity = $1 AND version > 0 AND version <> published_version";
 
+/// Places begin at 1; said here, it makes both databases choose the index of places.
+const HIGHEST_PLACE: &str = "SELECT COALESCE(max(published_seq), 0) FROM nudge_change_log \
+    WHERE entity = $1 AND published_seq > 0";
+const LAST: &str = "SELECT id, published_version, published_seq FROM nudge_change_log \
+    WHERE entity = $1 AND published_seq > 0 AND published_version <> 0 ORDER BY published_seq DESC LIMIT $2";
+
 /// A row that the stream does not show yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) id: EntityId,
     pub(crate) version: Version,
     pub(crate) change: Change,
+    /// Nothing of it was ever published to this stream.
+    pub(crate) is_first: bool,
+}
+
+row! {
+    /// The id in bytes: SQLite stores whatever it is given, and one row that is not UTF-8 must not hold up the
+    /// others.
+    struct PendingRow { id: Vec<u8>, version: i64, change: String, seq: i64 }
+}
+
+impl PendingRow {
+    fn read(&self) -> Option<Pending> {
+        let (id, version) = (read_id(&self.id)?, Version::try_from(self.version).ok()?);
+        let change = Change::parse(&self.change).unwrap_or(Change::Updated);
+        Some(Pending { id, version, change, is_first: self.seq == 0 })
+    }
+}
+
+/// An id as the log has it; none when it is no id.
+pub(super) fn read_id(id: &[u8]) -> Option<EntityId> {
+    EntityId::new(std::str::from_utf8(id).ok()?).ok()
+}
+
+/// A text column as bytes, whatever SQLite was given to store there.
+pub(super) fn bytes(kind: Kind, column: &str) -> String {
+    match kind {
+        Kind::Sqlite => format!("CAST({column} AS BLOB)"),
+        Kind::Postgres => format!("convert_to({column}, 'UTF8')"),
+    }
 }
 
 /// What was published for a row, and where it stands in the stream.
@@ -41,6 +76,12 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// What the log records; none when its row names no entity.
+    pub(super) fn read(id: &[u8], version: i64, seq: i64) -> Option<Self> {
+        let (version, seq) = (Version::try_from(version).ok()?, u64::try_from(seq).ok()?);
+        Some(Self { id: read_id(id)?, version, seq })
+    }
+
     /// What a message in the stream says was published; none when its subject names no entity.
     pub(crate) fn by(entity: &EntityName, stored: &Stored) -> Option<Self> {
         let id = subject::decode_subject(entity, &stored.subject).ok()?;
@@ -57,15 +98,17 @@ pub(super) struct Sql {
     mark: Arc<str>,
     behind: Arc<str>,
     kept: Arc<str>,
+    take_out: Arc<str>,
 }
 
 impl Sql {
     pub(super) fn new(kind: Kind) -> Self {
         let marks = [Column::Text("id"), Column::Int("version"), Column::Int("seq")];
-        let held = rows(kind, "$3", &marks);
+        let (held, id) = (rows(kind, "$3", &marks), bytes(kind, "id"));
         let pending = |order| {
             format!(
-                "SELECT id, version, change FROM nudge_change_log WHERE entity = $1 \
+                "SELECT {id} AS id, version, change, published_seq AS seq \
+                 FROM nudge_change_log WHERE entity = $1 \
                  AND version <> published_version \
                  AND (id, version) NOT IN (SELECT r.id, r.version FROM {held}) \
                  ORDER BY version {order} LIMIT $2"
@@ -111,12 +154,22 @@ impl Sql {
         );
         let behind = format!("SELECT log.id {joined} < r.seq");
         let kept = format!("SELECT count(*) {joined} >= r.seq");
+        let take_out = match kind {
+            Kind::Sqlite => {
+                "DELETE FROM nudge_change_log WHERE entity = $1 AND id IN (CAST($2 AS TEXT), $2)"
+            }
+            Kind::Postgres => {
+                "DELETE FROM nudge_change_log WHERE entity = $1 AND id IN (SELECT id FROM nudge_change_log \
+                 WHERE entity = $1 AND id = convert_from($2, 'UTF8') FOR UPDATE SKIP LOCKED)"
+            }
+        };
         Self {
             newest: pending("DESC").into(),
             oldest: pending("ASC").into(),
             mark: mark.into(),
             behind: behind.into(),
             kept: kept.into(),
+            take_out: take_out.into(),
         }
     }
 }
@@ -128,25 +181,40 @@ impl ChangeLog {
     /// made pending again. The other half are the oldest, which so are not forgotten. Else they are in the order of
     /// their versions.
     ///
-    /// A row that names no entity is left out. Neither `record` nor a trigger writes one; should
-    /// somebody else do so, the others are not to wait for it.
+    /// Rows that name no entity are answered apart, by their ids.
     pub(crate) async fn pending(
         &self,
         limit: usize,
         held: &[Published],
-    ) -> Result<Vec<Pending>, sqlx::Error> {
-        let mut pending = self.read_pending(&self.sql.outbox.newest, limit, held).await?;
-        if pending.len() == limit {
-            pending.truncate(limit / 2);
-            let oldest = limit - pending.len();
+    ) -> Result<(Vec<Pending>, Vec<Vec<u8>>), sqlx::Error> {
+        let mut rows = self.read_pending(&self.sql.outbox.newest, limit, held).await?;
+        let is_full = rows.len() == limit;
+        if is_full {
+            rows.truncate(limit / 2);
+        }
+        let mut unreadable = Vec::new();
+        let mut read = |rows: Vec<PendingRow>| {
+            let mut readable = Vec::with_capacity(rows.len());
+            for row in rows {
+                match row.read() {
+                    Some(pending) => readable.push(pending),
+                    None => unreadable.push(row.id),
+                }
+            }
+            readable
+        };
+        let mut pending = read(rows);
+        if is_full {
+            let oldest = limit - limit / 2;
             let oldest = self.read_pending(&self.sql.outbox.oldest, oldest, held).await?;
+            let oldest = read(oldest);
             pending.reverse();
             let newest: HashSet<_> = pending.iter().map(|row| row.id.clone()).collect();
             pending.extend(oldest.into_iter().filter(|row| !newest.contains(&row.id)));
         } else {
             pending.reverse();
         }
-        Ok(pending)
+        Ok((pending, unreadable))
     }
 
     async fn read_pending(
@@ -154,34 +222,27 @@ impl ChangeLog {
         sql: &Arc<str>,
         limit: usize,
         held: &[Published],
-    ) -> Result<Vec<Pending>, sqlx::Error> {
+    ) -> Result<Vec<PendingRow>, sqlx::Error> {
         let query = sqlx::query_as(AssertSqlSafe(sql.clone())).bind(self.entity.as_str());
         let query = query.bind(limit as i64).bind(serde_json::json!(held).to_string());
-        let rows: Vec<(String, i64, String)> =
-            self.db.run(query.fetch_all(self.db.reader())).await?;
-        let row = |(id, version, change): (String, i64, String)| match (
-            EntityId::new(&id),
-            Version::try_from(version),
-        ) {
-            (Ok(id), Ok(version)) => {
-                let change = Change::parse(&change).unwrap_or(Change::Updated);
-                Some(Pending { id, version, change })
-            }
-            _ => {
-                let entity = &self.entity;
-                tracing::error!(%entity, id, version, "a row of the change log names no entity");
-                None
-            }
-        };
-        Ok(rows.into_iter().filter_map(row).collect())
+        self.db.run(query.fetch_all(self.db.reader())).await
     }
 
-    /// How many entities there are rows of, tombstones included.
-    pub(crate) async fn count_entities(&self) -> Result<u64, sqlx::Error> {
-        let sql = "SELECT count(*) FROM nudge_change_log WHERE entity = $1";
-        let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok(count as u64)
+    /// Takes rows out whose ids are none, as [`pending`](Self::pending) answers them. Returns how many it took: those
+    /// that a writer has locked come again.
+    pub(crate) async fn take_out(&self, unreadable: &[Vec<u8>]) -> Result<u64, sqlx::Error> {
+        let work = async {
+            let mut tx = self.db.begin_skipping_locked().await?;
+            let mut taken = 0;
+            for id in unreadable {
+                let query = sqlx::query(AssertSqlSafe(self.sql.outbox.take_out.clone()));
+                let query = query.bind(self.entity.as_str()).bind(id.clone());
+                taken += query.execute(&mut *tx).await?.rows_affected();
+            }
+            tx.commit().await?;
+            Ok(taken)
+        };
+        self.db.run(work).await
     }
 
     /// How many rows are pending.
@@ -191,27 +252,36 @@ impl ChangeLog {
         Ok(count as u64)
     }
 
-    /// How many entities there are; how many the stream should show, which are those that were
-    /// published at least once; and the highest stream sequence that any row records.
-    pub(crate) async fn published(&self) -> Result<(u64, u64, u64), sqlx::Error> {
-        let sql = "SELECT count(*), count(*) FILTER (WHERE published_version <> 0), \
-                   COALESCE(max(published_seq), 0) FROM nudge_change_log WHERE entity = $1";
+    /// Whether there is any entity.
+    pub(crate) async fn has_any(&self) -> Result<bool, sqlx::Error> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM nudge_change_log WHERE entity = $1 LIMIT 1) AS one";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let (all, count, seq): (i64, i64, i64) =
-            self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok((all as u64, count as u64, seq as u64))
+        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(count > 0)
+    }
+
+    /// How many entities the stream should show. Reads all of the log: for when it seems to lack some.
+    pub(crate) async fn count_published(&self) -> Result<u64, sqlx::Error> {
+        let sql =
+            "SELECT count(*) FROM nudge_change_log WHERE entity = $1 AND published_version <> 0";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str());
+        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(count as u64)
+    }
+
+    /// The highest stream sequence that any row records.
+    pub(crate) async fn highest_place(&self) -> Result<u64, sqlx::Error> {
+        let query = sqlx::query_as(HIGHEST_PLACE).bind(self.entity.as_str());
+        let (seq,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(seq as u64)
     }
 
     /// What was published last, by the stream's order: so many at most, the last first.
     pub(crate) async fn last_published(&self, limit: usize) -> Result<Vec<Published>, sqlx::Error> {
-        let sql = "SELECT id, published_version, published_seq FROM nudge_change_log \
-                   WHERE entity = $1 AND published_version <> 0 ORDER BY published_seq DESC LIMIT $2";
-        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(limit as i64);
+        let query = sqlx::query_as(LAST).bind(self.entity.as_str()).bind(limit as i64);
         let rows: Vec<(String, i64, i64)> = self.db.run(query.fetch_all(self.db.reader())).await?;
-        let published = |(id, version, seq): (String, i64, i64)| {
-            let (id, version) = (EntityId::new(&id).ok()?, Version::try_from(version).ok()?);
-            Some(Published { id, version, seq: seq as u64 })
-        };
+        let published =
+            |(id, version, seq): (String, _, _)| Published::read(id.as_bytes(), version, seq);
         Ok(rows.into_iter().filter_map(published).collect())
     }
 
@@ -298,12 +368,13 @@ mod tests {
 
     /// They are looked for twice a second when nothing happens, in a log of any size.
     #[tokio::test]
-    async fn pending_rows_are_found_by_their_index_and_in_its_order() {
+    async fn pending_rows_and_places_are_found_by_their_index_and_in_its_order() {
         let log = log().await;
         let of = &log.sql.outbox;
-        for sql in [&*of.newest, &*of.oldest, COUNT_PENDING] {
+        for sql in [&*of.newest, &*of.oldest, COUNT_PENDING, HIGHEST_PLACE, LAST] {
+            let index = if sql.contains("published_seq > 0") { "place" } else { "pending" };
             let plan = plan(&log, sql).await;
-            assert!(plan.contains("nudge_change_log_pending (entity=?"), "{plan}");
+            assert!(plan.contains(&format!("nudge_change_log_{index} (entity=?")), "{plan}");
             let scans_the_log = plan.lines().any(|step| step.contains("SCAN nudge_change_log"));
             assert!(!scans_the_log && !plan.contains("B-TREE FOR ORDER"), "{plan}");
         }
@@ -319,12 +390,12 @@ mod tests {
             tx.commit().await.unwrap();
         }
         let ids = async |limit, held: &[Published]| {
-            let pending = log.pending(limit, held).await.unwrap();
+            let (pending, _) = log.pending(limit, held).await.unwrap();
             pending.iter().map(|row| row.id.as_str().parse().unwrap()).collect::<Vec<u32>>()
         };
         assert_eq!(ids(11, &[]).await, (1..=10).collect::<Vec<_>>());
         assert_eq!(ids(4, &[]).await, [9, 10, 1, 2]);
-        let all = log.pending(11, &[]).await.unwrap();
+        let (all, _) = log.pending(11, &[]).await.unwrap();
         let held = |row: &Pending| Published { id: row.id.clone(), version: row.version, seq: 1 };
         let mut held: Vec<_> = [9, 0].iter().map(|n| held(&all[*n])).collect();
         assert_eq!(ids(4, &held).await, [8, 9, 2, 3]);

@@ -4,7 +4,10 @@ use nudge_protocol::{EntityId, Timestamp};
 use nudge_runtime::{database::Kind, row, set_sql::strings};
 use sqlx::{Any, AssertSqlSafe};
 
-use super::ChangeLog;
+use super::{
+    ChangeLog,
+    outbox::{Published, bytes, read_id},
+};
 use crate::sink::Standing;
 
 row! {
@@ -28,7 +31,6 @@ impl StreamRow {
 /// Which rows to make pending again. `$2` is the parameter.
 #[derive(Clone, Copy, Debug)]
 enum Which {
-    ChangedSince,
     Ids,
     Beyond,
     /// Places in another stream: not one of them means anything any more.
@@ -40,11 +42,9 @@ impl Which {
         match self {
             // Those that are pending already, too: an acknowledgement from before must not count for
             // them either.
-            Self::ChangedSince => {
-                "(published_version <> 0 OR published_seq < $3) AND changed_at >= $2".to_owned()
-            }
             Self::Ids => format!("id IN {}", strings(kind, "$2")),
-            Self::Beyond => "published_seq > $2".to_owned(),
+            // Below 0 there is none; said here, the database chooses the index of places.
+            Self::Beyond => "published_seq > 0 AND published_seq > $2".to_owned(),
             Self::InAnother => "$2 = $2".to_owned(),
         }
     }
@@ -54,9 +54,7 @@ impl Which {
         let condition = self.condition(kind);
         let seq = match self {
             // Looking takes time: what was recorded meanwhile stands further on.
-            Self::ChangedSince | Self::Ids => {
-                "CASE WHEN published_seq > $3 THEN published_seq ELSE $3 END"
-            }
+            Self::Ids => "CASE WHEN published_seq > $3 THEN published_seq ELSE $3 END",
             Self::Beyond | Self::InAnother => "$3",
         };
         let set = format!("SET published_version = 0, published_seq = {seq}");
@@ -76,20 +74,70 @@ impl Which {
     }
 }
 
+row! {
+    struct PublishedRow { id: Vec<u8>, version: i64, published: i64, seq: i64, wanted: i64 }
+}
+
+/// Rows of the log, in the order of their ids.
+#[derive(Debug, Default)]
+pub(crate) struct PublishedPage {
+    /// What was published of those that have changed lately, and of which nothing is pending.
+    pub(crate) looked_for: Vec<Published>,
+    /// Those that have changed lately and are pending.
+    pub(crate) pending: Vec<EntityId>,
+    /// How many rows there are.
+    pub(crate) rows: u64,
+    /// How many of them say that something was published.
+    pub(crate) published: u64,
+    /// After which id the next page begins; none when this was the last.
+    pub(crate) next: Option<Vec<u8>>,
+}
+
 impl ChangeLog {
-    /// Makes rows pending again that changed at `since` or later. `last_seq` is the stream's
-    /// current last sequence: acknowledgements of earlier publishes no longer count for them.
-    /// Returns those that are left, because a writer has them locked; they must not be forgotten.
-    pub(crate) async fn unpublish_since(
+    /// The next so many rows after an id, and which of them changed at `since` or later. All of the log is read
+    /// so, page by page: an index on the time of a change would make every change dearer.
+    pub(crate) async fn published_page(
         &self,
         since: Timestamp,
-        last_seq: u64,
-    ) -> Result<Vec<EntityId>, sqlx::Error> {
-        self.make_pending(Which::ChangedSince, since.unix_micros(), last_seq).await
+        after: &[u8],
+        limit: usize,
+    ) -> Result<PublishedPage, sqlx::Error> {
+        let kind = self.db.kind();
+        let (after_id, only_text) = match kind {
+            // A row whose id is no text is never published.
+            Kind::Sqlite => ("CAST($2 AS TEXT)", "AND typeof(id) = 'text'"),
+            Kind::Postgres => ("convert_from($2, 'UTF8')", ""),
+        };
+        let sql = format!(
+            "SELECT {} AS id, version, published_version AS published, published_seq AS seq, \
+             CASE WHEN changed_at >= $3 THEN 1 ELSE 0 END AS wanted \
+             FROM nudge_change_log WHERE entity = $1 AND id > {after_id} {only_text} \
+             ORDER BY id LIMIT $4",
+            bytes(kind, "id")
+        );
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
+        let query = query.bind(after.to_vec()).bind(since.unix_micros()).bind(limit as i64);
+        let rows: Vec<PublishedRow> = self.db.run(query.fetch_all(self.db.reader())).await?;
+        let mut page = PublishedPage { rows: rows.len() as u64, ..PublishedPage::default() };
+        if rows.len() == limit {
+            page.next = rows.last().map(|row| row.id.clone());
+        }
+        for row in rows {
+            page.published += u64::from(row.published != 0);
+            if row.wanted == 0 {
+                continue;
+            }
+            match row.version == row.published {
+                true => page.looked_for.extend(Published::read(&row.id, row.published, row.seq)),
+                false => page.pending.extend(read_id(&row.id)),
+            }
+        }
+        Ok(page)
     }
 
-    /// Makes these rows pending again: it is not known what stands in the stream for them. Returns
-    /// those that are left.
+    /// Makes these rows pending again: it is not known what stands in the stream for them. `last_seq` is the
+    /// stream's current last sequence: acknowledgements of earlier publishes no longer count for them. Returns
+    /// those that are left, because a writer has them locked; they must not be forgotten.
     pub(crate) async fn unpublish(
         &self,
         ids: &[EntityId],
@@ -149,12 +197,19 @@ impl ChangeLog {
         self.db.write_skipping_locked(query.bind(server.map(str::to_owned))).await.map(drop)
     }
 
-    /// Records what [`stream`](Self::stream) answers, once the stream was looked through.
+    /// From now on, nothing is to be looked for that this run of the server may have lost at its start.
+    pub(crate) async fn set_checked(&self, server: Option<&str>) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE nudge_relay_stream SET checked = $2 WHERE entity = $1";
+        let query = sqlx::query(sql).bind(self.entity.as_str());
+        self.db.write_skipping_locked(query.bind(server.map(str::to_owned))).await.map(drop)
+    }
+
+    /// Records which stream it is, and up to which sequence all that stands in it is recorded.
     pub(crate) async fn set_stream(&self, now: &Standing, known: u64) -> Result<(), sqlx::Error> {
-        let sql = "INSERT INTO nudge_relay_stream (entity, created, known_seq, server, checked) \
-                   VALUES ($1, $2, $3, $4, $4) \
+        let sql = "INSERT INTO nudge_relay_stream (entity, created, known_seq, server) \
+                   VALUES ($1, $2, $3, $4) \
                    ON CONFLICT (entity) DO UPDATE SET created = excluded.created, \
-                   known_seq = excluded.known_seq, server = excluded.server, checked = excluded.checked";
+                   known_seq = excluded.known_seq, server = excluded.server";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(now.created.as_str());
         let query = query.bind(known as i64).bind(now.server.clone());
         self.db.write_skipping_locked(query).await.map(drop)
@@ -167,7 +222,7 @@ mod tests {
     use nudge_testbed::TestDatabase;
 
     use super::*;
-    use crate::change_log::{MIGRATIONS, outbox::Published};
+    use crate::change_log::MIGRATIONS;
 
     #[tokio::test]
     async fn an_acknowledgement_from_before_a_row_was_made_pending_again_counts_no_more() {
@@ -194,16 +249,13 @@ mod tests {
             log.count_pending().await.unwrap()
         };
         // Pending already, and published by a relay that has not recorded it yet.
-        let always = Timestamp::from_unix_micros(0);
-        log.unpublish_since(always, 5).await.unwrap();
+        let unpublish = async |seq| log.unpublish(std::slice::from_ref(&id), seq).await.unwrap();
+        unpublish(5).await;
         assert_eq!((mark(5).await, mark(7).await), (1, 0));
-        log.unpublish_since(always, 9).await.unwrap();
-        assert_eq!((mark(9).await, mark(10).await), (1, 0));
-        log.unpublish(std::slice::from_ref(&id), 20).await.unwrap();
+        unpublish(20).await;
         assert_eq!((mark(20).await, mark(21).await), (1, 0));
         // A look that took its time: what was recorded meanwhile is not forgotten.
-        log.unpublish(std::slice::from_ref(&id), 7).await.unwrap();
-        log.unpublish_since(always, 7).await.unwrap();
+        unpublish(7).await;
         assert_eq!((mark(20).await, mark(21).await, mark(22).await), (1, 1, 0));
         // The broker went back: from here on, lower places are new ones.
         log.unpublish_beyond(3).await.unwrap();
@@ -215,8 +267,7 @@ mod tests {
 
     /// Another relay has it from a server that has ended since, and does not know that yet.
     async fn counts_no_more_from_before_the_server_was_started_again(log: &ChangeLog) {
-        let version = log.pending(1, &[]).await.unwrap();
-        assert_eq!(version, []);
+        assert_eq!(log.count_pending().await.unwrap(), 0);
         let id = EntityId::new("42").unwrap();
         let mut tx = log.db.begin().await.unwrap();
         let changes = [(id.clone(), Change::Updated)];
@@ -231,6 +282,8 @@ mod tests {
         let standing =
             Standing { created: "now".to_owned(), last_seq: 9, messages: 1, server, altered: None };
         log.set_stream(&standing, 9).await.unwrap();
+        assert_eq!(log.stream().await.unwrap().unwrap().checked, None);
+        log.set_checked(standing.server.as_deref()).await.unwrap();
         assert_eq!(log.stream().await.unwrap().unwrap().checked, standing.server);
         log.trust_only(Some("second")).await.unwrap();
         assert_eq!(mark(30, Some("first")).await, 1);

@@ -79,4 +79,14 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         CREATE INDEX nudge_change_log_strangers ON nudge_change_log (entity, id)
             WHERE stranger_version <> 0;",
     },
+    Migration {
+        number: 6,
+        title: "rows by their place in the stream",
+        sqlite: "
+        CREATE INDEX nudge_change_log_place ON nudge_change_log (entity, published_seq)
+            WHERE published_seq > 0;",
+        postgres: "
+        CREATE INDEX nudge_change_log_place ON nudge_change_log (entity, published_seq)
+            WHERE published_seq > 0;",
+    },
 ];

@@ -5,11 +5,10 @@ use std::{
     time::Duration,
 };
 
-use nudge_protocol::Timestamp;
-use nudge_runtime::{BoxError, clock, mutated};
+use nudge_runtime::{BoxError, mutated};
 use tokio::time::Instant;
 
-use super::{Held, MAX_ROWS_PER_ROUND, Relay};
+use super::{Held, MAX_ROWS_PER_ROUND, Relay, compare::Wanted};
 use crate::{
     change_log::{outbox::Published, restored::Renewed},
     sink::Standing,
@@ -17,9 +16,6 @@ use crate::{
 
 /// How often the stream itself is looked at, to find that it was deleted or emptied.
 pub(super) const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How far back rows are published again on each connection: well beyond the two minutes that a
-/// broker may hold acknowledged messages in memory only.
-pub(super) const REPUBLISH_WINDOW: Duration = Duration::from_secs(600);
 
 /// How many of those published last are looked for in the stream on each connection.
 const LOOKED_AT: usize = 16;
@@ -33,8 +29,7 @@ impl Relay {
             self.restarted |= self.server.is_some() && self.server != now.server;
             self.server = now.server.clone();
             self.log_went_back().await?;
-            let doubted = self.short || self.altering.lost;
-            let changed = doubted || self.standing.as_ref() != Some(&now);
+            let changed = self.altering.lost || self.standing.as_ref() != Some(&now);
             let changed = mutated!(LossUnnoticed: changed => false);
             if changed {
                 now = self.make_good().await?;
@@ -55,7 +50,11 @@ impl Relay {
                 self.log.set_stream(&now, known).await?;
                 (self.restarted, self.altering.lost) = (false, false);
             }
-            self.count_strangers(&now).await?;
+            self.count_tombstones().await?;
+            if self.short && self.comparison.is_none() {
+                self.compare_everything(&now);
+            }
+            self.expected = now.messages;
             self.standing = Some(now);
             self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
             return Ok(());
@@ -79,11 +78,12 @@ impl Relay {
         Ok(!kept)
     }
 
-    /// Compares the stream with the log, and makes pending again what it may have lost.
+    /// Makes pending again what the stream has lost for certain. What else it may have lost is looked for
+    /// afterwards, beside what is published.
     async fn make_good(&mut self) -> Result<Standing, BoxError> {
-        let log = &self.log;
+        let log = self.log.clone();
         let recorded = log.stream().await?;
-        let (entities, published, highest_seq) = log.published().await?;
+        let highest_seq = log.highest_place().await?;
         // Looked at after the log, so that it shows everything that the log counts.
         let now = self.sink.ensure(log.entity()).await?;
         // A new incarnation holds nothing of what was published to the last one.
@@ -96,15 +96,7 @@ impl Relay {
             log.trust_only(now.server.as_deref()).await?;
         }
         let went_back = highest_seq > now.last_seq;
-        // Fewer messages than entities: which are missing is unknown.
-        let emptied = published > now.messages;
         let looked_anew = self.standing.is_none();
-        // A stream that drops what is published is not filled up again all the time.
-        self.short = emptied && !looked_anew && !self.refills.is_due(Instant::now());
-        let emptied = emptied && !self.short;
-        if emptied {
-            self.refills.done(Instant::now());
-        }
         let mut left = Vec::new();
         if went_back {
             left.extend(log.unpublish_beyond(now.last_seq).await?);
@@ -115,16 +107,21 @@ impl Relay {
             self.altering.lost || (same.is_some() && looked_anew && !self.last_are_there().await?);
         if same.is_none() || refilled {
             left.extend(log.unpublish_all(now.last_seq).await?);
-        } else if emptied {
-            let always = Timestamp::from_unix_micros(i64::MIN);
-            left.extend(log.unpublish_since(always, now.last_seq).await?);
-        } else if looked_anew && restarted {
-            let window = i64::try_from(REPUBLISH_WINDOW.as_micros()).unwrap_or(i64::MAX);
-            let since = clock::now().unix_micros() - window;
-            let since = Timestamp::from_unix_micros(since);
-            left.extend(log.unpublish_since(since, now.last_seq).await?);
         }
+        let any = log.has_any().await?;
+        // One message for each subject is never replaced by none. What two relays publish at a time is expected
+        // twice, so the log has the last word.
+        let emptied = !looked_anew
+            && now.messages < self.expected
+            && log.count_published().await? > self.sink.ensure(log.entity()).await?.messages;
         self.locked.extend(left);
+        if emptied {
+            self.compare_everything(&now);
+        } else if went_back || (looked_anew && restarted) {
+            self.compare(Wanted::the_last_minutes(), went_back || refilled, &now);
+        } else if looked_anew || self.metrics.strangers.get() > 0 {
+            self.compare(Wanted::Counts, false, &now);
+        }
         if looked_anew || went_back || emptied || refilled || same.is_none() {
             // What was published of them may be lost.
             self.held = Held::default();
@@ -139,11 +136,11 @@ impl Relay {
         self.known = match same {
             Some(stream) => self.known.or(Some(stream.known())),
             // A log that was restored from before its first look at this stream: all of it is read.
-            None if entities > 0 => Some(0),
+            None if any => Some(0),
             // A new owner has nothing to say of what others have published before.
             None => Some(now.last_seq),
         };
-        if (same.is_none() && recorded.is_some()) || went_back || refilled || emptied {
+        if (same.is_none() && recorded.is_some()) || went_back || refilled {
             tracing::warn!(entity = %log.entity(), ?now, "the stream lost notifications: publishing them again");
             self.metrics.republished.inc();
         }

@@ -12,10 +12,7 @@ use nudge_runtime::BoxError;
 use tokio::time::Instant;
 
 use super::Relay;
-use crate::{
-    change_log::outbox::{Pending, Published},
-    sink::Standing,
-};
+use crate::change_log::outbox::{Pending, Published};
 
 /// Tombstones that a relay makes without a pause, for ids that it has no record of.
 pub const STRANGERS_AT_ONCE: usize = 2_000;
@@ -167,21 +164,11 @@ impl Relay {
         renewed.map(drop)
     }
 
-    /// Counts them, at least: the stream holds one message for each entity, so it never has more of them than the
-    /// log has rows. When it does, the owner's database was lost, or somebody else publishes. Nothing mends that but
-    /// a comparison of the copies with the owner: whoever follows it goes on to show what it does not know.
-    ///
-    /// The log is counted on each connection, and again and again only while there is something to see. The
-    /// tombstones that were made for strangers are counted, too.
-    pub(super) async fn count_strangers(&mut self, now: &Standing) -> Result<(), BoxError> {
-        self.count_tombstones().await?;
-        let before = self.metrics.strangers.get();
-        if self.standing.is_some() && before == 0 {
-            return Ok(());
-        }
-        let known = self.log.count_entities().await?;
-        let strangers = i64::try_from(now.messages.saturating_sub(known)).unwrap_or(i64::MAX);
-        self.metrics.strangers.set(strangers);
+    /// Notes how many there are, at least: the stream holds one message for each entity, so it never has more of them
+    /// than the log has rows. When it does, the owner's database was lost, or somebody else publishes. Nothing mends
+    /// that but a comparison of the copies with the owner: whoever follows it goes on to show what it does not know.
+    pub(super) fn note_strangers(&self, strangers: u64, known: u64) {
+        let before = self.metrics.strangers.set(i64::try_from(strangers).unwrap_or(i64::MAX));
         if strangers > 0 && before == 0 {
             let entity = self.log.entity();
             tracing::warn!(
@@ -192,10 +179,10 @@ impl Relay {
                  still show them"
             );
         }
-        Ok(())
     }
 
-    async fn count_tombstones(&mut self) -> Result<(), BoxError> {
+    /// Counts the tombstones that were made for strangers: on each connection, and again only while there are any.
+    pub(super) async fn count_tombstones(&mut self) -> Result<(), BoxError> {
         let now = Instant::now();
         if self.standing.is_none() || self.strangers.next_count.is_some_and(|next| now >= next) {
             let count = self.log.count_strangers().await?;

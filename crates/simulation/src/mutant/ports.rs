@@ -94,6 +94,14 @@ impl Sink for WrongSink {
         self.link.beyond(entity, sequence, limit)
     }
 
+    fn look_up<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        subjects: Vec<String>,
+    ) -> sink::Asking<'a, Option<sink::Looked>> {
+        self.link.look_up(entity, subjects)
+    }
+
     fn connections(&self) -> watch::Receiver<u64> {
         match self.mutant {
             Mutant::ReconnectUnnoticed => self.connections.subscribe(),

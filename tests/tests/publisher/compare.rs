@@ -1,0 +1,154 @@
+//! After each start of the server the relay looks in the stream for what changed lately, beside what it publishes.
+
+use nudge_publisher::stream::config;
+use nudge_tests::{Nats, Owner, eventually};
+use serde_json::json;
+
+use crate::publisher::support::{
+    NO_RIGHT_TO_ALTER, Relay, age, compared, last_seq, message, messages, owner_of, published,
+    purgeable, shown, take_out, thing,
+};
+
+/// Things in the order in which the relay looks for them.
+fn many() -> Vec<String> {
+    (0..2_500).map(|n| format!("{n:04}")).collect()
+}
+
+async fn put_many(owner: &Owner) {
+    let ids = many();
+    let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!({}))).collect();
+    owner.put_all(&things).await;
+}
+
+#[tokio::test]
+async fn a_start_publishes_nothing_again_that_stands_in_the_stream() {
+    let mut nats = Nats::start().await;
+    let owner = Owner::start_silent().await;
+    let broker = nats.broker("things").await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    put_many(&owner).await;
+    owner.delete("0007").await;
+    published(&owner.db).await;
+    relay.stop().await;
+    nats.restart().await;
+    let before = last_seq(&nats).await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    compared(&relay.publisher).await;
+    shown(&nats, &owner.db).await;
+    assert_eq!((last_seq(&nats).await, relay.publisher.health().published), (before, 0));
+}
+
+#[tokio::test]
+async fn a_new_connection_publishes_nothing_again_that_stands_in_the_stream() {
+    let mut nats = Nats::start().await;
+    let owner = owner_of(&nats.broker("things").await, &["1", "2"]).await;
+    let before = last_seq(&nats).await;
+    nats.restart().await;
+    // Which waits until the relay has found the server again.
+    owner.put("3", json!({})).await;
+    published(&owner.db).await;
+    compared(&owner.publisher).await;
+    shown(&nats, &owner.db).await;
+    assert_eq!(last_seq(&nats).await, before + 1);
+}
+
+/// All of it: the places of what is lost may be given out again, and be passed over by subscribers.
+#[tokio::test]
+async fn if_any_is_missing_all_that_changed_lately_is_published_again() {
+    let mut nats = Nats::start_with(Some(NO_RIGHT_TO_ALTER)).await;
+    purgeable(&nats).await;
+    let owner = Owner::start_silent().await;
+    let broker = nats.broker("things").await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    put_many(&owner).await;
+    owner.delete("0007").await;
+    published(&owner.db).await;
+    relay.stop().await;
+    // Not among the sixteen that were published last, which are looked for in any case.
+    take_out(&nats, "1700").await;
+    nats.restart().await;
+    let before = last_seq(&nats).await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    eventually("all are published again", || async {
+        (relay.publisher.health().published == many().len() as u64).then_some(())
+    })
+    .await;
+    compared(&relay.publisher).await;
+    shown(&nats, &owner.db).await;
+    assert_eq!(last_seq(&nats).await, before + many().len() as u64);
+}
+
+/// A stream that allows no direct gets answers like a server that is too old for them.
+#[tokio::test]
+async fn where_the_broker_cannot_tell_what_it_has_all_that_changed_lately_is_published_again() {
+    let mut nats = Nats::start_with(Some(NO_RIGHT_TO_ALTER)).await;
+    let config = async_nats::jetstream::stream::Config { allow_direct: false, ..config(&thing()) };
+    nats.jetstream().await.create_stream(config).await.unwrap();
+    let owner = Owner::start_silent().await;
+    let broker = nats.broker("things").await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    owner.put("old", json!({})).await;
+    published(&owner.db).await;
+    age(&owner.db).await;
+    owner.put("a", json!({})).await;
+    owner.put("b", json!({})).await;
+    published(&owner.db).await;
+    let before = last_seq(&nats).await;
+    let old = message(&nats, "old").await;
+    relay.stop().await;
+    nats.restart().await;
+    let _relay = Relay::start(&owner.db, &broker).await;
+    eventually("both are published again", || async {
+        let messages = messages(&nats).await;
+        (messages.iter().filter(|message| message.seq > before).count() == 2).then_some(())
+    })
+    .await;
+    shown(&nats, &owner.db).await;
+    assert_eq!(message(&nats, "old").await, old);
+    assert_eq!(last_seq(&nats).await, before + 2);
+}
+
+/// What somebody published over a message, and what a stream that went back holds instead of it, is not that
+/// message.
+#[tokio::test]
+async fn another_message_on_the_subject_is_not_taken_for_the_one_that_was_published() {
+    let mut nats = Nats::start().await;
+    let owner = Owner::start_silent().await;
+    let broker = nats.broker("things").await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    owner.put("1", json!({ "n": 1 })).await;
+    published(&owner.db).await;
+    relay.stop().await;
+    nats.kill();
+    let backup = nats.back_up();
+    nats.restart().await;
+    let relay = Relay::start(&owner.db, &broker).await;
+    owner.put("1", json!({ "n": 2 })).await;
+    // The only ones that are looked for by place are the last sixteen.
+    for n in 2..30 {
+        owner.put(&n.to_string(), json!({})).await;
+    }
+    published(&owner.db).await;
+    relay.stop().await;
+    nats.kill();
+    nats.put_back(backup);
+    nats.restart().await;
+    let _relay = Relay::start(&owner.db, &broker).await;
+    shown(&nats, &owner.db).await;
+}
+
+/// Which the broker does not even answer.
+#[tokio::test]
+async fn without_permission_to_look_all_that_changed_lately_is_published_again() {
+    let config = "authorization { users = [ { user: owner, password: o, permissions: { \
+                  publish: { allow: \">\", deny: \"$JS.API.DIRECT.>\" } } } ] }\nno_auth_user: owner";
+    let mut nats = Nats::start_with(Some(config)).await;
+    let owner = owner_of(&nats.broker("things").await, &["1", "2"]).await;
+    let before = last_seq(&nats).await;
+    nats.restart().await;
+    eventually("both are published again", || async {
+        (last_seq(&nats).await == before + 2).then_some(())
+    })
+    .await;
+    shown(&nats, &owner.db).await;
+}
