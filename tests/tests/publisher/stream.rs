@@ -237,6 +237,7 @@ async fn what_cannot_be_altered_back_keeps_nothing_else_as_it_is() {
     let mut made = config(&thing());
     made.retention = RetentionPolicy::WorkQueue;
     (made.max_messages, made.discard) = (5, DiscardPolicy::Old);
+    made.subjects.push("others.*".into());
     nats.jetstream().await.create_stream(made).await.expect("it is made");
     let owner = owner_of(&nats.broker("things").await, &["1", "2", "3", "4", "5", "6"]).await;
     named(&owner).await;
@@ -244,6 +245,7 @@ async fn what_cannot_be_altered_back_keeps_nothing_else_as_it_is() {
     assert_eq!(now.state.messages, 6);
     let now = now.config;
     assert_eq!((now.max_messages, now.discard), (-1, DiscardPolicy::New));
+    assert_eq!(now.subjects, config(&thing()).subjects);
     assert_eq!(now.retention, RetentionPolicy::WorkQueue);
 }
 
