@@ -131,8 +131,10 @@ async fn tombstones_of_made_up_ids_are_bounded_in_rate_and_no_change_waits_for_t
         (rows(&owner.db).await.len() > STRANGERS_AT_ONCE).then_some(())
     })
     .await;
-    owner.put("newborn", json!(1)).await;
     owner.put("fresh", json!(1)).await;
+    // The relay has read the stream to its end.
+    published(&owner.db).await;
+    owner.put("newborn", json!(1)).await;
     eventually("all have a tombstone", || async {
         (rows(&owner.db).await.len() == made + 3).then_some(())
     })
