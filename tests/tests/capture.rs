@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `bulk` | a hundred thousand rows in one statement, followed to the end |
 //! | `changes` | what each statement records |
+//! | `columns` | columns that come, go and change their types |
 //! | `random` | no statement of any kind goes unnoticed |
 //! | `installing` | looking, making, mending and removing the triggers |
 //! | `once` | what only one of the databases does: `REPLACE`, `TRUNCATE`, roles |
@@ -12,6 +13,7 @@
 
 mod bulk;
 mod changes;
+mod columns;
 mod installing;
 mod lost;
 mod once;

@@ -193,6 +193,14 @@ pub(crate) async fn uninstall(db: &Database, entity: &EntityName) -> Result<(), 
     db.run(work).await.map_err(|fault: Fault| fault.of(entity))
 }
 
+/// Removes the triggers, so that what they stand on can be altered: they are installed again afterwards.
+pub(crate) async fn release(tx: &mut Tx, entity: &EntityName) -> Result<(), sqlx::Error> {
+    remove(tx, entity).await.map_err(|fault| match fault {
+        Fault::Database(error) => error,
+        Fault::Table { problem, .. } | Fault::Id { problem, .. } => sqlx::Error::Protocol(problem),
+    })
+}
+
 async fn remove(tx: &mut Tx, entity: &EntityName) -> Result<(), Fault> {
     let statements = match Kind::of(tx) {
         Kind::Sqlite => sqlite::removal(tx, entity).await?,

@@ -53,7 +53,10 @@ mod tombstones;
 use std::{collections::HashMap, sync::Arc};
 
 use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken};
-use nudge_runtime::{Broker, Database, Tx, database::OpenError};
+use nudge_runtime::{
+    Broker, Database, Tx,
+    database::{Before, Migration, OpenError},
+};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -85,12 +88,29 @@ impl Publisher {
         Ok(Self { log, wake, metrics: Metrics::default(), capture: None })
     }
 
+    /// Brings the tables of a service up to date that are [captured](Self::capture): when there is anything to migrate,
+    /// the triggers are removed first, since they name columns. Migrations may then add, drop and retype columns, and
+    /// make tables anew. `capture` installs the triggers again, and records every entity once.
+    ///
+    /// # Errors
+    /// As [`Database::migrate`].
+    pub async fn migrate(
+        &self,
+        component: &'static str,
+        migrations: &[Migration],
+    ) -> Result<(), OpenError> {
+        let entity = self.log.entity().clone();
+        let release: Before =
+            Box::new(move |tx| Box::pin(async move { capture::release(tx, &entity).await }));
+        self.log.db().migrate_after(component, migrations, Some(release)).await
+    }
+
     /// Installs triggers that record every change of these tables, whatever program makes it: see
     /// [`capture`]. From then on [`record`](Self::record) is refused for this handle: writers
     /// change their tables, and read the version in the same transaction with
     /// [`recorded`](Self::recorded).
     ///
-    /// Call it at each start, after the tables are migrated. It looks first, and changes nothing when
+    /// Call it at each start, after the tables are migrated, for which [`migrate`](Self::migrate) is. It looks first, and changes nothing when
     /// just these triggers are there; else every entity is recorded once, since nobody knows what
     /// changed without them. On PostgreSQL it takes the right to create triggers and functions.
     ///

@@ -26,7 +26,7 @@ use sqlx::{Any, AnyPool, Transaction};
 
 pub use driver::{Driver, Stepper};
 pub use error::{Blame, WorkError, blame, is_conflict, is_retryable};
-pub use migration::Migration;
+pub use migration::{Before, Migration};
 pub use open_error::OpenError;
 pub use pools::{LOCK_TIMEOUT, POSTGRES_ACQUIRE_TIMEOUT, POSTGRES_READERS, POSTGRES_WRITERS};
 pub use row::{Field, Text};
@@ -249,7 +249,18 @@ impl Database {
         component: &'static str,
         migrations: &[Migration],
     ) -> Result<(), OpenError> {
-        let migrated = self.run(migration::run(self, component, migrations)).await;
+        self.migrate_after(component, migrations, None).await
+    }
+
+    /// [`migrate`](Self::migrate), and first, when there is anything to migrate, what stands in its way: on
+    /// SQLite in the transaction of the migrations.
+    pub async fn migrate_after(
+        &self,
+        component: &'static str,
+        migrations: &[Migration],
+        before: Option<Before>,
+    ) -> Result<(), OpenError> {
+        let migrated = self.run(migration::run(self, component, migrations, before)).await;
         migrated.map_err(|error| match OpenError::damaged(&self.place, self.durability, error) {
             Ok(damaged) => damaged,
             Err(source) => OpenError::Migrate { component, source },

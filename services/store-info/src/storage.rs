@@ -63,7 +63,7 @@ impl Stores {
         publisher: Publisher,
         metrics: Metrics,
     ) -> Result<Self, OpenStoresError> {
-        db.migrate("store-info", sql::MIGRATIONS).await?;
+        publisher.migrate("store-info", sql::MIGRATIONS).await?;
         let tables = Tables::root("store", "id").child("store_menu", "store_id");
         let publisher = publisher.capture(&tables).await?;
         Ok(Self { db: db.clone(), publisher, sql: Sql::new(db.kind()), metrics })

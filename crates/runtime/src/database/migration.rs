@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
+use futures_util::future::BoxFuture;
 use sqlx::{
-    Executor,
+    AssertSqlSafe, Executor,
     migrate::{MigrateError, MigrationType, Migrator},
 };
 
-use super::{Database, Kind};
+use super::{Database, Kind, Tx};
 
 /// One step of a component's schema. The number and the text never change once released.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +23,15 @@ pub struct Migration {
     pub postgres: &'static str,
 }
 
+/// What is done before pending migrations are.
+pub type Before =
+    Box<dyn for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<(), sqlx::Error>> + Send>;
+
 pub(super) async fn run(
     db: &Database,
     component: &str,
     migrations: &[Migration],
+    before: Option<Before>,
 ) -> Result<(), MigrateError> {
     let steps = migrations.iter().map(|m| {
         let sql = sqlx::SqlSafeStr::into_sql_str(db.pick(m.sqlite, m.postgres));
@@ -33,16 +39,27 @@ pub(super) async fn run(
         sqlx::migrate::Migration::new(m.number, Cow::Borrowed(m.title), kind, sql, false)
     });
     let mut migrator = Migrator::with_migrations(steps.collect());
-    migrator.dangerous_set_table_name(format!("nudge_migrations_{}", component.replace('-', "_")));
+    let history = format!("nudge_migrations_{}", component.replace('-', "_"));
+    let done = is_done(db, &history, migrations.len()).await;
+    let before = before.filter(|_| !done);
+    migrator.dangerous_set_table_name(history);
     match db.kind {
         Kind::Sqlite => {
             // sqlx lets programs migrate side by side here. All of it in one transaction: whoever comes
             // second finds everything done.
             let mut tx = db.begin().await?;
+            if let Some(before) = before {
+                before(&mut tx).await?;
+            }
             migrator.run_direct(None, &mut *tx, false).await?;
             Ok(tx.commit().await?)
         }
         Kind::Postgres => {
+            if let Some(before) = before {
+                let mut tx = db.begin().await?;
+                before(&mut tx).await?;
+                tx.commit().await?;
+            }
             let mut connection = db.writer.acquire().await?;
             // sqlx lets one program at a time migrate. However long the others take, they are waited
             // for; so this connection is not to serve requests after that.
@@ -51,4 +68,11 @@ pub(super) async fn run(
             migrator.run_direct(None, &mut *connection, false).await
         }
     }
+}
+
+/// Whether so many migrations are done. Without a history, none are; what else is wrong, migrating tells.
+async fn is_done(db: &Database, history: &str, migrations: usize) -> bool {
+    let sql = format!("SELECT count(*) FROM {history}");
+    let count = sqlx::query_as::<_, (i64,)>(AssertSqlSafe(sql)).fetch_one(db.reader()).await;
+    count.is_ok_and(|(count,)| count >= migrations as i64)
 }
