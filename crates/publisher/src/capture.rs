@@ -48,7 +48,7 @@ use nudge_runtime::{
 use sqlx::AssertSqlSafe;
 
 pub(crate) use watch::Capture;
-pub use watch::LOOK_INTERVAL;
+pub use watch::{INSTALL_PAUSE, LOOK_INTERVAL};
 
 /// The tables that make up an entity: one root row for each, and any rows of other tables that hold
 /// the root's key.
@@ -164,9 +164,15 @@ async fn install(
             postgres::lock(&mut tx).await?;
         }
         if let Some(plan) = look(&mut tx, entity, tables).await? {
+            if db.kind() == Kind::Postgres {
+                postgres::wait(&mut tx, true).await?;
+            }
             remove(&mut tx, entity).await?;
             for statement in &plan.create {
                 execute(&mut tx, statement).await?;
+            }
+            if db.kind() == Kind::Postgres {
+                postgres::wait(&mut tx, false).await?;
             }
             record_all(&mut tx, entity, tables).await?;
             note(&mut tx, entity, &plan.create.join("\n")).await?;

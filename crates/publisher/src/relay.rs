@@ -74,8 +74,8 @@ pub(crate) struct Relay {
     /// The sequence up to which all that stands in the stream is recorded, or superseded by rows that
     /// are pending; `None` before the first look.
     known: Option<u64>,
-    /// What this relay recorded last, since it last found it in the log, and what it found there. Once
-    /// the log has it no more, its database went back to an older state.
+    /// What this relay recorded last, since it last found it in the log, and what was published last when it found
+    /// nothing to do. Once the log has it no more, its database went back to an older state.
     recorded: Vec<Published>,
     /// What was to be made pending again and could not, because a writer had it locked. It is tried
     /// at the next look at the stream.
@@ -235,6 +235,7 @@ impl Relay {
         }
         if pending.is_empty() {
             self.metrics.pending.set(self.held.rows.len() as i64);
+            self.remember().await?;
             return Ok(u64::from(self.compare_on().await?));
         }
         if pending.len() == MAX_ROWS_PER_ROUND {
@@ -275,6 +276,18 @@ impl Relay {
             tracing::error!(%entity, id, taken, "rows whose ids are none were taken out of the change log: nobody hears of them");
         }
         Ok(pending)
+    }
+
+    /// Remembers what was published last, by whichever relay: that much the log must have, as long as its database does
+    /// not go back.
+    async fn remember(&mut self) -> Result<(), sqlx::Error> {
+        let known = self.recorded.last().map_or(0, |one| one.seq);
+        match self.log.last_published(1).await?.pop() {
+            Some(last) if last.seq >= known => self.recorded = vec![last],
+            // Perhaps it did: that is found out before anything is published.
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Records what stands in the stream. Returns for how many rows, and whether the log now knows of

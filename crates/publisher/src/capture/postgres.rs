@@ -14,6 +14,7 @@
 
 use nudge_protocol::{EntityName, entity::MAX_ENTITY_ID_BYTES, version::VERSION_LIMIT};
 use nudge_runtime::{Tx, row};
+use sqlx::AssertSqlSafe;
 
 use super::{Fault, Plan, Table, Tables, is_noted, literal, prefix, quoted};
 
@@ -24,6 +25,9 @@ const KEY_TYPES: &[&str] = &["text", "character varying", "smallint", "integer",
 /// Lets one program at a time look and install, however long the others take to record every entity.
 /// The number means this and nothing else.
 const LOCK: &str = "SET LOCAL lock_timeout = 0; SELECT count(pg_advisory_xact_lock(5210372))";
+/// Longest wait for a captured table, in milliseconds. Triggers take a lock that waits for every transaction that uses
+/// the table, and all that come later wait behind it.
+const TABLE_LOCK_TIMEOUT_MILLIS: u32 = 1_000;
 
 /// What has to be made, if that is not what is there.
 pub(super) async fn is_installed(
@@ -58,6 +62,14 @@ pub(super) async fn is_installed(
 /// Lets one program at a time install, until the transaction ends.
 pub(super) async fn lock(tx: &mut Tx) -> Result<(), Fault> {
     sqlx::raw_sql(LOCK).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// From here on in this transaction, who holds a lock is waited for briefly, or as long as it takes.
+pub(super) async fn wait(tx: &mut Tx, briefly: bool) -> Result<(), Fault> {
+    let millis = if briefly { TABLE_LOCK_TIMEOUT_MILLIS } else { 0 };
+    let sql = format!("SET LOCAL lock_timeout = {millis}");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await?;
     Ok(())
 }
 

@@ -13,7 +13,11 @@ use std::{
 };
 
 use nudge_protocol::EntityName;
-use nudge_runtime::{Database, problem::chain};
+use nudge_runtime::{
+    Database,
+    database::{Kind, is_conflict},
+    problem::chain,
+};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
@@ -23,6 +27,9 @@ use super::{CaptureError, Fault, Tables, install, look, noted};
 
 /// How often the triggers are looked at while the program runs: some reads of the schema, none of a table.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Pause at a start between two tries to install them, while somebody's transaction uses the table. Writers go on in it.
+pub const INSTALL_PAUSE: Duration = Duration::from_secs(2);
 
 /// The capture of one entity, while its owner runs.
 #[derive(Debug)]
@@ -53,7 +60,18 @@ impl Capture {
             look: Notify::new(),
             gauge: Gauge::default(),
         };
-        capture.install_again().await?;
+        while let Err(error) = capture.install_again().await {
+            match &error {
+                // Somebody's transaction uses the table: when it is over, it is over.
+                CaptureError::Database { source, .. }
+                    if db.kind() == Kind::Postgres && is_conflict(source) =>
+                {
+                    tracing::warn!(%entity, error = %chain(&error), "capture: will try again");
+                    tokio::time::sleep(INSTALL_PAUSE).await;
+                }
+                _ => return Err(error),
+            }
+        }
         Ok(Arc::new(capture))
     }
 

@@ -2,10 +2,10 @@
 
 use nudge_publisher::capture::Tables;
 use nudge_runtime::database::Kind;
-use nudge_tests::{Postgres, TestDatabase, database};
+use nudge_tests::{Postgres, TestDatabase, database, eventually};
 use sqlx::{AnyConnection, Connection};
 
-use crate::capture::support::{INSERT_ABC, Shops, changes};
+use crate::capture::support::{INSERT_ABC, Shops, changes, tables};
 
 async fn abc() -> Shops {
     let shops = Shops::of(Kind::Postgres).await;
@@ -28,6 +28,39 @@ async fn truncate_is_the_end_of_every_row_in_it() {
     let expected = changes(&[("a", "deleted"), ("b", "deleted"), ("c", "deleted")]);
     assert_eq!(shops.recorded("TRUNCATE shop CASCADE").await, expected);
     assert_eq!(shops.recorded("TRUNCATE shop CASCADE").await, []);
+}
+
+/// Triggers that are made wait for whoever uses the table, and every later writer would wait behind them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn triggers_that_have_to_wait_for_a_transaction_hold_no_other_writer_up() {
+    let shops = abc().await;
+    let mut long = AnyConnection::connect(shops.database.url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; UPDATE shop SET name = 'long' WHERE id = 'a'")
+        .execute(&mut long)
+        .await
+        .unwrap();
+    // Which needs no lock of the table.
+    let nothing = "CREATE OR REPLACE FUNCTION \"nudge:shop:touch\"(ids text[]) RETURNS void \
+                   LANGUAGE plpgsql AS $$ BEGIN END $$";
+    shops.run(nothing).await;
+    let before = shops.log().await;
+    let (next, tables) = (shops.opened_again().await, tables());
+    let start = tokio::spawn(async move { next.capture(&tables).await.map(drop) });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'relation' \
+                 AND datname = current_database()";
+    eventually("it waits for the table", || async {
+        let (waiting,): (i64,) = sqlx::query_as(waits).fetch_one(shops.db.reader()).await.unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    for number in 0..10 {
+        shops.run(&format!("UPDATE shop SET name = 'short {number}' WHERE id = 'b'")).await;
+    }
+    assert!(!start.is_finished(), "the table is still used");
+    sqlx::raw_sql("COMMIT").execute(&mut long).await.unwrap();
+    start.await.unwrap().unwrap();
+    assert_eq!(shops.risen(&before).await.len(), 3);
+    assert_eq!(shops.recorded("UPDATE shop SET name = 'seen' WHERE id = 'b'").await.len(), 1);
 }
 
 #[tokio::test]
