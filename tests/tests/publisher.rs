@@ -3,7 +3,6 @@
 mod batch_get;
 mod change_log;
 mod compare;
-mod locked;
 mod notifications;
 mod one_and_all;
 mod outages;
