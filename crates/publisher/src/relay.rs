@@ -226,7 +226,8 @@ impl Relay {
         self.record_held().await?;
         let mut pending = self.pending().await?;
         // Nothing may be published over the one place that tells of versions that the log lost.
-        if !pending.is_empty() && self.log_went_back().await? {
+        let doubted = self.came_back(&pending) || self.log_went_back().await?;
+        if !pending.is_empty() && doubted {
             self.check_stream().await?;
             pending = self.pending().await?;
         }
@@ -276,6 +277,16 @@ impl Relay {
             tracing::error!(%entity, id, taken, "rows whose ids are none were taken out of the change log: nobody hears of them");
         }
         Ok(pending)
+    }
+
+    /// Whether a change waited longer than a poll, though nothing was wrong: it may have come back with an older state of the
+    /// log, and others may have published newer ones since. Then the stream is looked at first.
+    fn came_back(&self, pending: &[Pending]) -> bool {
+        let looked = self.next_check.checked_sub(look::STREAM_CHECK_INTERVAL);
+        let long_ago = looked.is_none_or(|looked| looked.elapsed() > MAX_POLL_INTERVAL);
+        let poll = MAX_POLL_INTERVAL.as_micros() as u64;
+        let now = nudge_runtime::clock::now().unix_micros().unsigned_abs();
+        long_ago && pending.iter().any(|row| row.version.get() + poll < now)
     }
 
     /// Remembers what was published last, by whichever relay: that much the log must have, as long as its database does
