@@ -29,7 +29,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use nudge_protocol::{EntityId, EntityName, Notification, subject};
-use nudge_runtime::{BoxError, problem::chain};
+use nudge_runtime::{BoxError, clock, problem::chain};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -226,8 +226,7 @@ impl Relay {
         self.record_held().await?;
         let mut pending = self.pending().await?;
         // Nothing may be published over the one place that tells of versions that the log lost.
-        let doubted = self.came_back(&pending) || self.log_went_back().await?;
-        if !pending.is_empty() && doubted {
+        if !pending.is_empty() && (self.came_back(&pending) || self.log_went_back().await?) {
             self.check_stream().await?;
             pending = self.pending().await?;
         }
@@ -285,7 +284,7 @@ impl Relay {
         let looked = self.next_check.checked_sub(look::STREAM_CHECK_INTERVAL);
         let long_ago = looked.is_none_or(|looked| looked.elapsed() > MAX_POLL_INTERVAL);
         let poll = MAX_POLL_INTERVAL.as_micros() as u64;
-        let now = nudge_runtime::clock::now().unix_micros().unsigned_abs();
+        let now = clock::now().unix_micros().unsigned_abs();
         long_ago && pending.iter().any(|row| row.version.get() + poll < now)
     }
 
