@@ -60,10 +60,10 @@ impl Services {
         let args = store_info::Args::parse_from(arguments("store-info", &databases[0], &[]));
         let store_info = store_info::start(&args, stop.clone()).await.expect("store-info starts");
         let owner = ["--store-owner-url".to_owned(), format!("http://{}", store_info.address())];
-        let args = search::Args::parse_from(arguments("search", &databases[1], &owner));
-        let search = search::start(&args, stop.clone()).await.expect("search starts");
-        let args = review::Args::parse_from(arguments("review", &databases[2], &owner));
-        let review = review::start(&args, stop.clone()).await.expect("review starts");
+        let words = arguments("search", &databases[1], &owner);
+        let search = search::service().start(words, stop.clone()).await.expect("search starts");
+        let words = arguments("review", &databases[2], &owner);
+        let review = review::service().start(words, stop.clone()).await.expect("review starts");
         Self {
             http: Client::new(),
             store_info: store_info.address(),

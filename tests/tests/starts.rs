@@ -42,8 +42,7 @@ async fn replicas_that_start_together_on_an_empty_database_all_get_ready() {
 
         let mut args = arguments("search", &nats, &models);
         args.extend(["--store-owner-url".into(), owners[0].clone()]);
-        let args = search::Args::parse_from(args);
-        let start = || search::start(&args, stop.clone());
+        let start = || search::service().start(args.clone(), stop.clone());
         let (first, second) = tokio::join!(start(), start());
         let searches = [first, second].map(|started| started.expect("search starts"));
         let searches = searches.each_ref().map(|search| format!("http://{}", search.address));

@@ -37,8 +37,8 @@ pub(crate) fn launch(service: Service, exe: &Path, output: Output) -> Launch {
 pub(crate) async fn run(ServiceArgs { words }: ServiceArgs) -> ExitCode {
     match words.first().and_then(|name| Service::named(name.to_str()?)) {
         Some(Service::StoreInfo) => store_info::program(words).await,
-        Some(Service::Search) => search::program(words).await,
-        Some(Service::Review) => review::program(words).await,
+        Some(Service::Search) => search::service().run_with(words).await,
+        Some(Service::Review) => review::service().run_with(words).await,
         None => {
             let names = Service::ALL.map(Service::name).join(", ");
             Failure::Usage(format!("there are the services {names}")).report()

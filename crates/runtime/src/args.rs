@@ -6,7 +6,7 @@
 use std::{ffi::OsString, net::SocketAddr, process::exit};
 
 use clap::{
-    Args, CommandFactory, Parser,
+    ArgMatches, Args, Command, Parser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
@@ -85,9 +85,15 @@ pub fn parse_or_exit<T: Parser>() -> T {
 
 /// [`parse_or_exit`] with these words, of which the first is the program's name.
 pub fn parse_from_or_exit<T: Parser>(words: impl IntoIterator<Item = OsString>) -> T {
-    match T::try_parse_from(words) {
-        Ok(args) => args,
-        Err(error) => match one_line::<T>(&error) {
+    let matches = matches_or_exit(T::command(), words);
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// [`parse_from_or_exit`] for a command that no type describes.
+pub fn matches_or_exit(command: Command, words: impl IntoIterator<Item = OsString>) -> ArgMatches {
+    match command.clone().try_get_matches_from(words) {
+        Ok(matches) => matches,
+        Err(error) => match one_line(&command, &error) {
             Some(line) => {
                 eprintln!("{line}");
                 exit(2)
@@ -98,14 +104,14 @@ pub fn parse_from_or_exit<T: Parser>(words: impl IntoIterator<Item = OsString>) 
 }
 
 /// A bad or missing value in one line that names the variable and the flag.
-fn one_line<T: CommandFactory>(error: &clap::Error) -> Option<String> {
+fn one_line(command: &Command, error: &clap::Error) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
         _ => None,
     };
     let arg = text(ContextKind::InvalidArg)?;
-    let env = variables::<T>(&arg);
+    let env = variables(command, &arg);
     let named = if env.is_empty() { arg.clone() } else { format!("{env} ({arg})") };
     match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
@@ -133,8 +139,7 @@ fn shown(value: &str) -> String {
 }
 
 /// The environment variables behind the flags in `shown`, which clap shows as `--name <VALUE>`.
-fn variables<T: CommandFactory>(shown: &str) -> String {
-    let command = T::command();
+fn variables(command: &Command, shown: &str) -> String {
     let all = command.get_arguments().filter(|arg| {
         let long = arg.get_long().map(|long| format!("--{long} ")).unwrap_or_default();
         !long.is_empty() && shown.split(", ").any(|one| format!("{one} ").starts_with(&long))
@@ -145,6 +150,8 @@ fn variables<T: CommandFactory>(shown: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[derive(Parser, Debug)]
@@ -157,7 +164,7 @@ mod tests {
 
     fn line(args: &[&str]) -> String {
         let all = ["program"].iter().chain(args);
-        one_line::<Program>(&Program::try_parse_from(all).unwrap_err()).unwrap()
+        one_line(&Program::command(), &Program::try_parse_from(all).unwrap_err()).unwrap()
     }
 
     #[test]

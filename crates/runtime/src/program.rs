@@ -2,12 +2,12 @@
 
 use std::{ffi::OsString, future::Future, process::ExitCode};
 
-use clap::Parser;
+use clap::{ArgMatches, Command, FromArgMatches};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     BoxError,
-    args::{ServiceArgs, parse_from_or_exit},
+    args::{ServiceArgs, matches_or_exit},
     private,
     problem::chain,
     serve::stop_on_signal,
@@ -15,29 +15,29 @@ use crate::{
 
 /// Runs a service until SIGINT or SIGTERM: reads the arguments, starts logging, calls `start`, and
 /// awaits what that returned, which ends when everything has stopped. `PROGRAM openapi` prints
-/// `document` instead, and needs no database for that. `words` are the program's name and its arguments.
+/// `document` instead, and needs no database for that. `words` are the program's name and its arguments;
+/// `command` takes those of [`ServiceArgs`] among others.
 ///
-/// A start that fails ends the program with one line and exit status 1. One that is told to stop just ends.
-pub async fn run<A, S>(
+/// A start that fails ends the program with one line and exit status 1. A stop signal during the start ends it, too.
+pub async fn run<S>(
     words: Vec<OsString>,
+    command: Command,
     document: impl FnOnce() -> String,
-    common: impl FnOnce(&A) -> &ServiceArgs,
-    start: impl AsyncFnOnce(&A, CancellationToken) -> Result<S, BoxError>,
+    start: impl AsyncFnOnce(ArgMatches, CancellationToken) -> Result<S, BoxError>,
 ) -> ExitCode
 where
-    A: Parser,
     S: Future<Output = ()>,
 {
     if words.get(1).is_some_and(|word| word == "openapi") {
         print!("{}", document());
         return ExitCode::SUCCESS;
     }
-    let args: A = parse_from_or_exit(words);
+    let matches = matches_or_exit(command, words);
     private::keep_new_files();
-    common(&args).init_logs();
+    ServiceArgs::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).init_logs();
     let stop = stop_on_signal();
     let started = tokio::select! {
-        started = start(&args, stop.clone()) => started,
+        started = start(matches, stop.clone()) => started,
         // A start may have to wait, for a database or for another program that migrates.
         () = stop.cancelled() => return ExitCode::SUCCESS,
     };

@@ -1,7 +1,10 @@
-//! Keeps the name and the region of each store, and nothing else.
+//! Keeps the name and the region of each store, and tells a store's name.
 
-use nudge_subscriber_kit::runtime::{BoxError, Broker, Database, database::Durability, serve};
-use nudge_subscriber_kit::{Mirror, Subscriber};
+use std::process::ExitCode;
+
+use nudge_subscriber_kit::axum::{Router, extract::*, http::StatusCode, routing::get};
+use nudge_subscriber_kit::runtime::{Database, Problem};
+use nudge_subscriber_kit::{Mirror, Service, sqlx};
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Store {
@@ -9,20 +12,16 @@ struct Store {
     region: String,
 }
 
-#[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    let set = |name: &str, default: &str| std::env::var(name).unwrap_or(default.into());
-    let stop = serve::stop_on_signal();
-    let db =
-        Database::open(&set("DATABASE_URL", "sqlite:names.db"), Durability::Refillable).await?;
-    let broker = Broker::connect(&set("NATS_URL", "nats://127.0.0.1:7122"), "names").await?;
-    let owner = set("STORE_OWNER_URL", "http://127.0.0.1:7101");
-    let names = Subscriber::builder("names", &db, &broker)
-        .follow("store", &owner, Mirror::<Store>::table("store"))
-        .start(stop.clone())
-        .await?;
-    let listener = serve::bind(set("BIND", "127.0.0.1:7199").parse()?).await?;
-    serve::serve(listener, names.router(), stop).await;
-    names.stopped().await;
-    Ok(())
+fn main() -> ExitCode {
+    Service::new("names")
+        .listen("127.0.0.1:7199")
+        .follow("store", "http://127.0.0.1:7101", Mirror::<Store>::table("store"))
+        .routes(Router::new().route("/names/{id}", get(name)), |at| at.database.clone())
+        .run()
+}
+
+async fn name(State(db): State<Database>, Path(id): Path<String>) -> Result<String, Problem> {
+    let query = sqlx::query_as("SELECT name FROM store WHERE id = $1").bind(id);
+    let found: Option<(String,)> = query.fetch_optional(db.reader()).await?;
+    found.map(|(name,)| name).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such store"))
 }

@@ -8,9 +8,11 @@ mod intake;
 mod mirror;
 mod read_model;
 mod retry;
+mod service;
 mod settings;
 mod subscriber;
 mod telemetry;
+pub mod testing;
 mod work;
 
 // What an author writes, and what runs it.
@@ -18,6 +20,7 @@ pub use apply::{Apply, EntityState};
 pub use http::openapi;
 pub use mirror::{Mirror, TableError};
 pub use retry::RetryPolicy;
+pub use service::{Running, Service, Started};
 pub use settings::{Limits, Settings};
 pub use subscriber::{Builder, StartError, Subscriber};
 
@@ -31,9 +34,14 @@ pub mod owner_client {
     };
 }
 
-// What a service's `main` needs besides, so that it depends on this crate alone.
+// What a service speaks besides, in the versions that fit, so that it depends on this crate alone. (And on serde,
+// whose derive looks for it by its own name.)
+pub use axum;
 pub use nudge_protocol as protocol;
 pub use nudge_runtime as runtime;
+pub use serde_json;
+pub use sqlx;
+pub use tokio;
 
 /// For this repository's fuzzers. No part of the API.
 #[doc(hidden)]

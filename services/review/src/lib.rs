@@ -27,21 +27,11 @@ pub mod reviews;
 pub mod storage;
 pub mod stores;
 
-use std::{ffi::OsString, net::SocketAddr, process::ExitCode};
-
-use axum::Router;
 use nudge_protocol::EntityName;
-use nudge_publisher::Publisher;
-use nudge_runtime::{
-    Broker, Database,
-    args::{ServiceArgs, http_url, loopback_address},
-    broker::BrokerError,
-    database::{Durability, OpenError},
-    program, serve,
-};
-use nudge_subscriber_kit::Subscriber;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use nudge_publisher::{Publisher, sync_api};
+use nudge_runtime::BoxError;
+use nudge_subscriber_kit::{Service, Started, openapi::waits};
+use utoipa_axum::router::OpenApiRouter;
 
 use reviews::Reviews;
 
@@ -50,101 +40,32 @@ pub const REVIEW: &str = "review";
 /// The kind of entity that it follows.
 pub const STORE: &str = "store";
 
-/// What the program is told. `review openapi` prints the OpenAPI document instead of serving.
-#[derive(Clone, Debug, clap::Parser)]
-#[command(
-    name = "review",
-    version,
-    about = "Owns reviews and follows stores",
-    after_help = "`review openapi` prints the OpenAPI document."
-)]
-pub struct Args {
-    /// What every service is told.
-    #[command(flatten)]
-    pub service: ServiceArgs,
-    /// Where to listen; loopback only
-    #[arg(long, env = "BIND", value_name = "ADDRESS", default_value = "127.0.0.1:7103", value_parser = loopback_address)]
-    pub bind: SocketAddr,
-    /// Base URL of store-info, the owner of stores
-    #[arg(long, env = "STORE_OWNER_URL", value_name = "URL", default_value = "http://127.0.0.1:7101", value_parser = http_url)]
-    pub store_owner_url: String,
-}
-
-/// Why the service cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address cannot be listened on.
-    #[error(transparent)]
-    Bind(#[from] serve::BindError),
-    /// The database cannot be opened or migrated.
-    #[error(transparent)]
-    Database(#[from] OpenError),
-    /// The NATS URL is of no use.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// The subscriber cannot start.
-    #[error(transparent)]
-    Subscriber(#[from] nudge_subscriber_kit::StartError),
-}
-
-/// The service while it runs.
-pub struct Service {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its database.
-    pub database: Database,
-    subscriber: Subscriber,
-    relay: JoinHandle<()>,
-    server: JoinHandle<()>,
-}
-
-/// The program `review`, until it is told to stop. `words` are its name and its arguments.
-pub async fn program(words: Vec<OsString>) -> ExitCode {
-    let start = async |args: &Args, stop| Ok(start(args, stop).await?.stopped());
-    program::run(words, openapi::document, |args: &Args| &args.service, start).await
-}
-
-/// Starts the service. It serves until `stop` is cancelled; await [`Service::stopped`] then.
-pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
-    // First, since a taken port is the likeliest fault and the cheapest to find.
-    let (listener, address) = serve::listen(args.bind).await?;
-    // Full: reviews exist nowhere else.
-    let database = Database::open(&args.service.database_url, Durability::Full).await?;
-    database.migrate(storage::COMPONENT, storage::MIGRATIONS).await?;
-    let broker = Broker::connect_with(&args.service.nats, REVIEW).await?;
-    let publisher = Publisher::open(&database, entity()).await?;
-    let subscriber = Subscriber::builder(REVIEW, &database, &broker)
-        .follow(STORE, &args.store_owner_url, stores::mirror())
+/// The service.
+pub fn service() -> Service {
+    let mut own = http::routes().into_openapi();
+    waits(&mut own);
+    Service::new(REVIEW)
+        .about("Owns reviews and follows stores", env!("CARGO_PKG_VERSION"))
+        .listen("127.0.0.1:7103")
+        .keeps(storage::COMPONENT, storage::MIGRATIONS)
+        .follow(STORE, "http://127.0.0.1:7101", stores::mirror())
         // A token of an own write has nothing to wait for.
-        .owns(REVIEW)
-        .start(stop.clone())
-        .await?;
-    subscriber.with_registry(|registry| publisher.register_metrics(registry));
-    let reviews = Reviews::new(database.clone(), publisher.clone());
-    let router = router(&subscriber, &publisher, reviews);
-    let relay = publisher.spawn_relay(&broker, stop.clone());
-    let server = tokio::spawn(serve::serve(listener, router, stop));
-    tracing::info!(%address, "review serves");
-    Ok(Service { address, database, subscriber, relay, server })
+        .subscriber(|builder| builder.owns(REVIEW))
+        .document_head(openapi::head())
+        .part([own, sync_api::openapi(&entity())], owner)
 }
 
-/// All routes of the service: its own, those of an owner and of a subscriber, and the document of all.
-fn router(subscriber: &Subscriber, publisher: &Publisher, reviews: Reviews) -> Router {
-    let own = subscriber.wait_layer(http::routes().with_state(reviews.clone()));
-    let sync_api = publisher.openapi_router(reviews);
-    openapi::served(own.merge(sync_api).merge(subscriber.openapi_router()))
+/// Publishes reviews and serves them: its own routes and those of an owner.
+async fn owner(at: Started) -> Result<OpenApiRouter, BoxError> {
+    let publisher = Publisher::open(&at.database, entity()).await?;
+    at.subscriber.with_registry(|registry| publisher.register_metrics(registry));
+    let relay = publisher.spawn_relay(&at.broker, at.stop.clone());
+    at.spawn(async { drop(relay.await) });
+    let reviews = Reviews::new(at.database.clone(), publisher.clone());
+    let own = at.subscriber.wait_layer(http::routes().with_state(reviews.clone()));
+    Ok(own.merge(publisher.openapi_router(reviews)))
 }
 
 fn entity() -> EntityName {
     EntityName::new(REVIEW).expect("a constant that follows the rules")
-}
-
-impl Service {
-    /// Resolves when everything has stopped after `stop` was cancelled, the database closed.
-    pub async fn stopped(self) {
-        let _ = self.server.await;
-        self.subscriber.stopped().await;
-        let _ = self.relay.await;
-        self.database.close().await;
-    }
 }

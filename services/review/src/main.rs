@@ -1,8 +1,7 @@
 //! The program `review`. `review openapi` prints its OpenAPI document.
 
-use std::{env, process::ExitCode};
+use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    review::program(env::args_os().collect()).await
+fn main() -> ExitCode {
+    review::service().run()
 }

@@ -1,16 +1,12 @@
 //! The OpenAPI document: what the routes do not say of themselves.
 
-use axum::Router;
 use nudge_protocol::sync_api::State;
-use nudge_publisher::sync_api;
-use nudge_subscriber_kit::openapi::{routes, waits};
 use utoipa::{
     ToSchema,
     openapi::{Components, OpenApi, Ref},
 };
-use utoipa_axum::router::OpenApiRouter;
 
-use crate::{domain::Review, entity, http};
+use crate::domain::Review;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -24,20 +20,8 @@ use crate::{domain::Review, entity, http};
 )]
 struct About;
 
-/// The document as JSON, indented, with a line feed at its end.
-pub fn document() -> String {
-    let mut own = http::routes().into_openapi();
-    waits(&mut own);
-    let routes = [own, sync_api::openapi(&entity()), routes()];
-    nudge_runtime::openapi::document(about(), routes)
-}
-
-/// Serves these routes, and the document that describes them.
-pub(crate) fn served(router: OpenApiRouter) -> Router {
-    nudge_runtime::openapi::served(about(), router)
-}
-
-fn about() -> OpenApi {
+/// The head of `api/review.openapi.json`.
+pub(crate) fn head() -> OpenApi {
     let mut about = <About as utoipa::OpenApi>::openapi();
     let schemas = &mut about.components.get_or_insert_with(Components::new).schemas;
     // What the sync API calls a state is a review here.
@@ -49,7 +33,7 @@ fn about() -> OpenApi {
 mod tests {
     use nudge_runtime::{openapi::stray_paths, problem::PROBLEM_JSON};
 
-    use super::*;
+    use crate::{http, service};
 
     const WRITTEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../api/review.openapi.json");
 
@@ -57,7 +41,7 @@ mod tests {
     fn the_document_in_the_repository_is_the_code() {
         let written = std::fs::read_to_string(WRITTEN).unwrap_or_default();
         assert!(
-            written == document(),
+            written == service().document(),
             "api/review.openapi.json is out of date: write it again with\n\
              cargo run -q -p review -- openapi > api/review.openapi.json"
         );
@@ -71,7 +55,7 @@ mod tests {
 
     #[test]
     fn every_error_is_a_problem_and_the_shared_ones_are_everywhere() {
-        let api: serde_json::Value = serde_json::from_str(&document()).unwrap();
+        let api: serde_json::Value = serde_json::from_str(&service().document()).unwrap();
         assert_eq!(api["openapi"], "3.1.0");
         assert_eq!(api["components"]["schemas"]["Draft"]["additionalProperties"], false);
         let (mut operations, mut own) = (0, 0);

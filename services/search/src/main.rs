@@ -1,8 +1,7 @@
 //! The program `search`. `search openapi` prints its OpenAPI document.
 
-use std::{env, process::ExitCode};
+use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    search::program(env::args_os().collect()).await
+fn main() -> ExitCode {
+    search::service().run()
 }

@@ -1,11 +1,6 @@
 //! The OpenAPI document: what the routes do not say of themselves.
 
-use axum::Router;
-use nudge_subscriber_kit::openapi::{routes, waits};
 use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
-
-use crate::http;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,14 +10,7 @@ use crate::http;
 )]
 struct About;
 
-/// The document as JSON text, as it stands in `api/search.openapi.json`.
-pub fn document() -> String {
-    let mut own = http::routes().into_openapi();
-    waits(&mut own);
-    nudge_runtime::openapi::document(About::openapi(), [own, routes()])
-}
-
-/// Serves these routes, and the document that describes them.
-pub fn served(router: OpenApiRouter) -> Router {
-    nudge_runtime::openapi::served(About::openapi(), router)
+/// The head of `api/search.openapi.json`.
+pub(crate) fn head() -> utoipa::openapi::OpenApi {
+    About::openapi()
 }

@@ -27,6 +27,7 @@ pub mod storage;
 use std::{ffi::OsString, net::SocketAddr, process::ExitCode};
 
 use axum::Router;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use nudge_protocol::EntityName;
 use nudge_publisher::Publisher;
 use nudge_runtime::{
@@ -124,8 +125,10 @@ impl Service {
 
 /// The program `store-info`, until it is told to stop. `words` are its name and its arguments.
 pub async fn program(words: Vec<OsString>) -> ExitCode {
-    let start = async |args: &Args, stop| Ok(start(args, stop).await?.stopped());
-    program::run(words, openapi::document, |args: &Args| &args.service, start).await
+    let start = async |matches: ArgMatches, stop| {
+        Ok(start(&Args::from_arg_matches(&matches)?, stop).await?.stopped())
+    };
+    program::run(words, Args::command(), openapi::document, start).await
 }
 
 /// Starts the service, which runs until `stop` is cancelled. NATS may be down: what is written
@@ -146,7 +149,7 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let relay = publisher.spawn_relay(&broker, stop.clone());
     let app = http::App { stores: stores.clone(), registry, stop: stop.clone() };
     let server = tokio::spawn(serve::serve(listener, router(app), stop));
-    tracing::info!(%address, "store-info listens");
+    tracing::info!(%address, service = "store-info", "listening");
     Ok(Service { address, stores, db, server, relay })
 }
 

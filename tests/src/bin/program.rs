@@ -5,14 +5,7 @@
 
 use std::{env, io, process::ExitCode, thread, time::Duration};
 
-use nudge_runtime::{
-    BoxError, Broker, Database,
-    database::Durability,
-    program::run,
-    serve::{bind, serve},
-};
-use nudge_subscriber_kit::{Settings, Subscriber};
-use tokio_util::sync::CancellationToken;
+use nudge_subscriber_kit::Settings;
 
 /// Longest wait of the impatient search for an answer of the owner.
 const IMPATIENT_FETCH: Duration = Duration::from_millis(500);
@@ -26,35 +19,16 @@ async fn main() -> ExitCode {
     let words: Vec<_> = env::args_os().skip(1).collect();
     match words.first().and_then(|name| name.to_str()) {
         Some("store-info") => store_info::program(words).await,
-        Some("search") => search::program(words).await,
-        Some("review") => review::program(words).await,
+        Some("search") => search::service().run_with(words).await,
+        Some("review") => review::service().run_with(words).await,
         Some("impatient-search") => {
-            run(words, search::openapi::document, |args| &args.service, impatient_search).await
+            // With the 10 s of a real one, it takes most of a minute until five callbacks in a row have failed.
+            let settings = Settings { fetch_timeout: IMPATIENT_FETCH, ..Settings::default() };
+            search::service()
+                .subscriber(move |builder| builder.settings(settings))
+                .run_with(words)
+                .await
         }
         other => panic!("{other:?} is no program"),
     }
-}
-
-/// Search, put together as its own `start` does it, but giving up on an owner's answer soon: with
-/// the 10 s of a real one, it takes most of a minute until five callbacks in a row have failed.
-async fn impatient_search(
-    args: &search::Args,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = ()> + use<>, BoxError> {
-    let listener = bind(args.bind).await?;
-    let db = Database::open(&args.service.database_url, Durability::Refillable).await?;
-    search::read_model::migrate(&db).await?;
-    let broker = Broker::connect_with(&args.service.nats, "search").await?;
-    let settings = Settings { fetch_timeout: IMPATIENT_FETCH, ..Settings::default() };
-    let subscriber = Subscriber::builder("search", &db, &broker)
-        .follow("store", &args.store_owner_url, search::read_model::Stores)
-        .settings(settings)
-        .start(stop.clone())
-        .await?;
-    let server = tokio::spawn(serve(listener, search::router(&db, &subscriber), stop));
-    Ok(async move {
-        subscriber.stopped().await;
-        let _ = server.await;
-        db.close().await;
-    })
 }

@@ -92,7 +92,7 @@ async fn what_every_program_offers_is_there() {
     assert_eq!(world.get("/nudge/v1/status").await.status, 200);
     let document = world.get("/openapi.json").await;
     assert_eq!(document.header("content-type"), "application/json");
-    let printed: Value = serde_json::from_str(&review::openapi::document()).unwrap();
+    let printed: Value = serde_json::from_str(&review::service().document()).unwrap();
     assert_eq!(document.body, printed);
     // What the document says is routed, and no other method is.
     for (path, item) in document.body["paths"].as_object().unwrap() {

@@ -8,13 +8,12 @@ use std::{
     },
 };
 
-use clap::Parser;
 use nudge_protocol::{EntityId, Timestamp, Version, subject::encode_token};
-use nudge_subscriber_kit::{Apply, EntityState};
+use nudge_subscriber_kit::{Apply, EntityState, Running};
 use nudge_testbed::TestDatabase;
 use reqwest::{Method, RequestBuilder};
 use review::{
-    Args, Service, start,
+    service,
     stores::{self, StoreState},
 };
 use serde_json::{Value, json};
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The service with its surroundings.
 pub(crate) struct World {
-    pub(crate) service: Service,
+    pub(crate) service: Running,
     stop: CancellationToken,
     client: reqwest::Client,
     calls_to_owner: Arc<AtomicUsize>,
@@ -91,15 +90,15 @@ impl World {
     /// Starts on a database, which may have served another world before.
     pub(crate) async fn start_on(database: Arc<TestDatabase>) -> Self {
         let (owner, calls_to_owner) = counting_listener().await;
-        let args = Args::try_parse_from([
+        let words = [
             "review",
             "--bind=127.0.0.1:0",
             "--nats-url=nats://127.0.0.1:1",
             &format!("--database-url={}", database.url()),
             &format!("--store-owner-url=http://{owner}"),
-        ]);
+        ];
         let stop = CancellationToken::new();
-        let service = start(&args.unwrap(), stop.clone()).await.unwrap();
+        let service = service().start(words, stop.clone()).await.unwrap();
         let client = reqwest::Client::new();
         Self { service, stop, client, calls_to_owner, _database: database }
     }

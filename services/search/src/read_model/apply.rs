@@ -1,11 +1,11 @@
 //! From the owner's states into the tables: a whole batch in a few statements.
 
 use nudge_protocol::{EntityId, Version};
-use nudge_runtime::{BoxError, Tx, database::Kind, set_sql::Set};
+use nudge_runtime::{BoxError, Database, Tx, database::Kind, set_sql::Set};
 use nudge_subscriber_kit::{Apply, EntityState};
 use serde::Serialize;
 
-use crate::{bigram, store::StoreState};
+use crate::{bigram, read_model::migrate, store::StoreState};
 
 const TABLE: &str = "store";
 const INDEX: &str = "store_words";
@@ -27,6 +27,10 @@ pub struct Stores;
 
 impl Apply for Stores {
     type State = StoreState;
+
+    async fn prepare(&self, db: &Database) -> Result<(), BoxError> {
+        Ok(migrate(db).await?)
+    }
 
     async fn apply(
         &self,

@@ -1,0 +1,334 @@
+//! A whole service: its settings, its parts, its `main`.
+
+use std::{env, ffi::OsString, future::Future, net::SocketAddr, pin::Pin, process::ExitCode};
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use nudge_runtime::{
+    BoxError, Broker, Database,
+    args::{ServiceArgs, http_url, loopback_address},
+    database::{Durability, Migration},
+    openapi, program, serve,
+};
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    apply::Apply,
+    http::openapi::{routes, waits},
+    subscriber::{Builder, Subscriber},
+};
+
+/// The setting that says where to listen.
+const BIND: &str = "bind";
+
+type Add = Box<dyn FnOnce(Builder, &str) -> Builder + Send>;
+type Configure = Box<dyn FnOnce(Builder) -> Builder + Send>;
+type PartFuture = Pin<Box<dyn Future<Output = Result<OpenApiRouter, BoxError>> + Send>>;
+type Part = Box<dyn FnOnce(Started) -> PartFuture + Send>;
+
+struct Follow {
+    entity: &'static str,
+    /// The setting that says where the owner is.
+    setting: String,
+    add: Add,
+}
+
+/// A service that follows entities of others: what it is called, what it follows and what it serves. It brings
+/// everything that such a program needs: settings from flags and the environment, logs, a database, NATS, health,
+/// metrics, an OpenAPI document, and an end in good order.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use nudge_subscriber_kit::{Mirror, Service, axum::{Router, routing::get}};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Store { name: String }
+///
+/// fn main() -> ExitCode {
+///     Service::new("names")
+///         .follow("store", "http://127.0.0.1:7101", Mirror::<Store>::table("store"))
+///         .routes(Router::new().route("/hello", get(async || "hello")), |_| ())
+///         .run()
+/// }
+/// ```
+///
+/// | setting | what for | default |
+/// |---|---|---|
+/// | `DATABASE_URL` | `sqlite:PATH` or `postgres://…` | must be set |
+/// | `BIND` | where to listen, loopback only | [`listen`](Self::listen), else a free port |
+/// | `STORE_OWNER_URL` | the owner of `store`; one for each entity | what [`follow`](Self::follow) was given |
+/// | `NATS_URL`, … | the broker and the credentials for it | `nats://127.0.0.1:7122` |
+/// | `LOG`, `LOG_FORMAT` | what to log, and how | `info`, `text` |
+///
+/// Each is a flag as well, `--database-url` for instance; `--help` lists them.
+#[must_use]
+pub struct Service {
+    name: &'static str,
+    command: Command,
+    about: OpenApi,
+    documents: Vec<OpenApi>,
+    data: Option<(&'static str, &'static [Migration])>,
+    follows: Vec<Follow>,
+    configure: Vec<Configure>,
+    parts: Vec<Part>,
+}
+
+/// A service's own parts get this when they start: what the service has by then. Cloning is cheap.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Started {
+    /// The service's database.
+    pub database: Database,
+    /// NATS.
+    pub broker: Broker,
+    /// What follows the entities.
+    pub subscriber: Subscriber,
+    /// Cancelled when the service is to stop.
+    pub stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Started {
+    /// Runs a task that ends by itself once [`stop`](Self::stop) is cancelled. The database is closed after that.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+}
+
+/// The service while it runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Running {
+    /// Where it listens: the port that was picked, when it was told 0.
+    pub address: SocketAddr,
+    /// Its database.
+    pub database: Database,
+    /// What follows the entities.
+    pub subscriber: Subscriber,
+    tasks: TaskTracker,
+    server: JoinHandle<()>,
+}
+
+impl Running {
+    /// Resolves when everything has stopped after the token was cancelled, the database closed.
+    pub async fn stopped(self) {
+        let _ = self.server.await;
+        self.subscriber.stopped().await;
+        self.tasks.wait().await;
+        self.database.close().await;
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let follows: Vec<_> = self.follows.iter().map(|follow| follow.entity).collect();
+        f.debug_struct("Service").field("name", &self.name).field("follows", &follows).finish()
+    }
+}
+
+impl Service {
+    /// Begins a service. Its name is also that of its consumer at the broker: replicas share it, and no other
+    /// service has it.
+    pub fn new(name: &'static str) -> Self {
+        let help = format!("`{name} openapi` prints the OpenAPI document.");
+        let bind = Arg::new(BIND)
+            .long(BIND)
+            .env("BIND")
+            .value_name("ADDRESS")
+            .help("Address to listen on; loopback only")
+            .default_value("127.0.0.1:0")
+            .value_parser(loopback_address);
+        let info = InfoBuilder::new().title(name).version("1.0.0").build();
+        Self {
+            name,
+            command: ServiceArgs::augment_args(Command::new(name).after_help(help)).arg(bind),
+            about: OpenApiBuilder::new().info(info).build(),
+            documents: Vec::new(),
+            data: None,
+            follows: Vec::new(),
+            configure: Vec::new(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// What `--help` and `--version` say.
+    pub fn about(mut self, about: &'static str, version: &'static str) -> Self {
+        self.command = self.command.about(about).version(version);
+        self
+    }
+
+    /// The head of the OpenAPI document: what no route says, such as its title.
+    pub fn document_head(mut self, about: OpenApi) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// Where to listen when `BIND` is not set, such as `127.0.0.1:7102`.
+    pub fn listen(mut self, address: &'static str) -> Self {
+        self.command = self.command.mut_arg(BIND, |bind| bind.default_value(address));
+        self
+    }
+
+    /// Follows `entity` and hands its states to `handler`. Its owner is at `owner_url`, unless the setting says
+    /// otherwise: `STORE_OWNER_URL` for the entity `store`. Call again for further entities.
+    pub fn follow<A: Apply>(
+        mut self,
+        entity: &'static str,
+        owner_url: &'static str,
+        handler: A,
+    ) -> Self {
+        let setting = format!("{}-owner-url", entity.replace('_', "-"));
+        let variable = setting.replace('-', "_").to_uppercase();
+        // Following it twice is refused at the start, by name.
+        if self.follows.iter().all(|follow| follow.setting != setting) {
+            let arg = Arg::new(setting.clone())
+                .long(setting.clone())
+                .env(variable)
+                .value_name("URL")
+                .help(format!("Base URL of the owner of {entity}"))
+                .default_value(owner_url)
+                .value_parser(http_url);
+            self.command = self.command.arg(arg);
+        }
+        let add = Box::new(move |builder: Builder, url: &str| builder.follow(entity, url, handler));
+        self.follows.push(Follow { entity, setting, add });
+        self
+    }
+
+    /// Keeps data that exists nowhere else, in tables that these migrations make; `component` names them among the
+    /// migrations of the database. From then on the database waits for the disk at each commit. A service without
+    /// such data does not: what a loss of power takes, it reads again.
+    pub fn keeps(mut self, component: &'static str, migrations: &'static [Migration]) -> Self {
+        self.data = Some((component, migrations));
+        self
+    }
+
+    /// Sets what else a [`Builder`] can be told, such as its limits.
+    pub fn subscriber(
+        mut self,
+        configure: impl FnOnce(Builder) -> Builder + Send + 'static,
+    ) -> Self {
+        self.configure.push(Box::new(configure));
+        self
+    }
+
+    /// Serves these routes: a [`Router`](axum::Router), or an [`OpenApiRouter`], which puts them into the document.
+    /// `state` is what their handlers share, the database for instance. They honour `Nudge-Token`.
+    pub fn routes<S: Clone + Send + Sync + 'static>(
+        self,
+        routes: impl Into<OpenApiRouter<S>>,
+        state: impl FnOnce(&Started) -> S + Send + 'static,
+    ) -> Self {
+        let routes = routes.into();
+        let mut document = routes.get_openapi().clone();
+        waits(&mut document);
+        self.part([document], move |at| async move {
+            let state = state(&at);
+            Ok(at.subscriber.wait_layer(routes.with_state(state)))
+        })
+    }
+
+    /// Adds a part of your own: `start` is called when all else has started, and returns the routes to serve. Those
+    /// are what `documents` describe, which are read where nothing is started.
+    pub fn part<F>(
+        mut self,
+        documents: impl IntoIterator<Item = OpenApi>,
+        start: impl FnOnce(Started) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<OpenApiRouter, BoxError>> + Send + 'static,
+    {
+        self.documents.extend(documents);
+        self.parts.push(Box::new(move |at| Box::pin(start(at))));
+        self
+    }
+
+    /// The OpenAPI document, as text.
+    pub fn document(&self) -> String {
+        openapi::document(self.about.clone(), self.documents.iter().cloned().chain([routes()]))
+    }
+
+    /// The `main` of the service: runs it until SIGINT or SIGTERM. A start that fails ends it with one line.
+    ///
+    /// # Panics
+    /// Within an async runtime: it makes its own. An async `main` awaits [`run_with`](Self::run_with).
+    pub fn run(self) -> ExitCode {
+        match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(self.run_with(env::args_os().collect())),
+            Err(error) => {
+                eprintln!("error: cannot start threads: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// [`run`](Self::run) within an async runtime, with these words: the program's name and its arguments.
+    pub async fn run_with(self, words: Vec<OsString>) -> ExitCode {
+        let (command, document) = (self.command.clone(), self.document());
+        let start =
+            async |matches: ArgMatches, stop| Ok(self.start_with(&matches, stop).await?.stopped());
+        program::run(words, command, || document, start).await
+    }
+
+    /// Starts the service in this program, with these words; it runs until `stop` is cancelled. For tests.
+    ///
+    /// # Errors
+    /// A setting that is wrong, or what cannot be started with it.
+    pub async fn start(
+        self,
+        words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+        stop: CancellationToken,
+    ) -> Result<Running, BoxError> {
+        let matches = self.command.clone().try_get_matches_from(words)?;
+        self.start_with(&matches, stop).await
+    }
+
+    async fn start_with(
+        self,
+        matches: &ArgMatches,
+        stop: CancellationToken,
+    ) -> Result<Running, BoxError> {
+        let args = ServiceArgs::from_arg_matches(matches)?;
+        // First, so that a port that is taken ends the start before anything else happens.
+        let bind = matches.get_one(BIND).copied();
+        let (listener, address) = serve::listen(bind.ok_or("BIND: must be set")?).await?;
+        let durability = match self.data {
+            Some(_) => Durability::Full,
+            None => Durability::Refillable,
+        };
+        let database = Database::open(&args.database_url, durability).await?;
+        if let Some((component, migrations)) = self.data {
+            database.migrate(component, migrations).await?;
+        }
+        let broker = Broker::connect_with(&args.nats, self.name).await?;
+        // When starting fails half way, what was started is stopped again.
+        let stop = stop.child_token();
+        let guard = stop.clone().drop_guard();
+        let mut builder = Subscriber::builder(self.name, &database, &broker);
+        for follow in self.follows {
+            let url = matches.get_one::<String>(&follow.setting).map_or("", String::as_str);
+            tracing::info!(entity = follow.entity, owner = url, "follows");
+            builder = (follow.add)(builder, url);
+        }
+        for configure in self.configure {
+            builder = configure(builder);
+        }
+        let subscriber = builder.start(stop.clone()).await?;
+        let tasks = TaskTracker::new();
+        let started = Started { database, broker, subscriber, stop, tasks };
+        let mut router = started.subscriber.openapi_router();
+        for part in self.parts {
+            router = router.merge(part(started.clone()).await?);
+        }
+        let Started { database, subscriber, stop, tasks, .. } = started;
+        tasks.close();
+        let router = openapi::served(self.about, router);
+        let server = tokio::spawn(serve::serve(listener, router, stop));
+        guard.disarm();
+        tracing::info!(%address, service = self.name, "listening");
+        Ok(Running { address, database, subscriber, tasks, server })
+    }
+}
