@@ -1,4 +1,4 @@
-//! `nudge chaos`: the demo's programs under random faults and edits, and whether all converges.
+//! `nudge chaos`: runs the demo's programs under random faults and edits, and checks that they converge.
 //!
 //! ```text
 //! seed ► plan ► start everything ► edits and faults ► heal ► compare every store ► report
@@ -8,9 +8,9 @@
 //! |---|---|
 //! | [`plan`] | what happens when: generated from a seed, or read from a file |
 //! | [`database`], [`world`] | the database server; the programs and lines, and everything together |
-//! | [`inject`] | makes a fault happen, and ends it |
+//! | [`inject`] | starts and ends a fault |
 //! | [`edits`], [`follow`] | the edits, and what subscribers and readers see meanwhile |
-//! | [`mod@run`], [`board`], [`picture`], [`report`] | one run, and what is shown of it |
+//! | [`mod@run`], [`board`], [`picture`], [`report`] | a run, and what it shows |
 //!
 //! Programs, lines and the comparison are those of [`nudge_testbed`].
 
@@ -71,10 +71,10 @@ could not be carried out, so that nothing is known.";
 #[derive(Debug, Subcommand)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) enum ChaosVerb {
-    /// Break one thing after another, by chance from a seed, and see whether all converges
+    /// Break one thing after another, at random from a seed, and check that everything converges
     #[command(after_help = AFTER_HELP)]
     Run(RunArgs),
-    /// Carry out a plan that an earlier run has written
+    /// Carry out the plan of an earlier run again
     #[command(after_help = AFTER_HELP)]
     Replay(ReplayArgs),
 }
@@ -82,13 +82,13 @@ pub(crate) enum ChaosVerb {
 /// Arguments of `nudge chaos run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// Decides every edit and every fault; by default, one that has not been before
+    /// Seed that decides every edit and every fault; by default, a new one
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How long edits and faults go on; fractions are fine
+    /// How many minutes edits and faults go on; fractions are allowed
     #[arg(long, value_name = "M", default_value = "1", value_parser = millis)]
     minutes: u64,
-    /// How many there are of each service, on one database; each of them is a victim
+    /// Replicas of each service, on one database; any of them may be hit
     #[arg(
         long,
         value_name = "N",
@@ -96,7 +96,7 @@ pub(crate) struct RunArgs {
         value_parser = clap::value_parser!(u64).range(1..=MAX_REPLICAS),
     )]
     replicas: u64,
-    /// Where the plan is written; by default, into the data directory
+    /// Where to write the plan; by default, the data directory
     #[arg(long, value_name = "FILE")]
     plan_out: Option<PathBuf>,
     #[command(flatten)]
@@ -115,11 +115,11 @@ pub(crate) struct ReplayArgs {
 
 #[derive(Args, Debug)]
 struct CommonArgs {
-    /// Where data and logs are kept; new or empty. By default, a temporary directory that is deleted
-    /// when all converged
+    /// Directory for data and logs, new or empty. By default, a temporary one that is deleted
+    /// if everything converges
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Longest time to converge after the last fault
+    /// Time allowed to converge after the last fault
     #[arg(
         long,
         value_name = "SECONDS",
@@ -130,10 +130,10 @@ struct CommonArgs {
     /// Keep the services' data on a PostgreSQL server that this program runs, and kill and freeze that
     /// server too
     ///
-    /// The line is split at blanks; quotes mean nothing in it. The program prints a line of JSON with `url`
-    /// once the server answers, takes the commands `crash`, `start`, `freeze` and `thaw`, a line each, on
-    /// its standard input, answers each with such a line, and ends the server when that input ends. In a
-    /// checkout of Nudge, "python3 scripts/postgres run" does so.
+    /// The line is split at spaces, without regard to quotes. The program must print a line of JSON with `url`
+    /// once the server answers, take the commands `crash`, `start`, `freeze` and `thaw`, one per line, on
+    /// its standard input, answer each with such a line, and stop the server when that input ends. In a
+    /// checkout of Nudge, "python3 scripts/postgres run" does this.
     #[arg(long, value_name = "CMD", value_parser = words)]
     postgres_command: Option<Words>,
 }
@@ -149,7 +149,7 @@ impl CommonArgs {
         Server::start(command).await.map(Some)
     }
 
-    /// What a replay needs to be given again.
+    /// The arguments to repeat for a replay.
     fn again(&self) -> String {
         let quoted = |words: &Words| words.join(" ").replace('\'', r"'\''");
         let command = self.postgres_command.as_ref().map(quoted);
@@ -279,27 +279,27 @@ fn a_new_seed() -> u64 {
     Random::stream(now.unsigned_abs(), 0).below(1_000_000)
 }
 
-/// A directory that holds nothing, or is not there yet.
+/// Checks that a directory is empty or does not exist.
 fn empty(path: PathBuf) -> Result<PathBuf, Failure> {
     let holds_something = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
     match holds_something {
         true => {
             let path = path.display();
             Err(Failure::failed(format!(
-                "{path} (--data-dir) is not empty: chaos begins with nothing"
+                "{path} (--data-dir) is not empty: chaos starts from nothing"
             )))
         }
         false => Ok(path),
     }
 }
 
-/// A new directory for us alone.
+/// Makes a new private directory.
 fn temporary_directory(seed: u64) -> Result<PathBuf, Failure> {
     let name = format!("nudge-chaos-{seed}-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
     let made = DirBuilder::new().mode(0o700).create(&path);
     let failed =
-        |error| Failure::failed(format!("cannot make {} (--data-dir): {error}", path.display()));
+        |error| Failure::failed(format!("cannot create {} (--data-dir): {error}", path.display()));
     made.map_err(failed)?;
     Ok(path)
 }

@@ -1,4 +1,4 @@
-//! Requests to the services, and what went wrong with one in a single line.
+//! Requests to the services, with one-line errors.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Api {
         Self { http: built(client()), ports }
     }
 
-    /// The same, which opens a new connection for each request.
+    /// The same, with a new connection for each request.
     pub(crate) fn without_idle_connections(self) -> Self {
         Self { http: built(client().pool_max_idle_per_host(0)), ..self }
     }
@@ -118,7 +118,7 @@ impl Api {
         let bytes = response.bytes().await.map_err(|error| self.transport(service, &error))?;
         serde_json::from_slice(&bytes).map_err(|error| {
             let name = service.name();
-            Failure::failed(format!("{name} answered with something unexpected: {error}"))
+            Failure::failed(format!("{name} sent an unexpected answer: {error}"))
         })
     }
 
@@ -158,7 +158,7 @@ pub(crate) fn store_path(id: &EntityId) -> Result<String, Failure> {
 /// "one up", and would address something else.
 pub(crate) fn segment(id: &EntityId) -> Result<String, Failure> {
     match id.as_str() {
-        "." | ".." => Err(Failure::Usage(format!("the id {id:?} cannot be part of a URL"))),
+        "." | ".." => Err(Failure::Usage(format!("the ID {id:?} cannot be part of a URL"))),
         _ => Ok(subject::encode_token(id)),
     }
 }
@@ -169,7 +169,7 @@ pub(crate) fn write_token(response: &Response) -> Option<WriteToken> {
     header.to_str().ok()?.parse().ok()
 }
 
-/// What is read of an RFC 9457 problem.
+/// The members of an RFC 9457 problem that are read.
 #[derive(Debug, Default, Deserialize)]
 struct ProblemBody {
     #[serde(default)]

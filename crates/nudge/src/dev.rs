@@ -42,21 +42,21 @@ mod supervisor;
 pub(crate) mod talk;
 mod welcome;
 
-/// Time between two looks at whether everything is ready.
+/// Interval between checks of whether everything is ready.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Arguments of `nudge dev`.
 #[derive(Args, Debug)]
 pub(crate) struct DevArgs {
-    /// Begin with empty data: deletes what an earlier `nudge dev` left in the data directory, and in
+    /// Start with empty data: delete what an earlier `nudge dev` left in the data directory and in
     /// the database of --database-url
     #[arg(long)]
     fresh: bool,
-    /// Where data and logs are kept
+    /// Directory for data and logs
     #[arg(long, env = "NUDGE_DATA_DIR", value_name = "DIR", default_value = ".nudge")]
     data_dir: PathBuf,
-    /// Keep the services' data in this PostgreSQL database, postgres://USER@HOST/NAME, each in a
-    /// schema of its own, instead of SQLite files in the data directory
+    /// Keep the services' data in this PostgreSQL database, postgres://USER@HOST/NAME, each in its
+    /// own schema, instead of in SQLite files in the data directory
     // Its value is not shown: it may hold a password. For the same reason no `value_parser` checks
     // it, since what clap then says repeats the value.
     #[arg(long, env = "NUDGE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
@@ -64,12 +64,12 @@ pub(crate) struct DevArgs {
     /// Do not load the sample stores on the first start
     #[arg(long)]
     no_sample: bool,
-    /// For tests: runs the services in place of this program, when it is called with `service NAME`
+    /// For tests: the program that runs the services in place of this one, called with `service NAME`
     #[arg(long, value_name = "PROGRAM", hide = true)]
     services: Option<PathBuf>,
 }
 
-/// Runs until it is told to stop.
+/// Runs until told to stop.
 pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     let began = Instant::now();
     private::keep_new_files();
@@ -121,8 +121,8 @@ pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     result
 }
 
-/// Makes room for the services' data: the directory, and the schemas if there is a database. Whatever
-/// has to be refused is refused before anything is deleted.
+/// Prepares the services' storage: the directory, and the schemas if there is a database. Whatever
+/// must be refused is refused before anything is deleted.
 async fn prepare(
     data: &DataDir,
     database_url: Option<reqwest::Url>,
@@ -155,7 +155,7 @@ struct Demo {
     guard: Guard,
     talk: Talk,
     stop: CancellationToken,
-    /// Where the data is, for people.
+    /// Where the data is, as text for people.
     kept: String,
 }
 
@@ -242,7 +242,7 @@ impl Demo {
     }
 }
 
-/// What a service is told, by its environment.
+/// The environment of a service.
 fn service_env(
     service: Service,
     port_base: u16,

@@ -5,25 +5,25 @@ use std::process::ExitCode;
 /// A failure, as one line for a person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
-    /// What was asked for could not be done.
+    /// The request could not be carried out.
     #[error("{0}")]
     Failed(String),
-    /// The command line makes no sense.
+    /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
-    /// It did not happen in the time that was given.
+    /// It did not happen in the given time.
     #[error("{0}")]
     TimedOut(String),
-    /// What was to be tested could not be tested.
+    /// The test itself could not be carried out.
     #[error("{0}")]
     NotTested(String),
-    /// Whoever read our output has enough of it (`nudge watch | head -1`). Nothing failed.
+    /// The reader of our output has closed it (`nudge watch | head -1`). Nothing failed.
     #[error("standard output was closed")]
     OutputClosed,
 }
 
 impl Failure {
-    /// What was asked for could not be done.
+    /// The request could not be carried out.
     pub(crate) fn failed(line: impl Into<String>) -> Self {
         Self::Failed(line.into())
     }

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | [`dev`] | runs everything, and serves the console |
 //! | [`chaos`] | runs everything under faults, and compares |
-//! | [`service`] | is one of the services |
+//! | [`service`] | runs one of the services |
 //! | [`commands`] | the other verbs, which talk HTTP to the services |
-//! | [`client`] | requests, and what went wrong with one in a line |
+//! | [`client`] | requests, with one-line errors |
 //! | [`sse`] | server-sent events |
 
 mod chaos;
@@ -30,23 +30,23 @@ use client::{Api, NATS_PORT_OFFSET};
 use commands::{dead_letters, status, store, tombstones, wait, watch};
 use failure::Failure;
 
-/// Where the demo's ports begin, unless it is told otherwise.
+/// Default for the first of the demo's ports.
 const DEFAULT_PORT_BASE: u16 = 7_100;
 
 const AFTER_HELP: &str = "\
 Examples:
   nudge dev                                  run everything, until Ctrl-C
-  nudge dev --database-url postgres://me@h/d the same, with its data in PostgreSQL
+  nudge dev --database-url postgres://me@h/d the same, with the data in PostgreSQL
   nudge watch                                see changes arrive, in another terminal
-  nudge store put 42 --open false --wait     edit a store, and see who has followed
-  nudge wait store/42@1767225600000001       until search and review have that version
-  nudge status                               how everyone is doing
-  nudge chaos run --seed 1 --minutes 2       break things, and see whether all converges
+  nudge store put 42 --open false --wait     edit a store, and see when subscribers apply it
+  nudge wait store/42@1767225600000001       wait until search and review have that version
+  nudge status                               show how the services are doing
+  nudge chaos run --seed 1 --minutes 2       break things, and check that everything converges
 
-Exit status: 0 done, 1 failed, 2 the command line makes no sense, 3 timed out waiting, 4 a chaos run could not
+Exit status: 0 done, 1 failed, 2 invalid command line, 3 timed out waiting, 4 a chaos run could not
 be carried out.";
 
-/// Update a store, and search and review follow.
+/// Update a store and watch search and review follow
 #[derive(Debug, Parser)]
 #[command(name = "nudge", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 struct Cli {
@@ -69,7 +69,7 @@ struct Global {
         value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - NATS_PORT_OFFSET)),
     )]
     port_base: u16,
-    /// Print JSON, one value a line
+    /// Print JSON, one value per line
     #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
 }
@@ -90,23 +90,23 @@ enum Verb {
     /// List, replay or discard what subscribers could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersVerb),
-    /// List tombstones of what an owner never had, or say that it never existed
+    /// List or flag tombstones of entities that the owner has no record of
     #[command(subcommand)]
     Tombstones(tombstones::TombstonesVerb),
-    /// Run everything under random faults and edits, and see whether all converges
+    /// Run everything under random faults and edits, and check that it converges
     #[command(subcommand)]
     Chaos(chaos::ChaosVerb),
-    /// Is a service of the demo
+    /// Run a service of the demo
     #[command(name = service::VERB, hide = true)]
     Service(service::ServiceArgs),
-    /// Ends the children of a `nudge dev` or `nudge chaos` that was killed
+    /// Stop the children of a `nudge dev` or `nudge chaos` that was killed
     #[command(name = dev::guard::VERB, hide = true)]
     Guard,
 }
 
 fn main() -> ExitCode {
     let cli = parse_or_exit::<Cli>();
-    // Without a runtime: it is there for when everything else has gone wrong.
+    // Without a runtime: the guard must work when everything else has gone wrong.
     if matches!(cli.verb, Verb::Guard) {
         nudge_testbed::program::guard::run();
         return ExitCode::SUCCESS;
@@ -140,7 +140,7 @@ async fn run(verb: Verb, Global { port_base, json }: Global) -> Result<(), Failu
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
         Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
         Verb::Chaos(verb) => chaos::run(verb, json).await,
-        Verb::Guard | Verb::Service(_) => unreachable!("main runs what is no command"),
+        Verb::Guard | Verb::Service(_) => unreachable!("main handles these itself"),
     }
 }
 

@@ -12,7 +12,7 @@ use nudge_runtime::logs::harmless;
 
 use crate::failure::Failure;
 
-/// Writes one line. `println!` would panic when the reader has gone.
+/// Writes one line. `println!` would panic if the reader is gone.
 pub(crate) fn line(text: impl Display) -> Result<(), Failure> {
     // What others have written is in it, too.
     raw(format!("{}\n", harmless(&text.to_string())).as_bytes())
@@ -20,7 +20,7 @@ pub(crate) fn line(text: impl Display) -> Result<(), Failure> {
 
 /// Writes a value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(value).expect("values of our own always serialize");
+    let text = serde_json::to_string(value).expect("our own values always serialize");
     raw(format!("{}\n", escaped(&text)).as_bytes())
 }
 

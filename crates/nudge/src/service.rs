@@ -1,6 +1,6 @@
-//! The services, in this one program: `nudge service search` is what the program `search` is.
+//! The services, within this program: `nudge service search` does what the program `search` does.
 //!
-//! `nudge dev` and `nudge chaos` start themselves with it, so that one program is all that they need.
+//! `nudge dev` and `nudge chaos` use it to run the services, so they need no other program.
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
@@ -16,7 +16,7 @@ pub(crate) const VERB: &str = "service";
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true)]
 pub(crate) struct ServiceArgs {
-    /// The service's name, and whatever its program is told
+    /// The service's name and arguments
     #[arg(
         value_name = "NAME",
         required = true,
@@ -33,7 +33,7 @@ pub(crate) fn launch(service: Service, exe: &Path, output: Output) -> Launch {
     launch
 }
 
-/// Is the service until it is told to stop.
+/// Runs the service until it is told to stop.
 pub(crate) async fn run(ServiceArgs { words }: ServiceArgs) -> ExitCode {
     match words.first().and_then(|name| Service::named(name.to_str()?)) {
         Some(Service::StoreInfo) => store_info::program(words).await,
@@ -41,7 +41,7 @@ pub(crate) async fn run(ServiceArgs { words }: ServiceArgs) -> ExitCode {
         Some(Service::Review) => review::service().run_with(words).await,
         None => {
             let names = Service::ALL.map(Service::name).join(", ");
-            Failure::Usage(format!("there are the services {names}")).report()
+            Failure::Usage(format!("the services are {names}")).report()
         }
     }
 }

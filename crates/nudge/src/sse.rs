@@ -1,4 +1,4 @@
-//! Server-sent events: a pure parser, and a subscription that connects again.
+//! Server-sent events: a pure parser, and a subscription that reconnects.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,13 +9,13 @@ use crate::client::{Api, Service, refusal};
 
 /// Path of a subscriber's event stream.
 const EVENTS_PATH: &str = "/nudge/v1/events";
-/// Pause before the first attempt to connect again; doubles up to [`MAX_RECONNECT_DELAY`].
+/// Pause before the first attempt to reconnect; doubles up to [`MAX_RECONNECT_DELAY`].
 const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// Longest pause between two attempts.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
-/// A stream that says nothing for this long, not even a keep-alive comment, is taken for dead.
+/// A stream that is silent for this long, without even a keep-alive comment, is considered dead.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
-/// Longest line that is kept, in bytes. The rest of a longer one is dropped.
+/// Longest line that is kept, in bytes; the rest of a longer one is dropped.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 /// Most data of one event, in bytes. Further lines of it are dropped.
 const MAX_EVENT_BYTES: usize = 256 * 1024;
@@ -29,7 +29,7 @@ pub(crate) struct SseEvent {
     pub(crate) data: String,
 }
 
-/// Takes a stream of bytes apart, however it is cut. Memory is bounded.
+/// Parses a stream of bytes, however it is split. Memory is bounded.
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
     line: Vec<u8>,
@@ -67,7 +67,7 @@ impl Parser {
         let line = std::mem::take(&mut self.line);
         if line.is_empty() {
             let event = std::mem::take(&mut self.event);
-            // An event without data is not dispatched, says the standard.
+            // The standard says that an event without data is not dispatched.
             if std::mem::take(&mut self.seen_data) {
                 self.ready.push_back(event);
             }
@@ -90,18 +90,18 @@ impl Parser {
     }
 }
 
-/// What a subscription tells.
+/// What a subscription reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// Connected; events follow.
     Up(Service),
-    /// Not connected, and why. Told once per outage.
+    /// Not connected, and why. Reported once per outage.
     Down(Service, String),
     /// An event.
     Event(Service, SseEvent),
 }
 
-/// Follows a service's events into `sender` for as long as someone receives them. Connects again
+/// Sends a service's events to `sender` for as long as someone receives them. Reconnects
 /// whenever the stream ends.
 pub(crate) async fn follow(api: Api, service: Service, sender: mpsc::Sender<Signal>) {
     let mut delay = MIN_RECONNECT_DELAY;
@@ -154,7 +154,7 @@ async fn follow_once(api: &Api, service: Service, sender: &mpsc::Sender<Signal>)
             Ok(Ok(None) | Err(_)) => {
                 return ended(true, format!("{} closed its event stream", service.name()));
             }
-            Err(_) => return ended(true, format!("{} has gone silent", service.name())),
+            Err(_) => return ended(true, format!("{} went silent", service.name())),
         }
         while let Some(event) = parser.next_event() {
             if sender.send(Signal::Event(service, event)).await.is_err() {

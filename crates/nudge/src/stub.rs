@@ -1,4 +1,4 @@
-//! For tests: services made of a few handlers, in this process.
+//! For tests: stub services in this process.
 
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -11,11 +11,11 @@ pub(crate) struct Stubs {
     _tasks: JoinSet<()>,
 }
 
-/// Serves each router as its service, on the port where [`Stubs::api`] expects it. Behind the other
-/// services' ports is nobody.
+/// Serves each router as its service, on the port where [`Stubs::api`] expects it. Nobody listens on
+/// the other services' ports.
 pub(crate) async fn start(services: impl IntoIterator<Item = (Service, Router)>) -> Stubs {
     let mut tasks = JoinSet::new();
-    // All three are bound at the same time, so that the ports differ.
+    // All three are bound at once, so that the ports differ.
     let mut listeners = Vec::new();
     for _ in Service::ALL {
         listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -30,7 +30,7 @@ pub(crate) async fn start(services: impl IntoIterator<Item = (Service, Router)>)
     Stubs { api: Api::with_ports(ports), _tasks: tasks }
 }
 
-/// Ports with nobody behind them.
+/// Ports on which nobody listens.
 pub(crate) async fn nobody() -> Api {
     start([]).await.api
 }

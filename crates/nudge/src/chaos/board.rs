@@ -1,4 +1,4 @@
-//! What is going on in a run: faults under way, what was done, how subscribers are doing.
+//! The state of a run: active faults, work done, how subscribers are doing.
 
 use std::{
     collections::BTreeMap,
@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 
 use super::plan::{Fault, Kind, Place};
 
-/// Most stores in one call to the owner: the kit's `max_batch_keys`, which the services leave as it is.
+/// Most stores in one call to the owner: the default of the kit's `max_batch_keys`.
 pub(super) const MAX_BATCH_STORES: u64 = 256;
-/// Most failures of faults that are told.
+/// Most failed faults that are reported.
 const MAX_SKIPPED: usize = 50;
 
-/// See the module's description.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Board(Mutex<State>);
 
@@ -29,13 +29,13 @@ pub(super) struct State {
     pub(super) done_on: BTreeMap<Place, BTreeMap<Kind, u64>>,
     /// Starts of services that failed because the database was away.
     pub(super) failed_starts: u64,
-    /// What could not be done, and why.
+    /// Faults that could not be injected, and why.
     pub(super) skipped: Vec<String>,
     /// In the order of `World::subscribers`.
     pub(super) subscribers: Vec<Follower>,
 }
 
-/// What is known of a subscriber.
+/// What is known about a subscriber.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Follower {
     pub(super) name: String,
@@ -48,7 +48,7 @@ pub(super) struct Follower {
     pub(super) longest_gap: Duration,
 }
 
-/// What a counter tells that begins at 0 whenever its program does.
+/// The sum of a counter that restarts at 0 with its program.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Counted {
     before: u64,
@@ -63,14 +63,14 @@ impl Counted {
         self.last = now;
     }
 
-    /// At least so much: what came between the last look at a program and its end is not known.
+    /// A lower bound: what a program counted between the last poll and its end is unknown.
     pub(super) fn total(self) -> u64 {
         self.before + self.last
     }
 }
 
 impl Board {
-    /// With subscribers of these names, of which nothing is known.
+    /// With subscribers of these names, about which nothing is known.
     pub(super) fn new(subscribers: impl IntoIterator<Item = String>) -> Self {
         let follower = |name| Follower { name, ..Follower::default() };
         let subscribers = subscribers.into_iter().map(follower).collect();

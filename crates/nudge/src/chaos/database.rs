@@ -1,4 +1,4 @@
-//! A PostgreSQL server of the run's own, to which things can happen as to every other program.
+//! A PostgreSQL server for this run only, which can be killed and frozen like every other program.
 
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,21 @@ use crate::{
     failure::Failure,
 };
 
-/// Attempts to end a fault, before the run is given up: it is no test without its server.
+/// Attempts to end a fault before the run is given up: without its server it tests nothing.
 const END_ATTEMPTS: u32 = 3;
-/// Pause between two of them.
+/// Pause between attempts.
 const END_PAUSE: Duration = Duration::from_secs(1);
-/// How messages name the setting.
+/// The setting's name in messages.
 const SETTING: &str = "--postgres-command";
 
-/// See the module's description.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Server {
     runner: Mutex<Runner>,
     /// In the order of [`Service::ALL`].
     urls: Vec<String>,
     absence: parking_lot::Mutex<Absence>,
-    /// One fault at a time: the next one waits for the server to be back, however long its end takes.
+    /// One fault at a time: the next one waits until the server is back.
     turn: Semaphore,
 }
 
@@ -40,7 +40,7 @@ struct Absence {
 }
 
 impl Server {
-    /// Starts the server, and makes a schema for each service on it, which must be empty.
+    /// Starts the server, which must be empty, and creates a schema for each service.
     pub(super) async fn start(command: &[String]) -> Result<Self, Failure> {
         let failed = |why: String| Failure::failed(format!("{SETTING}: {why}"));
         let (mut runner, url) = Runner::start(command).await.map_err(failed)?;
@@ -63,7 +63,7 @@ impl Server {
         self.urls[service as usize].clone()
     }
 
-    /// Begins a fault, once the one before has ended: the server is ended at once, or stands still.
+    /// Begins a fault once the previous one has ended: the server crashes or freezes.
     pub(super) async fn begin(&self, kind: Kind) -> Result<(), String> {
         let command = if kind == Kind::Freeze { "freeze" } else { "crash" };
         let turn = self.turn.acquire().await.expect("it is never closed");
@@ -74,7 +74,7 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the fault that is under way, if there is one.
+    /// Ends the current fault, if there is one.
     pub(super) async fn end(&self) -> Result<(), String> {
         let mut runner = self.runner.lock().await;
         let command = match self.absence.lock().now {
@@ -88,26 +88,26 @@ impl Server {
                 break;
             }
             tokio::time::sleep(END_PAUSE).await;
-            // A program that does not answer any more says nothing that is of use.
+            // A program that no longer answers has no useful reason to give.
             done = runner.tell(command).await.or(done);
         }
-        // After a failure, too: whoever waits is to be told of it.
+        // Even after a failure: those waiting must learn of it.
         self.turn.add_permits(1);
         done?;
         *self.absence.lock() = Absence { now: None, ended: Some(Instant::now()) };
         Ok(())
     }
 
-    /// Whether it was away for any time from `since` up to now.
+    /// Whether it was away at any time since `since`.
     pub(super) fn was_away(&self, since: Instant) -> bool {
         let absence = self.absence.lock();
         absence.now.is_some() || absence.ended.is_some_and(|ended| ended >= since)
     }
 
-    /// Lets it go on if it stands still: services that are told to stop wait for it.
+    /// Thaws it if it is frozen: services that are told to stop wait for it.
     pub(super) async fn thaw(&self) {
         if self.absence.lock().now == Some(Kind::Freeze) {
-            // If nothing answers, then the services are not waited for as long.
+            // If nothing answers, the services do not wait long either.
             let _ = self.end().await;
         }
     }
@@ -121,15 +121,15 @@ impl Server {
 async fn end(runner: &mut Runner) {
     if !runner.end().await {
         let seconds = END_PATIENCE.as_secs();
-        eprintln!("chaos: the program of {SETTING} does not end within {seconds} s");
+        eprintln!("chaos: the program of {SETTING} did not end within {seconds} s");
     }
 }
 
-/// Makes the services' schemas. Returns where each service finds its own.
+/// Creates the services' schemas. Returns each service's URL.
 async fn schemas(url: &str) -> Result<Vec<String>, Failure> {
     let mut postgres = Postgres::lock(postgres::parse(url)?).await?;
     if postgres.mark().is_some() {
-        return Err(Failure::failed("holds data of `nudge dev`: chaos begins with nothing"));
+        return Err(Failure::failed("holds data of `nudge dev`: chaos starts from nothing"));
     }
     postgres.prepare(false).await?;
     Ok(Service::ALL.into_iter().map(|service| postgres.service_url(service)).collect())

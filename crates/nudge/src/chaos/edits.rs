@@ -1,4 +1,4 @@
-//! Edits of stores, by chance from the seed, for as long as a run goes on.
+//! Edits of stores, at random from the seed, for the length of a run.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::{plan::Plan, world::World};
 use crate::client::{Service, store_path, write_token};
 
-/// Stream of chance that edits are drawn from.
+/// Random stream that edits are drawn from.
 const STREAM: u64 = 2;
-/// Stores that are edited at a time. Which they are moves on through the run, so that each store's last
-/// edit falls somewhere else: a change that is lost is not soon made good by another.
+/// Stores that are edited at a time. They change throughout the run, so that each store's last
+/// edit comes at a different time: otherwise a later edit would soon make up for a lost change.
 const AT_A_TIME: u64 = 60;
 /// Longest wait for an answer: the owner may be frozen.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,10 +24,10 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// What was written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Written {
-    /// Edits that were answered, and those of them that changed something.
+    /// Edits that were answered, and how many of them changed something.
     pub(super) made: u64,
     pub(super) changes: u64,
-    /// The highest version that was answered for each store: the owner may not forget it.
+    /// The highest version that was answered for each store: the owner must not forget it.
     pub(super) newest: BTreeMap<EntityId, u64>,
 }
 
@@ -43,8 +43,8 @@ pub(super) fn edits(plan: &Plan) -> impl Iterator<Item = Edit> + use<> {
     })
 }
 
-/// Makes all edits of a plan, each when it is due or as soon after as the owner answers. Those that
-/// are not made by `deadline` are a surprise.
+/// Makes all edits of a plan, each when it is due or as soon after as the owner answers. Edits
+/// not made by `deadline` are a surprise.
 pub(super) async fn write(
     world: &World,
     plan: &Plan,
@@ -64,8 +64,8 @@ pub(super) async fn write(
     }
 }
 
-/// Tries until it is answered, by one replica after the other, the n-th edit first by the n-th. One that
-/// got no answer may have been carried out all the same: that is the owner's to say.
+/// Tries one replica after the other until one answers; the n-th edit begins with the n-th. An edit
+/// without an answer may have been carried out all the same, which only the owner knows.
 async fn carry_out(world: &World, n: usize, edit: &Edit, written: &Arc<Mutex<Written>>) {
     let service = Service::StoreInfo;
     let path = store_path(&edit.id).expect("no id of ours is a dot");

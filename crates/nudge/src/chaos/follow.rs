@@ -1,4 +1,4 @@
-//! Looks at subscribers all the time: what they tell of themselves, and whether they answer readers.
+//! Polls subscribers: their status, and whether they answer readers.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ use crate::{
     commands::status::{STATUS_PATH, metric},
 };
 
-/// Time between two looks at a status.
+/// Interval between polls of a status.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
-/// Time between two reads.
+/// Interval between reads.
 const READ_INTERVAL: Duration = Duration::from_millis(10);
-/// What one look may take.
+/// Timeout of one poll.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Notes how each subscriber is doing, and starts again what ended by itself. Goes on for ever.
+/// Records how each subscriber is doing, and restarts programs that ended by themselves. Never returns.
 pub(super) async fn watch(world: &World, board: &Board) {
     let subscribers = world.subscribers();
     loop {
@@ -40,7 +40,7 @@ pub(super) async fn watch(world: &World, board: &Board) {
     }
 }
 
-/// What one look at a subscriber shows.
+/// The result of one poll of a subscriber.
 #[derive(Debug)]
 struct Look {
     /// How it follows stores.
@@ -76,7 +76,7 @@ impl Look {
     }
 }
 
-/// Reads a read model again and again, and notes the longest time without an answer. Goes on for ever.
+/// Reads a read model over and over, and records the longest time without an answer. Never returns.
 pub(super) async fn read(subscriber: &Subscriber<'_>, board: &Board, place: usize) {
     let Subscriber { api, service, .. } = *subscriber;
     let path = match service {
@@ -90,7 +90,7 @@ pub(super) async fn read(subscriber: &Subscriber<'_>, board: &Board, place: usiz
     loop {
         let request = api.request(Method::GET, service, &path).timeout(ANSWER_TIMEOUT);
         let answer = api.send(service, request).await;
-        // That a store is deleted or unknown is an answer too.
+        // "Deleted" and "unknown" are answers, too.
         let good = answer.is_ok_and(|answer| matches!(answer.status().as_u16(), 200 | 404 | 410));
         let longest = gap.note(Instant::now(), good);
         board.with(|state| state.subscribers[place].longest_gap = longest);

@@ -1,4 +1,4 @@
-//! Makes a fault happen, and ends it.
+//! Starts and ends a fault.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use super::{
     world::{World, start},
 };
 
-/// Longest time in which the broker must do what it is asked: it may have been started just now.
+/// Time allowed for a request to the broker, which may have just been started.
 const BROKER_PATIENCE: Duration = Duration::from_secs(8);
 const BROKER_PAUSE: Duration = Duration::from_millis(50);
 
@@ -60,7 +60,7 @@ impl World {
         self.data.path().join("nats-before")
     }
 
-    /// Copies NATS' store directory, as it would be found if NATS were killed now.
+    /// Copies NATS' store directory as it would be if NATS were killed now.
     async fn keep_copy(&self) -> Result<(), String> {
         let nats = self.nats().lock().await;
         nats.freeze();
@@ -70,7 +70,7 @@ impl World {
         copied
     }
 
-    /// Ends NATS, and starts it with the copy.
+    /// Stops NATS, and starts it with the copy.
     async fn roll_back(&self) -> Result<(), String> {
         let mut nats = self.nats().lock().await;
         nats.kill();
@@ -84,7 +84,7 @@ impl World {
         swapped
     }
 
-    /// Asks until it is done: the broker may be busy starting.
+    /// Retries until it is done: the broker may be busy starting.
     async fn ask_broker(&self, wish: Wish) -> Result<(), String> {
         let deadline = Instant::now() + BROKER_PATIENCE;
         loop {
@@ -122,7 +122,7 @@ enum Wish {
     DeleteConsumer(Target),
 }
 
-/// What a fault of a line changes about it, or changes back.
+/// How a fault changes a line, or restores it.
 fn change(trouble: &mut Trouble, fault: &Fault, begins: bool) {
     let late = Duration::from_millis(fault.late_millis.unwrap_or(100));
     match fault.kind {
@@ -137,7 +137,7 @@ fn change(trouble: &mut Trouble, fault: &Fault, begins: bool) {
         Kind::Reorder => trouble.disturb = begins.then_some(Disturb::Reorder),
         Kind::Duplicate => trouble.disturb = begins.then_some(Disturb::Duplicate),
         Kind::Drop => trouble.disturb = begins.then_some(Disturb::Drop),
-        // Not of lines.
+        // Not faults of lines.
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! A live picture on a terminal, plain lines elsewhere; both on standard error.
+//! A live display on a terminal, plain lines elsewhere; both on standard error.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -9,7 +9,7 @@ use nudge_protocol::{Timestamp, admin::EntityStatus};
 use super::board::{Follower, State};
 use crate::output::{count, duration};
 
-/// What is shown while a run goes on.
+/// What is shown during a run.
 #[derive(Debug)]
 pub(super) struct Picture(Option<Drawn>);
 
@@ -23,7 +23,7 @@ struct Drawn {
 }
 
 impl Picture {
-    /// Of a run of this length, with so many subscribers.
+    /// For a run of this length, with this many subscribers.
     pub(super) fn new(millis: u64, subscribers: usize) -> Self {
         Self(std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
@@ -46,20 +46,20 @@ impl Picture {
     /// A line that stays.
     pub(super) fn say(&self, line: &str) {
         match &self.0 {
-            // It fails when the terminal is gone: then nobody reads it.
+            // It fails if the terminal is gone, and then nobody reads it.
             Some(drawn) => drop(drawn.all.println(line)),
             None => eprintln!("chaos: {line}"),
         }
     }
 
-    /// A fault that begins: on a terminal it is seen, and needs no line.
+    /// A fault that begins: a terminal shows it anyway, so it needs no line there.
     pub(super) fn tell(&self, line: &str) {
         if self.0.is_none() {
             eprintln!("chaos: {line}");
         }
     }
 
-    /// Draws how things stand.
+    /// Draws the current state.
     pub(super) fn draw(&self, elapsed: Duration, edits: u64, state: &State) {
         if let Some(drawn) = &self.0 {
             let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -76,7 +76,7 @@ impl Picture {
         }
     }
 
-    /// Takes the picture away.
+    /// Clears the display.
     pub(super) fn done(&self) {
         if let Some(drawn) = &self.0 {
             for bar in drawn.subscribers.iter().chain([&drawn.time, &drawn.faults]) {
@@ -91,8 +91,8 @@ fn faults_line(state: &State) -> String {
     if faults.is_empty() { "—".to_owned() } else { faults.join(" · ") }
 }
 
-/// Beside the lag of what was applied last, which stands still with its subscriber: whether it hears
-/// anything, since when it has not got on, and what is left to do.
+/// Besides the lag of the last applied change, which does not move while its subscriber stalls: whether
+/// it is connected, when it last made progress, and what is left to do.
 fn follower_line(Follower { name, status, .. }: &Follower, now: Timestamp) -> String {
     let Some(status) = status else { return format!("{name}: away") };
     let EntityStatus { queued, lag_seconds, last_progress, stream_pending, .. } = status;

@@ -1,4 +1,4 @@
-//! What a run does and when: everything that chance decides before it begins.
+//! What a run does and when: everything that is decided at random before it begins.
 
 use std::{fmt, fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! What a run has shown.
+//! The result of a run.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::atomic::Ordering::Relaxed};
 
@@ -15,24 +15,24 @@ use crate::{
     output::{count, duration},
 };
 
-/// Most differences that are told one by one.
+/// Most differences that are listed one by one.
 const MAX_DIFFERENCES: usize = 40;
 
-/// How a run has ended.
+/// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Verdict {
-    /// Every read model says of every store what the owner says.
+    /// Every read model equals the owner in every store.
     Converged,
-    /// Somebody still says otherwise.
+    /// Some read model still differs.
     Diverged,
-    /// All is the same, and yet something happened that never should.
+    /// Everything is equal, but something happened that never should.
     Surprised,
-    /// The run itself could not do what it must: nothing is known.
+    /// The run itself could not be carried out, so nothing is known.
     NotTested,
 }
 
-/// See the module's description.
+/// See the module documentation.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
     pub(super) verdict: Verdict,
@@ -51,9 +51,9 @@ pub(super) struct Report {
     failed_starts: u64,
     messages: Messages,
     converge_seconds: Option<f64>,
-    /// Calls to the owner. All four are the least that it can have been.
+    /// Calls to the owner. All four are lower bounds.
     callbacks: u64,
-    /// For each change and subscriber. One call is of up to [`MAX_BATCH_STORES`].
+    /// Per change and subscriber. One call is for up to [`MAX_BATCH_STORES`].
     callbacks_per_change: f64,
     /// Stores that these asked for.
     stores_asked: u64,
@@ -61,11 +61,11 @@ pub(super) struct Report {
     longest_gap_seconds: BTreeMap<String, f64>,
     differences_total: usize,
     differences: Vec<Difference>,
-    /// What kept everything from being compared at the last look.
+    /// What could not be compared in the last comparison, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_compared: Option<String>,
     surprises: Vec<String>,
-    /// What the run itself could not do.
+    /// What the run itself failed to do.
     broken: Vec<String>,
     plan: Option<PathBuf>,
     data_dir: Option<PathBuf>,
@@ -85,11 +85,11 @@ struct Messages {
 #[derive(Debug, Default)]
 pub(super) struct Ending {
     pub(super) converged_after: Option<f64>,
-    /// At the last look.
+    /// In the last comparison.
     pub(super) differences: Vec<Difference>,
-    /// Why there was no last look, if there was none.
+    /// Why there was no last comparison, if there was none.
     pub(super) not_compared: Option<String>,
-    /// What the run itself could not do.
+    /// What the run itself failed to do.
     pub(super) broken: Vec<String>,
 }
 
@@ -155,7 +155,7 @@ impl Report {
         }
     }
 
-    /// Says where things are kept, and how to see it again: `with` are further arguments of that.
+    /// Says where things are kept, and how to replay the run: `with` holds further arguments for that.
     pub(super) fn kept(&mut self, plan: Option<PathBuf>, data_dir: Option<PathBuf>, with: &str) {
         self.replay = plan.as_ref().filter(|_| self.verdict != Verdict::Converged).map(|plan| {
             let plan = plan.display().to_string().replace('\'', r"'\''");
@@ -219,7 +219,7 @@ impl Report {
         lines
     }
 
-    /// What a kind of fault has happened to, and how often.
+    /// What a kind of fault hit, and how often.
     fn victims(&self, kind: Kind) -> String {
         let times = |(at, kinds): (&Place, &BTreeMap<Kind, u64>)| {
             kinds.get(&kind).map(|times| format!("{at} {times}"))

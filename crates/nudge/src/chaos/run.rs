@@ -1,4 +1,4 @@
-//! One run: edits and faults of a plan, healing, and the comparison at the end.
+//! One run: edits and faults of a plan, healing, and the final comparison.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,28 +20,28 @@ use super::{
     world::World,
 };
 
-/// Longest time after the plan's end in which the edits that are left are made.
+/// Time after the plan's end in which the remaining edits are made.
 const EDIT_PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two comparisons.
+/// Pause between comparisons.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// From the first comparison in which all is the same to one more: who has not come to rest would still
-/// change something.
+/// From the first comparison in which everything is equal to one more: a subscriber that has not settled
+/// would still change something.
 const SETTLE: Duration = Duration::from_millis(1_500);
-/// Time between two frames of the picture.
+/// Interval between frames of the display.
 const FRAME: Duration = Duration::from_millis(100);
 
-/// A run under way.
+/// A run in progress.
 pub(super) struct Run<'a> {
     pub(super) world: &'a World,
     pub(super) plan: &'a Plan,
     pub(super) databases: Databases,
     pub(super) picture: &'a Picture,
-    /// Longest time from the last fault until all is the same.
+    /// Time allowed from the last fault until everything is equal.
     pub(super) patience: Duration,
 }
 
 impl Run<'_> {
-    /// Carries out the plan and says how it went.
+    /// Carries out the plan and reports the result.
     pub(super) async fn carry_out(&self) -> Report {
         let (world, subscribers) = (self.world, self.world.subscribers());
         let board = Board::new(subscribers.iter().map(|subscriber| subscriber.name.clone()));
@@ -55,7 +55,7 @@ impl Run<'_> {
         };
         let ending = tokio::select! {
             ending = self.work(start, &board, &written) => ending,
-            _ = background => unreachable!("what goes on for ever does not end"),
+            _ = background => unreachable!("the background never returns"),
         };
         self.picture.done();
         world.note_panics().await;
@@ -94,7 +94,7 @@ impl Run<'_> {
         if let Err(why) = self.world.end(fault).await {
             let what = format!("{fault} could not be ended: {why}");
             self.picture.say(&what);
-            // Whatever else is under way at the end is ended once more then.
+            // Faults still active at the end are ended once more then.
             if fault.kind == Kind::NatsRollback {
                 self.world.broke(what);
             }
@@ -102,7 +102,7 @@ impl Run<'_> {
         board.with(|state| state.under_way.remove(&place));
     }
 
-    /// Compares until all is the same, and is so again a while later.
+    /// Compares until everything is equal, and still is a while later.
     async fn converge(&self, written: &Written) -> Ending {
         let (began, comparison) = (Instant::now(), self.world.comparison());
         let mut same_after = None;
@@ -119,8 +119,9 @@ impl Run<'_> {
                 (false, Some(seconds)) => {
                     let what = ending.differences.first().map(ToString::to_string);
                     let what = what.or(ending.not_compared.clone()).unwrap_or_default();
-                    self.world
-                        .surprise(format!("all was the same after {seconds:.1} s, then {what}"));
+                    self.world.surprise(format!(
+                        "everything was equal after {seconds:.1} s, but then {what}"
+                    ));
                     same_after = None;
                 }
                 (false, None) => {}
@@ -141,7 +142,7 @@ impl Run<'_> {
     }
 }
 
-/// What a look has shown, the texts included if nothing else differs.
+/// The result of a comparison, including texts if nothing else differs.
 async fn ending(
     comparison: &Comparison,
     looked: Result<(Stores, Vec<Difference>), String>,

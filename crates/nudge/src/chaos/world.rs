@@ -1,4 +1,4 @@
-//! The demo's programs, the lines between them, and what is known of both.
+//! The demo's programs, the lines between them, and what is known about both.
 
 use std::{
     collections::BTreeMap,
@@ -34,17 +34,17 @@ use crate::{
 
 mod make;
 
-/// Longest time that everything may take to be ready at the start.
+/// Time allowed for everything to become ready at the start.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// A program that ended by itself is not started again sooner than this after its last start.
+/// Least time between two starts of a program that ended by itself.
 const MIN_RESTART_DELAY: Duration = Duration::from_secs(1);
-/// Most surprises that are told.
+/// Most surprises that are reported.
 const MAX_SURPRISES: usize = 50;
-/// Most panics of one program that are told.
+/// Most panics of one program that are reported.
 const MAX_PANICS: usize = 5;
 
-/// See the module's description.
+/// See the module documentation.
 pub(super) struct World {
     pub(super) data: DataDir,
     guard: Guard,
@@ -52,17 +52,17 @@ pub(super) struct World {
     lines: BTreeMap<Place, Line>,
     /// None with SQLite.
     server: Option<Server>,
-    /// Of each replica of the services, in their order; there is at least one.
+    /// One entry per replica of the services, in order; at least one.
     pub(super) apis: Vec<Api>,
     _ports: Ports,
-    /// Straight to NATS, by no line.
+    /// Directly to NATS, not through a line.
     pub(super) broker: Broker,
     pub(super) counts: Arc<Counts>,
     surprises: parking_lot::Mutex<Vec<String>>,
     broken: parking_lot::Mutex<Vec<String>>,
 }
 
-/// One that follows stores, and where it is asked.
+/// A program that follows stores, and its address.
 #[derive(Clone, Debug)]
 pub(super) struct Subscriber<'a> {
     pub(super) name: String,
@@ -90,11 +90,11 @@ impl World {
         };
         let logs = self.data.logs();
         tokio::time::timeout(START_PATIENCE, ready).await.map_err(|_| {
-            Failure::failed(format!("the programs do not get ready: see {}", logs.display()))
+            Failure::failed(format!("the programs did not become ready: see {}", logs.display()))
         })
     }
 
-    /// All that follow stores.
+    /// All programs that follow stores.
     pub(super) fn subscribers(&self) -> Vec<Subscriber<'_>> {
         let of = |service: Service| {
             self.replicas().map(move |(replica, api)| {
@@ -105,12 +105,12 @@ impl World {
         Service::SUBSCRIBERS.into_iter().flat_map(of).collect()
     }
 
-    /// The number of each replica, and where its services are asked.
+    /// The number of each replica, and the addresses of its services.
     pub(super) fn replicas(&self) -> impl Iterator<Item = (u64, &Api)> + Clone {
         (1..).zip(&self.apis)
     }
 
-    /// Whether all of these say the same.
+    /// Whether all of these agree.
     pub(super) fn comparison(&self) -> Comparison {
         let asked = |name: String, service, api: &Api| Asked {
             name,
@@ -126,9 +126,9 @@ impl World {
         Comparison::new(owners.chain(subscribers).collect())
     }
 
-    /// A program. Only for what this is: lines have none.
+    /// The program at a place that is not a line.
     pub(super) fn program(&self, at: Place) -> Result<&Mutex<Program>, String> {
-        self.programs.get(&at).ok_or_else(|| format!("{at} is no program"))
+        self.programs.get(&at).ok_or_else(|| format!("{at} is not a program"))
     }
 
     /// The broker.
@@ -138,7 +138,7 @@ impl World {
 
     /// A line.
     pub(super) fn line(&self, at: Place) -> Result<&Line, String> {
-        self.lines.get(&at).ok_or_else(|| format!("{at} is no line"))
+        self.lines.get(&at).ok_or_else(|| format!("{at} is not a line"))
     }
 
     /// The database server.
@@ -146,8 +146,8 @@ impl World {
         self.server.as_ref().ok_or_else(|| "there is no database server".to_owned())
     }
 
-    /// Notes and starts again what has ended by itself. Returns how many starts have failed because
-    /// the database was away, which is no surprise.
+    /// Records and restarts programs that ended by themselves. Returns how many starts failed because
+    /// the database was away, which is not a surprise.
     pub(super) async fn revive(&self) -> u64 {
         let mut failed_starts = 0;
         for program in self.programs.values() {
@@ -162,13 +162,13 @@ impl World {
                     continue;
                 }
                 let (name, log) = (&program.launch().name, log_of(&program).display());
-                self.surprise(format!("{name} ended by itself ({status}), see {log}"));
+                self.surprise(format!("{name} ended by itself ({status}); see {log}"));
             }
         }
         failed_starts
     }
 
-    /// Notes something that should not have happened.
+    /// Records something that should not have happened.
     pub(super) fn surprise(&self, what: String) {
         let mut surprises = self.surprises.lock();
         if surprises.len() < MAX_SURPRISES {
@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// Notes panics: one in a task ends no program, and all may converge in spite of it.
+    /// Records panics: a panic in a task ends no program, and everything may converge in spite of it.
     pub(super) async fn note_panics(&self) {
         for program in self.programs.values() {
             let program = program.lock().await;
@@ -194,17 +194,17 @@ impl World {
         self.surprises.lock().clone()
     }
 
-    /// Notes that the run itself could not do what it must, so that it has tested nothing.
+    /// Records that the run itself failed, so that it has tested nothing.
     pub(super) fn broke(&self, what: String) {
         self.broken.lock().push(what);
     }
 
-    /// What the run itself could not do.
+    /// What the run itself failed to do.
     pub(super) fn broken(&self) -> Vec<String> {
         self.broken.lock().clone()
     }
 
-    /// Ends whatever faults are still under way.
+    /// Ends all active faults.
     pub(super) async fn heal(&self) {
         for line in self.lines.values() {
             line.set(|trouble| *trouble = Default::default());
@@ -227,7 +227,7 @@ impl World {
         }
     }
 
-    /// Stops everything, the services before those that they need.
+    /// Stops everything, services before what they depend on.
     pub(super) async fn stop(&self) {
         if let Some(server) = &self.server {
             server.thaw().await;
@@ -252,7 +252,7 @@ pub(super) fn start(program: &mut Program) -> Result<(), String> {
     started.map_err(|error| format!("{} cannot be started: {error}", program.launch().name))
 }
 
-/// How a program ended, if it ended by itself. It is started again then.
+/// How a program ended, if it ended by itself. It is then restarted.
 fn revive(program: &mut Program) -> Option<ExitStatus> {
     let status = program.ended()?;
     if program.started().elapsed() < MIN_RESTART_DELAY {

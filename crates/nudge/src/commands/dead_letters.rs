@@ -21,7 +21,7 @@ const PATH: &str = "/nudge/v1/dead-letters";
 const PAGE_ROWS: usize = 500;
 /// Most rows of one subscriber that `ls` lists.
 const MAX_ROWS: usize = 10_000;
-/// Most failures of single rows that are told.
+/// Most failures of single rows that are printed.
 const MAX_SHOWN_FAILURES: usize = 20;
 /// Widest error that the table shows, in characters.
 const MAX_ERROR_CHARS: usize = 100;
@@ -29,23 +29,23 @@ const MAX_ERROR_CHARS: usize = 100;
 /// Verbs of `nudge dead-letters`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersVerb {
-    /// List them, with those that are still tried again by themselves
+    /// List them, including those that are still retried automatically
     Ls(Which),
-    /// Try again: they go back on the work queue
+    /// Retry: put them back on the work queue
     Replay(Chosen),
-    /// Give up on them; a later change of the entity is applied as usual
+    /// Drop them; a later change of the entity is applied as usual
     Discard(Chosen),
 }
 
 /// Which rows.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Which {
-    /// Whose
+    /// Subscriber
     #[arg(long, value_name = "WHO", default_value = "all", value_parser = ["search", "review", "all"])]
     subscriber: String,
-    /// Only of this kind of entity
+    /// Only this kind of entity
     entity: Option<EntityName>,
-    /// Only this one
+    /// Only this ID
     id: Option<EntityId>,
 }
 
@@ -54,12 +54,12 @@ pub(crate) struct Which {
 pub(crate) struct Chosen {
     #[command(flatten)]
     which: Which,
-    /// Every row that ls shows
+    /// All that ls shows
     #[arg(long, conflicts_with = "id")]
     all: bool,
 }
 
-/// A row, and whose it is.
+/// A row and its subscriber.
 #[derive(Clone, Debug, Serialize)]
 struct Row {
     subscriber: &'static str,
@@ -107,12 +107,12 @@ async fn ls(api: &Api, which: &Which, json: bool) -> Result<(), Failure> {
         true => Ok(()),
         false => {
             let more = more.join(" and ");
-            Err(Failure::failed(format!("{more} has more than these first {MAX_ROWS}")))
+            Err(Failure::failed(format!("{more} has more than these {MAX_ROWS}")))
         }
     }
 }
 
-/// Nothing was found, and where that is.
+/// Says that nothing was found, and where.
 fn none(which: &Which) -> String {
     let asked: Vec<_> =
         subscribers(&which.subscriber).iter().map(|service| service.name()).collect();
@@ -120,7 +120,7 @@ fn none(which: &Which) -> String {
 }
 
 impl Which {
-    /// The subscribers that are meant. One that does not follow the entity is not, unless none does.
+    /// The subscribers to ask: those that follow the entity.
     async fn followers(&self, api: &Api) -> Result<Vec<Service>, Failure> {
         let services = subscribers(&self.subscriber);
         let Some(entity) = &self.entity else {
@@ -218,7 +218,7 @@ fn show(rows: &[Row], now: Timestamp) -> Vec<String> {
 async fn act(api: &Api, action: Action, chosen: Chosen, json: bool) -> Result<(), Failure> {
     let which = &chosen.which;
     if which.id.is_none() && !chosen.all {
-        let line = "say which: an entity and an id, such as `store 42`, or --all";
+        let line = "give an entity and an ID, such as `store 42`, or --all";
         return Err(Failure::Usage(line.into()));
     }
     let (mut done, mut failures) = (0_u64, Vec::new());

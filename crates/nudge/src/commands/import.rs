@@ -19,8 +19,8 @@ mod progress;
 use parts::Parts;
 use progress::{Counts, Progress};
 
-/// How long one request is, in bytes, up to the end of its last line: what is done when one fails is then
-/// known that far, and owners may bound what they take.
+/// Size of one request, in bytes, up to the end of its last line. Requests are limited so that progress is
+/// known if one fails, and since owners may limit what they accept.
 const PART_BYTES: u64 = 64 * 1024 * 1024;
 /// Most rejected lines that are shown.
 const MAX_SHOWN_REJECTIONS: usize = 20;
@@ -30,11 +30,11 @@ const MAX_REJECTED_LISTED: usize = 1_000;
 /// Arguments of `nudge store import`.
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// The file, a JSON object with an id on each line ('-' reads standard input)
+    /// The file, with a JSON object with an ID on each line ('-' reads standard input)
     file: String,
 }
 
-/// What the owner made of the file.
+/// What the owner did with the file.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Report {
     created: u64,
@@ -53,7 +53,7 @@ struct Rejected {
 }
 
 impl Report {
-    /// Adds what became of a part, which began after so many lines of the file.
+    /// Adds the result of a part that began after `lines_before` lines of the file.
     fn add(&mut self, part: Self, lines_before: u64) {
         self.created += part.created;
         self.updated += part.updated;
@@ -115,7 +115,7 @@ async fn send(api: &Api, parts: Parts, counts: &Counts) -> Result<Report, Failur
             Err(failure) if lines_before == 0 => return Err(failure),
             Err(failure) => {
                 let done = format!("done before line {}: {}", lines_before + 1, report.counts());
-                let again = "what is done changes nothing when it is imported again";
+                let again = "you can import the file again: lines that are done change nothing";
                 return Err(Failure::failed(format!("{failure}; {done}; {again}")));
             }
         }

@@ -16,28 +16,28 @@ use crate::{
     output::{self, duration},
 };
 
-/// Where a subscriber tells how it is doing.
+/// Path of a subscriber's status.
 pub(crate) const STATUS_PATH: &str = "/nudge/v1/status";
-/// Services that own an entity, and which.
+/// Services that own an entity, and its name.
 pub(crate) const OWNERS: [(Service, &str); 2] =
     [(Service::StoreInfo, "store"), (Service::Review, "review")];
 
-/// What an owner's relay has to do, from its metrics.
+/// The state of an owner's relay, from its metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct OwnerStatus {
     /// Changes that are committed and not published yet.
     pub(crate) pending: Option<u64>,
-    /// Whether it reaches the stream, which takes what it publishes.
+    /// Whether it reaches the stream, and the stream accepts what it publishes.
     pub(crate) connected: Option<bool>,
-    /// Whether the broker is there.
+    /// Whether the broker is reachable.
     pub(crate) broker_connected: Option<bool>,
     /// Whether others have altered its stream, and it cannot alter it back.
     pub(crate) stream_altered: Option<bool>,
     /// Notifications published since its start.
     pub(crate) published: Option<u64>,
-    /// Entities, at least, that its stream tells of and it does not know.
+    /// Least number of entities that its stream holds and it does not know.
     pub(crate) strangers: Option<u64>,
-    /// Tombstones that it made because its stream told of ids that it has no record of.
+    /// Tombstones that it made because its stream holds IDs that it has no record of.
     pub(crate) stranger_tombstones: Option<u64>,
 }
 
@@ -72,7 +72,7 @@ async fn ask_owners(api: &Api) -> Answers<OwnerStatus> {
     join_all(OWNERS.map(ask)).await
 }
 
-/// An owner has no status of its own in the contract; its metrics say the same.
+/// The contract has no status of owners; their metrics say the same.
 async fn ask_owner(api: &Api, service: Service, entity: &str) -> Result<OwnerStatus, Failure> {
     let response = api.expect(service, api.request(Method::GET, service, "/metrics")).await?;
     let text = response.text().await.map_err(|error| api.transport(service, &error))?;
@@ -141,8 +141,8 @@ fn to_lines(
     }
     lines.extend(owners.iter().zip(OWNERS).filter_map(|((service, answer), (_, entity))| {
         let made = answer.as_ref().ok()?.stranger_tombstones.filter(|made| *made > 0)?;
-        let (name, hint) = (service.name(), "somebody made them up, or a restore lost them");
-        let line = format!("  {name}: {made} tombstones ({entity}) of ids that it has no record of: {hint}; see nudge tombstones");
+        let (name, hint) = (service.name(), "made up by somebody, or lost in a restore");
+        let line = format!("  {name}: {made} tombstones ({entity}) for IDs that it has no record of: {hint}; see nudge tombstones");
         Some(style(line).yellow().to_string())
     }));
     lines.push(String::new());
@@ -178,7 +178,7 @@ fn to_lines(
     lines
 }
 
-/// What is wrong with an owner's stream.
+/// Problems of an owner's stream.
 fn complaints(status: &OwnerStatus, entity: &str) -> Vec<String> {
     let strangers = status.strangers.filter(|strangers| *strangers > 0).map(|strangers| {
         format!(
@@ -187,7 +187,7 @@ fn complaints(status: &OwnerStatus, entity: &str) -> Vec<String> {
         )
     });
     let altered = status.stream_altered.filter(|altered| *altered).map(|_| {
-        format!("its stream ({entity}) was altered at the broker and cannot be altered back: its log says how")
+        format!("its stream ({entity}) was altered at the broker and cannot be altered back; see its log")
     });
     strangers.into_iter().chain(altered).collect()
 }
@@ -219,7 +219,7 @@ fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<St
     ]
 }
 
-/// A number that ought to be 0.
+/// A number that should be 0.
 fn attention(number: i64) -> String {
     match number {
         0 => "0".to_owned(),
@@ -227,7 +227,7 @@ fn attention(number: i64) -> String {
     }
 }
 
-/// Whether notifications arrive at a subscriber; if not, whether that is for want of a broker.
+/// Whether notifications reach a subscriber, and if not, whether the broker is away.
 fn way_in(status: &EntityStatus) -> String {
     match (status.connected, status.broker_connected) {
         (Some(false), Some(true)) => style("withheld").red().to_string(),
@@ -235,7 +235,7 @@ fn way_in(status: &EntityStatus) -> String {
     }
 }
 
-/// Whether an owner's notifications are taken; if not, whether that is for want of a broker.
+/// Whether an owner's notifications are accepted, and if not, whether the broker is away.
 fn way_out(status: &OwnerStatus) -> String {
     match (status.connected, status.broker_connected) {
         (Some(false), Some(true)) => style("refused").red().to_string(),

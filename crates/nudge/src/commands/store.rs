@@ -25,17 +25,17 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Verbs of `nudge store`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreVerb {
-    /// Change some fields of a store, or make one
+    /// Change some fields of a store, or create one
     #[command(after_help = PUT_EXAMPLES)]
     Put(Box<PutArgs>),
-    /// Show a store as its owner has it
+    /// Show a store as stored by its owner
     Get {
-        /// Which one
+        /// The store's ID
         id: EntityId,
     },
     /// Delete a store
     Rm {
-        /// Which one
+        /// The store's ID
         id: EntityId,
         #[command(flatten)]
         wait: WaitFlag,
@@ -53,11 +53,11 @@ Examples:
 /// Arguments of `nudge store put`.
 #[derive(Args, Debug)]
 pub(crate) struct PutArgs {
-    /// Which one
+    /// The store's ID
     id: EntityId,
     #[command(flatten)]
     fields: Fields,
-    /// Replace the whole store by the JSON in this file ('-' reads standard input)
+    /// Replace the whole store with the JSON in this file ('-' reads standard input)
     #[arg(long, value_name = "FILE", conflicts_with = "Fields")]
     file: Option<String>,
     #[command(flatten)]
@@ -138,7 +138,7 @@ async fn read_file(file: &str) -> Result<Vec<u8>, Failure> {
     read.map_err(|error| Failure::failed(format!("cannot read {file}: {error}")))
 }
 
-/// A whole store under another id: what one `get` printed is good for any.
+/// A whole store under another ID: the output of one `get` can be used for any store.
 fn whole_store(bytes: &[u8], id: &EntityId) -> Result<Value, Failure> {
     let mut store: Value = serde_json::from_slice(bytes)
         .map_err(|error| Failure::failed(format!("the file is not JSON: {error}")))?;
@@ -154,7 +154,7 @@ async fn remove(api: &Api, id: &EntityId, wait: WaitFlag, json: bool) -> Result<
     written(api, "deleted", &response, wait, json).await
 }
 
-/// Tells what a write did, and if wanted how soon the subscribers had it.
+/// Prints what a write did and, with `--wait`, how soon the subscribers had it.
 async fn written(
     api: &Api,
     done: &str,

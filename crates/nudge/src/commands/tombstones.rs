@@ -1,4 +1,4 @@
-//! `nudge tombstones`: what owners have tombstones of, and have no record of ever having had.
+//! `nudge tombstones`: tombstones of entities that their owner has no record of.
 
 use clap::{Args, Subcommand};
 use nudge_protocol::{
@@ -23,9 +23,9 @@ const PAGE_ROWS: usize = MAX_NEVER_EXISTED_IDS;
 /// Verbs of `nudge tombstones`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TombstonesVerb {
-    /// List those that were made only because the stream told of their ids
+    /// List tombstones that exist only because the stream holds their IDs
     Ls(Of),
-    /// Say that there never were entities of these ids; subscribers notice nothing
+    /// Declare that entities with these IDs never existed; subscribers are not affected
     NeverExisted(Chosen),
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Chosen {
     /// Their ids
     #[arg(required_unless_present = "all")]
     ids: Vec<EntityId>,
-    /// Every one that ls shows
+    /// All that ls shows
     #[arg(long, conflicts_with = "ids")]
     all: bool,
 }
@@ -96,7 +96,7 @@ async fn ls(api: &Api, entity: &EntityName, json: bool) -> Result<(), Failure> {
     match any || json {
         true => Ok(()),
         false => output::line(format!(
-            "{} has a record of each {entity} that it has a tombstone of",
+            "{} has a record of every {entity} that it has a tombstone for",
             service.name()
         )),
     }
@@ -141,7 +141,7 @@ async fn never_existed(api: &Api, chosen: Chosen, json: bool) -> Result<(), Fail
         Some(first) => {
             let more = refused.len();
             Err(Failure::failed(format!(
-                "{more} left as they are, since they have no tombstone: {first}, …"
+                "{more} left unchanged, since they have no tombstone: {first}, …"
             )))
         }
     }

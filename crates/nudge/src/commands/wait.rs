@@ -15,8 +15,8 @@ use crate::{
     output,
 };
 
-/// Longest time that one request is asked to wait. A longer wait is several requests, so that no
-/// service has to hold one for as long as it pleases us.
+/// Longest wait that is asked of one request. A longer wait takes several requests, so that no
+/// service has to hold one for as long as we like.
 const MAX_WAIT_PER_REQUEST: Duration = Duration::from_secs(5);
 /// Beyond its waiting time a request may take this long.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
@@ -24,12 +24,12 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 /// Arguments of `nudge wait`.
 #[derive(Args, Debug)]
 pub(crate) struct WaitArgs {
-    /// What a write printed as its Nudge-Token, such as store/42@1767225600000001
+    /// The Nudge-Token that a write printed, such as store/42@1767225600000001
     token: WriteToken,
     /// How long to wait, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5_000)]
     timeout_ms: u64,
-    /// For whom to wait
+    /// The subscriber to wait for
     #[arg(long, value_name = "WHO", default_value = "all", value_parser = ["search", "review", "all"])]
     subscriber: String,
 }
@@ -37,7 +37,7 @@ pub(crate) struct WaitArgs {
 /// What one subscriber answered.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Waited {
-    /// Who.
+    /// The subscriber.
     pub(crate) subscriber: &'static str,
     /// Whether it has the version, or a later one.
     pub(crate) applied: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Waited {
     pub(crate) version: Option<Version>,
     /// When it was applied.
     pub(crate) applied_at: Option<Timestamp>,
-    /// How long it took from the question to the answer, in milliseconds.
+    /// Time from request to answer, in milliseconds.
     pub(crate) waited_ms: f64,
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn run(api: Api, args: WaitArgs, json: bool) -> Result<(), Fail
             let result = match (one.applied, one.version) {
                 (true, _) => format!("applied  after {:.1} ms", one.waited_ms),
                 (false, Some(version)) => format!("is at version {version}"),
-                (false, None) => "has never heard of it".to_owned(),
+                (false, None) => "does not know it".to_owned(),
             };
             output::line(format!("{:<8} {result}", one.subscriber))?;
         }

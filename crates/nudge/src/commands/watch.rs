@@ -32,9 +32,9 @@ mod screen;
 mod settled;
 mod summary;
 
-/// Time between two looks at what is to be shown.
+/// Interval between redraws.
 const TICK: Duration = Duration::from_millis(50);
-/// Time between two rounds of asking for changes whose end we may have missed.
+/// Interval between rounds of asking for changes whose end we may have missed.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// Most such questions in one round.
 const MAX_QUESTIONS: usize = 64;
@@ -46,9 +46,9 @@ const MAX_LIVE_ROWS: usize = 10;
 /// Arguments of `nudge watch`.
 #[derive(Args, Debug)]
 pub(crate) struct WatchArgs {
-    /// Show only the changes of this id
+    /// Show only changes of this ID
     id: Option<EntityId>,
-    /// End after this many changes
+    /// Stop after this many changes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
@@ -164,7 +164,7 @@ impl Watch {
                     Ok(())
                 }
                 Some(Told::Missed(count)) => {
-                    let what = format!("told {count} events that came too fast to be shown");
+                    let what = format!("sent {count} events too fast to be shown");
                     self.remark(service, &what)
                 }
                 None => Ok(()),
@@ -182,7 +182,7 @@ impl Watch {
         }
     }
 
-    /// A remark on the connection. On a terminal the line at the bottom says it already.
+    /// A remark on the connection. On a terminal the bottom line shows it already.
     fn remark(&self, service: Service, what: &str) -> Result<(), Failure> {
         if !matches!(self.view, View::Terminal(_)) {
             eprintln!("watch: {} {what}", service.name());
@@ -213,7 +213,7 @@ impl Watch {
         screen.draw(&finished, &live)
     }
 
-    /// Tells changes to a file or a pipe.
+    /// Writes changes to a file or a pipe.
     fn tell(&self, rows: &[Row]) -> Result<(), Failure> {
         let names = Service::SUBSCRIBERS.map(Service::name);
         for row in rows {

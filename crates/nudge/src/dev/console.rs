@@ -1,4 +1,4 @@
-//! The console: whether everything is ready, and the page that shows it at work.
+//! The console: readiness of all parts, and the page that shows them at work.
 
 use std::{
     collections::HashMap,
@@ -36,13 +36,13 @@ use crate::{
     sse::{Signal, follow},
 };
 
-/// What one look at a service may take.
+/// Timeout of one check of a service.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
-/// Most pages that watch at a time.
+/// Most pages that can watch at a time.
 const MAX_WATCHERS: usize = 32;
-/// Most events that wait for a slow page; the services' streams wait beyond that.
+/// Most events buffered for a slow page; beyond that, the services' streams wait.
 const MAX_WAITING_EVENTS: usize = 1_024;
-/// The page comes from here whole, and talks to nobody else.
+/// The page loads everything from here, and talks to nobody else.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -50,8 +50,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; scr
 #[derive(Clone, Debug)]
 pub(super) struct Console {
     api: Api,
-    /// Opens a connection for each look: a service that lets nobody in any more may still answer on the
-    /// connections that it has.
+    /// Opens a connection for each check: a service that accepts nobody new may still answer on its
+    /// existing connections.
     newcomer: Api,
     broker: Broker,
     restarts: Arc<HashMap<String, Arc<AtomicU64>>>,
@@ -59,7 +59,7 @@ pub(super) struct Console {
     stop: CancellationToken,
 }
 
-/// How one part of the demo is.
+/// The state of one part of the demo.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct PartState {
     pub(super) name: &'static str,
@@ -79,7 +79,7 @@ impl Console {
         Self { api, newcomer, broker, restarts: Arc::new(restarts), watchers, stop }
     }
 
-    /// Looks at every part, now.
+    /// Checks every part now.
     pub(super) async fn look(&self) -> Vec<PartState> {
         let services = Service::ALL.map(|service| async move {
             let request = self.newcomer.long_request(Method::GET, service, "/readyz");
@@ -94,7 +94,7 @@ impl Console {
     }
 }
 
-/// What is handed on to the services needs nothing else.
+/// Requests that are passed on to the services need nothing else.
 impl FromRef<Console> for Api {
     fn from_ref(console: &Console) -> Self {
         console.api.clone()
@@ -144,7 +144,7 @@ fn asset(kind: &str, text: &'static str) -> Response {
     (headers, text).into_response()
 }
 
-/// 200 when every part is ready, else 503 that names those which are not.
+/// 200 if every part is ready, else 503 naming those that are not.
 async fn readyz(State(console): State<Console>) -> Response {
     let parts = console.look().await;
     let waiting: Vec<_> = parts.iter().filter(|part| !part.ready).map(|part| part.name).collect();
@@ -162,7 +162,7 @@ async fn readyz(State(console): State<Console>) -> Response {
         .into_response()
 }
 
-/// Every part, and what each subscriber says of itself.
+/// Every part, and each subscriber's status.
 async fn status(State(console): State<Console>) -> Json<Value> {
     let api = &console.api;
     let statuses = Service::SUBSCRIBERS.map(|service| async move {
@@ -180,7 +180,7 @@ async fn events(
     State(console): State<Console>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
     let Ok(permit) = console.watchers.clone().try_acquire_owned() else {
-        let detail = format!("at most {MAX_WATCHERS} can watch at a time");
+        let detail = format!("at most {MAX_WATCHERS} pages can watch at a time");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     };
     let (sender, receiver) = mpsc::channel(MAX_WAITING_EVENTS);

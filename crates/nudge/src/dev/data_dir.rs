@@ -1,4 +1,4 @@
-//! The directory where the demo keeps its data: who may use it, and what may be deleted from it.
+//! The demo's data directory: who may use it, and what may be deleted from it.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -10,18 +10,18 @@ use nudge_runtime::private;
 
 use crate::{client::Service, failure::Failure};
 
-/// Locked while a `nudge dev` runs. That it is there also marks the directory as the demo's own.
+/// Locked while a `nudge dev` runs. Its presence also marks the directory as the demo's own.
 const LOCK_FILE: &str = "nudge-dev.lock";
-/// Names the database whose changes the streams tell of: see [`DataDir::check_belongs_to`].
+/// Names the database that the streams belong to: see [`DataDir::check_belongs_to`].
 const OWNER_FILE: &str = "nudge-dev.database";
-/// Stands for the SQLite files in the directory itself. Not written down: such a directory, if it
-/// has been used, has no [`OWNER_FILE`].
+/// Stands for the SQLite files in the directory itself. It is never written: a used directory of this kind
+/// has no [`OWNER_FILE`].
 pub(crate) const SQLITE: &str = "SQLite";
 const NATS_DIRECTORY: &str = "nats";
 const LOG_DIRECTORY: &str = "logs";
-/// What NATS makes in its directory.
+/// What NATS creates in its directory.
 const NATS_ENTRIES: &[&str] = &["jetstream"];
-/// What SQLite makes for one database, after its name.
+/// Suffixes of the files that SQLite creates for one database.
 const DATABASE_SUFFIXES: &[&str] = &["", "-wal", "-shm", "-journal"];
 
 /// The data directory, locked for as long as this value lives.
@@ -32,8 +32,8 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory if need be and locks it. With `fresh` it must hold nothing that the demo
-    /// has not made; nothing is deleted yet.
+    /// Creates the directory if necessary and locks it. With `fresh` it must hold nothing that the demo
+    /// did not create; nothing is deleted yet.
     pub(crate) fn lock(path: &Path, fresh: bool) -> Result<Self, Failure> {
         let failed = |what: &str, error: std::io::Error| {
             Failure::failed(format!("cannot {what} {} (--data-dir): {error}", path.display()))
@@ -41,7 +41,8 @@ impl DataDir {
         if fresh {
             check_all_ours(path)?;
         }
-        private::make_directory(path).map_err(|error| failed("make the data directory", error))?;
+        private::make_directory(path)
+            .map_err(|error| failed("create the data directory", error))?;
         // Absolute: the services are told, and may not share our working directory for ever.
         let path = fs::canonicalize(path).map_err(|error| failed("find", error))?;
         let lock_file = path.join(LOCK_FILE);
@@ -52,7 +53,8 @@ impl DataDir {
         }
         if found.is_ok() {
             // Made by an earlier release, it may be open to everyone.
-            private::close_directory(&path).map_err(|error| failed("close to others", error))?;
+            private::close_directory(&path)
+                .map_err(|error| failed("restrict the permissions of", error))?;
         }
         let mut lock = private::open_options()
             .create(true)
@@ -68,7 +70,7 @@ impl DataDir {
                 let _ = lock.read_to_string(&mut holder);
                 let holder = holder.trim();
                 let line = format!("{} is in use by another `nudge dev`", path.display());
-                let hint = "stop it, or give this one another --data-dir and --port-base";
+                let hint = "stop it, or use another --data-dir and --port-base";
                 return Err(Failure::failed(format!("{line} (process {holder}): {hint}")));
             }
             Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
@@ -111,8 +113,8 @@ impl DataDir {
         Ok(format!("sqlite:{}", path.replace('%', "%25").replace('?', "%3F")))
     }
 
-    /// Refuses when the streams tell of the changes of another database than `database`: subscribers
-    /// would ask the owner for entities that it has never had. `None` is a database without data.
+    /// Refuses if the streams belong to another database than `database`: subscribers
+    /// would ask the owner for entities that it never had. `None` is a database without data.
     pub(crate) fn check_belongs_to(&self, database: Option<&str>) -> Result<(), Failure> {
         let found = self.belongs_to()?;
         let other = match (found.as_deref(), database) {
@@ -122,7 +124,7 @@ impl DataDir {
             (_, Some(SQLITE)) => "a PostgreSQL database, with --database-url",
             (_, _) => "another PostgreSQL database, or that one before it was emptied",
         };
-        let hint = "do that again, or give another --data-dir, or --fresh to begin empty";
+        let hint = "use that again, or give another --data-dir, or --fresh to start empty";
         let path = self.path.display();
         Err(Failure::failed(format!("{path} (--data-dir) was used with {other}: {hint}")))
     }
@@ -139,7 +141,7 @@ impl DataDir {
         }
     }
 
-    /// Notes which database the streams belong to from now on.
+    /// Records which database the streams belong to from now on.
     pub(crate) fn give_to(&self, database: &str) -> Result<(), Failure> {
         let path = self.path.join(OWNER_FILE);
         let file = private::open_options().create(true).truncate(true).write(true).open(&path);
@@ -147,7 +149,7 @@ impl DataDir {
             .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
     }
 
-    /// Deletes what the demo has made, except the lock, which is held.
+    /// Deletes what the demo created, except the lock, which is held.
     pub(crate) fn clear(&self) -> Result<(), Failure> {
         check_all_ours(&self.path)?;
         for name in names(&self.path)?.into_iter().filter(|name| name != LOCK_FILE) {
@@ -163,24 +165,26 @@ impl DataDir {
         Ok(())
     }
 
-    /// Makes the directories inside.
+    /// Creates the directories inside.
     pub(crate) fn prepare(&self) -> Result<(), Failure> {
         for directory in [self.nats(), self.logs()] {
             private::make_directory(&directory).map_err(|error| {
-                Failure::failed(format!("cannot make {}: {error}", directory.display()))
+                Failure::failed(format!("cannot create {}: {error}", directory.display()))
             })?;
         }
         Ok(())
     }
 }
 
-/// Refuses when there is anything at `path` that the demo has not made.
+/// Refuses if there is anything at `path` that the demo did not create.
 fn check_all_ours(path: &Path) -> Result<(), Failure> {
     let found = names(path)?;
     let strange = |inside: &Path| {
-        let hint = "--fresh deletes only a directory that `nudge dev` made";
+        let hint = "--fresh deletes only directories that `nudge dev` created";
         let name = inside.display();
-        Err(Failure::failed(format!("{name} was not made by `nudge dev`; {hint}, so it is kept")))
+        Err(Failure::failed(format!(
+            "{name} was not created by `nudge dev`; {hint}, so it is kept"
+        )))
     };
     if let Some(name) = found.iter().find(|name| !is_ours(name)) {
         return strange(&path.join(name));
@@ -209,7 +213,7 @@ fn is_ours(name: &str) -> bool {
         || Service::ALL.iter().any(of_database)
 }
 
-/// What a directory holds; nothing, when it is not there.
+/// The entries of a directory; none if it does not exist.
 fn names(path: &Path) -> Result<Vec<String>, Failure> {
     let failed = |error| Failure::failed(format!("cannot read {}: {error}", path.display()));
     let entries = match fs::read_dir(path) {

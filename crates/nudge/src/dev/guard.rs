@@ -1,4 +1,4 @@
-//! The guard of `nudge dev` and `nudge chaos`: it holds the data directory's lock until it is done, so that
+//! The guard of `nudge dev` and `nudge chaos`. It holds the data directory's lock until it is done, so that
 //! a new start does not meet the old processes.
 
 use std::path::Path;

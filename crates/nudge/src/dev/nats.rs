@@ -14,10 +14,10 @@ use nudge_testbed::{
 use super::{data_dir::DataDir, ports, talk::Talk};
 use crate::failure::Failure;
 
-/// Time between two looks at whether it is ready.
+/// Interval between checks of whether it is ready.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The path of a server, for somebody here or in the checkout of this program, `exe`.
+/// The path of a server, looked for from here and from the checkout of this program, `exe`.
 pub(crate) async fn find(exe: &Path, talk: &Talk) -> Result<PathBuf, Failure> {
     let here = std::env::current_dir().unwrap_or_default();
     let found = nats::find(&[&here, exe], || talk.doing("looking for a NATS server")).await;

@@ -21,7 +21,7 @@ pub(super) const fn nats(base: u16) -> u16 {
     base + NATS_PORT_OFFSET
 }
 
-/// A failure that names every port that cannot be had, and the setting that moves them.
+/// A failure that names every unavailable port, and the setting that moves them.
 pub(super) fn check_free(base: u16) -> Result<(), Failure> {
     let refused = |(port, what): (u16, &str)| {
         let error = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).err()?;

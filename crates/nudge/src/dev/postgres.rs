@@ -1,8 +1,8 @@
 //! The services' data in PostgreSQL: a schema for each in one database, in place of SQLite files.
 //!
-//! A schema that `nudge dev` has made says so in its comment, its *mark*. Only such a schema is
-//! used, and only such a one is dropped. The mark ends in an id, made with the schemas, by which a
-//! data directory knows its database again: no URL, and so no password, is ever written down.
+//! A schema that `nudge dev` created says so in its comment, its *mark*. Only such a schema is
+//! used, and only such a schema is dropped. The mark ends in an ID, created with the schemas, by which a
+//! data directory recognizes its database: no URL, and so no password, is ever stored.
 
 use std::{
     fmt::Write,
@@ -16,7 +16,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 use super::talk::Talk;
 use crate::{client::Service, failure::Failure};
 
-/// How messages name the setting.
+/// The setting's name in messages.
 pub(crate) const SETTING: &str = "--database-url (NUDGE_DATABASE_URL)";
 /// How the comment on each schema of ours begins.
 const MARK: &str = "made by nudge dev";
@@ -25,35 +25,35 @@ const MARK: &str = "made by nudge dev";
 const LOCK: i64 = 0x6e75_6467_6564_6576;
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for the lock: of a `nudge dev` that has ended just now, PostgreSQL may still have the
-/// session.
+/// Longest wait for the lock: PostgreSQL may still have the session of a `nudge dev` that has just
+/// ended.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
-/// Time between two tries to get it.
+/// Interval between attempts to get it.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
-/// Time between two looks at whether the lock is still held.
+/// Interval between checks of whether the lock is still held.
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Checks the scheme of `text`, which is never repeated: it may hold a password.
 pub(crate) fn parse(text: &str) -> Result<Url, Failure> {
     let usage = |line: &str| Err(Failure::Usage(format!("{SETTING}: {line}")));
     if text.starts_with("sqlite:") {
-        return usage("SQLite files live in --data-dir, and need no URL; leave this one out");
+        return usage("SQLite files are in --data-dir and need no URL; leave this out");
     }
     if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
         return usage("must begin with postgres://");
     }
     match Url::parse(text) {
         Ok(url) => match url.query_pairs().find(|(key, _)| is_strange_password(key)) {
-            Some((key, _)) => usage(&format!("has a parameter {key}, which is not known here")),
+            Some((key, _)) => usage(&format!("has an unknown parameter {key}")),
             None => Ok(url),
         },
-        Err(error) => {
-            usage(&format!("is not a URL ({error}); a password's special characters are %-encoded"))
-        }
+        Err(error) => usage(&format!(
+            "is not a URL ({error}); percent-encode special characters in a password"
+        )),
     }
 }
 
-/// sqlx writes a parameter that it does not know into the log, and its value.
+/// sqlx logs a parameter that it does not know, with its value.
 fn is_strange_password(key: &str) -> bool {
     key != "password" && key.to_lowercase().contains("pass")
 }
@@ -63,14 +63,14 @@ pub(crate) struct Postgres {
     url: Url,
     name: String,
     connection: AnyConnection,
-    /// The schemas of ours that are there.
+    /// The existing schemas of ours.
     schemas: Vec<&'static str>,
     /// The mark on the owner's schema: whose data this is.
     mark: Option<String>,
 }
 
 impl Postgres {
-    /// Connects, locks the database, and refuses it when one of the schemas is there and is not
+    /// Connects, locks the database, and refuses it if one of the schemas exists and is not
     /// ours. Nothing is changed yet.
     pub(crate) async fn lock(url: Url) -> Result<Self, Failure> {
         let mut connection = connect(&url).await?;
@@ -80,7 +80,7 @@ impl Postgres {
                 tokio::time::sleep(LOCK_INTERVAL).await;
                 continue;
             }
-            let hint = "stop it, or give this one another database, --data-dir and --port-base";
+            let hint = "stop it, or use another database, --data-dir and --port-base";
             return Err(refused(format!("is in use by another `nudge dev`: {hint}")));
         }
         let name: String = sqlx::query_scalar("SELECT current_database()::text")
@@ -108,9 +108,9 @@ impl Postgres {
         };
         let after = comment.strip_prefix(MARK);
         if !after.is_some_and(|id| id.is_empty() || id.starts_with(", ")) {
-            let (name, hint) = (&self.name, "rename that schema, or give another database");
+            let (name, hint) = (&self.name, "rename that schema, or use another database");
             return Err(refused(format!(
-                "the schema {schema} of database {name} was not made by `nudge dev`: {hint}"
+                "the schema {schema} of database {name} was not created by `nudge dev`: {hint}"
             )));
         }
         self.schemas.push(schema);
@@ -120,7 +120,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Whose data this is; nobody's, while there is none.
+    /// Whose data this is; `None` while there is none.
     pub(crate) fn mark(&self) -> Option<&str> {
         self.mark.as_deref()
     }
@@ -131,11 +131,11 @@ impl Postgres {
         format!("PostgreSQL, database {}, schemas {schemas}", self.name)
     }
 
-    /// Makes the schemas that are missing; with `fresh`, drops those that are there first. Either
+    /// Creates the missing schemas; with `fresh`, drops the existing ones first. Either
     /// all of that happens or nothing.
     pub(crate) async fn prepare(&mut self, fresh: bool) -> Result<(), Failure> {
         let done = self.prepare_in_a_transaction(fresh).await;
-        done.map_err(|error| failed("cannot make the services' schemas", &error))?;
+        done.map_err(|error| failed("cannot create the services' schemas", &error))?;
         for service in Service::ALL {
             self.check_leads_to_its_schema(service).await?;
         }
@@ -144,7 +144,7 @@ impl Postgres {
 
     async fn prepare_in_a_transaction(&mut self, fresh: bool) -> Result<(), sqlx::Error> {
         let mut tx = self.connection.begin().await?;
-        // Whoever still reads a schema that is to go is waited for, but not for ever.
+        // Wait for readers of a schema that is to be dropped, but not forever.
         let mut sql = "SET LOCAL lock_timeout = '10s';".to_owned();
         if fresh {
             for schema in self.schemas.drain(..) {
@@ -194,12 +194,12 @@ impl Postgres {
         }
     }
 
-    /// The database as a service is given it: every table it names is in its own schema.
+    /// The URL for a service, which finds every table that it names in its own schema.
     pub(crate) fn service_url(&self, service: Service) -> String {
         service_url(&self.url, service)
     }
 
-    /// Keeps the lock, for ever. When PostgreSQL goes away the lock goes with it, and is taken again
+    /// Keeps the lock, forever. When PostgreSQL goes away the lock is lost, and is taken again
     /// once it is back.
     pub(super) async fn keep(mut self, talk: Talk) {
         let mut told = false;
@@ -218,9 +218,9 @@ impl Postgres {
                 Ok((_, false)) if !told => {
                     told = true;
                     let line = "PostgreSQL is back, but another session has locked this database";
-                    talk.say(&format!("{line}: does another `nudge dev` use it?"));
+                    talk.say(&format!("{line}: is another `nudge dev` using it?"));
                 }
-                // It is still away, of which the services' logs tell.
+                // It is still away, as the services' logs say.
                 Ok((_, false)) | Err(_) => {}
             }
         }
@@ -236,7 +236,7 @@ fn schema(service: Service) -> &'static str {
     }
 }
 
-/// `url` with a further `options`: of several, sqlx hands on all, and PostgreSQL lets the last win.
+/// `url` with another `options`: sqlx passes on all of them, and for PostgreSQL the last wins.
 fn service_url(url: &Url, service: Service) -> String {
     let ours = format!("options=-c%20search_path%3D{}", schema(service));
     let given = url.query().filter(|given| !given.is_empty());
@@ -255,7 +255,7 @@ async fn connect(url: &Url) -> Result<AnyConnection, Failure> {
     }
 }
 
-/// Whether the connection has got the lock.
+/// Whether the connection has the lock.
 async fn try_lock(connection: &mut AnyConnection) -> Result<bool, Failure> {
     let locked = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
     let locked = locked.fetch_one(connection).await;
@@ -275,7 +275,7 @@ fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Good for whatever a mark may hold: a person may have written into it.
+/// Quotes any text: a person may have edited the mark.
 fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

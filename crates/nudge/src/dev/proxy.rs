@@ -1,4 +1,4 @@
-//! The page's way to the services. It talks to the console alone, so the services need not allow
+//! The page's access to the services. It talks only to the console, so the services need not allow
 //! other origins.
 
 use axum::{
@@ -14,14 +14,14 @@ use nudge_runtime::{
 
 use crate::client::{Api, Service};
 
-/// Request headers that are handed on.
+/// Request headers that are passed on.
 const REQUEST_HEADERS: [HeaderName; 3] =
     [header::CONTENT_TYPE, header::IF_MATCH, HeaderName::from_static("nudge-token")];
-/// Response headers that are handed back.
+/// Response headers that are passed back.
 const RESPONSE_HEADERS: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::ETAG, header::LOCATION, HeaderName::from_static("nudge-token")];
 
-/// Hands `/api/{service}/…` on to that service: any read, and writes to stores and reviews.
+/// Passes `/api/{service}/…` on to that service: any read, and writes to stores and reviews.
 pub(super) async fn forward(
     State(api): State<Api>,
     Path((name, _)): Path<(String, String)>,
@@ -31,15 +31,15 @@ pub(super) async fn forward(
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no service {name:?}")));
     };
     let (parts, body) = request.into_parts();
-    // Not the decoded path of the route: an id's own `/` must stay encoded.
+    // Not the decoded path of the route: a `/` inside an ID must stay encoded.
     let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let path = target.strip_prefix(&format!("/api/{name}")).unwrap_or("/").to_owned();
     if !allowed(&parts.method, &path) {
-        let detail = "the console only reads, and writes stores and reviews";
+        let detail = "the console passes on only reads, and writes of stores and reviews";
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail));
     }
     if api.path_as_sent(service, &path).as_deref() != path.split('?').next() {
-        let detail = "a path must not hold the segments . and .., nor a backslash";
+        let detail = "a path must not contain the segments . and .., or a backslash";
         return Err(Problem::parameter("path", detail));
     }
     let body = read_body(body, MAX_BODY_BYTES).await?;

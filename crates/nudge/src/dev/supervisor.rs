@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::talk::Talk;
 
-/// Pause before a child is started again; doubles up to [`MAX_RESTART_DELAY`].
+/// Pause before a child is restarted; doubles up to [`MAX_RESTART_DELAY`].
 const MIN_RESTART_DELAY: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const MAX_RESTART_DELAY: Duration = Duration::from_secs(10);
-/// A child that ran this long starts again with the shortest pause.
+/// A child that ran this long is restarted after the shortest pause.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
-/// How much of a dead child's log is looked at, in bytes.
+/// How much of a dead child's log is read, in bytes.
 const TAIL_BYTES: u64 = 8 * 1024;
 /// How many lines of it are shown.
 const TAIL_LINES: usize = 8;
@@ -40,7 +40,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// A program with a log, which is not started yet.
+    /// A program with a log, not started yet.
     pub(super) fn new(launch: Launch, guard: &Guard) -> Self {
         let Output::Log(log) = &launch.output else { unreachable!("each has a log") };
         let log = log.clone();
@@ -53,13 +53,13 @@ impl Kept {
         &self.program.launch().name
     }
 
-    /// Counts how often it had to be started again.
+    /// Counts its restarts.
     pub(super) fn restarts(&self) -> Arc<AtomicU64> {
         self.restarts.clone()
     }
 }
 
-/// Runs a program until `stop` is cancelled, and starts it again whenever it dies.
+/// Runs a program until `stop` is cancelled, and restarts it whenever it dies.
 pub(super) async fn supervise(kept: Kept, stop: CancellationToken, talk: Talk) {
     let Kept { mut program, log, restarts } = kept;
     rotate(&log);
@@ -78,7 +78,7 @@ pub(super) async fn supervise(kept: Kept, stop: CancellationToken, talk: Talk) {
             delay = MIN_RESTART_DELAY;
         }
         let (name, again, path) = (&program.launch().name, delay.as_secs(), log.display());
-        talk.say(&format!("{name} {ended}; starting it again in {again} s (log: {path})"));
+        talk.say(&format!("{name} {ended}; restarting it in {again} s (log: {path})"));
         for line in tail(&log, log_before) {
             talk.say(&format!("  | {line}"));
         }
@@ -93,26 +93,26 @@ pub(super) async fn supervise(kept: Kept, stop: CancellationToken, talk: Talk) {
 
 fn describe(status: std::io::Result<ExitStatus>) -> String {
     match status {
-        Ok(status) => format!("has ended ({status})"),
-        Err(error) => format!("is lost ({error})"),
+        Ok(status) => format!("ended ({status})"),
+        Err(error) => format!("was lost ({error})"),
     }
 }
 
-/// Asks it to stop, and insists after [`STOP_PATIENCE`].
+/// Asks it to stop, and kills it after [`STOP_PATIENCE`].
 async fn end(program: &mut Program, talk: &Talk) {
     if program.stop(STOP_PATIENCE).await.is_none() {
         let (name, seconds) = (&program.launch().name, STOP_PATIENCE.as_secs());
-        talk.say(&format!("{name} did not stop within {seconds} s and is killed"));
+        talk.say(&format!("{name} did not stop within {seconds} s and was killed"));
     }
 }
 
-/// Each start of the demo begins new logs and keeps those of the start before.
+/// Each start of the demo begins new logs and keeps the previous ones.
 fn rotate(log: &Path) {
     // There is none at the first start.
     let _ = fs::rename(log, log.with_extension("previous.log"));
 }
 
-/// The last lines of a log, from `from` on: what this run of the child has written.
+/// The last lines of a log, from `from` on: what this run of the child wrote.
 fn tail(log: &Path, from: u64) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(log)?;

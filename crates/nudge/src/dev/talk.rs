@@ -1,4 +1,4 @@
-//! What `nudge dev` and its like say while they work: a spinner on a terminal, plain lines elsewhere.
+//! Progress messages: a spinner on a terminal, plain lines elsewhere.
 
 use std::{
     io::IsTerminal,
@@ -9,12 +9,12 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
-/// Time between two frames of the spinner.
+/// Interval between frames of the spinner.
 const FRAME: Duration = Duration::from_millis(100);
-/// Without a terminal, a task that takes longer than this is mentioned again and again.
+/// Without a terminal, a task is mentioned again each time this much passes.
 const REMIND_AFTER: Duration = Duration::from_secs(2);
 
-/// Says things on standard error. Cloning is cheap.
+/// Writes to standard error. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Talk {
     verb: &'static str,
@@ -44,7 +44,7 @@ impl Talk {
         Self { verb, spinner, current: Arc::default() }
     }
 
-    /// What is being done or waited for now. Call it as often as you like.
+    /// Says what is being done or waited for now. May be called often.
     pub(crate) fn doing(&self, what: &str) {
         let mut current = self.current.lock();
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! What `nudge dev` says once everything is up.
+//! What `nudge dev` prints once everything is up.
 
 use std::{path::Path, time::Duration};
 
@@ -47,7 +47,7 @@ fn short(path: &Path) -> String {
     path.strip_prefix(&here).unwrap_or(path).display().to_string()
 }
 
-/// A path as a shell takes it.
+/// A path quoted for a shell.
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     match path.chars().all(plain) {

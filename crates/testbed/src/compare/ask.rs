@@ -50,7 +50,7 @@ impl Asked {
 
     /// It has answered otherwise than it ever should.
     pub(super) fn strange(&self, what: &dyn std::fmt::Display) -> String {
-        format!("{} answered with something unexpected: {what}", self.name)
+        format!("{} sent an unexpected answer: {what}", self.name)
     }
 
     fn silence(&self, error: &reqwest::Error) -> String {

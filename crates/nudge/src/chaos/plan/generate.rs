@@ -5,17 +5,17 @@ use nudge_testbed::Way;
 
 use super::{Databases, FORMAT, Fault, Kind, Plan, Target};
 
-/// Stream of chance that plans are drawn from.
+/// Random stream that plans are drawn from.
 const STREAM: u64 = 1;
-/// Quiet at the start, so that something is there to be disturbed.
+/// Quiet time at the start, so that there is something to disturb.
 const QUIET_START_MILLIS: u64 = 1_000;
-/// Quiet at the end of the edits.
+/// Quiet time at the end of the edits.
 const QUIET_END_MILLIS: u64 = 500;
-/// Least time between two faults of one group on the same target: what was ended must be up again.
+/// Least time between two faults of one group on the same target, which must be up again first.
 const APART_MILLIS: u64 = 1_500;
-/// How often a place is looked for that a fault can have, before the next kind is taken.
+/// Attempts to find a place for a fault before the next kind is taken.
 const MAX_TRIES: u32 = 8;
-/// How much longer than what the broker loses a subscriber is away that has not seen it yet.
+/// How much longer a subscriber is away than the messages that the broker loses go back.
 const MARGIN_MILLIS: (u64, u64) = (300, 1_200);
 /// Stores of a run.
 const STORES: u64 = 300;
@@ -45,11 +45,11 @@ fn length(random: &mut Random, kind: Kind, millis: u64) -> u64 {
     }
 }
 
-/// What a fault is drawn from: its kind, and what it may happen to.
+/// What a fault is drawn from: its kind, and its possible targets.
 type Card = (Kind, Vec<Target>);
 
-/// One card of each kind, and two for the database server: among all that can be killed and frozen it
-/// would be hit too seldom for what depends on it.
+/// One card of each kind, and two for the database server: among everything that can be killed and frozen
+/// it would be hit too rarely for its importance.
 fn deck(databases: Databases) -> Vec<Card> {
     let other = |on: &Target| *on != Target::Database;
     let of = |kind: Kind| kind.targets().iter().copied().filter(other).collect();
@@ -61,7 +61,7 @@ fn deck(databases: Databases) -> Vec<Card> {
 }
 
 impl Plan {
-    /// The plan of a seed for a run of this length on such databases, with so many replicas.
+    /// The plan of a seed for a run of this length on such databases, with this many replicas.
     pub(in crate::chaos) fn generate(
         seed: u64,
         millis: u64,
@@ -129,7 +129,7 @@ fn draw(random: &mut Random, card: &Card, at_millis: u64, millis: u64) -> Fault 
     }
 }
 
-/// With one replica there is no choice: its plans are the same as before there were others.
+/// With one replica there is no choice, so its plans do not depend on this.
 fn draw_replica(random: &mut Random, fault: &Fault, replicas: u64) -> u64 {
     match fault.kind.choices(fault.on, replicas) {
         1 => 1,
@@ -137,8 +137,8 @@ fn draw_replica(random: &mut Random, fault: &Fault, replicas: u64) -> u64 {
     }
 }
 
-/// For a fault in which the broker loses notifications: a subscriber that is away meanwhile. What
-/// everyone has seen already is no loss.
+/// For a fault in which the broker loses notifications: a subscriber that is away meanwhile. Losing
+/// what everyone has already seen is no loss.
 fn draw_away(random: &mut Random, lost: &Fault) -> Option<Fault> {
     if !matches!(lost.kind, Kind::NatsRollback | Kind::StreamDelete) {
         return None;

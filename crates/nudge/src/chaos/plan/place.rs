@@ -1,4 +1,4 @@
-//! Where a fault can happen: a program, or the line from one to another.
+//! Where a fault can happen: at a program, or on the line from one to another.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::client::Service;
 
-/// What there is one of, or one for each replica.
+/// Targets that exist once, or once per replica.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::chaos) enum Target {
@@ -55,7 +55,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// One of those. The first replica, of which there may be no other, goes by the service's own name.
+/// One of those. The first replica, which may be the only one, has the service's own name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::chaos) struct Place {
     pub(in crate::chaos) on: Target,

@@ -1,4 +1,4 @@
-//! How the programs and the lines between them are made.
+//! Creates the programs and the lines between them.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 impl World {
-    /// Prepares everything; nothing runs yet but the lines.
+    /// Prepares everything; only the lines run yet.
     pub(in crate::chaos) async fn new(
         exe: &Path,
         nats_exe: PathBuf,
@@ -34,9 +34,8 @@ impl World {
         plan: &Plan,
     ) -> Result<Self, Failure> {
         data.prepare()?;
-        let mut ports = Ports::of_a_run().ok_or_else(|| Failure::failed("no ports are free"))?;
-        let mut port =
-            || ports.next_free().ok_or_else(|| Failure::failed("too few ports are free"));
+        let mut ports = Ports::of_a_run().ok_or_else(|| Failure::failed("no free ports"))?;
+        let mut port = || ports.next_free().ok_or_else(|| Failure::failed("too few free ports"));
         let nats_port = port()?;
         let mut apis = Vec::new();
         for _ in 0..plan.replicas {
@@ -78,7 +77,7 @@ impl World {
         self.add(at, launch);
     }
 
-    /// Each replica has lines of its own, so that one can be cut off and the others not.
+    /// Each replica has its own lines, so that it can be cut off alone.
     async fn add_lines(
         &mut self,
         service: Service,

@@ -42,17 +42,17 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// All of what is read, in parts of so many bytes and up to the end of a line.
+    /// Splits all input into parts of this many bytes, each extended to the end of a line.
     pub(super) fn new(reader: Reader, part_bytes: u64, counts: Arc<Counts>) -> Self {
         Self { reader, part_bytes, ahead: Bytes::new(), counts }
     }
 
-    /// Whether nothing is left. What cannot be read is left, and fails when it is sent.
+    /// Whether nothing is left. Unreadable input counts as left, and fails when it is sent.
     pub(super) async fn at_end(&mut self) -> bool {
         matches!(self.look_ahead().await, Ok(false))
     }
 
-    /// Reads something, unless something was read already. False at the end.
+    /// Reads something, unless something is already buffered. False at the end.
     async fn look_ahead(&mut self) -> io::Result<bool> {
         if self.ahead.is_empty() {
             let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
@@ -62,7 +62,7 @@ impl Parts {
         Ok(!self.ahead.is_empty())
     }
 
-    /// The next piece of a part of which so much was sent, and whether it is the last.
+    /// The next piece of a part of which `sent` bytes are sent, and whether it is the last.
     async fn piece(&mut self, sent: u64) -> io::Result<Option<(Bytes, bool)>> {
         if !self.look_ahead().await? {
             return Ok(None);
@@ -74,7 +74,7 @@ impl Parts {
     }
 }
 
-/// Where a part ends that still takes so many bytes: behind the first line break from there on.
+/// Where a part with this many bytes left ends: after the first line break from there on.
 fn end_of_part(chunk: &[u8], left: u64) -> Option<usize> {
     let from = usize::try_from(left).unwrap_or(usize::MAX).saturating_sub(1);
     let line_break = chunk.get(from..)?.iter().position(|byte| *byte == b'\n')?;

@@ -1,7 +1,7 @@
-//! How far an import is.
+//! The progress of an import.
 //!
-//! Bytes that are sent say little: a megabyte fits into the buffers between us and the owner. What
-//! it has written, it counts in its metrics; where it does not, bytes sent have to do.
+//! Bytes sent say little: a megabyte fits into the buffers between us and the owner. The owner
+//! counts in its metrics what it has written; otherwise bytes sent have to do.
 
 use std::{
     io::IsTerminal,
@@ -17,13 +17,13 @@ use reqwest::Method;
 
 use crate::client::{Api, Service};
 
-/// Time between two questions to the owner.
+/// Interval between requests to the owner.
 const ASK_INTERVAL: Duration = Duration::from_millis(250);
-/// What one question may take.
+/// Timeout of one request.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time between two lines of progress when there is no terminal to draw on.
+/// Interval between progress lines without a terminal.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
-/// The owner's counters of lines that it is done with.
+/// The owner's counters of finished lines.
 const COUNTERS: [&str; 2] = ["store_info_writes_total", "store_info_import_rejected_lines_total"];
 
 /// What has been sent.
@@ -47,7 +47,7 @@ impl Counts {
     }
 }
 
-/// A bar on a terminal, a line now and then elsewhere; both on standard error.
+/// A progress bar on a terminal, occasional lines elsewhere; both on standard error.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) counts: Arc<Counts>,
@@ -56,7 +56,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Starts to show progress through something of this size.
+    /// Starts to show progress for input of this size.
     pub(super) async fn start(api: &Api, size: Option<u64>) -> Self {
         let template = match size {
             Some(_) => "importing {bar:30.cyan} {binary_bytes} of {binary_total_bytes}  {eta}",
@@ -70,7 +70,7 @@ impl Progress {
         Self { counts, bar, task }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn end(self) {
         self.task.abort();
         self.bar.finish_and_clear();
@@ -100,7 +100,7 @@ async fn show(
     }
 }
 
-/// Bytes of the file that are dealt with: those sent, in the proportion of the lines done.
+/// Bytes of the file that are done: those sent, scaled by the share of finished lines.
 fn position(sent_bytes: u64, sent_lines: u64, done_lines: Option<u64>) -> u64 {
     match done_lines {
         // Someone else may be writing as well, so `done` may exceed what we sent.
@@ -111,7 +111,7 @@ fn position(sent_bytes: u64, sent_lines: u64, done_lines: Option<u64>) -> u64 {
     }
 }
 
-/// How many lines the owner has ever been done with.
+/// How many lines the owner has finished since its start.
 async fn done_lines(api: &Api) -> Option<u64> {
     let request = api.long_request(Method::GET, Service::StoreInfo, "/metrics");
     let answer = api.expect(Service::StoreInfo, request.timeout(ASK_TIMEOUT)).await.ok()?;

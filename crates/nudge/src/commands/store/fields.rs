@@ -3,41 +3,41 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-/// Fields to change. Each is optional; what is not given stays as it is.
+/// Fields to change. Each is optional; the others stay as they are.
 #[derive(Args, Clone, Debug, Default)]
 #[group(id = "Fields", multiple = true)]
 pub(crate) struct Fields {
-    /// Its name
+    /// Name
     #[arg(long)]
     name: Option<String>,
-    /// Its category, such as korean or cafe
+    /// Category, such as korean or cafe
     #[arg(long)]
     category: Option<String>,
-    /// Its region
+    /// Region
     #[arg(long)]
     region: Option<String>,
-    /// Its address
+    /// Address
     #[arg(long)]
     address: Option<String>,
-    /// Its neighbourhood
+    /// Neighbourhood
     #[arg(long)]
     neighbourhood: Option<String>,
-    /// Its phone number
+    /// Phone number
     #[arg(long)]
     phone: Option<String>,
-    /// A few words on it
+    /// Description
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Whether it takes orders
+    /// Whether the store takes orders
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
     open: Option<bool>,
-    /// Smallest order, in won
+    /// Minimum order, in won
     #[arg(long, value_name = "WON")]
     min_order_amount: Option<u64>,
     /// Delivery fee, in won
     #[arg(long, value_name = "WON")]
     delivery_fee: Option<u64>,
-    /// A dish and its price in won; repeat it for each. They replace the whole menu
+    /// A dish and its price in won; repeat for each dish. Together they replace the whole menu
     #[arg(long = "menu", value_name = "NAME=WON", value_parser = menu)]
     menus: Vec<(String, u64)>,
 }
@@ -77,7 +77,7 @@ impl Fields {
     }
 }
 
-/// A store as a person reads it.
+/// A store as text for people.
 pub(crate) fn show(store: &Map<String, Value>, version: &str) -> Vec<String> {
     let text = |field: &str| match store.get(field) {
         Some(Value::String(text)) => text.clone(),

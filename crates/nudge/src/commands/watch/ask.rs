@@ -1,4 +1,4 @@
-//! Questions to subscribers: what they follow, and what they have applied while we did not listen.
+//! Requests to subscribers: what they follow, and what they applied while we were not listening.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ use crate::{
     commands::status,
 };
 
-/// What requests in the background tell.
+/// Results of requests in the background.
 #[derive(Debug)]
 pub(super) enum Note {
     Described(Description),

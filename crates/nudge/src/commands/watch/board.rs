@@ -1,4 +1,4 @@
-//! The changes under way. Pure: events, answers and the time come in, rows to show come out.
+//! The changes in progress. Pure: events, answers and the time come in, rows to show come out.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,16 +13,16 @@ use super::{
     summary::Tally,
 };
 
-/// Most changes that are followed at a time. The oldest beyond this is told as it stands.
+/// Most changes that are followed at a time. Beyond this, the oldest is shown as it is.
 const MAX_ROWS: usize = 10_000;
 /// How long a finished row waits for its name.
 const NAME_PATIENCE_SECONDS: f64 = 0.3;
-/// How long a row that says nothing new waits for something that does.
+/// How long a row without news waits for some.
 const REPEAT_PATIENCE_SECONDS: f64 = 1.0;
-/// A row that is still under way after this long is told as it stands, and again when it is done.
+/// A row that is still in progress after this long is shown as it is, and again when it is done.
 const SETTLE_PATIENCE_SECONDS: f64 = 5.0;
 
-/// The changes under way and what they have added up to.
+/// The changes in progress, and totals.
 #[derive(Debug)]
 pub(crate) struct Board {
     follows: Vec<Option<HashSet<EntityName>>>,
@@ -32,7 +32,7 @@ pub(crate) struct Board {
     next_number: u64,
     /// Where [`Board::overdue`] goes on.
     asked_up_to: u64,
-    /// Changes told so far.
+    /// Changes shown so far.
     pub(crate) changes: u64,
     /// One per subscriber.
     pub(crate) tallies: Vec<Tally>,
@@ -128,7 +128,7 @@ impl Board {
         self.overtake(subscriber, key, version);
     }
 
-    /// Keys whose rows have been told unfinished: a subscriber that is `up` may have finished them
+    /// Keys whose rows were shown unfinished: a subscriber that is `up` may have finished them
     /// while we were not listening. A few at a time, each in its turn.
     pub(crate) fn overdue(&mut self, up: &[bool], most: usize) -> Vec<(usize, Key)> {
         let mut overdue = Vec::new();
@@ -146,7 +146,7 @@ impl Board {
         overdue
     }
 
-    /// The rows to tell now, oldest first. Finished ones leave the board.
+    /// The rows to show now, oldest first. Finished ones leave the board.
     pub(crate) fn due(&mut self, now: Timestamp) -> Vec<Row> {
         let mut excess = self.rows.len().saturating_sub(MAX_ROWS);
         let (mut due, mut gone) = (Vec::new(), Vec::new());
@@ -175,19 +175,19 @@ impl Board {
         due
     }
 
-    /// The rows under way that have not been told, oldest first.
+    /// The rows in progress that were not shown yet, oldest first.
     pub(crate) fn live(&self) -> impl DoubleEndedIterator<Item = &Row> {
         let untold = self.rows.values().filter(|row| !row.told);
         untold.filter(|row| !row.is_nothing_new())
     }
 
-    /// How many rows are under way, told or not.
+    /// How many rows are in progress, shown or not.
     pub(crate) fn under_way(&self) -> usize {
         let open = self.rows.values().filter(|row| !row.is_settled());
         open.filter(|row| !row.is_nothing_new()).count()
     }
 
-    /// Takes all rows that have not been told, for the end.
+    /// Takes all rows that were not shown yet, for the end.
     pub(crate) fn finish(&mut self) -> Vec<Row> {
         let rows = std::mem::take(&mut self.rows);
         self.by_key.clear();
@@ -209,7 +209,7 @@ impl Board {
     }
 
     /// The row that an event is about: the one of its version; else one whose version nobody has
-    /// told yet. An event without a version is about the newest row that the subscriber is not
+    /// shown yet. An event without a version is about the newest row that the subscriber is not
     /// done with.
     fn find(&self, subscriber: usize, key: &Key, version: Option<Version>) -> Option<u64> {
         let numbers = self.by_key.get(key)?;

@@ -2,7 +2,7 @@
 
 use nudge_protocol::admin::{Event, Missed};
 
-/// What a line of the stream tells.
+/// The content of a line of the stream.
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
     /// An event.
@@ -11,7 +11,7 @@ pub(crate) enum Told {
     Missed(u64),
 }
 
-/// Reads a line of the stream. What is not understood comes from a newer subscriber and is `None`.
+/// Reads a line of the stream. An unknown line comes from a newer subscriber and is `None`.
 pub(crate) fn read(data: &str) -> Option<Told> {
     match serde_json::from_str(data) {
         Ok(event) => Some(Told::Event(event)),

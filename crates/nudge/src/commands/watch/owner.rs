@@ -1,7 +1,7 @@
-//! Asks owners for what an event does not carry: the entity's name, and whether it was deleted.
+//! Asks owners for what events lack: the entity's name, and whether it was deleted.
 //!
-//! Best effort: a watch must not slow down what it watches. Whatever has come up since the last
-//! answer goes into one batch, and there is one request at a time.
+//! Best effort: a watch must not slow down what it watches. All keys that came up since the last
+//! answer go into one batch, and there is one request at a time.
 
 use std::collections::HashMap;
 
@@ -19,9 +19,9 @@ use super::{
 };
 use crate::client::{Api, Service};
 
-/// Most keys that wait to be asked for; the rows of others stay without a name.
+/// Most keys that wait to be asked for; rows of further ones have no name.
 pub(super) const MAX_WAITING_KEYS: usize = 4_096;
-/// Most names that are remembered, for entities that are deleted later.
+/// Most names that are remembered, for entities deleted later.
 const MAX_NAMES: usize = 20_000;
 
 /// Answers keys with descriptions until nobody wants them any more.

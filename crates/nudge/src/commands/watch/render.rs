@@ -24,9 +24,9 @@ const MIN_NAME_WIDTH: usize = 12;
 const MAX_NAME_WIDTH: usize = 28;
 /// What stands for a version in a narrow terminal: its last digits.
 const SHORT_VERSION_DIGITS: usize = 6;
-/// Lags below this are what one expects of a change on this machine, in milliseconds.
+/// Lags below this are normal for a change on this machine, in milliseconds.
 const FAST_MS: f64 = 50.0;
-/// Lags from here on would be noticed by a person, in milliseconds.
+/// Lags from this on are noticeable to a person, in milliseconds.
 const SLOW_MS: f64 = 1_000.0;
 
 /// Which columns there is room for.

@@ -83,7 +83,7 @@ fn fresh_refuses_a_directory_without_the_mark_and_does_not_mark_it() {
     let foreign = tempfile::tempdir().unwrap();
     fs::create_dir(foreign.path().join("logs")).unwrap();
     let refusal = refusal(foreign.path());
-    assert!(refusal.contains("was not made by `nudge dev`"), "{refusal}");
+    assert!(refusal.contains("was not created by `nudge dev`"), "{refusal}");
     assert_eq!(names(foreign.path()).unwrap(), ["logs"]);
 }
 
