@@ -57,6 +57,8 @@ impl Running {
 struct Things(Database);
 
 impl nudge_publisher::Owner for Things {
+    type State = Box<RawValue>;
+
     async fn states(
         &self,
         tx: &mut Tx,

@@ -23,6 +23,7 @@ mod promises;
 mod publisher;
 mod read_model;
 mod read_model_fails;
+mod refill;
 mod restarts;
 mod services;
 mod simulation;

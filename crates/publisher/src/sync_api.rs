@@ -24,7 +24,8 @@ use nudge_runtime::{
     paging::{PageSize, cut},
     path::PathId,
 };
-use serde_json::value::RawValue;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::{OpenApi as _, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -52,7 +53,39 @@ pub struct Unreadable {
 }
 
 /// The owner's side of a callback.
+///
+/// ```
+/// use nudge_protocol::EntityId;
+/// use nudge_publisher::Owner;
+/// use nudge_runtime::{BoxError, Tx, database::Kind, set_sql::strings};
+///
+/// #[derive(serde::Serialize)]
+/// struct Charger {
+///     in_use: bool,
+/// }
+///
+/// struct Chargers;
+///
+/// impl Owner for Chargers {
+///     type State = Charger;
+///
+///     async fn states(&self, tx: &mut Tx, ids: &[EntityId]) -> Result<Vec<(EntityId, Charger)>, BoxError> {
+///         let ids_sql = strings(Kind::of(tx), "$1");
+///         let sql = format!("SELECT id, in_use FROM charger WHERE id IN {ids_sql}");
+///         let rows: Vec<(String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+///             .bind(serde_json::to_string(ids)?)
+///             .fetch_all(&mut **tx)
+///             .await?;
+///         let state = |(id, in_use): (String, i64)| Ok((EntityId::new(&id)?, Charger { in_use: in_use == 1 }));
+///         rows.into_iter().map(state).collect()
+///     }
+/// }
+/// ```
 pub trait Owner: Send + Sync + 'static {
+    /// The state of one entity, as subscribers get it: a JSON object whose members they ask for by name. An owner
+    /// that keeps it as JSON already answers with `Box<serde_json::value::RawValue>`.
+    type State: Serialize + Send;
+
     /// The current states of those of `ids` that exist, in any order, read in `tx` and nowhere
     /// else: the versions were read in the same snapshot.
     ///
@@ -64,7 +97,7 @@ pub trait Owner: Send + Sync + 'static {
         &self,
         tx: &mut Tx,
         ids: &[EntityId],
-    ) -> impl Future<Output = Result<Vec<(EntityId, Box<RawValue>)>, BoxError>> + Send;
+    ) -> impl Future<Output = Result<Vec<(EntityId, Self::State)>, BoxError>> + Send;
 }
 
 /// [`Owner`] without its type: handlers with a type parameter cannot be described.
@@ -77,7 +110,23 @@ type Reading<'a> =
 
 impl<O: Owner> States for O {
     fn states<'a>(&'a self, tx: &'a mut Tx, ids: &'a [EntityId]) -> Reading<'a> {
-        Box::pin(Owner::states(self, tx, ids))
+        Box::pin(async move {
+            let (mut states, mut ids_unreadable, mut problem) = (Vec::new(), Vec::new(), None);
+            for (id, state) in Owner::states(self, tx, ids).await? {
+                match to_raw_value(&state) {
+                    Ok(state) => states.push((id, state)),
+                    Err(error) => {
+                        problem =
+                            Some(format!("the state of {id} cannot be written as JSON: {error}"));
+                        ids_unreadable.push(id);
+                    }
+                }
+            }
+            match problem {
+                Some(problem) => Err(Unreadable { ids: ids_unreadable, problem }.into()),
+                None => Ok(states),
+            }
+        })
     }
 }
 

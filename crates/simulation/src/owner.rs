@@ -50,6 +50,8 @@ pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
 pub(crate) struct Entities(pub(crate) Database);
 
 impl nudge_publisher::Owner for Entities {
+    type State = Box<RawValue>;
+
     async fn states(
         &self,
         tx: &mut Tx,

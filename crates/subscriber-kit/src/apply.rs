@@ -21,6 +21,9 @@ pub struct EntityState<S> {
     pub state: Option<S>,
 }
 
+/// The [`revision`](Apply::revision) of a read model that says nothing of it.
+pub(crate) const NO_REVISION: i64 = 0;
+
 /// What a service does with current states: the one thing that it must write. For a plain copy of some
 /// fields, [`Mirror`](crate::Mirror) writes it.
 ///
@@ -65,9 +68,20 @@ pub trait Apply: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// Which form of the read model this release keeps: any other number than that of the release before makes
+    /// every entity that exists be read and applied again, a few at a time and after all that is fresh, while the
+    /// service goes on. For columns that are added, for instance; a [`Mirror`](crate::Mirror) has a number for
+    /// each set of columns. Of replicas of two releases side by side, the one that was started last decides.
+    ///
+    /// 0, which is the default, means that whatever is applied may stay as it is.
+    fn revision(&self) -> i64 {
+        NO_REVISION
+    }
+
     /// Brings the service's tables to these states.
     ///
-    /// Called with winners only: each is newer than what was applied before. They are sorted by id,
+    /// Called with winners only: each is newer than what was applied before, or is the same, and was applied by
+    /// another [`revision`](Self::revision). They are sorted by id,
     /// so that two batches cannot deadlock over them. `tx` also holds the kit's own writes and is
     /// committed by the kit. No I/O outside `tx`: the work may be rolled back and done again.
     ///

@@ -50,7 +50,8 @@ type Hook<S> =
 /// | `Option` of one of these | the same, or NULL | NULL |
 ///
 /// The kit makes the table at the start, on both databases. A field that is added to the state becomes a column
-/// that is added to the table; the column of a field that is gone stays. A column that is there and of another
+/// that is added to the table, and is filled while the service runs: every entity is read again, a few at a time. The
+/// column of a field that is gone stays. A column that is there and of another
 /// type refuses the start, by name. A deleted entity's row is deleted, unless
 /// [`mark_deleted`](Self::mark_deleted) says otherwise.
 pub struct Mirror<S> {
@@ -187,6 +188,10 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
 
 impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Apply for Mirror<S> {
     type State = S;
+
+    fn revision(&self) -> i64 {
+        self.table.fingerprint()
+    }
 
     async fn prepare(&self, db: &Database) -> Result<(), BoxError> {
         Ok(db.run(self.table.prepare(db)).await?)

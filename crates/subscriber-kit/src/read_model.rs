@@ -5,4 +5,5 @@ pub(crate) mod dead_letter;
 pub(crate) mod guard;
 pub(crate) mod position;
 pub(crate) mod recent;
+pub(crate) mod revision;
 pub(crate) mod tables;

@@ -47,6 +47,9 @@ pub struct Settings {
     pub max_unknown_keys: usize,
     /// Paces of the work queue.
     pub queue: Limits,
+    /// How often a read model is looked through for what another [`revision`](crate::Apply::revision) has applied. At
+    /// most a minute or two: one of which nothing is heard for five minutes gives way to another.
+    pub revision_check_interval: Duration,
     /// Messages waiting at the broker beyond which fresh notifications are also taken from a plain
     /// subscription, past the backlog.
     pub max_backlog_messages: u64,
@@ -86,6 +89,7 @@ impl Default for Settings {
                 min_distance: Duration::from_millis(100),
                 max_wait: Duration::from_secs(2),
             },
+            revision_check_interval: Duration::from_secs(60),
             max_backlog_messages: 500,
             stop_deadline: Duration::from_secs(10),
         }

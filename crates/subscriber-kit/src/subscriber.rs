@@ -10,19 +10,19 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    apply::{Apply, shape},
+    apply::{Apply, NO_REVISION, shape},
     callback::{http_owner::HttpOwner, owner_client::OwnerClient, owner_link::OwnerLink},
     intake::{Intake, source::Source},
     read_model::{
         applied::Waiters, dead_letter::DeadLetters, guard::Applier, position::Positions,
-        recent::Recent, tables,
+        recent::Recent, revision::Revisions, tables,
     },
     retry::InARow,
     settings::Settings,
     telemetry::{events::Events, progress::Progress, seldom::Seldom},
     work::{
         batch::Batches,
-        reentry,
+        reentry, refill,
         settle::Settling,
         worker::{Incoming, Worker},
     },
@@ -329,6 +329,7 @@ impl Starting {
         let waiters = Waiters::new(self.db.clone(), entity.clone());
         let recent = Arc::new(Recent::new(self.db.clone(), entity.clone()));
         let (queue, incoming) = mpsc::channel(INCOMING_CAPACITY);
+        let revision = handler.revision();
         let batches = Arc::new(Batches {
             owner: owner.clone(),
             applier: Applier::new(self.db.clone(), entity.clone(), handler, recent.clone()),
@@ -372,6 +373,12 @@ impl Starting {
             stop(),
         );
         self.tasks.spawn(reentry);
+        if revision != NO_REVISION {
+            let (db, entity) = (self.db.clone(), entity.clone());
+            let revisions = Revisions { db, entity, revision };
+            let (progress, queue) = (progress.clone(), queue.clone());
+            self.tasks.spawn(refill::run(revisions, progress, queue, self.settings, stop()));
+        }
         Ok(Followed { entity, owner, progress, dead_letters, waiters, queue })
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     subscriber::Subscriber,
 };
 
-/// Longest answer that [`get`] reads, in bytes.
+/// Longest answer that [`ask`] reads, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// A read model that is filled by hand, through the same guarded write as in production.
@@ -110,12 +110,19 @@ impl Answer {
     }
 }
 
-/// Asks an endpoint of these routes.
+/// Asks for a path of these routes.
 ///
 /// # Panics
-/// If `path` is none, or the answer is no text or longer than 64 MiB.
+/// If `path` is none, and as [`ask`].
 pub async fn get(routes: impl Into<Router>, path: &str) -> Answer {
-    let request = Request::get(path).body(Body::empty()).expect("a path");
+    ask(routes, Request::get(path).body(Body::empty()).expect("a path")).await
+}
+
+/// Sends any request to these routes.
+///
+/// # Panics
+/// If the answer is no text, or longer than 64 MiB.
+pub async fn ask(routes: impl Into<Router>, request: Request<Body>) -> Answer {
     let Ok(answer) = routes.into().oneshot(request).await;
     let status = answer.status();
     let body = to_bytes(answer.into_body(), MAX_ANSWER_BYTES).await.expect("a whole answer");

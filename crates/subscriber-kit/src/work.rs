@@ -7,6 +7,7 @@ pub(crate) mod ending;
 pub mod outcome;
 pub(crate) mod queue;
 pub(crate) mod reentry;
+pub(crate) mod refill;
 pub(crate) mod run;
 pub(crate) mod settle;
 pub(crate) mod worker;

@@ -4,7 +4,6 @@
 use nudge_protocol::{Change, EntityId, Version, WriteToken};
 use nudge_publisher::{Owner, Publisher};
 use nudge_runtime::{BoxError, Database, Tx, database::WorkError, paging::cut};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
@@ -214,16 +213,14 @@ impl Reviews {
 }
 
 impl Owner for Reviews {
+    type State = Review;
+
     async fn states(
         &self,
         tx: &mut Tx,
         ids: &[EntityId],
-    ) -> Result<Vec<(EntityId, Box<RawValue>)>, BoxError> {
+    ) -> Result<Vec<(EntityId, Review)>, BoxError> {
         let reviews = storage::get_all(tx, self.db.kind(), ids).await?;
-        let raw = |review: Review| {
-            let state = serde_json::value::to_raw_value(&review)?;
-            Ok((review.id, state))
-        };
-        reviews.into_iter().map(raw).collect()
+        Ok(reviews.into_iter().map(|review| (review.id.clone(), review)).collect())
     }
 }

@@ -24,7 +24,6 @@ use nudge_publisher::{
     sync_api,
 };
 use nudge_runtime::{BoxError, Database, Tx, database::OpenError};
-use serde_json::value::RawValue;
 use sqlx::{AssertSqlSafe, any::AnyRow};
 
 use crate::{
@@ -182,11 +181,13 @@ impl Stores {
 }
 
 impl Owner for Stores {
+    type State = Store;
+
     async fn states(
         &self,
         tx: &mut Tx,
         ids: &[EntityId],
-    ) -> Result<Vec<(EntityId, Box<RawValue>)>, BoxError> {
+    ) -> Result<Vec<(EntityId, Store)>, BoxError> {
         let (mut stores, mut unreadable) = (Vec::new(), Vec::new());
         for one in self.read(tx, ids).await? {
             match one {
@@ -199,11 +200,7 @@ impl Owner for Stores {
             all.ids.extend(unreadable.into_iter().filter_map(|row| row.id));
             return Err(all.into());
         }
-        let state = |store: Store| {
-            let state = serde_json::value::to_raw_value(&store)?;
-            Ok((store.id, state))
-        };
-        stores.into_iter().map(state).collect()
+        Ok(stores.into_iter().map(|store| (store.id.clone(), store)).collect())
     }
 }
 

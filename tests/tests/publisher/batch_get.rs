@@ -1,12 +1,17 @@
 //! `POST /sync/v1/thing/batch-get`: one snapshot, bounded.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use nudge_protocol::{
-    Change,
+    Change, EntityId,
     sync_api::{BatchGetAnswer, Item, ItemStatus, MAX_BATCH_IDS, MAX_FIELDS},
 };
 use nudge_publisher::sync_api::MAX_BATCH_STATE_BYTES;
+use nudge_runtime::{BoxError, Tx};
+use nudge_subscriber_kit::testing;
 use nudge_tests::{Owner, id};
 use reqwest::{Response, header};
 use serde_json::{Value, json};
@@ -205,4 +210,44 @@ async fn an_entity_removed_past_the_change_log_is_unknown_and_not_deleted() {
     execute(&owner.db, "DELETE FROM thing").await;
     let items = batch_get(&owner, &json!({"ids": ["42"]})).await;
     assert_eq!((items[0].status, items[0].version), (ItemStatus::Unknown, None));
+}
+
+/// An owner whose states have names that JSON has not, for every id but `good`.
+struct Nameless;
+
+impl nudge_publisher::Owner for Nameless {
+    type State = BTreeMap<(u8, u8), u8>;
+
+    async fn states(
+        &self,
+        _: &mut Tx,
+        ids: &[EntityId],
+    ) -> Result<Vec<(EntityId, Self::State)>, BoxError> {
+        let state = |id: &EntityId| match id.as_str() {
+            "good" => BTreeMap::new(),
+            _ => BTreeMap::from([((1, 2), 3)]),
+        };
+        Ok(ids.iter().map(|id| (id.clone(), state(id))).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_written_as_json_spoils_no_other() {
+    let owner = Owner::start_silent().await;
+    for thing in ["bad", "good"] {
+        owner.put(thing, json!({})).await;
+    }
+    let routes = owner.publisher.sync_api(Nameless);
+    let good = testing::get(routes.clone(), "/sync/v1/thing/good").await;
+    assert_eq!((good.status.as_u16(), &good.json()["state"]), (200, &json!({})));
+    assert_eq!(testing::get(routes.clone(), "/sync/v1/thing/bad").await.status, 500);
+    let body = json!({"ids": ["bad", "good"]}).to_string();
+    let request = axum::http::Request::post("/sync/v1/thing/batch-get")
+        .header("content-type", "application/json")
+        .body(body.into())
+        .unwrap();
+    let answer = testing::ask(routes, request).await;
+    let ids: Vec<_> =
+        answer.json()["items"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect();
+    assert_eq!(ids, ["good"]);
 }

@@ -133,6 +133,21 @@ impl Table {
         self.columns.iter().map(|column| (column.name.to_owned(), column.empty())).collect()
     }
 
+    /// A number for these columns, other columns have another one. Their order does not matter. FNV-1a, which is the
+    /// same in every release.
+    pub(super) fn fingerprint(&self) -> i64 {
+        let mut columns: Vec<_> = self
+            .columns
+            .iter()
+            .map(|c| format!("{} {:?} {}", c.name, c.value, c.optional))
+            .collect();
+        columns.sort_unstable();
+        let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let hash = columns.join(",").bytes().fold(0xcbf2_9ce4_8422_2325, hash);
+        // Never 0, and not negative, which reads better in the table.
+        (hash >> 1).max(1) as i64
+    }
+
     /// Makes the table, or adds the columns that it lacks.
     pub(super) async fn prepare(&self, db: &Database) -> Result<(), TableError> {
         let failed = |source| TableError::Database { table: self.name, source };

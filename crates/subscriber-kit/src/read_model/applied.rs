@@ -139,7 +139,8 @@ mod tests {
 
     async fn put(waiters: &Waiters, id: &EntityId, version: i64) {
         let mut tx = waiters.db.begin().await.unwrap();
-        let sql = "INSERT INTO nudge_applied VALUES ('store', $1, $2, 0, 0) \
+        let sql = "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at) \
+                   VALUES ('store', $1, $2, 0, 0) \
                    ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version";
         sqlx::query(sql).bind(id.as_str()).bind(version).execute(&mut *tx).await.unwrap();
         tx.commit().await.unwrap();

@@ -18,7 +18,7 @@ use nudge_runtime::{
 use sqlx::AssertSqlSafe;
 
 use crate::{
-    apply::{Apply, EntityState},
+    apply::{Apply, EntityState, NO_REVISION},
     read_model::recent::Recent,
 };
 
@@ -27,6 +27,8 @@ use crate::{
 pub(crate) enum Applied {
     /// It was newer and is committed.
     Newer,
+    /// The read model had this version, and now has it as the handler's revision keeps it.
+    Again,
     /// The read model had this version or a later one already.
     NotNewer,
     /// The database could not take it now; nothing is wrong with the entity.
@@ -49,6 +51,7 @@ pub(crate) struct Applier<A> {
     handler: A,
     recent: Arc<Recent>,
     guard: Arc<str>,
+    again: Arc<str>,
     close: Arc<str>,
 }
 
@@ -57,11 +60,21 @@ impl<A: Apply> Applier<A> {
         let columns = [Column::Text("id"), Column::Int("version"), Column::Int("deleted")];
         let set = rows(db.kind(), "$2", &columns);
         let guard = format!(
-            "INSERT INTO nudge_applied AS applied (entity, id, version, deleted, applied_at) \
-             SELECT $1, r.id, r.version, r.deleted, $3 FROM {set} WHERE true ORDER BY r.id \
+            "INSERT INTO nudge_applied AS applied \
+             (entity, id, version, deleted, applied_at, revision, revised_version) \
+             SELECT $1, r.id, r.version, r.deleted, $3, CAST($4 AS BIGINT), r.version \
+             FROM {set} WHERE true ORDER BY r.id \
              ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version, \
-             deleted = excluded.deleted, applied_at = excluded.applied_at \
+             deleted = excluded.deleted, applied_at = excluded.applied_at, \
+             revision = excluded.revision, revised_version = excluded.revised_version \
              WHERE excluded.version > applied.version RETURNING id"
+        );
+        let again = format!(
+            "UPDATE nudge_applied SET revision = $3, revised_version = version \
+             WHERE entity = $1 AND id IN \
+             (SELECT r.id FROM {set} CROSS JOIN nudge_applied AS known \
+              WHERE known.entity = $1 AND known.id = r.id AND known.version = r.version \
+              AND (known.revision <> $3 OR known.revised_version <> known.version)) RETURNING id"
         );
         // CROSS JOIN keeps the JSON outside: SQLite would else take it apart for each dead letter.
         let close = format!(
@@ -70,7 +83,8 @@ impl<A: Apply> Applier<A> {
               WHERE dead.entity = $1 AND dead.id = r.id \
               AND (r.version >= dead.floor OR dead.floor > $3))"
         );
-        Self { db, entity, handler, recent, guard: guard.into(), close: close.into() }
+        let (guard, again, close) = (guard.into(), again.into(), close.into());
+        Self { db, entity, handler, recent, guard, again, close }
     }
 
     /// Applies a batch and says what became of each entity. Reorders `entities`.
@@ -84,11 +98,15 @@ impl<A: Apply> Applier<A> {
         let mut afresh = false;
         while let Some(part) = parts.pop() {
             match self.db.run(self.one_transaction(part)).await {
-                Ok(winners) => {
-                    works |= winners > 0;
+                Ok(Winners { newer, again }) => {
+                    works |= newer + again > 0;
                     self.recent.note(part.iter().map(|one| (one.id.clone(), one.version)));
                     results.extend(part.iter().enumerate().map(|(n, entity)| {
-                        let applied = if n < winners { Applied::Newer } else { Applied::NotNewer };
+                        let applied = match n {
+                            _ if n < newer => Applied::Newer,
+                            _ if n < newer + again => Applied::Again,
+                            _ => Applied::NotNewer,
+                        };
                         (entity.id.clone(), applied)
                     }));
                 }
@@ -126,31 +144,49 @@ impl<A: Apply> Applier<A> {
     }
 
     /// Guard, the service's own writes, and closing of dead letters: all or nothing. Returns how
-    /// many entities were newer; those are moved to the front.
-    async fn one_transaction(&self, part: &mut [EntityState<A::State>]) -> Result<usize, Failure> {
+    /// many entities were newer, and how many are applied again; those are moved to the front, in this order.
+    async fn one_transaction(
+        &self,
+        part: &mut [EntityState<A::State>],
+    ) -> Result<Winners, Failure> {
         let mut tx = self.db.begin().await?;
         let set: Vec<_> = part
             .iter()
             .map(|e| serde_json::json!({"id": e.id, "version": e.version, "deleted": i64::from(e.state.is_none())}))
             .collect();
         let set = serde_json::Value::from(set).to_string();
-        let winners: Vec<(String,)> = sqlx::query_as(AssertSqlSafe(self.guard.clone()))
+        let newer = sqlx::query_as(AssertSqlSafe(self.guard.clone()))
             .bind(self.entity.as_str())
             .bind(set.as_str())
             .bind(clock::now().unix_micros())
-            .fetch_all(&mut *tx)
-            .await?;
-        let winners: HashSet<&str> = winners.iter().map(|(id,)| id.as_str()).collect();
-        part.sort_by(|a, b| {
-            let order = |e: &EntityState<A::State>| !winners.contains(e.id.as_str());
-            order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id))
-        });
-        if !winners.is_empty() {
-            let work = self.handler.apply(&mut tx, &part[..winners.len()]);
+            .bind(self.handler.revision());
+        let newer = ids(newer.fetch_all(&mut *tx).await?);
+        let again = match self.handler.revision() {
+            NO_REVISION => HashSet::new(),
+            _ if newer.len() == part.len() => HashSet::new(),
+            revision => {
+                let again = sqlx::query_as(AssertSqlSafe(self.again.clone()))
+                    .bind(self.entity.as_str())
+                    .bind(set.as_str())
+                    .bind(revision);
+                ids(again.fetch_all(&mut *tx).await?)
+            }
+        };
+        let place = |e: &EntityState<A::State>| {
+            (!newer.contains(e.id.as_str()), !again.contains(e.id.as_str()))
+        };
+        part.sort_by_key(|e| place(e));
+        let winners = Winners { newer: newer.len(), again: again.len() };
+        let to_apply = &mut part[..winners.newer + winners.again];
+        // Two batches must not lock the service's rows in different orders.
+        to_apply.sort_by(|a, b| a.id.cmp(&b.id));
+        if !to_apply.is_empty() {
+            let work = self.handler.apply(&mut tx, to_apply);
             match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(applied) => applied.map_err(Failure::from)?,
                 Err(panic) => return Err(panic_message("apply", &*panic).into()),
             }
+            to_apply.sort_by_key(|e| place(e));
         }
         sqlx::query(AssertSqlSafe(self.close.clone()))
             .bind(self.entity.as_str())
@@ -161,8 +197,18 @@ impl<A: Apply> Applier<A> {
             .await?;
         // A commit that was cut off may have happened: trying again is safe, the guard sees it.
         tx.commit().await?;
-        Ok(winners.len())
+        Ok(winners)
     }
+}
+
+/// How many entities of a batch are handed to the handler.
+struct Winners {
+    newer: usize,
+    again: usize,
+}
+
+fn ids(rows: Vec<(String,)>) -> HashSet<String> {
+    rows.into_iter().map(|(id,)| id).collect()
 }
 
 /// The database is in trouble: what is left would only meet it too.

@@ -2,7 +2,7 @@
 
 use nudge_runtime::database::Migration;
 
-pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, PLACE, UNKNOWN];
+pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, PLACE, UNKNOWN, REVISION];
 
 const FIRST: Migration = Migration {
     number: 1,
@@ -77,4 +77,27 @@ const UNKNOWN: Migration = Migration {
     title: "which rows wait for an owner to know their id",
     sqlite: "ALTER TABLE nudge_dead_letter ADD COLUMN unknown BIGINT NOT NULL DEFAULT 0",
     postgres: "ALTER TABLE nudge_dead_letter ADD COLUMN unknown BIGINT NOT NULL DEFAULT 0",
+};
+
+/// A release that does not know of revisions leaves both columns as they are, so a row that it has written since has
+/// another `revised_version` than its version.
+const REVISION: Migration = Migration {
+    number: 4,
+    title: "by which revision of a read model a row was applied",
+    sqlite: "
+        ALTER TABLE nudge_applied ADD COLUMN revision BIGINT NOT NULL DEFAULT 0;
+        ALTER TABLE nudge_applied ADD COLUMN revised_version BIGINT NOT NULL DEFAULT 0;
+        CREATE TABLE nudge_revision (
+            entity TEXT PRIMARY KEY,
+            revision BIGINT NOT NULL,
+            seen_at BIGINT NOT NULL
+        );",
+    postgres: "
+        ALTER TABLE nudge_applied ADD COLUMN revision BIGINT NOT NULL DEFAULT 0;
+        ALTER TABLE nudge_applied ADD COLUMN revised_version BIGINT NOT NULL DEFAULT 0;
+        CREATE TABLE nudge_revision (
+            entity TEXT COLLATE \"C\" PRIMARY KEY,
+            revision BIGINT NOT NULL,
+            seen_at BIGINT NOT NULL
+        );",
 };

@@ -24,6 +24,7 @@ pub(crate) struct Progress {
     pub(crate) dead_lettered: Counter,
     pub(crate) replaced: Counter,
     pub(crate) given_up: Counter,
+    pub(crate) refilled: Counter,
     pub(crate) queued: Gauge,
     pub(crate) processing: Gauge,
     pub(crate) retrying: Gauge,
@@ -65,6 +66,7 @@ impl Progress {
             dead_lettered: Counter::default(),
             replaced: Counter::default(),
             given_up: Counter::default(),
+            refilled: Counter::default(),
             queued: Gauge::default(),
             processing: Gauge::default(),
             retrying: Gauge::default(),
@@ -132,6 +134,11 @@ impl Progress {
                 "nudge_given_up",
                 "Keys that the owner did not know however often it was asked",
                 &self.given_up,
+            ),
+            (
+                "nudge_refilled",
+                "Keys read again since the read model has another form than when they were applied",
+                &self.refilled,
             ),
         ] {
             registry.register(name, help, counter.clone());

@@ -195,7 +195,7 @@ impl<A: Apply> Batches<A> {
             .map(|e| (e.id.clone(), (e.version, e.changed_at, e.state.is_none())))
             .collect();
         let mut applied = HashMap::from_iter(self.applier.apply(&mut entities).await);
-        let works = applied.values().any(|one| *one == Applied::Newer);
+        let works = applied.values().any(|one| matches!(one, Applied::Newer | Applied::Again));
         let later = |one: &Applied| matches!(one, Applied::Later(_) | Applied::Unclear(_));
         let failed = applied.values().any(later) && !works;
         // Which fail alone while others can be applied, now or just before, are at fault themselves. So they
@@ -266,6 +266,11 @@ impl<A: Apply> Batches<A> {
                         progress.lag.observe(lag);
                         progress.last_lag_micros.store((lag * 1e6) as i64, Relaxed);
                     }
+                    EventKind::Applied
+                }
+                // What is late is not the change, but the form in which it is kept.
+                Applied::Again => {
+                    progress.applied.inc();
                     EventKind::Applied
                 }
                 Applied::NotNewer => {

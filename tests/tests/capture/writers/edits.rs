@@ -28,6 +28,8 @@ pub(super) fn adds_up(state: &str) -> bool {
 pub(super) struct Desk;
 
 impl Owner for Desk {
+    type State = Box<RawValue>;
+
     async fn states(
         &self,
         tx: &mut Tx,
