@@ -50,7 +50,7 @@ pub mod stream;
 pub mod sync_api;
 mod tombstones;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
 use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken};
 use nudge_runtime::{
@@ -69,14 +69,24 @@ pub use metrics::RelayHealth;
 use sink::Sink;
 pub use sync_api::Owner;
 
-/// One kind of entity of one owner. Cloning is cheap and shares everything.
+/// The handle of a [`Publisher`] whose service records its changes itself.
+#[derive(Clone, Copy, Debug)]
+pub enum Recording {}
+
+/// The handle of a [`Publisher`] whose changes are recorded by triggers.
+#[derive(Clone, Copy, Debug)]
+pub enum Capturing {}
+
+/// One kind of entity of one owner. Cloning is cheap and shares everything. `M` says how changes get into the change log:
+/// [`Recording`] or [`Capturing`].
 #[derive(Clone, Debug)]
-pub struct Publisher {
+pub struct Publisher<M = Recording> {
     log: ChangeLog,
     wake: Arc<Notify>,
     metrics: Metrics,
-    /// Whether triggers record the changes, and how they are.
+    /// The triggers that record the changes.
     capture: Option<Arc<capture::Capture>>,
+    how: PhantomData<M>,
 }
 
 impl Publisher {
@@ -85,7 +95,7 @@ impl Publisher {
         db.migrate("publisher", change_log::MIGRATIONS).await?;
         let log = ChangeLog::new(db.clone(), entity);
         let wake = Arc::new(Notify::new());
-        Ok(Self { log, wake, metrics: Metrics::default(), capture: None })
+        Ok(Self { log, wake, metrics: Metrics::default(), capture: None, how: PhantomData })
     }
 
     /// Brings the tables of a service up to date that are [captured](Self::capture): when there is anything to migrate,
@@ -106,12 +116,11 @@ impl Publisher {
     }
 
     /// Installs triggers that record every change of these tables, whatever program makes it: see
-    /// [`capture`]. From then on [`record`](Self::record) is refused for this handle: writers
-    /// change their tables, and read the version in the same transaction with
-    /// [`recorded`](Self::recorded).
+    /// [`capture`]. The handle that it returns cannot record: writers change their tables, and read the
+    /// version in the same transaction with [`recorded`](Self::recorded).
     ///
-    /// Call it at each start, after the tables are migrated, for which [`migrate`](Self::migrate) is. It looks first, and changes nothing when
-    /// just these triggers are there; else every entity is recorded once, since nobody knows what
+    /// Call it at each start, after the tables are migrated with [`migrate`](Self::migrate). If exactly these triggers
+    /// are there, it changes nothing; otherwise every entity is recorded once, since nobody knows what
     /// changed without them. On PostgreSQL it takes the right to create triggers and functions.
     ///
     /// # Errors
@@ -127,20 +136,50 @@ impl Publisher {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn capture(mut self, tables: &Tables) -> Result<Self, CaptureError> {
+    ///
+    /// Recording what triggers record would make two versions of one change. It does not compile:
+    ///
+    /// ```compile_fail,E0599
+    /// # use nudge_protocol::{Change, EntityId};
+    /// # use nudge_publisher::{Capturing, Publisher};
+    /// # async fn example(publisher: &Publisher<Capturing>, tx: &mut nudge_runtime::Tx, id: &EntityId) {
+    /// publisher.record(tx, id, Change::Updated).await;
+    /// # }
+    /// ```
+    pub async fn capture(self, tables: &Tables) -> Result<Publisher<Capturing>, CaptureError> {
         let installed = capture::Capture::install(self.log.db(), self.log.entity(), tables).await?;
-        self.capture = Some(installed);
-        Ok(self)
+        Ok(self.with(Some(installed)))
     }
 
-    /// Removes the triggers that [`capture`](Self::capture) installed, if they are there. Changes
-    /// are recorded with [`record`](Self::record) again.
-    pub async fn release(mut self) -> Result<Self, CaptureError> {
-        capture::uninstall(self.log.db(), self.log.entity()).await?;
-        self.capture = None;
-        Ok(self)
+    /// Notes in the caller's transaction that an entity changed, and returns its new version.
+    ///
+    /// The version is `max(previous + 1, now in unix µs)`, taken while the row's lock is held, so
+    /// versions of one entity rise in commit order.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record(
+        &self,
+        tx: &mut Tx,
+        id: &EntityId,
+        change: Change,
+    ) -> Result<Version, sqlx::Error> {
+        let versions = self.record_all(tx, &[(id.clone(), change)]).await?;
+        versions.first().copied().ok_or(sqlx::Error::RowNotFound)
     }
 
+    /// [`record`](Self::record) for many entities with one statement. The ids must be distinct;
+    /// the versions come back in the same order.
+    pub async fn record_all(
+        &self,
+        tx: &mut Tx,
+        changes: &[(EntityId, Change)],
+    ) -> Result<Vec<Version>, sqlx::Error> {
+        self.log.record(tx, changes).await
+    }
+}
+
+impl Publisher<Capturing> {
     /// Whether changes of captured tables are lost: the triggers are not, or not all, as they were installed. A
     /// service refuses writes then, with 503, and goes on answering reads and callbacks. The relay's task looks
     /// every [`capture::LOOK_INTERVAL`], and installs them again.
@@ -154,6 +193,23 @@ impl Publisher {
         if let Some(capture) = &self.capture {
             capture.missed();
         }
+    }
+}
+
+impl<M> Publisher<M> {
+    /// Removes the triggers that [`capture`](Publisher::capture) installed, if they are there. Changes
+    /// are recorded with [`record`](Publisher::record) again.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn release(self) -> Result<Publisher, CaptureError> {
+        capture::uninstall(self.log.db(), self.log.entity()).await?;
+        Ok(self.with(None))
+    }
+
+    fn with<N>(self, capture: Option<Arc<capture::Capture>>) -> Publisher<N> {
+        let Self { log, wake, metrics, .. } = self;
+        Publisher { log, wake, metrics, capture, how: PhantomData }
     }
 
     /// The kind of entity that this handle publishes.
@@ -182,38 +238,6 @@ impl Publisher {
     /// Wakes the relay: for transactions that were committed in another way.
     pub fn wake(&self) {
         self.wake.notify_one();
-    }
-
-    /// Notes in the caller's transaction that an entity changed, and returns its new version.
-    ///
-    /// The version is `max(previous + 1, now in unix µs)`, taken while the row's lock is held, so
-    /// versions of one entity rise in commit order.
-    ///
-    /// # Errors
-    /// When the database fails, or when triggers record the changes of this entity.
-    pub async fn record(
-        &self,
-        tx: &mut Tx,
-        id: &EntityId,
-        change: Change,
-    ) -> Result<Version, sqlx::Error> {
-        let versions = self.record_all(tx, &[(id.clone(), change)]).await?;
-        versions.first().copied().ok_or(sqlx::Error::RowNotFound)
-    }
-
-    /// [`record`](Self::record) for many entities with one statement. The ids must be distinct;
-    /// the versions come back in the same order.
-    pub async fn record_all(
-        &self,
-        tx: &mut Tx,
-        changes: &[(EntityId, Change)],
-    ) -> Result<Vec<Version>, sqlx::Error> {
-        if self.capture.is_some() {
-            let entity = self.entity();
-            let problem = format!("changes of {entity} are captured by triggers, not recorded");
-            return Err(sqlx::Error::InvalidArgument(problem));
-        }
-        self.log.record(tx, changes).await
     }
 
     /// What the change log holds for these ids, as this transaction sees it. An id that is absent

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nudge_publisher::Publisher;
+use nudge_publisher::{Capturing, Publisher};
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family},
@@ -42,7 +42,7 @@ impl Metrics {
     }
 
     /// Everything that `/metrics` shows: these and the publisher's.
-    pub fn registry(&self, publisher: &Publisher) -> Arc<Registry> {
+    pub fn registry(&self, publisher: &Publisher<Capturing>) -> Arc<Registry> {
         let mut registry = Registry::default();
         registry.register("store_info_writes", "Stores written, by effect", self.writes.clone());
         registry.register(

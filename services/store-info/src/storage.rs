@@ -19,7 +19,7 @@ use std::collections::HashMap;
 
 use nudge_protocol::{EntityId, Version};
 use nudge_publisher::{
-    Owner, Publisher,
+    Capturing, Owner, Publisher,
     capture::{CaptureError, Tables},
     sync_api,
 };
@@ -49,7 +49,7 @@ pub enum OpenStoresError {
 #[derive(Clone, Debug)]
 pub struct Stores {
     db: Database,
-    publisher: Publisher,
+    publisher: Publisher<Capturing>,
     sql: Sql,
     metrics: Metrics,
 }
@@ -69,7 +69,7 @@ impl Stores {
     }
 
     /// The publisher of this service's changes.
-    pub fn publisher(&self) -> &Publisher {
+    pub fn publisher(&self) -> &Publisher<Capturing> {
         &self.publisher
     }
 

@@ -42,7 +42,7 @@ async fn a_release_may_add_drop_and_retype_columns_and_its_changes_are_captured(
     for releases in 1..=RELEASES.len() {
         let migrations = &RELEASES[..releases];
         let before = shops.log().await;
-        shops.publisher.migrate("shops", migrations).await.unwrap();
+        shops.opened_again().await.publisher.migrate("shops", migrations).await.unwrap();
         shops.capture(&tables()).await.unwrap();
         let all = changes(&[("a", "updated"), ("b", "updated"), ("c", "updated")]);
         assert_eq!(shops.risen(&before).await, all, "nobody knows what changed meanwhile");
@@ -52,7 +52,7 @@ async fn a_release_may_add_drop_and_retype_columns_and_its_changes_are_captured(
         assert_eq!(shops.recorded("DELETE FROM menu").await.len(), 1);
         // The next start of the same release.
         let before = shops.log().await;
-        shops.publisher.migrate("shops", migrations).await.unwrap();
+        shops.opened_again().await.publisher.migrate("shops", migrations).await.unwrap();
         shops.capture(&tables()).await.unwrap();
         assert_eq!(shops.log().await, before);
     }
@@ -66,7 +66,7 @@ async fn after_a_migration_that_failed_nothing_goes_unnoticed() {
     let wrong = "ALTER TABLE shop DROP COLUMN nothing_is_called_so";
     let wrong = Migration { number: 1, title: "wrong", sqlite: wrong, postgres: wrong };
     let before = shops.log().await;
-    shops.publisher.migrate("shops", &[wrong]).await.unwrap_err();
+    shops.opened_again().await.publisher.migrate("shops", &[wrong]).await.unwrap_err();
     shops.run("UPDATE shop SET name = 'meanwhile' WHERE id = 'a'").await;
     shops.capture(&tables()).await.unwrap();
     let risen = shops.risen(&before).await;

@@ -7,7 +7,7 @@ use std::{
 
 use nudge_protocol::EntityName;
 use nudge_publisher::{
-    Publisher,
+    Capturing, Publisher, Recording,
     capture::{CaptureError, Tables},
 };
 use nudge_runtime::{Database, database::Kind};
@@ -35,10 +35,11 @@ pub(crate) fn tables() -> Tables {
 /// A row of the change log: version, change, deleted.
 pub(crate) type Row = (i64, String, bool);
 
-pub(crate) struct Shops {
+/// Some shops; `M` says whether [`publisher`](Self::publisher) captures them.
+pub(crate) struct Shops<M = Capturing> {
     pub(crate) database: Arc<TestDatabase>,
     pub(crate) db: Database,
-    pub(crate) publisher: Publisher,
+    pub(crate) publisher: Publisher<M>,
 }
 
 impl Shops {
@@ -48,13 +49,15 @@ impl Shops {
     }
 
     pub(crate) async fn of(kind: Kind) -> Self {
-        Self::unseen_on(TestDatabase::of(kind).await).await.captured().await
+        Shops::unseen_on(TestDatabase::of(kind).await).await.captured().await
     }
+}
 
+impl Shops<Recording> {
     /// The same shops, captured.
-    pub(crate) async fn captured(self) -> Self {
+    pub(crate) async fn captured(self) -> Shops {
         let publisher = self.capture(&tables()).await.unwrap();
-        Self { publisher, ..self }
+        Shops { publisher, database: self.database, db: self.db }
     }
 
     /// Tables that nobody captures yet.
@@ -70,11 +73,6 @@ impl Shops {
         Self { database, db, publisher }
     }
 
-    /// The same shops as a replica has them, with connections of its own; not captured by that.
-    pub(crate) async fn opened_again(&self) -> Self {
-        Self::open(self.database.clone()).await
-    }
-
     /// A database like that of [`new`](Self::new), not yet captured.
     pub(crate) async fn unseen() -> Self {
         Self::unseen_on(TestDatabase::new().await).await
@@ -84,9 +82,21 @@ impl Shops {
     pub(crate) async fn unseen_on(database: TestDatabase) -> Self {
         Self::uncaptured(database, SHOPS).await
     }
+}
 
-    pub(crate) async fn capture(&self, tables: &Tables) -> Result<Publisher, CaptureError> {
-        self.publisher.clone().capture(tables).await
+impl<M> Shops<M> {
+    /// The same shops as a replica has them, with connections of its own; not captured by that.
+    pub(crate) async fn opened_again(&self) -> Shops<Recording> {
+        Shops::open(self.database.clone()).await
+    }
+
+    /// Installs the triggers, as each start does.
+    pub(crate) async fn capture(
+        &self,
+        tables: &Tables,
+    ) -> Result<Publisher<Capturing>, CaptureError> {
+        let publisher = Publisher::open(&self.db, self.publisher.entity().clone()).await.unwrap();
+        publisher.capture(tables).await
     }
 
     /// Runs statements as another program, which knows nothing of publishers.

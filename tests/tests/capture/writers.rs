@@ -24,6 +24,7 @@ use std::{
 };
 
 use nudge_protocol::{Change, notification::VERSION_HEADER, subject, sync_api::BatchGetAnswer};
+use nudge_publisher::Recording;
 use nudge_runtime::{
     database::{Kind, is_retryable},
     serve,
@@ -35,7 +36,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use self::edits::{Desk, Work, adds_up, attempt, run, state};
-use crate::capture::support::Shops;
+use crate::capture::support::{Shops, tables};
 
 const TRANSACTIONS: usize = 15;
 const SHOPS: usize = 5;
@@ -81,7 +82,13 @@ struct Ways {
     isolation: Option<&'static str>,
 }
 
-async fn write(shops: Shops, wake: impl Fn(), ways: Ways, seed: u64, seen: Arc<Mutex<Seen>>) {
+async fn write(
+    shops: Shops<Recording>,
+    wake: impl Fn(),
+    ways: Ways,
+    seed: u64,
+    seen: Arc<Mutex<Seen>>,
+) {
     let mut random = Random::new(seed);
     for _ in 0..TRANSACTIONS {
         let mut keys: Vec<_> = (0..SHOPS).map(|n| format!("s{n}")).collect();
@@ -142,7 +149,7 @@ async fn isolate(database: &TestDatabase, level: &str) {
     database::execute(database.url(), &set).await;
 }
 
-async fn prepared(ways: Ways) -> Shops {
+async fn prepared(ways: Ways) -> Shops<Recording> {
     let database = match ways.isolation {
         None => TestDatabase::new().await,
         Some(level) => {
@@ -152,7 +159,9 @@ async fn prepared(ways: Ways) -> Shops {
         }
     };
     let shops = Shops::unseen_on(database).await;
-    let shops = if ways.captured { shops.captured().await } else { shops };
+    if ways.captured {
+        shops.capture(&tables()).await.unwrap();
+    }
     shops.run("CREATE TABLE place (shop_id TEXT PRIMARY KEY, n BIGINT NOT NULL)").await;
     let mut tx = shops.publisher.begin().await.unwrap();
     for n in 0..SHOPS {
@@ -171,7 +180,7 @@ async fn prepared(ways: Ways) -> Shops {
 }
 
 /// Waits until the stream shows each shop in its newest version, and the change log knows that.
-async fn shown(nats: &Nats, shops: &Shops) {
+async fn shown(nats: &Nats, shops: &Shops<Recording>) {
     let entity = shops.publisher.entity();
     let jetstream = nats.jetstream().await;
     eventually("the stream shows the newest version of each shop", || async {
@@ -190,7 +199,7 @@ async fn shown(nats: &Nats, shops: &Shops) {
     .await;
 }
 
-fn relay_errors(shops: &Shops) -> u64 {
+fn relay_errors(shops: &Shops<Recording>) -> u64 {
     let (mut registry, mut text) = (Registry::default(), String::new());
     shops.publisher.register_metrics(&mut registry);
     encode(&mut text, &registry).unwrap();
@@ -223,7 +232,9 @@ async fn writers(ways: Ways) -> Attempts {
     let mut writing = Vec::new();
     for n in 0..ways.writers {
         let own = shops.opened_again().await;
-        let own = if ways.captured { own.captured().await } else { own };
+        if ways.captured {
+            own.capture(&tables()).await.unwrap();
+        }
         let relay = shops.publisher.clone();
         writing.push(tokio::spawn(write(own, move || relay.wake(), ways, n, seen.clone())));
     }

@@ -1,6 +1,6 @@
 //! PostgreSQL: `TRUNCATE`, `MERGE`, `COPY`, roles, search paths, and transactions that meet.
 
-use nudge_publisher::capture::Tables;
+use nudge_publisher::{Recording, capture::Tables};
 use nudge_runtime::database::Kind;
 use nudge_tests::{Postgres, TestDatabase, database, eventually};
 use sqlx::{AnyConnection, Connection};
@@ -15,7 +15,7 @@ async fn abc() -> Shops {
     shops
 }
 
-async fn of(tables: &str) -> Shops {
+async fn of(tables: &str) -> Shops<Recording> {
     Shops::uncaptured(TestDatabase::of(Kind::Postgres).await, tables).await
 }
 

@@ -1,6 +1,6 @@
 //! SQLite: `REPLACE`, conflict clauses, foreign keys that nobody enforces, odd comparisons.
 
-use nudge_publisher::capture::Tables;
+use nudge_publisher::{Recording, capture::Tables};
 use nudge_runtime::database::Kind;
 use nudge_tests::TestDatabase;
 
@@ -14,7 +14,7 @@ async fn abc() -> Shops {
     shops
 }
 
-async fn of(tables: &str) -> Shops {
+async fn of(tables: &str) -> Shops<Recording> {
     Shops::uncaptured(TestDatabase::of(Kind::Sqlite).await, tables).await
 }
 

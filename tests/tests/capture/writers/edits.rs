@@ -1,7 +1,7 @@
 //! What a writer does to shops, and what a callback is told of them.
 
 use nudge_protocol::{Change, EntityId};
-use nudge_publisher::Owner;
+use nudge_publisher::{Owner, Recording};
 use nudge_runtime::{BoxError, Tx, database::Kind};
 use nudge_tests::id;
 use serde_json::{json, value::RawValue};
@@ -77,7 +77,7 @@ pub(super) struct Work {
 
 /// Does the work in one transaction. Returns, for each shop, its place, version and state.
 pub(super) async fn attempt(
-    shops: &Shops,
+    shops: &Shops<Recording>,
     captured: bool,
     in_order: bool,
     work: &Work,
