@@ -85,8 +85,10 @@ impl Breaker {
         *self = Self { asked, pause, failures: FAILURES_TO_OPEN - 1, ..Self::new() };
     }
 
-    /// A call failed for a reason that is the owner's. `retry_after` is what it asked for.
-    pub fn failure(&mut self, now: Instant, retry_after: Option<Duration>) {
+    /// A call failed for a reason that is the owner's. `retry_after` is what it asked for. Returns whether the breaker
+    /// opened, having been closed since the owner last answered.
+    pub fn failure(&mut self, now: Instant, retry_after: Option<Duration>) -> bool {
+        let was_well = self.pause.is_none();
         self.failures = self.failures.saturating_add(1);
         let probe_failed = std::mem::take(&mut self.probing);
         if self.failures >= FAILURES_TO_OPEN || probe_failed {
@@ -98,6 +100,7 @@ impl Breaker {
         }
         let asked = retry_after.map(|asked| now + asked.min(MAX_RETRY_AFTER));
         self.asked = self.asked.max(asked);
+        was_well && self.open
     }
 
     /// How it stands, for people.
@@ -137,6 +140,22 @@ mod tests {
         let mut breaker = opened(now);
         assert_eq!(breaker.state(), BreakerState::Open);
         assert_eq!(breaker.permit(now), Permit::Wait(now + FIRST_PAUSE));
+    }
+
+    /// A log line for each outage, not one for each failure.
+    #[test]
+    fn it_tells_once_that_it_opened_until_the_owner_answers() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        for outage in 0..2 {
+            let told: Vec<_> = (0..10).map(|_| breaker.failure(now, None)).collect();
+            let first = FAILURES_TO_OPEN as usize - 1;
+            assert_eq!(told.iter().position(|told| *told), Some(first), "{outage}");
+            assert_eq!(told.iter().filter(|told| **told).count(), 1);
+            assert_eq!(breaker.permit(now + FIRST_PAUSE), Permit::Probe);
+            assert!(!breaker.failure(now + FIRST_PAUSE, None));
+            breaker.success();
+        }
     }
 
     #[test]

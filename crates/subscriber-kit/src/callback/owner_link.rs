@@ -45,8 +45,9 @@ impl OwnerLink {
         self.breaker.lock()
     }
 
-    pub(crate) fn failed(&self, error: &FetchError) {
-        self.breaker().failure(Instant::now().into_std(), error.retry_after);
+    /// A call failed for a reason that is the owner's. Returns whether it answered until now.
+    pub(crate) fn failed(&self, error: &FetchError) -> bool {
+        self.breaker().failure(Instant::now().into_std(), error.retry_after)
     }
 
     /// It answered these keys.

@@ -104,7 +104,10 @@ impl<A: Apply> Batches<A> {
         if let Condition::Ill(fault) | Condition::Unclear(fault) | Condition::Unlisted(fault) =
             &condition
         {
-            self.owner.failed(fault);
+            if self.owner.failed(fault) {
+                let (entity, error) = (&self.settling.entity, &*fault.message);
+                tracing::warn!(%entity, error, "the owner does not answer: it is tried again and again");
+            }
             self.settling.progress.set_error(Some(fault.message.clone()));
         } else {
             self.owner_is_well().await;

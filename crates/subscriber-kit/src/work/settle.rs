@@ -68,6 +68,10 @@ impl Settling {
                         Some(_) => EventKind::Retried,
                         None => EventKind::DeadLettered,
                     };
+                    if kind == EventKind::Retried && self.said.may_say() {
+                        let (entity, id) = (&self.entity, &run.id);
+                        tracing::warn!(%entity, %id, error, "parked: it is tried again later");
+                    }
                     self.tell(kind, &run.id, error);
                     handled.extend(run.tokens);
                     Finish::Done(run.id)
@@ -112,7 +116,7 @@ impl Settling {
             EventKind::DeadLettered => {
                 self.progress.dead_lettered.inc();
                 if let Some(more) = self.said.left_out() {
-                    tracing::warn!(entity = %self.entity, more, "dead letters, not all of them told");
+                    tracing::warn!(entity = %self.entity, more, "keys parked or made dead letters, not all of them logged");
                 }
                 if self.said.may_say() {
                     tracing::warn!(entity = %self.entity, %id, error = reason, "dead letter");

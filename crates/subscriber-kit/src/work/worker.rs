@@ -204,10 +204,11 @@ impl<A: Apply> Worker<A> {
                 match self.under_way.remove(&error.id()) {
                     Some(batch) => self.panicked(batch.runs, now),
                     // Without a word from its probe, the breaker would wait for ever.
-                    None => self.batches.owner.failed(&FetchError::new(
-                        FetchErrorKind::Broken,
-                        "the way to the owner panicked",
-                    )),
+                    None => {
+                        let panicked = "the way to the owner panicked";
+                        let error = FetchError::new(FetchErrorKind::Broken, panicked);
+                        self.batches.owner.failed(&error);
+                    }
                 }
             }
         }
