@@ -1,38 +1,38 @@
-//! Capture by trigger: changes are recorded whatever program makes them.
+//! Capture by trigger: changes are recorded whichever program makes them.
 //!
-//! [`record`](crate::Publisher::record) notes what its caller says. Where SQL is also run by hand, or
-//! by programs that know nothing of Nudge, [`Publisher::capture`](crate::Publisher::capture) installs
+//! [`record`](crate::Publisher::record) records what its caller says. If SQL is also run by hand, or
+//! by programs that know nothing about Nudge, [`Publisher::capture`](crate::Publisher::capture) installs
 //! triggers instead: every statement that changes a captured table then writes the change log in its
 //! own transaction.
 //!
 //! | what happens to a table | what is recorded |
 //! |---|---|
-//! | a row is inserted, changed or deleted | its entity, once for each statement (SQLite: for each row) |
+//! | a row is inserted, changed or deleted | its entity, once per statement (SQLite: per row) |
 //! | a row gets another key | the entities of both keys |
 //! | an update that changes nothing | nothing |
 //! | a cascade | what it deletes or changes |
-//! | `REPLACE` (SQLite) | also the entities of rows that give way, by whatever unique key |
+//! | `REPLACE` (SQLite) | also the entities of rows that it removes, by any unique key |
 //! | `TRUNCATE` (PostgreSQL) | every entity of the table |
 //!
 //! Whether an entity is deleted follows from whether its root row exists once the change log's row is
-//! locked, never from the operation: cascades fire their triggers in an order of their own, and
+//! locked, never from the operation: cascades fire their triggers in an order that cannot be relied on, and
 //! another transaction may have deleted the root in between.
 //!
-//! On PostgreSQL the triggers run with the rights of whoever installed them, so that other roles need
-//! no right to the change log, and they fire for logical replication too. On SQLite they are part of
+//! On PostgreSQL the triggers run with the permissions of the role that installed them, so other roles need
+//! no permissions on the change log, and they fire for logical replication too. On SQLite they are part of
 //! the database file, and every program that opens it runs them.
 //!
 //! A trigger locks the change log's row at the end of its statement, and PostgreSQL keeps it locked
-//! until the transaction ends. Two transactions that each change several rows of one entity can so
-//! hold what the other waits for; the database then ends one of them with a deadlock, to be tried
-//! again. Writers that lock the root row before they change any other row of an entity, and take
-//! entities in one order, never get there.
+//! until the transaction ends. Two transactions that each change several rows of one entity can therefore
+//! hold what the other waits for; the database then ends one of them with a deadlock, to be retried.
+//! Writers that lock the root row before they change any other row of an entity, and process
+//! entities in one order, never deadlock.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `sqlite` | a trigger for each row, and what `REPLACE` hides |
-//! | `postgres` | a trigger for each statement, over its transition tables; for replicated rows, one for each row |
-//! | `watch` | whether they are still there while the program runs |
+//! | `sqlite` | row triggers, and what `REPLACE` hides |
+//! | `postgres` | statement triggers over transition tables; row triggers for replicated rows |
+//! | `watch` | checks that they are still there while the program runs |
 
 mod postgres;
 mod sqlite;
@@ -71,14 +71,14 @@ pub(crate) struct Table {
 }
 
 impl Tables {
-    /// The table that has one row for each entity, and its key column. The key is the entity's id,
-    /// as text: a text, a number or a UUID, of one column, never null.
+    /// The table that has one row for each entity, and its key column. The key is the entity's ID
+    /// as text: one column, never null, of text, whole numbers or UUIDs.
     pub fn root(table: impl Into<String>, key: impl Into<String>) -> Self {
         Self { tables: vec![Table { name: table.into(), key: key.into() }] }
     }
 
-    /// A further table whose rows are part of the entity that their `key` column names. A row with
-    /// a null there belongs to none.
+    /// Another table whose rows are part of the entity that their `key` column names. A row with
+    /// null there belongs to none.
     #[must_use]
     pub fn child(mut self, table: impl Into<String>, key: impl Into<String>) -> Self {
         self.tables.push(Table { name: table.into(), key: key.into() });
@@ -90,58 +90,58 @@ impl Tables {
     }
 }
 
-/// Why triggers cannot be installed. Nothing is changed then.
+/// Why triggers cannot be installed. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The database refused.
     #[error("cannot install the triggers that capture {entity}")]
     Database {
-        /// Whose.
+        /// The entity.
         entity: EntityName,
-        /// What it said.
+        /// Its error.
         #[source]
         source: sqlx::Error,
     },
-    /// A table is not as it must be.
+    /// A table cannot be captured.
     #[error("cannot capture {entity}: table {table} {problem}")]
     Table {
-        /// Whose.
+        /// The entity.
         entity: EntityName,
-        /// Which.
+        /// The table.
         table: String,
-        /// What is wrong with it.
+        /// What is wrong.
         problem: String,
     },
-    /// A row that is there has a key that cannot be an id.
-    #[error("cannot capture {entity}: {id:?} in table {table} cannot be an id: {problem}")]
+    /// An existing row has a key that is not a valid ID.
+    #[error("cannot capture {entity}: {id:?} in table {table} is not a valid ID: {problem}")]
     Id {
-        /// Whose.
+        /// The entity.
         entity: EntityName,
-        /// Which table.
+        /// The table.
         table: String,
         /// The key.
         id: String,
-        /// What is wrong with it.
+        /// What is wrong.
         problem: String,
     },
 }
 
-/// What is to be in the database.
+/// What the database should contain.
 #[derive(Debug)]
 struct Plan {
-    /// Statements that make the triggers. Their text is what tells one definition from another.
+    /// Statements that create the triggers. Their text distinguishes one definition from another.
     create: Vec<String>,
-    /// How many triggers that makes.
+    /// How many triggers they create.
     triggers: usize,
 }
 
-/// What all objects that belong to an entity's capture are called, up to their own part. A colon
-/// stands in no entity name, so no entity's prefix begins another's.
+/// The name prefix of all objects that belong to an entity's capture. A colon
+/// is not allowed in entity names, so no entity's prefix begins another's.
 fn prefix(entity: &EntityName) -> String {
     format!("nudge:{entity}:")
 }
 
-/// What has to be made, if that is not what is there.
+/// The plan, if the database does not match it yet.
 async fn look(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result<Option<Plan>, Fault> {
     match Kind::of(tx) {
         Kind::Sqlite => sqlite::is_installed(tx, entity, tables).await,
@@ -149,16 +149,16 @@ async fn look(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result<Optio
     }
 }
 
-/// Installs the triggers, unless just these are there. Whenever they had to be made, every entity is
-/// recorded once: nobody knows what changed while they were not there.
-/// Returns the definition that is there now.
+/// Installs the triggers, unless exactly these exist. Whenever they had to be created, every entity is
+/// recorded once, since changes may have been missed.
+/// Returns the current definition.
 async fn install(
     db: &Database,
     entity: &EntityName,
     tables: &Tables,
 ) -> Result<String, CaptureError> {
     let work = async {
-        // Whoever waits for another program that installs them must see what that has done.
+        // After waiting for another program that installs them, check what it has done.
         let mut tx = db.begin_read_committed().await.map_err(Fault::from)?;
         if db.kind() == Kind::Postgres {
             postgres::lock(&mut tx).await?;
@@ -178,7 +178,7 @@ async fn install(
             note(&mut tx, entity, &plan.create.join("\n")).await?;
             tracing::info!(%entity, triggers = plan.triggers, "changes are captured by triggers");
         }
-        // Within the same transaction: another program may install its own right after.
+        // In the same transaction: another program may install its own right after.
         let definition = noted(&mut tx, entity).await?.unwrap_or_default();
         tx.commit().await?;
         Ok(definition)
@@ -199,7 +199,7 @@ pub(crate) async fn uninstall(db: &Database, entity: &EntityName) -> Result<(), 
     db.run(work).await.map_err(|fault: Fault| fault.of(entity))
 }
 
-/// Removes the triggers, so that what they stand on can be altered: they are installed again afterwards.
+/// Removes the triggers so that their tables can be altered; they are installed again afterwards.
 pub(crate) async fn release(tx: &mut Tx, entity: &EntityName) -> Result<(), sqlx::Error> {
     remove(tx, entity).await.map_err(|fault| match fault {
         Fault::Database(error) => error,
@@ -218,12 +218,12 @@ async fn remove(tx: &mut Tx, entity: &EntityName) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether the triggers' definition is the one that is noted.
+/// Whether the triggers' definition is the stored one.
 async fn is_noted(tx: &mut Tx, entity: &EntityName, plan: &Plan) -> Result<bool, Fault> {
     Ok(noted(tx, entity).await?.is_some_and(|noted| noted == plan.create.join("\n")))
 }
 
-/// The definition that was installed last, by whatever program.
+/// The definition that was installed last, by any program.
 async fn noted(tx: &mut Tx, entity: &EntityName) -> Result<Option<String>, Fault> {
     let sql = "SELECT definition FROM nudge_capture WHERE entity = $1";
     let noted: Option<(String,)> =
@@ -239,7 +239,7 @@ async fn note(tx: &mut Tx, entity: &EntityName, definition: &str) -> Result<(), 
     Ok(())
 }
 
-/// Gives every entity that exists a new version, and every one that no longer does a tombstone.
+/// Gives every existing entity a new version, and every other one in the log a tombstone.
 async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result<(), Fault> {
     let root = tables.of_root();
     check_ids(tx, root).await?;
@@ -251,7 +251,7 @@ async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result
          ON CONFLICT (entity, id) DO UPDATE SET version = {version}, changed_at = $2, \
          change = CASE log.deleted WHEN 0 THEN 'updated' ELSE 'created' END, deleted = 0"
     );
-    // Each database hashes or indexes only one of these; the other one would take hours for a million rows.
+    // Each database can hash or index only one of these; the other would take hours for a million rows.
     let absent = match Kind::of(tx) {
         Kind::Sqlite => format!("log.id NOT IN (SELECT CAST({key} AS TEXT) FROM {table})"),
         Kind::Postgres => format!(
@@ -270,7 +270,7 @@ async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result
     Ok(())
 }
 
-/// Every key that is there must be an id: what has none cannot be told to anybody. The keys pass one by one:
+/// Checks that every existing key is a valid ID: without one, nobody can be notified. Reads the keys one by one:
 /// there may be millions.
 async fn check_ids(tx: &mut Tx, root: &Table) -> Result<(), Fault> {
     let (table, key) = (quoted(&root.name), quoted(&root.key));
@@ -291,7 +291,7 @@ async fn execute(tx: &mut Tx, sql: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A [`CaptureError`] that does not know its entity yet.
+/// A [`CaptureError`] without its entity.
 enum Fault {
     Database(sqlx::Error),
     Table { table: String, problem: String },
@@ -328,7 +328,7 @@ impl From<sqlx::Error> for Fault {
     }
 }
 
-/// A text as SQL takes it.
+/// A text as an SQL literal.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

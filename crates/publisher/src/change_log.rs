@@ -2,7 +2,7 @@
 //! is in `change_log/outbox.rs` and `change_log/repair.rs`.
 //!
 //! A row is at once the transactional outbox (it is *pending* when `version` differs from
-//! `published_version`), the tombstone of a deleted entity (kept for ever), and the source of
+//! `published_version`), the tombstone of a deleted entity (kept forever), and the source of
 //! versions. It never grows beyond one row per entity, however often that is edited.
 
 pub(crate) mod never_existed;
@@ -34,9 +34,9 @@ pub struct Recorded {
     pub deleted: bool,
     /// When it was recorded.
     pub changed_at: Timestamp,
-    /// A tombstone of an id that this owner never had, as far as it knows: it was made because the stream told of
-    /// the id, or an operator says so. To subscribers it is a tombstone like any other; an owner's own API answers
-    /// as if nobody had ever heard of the id.
+    /// A tombstone of an ID that this owner never had, as far as it knows: either the stream held
+    /// the ID, or an operator said so. To subscribers it is a tombstone like any other; an owner's own API answers
+    /// as if it did not know the ID.
     pub never_existed: bool,
 }
 
@@ -71,8 +71,8 @@ impl ChangeLog {
         let kind = db.kind();
         let changes = [Column::Text("id"), Column::Text("change"), Column::Int("deleted")];
         let sql = Sql {
-            // The version is computed from the table's row, inside DO UPDATE: a value proposed
-            // before the row's lock was waited for could go backwards.
+            // The version is computed from the table's row, inside DO UPDATE: a value computed
+            // before waiting for the row's lock could go backwards.
             record: format!(
                 "INSERT INTO nudge_change_log AS log (entity, id, version, change, deleted, changed_at) \
                  SELECT $1, r.id, $3, r.change, r.deleted, $3 FROM {} WHERE true \
@@ -151,8 +151,8 @@ impl ChangeLog {
         rows.into_iter().map(Row::recorded).collect()
     }
 
-    /// A page of the change log in bytewise order of ids, tombstones included. A row whose id is none, as SQLite may
-    /// have one, is left out: nobody could ask for it.
+    /// A page of the change log in bytewise order of IDs, including tombstones. Rows with an invalid ID, which SQLite
+    /// may have, are left out: nobody could ask for them.
     pub(crate) async fn page(
         &self,
         tx: &mut Tx,
@@ -175,7 +175,7 @@ impl ChangeLog {
                     Ok(one) => page.push(one),
                     Err(error) => {
                         let entity = &self.entity;
-                        tracing::error!(%entity, ?after, %error, "a row of nudge_change_log names no entity");
+                        tracing::error!(%entity, ?after, %error, "a row of nudge_change_log has an invalid ID");
                     }
                 }
             }
@@ -187,7 +187,7 @@ impl ChangeLog {
     }
 }
 
-/// The columns of a [`Row`] but for its id.
+/// The columns of a [`Row`] except its ID.
 const VERSION_COLUMNS: &str =
     "version, deleted, changed_at, stranger_version, never_existed_version";
 

@@ -1,4 +1,4 @@
-//! Versions in headers: conditional requests (RFC 9110, section 13), and what a write answers with. For
+//! Versions in headers: conditional requests (RFC 9110, section 13), and the headers of a write's answer. For
 //! every owner's own routes.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -10,30 +10,30 @@ pub fn etag(version: Version) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header value")
 }
 
-/// The headers of the answer to a write: `ETag` with the version of what is there now, and `Nudge-Token`,
-/// which names the write to readers.
+/// The headers of the answer to a write: `ETag` with the current version, and `Nudge-Token`,
+/// which identifies the write to readers.
 pub fn write_headers(token: &WriteToken) -> [(HeaderName, HeaderValue); 2] {
     let name = HeaderName::try_from(WRITE_TOKEN_HEADER).expect("the contract's header has a name");
     let value = HeaderValue::try_from(token.to_string()).expect("a token is a header value");
     [(header::ETAG, etag(token.version)), (name, value)]
 }
 
-/// The condition of a write, for the document of a route that reads it with [`if_match`].
+/// The condition of a write, for the OpenAPI document of a route that reads it with [`if_match`].
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "described here, read from the headers")]
+#[expect(dead_code, reason = "only for the document; the code reads the headers")]
 pub struct IfMatch {
-    /// Versions of which one must stand, as `ETag` told them.
+    /// Versions, as in `ETag`, one of which must be the current one.
     #[param(rename = "If-Match", nullable = false)]
     if_match: Option<String>,
 }
 
-/// The condition of a read, for the document of a route that reads it with [`if_none_match`].
+/// The condition of a read, for the OpenAPI document of a route that reads it with [`if_none_match`].
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "described here, read from the headers")]
+#[expect(dead_code, reason = "only for the document; the code reads the headers")]
 pub struct IfNoneMatch {
-    /// Versions that the caller has, as `ETag` told them: answered with 304 while one of them stands.
+    /// Versions that the caller has, as in `ETag`: answered with 304 while one of them is current.
     #[param(rename = "If-None-Match", nullable = false)]
     if_none_match: Option<String>,
 }
@@ -41,14 +41,14 @@ pub struct IfNoneMatch {
 /// Versions that a condition names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Whatever exists.
+    /// Any version, if the entity exists.
     Any,
-    /// One of these. Empty when the request named none that can match.
+    /// One of these. Empty if the request named none that can match.
     OneOf(Vec<Version>),
 }
 
 impl Expected {
-    /// Whether an entity in this version, or none, is what is named.
+    /// Whether the condition matches an entity in this version, or a missing one.
     pub fn matches(&self, current: Option<Version>) -> bool {
         match (self, current) {
             (_, None) => false,
@@ -68,8 +68,8 @@ pub fn if_none_match(headers: &HeaderMap) -> Option<Expected> {
     expected(headers, header::IF_NONE_MATCH, true)
 }
 
-/// The versions that a header names. A tag that this service never made names none, and so does
-/// anything malformed: a condition that cannot be understood must not let a write through.
+/// The versions that a header names. A tag that this service never sent names none, and neither does
+/// a malformed one: a condition that cannot be understood must not let a write through.
 fn expected(headers: &HeaderMap, name: HeaderName, weak: bool) -> Option<Expected> {
     let mut values = headers.get_all(name).iter().peekable();
     values.peek()?;
@@ -79,7 +79,7 @@ fn expected(headers: &HeaderMap, name: HeaderName, weak: bool) -> Option<Expecte
         if value.trim() == "*" {
             return Some(Expected::Any);
         }
-        // Tags of this service hold digits only, so a comma inside a foreign tag does no harm.
+        // This service's tags consist of digits only, so a comma inside a foreign tag does no harm.
         for tag in value.split(',').map(str::trim) {
             let tag = match tag.strip_prefix("W/") {
                 Some(tag) if weak => tag,

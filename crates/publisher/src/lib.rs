@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`Publisher::record`] writes one row of the change log in the caller's own transaction; there
-//! is no way to call it without one. The relay publishes what is pending, and records for each row
-//! what now stands in the stream. The sync API answers callbacks with state and version of one
+//! is no way to call it without one. The relay publishes pending rows, and marks each with
+//! what the stream now holds. The sync API answers callbacks with state and version of one
 //! snapshot.
 //!
 //! ```no_run
@@ -31,14 +31,14 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`capture`] | triggers that record changes whatever program makes them |
-//! | [`change_log`] | one row per entity: its newest version, and what stands in the stream for it |
-//! | [`conditional`] | versions in headers: `If-Match`, `If-None-Match`, what a write answers with |
+//! | [`capture`] | triggers that record changes whichever program makes them |
+//! | [`change_log`] | one row per entity: its newest version, and what the stream holds for it |
+//! | [`conditional`] | versions in headers: `If-Match`, `If-None-Match`, the headers of a write's answer |
 //! | [`relay`] | change log → NATS, and repair when the broker lost something |
 //! | [`sink`] | the port to the stream |
 //! | [`stream`] | the stream's configuration, field by field |
 //! | [`sync_api`] | the routes for callbacks, over one trait of the owner |
-//! | `tombstones` | the routes for an operator: tombstones of what never existed |
+//! | `tombstones` | the routes for an operator: tombstones of entities that never existed |
 
 pub mod capture;
 pub mod change_log;
@@ -98,9 +98,9 @@ impl Publisher {
         Ok(Self { log, wake, metrics: Metrics::default(), capture: None, how: PhantomData })
     }
 
-    /// Brings the tables of a service up to date that are [captured](Self::capture): when there is anything to migrate,
+    /// Migrates the tables of a service that are [captured](Self::capture): if there is anything to migrate,
     /// the triggers are removed first, since they name columns. Migrations may then add, drop and retype columns, and
-    /// make tables anew. `capture` installs the triggers again, and records every entity once.
+    /// recreate tables. `capture` then installs the triggers again, and records every entity once.
     ///
     /// # Errors
     /// As [`Database::migrate`].
@@ -124,7 +124,7 @@ impl Publisher {
     /// changed without them. On PostgreSQL it takes the right to create triggers and functions.
     ///
     /// # Errors
-    /// When a table or a key is not as it must be, or the database refuses. Nothing is changed then.
+    /// If a table or a key cannot be captured, or the database refuses. Nothing has been changed then.
     ///
     /// ```no_run
     /// # use nudge_protocol::EntityName;
@@ -187,8 +187,8 @@ impl Publisher<Capturing> {
         self.capture.as_ref().is_some_and(|capture| capture.is_lost())
     }
 
-    /// Says that a change that this program made in a captured table was not recorded: its version did not rise in
-    /// the transaction. The triggers are looked at at once.
+    /// Reports that a change by this program to a captured table was not recorded: its version did not rise in
+    /// the transaction. The triggers are then checked immediately.
     pub fn missed(&self) {
         if let Some(capture) = &self.capture {
             capture.missed();
@@ -222,7 +222,7 @@ impl<M> Publisher<M> {
         self.log.db().begin().await
     }
 
-    /// The same at READ COMMITTED, whatever the database says: see [`Database::begin_read_committed`].
+    /// The same at READ COMMITTED, whatever the database's default: see [`Database::begin_read_committed`].
     pub async fn begin_read_committed(&self) -> Result<Tx, sqlx::Error> {
         self.log.db().begin_read_committed().await
     }
@@ -235,7 +235,7 @@ impl<M> Publisher<M> {
         Ok(())
     }
 
-    /// Wakes the relay: for transactions that were committed in another way.
+    /// Wakes the relay, after transactions that were committed in another way.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
@@ -250,18 +250,18 @@ impl<M> Publisher<M> {
         self.log.recorded(tx, ids).await
     }
 
-    /// The token that names a write, for the `Nudge-Token` header of its answer.
+    /// The token that identifies a write, for the `Nudge-Token` header of its answer.
     pub fn token(&self, id: &EntityId, version: Version) -> WriteToken {
         WriteToken { entity: self.entity().clone(), id: id.clone(), version }
     }
 
-    /// Publishes pending changes until `stop` is cancelled. Creates the stream, and creates and
-    /// refills it again when it is gone. Several relays at once, in one process or many, are harmless.
+    /// Publishes pending changes until `stop` is cancelled. Creates the stream, and recreates and
+    /// refills it if it is deleted. Several relays at once, in one process or many, are harmless.
     pub fn spawn_relay(&self, broker: &Broker, stop: CancellationToken) -> JoinHandle<()> {
         self.spawn_relay_to(Arc::new(broker.clone()), stop)
     }
 
-    /// [`spawn_relay`](Self::spawn_relay) with another way to the stream: for tests and simulations.
+    /// [`spawn_relay`](Self::spawn_relay) to another sink: for tests and simulations.
     pub fn spawn_relay_to(&self, sink: Arc<dyn Sink>, stop: CancellationToken) -> JoinHandle<()> {
         let (log, wake, metrics) = (self.log.clone(), self.wake.clone(), self.metrics.clone());
         let capture = self.capture.clone();
@@ -288,7 +288,7 @@ impl<M> Publisher<M> {
         sync_api::router(self.log.clone(), owner).merge(tombstones)
     }
 
-    /// How the relay is doing.
+    /// The relay's health.
     pub fn health(&self) -> RelayHealth {
         self.metrics.health()
     }
@@ -300,7 +300,7 @@ impl<M> Publisher<M> {
             let label = [("entity".into(), self.entity().to_string().into())];
             registry.sub_registry_with_labels(label.into_iter()).register(
                 "nudge_capture_lost",
-                "1 while triggers do not record all changes, and writes are refused",
+                "1 while triggers do not record all changes, so writes are refused",
                 capture.gauge.clone(),
             );
         }

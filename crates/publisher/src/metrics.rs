@@ -1,4 +1,4 @@
-//! What the relay counts.
+//! The relay's metrics.
 
 use nudge_protocol::EntityName;
 use prometheus_client::{
@@ -15,37 +15,37 @@ pub(crate) struct Metrics {
     pub(crate) pending: Gauge,
     pub(crate) connected: Gauge,
     pub(crate) broker_connected: Gauge,
-    /// 1 while the stream is not as it must be.
+    /// 1 while the stream's configuration is wrong.
     pub(crate) altered: Gauge,
     pub(crate) comparing: Gauge,
     pub(crate) unreadable: Counter,
-    /// Notifications in the stream of entities that the log does not know, at least.
+    /// Least number of notifications in the stream about entities that the log does not know.
     pub(crate) strangers: Gauge,
-    /// Tombstones that were made for such, and that no operator has looked into.
+    /// Tombstones that were made for such entities and that no operator has flagged.
     pub(crate) stranger_tombstones: Gauge,
 }
 
-/// How a relay is doing.
+/// The health of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct RelayHealth {
-    /// Whether the stream was reached when last tried, and took what was published.
+    /// Whether the stream was reachable at the last try, and accepted what was published.
     pub connected: bool,
-    /// Whether the broker was there then.
+    /// Whether the broker was reachable then.
     pub broker_connected: bool,
-    /// Whether others have altered the stream at the broker, and it cannot be altered back.
+    /// Whether the stream was altered at the broker and cannot be altered back.
     pub altered: bool,
-    /// Changes that the stream does not show yet.
+    /// Changes that are not yet in the stream.
     pub pending: u64,
     /// Notifications published since the start.
     pub published: u64,
-    /// Whether the stream is still compared with the change log.
+    /// Whether the stream is still being compared with the change log.
     pub comparing: bool,
-    /// Rows taken out of the change log since the start, because their ids are none.
+    /// Rows removed from the change log since the start, because their IDs are invalid.
     pub unreadable: u64,
-    /// Entities, at least, that the stream tells of and the owner does not know.
+    /// Least number of entities that the stream holds and the owner does not know.
     pub strangers: u64,
-    /// Tombstones of ids that the owner has no record of, made because the stream told of them, and that no operator
-    /// has looked into yet.
+    /// Tombstones of IDs that the owner has no record of, made because the stream holds them, and that no operator
+    /// has flagged yet.
     pub stranger_tombstones: u64,
 }
 
@@ -85,32 +85,32 @@ impl Metrics {
         );
         registry.register(
             "nudge_relay_pending",
-            "Changes that the stream does not show yet",
+            "Changes that are not yet in the stream",
             self.pending.clone(),
         );
         registry.register(
             "nudge_relay_connected",
-            "1 while the stream can be reached, and takes what is published",
+            "1 while the stream is reachable and accepts what is published",
             self.connected.clone(),
         );
         registry.register(
             "nudge_relay_broker_connected",
-            "1 while the broker is there",
+            "1 while the broker is reachable",
             self.broker_connected.clone(),
         );
         registry.register(
             "nudge_relay_stream_altered",
-            "1 while others have altered the stream at the broker, and it cannot be altered back",
+            "1 while the stream is altered at the broker and cannot be altered back",
             self.altered.clone(),
         );
         registry.register(
             "nudge_relay_comparing",
-            "1 while the stream is compared with the change log, for what it may have lost",
+            "1 while the stream is compared with the change log, to find lost notifications",
             self.comparing.clone(),
         );
         registry.register(
             "nudge_relay_unreadable",
-            "Rows taken out of the change log because their ids are none, as text that is not UTF-8",
+            "Rows removed from the change log because their IDs are invalid, such as text that is not UTF-8",
             self.unreadable.clone(),
         );
         registry.register(

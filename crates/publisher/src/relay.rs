@@ -1,21 +1,21 @@
 //! Change log → NATS.
 //!
 //! The relay reads pending rows without holding locks, publishes them with many acknowledgements
-//! in flight, and records for each what now stands in the stream, by stream sequence. It is woken
-//! by a commit in this process, and else polls for what other programs wrote.
+//! in flight, and marks each with what the stream now holds, by stream sequence. It is woken
+//! by a commit in this process, and otherwise polls for what other programs wrote.
 //!
 //! A broker may lose what it acknowledged (it syncs its disk every two minutes by default), and a
-//! relay may die between publishing and recording. So when the server was started again, and when the stream
+//! relay may die between publishing and marking. So when the server was restarted, and when the stream
 //! looks younger, shorter or emptier than it should, or lacks what was published last, rows are made
 //! pending again, *at the stream's current last sequence*: what was acknowledged before that no longer
 //! counts for them.
 //!
-//! A relay that cannot record what it published, since its database is full, publishes nothing more until it
-//! can: it would publish the same rows again and again.
+//! A relay that cannot mark what it published, since its database is full, publishes nothing more until it
+//! can: it would publish the same rows over and over.
 //!
-//! A publish may also arrive when nobody waits for it any more, over a newer one. So at each look
-//! the relay reads what stands in the stream beyond the sequence up to which it knows everything,
-//! and records that as if it had been acknowledged.
+//! A publish may also arrive when nobody waits for it any more, over a newer one. So at each check
+//! the relay reads the messages beyond the sequence up to which it knows everything,
+//! and marks them as if they had been acknowledged.
 
 mod again;
 mod altered;
@@ -43,24 +43,24 @@ use crate::{
         outbox::{Pending, Published},
     },
     metrics::Metrics,
-    sink::{Message, Sink, Standing},
+    sink::{Message, Sink, StreamInfo},
 };
 
-/// Rows read and published at a time; also the most acknowledgements in flight.
+/// Rows read and published at a time; also the limit of acknowledgements in flight.
 pub const MAX_ROWS_PER_ROUND: usize = 2_000;
-/// Longest pause between two looks at the change log when nothing wakes the relay.
+/// Longest pause between two polls of the change log if nothing wakes the relay.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// First pause after the last pending row; it doubles up to [`MAX_POLL_INTERVAL`].
 pub const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Pause between two tries to record what a writer had locked.
+/// Pause between attempts to mark rows that a writer had locked.
 pub const HELD_PAUSE: Duration = Duration::from_secs(1);
-/// Most rows that are remembered as published and locked by a writer. Further ones are published again at each round.
+/// Most rows that are remembered as published and locked by a writer. Further ones are published again in each round.
 pub const MAX_HELD_ROWS: usize = 20_000;
-/// Longest time that a relay takes to end.
+/// Longest time that a relay takes to stop.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failure to reach the broker or the database.
 pub const ERROR_PAUSE: Duration = Duration::from_millis(250);
-/// Longest pause after a publish that the stream refused; it doubles from [`ERROR_PAUSE`] with each in a row.
+/// Longest pause after a publish that the stream refused; it doubles from [`ERROR_PAUSE`] with each consecutive one.
 pub const MAX_REFUSED_PAUSE: Duration = Duration::from_secs(8);
 
 pub(crate) struct Relay {
@@ -68,41 +68,41 @@ pub(crate) struct Relay {
     sink: Arc<dyn Sink>,
     wake: Arc<Notify>,
     metrics: Metrics,
-    /// The stream as last seen; `None` before the first look on a connection.
-    standing: Option<Standing>,
+    /// The stream as last seen; `None` before the first check on a connection.
+    stream: Option<StreamInfo>,
     next_check: Instant,
-    /// The sequence up to which all that stands in the stream is recorded, or superseded by rows that
-    /// are pending; `None` before the first look.
+    /// The sequence up to which everything in the stream is marked, or superseded by rows that
+    /// are pending; `None` before the first check.
     known: Option<u64>,
-    /// What this relay recorded last, since it last found it in the log, and what was published last when it found
-    /// nothing to do. Once the log has it no more, its database went back to an older state.
-    recorded: Vec<Published>,
-    /// What was to be made pending again and could not, because a writer had it locked. It is tried
-    /// at the next look at the stream.
+    /// What this relay marked since it last found its marks in the log, and what was published last when it found
+    /// nothing to do. If the log no longer has it, its database went back to an older state.
+    newest_marked: Vec<Published>,
+    /// What should be made pending again and could not, because a writer had it locked. It is retried
+    /// at the next check of the stream.
     locked: Vec<EntityId>,
-    /// Which run of the server keeps the stream, and whether that is another one than before and not yet looked
-    /// through.
+    /// The run of the server that keeps the stream, and whether that is a new one, not yet
+    /// compared.
     server: Option<String>,
     restarted: bool,
-    /// What stands in the stream and could not be recorded, because a writer has its row locked.
+    /// What the stream holds and could not be marked, because a writer has its row locked.
     held: Held,
-    /// What stands in the stream of ids that the log does not know, and has no tombstone yet.
+    /// Messages in the stream about IDs that the log does not know and that have no tombstone yet.
     strangers: strangers::Strangers,
-    /// What others have altered of the stream.
+    /// How others have altered the stream.
     altering: Altering,
-    /// How far the stream is compared with the log; none when that is done.
+    /// The progress of comparing the stream with the log; `None` when that is done.
     comparison: Option<Comparison>,
-    /// How many messages the stream must hold at least, as far as is known: one for each subject, for ever.
+    /// How many messages the stream must hold at least, as far as is known: one for each subject, forever.
     expected: u64,
-    /// Whether messages were missing, so that all of it is compared once more; and how soon.
+    /// Whether messages were missing, so that everything is compared once more; and how soon.
     short: bool,
     refills: Again,
-    /// How often in a row a round was not published whole.
+    /// How many consecutive rounds were not published completely.
     refused: u32,
 }
 
-/// Published rows that a writer keeps locked. They are not published again, however long that takes: only recording
-/// them is tried again.
+/// Published rows that a writer keeps locked. They are not published again, however long that takes: only marking
+/// them is retried.
 #[derive(Debug, Default)]
 struct Held {
     rows: Vec<Published>,
@@ -110,7 +110,7 @@ struct Held {
 }
 
 impl Held {
-    /// Each row once, by what stands in the stream now: a look reads what was published before, too.
+    /// Keeps each row once, with its newest message: a check also reads what was published before.
     fn remember(&mut self, behind: Vec<Published>) {
         let ids: HashSet<_> = behind.iter().map(|row| row.id.clone()).collect();
         self.rows.retain(|row| !ids.contains(&row.id));
@@ -131,10 +131,10 @@ impl Relay {
             sink,
             wake,
             metrics,
-            standing: None,
+            stream: None,
             next_check: Instant::now(),
             known: None,
-            recorded: Vec::new(),
+            newest_marked: Vec::new(),
             locked: Vec::new(),
             server: None,
             restarted: false,
@@ -149,22 +149,22 @@ impl Relay {
         }
     }
 
-    /// Runs until `stop`. Nothing ends it early: every failure is logged and tried again.
+    /// Runs until `stop`. Nothing ends it early: every failure is logged and retried.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut connections = self.sink.connections();
         let mut connection = 0;
         let mut pause = MIN_POLL_INTERVAL;
         loop {
             let now = *connections.borrow_and_update();
-            // The first connection may be counted after the first look at the stream was answered.
+            // The first connection may be counted after the first check of the stream was answered.
             if now > connection.max(1) {
-                self.standing = None;
+                self.stream = None;
             }
             connection = now;
             let round = tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.leave().await,
-                // What was asked of the connection before is not answered any more.
+                // Requests on the previous connection are no longer answered.
                 Ok(()) = connections.changed() => continue,
                 round = self.round() => round,
             };
@@ -177,7 +177,7 @@ impl Relay {
                     continue;
                 }
                 Err(error) => {
-                    tracing::warn!(entity = %self.log.entity(), error = %chain(&*error), "relay: will try again");
+                    tracing::warn!(entity = %self.log.entity(), error = %chain(&*error), "relay: failed; retrying");
                     self.metrics.errors.inc();
                     self.next_check = Instant::now();
                     self.note_pending().await;
@@ -202,30 +202,30 @@ impl Relay {
         }
     }
 
-    /// Records up to which sequence the stream is known, so that the next start has nothing to read before it
-    /// publishes. Without it, that is what was published in the last seconds.
+    /// Stores the sequence up to which the stream is known, so that the next start has nothing to read before it
+    /// publishes. Otherwise it would have to read what was published in the last seconds.
     async fn leave(&mut self) {
-        let (Some(standing), Some(known)) = (self.standing.clone(), self.known) else { return };
+        let (Some(stream), Some(known)) = (self.stream.clone(), self.known) else { return };
         let work = async {
             if !self.log_went_back().await? {
                 let known = self.strangers.known(known);
-                self.log.set_stream(&standing, known).await?;
+                self.log.set_stream(&stream, known).await?;
             }
             Ok::<_, BoxError>(())
         };
-        // What does not succeed soon is not needed.
+        // If it does not succeed soon, do without.
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, work).await;
     }
 
-    /// Looks at the stream when that is due, publishes one round, and then compares the stream with one page of the
-    /// log as long as that is not done. Returns how much got done; nothing must be followed by a pause.
+    /// Checks the stream when that is due, publishes one round, and then compares the stream with one page of the
+    /// log until that is done. Returns how much got done; 0 must be followed by a pause.
     async fn round(&mut self) -> Result<u64, BoxError> {
-        if self.standing.is_none() || Instant::now() >= self.next_check {
+        if self.stream.is_none() || Instant::now() >= self.next_check {
             self.check_stream().await?;
         }
-        self.record_held().await?;
+        self.mark_held().await?;
         let mut pending = self.pending().await?;
-        // Nothing may be published over the one place that tells of versions that the log lost.
+        // Nothing may be published over the only message that has versions that the log lost.
         if !pending.is_empty() && (self.came_back(&pending) || self.log_went_back().await?) {
             self.check_stream().await?;
             pending = self.pending().await?;
@@ -248,12 +248,12 @@ impl Relay {
         let mut marked = 0;
         if !published.is_empty() {
             let all;
-            (marked, all) = self.record(&published).await?;
+            (marked, all) = self.mark(&published).await?;
             self.metrics.published.inc_by(published.len() as u64);
             let first: HashSet<_> =
                 pending.iter().filter(|row| row.is_first).map(|row| &row.id).collect();
             self.expected += published.iter().filter(|one| first.contains(&one.id)).count() as u64;
-            // Where others publish, too, there are gaps: what is in them will be read.
+            // If others publish, too, there are gaps: the messages in them will be read.
             if all && let Some(known) = &mut self.known {
                 published.sort_unstable_by_key(|one| one.seq);
                 published.iter().for_each(|one| *known += u64::from(one.seq == *known + 1));
@@ -265,21 +265,21 @@ impl Relay {
         }
     }
 
-    /// The rows to publish. Those whose ids are none are taken out of the log: nothing can ever be said of them, and
-    /// the others are not to wait behind them.
+    /// The rows to publish. Rows with invalid IDs are removed from the log: nothing can ever be published about them, and
+    /// the others must not wait behind them.
     async fn pending(&self) -> Result<Vec<Pending>, sqlx::Error> {
         let (pending, unreadable) = self.log.pending(MAX_ROWS_PER_ROUND, &self.held.rows).await?;
         if !unreadable.is_empty() {
             let taken = self.log.take_out(&unreadable).await?;
             self.metrics.unreadable.inc_by(taken);
             let (entity, id) = (self.log.entity(), unreadable[0].escape_ascii().to_string());
-            tracing::error!(%entity, id, taken, "rows whose ids are none were taken out of the change log: nobody hears of them");
+            tracing::error!(%entity, id, taken, "rows with invalid IDs were removed from the change log: subscribers are not notified of them");
         }
         Ok(pending)
     }
 
-    /// Whether a change waited longer than a poll, though nothing was wrong: it may have come back with an older state of the
-    /// log, and others may have published newer ones since. Then the stream is looked at first.
+    /// Whether a change waited longer than a poll although nothing was wrong: it may have come back with an older state of the
+    /// log, and others may have published newer ones since. Then the stream is checked first.
     fn came_back(&self, pending: &[Pending]) -> bool {
         let looked = self.next_check.checked_sub(look::STREAM_CHECK_INTERVAL);
         let long_ago = looked.is_none_or(|looked| looked.elapsed() > MAX_POLL_INTERVAL);
@@ -288,25 +288,25 @@ impl Relay {
         long_ago && pending.iter().any(|row| row.version.get() + poll < now)
     }
 
-    /// Remembers what was published last, by whichever relay: that much the log must have, as long as its database does
+    /// Remembers what was published last, by whichever relay: the log must have it as long as its database does
     /// not go back.
     async fn remember(&mut self) -> Result<(), sqlx::Error> {
-        let known = self.recorded.last().map_or(0, |one| one.seq);
+        let known = self.newest_marked.last().map_or(0, |one| one.seq);
         match self.log.last_published(1).await?.pop() {
-            Some(last) if last.seq >= known => self.recorded = vec![last],
-            // Perhaps it did: that is found out before anything is published.
+            Some(last) if last.seq >= known => self.newest_marked = vec![last],
+            // Perhaps it did go back: that is found out before anything is published.
             _ => {}
         }
         Ok(())
     }
 
-    /// Records what stands in the stream. Returns for how many rows, and whether the log now knows of
-    /// all of it: of rows that a writer has locked it does not.
-    async fn record(&mut self, published: &[Published]) -> Result<(u64, bool), sqlx::Error> {
+    /// Marks rows with what the stream holds. Returns how many rows were marked, and whether the log now knows
+    /// everything: rows that a writer has locked are missing.
+    async fn mark(&mut self, published: &[Published]) -> Result<(u64, bool), sqlx::Error> {
         let marked = self.log.mark(published, self.server.as_deref()).await?;
         if marked == published.len() as u64 {
-            self.recorded.truncate(1);
-            self.recorded.extend(published.last().cloned());
+            self.newest_marked.truncate(1);
+            self.newest_marked.extend(published.last().cloned());
             return Ok((marked, true));
         }
         let behind = self.log.behind(published).await?;
@@ -315,8 +315,8 @@ impl Relay {
         Ok((marked, all))
     }
 
-    /// Tries again to record what a writer had locked.
-    async fn record_held(&mut self) -> Result<(), sqlx::Error> {
+    /// Retries marking rows that a writer had locked.
+    async fn mark_held(&mut self) -> Result<(), sqlx::Error> {
         let due = self.held.next_try.is_none_or(|next| Instant::now() >= next);
         if self.held.rows.is_empty() || !due {
             return Ok(());
@@ -333,11 +333,11 @@ impl Relay {
         }
     }
 
-    /// Publishes all rows at once and awaits their acknowledgements. Returns what is acknowledged,
+    /// Publishes all rows at once and awaits their acknowledgements. Returns what was acknowledged,
     /// and the first failure if there was one.
     async fn publish(&self, pending: &[Pending]) -> (Vec<Published>, Option<BoxError>) {
         // Each awaits its acknowledgement as soon as it is sent: several relays share the
-        // connection's bound on acknowledgements in flight, and must not all wait for a place.
+        // connection's limit on acknowledgements in flight, and must not all wait for a slot.
         let results = join_all(pending.iter().map(|row| self.publish_one(row))).await;
         let mut published = Vec::with_capacity(pending.len());
         let mut failed = None;
@@ -357,7 +357,7 @@ impl Relay {
     }
 }
 
-/// What is published of a row: which entity, how it changed, and its version as a header.
+/// What is published for a row: which entity, how it changed, and its version as a header.
 fn message(entity: &EntityName, row: &Pending) -> Message {
     let body = Notification { id: row.id.clone(), change: row.change }.to_json();
     let subject = subject::subject(entity, &row.id);

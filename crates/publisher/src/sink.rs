@@ -1,10 +1,10 @@
-//! The port to the stream that holds an entity's notifications: JetStream in production, simulated in
+//! The port to the stream that holds an entity's notifications: JetStream in production, a simulation in
 //! tests.
 //!
-//! What the relay relies on, and every implementation must keep:
-//! - A message replaces the one that stood on its subject before.
-//! - The sequence that [`Sink::publish`] answers is that message's place; later ones are higher.
-//! - What fails may have happened all the same, and may still happen.
+//! Every implementation must guarantee, since the relay relies on it:
+//! - A message replaces the previous one on its subject.
+//! - [`Sink::publish`] returns the message's sequence; later messages have higher ones.
+//! - A failed publish may have happened all the same, or may still happen.
 
 use std::{future::Future, pin::Pin};
 
@@ -12,81 +12,81 @@ use nudge_protocol::EntityName;
 use nudge_runtime::BoxError;
 use tokio::sync::watch;
 
-/// Most subjects that are looked up at a time: a nats-server takes up to 1,024.
+/// Most subjects that are looked up at a time: a nats-server accepts up to 1,024.
 pub const MAX_SUBJECTS: usize = 1_000;
 
 /// The future of a request to the broker.
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
 
-/// What the relay compares between two looks at the stream.
+/// What the relay compares between two checks of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Tells one incarnation of the stream from the next.
+pub struct StreamInfo {
+    /// Distinguishes one incarnation of the stream from the next.
     pub created: String,
     /// The stream's last sequence.
     pub last_seq: u64,
     /// How many messages it holds.
     pub messages: u64,
-    /// Which run of which server keeps it: another one once the server was started again, since it may have lost what
-    /// it had acknowledged. None where one server's word is not enough, as in a cluster.
+    /// The run of the server that keeps it. A restarted server has another one, since it may have lost what
+    /// it had acknowledged. `None` where one server is not enough, as in a cluster.
     pub server: Option<String>,
-    /// What of it is not as it must be.
+    /// What is wrong with its configuration.
     pub altered: Option<Altered>,
 }
 
-/// What others have altered of the stream at the broker.
+/// How the stream's configuration at the broker differs from the required one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Altered {
-    /// In words: `max_msgs is 20, not -1`.
+    /// As text: `max_msgs is 20, not -1`.
     pub what: String,
-    /// Whether notifications that were acknowledged may not stand where they should.
+    /// Whether acknowledged notifications may be missing, or be stored elsewhere.
     pub loses: bool,
 }
 
-/// A notification on its way.
+/// A notification to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Its subject, which names the key.
     pub subject: String,
-    /// What its version header says.
+    /// The value of its version header.
     pub version: String,
     /// Its body.
     pub body: Vec<u8>,
 }
 
-/// A message as it stands in the stream, whoever published it.
+/// A message in the stream, whoever published it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Its place.
+    /// Its sequence.
     pub sequence: u64,
     /// Its subject.
     pub subject: String,
-    /// What its version header says, if it has one.
+    /// The value of its version header, if it has one.
     pub version: Option<String>,
 }
 
-/// What stands on some subjects of the stream.
+/// The newest messages on some subjects of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
-    /// The stream's last sequence when it was looked at, or later.
+    /// The stream's last sequence at the time of the lookup, or later.
     pub last_seq: u64,
-    /// The messages; for a subject that is missing here, there is none.
+    /// The messages. A subject that is missing here has none.
     pub stored: Vec<Stored>,
 }
 
-/// A way to the stream of each entity.
+/// Access to the stream of each entity.
 pub trait Sink: Send + Sync + 'static {
-    /// Looks at the stream, and makes it when it is missing.
-    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing>;
+    /// Describes the stream; creates it if it is missing.
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, StreamInfo>;
 
-    /// Alters the stream back to what it must be. Answers with what cannot be altered back, and why.
+    /// Alters the stream back to the required configuration. Returns what cannot be altered back, and why.
     fn mend<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Option<String>>;
 
-    /// Publishes, and answers with the sequence under which the message stands in the stream.
+    /// Publishes a message, and returns its sequence in the stream.
     fn publish<'a>(&'a self, entity: &'a EntityName, message: Message) -> Asking<'a, u64>;
 
-    /// Reads what stands in the stream beyond a sequence, in order: at most `limit` messages, and
-    /// none only when there are no more.
+    /// Reads the messages beyond a sequence, in order: at most `limit`, and
+    /// none only if there are no more.
     fn beyond<'a>(
         &'a self,
         entity: &'a EntityName,
@@ -94,17 +94,17 @@ pub trait Sink: Send + Sync + 'static {
         limit: usize,
     ) -> Asking<'a, Vec<Stored>>;
 
-    /// Looks up what stands on these subjects, of which there are at most [`MAX_SUBJECTS`]. `None` when this
-    /// broker cannot tell, or cannot be trusted to.
+    /// Looks up the messages on these subjects, at most [`MAX_SUBJECTS`]. `None` if this
+    /// broker cannot answer, or its answer cannot be trusted.
     fn look_up<'a>(
         &'a self,
         entity: &'a EntityName,
         subjects: Vec<String>,
     ) -> Asking<'a, Option<Looked>>;
 
-    /// Counts connections made: changes each time the link was lost and made again.
+    /// The number of connections made: changes at each reconnect.
     fn connections(&self) -> watch::Receiver<u64>;
 
-    /// Whether the link stands at this moment.
+    /// Whether the connection is up at this moment.
     fn is_connected(&self) -> bool;
 }

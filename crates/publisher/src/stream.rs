@@ -25,24 +25,24 @@ use tokio::sync::watch;
 
 use altered::{Members, compare, told, untouchable};
 
-use crate::sink::{Asking, Looked, Message, Sink, Standing, Stored};
+use crate::sink::{Asking, Looked, Message, Sink, Stored, StreamInfo};
 
-/// Largest notification, headers included, in bytes. A body is at most about 250 bytes.
+/// Largest notification, including headers, in bytes. A body has at most about 250 bytes.
 pub const MAX_MESSAGE_BYTES: i32 = 4_096;
-/// The stream's fuse, in bytes: about two and a half million entities. NATS reserves it, so a disk
-/// must have that much to give. Beyond it publishes fail and rows stay
+/// The stream's size limit, in bytes: about two and a half million entities. NATS reserves it, so a disk
+/// must have that much space. Beyond it, publishes fail and rows stay
 /// pending, rather than old notifications being dropped.
 pub const MAX_STREAM_BYTES: i64 = 1024 * 1024 * 1024;
 
-/// How long the server keeps the consumer with which the stream was read, after the last request.
+/// How long the server keeps the consumer that reads the stream after the last request.
 const READING_INACTIVE: Duration = Duration::from_secs(5);
 
 /// The configuration of an entity's stream.
 ///
-/// One message per subject: a new notification replaces the one that waited there, so storage is
+/// One message per subject: a new notification replaces the previous one, so storage is
 /// bounded by entities and not by edits. No maximum age: a subscriber that was away for a month
-/// replays each changed entity once. No duplicate window is relied on: notifications carry no
-/// message id, because duplicates are harmless here and deduplication can swallow a republish.
+/// replays each changed entity once. The duplicate window is not used: notifications carry no
+/// message ID, because duplicates are harmless here and deduplication can swallow a republish.
 pub fn config(entity: &EntityName) -> Config {
     Config {
         name: subject::stream_name(entity),
@@ -56,7 +56,7 @@ pub fn config(entity: &EntityName) -> Config {
         max_consumers: -1,
         max_bytes: MAX_STREAM_BYTES,
         max_message_size: MAX_MESSAGE_BYTES,
-        // The fuse refuses new messages. A full stream must not silently lose old ones.
+        // A full stream must refuse new messages, not silently lose old ones.
         discard: DiscardPolicy::New,
         allow_direct: true,
         deny_delete: true,
@@ -66,15 +66,15 @@ pub fn config(entity: &EntityName) -> Config {
 }
 
 impl Sink for Broker {
-    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing> {
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, StreamInfo> {
         Box::pin(async move {
             let found = ensure(&self.jetstream, entity).await;
             let Found { info, config } = found.map_err(|error| self.explain(error))?;
-            Ok(Standing {
+            Ok(StreamInfo {
                 created: info.created.to_string(),
                 last_seq: info.state.last_sequence,
                 messages: info.state.messages,
-                // The one that answers is the one that keeps it.
+                // The server that answers is the one that keeps the stream.
                 server: is_kept_alone(&info).then(|| self.client.server_info().server_id),
                 altered: told(&compare(entity, &config)),
             })
@@ -96,7 +96,7 @@ impl Sink for Broker {
             let ack = async { self.jetstream.send_publish(message.subject, publish).await?.await };
             let ack = ack.await.map_err(|error| self.explain(error))?;
             // An acknowledgement counts only for our stream, and `duplicate` proves nothing about
-            // what stands there.
+            // what it holds.
             if ack.stream != subject::stream_name(entity) || ack.duplicate {
                 return Err(format!("unexpected acknowledgement {ack:?}").into());
             }
@@ -136,13 +136,13 @@ impl Sink for Broker {
     }
 }
 
-/// How many entities the stream tells of; none when it is not there.
+/// How many entities the stream holds; none if it does not exist.
 pub async fn told_of(broker: &Broker, entity: &EntityName) -> Result<u64, BoxError> {
     let found = find(&broker.jetstream, entity).await.map_err(|error| broker.explain(error))?;
     Ok(found.map_or(0, |found| found.info.state.messages))
 }
 
-/// Reads what stands in the stream from a sequence on, without the bodies.
+/// Reads the stream from a sequence on, without bodies.
 async fn read(
     jetstream: &Context,
     entity: &EntityName,
@@ -160,7 +160,7 @@ async fn read(
     let stream = jetstream.get_stream_no_info(subject::stream_name(entity)).await?;
     let mut consumer = stream.create_consumer(config).await?;
     let mut stored = Vec::new();
-    // A fetch may bring fewer than there are.
+    // A fetch may return fewer than exist.
     let mut pending = consumer.cached_info().num_pending;
     while stored.is_empty() && pending > 0 {
         let mut batch = consumer.fetch().max_messages(limit).messages().await?;
@@ -178,10 +178,10 @@ async fn read(
     Ok(stored)
 }
 
-/// The stream as the broker tells of it.
+/// The stream as the broker describes it.
 struct Found {
     info: Info,
-    /// All of its configuration, also what this release does not know.
+    /// Its whole configuration, including settings that this release does not know.
     config: Members,
 }
 
@@ -199,33 +199,33 @@ fn found(mut told: Value) -> Result<Found, BoxError> {
     let info = Info::deserialize(&told)?;
     match told.get_mut("config").map(Value::take) {
         Some(Value::Object(config)) => Ok(Found { info, config }),
-        _ => Err("the broker told nothing of the stream's configuration".into()),
+        _ => Err("the broker's answer lacks the stream's configuration".into()),
     }
 }
 
-/// Looks at the stream, creating it when it is missing.
+/// Describes the stream; creates it if it is missing.
 async fn ensure(jetstream: &Context, entity: &EntityName) -> Result<Found, BoxError> {
     if let Some(found) = find(jetstream, entity).await? {
         return Ok(found);
     }
     tracing::info!(stream = %subject::stream_name(entity), "creating the stream");
     let created = jetstream.create_stream(config(entity)).await;
-    // Another relay may have been first. If not, why it cannot be made is what counts.
+    // Another relay may have been first. If not, report why it could not be created.
     match (find(jetstream, entity).await, created) {
         (Ok(Some(found)), _) => Ok(found),
         (_, Err(error)) => Err(error.into()),
         (Err(error), Ok(_)) => Err(error),
-        (Ok(None), Ok(_)) => Err("somebody removed the stream".into()),
+        (Ok(None), Ok(_)) => Err("the stream was deleted right after its creation".into()),
     }
 }
 
-/// Whether one server keeps the stream, outside of any cluster.
+/// Whether a single server outside of any cluster keeps the stream.
 fn is_kept_alone(info: &Info) -> bool {
     let alone = |cluster: &ClusterInfo| cluster.name.is_none() && cluster.replicas.is_empty();
     info.cluster.as_ref().is_none_or(alone)
 }
 
-/// Alters the stream back to what it must be. Answers with what cannot be altered, and why.
+/// Alters the stream back to the required configuration. Returns what cannot be altered, and why.
 async fn mend(jetstream: &Context, entity: &EntityName) -> Result<Option<String>, BoxError> {
     let Some(Found { mut config, .. }) = find(jetstream, entity).await? else { return Ok(None) };
     if let Some(why) = untouchable(&config) {
@@ -236,7 +236,7 @@ async fn mend(jetstream: &Context, entity: &EntityName) -> Result<Option<String>
     if update(jetstream, entity, &all).await?.is_ok() {
         return Ok(None);
     }
-    // What one member is refused for keeps no other as it is.
+    // If one setting is refused, the others are altered all the same.
     let mut refused = Vec::new();
     for member in &altered {
         let mended = member.mended(config.clone());
@@ -248,7 +248,7 @@ async fn mend(jetstream: &Context, entity: &EntityName) -> Result<Option<String>
     Ok((!refused.is_empty()).then(|| refused.join(", ")))
 }
 
-/// Alters the stream. Answers with the broker's refusal, if it refuses.
+/// Alters the stream. Returns the broker's refusal, if it refuses.
 async fn update(
     jetstream: &Context,
     entity: &EntityName,

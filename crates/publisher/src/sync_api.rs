@@ -1,4 +1,4 @@
-//! The sync API: what callbacks ask, under `/sync/v1/{entity}`.
+//! The sync API: the routes for callbacks, under `/sync/v1/{entity}`.
 //!
 //! The router opens one read transaction per request, reads the versions in it, and hands it to
 //! the owner for the states, so that state and version are one snapshot.
@@ -35,20 +35,20 @@ use crate::{
     tombstones,
 };
 
-/// States answered in one batch-get, in bytes, before the rest is left for the next call.
+/// States in one batch-get answer, in bytes, before the rest is left for the next call.
 pub const MAX_BATCH_STATE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Rows in one answer to `items`.
 const PAGE: PageSize = PageSize { default: DEFAULT_ITEMS_LIMIT, max: MAX_ITEMS_LIMIT };
 
-/// Entities that exist and whose rows an owner cannot read: the error of [`Owner::states`] that spoils no other
-/// entity's answer.
+/// Entities that exist but whose rows an owner cannot read: the error of [`Owner::states`] that does not affect other
+/// entities.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}")]
 pub struct Unreadable {
-    /// Which.
+    /// The entities.
     pub ids: Vec<EntityId>,
-    /// What is wrong, for the log and for whoever asks for one of them alone.
+    /// What is wrong, for the log and for requests for one of them alone.
     pub problem: String,
 }
 
@@ -90,9 +90,9 @@ pub trait Owner: Send + Sync + 'static {
     /// else: the versions were read in the same snapshot.
     ///
     /// # Errors
-    /// An error fails the whole request, and subscribers ask again in smaller batches. An owner that can tell which
-    /// entities it cannot read answers with [`Unreadable`], and is asked for the others at once, in the same
-    /// transaction; only who asks for an unreadable one alone is answered with an error.
+    /// An error fails the whole request, and subscribers ask again in smaller batches. An owner that knows which
+    /// entities it cannot read returns [`Unreadable`], and is asked for the others at once, in the same
+    /// transaction. Only a request for an unreadable one alone is answered with an error.
     fn states(
         &self,
         tx: &mut Tx,
@@ -100,7 +100,7 @@ pub trait Owner: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<(EntityId, Self::State)>, BoxError>> + Send;
 }
 
-/// [`Owner`] without its type: handlers with a type parameter cannot be described.
+/// [`Owner`] without its type: utoipa cannot describe handlers with a type parameter.
 trait States: Send + Sync {
     fn states<'a>(&'a self, tx: &'a mut Tx, ids: &'a [EntityId]) -> Reading<'a>;
 }
@@ -140,7 +140,7 @@ pub(crate) fn router<O: Owner>(log: ChangeLog, owner: O) -> OpenApiRouter {
     routes.with_state(Arc::new(Api { log, owner: Box::new(owner) }))
 }
 
-/// The document of the routes that an owner of this kind of entity has: these, and those of an operator.
+/// The OpenAPI document of the routes of an owner of this kind of entity: those for callbacks and for operators.
 pub fn openapi(entity: &EntityName) -> OpenApi {
     let mut document = routes(entity).into_openapi();
     document.merge(tombstones::routes(entity).into_openapi());
@@ -152,7 +152,7 @@ fn routes(entity: &EntityName) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(batch_get))
         .routes(routes!(items))
         .routes(routes!(get_one))
-        // Both words are ids too: only POST means something else there.
+        // Both words are also valid IDs: only POST means something else there.
         .route("/batch-get", get(get_one))
         .route("/items", get(get_one));
     OpenApiRouter::with_openapi(About::openapi()).nest(&format!("/sync/v1/{entity}"), routes)
@@ -164,10 +164,10 @@ struct About;
 
 /// Up to 512 entities with their versions
 ///
-/// One snapshot. May answer with fewer than asked, never with none: ask again for the rest.
+/// All from one snapshot. May return fewer than asked, but never none: ask again for the rest.
 #[utoipa::path(post, path = "/batch-get", operation_id = "syncBatchGet", tag = "sync",
 request_body = BatchGetRequest, responses(
-    (status = 200, description = "What is known of each, in any order", body = BatchGetAnswer),
+    (status = 200, description = "What is known about each, in any order", body = BatchGetAnswer),
 ))]
 async fn batch_get(
     State(api): State<Arc<Api>>,
@@ -191,9 +191,9 @@ async fn batch_get(
     Ok(no_store(axum::Json(BatchGetAnswer { items })))
 }
 
-/// Every entity's version, a page at a time
+/// The version of every entity, page by page
 ///
-/// In bytewise order of ids, tombstones included.
+/// In bytewise order of IDs, including tombstones.
 #[utoipa::path(post, path = "/items", operation_id = "syncItems", tag = "sync",
 request_body = ItemsRequest, responses(
     (status = 200, description = "A page", body = ItemsPage),
@@ -222,13 +222,13 @@ async fn items(
 
 /// One entity with its version
 #[utoipa::path(get, path = "/{id}", operation_id = "syncGet", tag = "sync", params(
-    ("id" = EntityId, Path, description = "Its id, percent-encoded"), IfNoneMatch,
+    ("id" = EntityId, Path, description = "The entity's ID, percent-encoded"), IfNoneMatch,
 ), responses(
     (status = 200, description = "State and version of one snapshot", body = LiveEntity, headers(
         ("ETag" = String, description = "The version, in quotes"),
     )),
-    (status = 304, description = "It is in the version that the request named"),
-    (status = 404, description = "There never was one"),
+    (status = 304, description = "It still has the version that the request named"),
+    (status = 404, description = "It never existed"),
     (status = 410, description = "It was deleted", body = DeletedEntity),
 ))]
 async fn get_one(
@@ -280,14 +280,14 @@ impl Api {
     }
 }
 
-/// What is known of some ids at one moment.
+/// What is known about some IDs at one moment.
 struct Snapshot {
     recorded: HashMap<EntityId, Recorded>,
     states: HashMap<EntityId, Box<RawValue>>,
     unreadable: Vec<EntityId>,
 }
 
-/// The owner's own code failed: busy databases are told from broken code, as everywhere.
+/// The error of the owner's own code: a busy database is distinguished from broken code, as everywhere.
 fn failed(error: BoxError) -> Problem {
     let error = match error.downcast::<Unreadable>() {
         Ok(unreadable) => {
@@ -324,7 +324,7 @@ fn item(
     Ok(Item { id, status, version, changed_at, state })
 }
 
-/// The change log knows the entity as live and the owner has no state: a write went past `record`.
+/// The change log has the entity as live but the owner has no state: a write bypassed `record`.
 fn without_state(id: &EntityId) -> Problem {
     tracing::error!(%id, "an entity was removed without being recorded as deleted");
     Problem::new(StatusCode::NOT_FOUND, "the entity has no state")

@@ -1,4 +1,4 @@
-//! What an operator asks and says of tombstones, under `/nudge/v1/tombstones/{entity}`.
+//! The routes for operators about tombstones, under `/nudge/v1/tombstones/{entity}`.
 
 use axum::extract::State;
 use nudge_protocol::{
@@ -26,7 +26,7 @@ pub(crate) struct Desk {
 }
 
 #[derive(utoipa::OpenApi)]
-#[openapi(tags((name = "owner", description = "What an operator asks and says of an owner")))]
+#[openapi(tags((name = "owner", description = "Operating an owner")))]
 struct About;
 
 pub(crate) fn routes(entity: &EntityName) -> OpenApiRouter<Desk> {
@@ -39,17 +39,17 @@ pub(crate) fn routes(entity: &EntityName) -> OpenApiRouter<Desk> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct PageQuery {
-    /// Begin after this id.
+    /// Start after this ID.
     #[param(value_type = Option<EntityId>, nullable = false)]
     after: Option<EntityId>,
-    /// Rows wanted.
+    /// Maximum number of rows.
     #[param(minimum = 1, maximum = 1000, default = 100, nullable = false)]
     limit: Option<usize>,
 }
 
-/// Tombstones of ids that this owner has no record of
+/// Tombstones of IDs that this owner has no record of
 ///
-/// They were made because the stream told of those ids: somebody made them up, or a restore lost them. Those
+/// They exist because the stream holds those IDs: somebody made them up, or a restore lost them. Those
 /// that an operator has flagged are left out.
 #[utoipa::path(get, path = "", operation_id = "strangerTombstones", tag = "owner", params(PageQuery), responses(
     (status = 200, description = "A page", body = StrangerTombstones),
@@ -71,13 +71,13 @@ async fn list(
     Ok(axum::Json(StrangerTombstones { items: items.collect(), next }))
 }
 
-/// Flag tombstones: there never were such entities
+/// Flag tombstones of entities that never existed
 ///
-/// The tombstones stay, with their versions, for those who follow this owner. Its own API answers as if nobody
-/// had ever heard of the ids, and they are not counted any more. A later write of such an id is as any other.
+/// The tombstones stay, with their versions, for this owner's subscribers. Its own API answers as if it did
+/// not know the IDs, and they are no longer counted. A later write of such an ID works like any other.
 #[utoipa::path(post, path = "/never-existed", operation_id = "neverExisted", tag = "owner",
 request_body = NeverExisted, responses(
-    (status = 200, description = "What came of it", body = Flagged),
+    (status = 200, description = "Which were flagged, and which were not", body = Flagged),
 ))]
 async fn never_existed(
     State(desk): State<Desk>,

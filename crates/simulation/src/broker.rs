@@ -53,7 +53,7 @@ struct Stream {
 
 /// How far a stream and a consumer are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct ConsumerInfo {
     pub(crate) created: u64,
     pub(crate) last: u64,
     pub(crate) messages: u64,
@@ -102,7 +102,7 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// Makes the stream if it is missing.
-    pub(crate) fn ensure(&mut self) -> Standing {
+    pub(crate) fn ensure(&mut self) -> ConsumerInfo {
         if self.stream.is_none() {
             self.incarnations += 1;
             self.stream = Some(Stream {
@@ -113,7 +113,7 @@ impl Broker {
                 consumers: BTreeMap::new(),
             });
         }
-        self.standing(None).unwrap_or_default()
+        self.info(None).unwrap_or_default()
     }
 
     /// Stores a message, in place of the one on its subject. None when there is no stream.
@@ -143,30 +143,30 @@ impl Broker {
     }
 
     /// Finds or makes a consumer.
-    pub(crate) fn open(&mut self, consumer: &str) -> Option<Standing> {
+    pub(crate) fn open(&mut self, consumer: &str) -> Option<ConsumerInfo> {
         let stream = self.stream.as_mut()?;
         stream.consumers.entry(consumer.to_owned()).or_default();
-        self.standing(Some(consumer))
+        self.info(Some(consumer))
     }
 
     /// How far the stream is, and the consumer if one is named.
-    pub(crate) fn standing(&self, consumer: Option<&str>) -> Option<Standing> {
+    pub(crate) fn info(&self, consumer: Option<&str>) -> Option<ConsumerInfo> {
         let stream = self.stream.as_ref()?;
-        let mut standing = Standing {
+        let mut info = ConsumerInfo {
             created: stream.created,
             last: stream.last,
             messages: stream.messages.len() as u64,
-            ..Standing::default()
+            ..ConsumerInfo::default()
         };
         if let Some(consumer) = consumer {
             let consumer = stream.consumers.get(consumer)?;
-            standing.delivered = consumer.delivered;
+            info.delivered = consumer.delivered;
             let first_waiting = consumer.waiting.keys().next();
-            standing.ack_floor = first_waiting.map_or(consumer.delivered, |first| first - 1);
-            standing.ack_pending = consumer.waiting.len() as u64;
-            standing.pending = stream.messages.range(consumer.delivered + 1..).count() as u64;
+            info.ack_floor = first_waiting.map_or(consumer.delivered, |first| first - 1);
+            info.ack_pending = consumer.waiting.len() as u64;
+            info.pending = stream.messages.range(consumer.delivered + 1..).count() as u64;
         }
-        Some(standing)
+        Some(info)
     }
 
     /// The next message for a replica of this consumer. It comes again at `now + ack_wait`.

@@ -139,9 +139,10 @@ impl Follower {
         let Some((consumer,)) = row else {
             return Some(format!("{} has no consumer", self.name()));
         };
-        let standing = world.with_broker(|broker: &mut Broker| broker.unacknowledged(&consumer));
-        if standing > 0 {
-            return Some(format!("{} has not acknowledged {standing} messages", self.name()));
+        let unacknowledged =
+            world.with_broker(|broker: &mut Broker| broker.unacknowledged(&consumer));
+        if unacknowledged > 0 {
+            return Some(format!("{} has not acknowledged {unacknowledged} messages", self.name()));
         }
         let replicas = self.replicas.lock().clone();
         for (node, subscriber) in replicas.values() {

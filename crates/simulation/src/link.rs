@@ -81,15 +81,15 @@ impl Link {
 }
 
 impl Sink for Link {
-    fn ensure<'a>(&'a self, _: &'a EntityName) -> sink::Asking<'a, sink::Standing> {
+    fn ensure<'a>(&'a self, _: &'a EntityName) -> sink::Asking<'a, sink::StreamInfo> {
         Box::pin(async move {
             self.ask().await?;
-            let standing = self.node.world.with_broker(broker::Broker::ensure);
+            let info = self.node.world.with_broker(broker::Broker::ensure);
             self.published.woken.notify_waiters();
-            Ok(sink::Standing {
-                created: standing.created.to_string(),
-                last_seq: standing.last,
-                messages: standing.messages,
+            Ok(sink::StreamInfo {
+                created: info.created.to_string(),
+                last_seq: info.last,
+                messages: info.messages,
                 server: Some(self.node.world.with_broker(|broker| broker.epoch()).to_string()),
                 altered: None,
             })
@@ -164,7 +164,7 @@ impl Sink for Link {
                 let stored = stored.map(|(sequence, Stored { subject, version, .. })| {
                     sink::Stored { sequence, subject, version }
                 });
-                let last_seq = broker.standing(None).map_or(0, |standing| standing.last);
+                let last_seq = broker.info(None).map_or(0, |info| info.last);
                 sink::Looked { last_seq, stored: stored.collect() }
             });
             Ok(Some(looked))

@@ -12,7 +12,7 @@ use std::{
 use nudge_protocol::EntityName;
 use nudge_publisher::{
     RelayHealth,
-    sink::{Altered, Asking, Looked, Message, Sink, Standing, Stored},
+    sink::{Altered, Asking, Looked, Message, Sink, Stored, StreamInfo},
 };
 use nudge_simulation::ports::SimulatedOwner;
 use parking_lot::Mutex;
@@ -68,16 +68,16 @@ impl Stream {
 }
 
 impl Sink for Stream {
-    fn ensure<'a>(&'a self, _: &'a EntityName) -> Asking<'a, Standing> {
+    fn ensure<'a>(&'a self, _: &'a EntityName) -> Asking<'a, StreamInfo> {
         let what = || "max_msgs is 20, not -1".to_owned();
-        let standing = Standing {
+        let info = StreamInfo {
             created: "once".to_owned(),
             last_seq: self.published.load(SeqCst) as u64,
             messages: self.messages.lock().len() as u64,
             server: Some("always the same".to_owned()),
             altered: self.altered.load(SeqCst).then(|| Altered { what: what(), loses: true }),
         };
-        Box::pin(async { Ok(standing) })
+        Box::pin(async { Ok(info) })
     }
 
     fn mend<'a>(&'a self, _: &'a EntityName) -> Asking<'a, Option<String>> {

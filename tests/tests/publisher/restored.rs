@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use nudge_protocol::EntityName;
-use nudge_publisher::sink::{Asking, Looked, Message, Sink, Standing, Stored};
+use nudge_publisher::sink::{Asking, Looked, Message, Sink, Stored, StreamInfo};
 use nudge_runtime::{Broker, Database};
 use nudge_tests::{
     Backup, Copy, Nats, Owner, QUIET, Wire, eventually, keep_tables, put_tables_back,
@@ -166,7 +166,7 @@ struct PutBack {
 }
 
 impl Sink for PutBack {
-    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Standing> {
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, StreamInfo> {
         self.broker.ensure(entity)
     }
 

@@ -1,16 +1,16 @@
-//! Triggers for PostgreSQL: one for each statement, over its transition tables.
+//! Triggers for PostgreSQL: statement triggers over transition tables.
 //!
-//! - All rows of a statement are recorded at once, in the order of ids: two statements that touch the
-//!   same entities wait for each other instead of ending in a deadlock.
-//! - An update is compared row by row in the binary form of rows, which every type has, so that a
-//!   statement that changes nothing records nothing. Rows have no identity there: whole rows that
-//!   changed places are no change either.
-//! - The worker of a logical replication fires triggers for rows alone, and with it everything is written as a
-//!   replica. So there is a second set of triggers, for rows, that fires nowhere else.
-//! - `TRUNCATE` also removes rows that its snapshot does not show. Above READ COMMITTED it is refused: whose rows they
-//!   were, nobody would know.
-//! - Whether the root row exists is asked in a second statement, after the change log's rows are
-//!   locked: only that one sees what another transaction committed while this one waited.
+//! - All rows of a statement are recorded at once, in ID order: two statements that touch the
+//!   same entities wait for each other instead of deadlocking.
+//! - Updated rows are compared in their binary form, which every type has, so that a
+//!   statement that changes nothing records nothing. Rows have no identity in it: whole rows that
+//!   swap places are not a change either.
+//! - The worker of a logical replication fires only row triggers, in a session that writes everything as a
+//!   replica. So there is a second set of triggers, for rows, that fires only there.
+//! - `TRUNCATE` also removes rows that its snapshot does not show. Above READ COMMITTED it is refused: nobody could
+//!   tell whose rows they were.
+//! - A second statement checks whether the root row exists, after the change log's rows are
+//!   locked: only that one sees what other transactions committed while this one waited.
 
 use nudge_protocol::{EntityName, entity::MAX_ENTITY_ID_BYTES, version::VERSION_LIMIT};
 use nudge_runtime::{Tx, row};
@@ -18,18 +18,18 @@ use sqlx::AssertSqlSafe;
 
 use super::{Fault, Plan, Table, Tables, is_noted, literal, prefix, quoted};
 
-/// The part of a name that stands for a table's trigger for replicated rows.
+/// The name part of a table's trigger for replicated rows.
 const REPLICATED: &str = "REPLICATED";
-/// Types whose values have one text each, whatever a session has set.
+/// Types that give each value exactly one text, whatever the session's settings.
 const KEY_TYPES: &[&str] = &["text", "character varying", "smallint", "integer", "bigint", "uuid"];
-/// Lets one program at a time look and install, however long the others take to record every entity.
-/// The number means this and nothing else.
+/// Lets one program at a time check and install, however long the others take to record every entity.
+/// The number is used for nothing else.
 const LOCK: &str = "SET LOCAL lock_timeout = 0; SELECT count(pg_advisory_xact_lock(5210372))";
-/// Longest wait for a captured table, in milliseconds. Triggers take a lock that waits for every transaction that uses
-/// the table, and all that come later wait behind it.
+/// Longest wait for a captured table, in milliseconds. Creating triggers takes a lock that waits for every transaction
+/// that uses the table, and all later ones queue behind it.
 const TABLE_LOCK_TIMEOUT_MILLIS: u32 = 1_000;
 
-/// What has to be made, if that is not what is there.
+/// The plan, if the database does not match it yet.
 pub(super) async fn is_installed(
     tx: &mut Tx,
     entity: &EntityName,
@@ -59,13 +59,13 @@ pub(super) async fn is_installed(
     Ok((!there || !is_noted(tx, entity, &plan).await?).then_some(plan))
 }
 
-/// Lets one program at a time install, until the transaction ends.
+/// Lets only one program install at a time, until the transaction ends.
 pub(super) async fn lock(tx: &mut Tx) -> Result<(), Fault> {
     sqlx::raw_sql(LOCK).execute(&mut **tx).await?;
     Ok(())
 }
 
-/// From here on in this transaction, who holds a lock is waited for briefly, or as long as it takes.
+/// From here on in this transaction, waits for locks are short, or unlimited.
 pub(super) async fn wait(tx: &mut Tx, briefly: bool) -> Result<(), Fault> {
     let millis = if briefly { TABLE_LOCK_TIMEOUT_MILLIS } else { 0 };
     let sql = format!("SET LOCAL lock_timeout = {millis}");
@@ -73,12 +73,12 @@ pub(super) async fn wait(tx: &mut Tx, briefly: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The triggers that there are: on which table, their names, and when they fire.
+/// The existing triggers: their tables, names and firing modes.
 async fn triggers(
     tx: &mut Tx,
     entity: &EntityName,
 ) -> Result<Vec<(String, String, String)>, Fault> {
-    // Quoted here as the plan quotes: `quote_ident` leaves plain names bare.
+    // Quoted as in the plan: `quote_ident` would leave plain names bare.
     let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' || replace(c.relname, '\"', '\"\"') || '\"', \
                t.tgname::text, t.tgenabled::text FROM pg_trigger t \
                JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -91,7 +91,7 @@ async fn triggers(
     Ok(found)
 }
 
-/// Whether the functions are those of the plan, to the letter.
+/// Whether the functions' text is exactly that of the plan.
 async fn has_functions(tx: &mut Tx, entity: &EntityName, plan: &Plan) -> Result<bool, Fault> {
     let sql = "SELECT prosrc FROM pg_proc WHERE left(proname, length($1)) = $1 \
                AND pronamespace = current_schema()::regnamespace";
@@ -117,9 +117,9 @@ pub(super) async fn removal(tx: &mut Tx, entity: &EntityName) -> Result<Vec<Stri
 
 /// A table as the database knows it.
 struct Found {
-    /// With its schema, as SQL takes it.
+    /// Its qualified name, quoted.
     name: String,
-    /// The key column, as SQL takes it.
+    /// The key column, quoted.
     key: String,
     /// The key column's type.
     key_type: String,
@@ -151,7 +151,7 @@ async fn describe(tx: &mut Tx, table: &Table) -> Result<Found, Fault> {
         return Err(Fault::table(table, "does not exist"));
     };
     if kind != "r" || relatives > 0 {
-        // Rows that are written to a part alone would not be seen.
+        // Rows written directly to a partition would not be seen.
         return Err(Fault::table(
             table,
             "is no ordinary table: views, partitions and tables that \
@@ -180,7 +180,7 @@ async fn describe(tx: &mut Tx, table: &Table) -> Result<Found, Fault> {
     Ok(Found { name, key: quoted(&table.key), key_type })
 }
 
-/// An event, when its trigger fires, the transition tables, and the ids that it concerns.
+/// An event, when its trigger fires, the transition tables, and the affected IDs.
 type Event = (&'static str, &'static str, &'static str, String);
 
 struct Writer<'a> {
@@ -208,7 +208,7 @@ impl Writer<'_> {
             "SELECT DISTINCT c.id FROM ((({old}) EXCEPT ALL ({new})) \
              UNION ALL (({new}) EXCEPT ALL ({old}))) AS c"
         );
-        // What a child's rows belonged to is seen before they are gone; which roots are gone, after.
+        // The owners of a child's rows can be seen only before the rows are gone; missing roots only after.
         let (before, after) = ("BEFORE", "AFTER");
         let truncate = match number {
             0 => {
@@ -231,8 +231,8 @@ impl Writer<'_> {
         format!("{number}:{}", event.to_lowercase())
     }
 
-    /// The function of one trigger. It runs with the rights of its owner, and finds nothing by a
-    /// search path that its caller chose.
+    /// The function of one trigger. It runs with the permissions of its owner, and ignores the
+    /// caller's search path.
     fn function(&self, number: usize, event: &str, ids: &str) -> String {
         let (name, touch) = (self.name(&Self::part(number, event)), self.name("touch"));
         let refuse = match event {
@@ -271,7 +271,7 @@ impl Writer<'_> {
                 "CREATE TRIGGER {name} {timing} {event} ON {table} {referencing}\
                  FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
             ),
-            // In sessions that replay a replication stream, too: what they write changes as well.
+            // Also in sessions that replay a replication stream: their writes are changes, too.
             format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"),
         ]
     }

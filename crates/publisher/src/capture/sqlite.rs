@@ -1,11 +1,11 @@
-//! Triggers for SQLite: one for each row that changes.
+//! Triggers for SQLite: row triggers.
 //!
-//! Three things that SQLite does must not be overlooked:
-//! - `REPLACE` deletes the rows that stand in its way without firing their delete triggers. Which
-//!   those are is looked up *before* the statement, by every unique key that could clash.
-//! - The conflict clause of a statement overrides those inside the triggers that it fires. So there
-//!   is none here: a row is updated, and inserted if it was not there.
-//! - `IS NOT` compares with the column's collation, and a number with a number of another kind. Here
+//! Three traps of SQLite:
+//! - `REPLACE` deletes conflicting rows without firing their delete triggers. They
+//!   are looked up *before* the statement, by every unique key that could conflict.
+//! - The conflict clause of a statement overrides those inside the triggers that it fires. So these
+//!   triggers have none: a row is updated, and inserted if it did not exist.
+//! - `IS NOT` compares with the column's collation, and integers equal to reals. Here
 //!   every byte counts.
 
 use nudge_protocol::{EntityName, entity::MAX_ENTITY_ID_BYTES, version::VERSION_LIMIT};
@@ -17,7 +17,7 @@ use super::{Fault, Plan, Table, Tables, is_noted, literal, prefix, quoted};
 /// Microseconds since 1970. SQLite knows the time to the millisecond.
 const NOW: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000";
 
-/// What has to be made, if that is not what is there.
+/// The plan, if the database does not match it yet.
 pub(super) async fn is_installed(
     tx: &mut Tx,
     entity: &EntityName,
@@ -31,7 +31,7 @@ pub(super) async fn is_installed(
         create.extend(writer.triggers(&columns, &clashes));
     }
     let plan = Plan { triggers: create.len(), create };
-    // Their text names their table: a trigger that went along with a table that was renamed has another.
+    // Their text names their table: a trigger that moved along with a renamed table has another text.
     let mut there = column(tx, entity, "sql").await?;
     let mut wanted = plan.create.clone();
     there.sort_unstable();
@@ -45,7 +45,7 @@ pub(super) async fn removal(tx: &mut Tx, entity: &EntityName) -> Result<Vec<Stri
     Ok(names.iter().map(|name| format!("DROP TRIGGER {}", quoted(name))).collect())
 }
 
-/// A column of the schema, of each of the entity's triggers.
+/// A column of the schema table, for each of the entity's triggers.
 async fn column(tx: &mut Tx, entity: &EntityName, column: &str) -> Result<Vec<String>, Fault> {
     let sql = format!(
         "SELECT {column} FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, length($1)) = $1"
@@ -55,7 +55,7 @@ async fn column(tx: &mut Tx, entity: &EntityName, column: &str) -> Result<Vec<St
     Ok(rows.into_iter().map(|(value,)| value).collect())
 }
 
-/// The columns that hold something of their own.
+/// The columns that are stored.
 async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<String>, Fault> {
     let sql = "SELECT name, type FROM pragma_table_xinfo($1) WHERE hidden = 0 ORDER BY cid";
     let rows: Vec<(String, String)> =
@@ -66,7 +66,7 @@ async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<String>, Fault> {
     match kind {
         None => return Err(Fault::table(table, "does not exist")),
         Some((kind,)) if kind != "table" => {
-            return Err(Fault::table(table, "is a view: capture the tables under it"));
+            return Err(Fault::table(table, "is a view: capture its tables instead"));
         }
         Some(_) => {}
     }
@@ -74,20 +74,20 @@ async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<String>, Fault> {
     let Some((key, kind)) = key else {
         return Err(Fault::table(table, format!("has no column {}", table.key)));
     };
-    // Texts and whole numbers have one text each. Without a type, a number and its text are different keys; any
-    // other type makes a fraction of what looks like one, and `1e3` a number.
+    // Text and whole numbers have exactly one text each. Without a type, a number and its text are different keys;
+    // any other type turns what looks like a number into one, such as `1e3`.
     let kind = kind.to_uppercase();
     if !["INT", "CHAR", "CLOB", "TEXT"].iter().any(|known| kind.contains(known)) {
         let problem = format!(
-            "has the key {key} of type {kind:?}: a key must be of a type whose name has INT, CHAR, CLOB or TEXT in it"
+            "has the key {key} of type {kind:?}: the type's name must contain INT, CHAR, CLOB or TEXT"
         );
         return Err(Fault::table(table, problem));
     }
     Ok(rows.into_iter().map(|(name, _)| name).collect())
 }
 
-/// The unique keys by which `REPLACE` could remove a row of another entity: all of them, except
-/// those that hold the entity's key and compare it bytewise.
+/// The unique keys by which `REPLACE` could remove a row of another entity: all except
+/// those that contain the entity's key and compare it bytewise.
 async fn clashes(
     tx: &mut Tx,
     table: &Table,
@@ -120,13 +120,13 @@ async fn clashes(
         .filter(|(_, key)| !key.iter().any(bytewise))
         .map(|(_, key)| key.into_iter().map(|(column, _)| column).collect())
         .collect();
-    // A primary key of one integer column is the row's number itself and has no index.
+    // A primary key of one integer column is the rowid itself and has no index.
     let sql = "SELECT name FROM pragma_table_xinfo($1) WHERE pk = 1 AND upper(type) = 'INTEGER' \
                AND (SELECT count(*) FROM pragma_table_xinfo($1) WHERE pk > 0) = 1";
     let row: Option<(String,)> =
         sqlx::query_as(sql).bind(table.name.clone()).fetch_optional(&mut **tx).await?;
     match row.map(|(name,)| name) {
-        // The key itself: a row in the way is the entity's own.
+        // The key itself: a conflicting row is the entity's own.
         Some(name) if name.eq_ignore_ascii_case(&table.key) => {}
         Some(name) => clashes.extend(columns.contains(&name).then(|| vec![name])),
         None => clashes.extend(row_number(tx, table, columns).await?.map(|name| vec![name])),
@@ -134,8 +134,8 @@ async fn clashes(
     Ok(clashes)
 }
 
-/// What the number of a row is called where it is no column; none in a table WITHOUT ROWID, and where columns
-/// have taken all of its names, so that no statement can give it either.
+/// The name of the rowid if it is not a column; none in a table WITHOUT ROWID, or if columns
+/// use all of its names, so that no statement can set it either.
 async fn row_number(
     tx: &mut Tx,
     table: &Table,
@@ -171,7 +171,7 @@ impl Writer<'_> {
             let c = quoted(column);
             format!("OLD.{c} IS NOT NEW.{c} COLLATE BINARY OR typeof(OLD.{c}) <> typeof(NEW.{c})")
         };
-        // A row that only gets another number makes way for itself, too.
+        // A row that only gets another rowid replaces itself, too.
         let numbers = clashes.iter().flatten().filter(|name| !columns.contains(name));
         let changed: Vec<_> = columns.iter().chain(numbers).map(differs).collect();
         let changed = changed.join(" OR ");
@@ -201,7 +201,7 @@ impl Writer<'_> {
         )
     }
 
-    /// Whether the root row of this id exists, its key the same to the byte. `id` is a text.
+    /// Whether the root row of this ID exists, with a bytewise equal key. `id` is text.
     fn exists(&self, id: &str) -> String {
         let root = self.tables.of_root();
         let (table, key) = (quoted(&root.name), quoted(&root.key));
@@ -211,7 +211,7 @@ impl Writer<'_> {
         )
     }
 
-    /// Refuses a root row whose key cannot be an id: what has none cannot be told to anybody.
+    /// Refuses a root row whose key is not a valid ID: without one, nobody can be notified.
     fn check_id(&self, key: &str) -> String {
         if !self.is_root() {
             return String::new();
@@ -234,8 +234,8 @@ impl Writer<'_> {
         let id = format!("CAST({key} AS TEXT)");
         let (entity, there) = (literal(self.entity.as_str()), self.exists(&id));
         let update = self.update(&format!("id = {id}"), &there);
-        // Rows of a child may come before their root, or stay when it goes: as long as nobody has
-        // heard of the entity there is nothing to say. The root's own row is always worth a record.
+        // Rows of a child may be inserted before their root, or stay when it is deleted: as long as nobody has
+        // heard of the entity there is nothing to record. The root's own row is always recorded.
         let known = if self.is_root() { "true" } else { there.as_str() };
         format!(
             "{update}INSERT INTO nudge_change_log (entity, id, version, change, deleted, changed_at) \
@@ -245,7 +245,7 @@ impl Writer<'_> {
         )
     }
 
-    /// Raises the versions of rows of the change log. `there` says whether their root rows exist.
+    /// Raises versions in the change log. `there` says whether the root rows exist.
     fn update(&self, which: &str, there: &str) -> String {
         let (entity, max) = (literal(self.entity.as_str()), VERSION_LIMIT - 1);
         let beyond =
@@ -264,7 +264,7 @@ impl Writer<'_> {
         literal(&format!("{}{}", prefix(self.entity), self.number))
     }
 
-    /// Notes the entities of rows that this statement may remove to make place for its own.
+    /// Notes the entities of rows that this statement may replace.
     fn look_for_replaced(&self, clashes: &[Vec<String>]) -> String {
         let (table, key, scope) = (quoted(&self.table.name), quoted(&self.table.key), self.scope());
         let mut body = format!("DELETE FROM nudge_replaced WHERE scope = {scope}; ");
@@ -281,7 +281,7 @@ impl Writer<'_> {
         body
     }
 
-    /// Records what was noted, and forgets it. A root row that was not removed after all is left.
+    /// Records the noted entities and clears the notes. A root row that was not removed after all is skipped.
     fn touch_replaced(&self, any: bool) -> String {
         if !any {
             return String::new();

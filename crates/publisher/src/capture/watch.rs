@@ -1,8 +1,8 @@
-//! Whether the triggers are still there, looked at while the program runs.
+//! Checks while the program runs that the triggers are still there.
 //!
-//! A table can be renamed and made anew, a trigger switched off or dropped, a column added: from then on changes
-//! are lost, and nobody is told. So the schema is looked at on a timer, and each write of the owner's own program
-//! may ask whether its change was recorded. What is missing is installed again, and every entity recorded once.
+//! A table can be renamed and recreated, a trigger disabled or dropped, a column added: from then on changes
+//! are lost, and nobody notices. So the schema is checked on a timer, and each write of the owner's own program
+//! can check that its change was recorded. Missing triggers are reinstalled, and every entity is recorded once.
 
 use std::{
     sync::{
@@ -25,10 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CaptureError, Fault, Tables, install, look, noted};
 
-/// How often the triggers are looked at while the program runs: some reads of the schema, none of a table.
+/// Interval between checks of the triggers while the program runs. A check reads the schema, but no table.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Pause at a start between two tries to install them, while somebody's transaction uses the table. Writers go on in it.
+/// Pause at startup between attempts to install them while a transaction uses the table. Writers continue meanwhile.
 pub const INSTALL_PAUSE: Duration = Duration::from_secs(2);
 
 /// The capture of one entity, while its owner runs.
@@ -37,7 +37,7 @@ pub(crate) struct Capture {
     db: Database,
     entity: EntityName,
     tables: Tables,
-    /// The definition that this program found or installed last.
+    /// The definition that this program last found or installed.
     definition: Mutex<String>,
     lost: AtomicBool,
     look: Notify,
@@ -45,7 +45,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Installs the triggers, unless just these are there.
+    /// Installs the triggers, unless exactly these exist.
     pub(crate) async fn install(
         db: &Database,
         entity: &EntityName,
@@ -62,11 +62,11 @@ impl Capture {
         };
         while let Err(error) = capture.install_again().await {
             match &error {
-                // Somebody's transaction uses the table: when it is over, it is over.
+                // Somebody's transaction uses the table, for however long.
                 CaptureError::Database { source, .. }
                     if db.kind() == Kind::Postgres && is_conflict(source) =>
                 {
-                    tracing::warn!(%entity, error = %chain(&error), "capture: will try again");
+                    tracing::warn!(%entity, error = %chain(&error), "capture: cannot install the triggers yet; retrying");
                     tokio::time::sleep(INSTALL_PAUSE).await;
                 }
                 _ => return Err(error),
@@ -82,12 +82,12 @@ impl Capture {
         Ok(())
     }
 
-    /// Whether changes are lost, as far as is known.
+    /// Whether changes are known to be lost.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Relaxed)
     }
 
-    /// Says that a change was not recorded. The triggers are looked at at once.
+    /// Reports that a change was not recorded. The triggers are checked immediately.
     pub(crate) fn missed(&self) {
         self.found(true);
         self.look.notify_one();
@@ -102,13 +102,13 @@ impl Capture {
                     tracing::error!(%entity, "changes are not captured: the triggers are not as installed")
                 }
                 false => {
-                    tracing::info!(%entity, "changes are captured again, and every entity is recorded once")
+                    tracing::info!(%entity, "changes are captured again, and every entity was recorded once")
                 }
             }
         }
     }
 
-    /// Looks until `stop`.
+    /// Checks until `stop`.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -118,7 +118,7 @@ impl Capture {
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
             if let Err(error) = self.look_and_mend().await {
-                tracing::warn!(entity = %self.entity, error = %chain(&error), "capture: will look again");
+                tracing::warn!(entity = %self.entity, error = %chain(&error), "capture: cannot check the triggers; retrying");
             }
         }
     }
@@ -126,7 +126,7 @@ impl Capture {
     async fn look_and_mend(&self) -> Result<(), CaptureError> {
         let work = async {
             let mut tx = self.db.snapshot().await?;
-            // Another release has installed its own since: it looks after them, and would only be undone here.
+            // Another release has installed its own since: it maintains them, and must not be overridden here.
             let others = noted(&mut tx, &self.entity)
                 .await?
                 .is_some_and(|noted| noted != *self.definition.lock());
@@ -146,7 +146,7 @@ impl Capture {
                 self.found(true);
                 self.install_again().await
             }
-            // There is no such table, or it cannot be captured as it is now.
+            // The table does not exist, or cannot be captured as it is now.
             Err(fault @ (Fault::Table { .. } | Fault::Id { .. })) => {
                 self.found(true);
                 Err(fault.of(&self.entity))

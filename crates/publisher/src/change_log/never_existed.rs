@@ -1,12 +1,12 @@
-//! Tombstones of ids that the owner never had.
+//! Tombstones of IDs that the owner never had.
 //!
-//! When the stream tells of an id that the log does not know, somebody made it up, or the owner was restored from
-//! a backup and has lost it: which, nobody can tell from here. Subscribers need a version to come back to, so the id
-//! gets a tombstone either way, and keeps it, since its message stays in the stream. The row also keeps
-//! the version at which that was so. As long as it has that version, the owner's own API answers as if nobody had
-//! heard of the id; a later write gives the row a version above, and with that it is a row like any other.
+//! If the stream holds an ID that the log does not know, somebody made it up, or the owner was restored from
+//! a backup and has lost it; the owner cannot tell which. Subscribers need a version to return to, so the ID
+//! gets a tombstone either way, and keeps it, since its message stays in the stream. The row also stores
+//! the version at which that happened. While it has that version, the owner's own API answers as if it did not
+//! know the ID; a later write gives the row a higher version, which makes it a row like any other.
 //!
-//! An operator who has looked into it can say that such ids never existed, and also of tombstones from before.
+//! An operator can declare that such IDs never existed, also for older tombstones.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use sqlx::AssertSqlSafe;
 
 use super::{ChangeLog, Recorded, Row, VERSION_COLUMNS};
 
-/// Tombstones that were made for the stream's sake, and that no operator has looked into.
+/// Tombstones that were made because of the stream, and that no operator has flagged.
 const STRANGERS: &str = "entity = $1 AND stranger_version <> 0 AND stranger_version = version \
     AND deleted = 1 AND never_existed_version <> version";
 
@@ -30,7 +30,7 @@ pub(super) struct Sql {
 
 impl Sql {
     pub(super) fn new(kind: Kind) -> Self {
-        // SQLite would go through the primary key, which is all of the log.
+        // SQLite would otherwise scan the primary key, which is the whole log.
         let log = match kind {
             Kind::Sqlite => "nudge_change_log INDEXED BY nudge_change_log_strangers",
             Kind::Postgres => "nudge_change_log",
@@ -49,7 +49,7 @@ impl Sql {
 }
 
 impl ChangeLog {
-    /// How many tombstones of strangers wait for an operator. They are found by an index of their own.
+    /// How many tombstones of strangers wait for an operator. They have their own index.
     pub(crate) async fn count_strangers(&self) -> Result<u64, sqlx::Error> {
         let query = sqlx::query_as(AssertSqlSafe(self.sql.never_existed.count.clone()))
             .bind(self.entity.as_str());
@@ -57,7 +57,7 @@ impl ChangeLog {
         Ok(count as u64)
     }
 
-    /// A page of them, in bytewise order of ids.
+    /// A page of them, in bytewise order of IDs.
     pub(crate) async fn strangers(
         &self,
         after: Option<&EntityId>,
@@ -73,7 +73,7 @@ impl ChangeLog {
         rows.into_iter().map(Row::recorded).collect()
     }
 
-    /// Says of those that are tombstones that they never existed. Returns which are. Their versions stay: to
+    /// Flags those that are tombstones as never existed, and returns them. Their versions stay: for
     /// subscribers nothing changes.
     pub(crate) async fn never_existed(
         &self,

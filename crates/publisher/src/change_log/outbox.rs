@@ -1,8 +1,8 @@
-//! The change log as the relay uses it: what is pending, and what stands in the stream. How rows are made
+//! The change log as the relay uses it: what is pending, and what the stream holds. How rows are made
 //! pending again is in `repair.rs`.
 //!
 //! On PostgreSQL nothing here waits for a row that a writer has locked: the relay locks many rows at
-//! once, a writer may lock several in an order of its own, and one of the two would have to be the
+//! once, a writer may lock several in another order, and one of the two would become the
 //! victim of a deadlock. A locked row is left for the next round.
 
 use std::{collections::HashSet, sync::Arc};
@@ -19,28 +19,28 @@ use sqlx::AssertSqlSafe;
 use super::ChangeLog;
 use crate::sink::Stored;
 
-/// Every version is above 0; said here, it makes SQLite choose the index of pending rows.
+/// Every version is above 0; saying so makes SQLite choose the index of pending rows.
 const COUNT_PENDING: &str = "SELECT count(*) FROM nudge_change_log \
     WHERE entity = $1 AND version > 0 AND version <> published_version";
 
-/// Places begin at 1; said here, it makes both databases choose the index of places.
+/// Sequences begin at 1; saying so makes both databases choose the index of sequences.
 const HIGHEST_PLACE: &str = "SELECT COALESCE(max(published_seq), 0) FROM nudge_change_log \
     WHERE entity = $1 AND published_seq > 0";
 const LAST: &str = "SELECT id, published_version, published_seq FROM nudge_change_log \
     WHERE entity = $1 AND published_seq > 0 AND published_version <> 0 ORDER BY published_seq DESC LIMIT $2";
 
-/// A row that the stream does not show yet.
+/// A row that is not yet in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) id: EntityId,
     pub(crate) version: Version,
     pub(crate) change: Change,
-    /// Nothing of it was ever published to this stream.
+    /// It was never published to this stream.
     pub(crate) is_first: bool,
 }
 
 row! {
-    /// The id in bytes: SQLite stores whatever it is given, and one row that is not UTF-8 must not hold up the
+    /// The ID in bytes: SQLite stores whatever it is given, and one row that is not UTF-8 must not delay the
     /// others.
     struct PendingRow { id: Vec<u8>, version: i64, change: String, seq: i64 }
 }
@@ -53,12 +53,12 @@ impl PendingRow {
     }
 }
 
-/// An id as the log has it; none when it is no id.
+/// An ID as the log has it; `None` if it is invalid.
 pub(super) fn read_id(id: &[u8]) -> Option<EntityId> {
     EntityId::new(std::str::from_utf8(id).ok()?).ok()
 }
 
-/// A text column as bytes, whatever SQLite was given to store there.
+/// A text column as bytes, whatever SQLite stores there.
 pub(super) fn bytes(kind: Kind, column: &str) -> String {
     match kind {
         Kind::Sqlite => format!("CAST({column} AS BLOB)"),
@@ -66,23 +66,23 @@ pub(super) fn bytes(kind: Kind, column: &str) -> String {
     }
 }
 
-/// What was published for a row, and where it stands in the stream.
+/// What was published for a row, and its sequence in the stream.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Published {
     pub(crate) id: EntityId,
-    /// [`Version::NONE`] when it names none that can be read: the row is then pending.
+    /// [`Version::NONE`] if the message has no readable version: the row is then pending.
     pub(crate) version: Version,
     pub(crate) seq: u64,
 }
 
 impl Published {
-    /// What the log records; none when its row names no entity.
+    /// What the log says; `None` if the row's ID is invalid.
     pub(super) fn read(id: &[u8], version: i64, seq: i64) -> Option<Self> {
         let (version, seq) = (Version::try_from(version).ok()?, u64::try_from(seq).ok()?);
         Some(Self { id: read_id(id)?, version, seq })
     }
 
-    /// What a message in the stream says was published; none when its subject names no entity.
+    /// What a message in the stream says; `None` if its subject names no entity.
     pub(crate) fn by(entity: &EntityName, stored: &Stored) -> Option<Self> {
         let id = subject::decode_subject(entity, &stored.subject).ok()?;
         let version = stored.version.as_deref().and_then(|version| version.parse().ok());
@@ -115,14 +115,14 @@ impl Sql {
             )
         };
         let marks = rows(kind, "$2", &marks);
-        // What a server acknowledged that was started again since may be lost with it.
+        // What a server acknowledged before it was restarted may be lost.
         let trusted = "NOT EXISTS (SELECT 1 FROM nudge_relay_stream AS of_stream \
             WHERE of_stream.entity = $1 AND of_stream.server <> CAST($3 AS TEXT))";
         // By stream sequence, never by version: a slow relay may have published an old version
-        // over a newer one, and then the old one is what stands in the stream.
+        // over a newer one, and then the stream holds the old one.
         let mark = match kind {
-            // An upsert of rows that are known to be there, instead of UPDATE … FROM: SQLite would
-            // take the JSON apart once for each row of the log. CROSS JOIN keeps the JSON outside.
+            // An upsert of rows that are known to exist, instead of UPDATE … FROM: SQLite would
+            // parse the JSON once for each row of the log. CROSS JOIN keeps the JSON outside.
             Kind::Sqlite => format!(
                 "INSERT INTO nudge_change_log AS log (entity, id, version, change, deleted, \
                  changed_at, published_version, published_seq) \
@@ -175,13 +175,13 @@ impl Sql {
 }
 
 impl ChangeLog {
-    /// Up to `limit` pending rows, but for those that are `held`. No lock is held.
+    /// Up to `limit` pending rows, except those that are `held`. No lock is held.
     ///
-    /// When there are more, half of them are the newest, which come first: what changes now does not wait for what was
-    /// made pending again. The other half are the oldest, which so are not forgotten. Else they are in the order of
+    /// If there are more, half of them are the newest, which come first: a fresh change does not wait for rows that were
+    /// made pending again. The other half are the oldest, so that they are not starved. Otherwise they are in the order of
     /// their versions.
     ///
-    /// Rows that name no entity are answered apart, by their ids.
+    /// Rows with invalid IDs are returned separately, by those IDs.
     pub(crate) async fn pending(
         &self,
         limit: usize,
@@ -228,8 +228,8 @@ impl ChangeLog {
         self.db.run(query.fetch_all(self.db.reader())).await
     }
 
-    /// Takes rows out whose ids are none, as [`pending`](Self::pending) answers them. Returns how many it took: those
-    /// that a writer has locked come again.
+    /// Removes rows with invalid IDs, as returned by [`pending`](Self::pending). Returns how many it removed: those
+    /// that a writer has locked are returned again later.
     pub(crate) async fn take_out(&self, unreadable: &[Vec<u8>]) -> Result<u64, sqlx::Error> {
         let work = async {
             let mut tx = self.db.begin_skipping_locked().await?;
@@ -260,7 +260,7 @@ impl ChangeLog {
         Ok(count > 0)
     }
 
-    /// How many entities the stream should show. Reads all of the log: for when it seems to lack some.
+    /// How many entities the stream should hold. Reads the whole log, so only for when some seem to be missing.
     pub(crate) async fn count_published(&self) -> Result<u64, sqlx::Error> {
         let sql =
             "SELECT count(*) FROM nudge_change_log WHERE entity = $1 AND published_version <> 0";
@@ -269,14 +269,14 @@ impl ChangeLog {
         Ok(count as u64)
     }
 
-    /// The highest stream sequence that any row records.
+    /// The highest stream sequence of any row.
     pub(crate) async fn highest_place(&self) -> Result<u64, sqlx::Error> {
         let query = sqlx::query_as(HIGHEST_PLACE).bind(self.entity.as_str());
         let (seq,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
         Ok(seq as u64)
     }
 
-    /// What was published last, by the stream's order: so many at most, the last first.
+    /// What was published last, newest first, in the stream's order: at most `limit`.
     pub(crate) async fn last_published(&self, limit: usize) -> Result<Vec<Published>, sqlx::Error> {
         let query = sqlx::query_as(LAST).bind(self.entity.as_str()).bind(limit as i64);
         let rows: Vec<(String, i64, i64)> = self.db.run(query.fetch_all(self.db.reader())).await?;
@@ -285,9 +285,9 @@ impl ChangeLog {
         Ok(rows.into_iter().filter_map(published).collect())
     }
 
-    /// Records what stands in the stream, where that is newer than what is recorded. Returns for how
-    /// many rows: those that a writer has locked are left out, and stay pending. So do all, when it was
-    /// another run of the server that acknowledged them than the one that counts.
+    /// Marks rows with what the stream holds, where that is newer than the row's mark. Returns how
+    /// many rows were marked. Rows that a writer has locked are left out, and stay pending. So do all, if
+    /// a run of the server other than the current one acknowledged them.
     pub(crate) async fn mark(
         &self,
         published: &[Published],
@@ -299,7 +299,7 @@ impl ChangeLog {
         self.db.write_skipping_locked(query).await
     }
 
-    /// Those of which the log records an earlier place: [`mark`](Self::mark) left them out.
+    /// Those for which the log has an earlier sequence: [`mark`](Self::mark) left them out.
     pub(crate) async fn behind(
         &self,
         published: &[Published],
@@ -312,10 +312,10 @@ impl ChangeLog {
         Ok(published.iter().filter(of).cloned().collect())
     }
 
-    /// Whether the log records all of these, at their places or at later ones.
-    pub(crate) async fn keeps(&self, recorded: &[Published]) -> Result<bool, sqlx::Error> {
-        Ok(recorded.is_empty()
-            || self.count(&self.sql.outbox.kept, recorded).await? == recorded.len() as u64)
+    /// Whether the log has all of these, at their sequences or at later ones.
+    pub(crate) async fn keeps(&self, marked: &[Published]) -> Result<bool, sqlx::Error> {
+        Ok(marked.is_empty()
+            || self.count(&self.sql.outbox.kept, marked).await? == marked.len() as u64)
     }
 
     async fn count(&self, sql: &str, of: &[Published]) -> Result<u64, sqlx::Error> {

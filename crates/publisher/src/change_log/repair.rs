@@ -1,4 +1,4 @@
-//! How rows are made pending again: what stands in the stream for them is lost, or not known.
+//! How rows are made pending again: their messages are lost, or unknown.
 
 use nudge_protocol::{EntityId, Timestamp};
 use nudge_runtime::{database::Kind, row, set_sql::strings};
@@ -8,16 +8,16 @@ use super::{
     ChangeLog,
     outbox::{Published, bytes, read_id},
 };
-use crate::sink::Standing;
+use crate::sink::StreamInfo;
 
 row! {
-    /// The stream, as the log has it.
+    /// The stream, as stored in the log.
     pub(crate) struct StreamRow {
         /// Which incarnation.
         pub(crate) created: String,
-        /// Up to which sequence all that stands in it is recorded.
+        /// The sequence up to which everything in it is marked.
         known_seq: i64,
-        /// The run of the server after whose start it was looked through last.
+        /// The run of the server under which it was last compared completely.
         pub(crate) checked: Option<String>,
     }
 }
@@ -33,28 +33,28 @@ impl StreamRow {
 enum Which {
     Ids,
     Beyond,
-    /// Places in another stream: not one of them means anything any more.
+    /// Sequences of another stream, which are all meaningless now.
     InAnother,
 }
 
 impl Which {
     fn condition(self, kind: Kind) -> String {
         match self {
-            // Those that are pending already, too: an acknowledgement from before must not count for
+            // Also those that are already pending: an earlier acknowledgement must not count for
             // them either.
             Self::Ids => format!("id IN {}", strings(kind, "$2")),
-            // Below 0 there is none; said here, the database chooses the index of places.
+            // None is below 0; saying so makes the database choose the index of sequences.
             Self::Beyond => "published_seq > 0 AND published_seq > $2".to_owned(),
-            // Those of which it says so already are left alone: a log may be long, and a writer may have them locked.
+            // Skip rows that already say so: a log may be long, and a writer may have them locked.
             Self::InAnother => "(published_version <> 0 OR published_seq <> $2)".to_owned(),
         }
     }
 
-    /// Makes rows pending again, and answers with those that are left because they are locked.
+    /// Makes rows pending again, and returns those that are skipped because they are locked.
     fn unpublish(self, kind: Kind) -> String {
         let condition = self.condition(kind);
         let seq = match self {
-            // Looking takes time: what was recorded meanwhile stands further on.
+            // The check takes time: what was marked meanwhile has a higher sequence.
             Self::Ids => "CASE WHEN published_seq > $3 THEN published_seq ELSE $3 END",
             Self::Beyond | Self::InAnother => "$3",
         };
@@ -79,24 +79,24 @@ row! {
     struct PublishedRow { id: Vec<u8>, version: i64, published: i64, seq: i64, wanted: i64 }
 }
 
-/// Rows of the log, in the order of their ids.
+/// Rows of the log, in ID order.
 #[derive(Debug, Default)]
 pub(crate) struct PublishedPage {
-    /// What was published of those that have changed lately, and of which nothing is pending.
+    /// What was published for rows that changed recently and are not pending.
     pub(crate) looked_for: Vec<Published>,
-    /// Those that have changed lately and are pending.
+    /// Rows that changed recently and are pending.
     pub(crate) pending: Vec<EntityId>,
     /// How many rows there are.
     pub(crate) rows: u64,
-    /// How many of them say that something was published.
+    /// How many of them were published.
     pub(crate) published: u64,
-    /// After which id the next page begins; none when this was the last.
+    /// The ID after which the next page begins; `None` if this was the last.
     pub(crate) next: Option<Vec<u8>>,
 }
 
 impl ChangeLog {
-    /// The next so many rows after an id, and which of them changed at `since` or later. All of the log is read
-    /// so, page by page: an index on the time of a change would make every change dearer.
+    /// The next `limit` rows after an ID, and which of them changed at `since` or later. The whole log is read
+    /// this way, page by page: an index on the time of a change would make every change more expensive.
     pub(crate) async fn published_page(
         &self,
         since: Timestamp,
@@ -105,7 +105,7 @@ impl ChangeLog {
     ) -> Result<PublishedPage, sqlx::Error> {
         let kind = self.db.kind();
         let (after_id, only_text) = match kind {
-            // A row whose id is no text is never published.
+            // A row whose ID is not text is never published.
             Kind::Sqlite => ("CAST($2 AS TEXT)", "AND typeof(id) = 'text'"),
             Kind::Postgres => ("convert_from($2, 'UTF8')", ""),
         };
@@ -136,9 +136,9 @@ impl ChangeLog {
         Ok(page)
     }
 
-    /// Makes these rows pending again: it is not known what stands in the stream for them. `last_seq` is the
+    /// Makes these rows pending again, since it is unknown what the stream holds for them. `last_seq` is the
     /// stream's current last sequence: acknowledgements of earlier publishes no longer count for them. Returns
-    /// those that are left, because a writer has them locked; they must not be forgotten.
+    /// those that are skipped because a writer has them locked; they must not be forgotten.
     pub(crate) async fn unpublish(
         &self,
         ids: &[EntityId],
@@ -147,8 +147,8 @@ impl ChangeLog {
         self.make_pending(Which::Ids, serde_json::json!(ids).to_string(), last_seq).await
     }
 
-    /// Makes every row pending again whose recorded place lies beyond the stream's end: the broker
-    /// went back to an older state. Returns those that are left.
+    /// Makes every row pending again whose sequence is beyond the stream's end: the broker
+    /// went back to an older state. Returns those that are skipped.
     pub(crate) async fn unpublish_beyond(
         &self,
         last_seq: u64,
@@ -156,7 +156,7 @@ impl ChangeLog {
         self.make_pending(Which::Beyond, last_seq as i64, last_seq).await
     }
 
-    /// Makes every row pending again: the stream is another one. Returns those that are left.
+    /// Makes every row pending again: the stream is another one. Returns those that are skipped.
     pub(crate) async fn unpublish_all(&self, last_seq: u64) -> Result<Vec<EntityId>, sqlx::Error> {
         self.make_pending(Which::InAnother, last_seq as i64, last_seq).await
     }
@@ -183,30 +183,30 @@ impl ChangeLog {
         Ok(left.iter().filter_map(|(id,)| EntityId::new(id).ok()).collect())
     }
 
-    /// The stream that this log was published to, as last recorded.
+    /// The stream that this log was published to, as last stored.
     pub(crate) async fn stream(&self) -> Result<Option<StreamRow>, sqlx::Error> {
         let sql = "SELECT created, known_seq, checked FROM nudge_relay_stream WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
         self.db.run(query.fetch_optional(self.db.reader())).await
     }
 
-    /// From now on, only what this run of the server acknowledges counts. Before it is found out what the last one
-    /// lost: else another relay, which has not heard of it yet, could record what was lost with it.
+    /// From now on, only acknowledgements by this run of the server count. To be called before finding out what the
+    /// last one lost: otherwise another relay, which does not know yet, could mark what was lost with it.
     pub(crate) async fn trust_only(&self, server: Option<&str>) -> Result<(), sqlx::Error> {
         let sql = "UPDATE nudge_relay_stream SET server = $2 WHERE entity = $1";
         let query = sqlx::query(sql).bind(self.entity.as_str());
         self.db.write_skipping_locked(query.bind(server.map(str::to_owned))).await.map(drop)
     }
 
-    /// From now on, nothing is to be looked for that this run of the server may have lost at its start.
+    /// What this run of the server may have lost at its start need not be looked for any more.
     pub(crate) async fn set_checked(&self, server: Option<&str>) -> Result<(), sqlx::Error> {
         let sql = "UPDATE nudge_relay_stream SET checked = $2 WHERE entity = $1";
         let query = sqlx::query(sql).bind(self.entity.as_str());
         self.db.write_skipping_locked(query.bind(server.map(str::to_owned))).await.map(drop)
     }
 
-    /// Records which stream it is, and up to which sequence all that stands in it is recorded.
-    pub(crate) async fn set_stream(&self, now: &Standing, known: u64) -> Result<(), sqlx::Error> {
+    /// Stores which stream it is, and the sequence up to which everything in it is marked.
+    pub(crate) async fn set_stream(&self, now: &StreamInfo, known: u64) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO nudge_relay_stream (entity, created, known_seq, server) \
                    VALUES ($1, $2, $3, $4) \
                    ON CONFLICT (entity) DO UPDATE SET created = excluded.created, \
@@ -269,13 +269,13 @@ mod tests {
             log.mark(&[Published { id, version, seq }], None).await.unwrap();
             log.count_pending().await.unwrap()
         };
-        // Pending already, and published by a relay that has not recorded it yet.
+        // Pending already, and published by a relay that has not marked it yet.
         let unpublish = async |seq| log.unpublish(std::slice::from_ref(&id), seq).await.unwrap();
         unpublish(5).await;
         assert_eq!((mark(5).await, mark(7).await), (1, 0));
         unpublish(20).await;
         assert_eq!((mark(20).await, mark(21).await), (1, 0));
-        // A look that took its time: what was recorded meanwhile is not forgotten.
+        // A slow check: what was marked meanwhile is not forgotten.
         unpublish(7).await;
         assert_eq!((mark(20).await, mark(21).await, mark(22).await), (1, 1, 0));
         // The broker went back: from here on, lower places are new ones.
@@ -300,15 +300,20 @@ mod tests {
             log.count_pending().await.unwrap()
         };
         let server = Some("first".to_owned());
-        let standing =
-            Standing { created: "now".to_owned(), last_seq: 9, messages: 1, server, altered: None };
-        log.set_stream(&standing, 9).await.unwrap();
+        let stream = StreamInfo {
+            created: "now".to_owned(),
+            last_seq: 9,
+            messages: 1,
+            server,
+            altered: None,
+        };
+        log.set_stream(&stream, 9).await.unwrap();
         assert_eq!(log.stream().await.unwrap().unwrap().checked, None);
-        log.set_checked(standing.server.as_deref()).await.unwrap();
-        assert_eq!(log.stream().await.unwrap().unwrap().checked, standing.server);
+        log.set_checked(stream.server.as_deref()).await.unwrap();
+        assert_eq!(log.stream().await.unwrap().unwrap().checked, stream.server);
         log.trust_only(Some("second")).await.unwrap();
         assert_eq!(mark(30, Some("first")).await, 1);
-        assert_eq!(log.stream().await.unwrap().unwrap().checked, standing.server);
+        assert_eq!(log.stream().await.unwrap().unwrap().checked, stream.server);
         assert_eq!(mark(30, Some("second")).await, 0);
     }
 }

@@ -1,10 +1,10 @@
 //! An owner that was restored from a backup: its stream shows versions that its change log does not
 //! have.
 //!
-//! Subscribers may hold those versions, and take nothing older. So each entity concerned is given a
-//! fresh version, above the one that the stream shows, and everyone comes back to what the owner now
-//! says. What was made after the backup is a tombstone in the log: see `never_existed.rs`. Idea: the log of a replicated state
-//! machine, whose new leader writes an entry of its own term before it serves.
+//! Subscribers may hold those versions, and accept nothing older. So each affected entity gets a
+//! fresh version, above the one in the stream, and every copy returns to what the owner now
+//! says. What was created after the backup becomes a tombstone in the log: see `never_existed.rs`. The idea is that of a replicated state
+//! machine's log, in which a new leader writes an entry of its own term before it serves.
 
 use std::collections::HashSet;
 
@@ -21,17 +21,17 @@ use super::{ChangeLog, outbox::Published};
 /// What [`ChangeLog::renew`] did.
 #[derive(Debug, Default)]
 pub(crate) struct Renewed {
-    /// Entities that got a fresh version, those of [`strangers`](Self::strangers) included.
+    /// Entities that got a fresh version, including [`strangers`](Self::strangers).
     pub(crate) renewed: u64,
-    /// Ids that the log did not know, and that have a tombstone now.
+    /// IDs that the log did not know and that now have a tombstone.
     pub(crate) strangers: u64,
-    /// Entities that are left because a writer has them locked.
+    /// Entities that were skipped because a writer has them locked.
     pub(crate) left: u64,
-    /// Ids that the log does not know and that were not allowed a tombstone.
+    /// IDs that the log does not know and that were not allowed a tombstone.
     pub(crate) deferred: Vec<Published>,
 }
 
-/// The statements: which versions the log does not have, which ids, and fresh versions for them.
+/// The statements: versions and IDs that the log lacks, and fresh versions for them.
 #[derive(Debug)]
 pub(super) struct Sql {
     count: String,
@@ -49,7 +49,7 @@ impl Sql {
         let fresh = "CASE WHEN r.version >= $3 THEN r.version + 1 ELSE $3 END AS fresh";
         let count = format!("SELECT count(*) FROM {lacking}");
         let unknown = format!("SELECT r.id FROM {lacking} AND known.id IS NULL");
-        // What was said of an id stays said of it.
+        // An ID keeps its flags.
         let keep = |column: &str, fresh: &str| {
             format!(
                 "{column} = CASE WHEN log.{column} = log.version THEN {fresh} ELSE log.{column} END"
@@ -68,7 +68,7 @@ impl Sql {
                  version = excluded.version, changed_at = excluded.changed_at, {}",
                 said("excluded.version")
             ),
-            // Rows that a writer has locked are left for the next time, as everywhere in the relay.
+            // Rows that a writer has locked are skipped until the next time, as everywhere in the relay.
             Kind::Postgres => format!(
                 "WITH lacking AS (SELECT r.id, {fresh} FROM {lacking}), \
                  free AS (SELECT log.id, lacking.fresh FROM lacking \
@@ -90,8 +90,8 @@ impl Sql {
 }
 
 impl ChangeLog {
-    /// Gives fresh versions to entities that the stream shows in one that this log does not have; of ids that it
-    /// does not know at all, to so many at most. Each id stands in `shown` once.
+    /// Gives fresh versions to entities whose version in the stream this log does not have; of IDs that it
+    /// does not know at all, to at most `allowed`. Each ID occurs in `shown` once.
     pub(crate) async fn renew(
         &self,
         shown: &[Published],

@@ -40,7 +40,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration {
         number: 2,
         title: "capture by trigger",
-        // `nudge_replaced` holds rows only within a statement: see `capture/sqlite.rs`.
+        // `nudge_replaced` holds rows only during a statement: see `capture/sqlite.rs`.
         sqlite: "
         CREATE TABLE nudge_capture (entity TEXT PRIMARY KEY, definition TEXT NOT NULL);
         CREATE TABLE nudge_replaced (scope TEXT NOT NULL, id TEXT NOT NULL);",

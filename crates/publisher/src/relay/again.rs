@@ -1,18 +1,18 @@
-//! How soon something is done again that should be done once.
+//! Backoff for repeating something that should be needed only once.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// First pause until it is done again; it doubles up to [`LONGEST_PAUSE`].
+/// First pause before a repetition; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// Longest pause, and how long it must not have been needed until it is done at once again.
+/// Longest pause, and how long it must have been unnecessary before it is again done immediately.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// A mend that somebody undoes, for instance. The first is made at once.
+/// For example, a repair that somebody undoes. The first one is immediate.
 #[derive(Debug, Default)]
 pub(super) struct Again {
-    /// When it was done last, and the pause after that.
+    /// When it was last done, and the pause after that.
     last: Option<(Instant, Duration)>,
 }
 
@@ -22,7 +22,7 @@ impl Again {
         self.last.is_none_or(|(last, pause)| now >= last + pause)
     }
 
-    /// Says that it is done now.
+    /// Notes that it is done now.
     pub(super) fn done(&mut self, now: Instant) {
         let pause = match self.last {
             Some((last, pause)) if now < last + LONGEST_PAUSE * 2 => (pause * 2).min(LONGEST_PAUSE),

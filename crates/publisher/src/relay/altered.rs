@@ -1,27 +1,27 @@
-//! A stream that others have altered at the broker: altered back, or named.
+//! A stream that was altered at the broker is altered back, or the difference is named.
 
 use nudge_runtime::{BoxError, problem::chain};
 use tokio::time::Instant;
 
 use super::{Relay, again::Again};
-use crate::sink::{Altered, Standing};
+use crate::sink::{Altered, StreamInfo};
 
 /// What is known of it.
 #[derive(Debug, Default)]
 pub(super) struct Altering {
-    /// Two who want it different must not alter it back all the time.
+    /// Two parties that want it different must not alter it back all the time.
     mends: Again,
-    /// What was found and could not be altered back, and has been logged.
+    /// The difference that could not be altered back and was logged.
     said: Option<Altered>,
-    /// Whether it lost what it had acknowledged, until it was altered back.
+    /// Whether it lost acknowledged messages until it was altered back.
     pub(super) lost: bool,
 }
 
 impl Relay {
-    /// Looks at the stream, and makes it when it is missing. When others have altered it, it is altered back first,
-    /// at once or, when they do so again and again, ever more seldom. What cannot be altered back is named, and work
+    /// Checks the stream, and creates it if it is missing. If others have altered it, it is altered back first,
+    /// at once or, if they do so repeatedly, less and less often. What cannot be altered back is named, and work
     /// goes on.
-    pub(super) async fn look_at_stream(&mut self) -> Result<Standing, BoxError> {
+    pub(super) async fn look_at_stream(&mut self) -> Result<StreamInfo, BoxError> {
         let mut now = self.sink.ensure(self.log.entity()).await?;
         let mut refused = None;
         if let Some(altered) = &now.altered
@@ -45,8 +45,8 @@ impl Relay {
         Ok(now)
     }
 
-    /// One log line for each alteration that stays, not one at each look.
-    fn name_altered(&mut self, now: &Standing, refused: Option<&str>) {
+    /// One log line for each alteration that stays, not one at each check.
+    fn name_altered(&mut self, now: &StreamInfo, refused: Option<&str>) {
         self.metrics.altered.set(i64::from(now.altered.is_some()));
         let entity = self.log.entity();
         if let Some(altered) = &now.altered

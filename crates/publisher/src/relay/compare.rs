@@ -1,11 +1,11 @@
-//! Compares the stream with the log, a page of the log at a time, beside what is published: a fresh change
+//! Compares the stream with the log, one page of the log after each round of publishing: a fresh change
 //! waits for one page at most.
 //!
-//! A broker may lose the last minutes of what it acknowledged. So after each start of its server, everything that
-//! changed lately is looked for. If anything is missing, all of that is published again, not just what is missing:
-//! the broker may have gone back, and give places in the stream out again that a subscriber's consumer has
-//! passed. What is published first is then passed over, and must be what everybody knows. A broker that cannot
-//! tell what stands on a subject, or of whose replicas any may answer, gets it all again, too.
+//! A broker may lose the last minutes of what it acknowledged. So after each restart of its server, everything that
+//! changed recently is looked for. If anything is missing, all of that is published again, not just what is missing:
+//! the broker may have gone back, and may reuse sequences that a subscriber's consumer has
+//! passed. What is published first is then skipped, and must be something that everybody knows. The same happens
+//! if the broker cannot look subjects up, or if any of several replicas may answer.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,21 +16,21 @@ use tokio::time::Instant;
 use super::Relay;
 use crate::{
     change_log::outbox::Published,
-    sink::{MAX_SUBJECTS, Standing},
+    sink::{MAX_SUBJECTS, StreamInfo},
 };
 
-/// How far back changes are looked for after the server was started again: well beyond the two minutes that a
+/// How far back changes are looked for after a restart of the server: well beyond the two minutes that a
 /// broker may hold acknowledged messages in memory only.
 const REPUBLISH_WINDOW: Duration = Duration::from_secs(600);
 
-/// What of the log is looked for in the stream. All of it is counted.
+/// Which part of the log is looked for in the stream. All of it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Nothing: the server has run all the time.
+    /// Nothing: the server ran all the time.
     Counts,
-    /// What changed in the last minutes, or later than that moment.
+    /// What changed in the last minutes before that moment, or later.
     Since(Timestamp),
-    /// All that was ever published.
+    /// Everything that was ever published.
     Everything,
 }
 
@@ -41,7 +41,7 @@ impl Wanted {
         Self::Since(Timestamp::from_unix_micros(clock::now().unix_micros() - window))
     }
 
-    /// The first moment of which changes are looked for.
+    /// Changes from this moment on are looked for.
     fn since(self) -> Timestamp {
         match self {
             Self::Counts => Timestamp::from_unix_micros(i64::MAX),
@@ -51,27 +51,27 @@ impl Wanted {
     }
 }
 
-/// How far a comparison has got.
+/// The progress of a comparison.
 #[derive(Debug)]
 pub(super) struct Comparison {
     wanted: Wanted,
-    /// Nothing is looked up, all that is wanted is published again: the broker cannot tell, or has gone back.
+    /// Nothing is looked up, and everything wanted is published again: the broker cannot answer, or has gone back.
     blind: bool,
     /// How many messages the stream held when it began, and which run of the server kept it.
     messages: u64,
     server: Option<String>,
-    /// The id up to which the log is read.
+    /// The ID up to which the log is read.
     after: Vec<u8>,
     /// Rows so far.
     rows: u64,
-    /// Rows so far that say that something was published.
+    /// Rows so far that were published.
     published: u64,
-    /// Rows so far that were made pending again, since the stream lacks them.
+    /// Rows so far that were made pending again because the stream lacks them.
     missing: u64,
 }
 
 impl Comparison {
-    pub(super) fn new(wanted: Wanted, blind: bool, now: &Standing) -> Self {
+    pub(super) fn new(wanted: Wanted, blind: bool, now: &StreamInfo) -> Self {
         let (messages, server) = (now.messages, now.server.clone());
         let (after, rows, published, missing) = (Vec::new(), 0, 0, 0);
         Self { wanted, blind, messages, server, after, rows, published, missing }
@@ -79,15 +79,15 @@ impl Comparison {
 }
 
 impl Relay {
-    /// Begins anew.
-    pub(super) fn compare(&mut self, wanted: Wanted, blind: bool, now: &Standing) {
+    /// Starts over.
+    pub(super) fn compare(&mut self, wanted: Wanted, blind: bool, now: &StreamInfo) {
         self.metrics.comparing.set(1);
         self.comparison = Some(Comparison::new(wanted, blind, now));
     }
 
-    /// Looks for all that was ever published: at once, or when a stream that goes on to drop what is published was
-    /// filled up before, after a pause that grows.
-    pub(super) fn compare_everything(&mut self, now: &Standing) {
+    /// Looks for everything that was ever published: at once or, if a stream that keeps dropping what is published was
+    /// refilled before, after a growing pause.
+    pub(super) fn compare_everything(&mut self, now: &StreamInfo) {
         let due = self.refills.is_due(Instant::now());
         self.short = !due;
         if due {
@@ -99,14 +99,14 @@ impl Relay {
         }
     }
 
-    /// Compares one page further. Whatever goes wrong, the page is compared again. Returns whether there was
+    /// Compares the next page. If anything goes wrong, the page is compared again. Returns whether there was
     /// one.
     pub(super) async fn compare_on(&mut self) -> Result<bool, BoxError> {
         let Some(comparison) = &self.comparison else { return Ok(false) };
         let since = comparison.wanted.since();
         let page = self.log.published_page(since, &comparison.after, MAX_SUBJECTS).await?;
-        let last_seq = self.standing.as_ref().map_or(0, |standing| standing.last_seq);
-        // Where runs of the server are not told apart, an acknowledgement from before must not count either.
+        let last_seq = self.stream.as_ref().map_or(0, |stream| stream.last_seq);
+        // If runs of the server cannot be distinguished, an earlier acknowledgement must not count either.
         if self.server.is_none() && !page.pending.is_empty() {
             self.locked.extend(self.log.unpublish(&page.pending, last_seq).await?);
         }
@@ -127,7 +127,7 @@ impl Relay {
         comparison.blind = blind;
         if begin_anew {
             let (entity, missing) = (self.log.entity(), missing.len());
-            tracing::warn!(%entity, missing, "the stream lost notifications: publishing again what changed lately");
+            tracing::warn!(%entity, missing, "the stream lost notifications: publishing recent changes again");
             self.metrics.republished.inc();
             (comparison.blind, comparison.after) = (true, Vec::new());
             (comparison.rows, comparison.published) = (0, 0);
@@ -143,8 +143,8 @@ impl Relay {
         Ok(true)
     }
 
-    /// Looks for these in the stream, and records what stands there. Returns those that do not, and a sequence that the
-    /// stream has reached; `None` if the broker cannot tell.
+    /// Looks for these in the stream, and marks those found. Returns the missing ones, and a sequence that the
+    /// stream has reached; `None` if the broker cannot answer.
     async fn find(
         &mut self,
         published: &[Published],
@@ -161,13 +161,13 @@ impl Relay {
         for one in published {
             match stand.get(&one.id) {
                 Some(there) if there.seq == one.seq && there.version == one.version => {}
-                // Published since, by whomever.
+                // Published since, by anyone.
                 Some(there) if there.seq > one.seq => newer.push(there.clone()),
                 _ => missing.push(one.id.clone()),
             }
         }
         if !newer.is_empty() {
-            self.record(&newer).await?;
+            self.mark(&newer).await?;
         }
         Ok(Some((missing, looked.last_seq)))
     }
@@ -175,20 +175,20 @@ impl Relay {
     async fn end_comparison(&mut self) -> Result<(), BoxError> {
         let now = self.sink.ensure(self.log.entity()).await?;
         let Some(ended) = &self.comparison else { return Ok(()) };
-        // Each message that was there at the beginning has a row that was there, too.
+        // Each message that existed at the beginning has a row that existed, too.
         self.note_strangers(ended.messages.saturating_sub(ended.rows), ended.rows);
         if ended.missing > 0 {
             let (entity, missing) = (self.log.entity(), ended.missing);
             tracing::warn!(%entity, missing, "the stream lost notifications: publishing them again");
             self.metrics.republished.inc();
         }
-        // Fewer messages than entities that were published: some are missing that changed long ago.
+        // Fewer messages than published entities: some that changed long ago are missing.
         if ended.published > now.messages && ended.wanted != Wanted::Everything {
             self.compare_everything(&now);
             return Ok(());
         }
         self.log.set_checked(ended.server.as_deref()).await?;
-        // Nobody can tell what became of what is published blindly: that is not repeated.
+        // What is published without a lookup cannot be verified, so it is not repeated.
         let filled = ended.missing > 0 && !ended.blind;
         self.short = filled && ended.wanted == Wanted::Everything;
         self.comparison = None;

@@ -1,4 +1,4 @@
-//! Looks at the stream: what it may have lost, and what stands in it that nobody has recorded.
+//! Checks the stream: what it may have lost, and what it holds that nobody has marked.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,25 +11,25 @@ use tokio::time::Instant;
 use super::{Held, MAX_ROWS_PER_ROUND, Relay, compare::Wanted};
 use crate::{
     change_log::{outbox::Published, restored::Renewed},
-    sink::Standing,
+    sink::StreamInfo,
 };
 
-/// How often the stream itself is looked at, to find that it was deleted or emptied.
+/// Interval between checks of the stream, to notice that it was deleted or emptied.
 pub(super) const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many of those published last are looked for in the stream on each connection.
+/// How many of the messages published last are looked for in the stream on each connection.
 const LOOKED_AT: usize = 16;
 
 impl Relay {
     /// Finds out whether the broker may have lost something, and makes those rows pending again; and
-    /// whether something stands in the stream that nobody has recorded.
+    /// whether the stream holds something that nobody has marked.
     pub(super) async fn check_stream(&mut self) -> Result<(), BoxError> {
         loop {
             let mut now = self.look_at_stream().await?;
             self.restarted |= self.server.is_some() && self.server != now.server;
             self.server = now.server.clone();
             self.log_went_back().await?;
-            let changed = self.altering.lost || self.standing.as_ref() != Some(&now);
+            let changed = self.altering.lost || self.stream.as_ref() != Some(&now);
             let changed = mutated!(LossUnnoticed: changed => false);
             if changed {
                 now = self.make_good().await?;
@@ -39,13 +39,13 @@ impl Relay {
             }
             self.bury_deferred().await?;
             let renewed = self.read_on(now.last_seq).await?;
-            // If the log was put back meanwhile, it knows less than was found out: that is not to be
-            // recorded there, and all of it is to be found out again.
+            // If the log was restored meanwhile, it knows less than was found out: that must not be
+            // stored there, and everything must be found out again.
             if renewed || self.log_went_back().await? {
                 continue;
             }
             if changed {
-                // Kept for whoever comes next: what this relay sent may arrive when it is gone.
+                // Kept for the next relay: what this one sent may arrive when it is gone.
                 let known = self.strangers.known(self.known.unwrap_or(0));
                 self.log.set_stream(&now, known).await?;
                 (self.restarted, self.altering.lost) = (false, false);
@@ -55,61 +55,62 @@ impl Relay {
                 self.compare_everything(&now);
             }
             self.expected = now.messages;
-            self.standing = Some(now);
+            self.stream = Some(now);
             self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
             return Ok(());
         }
     }
 
-    /// Finds out whether the log still has what this relay recorded. If not, an older state of the
-    /// database was put back, or another server took over that lacked the last commits: the relay then
-    /// knows nothing of what stands in the stream.
+    /// Checks that the log still has what this relay marked. If not, an older state of the
+    /// database was restored, or a server without the last commits took over: the relay then
+    /// knows nothing about the stream.
     pub(super) async fn log_went_back(&mut self) -> Result<bool, BoxError> {
-        let kept = mutated!(LogPutBackUnnoticed: self.log.keeps(&self.recorded).await? => true);
+        let kept =
+            mutated!(LogPutBackUnnoticed: self.log.keeps(&self.newest_marked).await? => true);
         if kept {
-            self.recorded.drain(..self.recorded.len().saturating_sub(1));
+            self.newest_marked.drain(..self.newest_marked.len().saturating_sub(1));
         } else {
             tracing::warn!(entity = %self.log.entity(), "the change log went back to an older state");
-            // What the log itself says that it knows may have been written there a moment ago.
-            (self.standing, self.known) = (None, Some(0));
-            self.recorded.clear();
+            // The sequence in the log may have been written a moment ago.
+            (self.stream, self.known) = (None, Some(0));
+            self.newest_marked.clear();
             self.strangers.forget();
         }
         Ok(!kept)
     }
 
-    /// Makes pending again what the stream has lost for certain. What else it may have lost is looked for
-    /// afterwards, beside what is published.
-    async fn make_good(&mut self) -> Result<Standing, BoxError> {
+    /// Makes rows pending again that the stream has certainly lost. What else it may have lost is looked for
+    /// afterwards, while publishing goes on.
+    async fn make_good(&mut self) -> Result<StreamInfo, BoxError> {
         let log = self.log.clone();
-        let recorded = log.stream().await?;
+        let stored = log.stream().await?;
         let highest_seq = log.highest_place().await?;
-        // Looked at after the log, so that it shows everything that the log counts.
+        // Read after the log, so that it holds everything that the log counts.
         let now = self.sink.ensure(log.entity()).await?;
-        // A new incarnation holds nothing of what was published to the last one.
-        let same = recorded.as_ref().filter(|stream| stream.created == now.created);
-        // A server that has run all the time has lost nothing: there is nothing to publish again when an
-        // owner starts, or its connection is made again.
+        // A new incarnation holds nothing that was published to the last one.
+        let same = stored.as_ref().filter(|stream| stream.created == now.created);
+        // A server that ran all the time has lost nothing: there is nothing to publish again when an
+        // owner starts or reconnects.
         let checked = same.is_some_and(|stream| stream.checked == now.server);
         let restarted = self.restarted || now.server.is_none() || !checked;
         if restarted {
             log.trust_only(now.server.as_deref()).await?;
         }
         let went_back = highest_seq > now.last_seq;
-        let looked_anew = self.standing.is_none();
+        let looked_anew = self.stream.is_none();
         let mut left = Vec::new();
         if went_back {
             left.extend(log.unpublish_beyond(now.last_seq).await?);
         }
-        // Others may have published so much since it went back that it is as long as it was.
-        // While it was altered, it may have lost some and kept as many others.
+        // Others may have published so much since it went back that it is as long as before.
+        // While it was altered, it may have lost some messages and kept as many others.
         let refilled =
             self.altering.lost || (same.is_some() && looked_anew && !self.last_are_there().await?);
         if same.is_none() || refilled {
             left.extend(log.unpublish_all(now.last_seq).await?);
         }
         let any = log.has_any().await?;
-        // One message for each subject is never replaced by none. What two relays publish at a time is expected
+        // A subject never loses its message. What two relays publish at the same time is expected
         // twice, so the log has the last word.
         let emptied = !looked_anew
             && now.messages < self.expected
@@ -123,31 +124,31 @@ impl Relay {
             self.compare(Wanted::Counts, false, &now);
         }
         if looked_anew || went_back || emptied || refilled || same.is_none() {
-            // What was published of them may be lost.
+            // Their messages may be lost.
             self.held = Held::default();
         }
         if went_back || refilled || same.is_none() {
-            // Those places are not in the log any more.
-            self.recorded.clear();
+            // Those sequences are no longer in the log.
+            self.newest_marked.clear();
         }
         if same.is_none() {
             self.strangers.forget();
         }
         self.known = match same {
             Some(stream) => self.known.or(Some(stream.known())),
-            // A log that was restored from before its first look at this stream: all of it is read.
+            // A log restored to before its first check of this stream: read all of it.
             None if any => Some(0),
-            // A new owner has nothing to say of what others have published before.
+            // A new owner has nothing to say about what others published before.
             None => Some(now.last_seq),
         };
-        if (same.is_none() && recorded.is_some()) || went_back || refilled {
+        if (same.is_none() && stored.is_some()) || went_back || refilled {
             tracing::warn!(entity = %log.entity(), ?now, "the stream lost notifications: publishing them again");
             self.metrics.republished.inc();
         }
         Ok(now)
     }
 
-    /// Whether what was published last stands where the log says, or was replaced since by a newer message
+    /// Whether the messages published last are at the sequences in the log, or were replaced by a newer message
     /// on its subject. If not, the broker went back to an older state, which loses the newest first.
     async fn last_are_there(&self) -> Result<bool, BoxError> {
         let last = self.log.last_published(LOOKED_AT).await?;
@@ -167,20 +168,20 @@ impl Relay {
         }
         Ok(last.iter().all(|one| match shown.get(&one.id) {
             Some(shown) if shown.seq == one.seq => shown.version == one.version,
-            // No two messages ever have the same place.
+            // No two messages ever have the same sequence.
             Some(shown) => shown.seq > one.seq && !taken.contains(&one.seq),
             None => false,
         }))
     }
 
-    /// Reads what stands in the stream and this relay does not know of: published by another relay,
+    /// Reads the messages in the stream that this relay does not know: published by another relay,
     /// by this one before it gave up waiting, or by somebody else. Each counts like an
-    /// acknowledgement, so that what stands over a newer version leaves its row pending.
+    /// acknowledgement, so a message that replaced a newer version leaves its row pending.
     ///
     /// Returns whether there were versions that the log did not have. An owner that was restored may
-    /// lack others, too, which stand where all seemed known: then nothing is known any more.
+    /// lack others, too, below the known sequence: then nothing counts as known any more.
     async fn read_on(&mut self, last_seq: u64) -> Result<bool, BoxError> {
-        // Beyond the end of a stream that went back nothing stands, and its rows are pending.
+        // There is nothing beyond the end of a stream that went back, and its rows are pending.
         let from = self.known.map_or(last_seq, |known| known.min(last_seq));
         let (mut known, mut renewed) = (from, false);
         while mutated!(LatePublishUnnoticed: known < last_seq => false) {
@@ -193,7 +194,7 @@ impl Relay {
             let published: Vec<_> = page.iter().filter_map(of).collect();
             let (any, room) = self.renew(&published).await?;
             renewed |= any;
-            let (_, all) = self.record(&published).await?;
+            let (_, all) = self.mark(&published).await?;
             if !all || !room {
                 break;
             }
@@ -207,7 +208,7 @@ impl Relay {
         Ok(all_again)
     }
 
-    /// Gives fresh versions to what the stream shows and the log does not have. Returns whether there was
+    /// Gives fresh versions to entities that the stream holds and the log does not have. Returns whether there were
     /// any, and whether those that have to wait for one are remembered.
     pub(super) async fn renew(&mut self, shown: &[Published]) -> Result<(bool, bool), BoxError> {
         let allowed = self.strangers.allowed();
@@ -232,9 +233,9 @@ impl Relay {
         }
         self.metrics.renewed.inc_by(renewed.saturating_sub(left));
         if left > 0 {
-            // Nothing may be published over the one place that tells of those versions.
+            // Nothing may be published over the only message that has those versions.
             self.known = Some(0);
-            return Err(format!("{left} entities that were restored are locked by a writer").into());
+            return Err(format!("{left} restored entities are locked by a writer").into());
         }
         Ok((renewed > 0, room))
     }

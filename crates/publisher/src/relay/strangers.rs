@@ -1,8 +1,8 @@
-//! Ids that the stream tells of and the owner does not know: made up by whoever may publish, or lost in a restore.
+//! IDs that the stream holds and the owner does not know (*strangers*): made up by somebody, or lost in a restore.
 //!
-//! Each gets a tombstone, above the version that the stream shows, so that subscribers have something to come back
-//! to. A tombstone is for good, so they are bounded in rate: the first [`STRANGERS_AT_ONCE`] at once, then
-//! [`STRANGERS_PER_SECOND`]. Those that are not allowed one yet are kept here, so that nothing else waits
+//! Each gets a tombstone, above the version in the stream, so that subscribers have something to return
+//! to. A tombstone stays forever, so their rate is limited: the first [`STRANGERS_AT_ONCE`] at once, then
+//! [`STRANGERS_PER_SECOND`]. Those not allowed one yet are kept here, so that nothing else waits
 //! for them.
 
 use std::{collections::HashMap, time::Duration};
@@ -14,27 +14,27 @@ use tokio::time::Instant;
 use super::Relay;
 use crate::change_log::outbox::{Pending, Published};
 
-/// Tombstones that a relay makes without a pause, for ids that it has no record of.
+/// Tombstones that a relay makes without a pause, for IDs that it has no record of.
 pub const STRANGERS_AT_ONCE: usize = 2_000;
-/// How many more of them it may make each second.
+/// How many more it may make each second.
 pub const STRANGERS_PER_SECOND: usize = 100;
-/// Most ids that are kept until they may have a tombstone. Beyond that, the stream is read no further until some have
-/// theirs; what the owner changes is published all the same.
+/// Most IDs that wait for a tombstone. Beyond that, the stream is read no further until some have
+/// theirs; the owner's changes are published all the same.
 pub const MAX_DEFERRED_STRANGERS: usize = 20_000;
-/// Shortest time between two readings of the whole stream, because the log lacked something that stood in it.
+/// Least time between two complete readings of the stream because the log lacked something.
 pub(super) const READING_INTERVAL: Duration = Duration::from_secs(60);
-/// How often their tombstones are counted again while there are any.
+/// Interval between counts of their tombstones while there are any.
 const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The ids that have no tombstone yet, and how many may be made now.
+/// The IDs that have no tombstone yet, and how many may be made now.
 #[derive(Debug)]
 pub(super) struct Strangers {
     deferred: HashMap<EntityId, Published>,
     allowed: usize,
     since: Instant,
-    /// When their tombstones are counted next; none when there are none.
+    /// When their tombstones are counted next; `None` if there are none.
     next_count: Option<Instant>,
-    /// Whether the stream is to be read from its beginning, and when that may be.
+    /// Whether the stream must be read from its beginning, and when that is allowed.
     read_again: bool,
     next_reading: Instant,
 }
@@ -58,7 +58,7 @@ impl Strangers {
         let more =
             usize::try_from(seconds).unwrap_or(usize::MAX).saturating_mul(STRANGERS_PER_SECOND);
         self.allowed = self.allowed.saturating_add(more).min(STRANGERS_AT_ONCE);
-        // What was not needed is not saved up.
+        // Unused allowance is not saved up.
         self.since = match self.allowed {
             STRANGERS_AT_ONCE => Instant::now(),
             _ => self.since + Duration::from_secs(seconds),
@@ -66,7 +66,7 @@ impl Strangers {
         self.allowed
     }
 
-    /// So many were made.
+    /// Notes how many were made.
     pub(super) fn made(&mut self, strangers: u64) {
         self.allowed =
             self.allowed.saturating_sub(usize::try_from(strangers).unwrap_or(usize::MAX));
@@ -75,7 +75,7 @@ impl Strangers {
         }
     }
 
-    /// Keeps those that are not allowed one yet. Answers whether there was room for all.
+    /// Keeps those that are not allowed one yet. Returns whether there was room for all.
     pub(super) fn defer(&mut self, deferred: Vec<Published>) -> bool {
         let ids = deferred.into_iter().map(|one| (one.id.clone(), one));
         let mut all = true;
@@ -88,18 +88,18 @@ impl Strangers {
         all
     }
 
-    /// The stream is another one, or is to be read from its beginning.
+    /// Notes that the stream is another one, or must be read from its beginning.
     pub(super) fn forget(&mut self) {
         self.deferred.clear();
     }
 
-    /// The log lacks something that stands in the stream: all of it is to be read.
+    /// Notes that the log lacks something that the stream holds: all of it must be read.
     pub(super) fn read_again(&mut self) {
         self.read_again = true;
     }
 
-    /// Whether the stream is to be read from its beginning now. It may be long, and whoever may publish could have it
-    /// read at each look: after the first time there is a pause.
+    /// Whether the stream must be read from its beginning now. It may be long, and anyone who can publish could make
+    /// the relay read it at each check: after the first time there is a pause.
     pub(super) fn reads_again(&mut self) -> bool {
         let now = Instant::now();
         let reads = self.read_again && now >= self.next_reading;
@@ -110,7 +110,7 @@ impl Strangers {
         reads
     }
 
-    /// Up to which place nothing of the stream needs to be read again by whoever comes next.
+    /// The sequence up to which the next relay need not read the stream again.
     pub(super) fn known(&self, known: u64) -> u64 {
         if self.read_again {
             return 0;
@@ -119,7 +119,7 @@ impl Strangers {
         before.map_or(known, |before| before.min(known))
     }
 
-    /// Takes those that have waited longest, as many as are allowed.
+    /// Takes those that waited longest, as many as are allowed.
     fn due(&mut self) -> Vec<Published> {
         let allowed = self.allowed();
         let mut all: Vec<_> = self.deferred.values().cloned().collect();
@@ -143,8 +143,8 @@ impl Relay {
         self.renew_or_keep(due).await
     }
 
-    /// Ids that had no tombstone yet and have come to be: nothing is published of them before they have a version above
-    /// the one that the stream shows. Answers whether there were any.
+    /// Handles waiting IDs that were created meanwhile: nothing is published about them before they have a version above
+    /// the one in the stream. Returns whether there were any.
     pub(super) async fn renew_newborn(&mut self, pending: &[Pending]) -> Result<bool, BoxError> {
         if self.strangers.deferred.is_empty() {
             return Ok(false);
@@ -155,7 +155,7 @@ impl Relay {
         Ok(any)
     }
 
-    /// They are known only to this relay, so they must not get lost with a failure.
+    /// Only this relay knows them, so they must survive a failure.
     async fn renew_or_keep(&mut self, shown: Vec<Published>) -> Result<(), BoxError> {
         let renewed = self.renew(&shown).await;
         if renewed.is_err() {
@@ -164,9 +164,9 @@ impl Relay {
         renewed.map(drop)
     }
 
-    /// Notes how many there are, at least: the stream holds one message for each entity, so it never has more of them
-    /// than the log has rows. When it does, the owner's database was lost, or somebody else publishes. Nothing mends
-    /// that but a comparison of the copies with the owner: whoever follows it goes on to show what it does not know.
+    /// Notes a lower bound of how many there are: the stream holds one message per entity, so it never has more of them
+    /// than the log has rows. If it does, the owner's database was lost, or somebody else publishes. Only comparing
+    /// the copies with the owner can repair that: subscribers keep showing what the owner does not know.
     pub(super) fn note_strangers(&self, strangers: u64, known: u64) {
         let before = self.metrics.strangers.set(i64::try_from(strangers).unwrap_or(i64::MAX));
         if strangers > 0 && before == 0 {
@@ -181,10 +181,10 @@ impl Relay {
         }
     }
 
-    /// Counts the tombstones that were made for strangers: on each connection, and again only while there are any.
+    /// Counts the tombstones made for strangers: on each connection, and again only while there are any.
     pub(super) async fn count_tombstones(&mut self) -> Result<(), BoxError> {
         let now = Instant::now();
-        if self.standing.is_none() || self.strangers.next_count.is_some_and(|next| now >= next) {
+        if self.stream.is_none() || self.strangers.next_count.is_some_and(|next| now >= next) {
             let count = self.log.count_strangers().await?;
             self.metrics.stranger_tombstones.set(count as i64);
             self.strangers.next_count = (count > 0).then(|| now + COUNT_INTERVAL);

@@ -1,19 +1,19 @@
-//! What others have made of the stream at the broker, compared with what it must be.
+//! Compares the stream's configuration at the broker with the required one.
 //!
-//! An operator, or a tool that keeps a configuration of its own, can make the stream before its owner does, and alter
-//! it while it is in use. What decides whether a notification stays until it is read is the owner's, and is altered
-//! back. How much room the stream has, where it is kept and what people read of it are the operator's.
+//! An operator, or a tool with its own configuration, can create the stream before its owner does, or alter
+//! it while it is in use. Settings that decide whether a notification stays until it is read belong to the owner, and are altered
+//! back. Size, placement and descriptive texts belong to the operator.
 
 use nudge_protocol::EntityName;
 use serde_json::{Map, Value};
 
 use crate::sink::Altered;
 
-/// The members of a stream's configuration, as the broker tells them. Those that this release does not know are kept
+/// The members of a stream's configuration, as the broker sends them. Those that this release does not know are kept
 /// as they are.
 pub(super) type Members = Map<String, Value>;
 
-/// Members by which the stream drops, refuses or changes what is published, lets others do so, or keeps subscribers
+/// Members by which the stream drops, refuses or changes what is published, lets others do so, or locks subscribers
 /// out.
 const OURS: [&str; 24] = [
     "allow_direct",
@@ -41,17 +41,17 @@ const OURS: [&str; 24] = [
     "subject_transform",
     "subjects",
 ];
-/// Those of them by which a stream drops what it has acknowledged, or keeps it under another subject.
+/// Those of them by which a stream drops acknowledged messages, or keeps them under another subject.
 const LOSES: [&str; 5] = ["discard", "max_age", "max_msgs", "retention", "subject_transform"];
-/// More than is needed does no harm.
+/// Members whose larger values do no harm.
 const MAX_MESSAGE_SIZE: &str = "max_msg_size";
-/// Where nothing is published: the broker may let a mirror become a stream of its own, which would part it from what
-/// it mirrors.
+/// Nothing can be published to a mirror; the broker may let it become a stream of its own, which would cut it off from
+/// its source.
 const MIRROR: &str = "mirror";
 /// Nobody seals a stream by mistake, and brokers do not undo it.
 const SEALED: &str = "sealed";
 
-/// A member that is not as it must be.
+/// A member with a wrong value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Member {
     name: &'static str,
@@ -59,7 +59,7 @@ pub(super) struct Member {
     needed: Value,
 }
 
-/// In words: `max_msgs is 20, not -1`.
+/// As text: `max_msgs is 20, not -1`.
 impl std::fmt::Display for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = |value: &Value| match value {
@@ -71,7 +71,7 @@ impl std::fmt::Display for Member {
 }
 
 impl Member {
-    /// This configuration with the member as it must be.
+    /// This configuration with the member's required value.
     pub(super) fn mended(&self, mut config: Members) -> Members {
         match is_unset(&self.needed) {
             true => config.remove(self.name),
@@ -81,11 +81,11 @@ impl Member {
     }
 }
 
-/// Compares a stream with the one that is needed.
+/// Compares a stream's configuration with the required one.
 pub(super) fn compare(entity: &EntityName, found: &Members) -> Vec<Member> {
     let needed = match serde_json::to_value(super::config(entity)) {
         Ok(Value::Object(members)) => members,
-        // A configuration is an object, and its members have no keys that JSON lacks.
+        // A configuration is a JSON object with string keys.
         _ => Members::new(),
     };
     let of = |name| {
@@ -95,14 +95,14 @@ pub(super) fn compare(entity: &EntityName, found: &Members) -> Vec<Member> {
     OURS.map(of).into_iter().filter(|member| !is_as_needed(member)).collect()
 }
 
-/// The same for those who only want to know whether there is something.
+/// The same as a summary, if there is any difference.
 pub(super) fn told(members: &[Member]) -> Option<Altered> {
     let what: Vec<_> = members.iter().map(Member::to_string).collect();
     let loses = members.iter().any(|member| LOSES.contains(&member.name));
     (!what.is_empty()).then(|| Altered { what: what.join(", "), loses })
 }
 
-/// Why nothing of this stream is to be altered, if so.
+/// Why this stream must not be altered, if so.
 pub(super) fn untouchable(found: &Members) -> Option<&'static str> {
     let has = |name| found.get(name).is_some_and(|value| !is_unset(value));
     match () {
@@ -120,7 +120,7 @@ fn is_as_needed(Member { name, is, needed }: &Member) -> bool {
     }
 }
 
-/// Brokers leave out what has no value, or tell it as nothing in one way or another.
+/// Brokers omit members without a value, or send them as one of several empty values.
 fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null => true,

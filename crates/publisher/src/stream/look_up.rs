@@ -1,4 +1,4 @@
-//! What stands on many subjects, asked for at once: a direct get of the newest message on each (`multi_last`,
+//! Looks up many subjects at once: a direct get of the newest message on each (`multi_last`,
 //! nats-server 2.11 and newer). async-nats has no call for it.
 
 use std::time::Duration;
@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use crate::sink::{Looked, Stored};
 
-/// Longest wait for the next message of an answer. What a client may not ask for is not answered at all.
+/// Longest wait for the next message of an answer. Requests without permission are not answered at all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// What ends an answer, and what says that nothing stands there.
+/// The statuses that end an answer, and that say that there is no message.
 const END: u16 = 204;
 const NOTHING: u16 = 404;
 
@@ -22,8 +22,8 @@ struct Request<'a> {
     multi_last: &'a [String],
 }
 
-/// `None` when the server is too old, when the stream allows no direct gets, when this client may not make them,
-/// or when the stream has replicas: any of them may answer, and one may show what the leader has lost.
+/// `None` if the server is too old, if the stream allows no direct gets, if this client has no permission for them,
+/// or if the stream has replicas: any of them may answer, and one may show what the leader has lost.
 pub(super) async fn look_up(
     broker: &Broker,
     entity: &EntityName,
@@ -38,7 +38,7 @@ pub(super) async fn look_up(
     let mut stored = Vec::with_capacity(subjects.len());
     loop {
         let Ok(answer) = timeout(ANSWER_TIMEOUT, answers.next()).await else {
-            tracing::warn!(%entity, "the stream cannot be looked at: publishing again instead");
+            tracing::warn!(%entity, "subjects cannot be looked up in the stream: publishing again instead");
             return Ok(None);
         };
         let answer = answer.ok_or("the connection to the broker is closed")?;
@@ -46,7 +46,7 @@ pub(super) async fn look_up(
             None | Some(200) => stored.push(read(&answer)?),
             Some(END | NOTHING) => break,
             Some(status) => {
-                tracing::debug!(%entity, status, "the broker cannot tell what stands in the stream");
+                tracing::debug!(%entity, status, "the broker cannot look subjects up");
                 return Ok(None);
             }
         }
@@ -57,11 +57,11 @@ pub(super) async fn look_up(
     Ok((info.config.num_replicas <= 1).then_some(looked))
 }
 
-/// One message of an answer: a direct get puts where it stands into headers.
+/// One message of an answer: a direct get puts its sequence into headers.
 fn read(message: &async_nats::Message) -> Result<Stored, BoxError> {
-    let headers = message.headers.as_ref().ok_or("a message without a place")?;
+    let headers = message.headers.as_ref().ok_or("a message without a sequence")?;
     let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
-    let sequence = header("Nats-Sequence").ok_or("a message without a place")?.parse()?;
+    let sequence = header("Nats-Sequence").ok_or("a message without a sequence")?.parse()?;
     let subject = header("Nats-Subject").ok_or("a message without a subject")?;
     Ok(Stored { sequence, subject, version: header(VERSION_HEADER) })
 }

@@ -76,7 +76,7 @@ struct Opened {
     max_ack_pending: usize,
 }
 
-fn standing(standing: &broker::Standing) -> Standing {
+fn standing(standing: &broker::ConsumerInfo) -> Standing {
     Standing {
         created: standing.created.to_string(),
         last_sequence: standing.last,
@@ -96,7 +96,7 @@ impl Consumer for Opened {
     fn standing(&self) -> Asking<'_, Standing> {
         Box::pin(async {
             self.link.ask().await?;
-            let now = self.link.node.world.with_broker(|broker| broker.standing(Some(&self.name)));
+            let now = self.link.node.world.with_broker(|broker| broker.info(Some(&self.name)));
             let now = now.filter(|now| now.created == self.created);
             Ok(standing(&now.ok_or("the consumer is gone")?))
         })

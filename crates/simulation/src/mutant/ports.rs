@@ -46,11 +46,11 @@ impl WrongSink {
 }
 
 impl Sink for WrongSink {
-    fn ensure<'a>(&'a self, entity: &'a EntityName) -> sink::Asking<'a, sink::Standing> {
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> sink::Asking<'a, sink::StreamInfo> {
         Box::pin(async move {
-            let standing = self.link.ensure(entity).await?;
-            self.last_seq.store(standing.last_seq.max(1), SeqCst);
-            Ok(standing)
+            let info = self.link.ensure(entity).await?;
+            self.last_seq.store(info.last_seq.max(1), SeqCst);
+            Ok(info)
         })
     }
 
