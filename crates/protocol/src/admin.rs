@@ -1,9 +1,9 @@
-//! What every subscriber tells of itself, under `/nudge/v1` and at `/livez` and `/readyz`; and an owner, of its
-//! tombstones.
+//! What every subscriber reports about itself, under `/nudge/v1` and at `/livez` and `/readyz`; and what an owner
+//! reports about its tombstones.
 //!
-//! The kit writes these answers and the command line reads them. The two may be of different releases:
-//! a reader passes over what it does not know, and takes what is missing for its default, or for `None`
-//! where that means "not told". A writer leaves nothing out, which is what the published document says.
+//! The kit writes these answers and the command line reads them. The two may have different releases:
+//! a reader ignores unknown fields, and takes missing ones as their default, or as `None`
+//! where that means "unknown". A writer omits nothing, as the published document says.
 
 mod dead_letter;
 mod event;
@@ -40,22 +40,22 @@ pub struct Readiness {
     pub catching_up: Vec<EntityName>,
 }
 
-/// `GET applied/{entity}/{id}` and `GET wait`: what the read model holds of an entity.
+/// `GET applied/{entity}/{id}` and `GET wait`: what the read model holds for an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Applied)]
 pub struct AppliedVersion {
     /// The version applied.
     pub version: Version,
-    /// Whether that was a delete.
+    /// Whether that was a deletion.
     pub deleted: bool,
     /// When it was applied.
     pub applied_at: Timestamp,
 }
 
-/// `POST pause` and `POST resume`: whether this replica rests.
+/// `POST pause` and `POST resume`: whether this replica is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Paused {
-    /// Whether intake and work stand still.
+    /// Whether intake and work are paused.
     pub paused: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Entity names and ids.
+//! Entity names and IDs.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 /// Longest entity name, in bytes.
 pub const MAX_ENTITY_NAME_BYTES: usize = 40;
-/// Longest entity id, in bytes of UTF-8. Percent-encoded into a subject token it grows to at most
+/// Longest entity ID, in bytes of UTF-8. Percent-encoded into a subject token it grows to at most
 /// three times this, 600 bytes, which NATS accepts.
 pub const MAX_ENTITY_ID_BYTES: usize = 200;
 
@@ -58,9 +58,9 @@ impl EntityName {
     }
 }
 
-/// The id of one entity: 1 to [`MAX_ENTITY_ID_BYTES`] bytes of UTF-8 without control characters.
+/// The ID of one entity: 1 to [`MAX_ENTITY_ID_BYTES`] bytes of UTF-8 without control characters.
 ///
-/// Ids come from outside and may hold anything else: spaces, `/`, `%`, `*`, `>`, Korean. They are
+/// IDs come from outside and may contain anything else: spaces, `/`, `%`, `*`, `>`, Korean. They are
 /// percent-encoded wherever they become part of a subject or a path (see [`crate::subject`]).
 /// Cloning is cheap.
 ///
@@ -91,7 +91,7 @@ pub enum InvalidEntityId {
     /// The text is longer than [`MAX_ENTITY_ID_BYTES`].
     #[error("an id must be at most {MAX_ENTITY_ID_BYTES} bytes of UTF-8, this one has {0}")]
     TooLong(usize),
-    /// The text holds a control character.
+    /// The text contains a control character.
     #[error("an id must not contain control characters")]
     ControlCharacter,
 }
@@ -139,7 +139,7 @@ macro_rules! text_type {
                 &self.0
             }
         }
-        // Lets maps keyed by this type be looked up with a plain `&str`.
+        // Lets a plain `&str` look up maps keyed by this type.
         impl std::borrow::Borrow<str> for $type {
             fn borrow(&self) -> &str {
                 &self.0

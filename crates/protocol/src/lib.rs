@@ -1,11 +1,11 @@
 //! What an owner and its subscribers agree on, and nothing else.
 //!
-//! An owner commits a change and publishes a [`Notification`]: an id and the kind of change, never
+//! An owner commits a change and publishes a [`Notification`]: an ID and the kind of change, never
 //! the data. A subscriber calls back over the [`sync_api`] and gets the entity's current state with
 //! its [`Version`]. This crate holds those types and their text forms: keys, subjects, tokens,
 //! timestamps. It does no I/O, so every rule in it can be tested exhaustively.
 //!
-//! | module | what it fixes |
+//! | module | what it defines |
 //! |---|---|
 //! | [`entity`] | entity names and ids: what is allowed, and why |
 //! | [`version`] | the owner's number for a state |
@@ -14,8 +14,8 @@
 //! | [`write_token`] | `Nudge-Token`: "make this write visible to me" |
 //! | [`timestamp`] | instants, as text and as microseconds |
 //! | [`sync_api`] | the owner's HTTP API for callbacks |
-//! | [`admin`] | what every subscriber tells of itself |
-//! | [`object`] | JSON objects and words, read from nothing else, and JSON that says nothing twice |
+//! | [`admin`] | what every subscriber reports about itself |
+//! | [`object`] | strict JSON: objects and words only in their documented form, no duplicate fields |
 
 pub mod admin;
 pub mod entity;

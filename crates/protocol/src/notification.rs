@@ -1,4 +1,4 @@
-//! The message: an id and the kind of change. Nothing else, ever.
+//! The message: an ID and the kind of change. Nothing else, ever.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -6,12 +6,12 @@ use crate::{EntityId, Object, Version, object, version::InvalidVersion};
 
 /// Header that carries the version a notification was published for.
 ///
-/// It is a floor, not data: a callback that answers with a lower version came from before this
-/// notification (a stale replica, a cache) and is looked at again. It only ever causes a further
-/// callback and never saves one. A publisher may leave it out.
+/// It is a floor, not data: a callback that answers with a lower version is from before this
+/// notification (a stale replica, a cache), so the owner is asked again. It can only cause another
+/// callback, never save one. A publisher may leave it out.
 pub const VERSION_HEADER: &str = "Nudge-Version";
 
-/// The kind of change: a hint for people and metrics. No decision is taken from it; what the
+/// The kind of change: a hint for people and metrics. No decision depends on it; what the
 /// callback answers decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -34,7 +34,7 @@ impl Change {
         }
     }
 
-    /// The kind that a word stands for.
+    /// The kind for a word.
     pub fn parse(word: &str) -> Option<Self> {
         [Change::Created, Change::Updated, Change::Deleted].into_iter().find(|c| c.as_str() == word)
     }
@@ -69,14 +69,14 @@ impl Notification {
         serde_json::to_vec(self).expect("two strings always serialize")
     }
 
-    /// Reads a body. A body that cannot be read is counted and recorded by the subscriber, and its
-    /// subject still marks the key as changed: the message it replaced may have been a true one.
+    /// Reads a body. The subscriber counts and logs a malformed body, and its
+    /// subject still marks the key as changed: the message that it replaced may have been a genuine one.
     pub fn from_json(body: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice::<Object<Self>>(body).map(|object| object.0)
     }
 }
 
-/// Reads the value of [`VERSION_HEADER`]: 1 to 16 digits, with white space around them or without.
+/// Reads the value of [`VERSION_HEADER`]: 1 to 16 digits, optionally surrounded by white space.
 pub fn parse_version_header(value: &str) -> Result<Version, InvalidVersion> {
     value.trim().parse()
 }

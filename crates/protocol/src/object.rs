@@ -1,8 +1,8 @@
-//! JSON as the published documents have it: objects, and words.
+//! JSON exactly as the published documents describe it: objects, and words.
 //!
-//! What serde derives reads more than that: a list as the fields of a struct in their order, and
-//! `{"live": null}` as the word `live`. Nobody writes either on purpose, and who comes to rely on it
-//! cannot be told apart later from who follows the documents.
+//! serde's derive accepts more than that: a list as the fields of a struct in their order, and
+//! `{"live": null}` as the word `live`. Nobody writes either on purpose, but clients that came to rely on
+//! it could not be distinguished later from those that follow the documents.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::{Map as Fields, Value};
 
-/// A struct that is read from an object and from nothing else.
+/// A struct that is read only from an object.
 ///
 /// ```
 /// use nudge_protocol::{Object, sync_api::ItemsRequest};
@@ -29,8 +29,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Any JSON in which no object names a field twice. Which of two values counts is nowhere said, and readers
-/// differ: what one program checks, another would not see.
+/// Any JSON in which no object has a field twice. JSON does not say which of two values counts, and readers
+/// differ: one program might check a value that another never sees.
 ///
 /// ```
 /// use nudge_protocol::Unambiguous;
@@ -105,7 +105,7 @@ impl<'de> Visitor<'de> for UnambiguousVisitor {
     }
 }
 
-/// Whatever it is asked for, it reads an object.
+/// Reads an object, whatever it is asked for.
 struct Map<D>(D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Map<D> {

@@ -1,7 +1,7 @@
 //! How an entity becomes a NATS subject, and back.
 //!
-//! Stream `CHANGES_<entity>`, subject `changes.<entity>.<token>`. The token is the id with
-//! everything outside `[A-Za-z0-9_-]` percent-encoded, so that no id can reach outside its own
+//! Stream `CHANGES_<entity>`, subject `changes.<entity>.<token>`. The token is the ID with
+//! everything outside `[A-Za-z0-9_-]` percent-encoded, so that no ID can reach outside its own
 //! subject (`.`, `*`, `>` and space mean something to NATS).
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -34,7 +34,7 @@ pub fn subject(entity: &EntityName, id: &EntityId) -> String {
     format!("{SUBJECT_PREFIX}.{entity}.{}", encode_token(id))
 }
 
-/// The id as a token: safe in a subject, a path segment and a header value.
+/// The ID as a token: safe in a subject, a path segment and a header value.
 pub fn encode_token(id: &EntityId) -> String {
     utf8_percent_encode(id.as_str(), ENCODED).to_string()
 }
@@ -48,19 +48,19 @@ pub enum InvalidSubject {
     /// The token does not decode to UTF-8.
     #[error("the token does not decode to UTF-8")]
     Encoding,
-    /// The decoded token is not an id.
-    #[error("the token does not decode to an id")]
+    /// The decoded token is not a valid ID.
+    #[error("the token does not decode to a valid id")]
     Id(#[from] InvalidEntityId),
 }
 
-/// The id that a token stands for. Accepts any percent-encoding of it, not only the one that
+/// The ID that a token stands for. Accepts any percent-encoding of it, not only the one that
 /// [`encode_token`] writes, because a foreign publisher may encode more or less.
 pub fn decode_token(token: &str) -> Result<EntityId, InvalidSubject> {
     let id = percent_decode_str(token).decode_utf8().map_err(|_| InvalidSubject::Encoding)?;
     Ok(EntityId::new(&id)?)
 }
 
-/// The id that a message's subject names, for a subscriber of `entity`.
+/// The ID that a message's subject names, for a subscriber of `entity`.
 pub fn decode_subject(entity: &EntityName, subject: &str) -> Result<EntityId, InvalidSubject> {
     let mut parts = subject.splitn(3, '.');
     match (parts.next(), parts.next(), parts.next()) {

@@ -1,6 +1,6 @@
 //! The owner's sync API: the HTTP side that every callback uses, under `/sync/v1/{entity}`.
 //!
-//! An owner in any language offers these calls. States travel as raw JSON: the kit hands them to
+//! An owner in any language offers these calls. States travel as raw JSON: the kit passes them to
 //! the service's own type, and nothing in between interprets them.
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -9,23 +9,23 @@ use utoipa::ToSchema;
 
 use crate::{EntityId, Timestamp, Version, object};
 
-/// Most ids in one [`BatchGetRequest`].
+/// Most IDs in one [`BatchGetRequest`].
 pub const MAX_BATCH_IDS: usize = 512;
 /// Most rows in one [`ItemsPage`].
 pub const MAX_ITEMS_LIMIT: usize = 1_000;
-/// Rows in an [`ItemsPage`] when no limit is given.
+/// Rows in an [`ItemsPage`] if no limit is given.
 pub const DEFAULT_ITEMS_LIMIT: usize = 500;
 /// Most field names in one [`BatchGetRequest`].
 pub const MAX_FIELDS: usize = 64;
 
-/// `POST /sync/v1/{entity}/batch-get`: which entities, and what of them.
+/// `POST /sync/v1/{entity}/batch-get`: which entities, and which fields.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchGetRequest {
-    /// 1 to 512 ids.
+    /// 1 to 512 IDs.
     #[schema(min_items = 1, max_items = 512)]
     pub ids: Vec<EntityId>,
-    /// Top-level fields of the state to answer with; all of them when absent.
+    /// Top-level fields of the state to return; all of them if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 64)]
     pub fields: Option<Vec<String>>,
@@ -34,7 +34,7 @@ pub struct BatchGetRequest {
 /// Why a [`BatchGetRequest`] is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBatchGet {
-    /// It asks for nothing, or for too many.
+    /// It asks for none, or for too many.
     #[error("must hold 1 to {MAX_BATCH_IDS} ids")]
     Ids,
     /// It names too many fields.
@@ -43,7 +43,7 @@ pub enum InvalidBatchGet {
 }
 
 impl InvalidBatchGet {
-    /// The name of the field that is wrong.
+    /// The name of the wrong field.
     pub const fn field(self) -> &'static str {
         match self {
             Self::Ids => "ids",
@@ -53,7 +53,7 @@ impl InvalidBatchGet {
 }
 
 impl BatchGetRequest {
-    /// What an owner checks before it looks anything up.
+    /// Checks the request, before anything is looked up.
     pub fn check(&self) -> Result<(), InvalidBatchGet> {
         if !(1..=MAX_BATCH_IDS).contains(&self.ids.len()) {
             return Err(InvalidBatchGet::Ids);
@@ -64,14 +64,14 @@ impl BatchGetRequest {
         }
     }
 
-    /// Asks for these ids, and for these fields of their states; no field named means all.
+    /// Asks for these IDs, and for these fields of their states; no fields means all.
     pub fn new(ids: &[EntityId], fields: &[&str]) -> Self {
         let fields: Vec<_> = fields.iter().map(|&field| field.to_owned()).collect();
         Self { ids: ids.to_vec(), fields: Some(fields).filter(|fields| !fields.is_empty()) }
     }
 }
 
-/// What an owner knows of one id.
+/// What an owner knows about one ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemStatus {
@@ -79,7 +79,7 @@ pub enum ItemStatus {
     Live,
     /// It was deleted; `version` is the tombstone's.
     Deleted,
-    /// The owner has never heard of it. That is not a delete: it may be a stale replica.
+    /// The owner does not know it. That is not a deletion: it may be a stale replica.
     Unknown,
 }
 
@@ -90,29 +90,29 @@ impl<'de> Deserialize<'de> for ItemStatus {
     }
 }
 
-/// What is known of one id.
+/// What is known about one ID.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = BatchItem)]
 pub struct Item {
-    /// Which entity.
+    /// The entity's ID.
     pub id: EntityId,
-    /// What the owner knows of it.
+    /// What the owner knows about it.
     pub status: ItemStatus,
-    /// The version of this state or tombstone; absent when unknown.
+    /// The version of this state or tombstone; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub version: Option<Version>,
-    /// When the owner committed this version; absent when unknown.
+    /// When the owner committed this version; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub changed_at: Option<Timestamp>,
-    /// The state, or the fields of it that were asked for, when live.
+    /// The state, or the requested fields of it, if live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, nullable = false)]
     pub state: Option<Box<RawValue>>,
 }
 
-/// The answer to a batch-get: one snapshot. It may hold fewer entities than asked (the caller asks again
+/// The answer to a batch-get: one snapshot. It may hold fewer entities than requested (the caller asks again
 /// for the rest), but never none.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BatchGetAnswer {
@@ -121,14 +121,14 @@ pub struct BatchGetAnswer {
     pub items: Vec<Item>,
 }
 
-/// `POST /sync/v1/{entity}/items`: walk every entity in the order of ids, tombstones included.
+/// `POST /sync/v1/{entity}/items`: lists every entity in ID order, including tombstones.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ItemsRequest {
-    /// Begin after this id.
+    /// Start after this ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<EntityId>,
-    /// Rows wanted, 1 to 1,000; 500 when absent.
+    /// Maximum number of rows, 1 to 1,000; 500 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1000, default = 500)]
     pub limit: Option<usize>,
@@ -137,7 +137,7 @@ pub struct ItemsRequest {
 /// The newest version of one entity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ItemVersion {
-    /// Which entity.
+    /// The entity's ID.
     pub id: EntityId,
     /// Its newest version.
     pub version: Version,
@@ -150,7 +150,7 @@ pub struct ItemVersion {
 /// A page of versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ItemsPage {
-    /// The rows, in bytewise order of ids.
+    /// The rows, in bytewise order of IDs.
     #[serde(deserialize_with = "object::list")]
     pub items: Vec<ItemVersion>,
     /// Pass as `after` for the next page; null after the last row.
@@ -161,7 +161,7 @@ pub struct ItemsPage {
 /// `GET /sync/v1/{entity}/{id}`, 200: an entity that exists.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LiveEntity {
-    /// Which entity.
+    /// The entity's ID.
     pub id: EntityId,
     /// Its version.
     pub version: Version,
@@ -172,15 +172,15 @@ pub struct LiveEntity {
     pub state: Box<RawValue>,
 }
 
-/// What a state is, in documents: any object, unless the owner's own document says more under this name.
+/// A state in OpenAPI documents: any object, unless the owner's own document defines more under this name.
 #[derive(Debug, ToSchema)]
-#[schema(value_type = Object, description = "An entity's state, as its owner answers it.")]
+#[schema(value_type = Object, description = "An entity's state, as its owner returns it.")]
 pub struct State(());
 
 /// `GET /sync/v1/{entity}/{id}`, 410: an entity that was deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeletedEntity {
-    /// Which entity.
+    /// The entity's ID.
     pub id: EntityId,
     /// The tombstone's version.
     pub version: Version,

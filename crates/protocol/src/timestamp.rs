@@ -41,7 +41,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Seconds from `earlier` to `self`; negative when `earlier` is later.
+    /// Seconds from `earlier` to `self`; negative if `earlier` is later.
     pub fn seconds_since(self, earlier: Timestamp) -> f64 {
         (self.0 - earlier.0) as f64 / 1e6
     }
@@ -66,7 +66,7 @@ impl FromStr for Timestamp {
         let parsed = OffsetDateTime::parse(text, &Rfc3339).ok();
         parsed
             .and_then(|t| i64::try_from(t.unix_timestamp_nanos() / 1000).ok())
-            // An offset may lead out of the years that RFC 3339 can write.
+            // An offset may lead outside the years that RFC 3339 can express.
             .filter(|micros| WRITABLE_MICROS.contains(micros))
             .map(Self)
             .ok_or_else(|| InvalidTimestamp(text.chars().take(64).collect()))

@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 use crate::timestamp::Timestamp;
 
 /// A version: a whole number that rises with every change of an entity, through delete and
-/// re-creation, and goes on rising after a restore from backup.
+/// re-creation, and keeps rising after a restore from backup.
 ///
 /// The owner derives it from the clock (`max(previous + 1, now in unix microseconds)`), so there is
-/// no counter to keep and none to lose. Always below 2^53, so that it survives JSON readers that
-/// hold numbers as doubles.
+/// no counter to maintain or lose. Always below 2^53, so that it survives JSON readers that
+/// store numbers as doubles.
 ///
 /// Versions of *different* entities say nothing about each other.
 #[derive(
@@ -29,8 +29,8 @@ pub struct Version(u64);
 
 /// Versions are below this bound, 2^53.
 pub const VERSION_LIMIT: u64 = 1 << 53;
-/// Furthest that a version which somebody names may be ahead of the clock, and still be taken for one that
-/// its owner made. Versions are microseconds: without a bound, one message by somebody else could use them
+/// How far ahead of the clock a version in a message may be and still be believed to come from
+/// its owner. Versions are microseconds: without a limit, a single foreign message could use them
 /// all up.
 pub const MAX_VERSION_AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// Most digits of a version as text.
@@ -48,10 +48,10 @@ pub enum InvalidVersion {
 }
 
 impl Version {
-    /// No version: what stands for "nothing applied yet". Every real version is higher.
+    /// No version: means "nothing applied yet". Every real version is higher.
     pub const NONE: Version = Version(0);
 
-    /// The highest version that there is.
+    /// The highest possible version.
     pub const MAX: Version = Version(VERSION_LIMIT - 1);
 
     /// A version from a number below [`VERSION_LIMIT`].
@@ -75,7 +75,7 @@ impl Version {
         }
     }
 
-    /// The version as databases hold it.
+    /// The version as stored in databases.
     pub const fn to_i64(self) -> i64 {
         // Below 2^53, so it always fits.
         self.0 as i64
@@ -92,7 +92,7 @@ impl TryFrom<i64> for Version {
 impl FromStr for Version {
     type Err = InvalidVersion;
     fn from_str(text: &str) -> Result<Self, InvalidVersion> {
-        // `u64::from_str` takes a leading '+', and zeros without end. The documents allow neither.
+        // `u64::from_str` accepts a leading '+', and any number of zeros. The documents allow neither.
         if text.starts_with('+') || text.len() > MAX_VERSION_DIGITS {
             return Err(InvalidVersion::OutOfRange);
         }

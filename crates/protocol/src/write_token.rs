@@ -1,4 +1,4 @@
-//! `Nudge-Token`: what a write hands out so that a later read can ask to see it.
+//! `Nudge-Token`: a write returns it so that a later read can ask to see that write.
 
 use std::{fmt, str::FromStr};
 
@@ -7,10 +7,10 @@ use crate::{EntityId, EntityName, Version, subject};
 /// Name of the header, on an owner's answer to a write and on a reader's request.
 pub const WRITE_TOKEN_HEADER: &str = "Nudge-Token";
 
-/// A write, named: `store/42@1767225600000001`.
+/// The name of a write: `store/42@1767225600000001`.
 ///
-/// The id is percent-encoded as in a subject, so that the token is a legal header value whatever
-/// the id holds.
+/// The ID is percent-encoded as in a subject, so that the token is a legal header value whatever
+/// the ID contains.
 ///
 /// ```
 /// use nudge_protocol::WriteToken;
@@ -22,7 +22,7 @@ pub const WRITE_TOKEN_HEADER: &str = "Nudge-Token";
 pub struct WriteToken {
     /// The kind of entity.
     pub entity: EntityName,
-    /// Which one.
+    /// The entity's ID.
     pub id: EntityId,
     /// The version that the write produced.
     pub version: Version,
@@ -42,7 +42,7 @@ impl fmt::Display for WriteToken {
 impl FromStr for WriteToken {
     type Err = InvalidWriteToken;
     fn from_str(text: &str) -> Result<Self, InvalidWriteToken> {
-        // The first '/' and the last '@' divide: a hand-written token with a plain id works too.
+        // Split at the first '/' and the last '@': a hand-written token with a plain ID works too.
         let (entity, rest) = text.split_once('/').ok_or(InvalidWriteToken)?;
         let (id, version) = rest.rsplit_once('@').ok_or(InvalidWriteToken)?;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! JSON bodies, query strings: with limits, and with errors that name the field.
+//! JSON bodies and query strings, with limits, and with errors that name the field.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-/// Largest JSON body of a request, in bytes. What a body may hold is counted in characters and ids, each of which
-/// JSON may write in up to twelve bytes (`\ud83c\udf5c`): the largest that is allowed fits in its longest form.
+/// Largest JSON body of a request, in bytes. The contents are limited in characters and IDs, each of which
+/// JSON may write in up to twelve bytes (`\ud83c\udf5c`): the largest valid body fits in its longest form.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// Longest time for such a body to arrive.
+/// Time allowed for such a body to arrive.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A request body read as JSON of `T`, at most [`MAX_BODY_BYTES`] long.
 ///
 /// Wrong content type: 415. Too large: 413. Not JSON: 400. JSON of another shape: 422 with the path
-/// of the field. For types with `deny_unknown_fields` an unknown field is such an error too.
+/// of the field. For types with `deny_unknown_fields` an unknown field is an error of that kind, too.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -56,7 +56,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// Reads JSON and names the field that is wrong.
+/// Reads JSON and names the wrong field.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -67,7 +67,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             let named = named_field(&message).filter(|name| !name.is_empty());
             let field = match (path.as_str(), named) {
                 (".", Some(name)) => name.to_owned(),
-                // A field without a name, of the whole body, is nothing that could be named.
+                // A field with an empty name, of the whole body, cannot be named.
                 ("." | "", None) => "body".to_owned(),
                 // The path of an unknown or missing field ends at its parent.
                 (parent, Some(name)) if !parent.ends_with(name) => format!("{parent}.{name}"),
@@ -99,7 +99,7 @@ fn named_field(message: &str) -> Option<&str> {
     }
 }
 
-/// 415 unless the content type is one of `accepted` (parameters such as `charset` are let pass).
+/// 415 unless the content type is one of `accepted` (parameters such as `charset` are ignored).
 pub fn require_content_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(), Problem> {
     let sent = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let media_type = sent.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
@@ -110,7 +110,7 @@ pub fn require_content_type(headers: &HeaderMap, accepted: &[&str]) -> Result<()
     Err(Problem::field("Content-Type", detail).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
-/// The whole body; 413 beyond `limit` bytes, and 408 when it takes longer than [`BODY_DEADLINE`].
+/// The whole body; 413 beyond `limit` bytes, and 408 if it takes longer than [`BODY_DEADLINE`].
 pub async fn read_body(body: Body, limit: usize) -> Result<axum::body::Bytes, Problem> {
     let read = tokio::time::timeout(BODY_DEADLINE, to_bytes(body, limit)).await;
     let late = || {
@@ -124,7 +124,7 @@ pub async fn read_body(body: Body, limit: usize) -> Result<axum::body::Bytes, Pr
             let detail = format!("must be at most {limit} bytes");
             Problem::field("body", detail).with_status(StatusCode::PAYLOAD_TOO_LARGE)
         } else {
-            Problem::field("body", "could not be read whole").with_status(StatusCode::BAD_REQUEST)
+            Problem::field("body", "could not be read completely").with_status(StatusCode::BAD_REQUEST)
         }
     })
 }

@@ -1,4 +1,4 @@
-//! A NATS connection that says when it was made, made again, and what went wrong.
+//! A NATS connection that reports connects, reconnects and errors.
 //!
 //! Permission violations reach a NATS client as timeouts plus an asynchronous error; without the
 //! callback installed here they would look like a hang.
@@ -16,12 +16,12 @@ pub use login::{LOGIN_VARIABLES, NatsArgs};
 
 /// Longest wait for the server's answer to a request or an acknowledgement.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most publishes that wait for their acknowledgement at a time.
+/// Most publishes that wait for an acknowledgement at a time.
 pub const MAX_ACKS_IN_FLIGHT: usize = 4_000;
-/// Longest pause between two attempts to connect again.
+/// Longest pause between attempts to reconnect.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// A connection to NATS. Cloning is cheap and shares it.
+/// A connection to NATS. Cloning is cheap and shares the connection.
 #[derive(Clone, Debug)]
 pub struct Broker {
     /// The plain client.
@@ -32,39 +32,39 @@ pub struct Broker {
     last_error: Arc<Mutex<Option<String>>>,
 }
 
-/// Why there is no connection. Only settings that cannot be used get here: a server that is down, or that does not
-/// let us in, is waited for.
+/// Why there is no connection. Only unusable settings cause these errors: for a server that is down, or rejects
+/// the credentials, the program keeps trying.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// It is no URL of a NATS server.
+    /// Not a URL of a NATS server.
     #[error("NATS_URL: {0}")]
     Url(String),
-    /// It is not clear who we are.
-    #[error("NATS: there is more than one of user, token, credentials file and NKey: say which")]
+    /// More than one kind of credentials is given.
+    #[error("NATS: more than one of user, token, credentials file and NKey is given: give only one")]
     Ambiguous,
     /// A file cannot be used.
     #[error("{variable}: {}", path.display())]
     File {
-        /// The setting that names it.
+        /// The setting that names the file.
         variable: &'static str,
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The client cannot be made.
+    /// The client cannot be created.
     #[error("NATS_URL: cannot connect to {url}")]
     Connect {
-        /// To where, without credentials.
+        /// The server, without credentials.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: async_nats::ConnectError,
     },
 }
 
-/// An error, and what the server complained about before it.
+/// An error, with what the server reported before it.
 #[derive(Debug, thiserror::Error)]
 #[error("the broker said: {said}")]
 struct Explained {
@@ -74,13 +74,13 @@ struct Explained {
 }
 
 impl Broker {
-    /// Connects to the server at `url`, in which credentials may stand, as `name`. Returns at once even when the
+    /// Connects to the server at `url`, which may contain credentials, as `name`. Returns at once even if the
     /// server is down, and keeps trying for as long as the program runs.
     pub async fn connect(url: &str, name: &str) -> Result<Self, BrokerError> {
         Self::connect_with(&NatsArgs::at(url), name).await
     }
 
-    /// [`connect`](Self::connect) with other ways to show who we are.
+    /// [`connect`](Self::connect) with other credentials.
     pub async fn connect_with(args: &NatsArgs, name: &str) -> Result<Self, BrokerError> {
         let way = args.way()?;
         let (counter, connections) = watch::channel(0u64);
@@ -89,7 +89,7 @@ impl Broker {
         let client = way
             .options()
             .name(name)
-            // The reply subjects of one service can then be permitted to that service alone.
+            // This allows permissions that give each service access to its own reply subjects only.
             .custom_inbox_prefix(format!("_INBOX_{name}"))
             .retry_on_initial_connect()
             .max_reconnects(None)
@@ -100,7 +100,7 @@ impl Broker {
             .event_callback(move |event| {
                 match &event {
                     Event::Connected => {
-                        // What a server said before says nothing of this connection.
+                        // Earlier errors do not apply to this connection.
                         *seen.lock() = None;
                         counter.send_modify(|n| *n += 1);
                     }
@@ -122,23 +122,23 @@ impl Broker {
         Ok(Self { client, jetstream, connections, last_error })
     }
 
-    /// Counts connections made: changes each time the link was lost and made again.
+    /// The number of connections made: changes at each reconnect.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.connections.clone()
     }
 
-    /// Whether the link stands at this moment.
+    /// Whether the connection is up at this moment.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
     }
 
-    /// What the server last complained about on this connection, for instance a permission violation.
+    /// The last error that the server reported on this connection, for example a permission violation.
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().clone()
     }
 
-    /// An error with the server's own words in front, if it has complained: a request that is denied
-    /// looks like one that is not answered.
+    /// An error, preceded by the server's own, if it reported one: a denied request
+    /// looks like an unanswered one.
     pub fn explain(&self, error: impl Into<BoxError>) -> BoxError {
         let source = error.into();
         match self.last_error() {
@@ -148,7 +148,7 @@ impl Broker {
     }
 }
 
-/// An outage repeats the same error at every attempt: only a new one is a warning.
+/// An outage repeats the same error at every attempt: only a new error is a warning.
 fn note(last: &Mutex<Option<String>>, error: String) {
     let mut last = last.lock();
     if last.as_ref() == Some(&error) {

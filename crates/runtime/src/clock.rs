@@ -1,4 +1,4 @@
-//! What time it is: by the system's clock, or by that of a simulation, in which time is virtual.
+//! The current time, from the system's clock or from a simulation with virtual time.
 //!
 //! For shells around pure code. Pure code takes `now`.
 
@@ -15,7 +15,7 @@ thread_local! {
     static SIMULATED: RefCell<Option<Clock>> = const { RefCell::new(None) };
 }
 
-/// This instant.
+/// The current time.
 pub fn now() -> Timestamp {
     if let Some(now) = SIMULATED.with_borrow(|clock| clock.as_ref().map(|clock| clock())) {
         return now;

@@ -4,9 +4,9 @@
 //! both databases; where they differ, ask [`Database::kind`]. Columns are `TEXT`, `BIGINT` and
 //! `BLOB`/`BYTEA`: the types that mean the same on both.
 //!
-//! Reading has connections of its own. On SQLite there is one that writes: writers queue in this process
-//! instead of meeting `SQLITE_BUSY`, and readers (write-ahead log) never wait for them. On PostgreSQL
-//! there are several: however many of them wait for a row that somebody keeps locked, reading goes on.
+//! Reads have their own connections. On SQLite a single connection writes: writers queue in this process
+//! instead of running into `SQLITE_BUSY`, and readers (write-ahead log) never wait for them. On PostgreSQL
+//! there are several: however many of them wait for a locked row, reads continue.
 
 mod driver;
 mod error;
@@ -40,7 +40,7 @@ pub type Tx = Transaction<'static, Any>;
 /// A statement with its parameters.
 type Query<'q> = sqlx::query::Query<'q, Any, sqlx::any::AnyArguments>;
 
-/// Which database stands behind a [`Database`].
+/// The kind of database behind a [`Database`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// SQLite, embedded.
@@ -59,13 +59,13 @@ impl Kind {
     }
 }
 
-/// What a power loss may take from a SQLite database. (PostgreSQL decides by its own settings.)
+/// What a SQLite database may lose in a power failure. (PostgreSQL has its own settings for that.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Every commit is on disk before it is answered. For owners: their data exists nowhere else.
+    /// Every commit is on disk before it returns. For owners: their data exists nowhere else.
     Full,
     /// The last commits may be lost together, never torn. For read models: they refill from their
-    /// recorded position (see the subscriber kit's intake).
+    /// stored position (see the subscriber kit's intake).
     Refillable,
 }
 
@@ -77,7 +77,7 @@ pub struct Database {
     reader: AnyPool,
     driver: Driver,
     sessions: Sessions,
-    /// Where it is, for people.
+    /// Its location, as text for people.
     place: Arc<str>,
     durability: Durability,
 }
@@ -87,8 +87,8 @@ impl Database {
     /// `sqlite::memory:` or `postgres://…`.
     ///
     /// # Errors
-    /// At once, when trying again would not help. A PostgreSQL server that cannot be reached or is just
-    /// starting is waited for, for [`POSTGRES_ACQUIRE_TIMEOUT`]; the log says so at once.
+    /// At once, if retrying would not help. For a PostgreSQL server that is unreachable or just
+    /// starting, it waits for [`POSTGRES_ACQUIRE_TIMEOUT`], and says so in the log.
     pub async fn open(url: &str, durability: Durability) -> Result<Self, OpenError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
@@ -108,14 +108,14 @@ impl Database {
         Ok(Self { kind, writer, reader, driver: Driver::default(), sessions, place, durability })
     }
 
-    /// The same database, its futures driven as `driver` says. For simulations.
+    /// The same database with another driver, for simulations.
     #[must_use]
     pub fn with_driver(mut self, driver: Driver) -> Self {
         self.driver = driver;
         self
     }
 
-    /// Which database this is.
+    /// The kind of this database.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -134,14 +134,14 @@ impl Database {
     }
 
     /// Begins a writing transaction. On SQLite it holds the write lock from the start, so it
-    /// cannot fail half way because another writer came first. On PostgreSQL it is as strict as the
-    /// database says (`default_transaction_isolation`).
+    /// cannot fail halfway because another writer came first. On PostgreSQL its isolation level is the
+    /// database's default (`default_transaction_isolation`).
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
         self.begin_writing(self.pick("BEGIN IMMEDIATE", "BEGIN")).await
     }
 
-    /// [`begin`](Self::begin) at READ COMMITTED, whatever the database says: for those who lock what they
-    /// write before they read it. At a stricter level, whoever waits for such a lock fails once it is his.
+    /// [`begin`](Self::begin) at READ COMMITTED, whatever the database's default: for code that locks rows
+    /// before it reads them. At a stricter level, a transaction that waited for such a lock fails once it gets it.
     pub async fn begin_read_committed(&self) -> Result<Tx, sqlx::Error> {
         self.begin_writing(self.pick("BEGIN IMMEDIATE", "BEGIN ISOLATION LEVEL READ COMMITTED"))
             .await
@@ -153,9 +153,9 @@ impl Database {
         Ok(tx)
     }
 
-    /// Begins a writing transaction that waits for no writer: each statement in it must skip rows that
+    /// Begins a writing transaction that waits for no writer: each of its statements must skip rows that
     /// others have locked (`SKIP LOCKED`). On PostgreSQL it takes one of the connections for reading,
-    /// so that it goes on while all others wait for such a row.
+    /// so it can proceed while all others wait for such a row.
     pub async fn begin_skipping_locked(&self) -> Result<Tx, sqlx::Error> {
         match self.kind {
             Kind::Sqlite => self.begin().await,
@@ -163,27 +163,27 @@ impl Database {
         }
     }
 
-    /// Begins a reading transaction: every statement in it sees one and the same snapshot.
+    /// Begins a reading transaction: all its statements see the same snapshot.
     pub async fn snapshot(&self) -> Result<Tx, sqlx::Error> {
         let begin = self.pick("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
         self.begin_on(&self.reader, begin).await
     }
 
-    /// On PostgreSQL, a `BEGIN` that was sent is always waited for, also when the caller gives up. sqlx
-    /// counts a transaction once it is told of it; before that, it would give the connection back to
-    /// the pool with a transaction open in which whoever comes next reads and writes unawares.
+    /// On PostgreSQL, always waits for a `BEGIN` that was sent, even if the caller gives up. sqlx
+    /// only knows about a transaction once it is answered; before that, it would return the connection to
+    /// the pool with an open transaction, in which the next user would unknowingly read and write.
     async fn begin_on(&self, pool: &AnyPool, begin: &'static str) -> Result<Tx, sqlx::Error> {
         if self.kind == Kind::Sqlite {
-            // sqlx does so by itself.
+            // sqlx does this by itself.
             return pool.begin_with(begin).await;
         }
         let pool = pool.clone();
-        // When nobody takes the transaction, it is dropped there, and rolled back.
+        // If nobody takes the transaction, it is dropped there, and rolled back.
         let begun = tokio::spawn(async move { pool.begin_with(begin).await });
         begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
-    /// Runs one statement in a transaction of its own. Returns how many rows it touched.
+    /// Runs one statement in its own transaction. Returns the number of affected rows.
     pub async fn write(&self, query: Query<'_>) -> Result<u64, sqlx::Error> {
         self.write_in(self.begin(), query).await
     }
@@ -207,10 +207,10 @@ impl Database {
         self.run(work).await
     }
 
-    /// Runs a unit of database work the way this handle's [`Driver`] says. All database work goes through
-    /// here, an author's `apply` included; the work must not wait for anything but the database.
+    /// Runs a unit of database work with this handle's [`Driver`]. All database work goes through
+    /// here, including an author's `apply`; the work must not wait for anything but the database.
     ///
-    /// When it fails as work does on a connection that only a new one replaces, all connections that are
+    /// If it fails with an error that only a new connection can fix, all connections that are
     /// open now are closed instead of being used again: see [`WorkError::doubts_session`].
     pub async fn run<F, T, E>(&self, work: F) -> Result<T, E>
     where
@@ -228,8 +228,8 @@ impl Database {
         done
     }
 
-    /// [`run`](Self::run), and once more on a new connection when the database refused the work because of
-    /// the one it was on. For reads and writes alike: what the database has refused is not done.
+    /// [`run`](Self::run), and once more on a new connection if the database refused the work because of
+    /// its connection. For reads and writes alike: refused work was not done.
     pub async fn run_afresh<F, T, E>(&self, work: impl Fn() -> F + Send + Sync) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>> + Send,
@@ -242,7 +242,7 @@ impl Database {
         }
     }
 
-    /// Brings a component's tables up to date. Every component keeps its own history, so that a
+    /// Migrates a component's tables. Every component has its own history, so that a
     /// service's tables, the kit's and the publisher's can share a database.
     pub async fn migrate(
         &self,
@@ -252,8 +252,8 @@ impl Database {
         self.migrate_after(component, migrations, None).await
     }
 
-    /// [`migrate`](Self::migrate), and first, when there is anything to migrate, what stands in its way: on
-    /// SQLite in the transaction of the migrations.
+    /// [`migrate`](Self::migrate), preceded by `before` if there is anything to migrate: on
+    /// SQLite in the same transaction as the migrations.
     pub async fn migrate_after(
         &self,
         component: &'static str,
@@ -267,7 +267,7 @@ impl Database {
         })
     }
 
-    /// Closes every connection, SQLite's write-ahead log folded in.
+    /// Closes every connection, and checkpoints SQLite's write-ahead log.
     pub async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;

@@ -1,22 +1,22 @@
-//! What every Nudge program needs around its own purpose. No rule of the protocol lives here.
+//! What every Nudge program needs besides its own purpose. It contains no protocol rules.
 //!
 //! | module | what it gives |
 //! |---|---|
 //! | [`database`] | one handle for SQLite and PostgreSQL, its transactions, its migrations |
 //! | [`set_sql`] | one JSON parameter as a set of rows, on both databases |
-//! | [`broker`] | a NATS connection that says when it was (re)made and what went wrong |
+//! | [`broker`] | a NATS connection that reports reconnects and errors |
 //! | [`problem`] | RFC 9457 errors |
 //! | [`body`] | JSON bodies with limits and errors that name the field |
-//! | [`path`] | ids in paths |
+//! | [`path`] | IDs in paths |
 //! | [`paging`] | how many rows a page may hold, and where the next begins |
-//! | [`openapi`] | documents that come from the routers they describe |
+//! | [`openapi`] | OpenAPI documents generated from routers |
 //! | [`program`] | the `main` of a service |
 //! | [`serve`] | a loopback listener with graceful stop |
-//! | [`logs`] | logs in which text from outside stays text |
+//! | [`logs`] | logs in which text from outside cannot do harm |
 //! | [`private`] | files that nobody else may read |
 //! | [`args`] | flags and environment, with one-line errors |
-//! | [`clock`] | what time it is, also in a simulation |
-//! | [`mutation`] | wrong turns that the code can be made to take, for the simulation to find |
+//! | [`clock`] | the current time, also in a simulation |
+//! | [`mutation`] | faults planted in the code for the simulation to find |
 
 pub mod args;
 pub mod body;

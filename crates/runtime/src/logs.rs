@@ -1,4 +1,4 @@
-//! Logs, and other text for a terminal, in which what comes from outside stays text.
+//! Logs, and other terminal output, in which text from outside cannot do harm.
 
 use std::{
     borrow::Cow,
@@ -7,8 +7,8 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Text as it may be shown: each control character as it is written in a program, `\u{7}`. Only tabs, line
-/// breaks and colours are left, which move and hide nothing.
+/// Text that is safe to show: each control character is escaped as in Rust, `\u{7}`. Only tabs, line
+/// breaks and colours are kept, since they cannot move or hide anything.
 ///
 /// ```
 /// use nudge_runtime::logs::harmless;
@@ -31,7 +31,7 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether what follows an escape character makes it a change of colour: `[31;1m`.
+/// Whether the text after an escape character makes it a colour sequence: `[31;1m`.
 fn is_colour(rest: &str) -> bool {
     let numbers = rest
         .strip_prefix('[')
@@ -39,7 +39,7 @@ fn is_colour(rest: &str) -> bool {
     numbers.is_some_and(|rest| rest.starts_with('m'))
 }
 
-/// Standard error, one line for each event whatever is in it.
+/// Standard error, one line per event, whatever it contains.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lines;
 
@@ -52,7 +52,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for Lines {
-    /// Each event comes in one piece.
+    /// Each event arrives in one piece.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         io::stderr().lock().write_all(line(&String::from_utf8_lossy(bytes)).as_bytes())?;
         Ok(bytes.len())

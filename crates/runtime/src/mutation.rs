@@ -1,12 +1,12 @@
-//! Wrong turns that the code can be made to take, as proof that the simulation would notice.
+//! Wrong branches that the code can be made to take, to prove that the simulation would notice.
 //!
-//! Most faults can be planted from outside: by a port that misbehaves, or a trigger on a table. Those few
-//! that cannot stand in the code as one expression each, `mutated!(Name: right => wrong)`. Both sides are
-//! compiled always; without the feature `mutants`, which no program is built with, the wrong one is never
-//! reached, and the optimiser drops it. What each fault is, and who is meant to find it, is written in the
+//! Most faults can be planted from outside: by a port that misbehaves, or a trigger on a table. The few
+//! others are one expression each in the code, `mutated!(Name: right => wrong)`. Both sides are
+//! always compiled; without the feature `mutants`, which no shipped program has, the wrong one is never
+//! reached, and the optimiser drops it. What each fault is, and which profile is meant to find it, is documented in the
 //! simulation: `crates/simulation/src/mutant.rs`.
 
-/// A place in the code that can take a wrong turn.
+/// A place in the code that can take a wrong branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// In the subscriber kit: a run that must run again is acknowledged and forgotten.
@@ -19,21 +19,21 @@ pub enum Mutation {
     GiveUpAfterThree,
     /// In the subscriber kit: a key whose run failed is never run again.
     KeyLeakedOnError,
-    /// In the subscriber kit: what was committed lately is not looked for.
+    /// In the subscriber kit: recent commits are not checked.
     ReadModelPutBackUnnoticed,
     /// In the subscriber kit: a probe that is answered does not close the breaker.
     BreakerNeverCloses,
-    /// In the subscriber kit: whatever callback fails, the owner is taken to be at fault.
+    /// In the subscriber kit: every failed callback counts as the owner's fault.
     FailureIsTheOwners,
-    /// In the publisher: the relay records by version instead of by stream sequence.
+    /// In the publisher: the relay marks by version instead of by stream sequence.
     MarkByVersion,
-    /// In the publisher: what stands in the stream unrecorded is not read.
+    /// In the publisher: unmarked messages in the stream are not read.
     LatePublishUnnoticed,
     /// In the publisher: a stream that has changed is not compared with the change log.
     LossUnnoticed,
     /// In the publisher: versions that the change log does not have are ignored.
     RestoreUnnoticed,
-    /// In the publisher: what was recorded lately is not looked for.
+    /// In the publisher: recent marks are not checked.
     LogPutBackUnnoticed,
     /// In the publisher: versions are the clock's time, even when that goes back.
     VersionFromClockAlone,
@@ -59,19 +59,19 @@ macro_rules! mutated {
 #[cfg(feature = "mutants")]
 static ACTIVE: parking_lot::Mutex<Option<Mutation>> = parking_lot::Mutex::new(None);
 
-/// Makes this process take a wrong turn, or none.
+/// Makes this process take a wrong branch, or none.
 #[cfg(feature = "mutants")]
 pub fn activate(mutation: Option<Mutation>) {
     *ACTIVE.lock() = mutation;
 }
 
-/// Whether this wrong turn is taken.
+/// Whether this wrong branch is taken.
 #[cfg(feature = "mutants")]
 pub fn is_active(mutation: Mutation) -> bool {
     *ACTIVE.lock() == Some(mutation)
 }
 
-/// Whether this wrong turn is taken: never, without the feature.
+/// Whether this wrong branch is taken: never, without the feature.
 #[cfg(not(feature = "mutants"))]
 #[inline(always)]
 pub const fn is_active(_: Mutation) -> bool {

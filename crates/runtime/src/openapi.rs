@@ -1,8 +1,8 @@
-//! OpenAPI documents that come from the routers they describe.
+//! OpenAPI documents generated from the routers that they describe.
 //!
 //! `routes!` of utoipa-axum adds a handler to a router and its annotation to the router's document at
-//! once, so the two cannot part. Here is what all documents share: how errors look, which of them follow
-//! from the shape of a request, and the route that answers with the document.
+//! once, so the two cannot drift apart. Here is what all documents share: the form of errors, which of them follow
+//! from the shape of a request, and the route that returns the document.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -23,31 +23,31 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::problem::{PROBLEM_JSON, Problem};
 
-/// Errors of an operation that is told anything: a parameter, a header, a body.
+/// Errors of an operation with any input: a parameter, a header, a body.
 const OF_PARAMETERS: [(&str, &str); 2] = [
-    ("400", "What the request says is malformed; the problem names it"),
-    ("503", "The database is busy or gone"),
+    ("400", "The request is malformed; the problem says where"),
+    ("503", "The database is busy or unavailable"),
 ];
-/// Errors of an operation that takes a body, besides.
+/// Additional errors of an operation with a body.
 const OF_BODIES: [(&str, &str); 4] = [
-    ("408", "The body does not arrive in time"),
+    ("408", "The body did not arrive in time"),
     ("413", "The body is too large"),
-    ("415", "The body is of another content type"),
-    ("422", "The body is wrong; the problem names the fields that are"),
+    ("415", "The body has an unsupported content type"),
+    ("422", "The body is invalid; the problem names the wrong fields"),
 ];
 
-/// The content type of a body that is taken line by line.
+/// The content type of a body that is processed line by line.
 const LINES: &str = "application/x-ndjson";
 
-/// Serves these routes, and at `/openapi.json` the document that describes them. `about` is what no
-/// route says: title, description, tags.
+/// Serves these routes, and at `/openapi.json` the document that describes them. `about` holds what no
+/// route provides: title, description, tags.
 pub fn served(about: OpenApi, router: OpenApiRouter) -> Router {
     let (router, routes) = router.split_for_parts();
     let text: Arc<str> = document(about, [routes]).into();
     router.merge(itself().with_state(text))
 }
 
-/// The document that [`served`] answers with, of the same routes in parts, in any order.
+/// The document that [`served`] returns, for the same routes in parts, in any order.
 pub fn document(about: OpenApi, routes: impl IntoIterator<Item = OpenApi>) -> String {
     let mut document = about;
     for part in routes.into_iter().chain([itself().into_openapi()]) {
@@ -75,7 +75,7 @@ pub fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation
     })
 }
 
-/// Adds an answer to an operation that does not describe this status itself.
+/// Adds a response to an operation that does not describe this status itself.
 pub fn may_answer(operation: &mut Operation, status: &str, description: &str) {
     let answers = &mut operation.responses.responses;
     answers.entry(status.to_owned()).or_insert_with(|| Response::new(description).into());
@@ -87,7 +87,7 @@ fn complete(operation: &mut Operation) {
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         // The macro says so for types, but not for references.
         body.required = Some(Required::True);
-        // What is taken line by line has no end that would be waited for.
+        // A body that is processed line by line need not arrive completely in time.
         whole = !body.content.contains_key(LINES);
     }
     let (body, parameters) = (operation.request_body.is_some(), operation.parameters.is_some());
@@ -122,8 +122,8 @@ async fn openapi_json(State(text): State<Arc<str>>) -> Answer {
     ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
 }
 
-/// The paths of a router that are missing in its document, and the other way round: for tests. Axum names
-/// the paths of a router nowhere but in its `Debug` text.
+/// The paths of a router that are missing in its document, and vice versa: for tests. Axum shows
+/// the paths of a router only in its `Debug` text.
 #[doc(hidden)]
 pub fn stray_paths<S>(router: OpenApiRouter<S>) -> BTreeSet<String>
 where

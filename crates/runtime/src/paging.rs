@@ -1,9 +1,9 @@
-//! Pages of rows: how many one may hold, and where the next begins.
+//! Pages of rows: their size, and where the next one begins.
 
-/// The bounds of a page, in rows.
+/// The limits of a page, in rows.
 #[derive(Clone, Copy, Debug)]
 pub struct PageSize {
-    /// When no limit is asked for.
+    /// If no limit is requested.
     pub default: usize,
     /// The most.
     pub max: usize,
@@ -17,10 +17,10 @@ pub struct InvalidLimit {
 }
 
 impl PageSize {
-    /// The rows that a page is to hold.
+    /// The number of rows for a page.
     ///
     /// # Errors
-    /// When what is asked for is out of bounds.
+    /// If the requested number is out of range.
     ///
     /// ```
     /// let size = nudge_runtime::paging::PageSize { default: 20, max: 100 };
@@ -35,8 +35,8 @@ impl PageSize {
     }
 }
 
-/// Cuts rows to one page of `limit`, and says where the next begins: at `place` of the last row. They
-/// are read with a limit of one more, which tells whether there is a next page.
+/// Cuts rows to one page of `limit`, and returns where the next begins: at `place` of the last row. They
+/// are read with a limit of one more, which shows whether there is a next page.
 ///
 /// ```
 /// use nudge_runtime::paging::cut;

@@ -1,4 +1,4 @@
-//! What a path names.
+//! Parameters in paths.
 
 use std::{fmt::Display, str::FromStr};
 
@@ -9,10 +9,10 @@ use axum::{
 
 use crate::problem::Problem;
 
-/// The parameter `id` of a path, percent-decoded. What is none is a 400 that names it.
+/// The parameter `id` of a path, percent-decoded. An invalid one is a 400 that names it.
 ///
-/// A route may spell out a word that is an id like any other, as `POST /stores/import` does beside
-/// `/stores/{id}`. It has no such parameter: there, the word that ends the path is the id.
+/// A route may contain a literal word that is also a valid ID, as `POST /stores/import` does next to
+/// `/stores/{id}`. It has no such parameter; there, the last word of the path is the ID.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -42,10 +42,10 @@ where
     }
 }
 
-/// A parameter of the path, percent-decoded; none when the route has none of this name.
+/// A parameter of the path, percent-decoded; `None` if the route has none of this name.
 ///
 /// # Errors
-/// 400 that names it, when it is not UTF-8 or is no `T`.
+/// 400 that names it, if it is not UTF-8 or not a `T`.
 pub async fn parameter<T>(parts: &mut Parts, name: &str) -> Result<Option<T>, Problem>
 where
     T: FromStr<Err: Display>,

@@ -1,4 +1,4 @@
-//! Files that are nobody else's: data and logs hold what people have written.
+//! Private files: data and logs contain what people have written.
 
 use std::{
     fs::{DirBuilder, OpenOptions, Permissions},
@@ -9,21 +9,21 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-/// From now on, whatever this process and its children make can be read by nobody else. For the start of a
+/// From now on, nobody else can read files that this process and its children create. For the start of a
 /// program.
 pub fn keep_new_files() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Opens a file that nobody else may read, and that is no symbolic link: whoever may put one there could have
-/// any file of ours written to.
+/// Opens a file that nobody else can read, and that is not a symbolic link: somebody who can place one there could have
+/// us write to any of our files.
 pub fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
 }
 
-/// Makes a directory, and those above it, that nobody else may look into. One that is there stays as it is.
+/// Creates a directory, and its parents, that nobody else can read. An existing one stays as it is.
 ///
 /// # Errors
 /// As [`DirBuilder::create`].
@@ -31,10 +31,10 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Lets nobody else look into a directory.
+/// Makes a directory unreadable for everyone else.
 ///
 /// # Errors
-/// When it belongs to somebody else.
+/// If it belongs to somebody else.
 pub fn close_directory(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(0o700))
 }

@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 /// The media type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// An error answer. `title` is the status's reason; `detail` says what to mend; `errors` names each
-/// field that was wrong.
+/// An error response. `title` is the status's reason; `detail` says what to fix; `errors` names each
+/// wrong field.
 ///
 /// ```
 /// use axum::http::StatusCode;
@@ -29,23 +29,23 @@ pub struct Problem {
     pub status: StatusCode,
     /// The status in words.
     pub title: String,
-    /// What is wrong, for a person.
+    /// What is wrong, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub detail: Option<String>,
-    /// The fields that are wrong, when that is the reason: all of them.
+    /// All wrong fields, if that is the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
-    /// Further headers of the answer.
+    /// Additional headers of the answer.
     #[serde(skip)]
     pub headers: Vec<(header::HeaderName, HeaderValue)>,
-    /// Further members of the document.
+    /// Additional members of the document.
     #[serde(flatten)]
     #[schema(ignore)]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
-/// One field that was wrong.
+/// One wrong field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Its path in the body, such as `menus[2].price`, or the name of a parameter or header.
@@ -97,7 +97,7 @@ impl Problem {
         self
     }
 
-    /// The same problem with a further member.
+    /// The same problem with an additional member.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
         self.extra.insert(name.to_owned(), value.into());
@@ -111,15 +111,15 @@ impl Problem {
         self
     }
 
-    /// 500 for an error that is ours: logged in full, told in general.
+    /// 500 for an internal error: logged in full, reported only in general.
     pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = %chain(error), "request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the service's log")
     }
 }
 
-/// An error with its sources, once each: a source whose words the text has already is left out,
-/// since some libraries put it into their own.
+/// An error with its sources, once each: a source whose text is already contained is left out,
+/// since some libraries include it in their own.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -134,7 +134,7 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// A failed statement: 503 with `Retry-After` while the database is busy, gone or full, else 500.
+/// A failed statement: 503 with `Retry-After` if the database is busy, gone or full, else 500.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         if crate::database::is_retryable(&error) {
@@ -165,5 +165,5 @@ pub async fn not_found() -> Problem {
 
 /// For a router's `method_not_allowed_fallback`.
 pub async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not support this method")
 }

@@ -1,4 +1,4 @@
-//! A listener on loopback: who is let in, how long each may take, and a graceful stop.
+//! A listener on loopback: which requests are let in, time limits, and a graceful stop.
 
 mod connection;
 mod origin;
@@ -14,32 +14,32 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::problem::{self, Problem};
 use places::Places;
 
-/// Longest time that open requests get to finish when the program stops.
+/// Time that open requests get to finish when the program stops.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-/// Pause of a listener that cannot accept, most often because there is no file descriptor left.
+/// Pause of a listener that cannot accept, usually because no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a listener bears with.
+/// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Most connections at a time.
     pub(crate) connections: usize,
-    /// Longest time until the head of a request has arrived, from the opening of its connection or from
-    /// the end of the answer before: so long is an idle connection kept, too. Clients should close theirs
-    /// sooner, so that none is used as it closes.
+    /// Time allowed for the head of a request to arrive, from the opening of its connection or from
+    /// the end of the previous answer; also how long an idle connection is kept. Clients should close theirs
+    /// earlier, so that they do not use one that is being closed.
     pub(crate) head: Duration,
     /// Longest pause within the body of a request.
     pub(crate) body_pause: Duration,
-    /// Longest time in which a peer takes nothing of what is sent to it.
+    /// Longest time for which a peer may not read what is sent to it.
     pub(crate) write_pause: Duration,
 }
 
 /// Most connections of one listener at a time.
 pub const MAX_CONNECTIONS: usize = 1_024;
-/// Most connections at a time that are told that there is no place for them.
+/// Most connections at a time that are being told that the listener is full.
 const MAX_REFUSALS: usize = 16;
-/// Of the files that the process may have open, a listener takes one in so many at most: the rest is for
-/// databases, NATS, logs, and calls to others.
+/// A listener takes at most one in this many of the files that the process may have open: the rest is for
+/// databases, NATS, logs, and outgoing calls.
 const FILES_PER_CONNECTION: u64 = 4;
 
 impl Default for Limits {
@@ -55,24 +55,24 @@ impl Default for Limits {
     }
 }
 
-/// Why a listener cannot be had.
+/// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// There is no authentication yet, so nothing may listen where others can reach it.
     #[error("BIND: {0} is not a loopback address, and only loopback is allowed")]
     NotLoopback(SocketAddr),
-    /// The operating system refused, most often because the port is taken.
+    /// The operating system refused, usually because the port is taken.
     #[error("BIND: cannot listen on {address}")]
     Io {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Listens on a loopback address, and says on which: port 0 picks a free one.
+/// Listens on a loopback address, and returns which: port 0 picks a free one.
 pub async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
     let listener = bind(address).await?;
     let local = listener.local_addr().map_err(|source| BindError::Io { address, source })?;
@@ -90,10 +90,10 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// Serves `router` until `stop` is cancelled, then lets open requests finish for at most
 /// [`DRAIN_DEADLINE`]. Unknown paths, wrong methods and panics are answered as problems.
 ///
-/// Requests that a web page from elsewhere makes in somebody's browser are refused with 403. At most
-/// [`MAX_CONNECTIONS`] are open at a time, or a quarter of the files that the process may have open. Who
-/// comes then takes the place of the connection that has been idle for longest, or, when all are at work, is
-/// answered with 503. Who sends or reads too slowly is cut off.
+/// Requests by foreign web pages in somebody's browser are refused with 403. At most
+/// [`MAX_CONNECTIONS`] are open at a time, or a quarter of the files that the process may have open. A new one
+/// then replaces the connection that has been idle longest or, if all are busy, is
+/// answered with 503. Clients that send or read too slowly are disconnected.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     serve_within(listener, router, stop, Limits::default()).await;
 }
@@ -109,7 +109,7 @@ async fn serve_within(
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(from_fn(origin::only_from_here))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            let detail = "the service failed; its log says why";
+            let detail = "internal error; see the service's log";
             axum::response::IntoResponse::into_response(Problem::new(
                 axum::http::StatusCode::INTERNAL_SERVER_ERROR,
                 detail,
@@ -122,7 +122,7 @@ async fn serve_within(
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        // Those that have ended.
+        // Those that ended.
         while connections.try_join_next().is_some() {}
         while refusals.try_join_next().is_some() {}
         match accepted {
@@ -134,12 +134,12 @@ async fn serve_within(
                 None if refusals.len() < MAX_REFUSALS => {
                     refusals.spawn(connection::refuse(stream));
                 }
-                // Who floods us is not talked to.
+                // A flood gets no answers.
                 None => {}
             },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted");
+                tracing::warn!(%error, "cannot accept connections");
                 places.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -148,11 +148,11 @@ async fn serve_within(
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_DEADLINE, all).await.is_err() {
-        tracing::warn!("open requests did not finish in time and were cut");
+        tracing::warn!("open requests did not finish in time and were aborted");
     }
 }
 
-/// Whether it was the peer that went away before it was let in.
+/// Whether the peer went away before its connection was accepted.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

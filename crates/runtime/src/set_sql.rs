@@ -1,12 +1,12 @@
 //! Sets of rows as one parameter.
 //!
-//! A statement per row is what makes hand-written consumers slow. Here a whole batch travels as one
-//! JSON array, and one statement takes it apart: `json_each` on SQLite, `json_populate_recordset` on
+//! Hand-written consumers are slow because they run a statement per row. Here a whole batch travels as one
+//! JSON array, and one statement unpacks it: `json_each` on SQLite, `json_populate_recordset` on
 //! PostgreSQL. [`Set`] does that for a table; [`rows`] writes the part of the statement that differs, for
-//! rows that are no table's.
+//! rows that belong to no table.
 //!
 //! When joining rows with a table, write `FROM <rows> CROSS JOIN table WHERE …`: SQLite keeps the
-//! order of a CROSS JOIN. Left free, it may scan the table and take the JSON apart for each row of
+//! order of a CROSS JOIN. Otherwise it may scan the table and parse the JSON for each row of
 //! it, which turns milliseconds into minutes.
 
 mod set;
@@ -44,7 +44,7 @@ pub fn rows(kind: Kind, parameter: &str, columns: &[Column]) -> String {
     let column = |column: &Column| match (kind, *column) {
         (Kind::Sqlite, Column::Text(n) | Column::Int(n)) => format!("value ->> '{n}' AS {n}"),
         (Kind::Sqlite, Column::Json(n)) => format!("value -> '{n}' AS {n}"),
-        // Bytewise, as id columns compare: rows are then locked in one order by everyone.
+        // Bytewise, like id columns: everyone then locks rows in the same order.
         (Kind::Postgres, Column::Text(n)) => format!("{n} text COLLATE \"C\""),
         (Kind::Postgres, Column::Int(n)) => format!("{n} bigint"),
         (Kind::Postgres, Column::Json(n)) => format!("{n} json"),
@@ -57,9 +57,9 @@ pub fn rows(kind: Kind, parameter: &str, columns: &[Column]) -> String {
     }
 }
 
-/// A column as a statement selects it, so that each row can be read for itself, whatever is in it. SQLite keeps
-/// values of any type in any column. There, what is not of the column's type is selected as null, and text as bytes,
-/// to be read as [`Text`](crate::database::Text): one that is no UTF-8 would otherwise fail the whole statement.
+/// A column expression that lets each row be read separately, whatever it contains. SQLite stores
+/// values of any type in any column. There, values of another type are selected as null, and text as bytes,
+/// to be read as [`Text`](crate::database::Text): text that is not UTF-8 would otherwise fail the whole statement.
 ///
 /// ```
 /// use nudge_runtime::{database::Kind, set_sql::{Column, typed}};

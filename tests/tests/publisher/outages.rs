@@ -163,7 +163,7 @@ async fn warns_of_a_denied(subject: &str, permitted: &str) {
     owner.put("42", json!({})).await;
     let warning = eventually("the relay warns", || async {
         let said = std::fs::read_to_string(said.path()).expect("a text");
-        said.lines().find(|line| line.contains("relay: will try again")).map(str::to_owned)
+        said.lines().find(|line| line.contains("relay: failed; retrying")).map(str::to_owned)
     })
     .await;
     assert!(warning.contains("Permissions Violation"), "{warning}");

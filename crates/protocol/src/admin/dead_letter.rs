@@ -10,7 +10,7 @@ use crate::{EntityId, EntityName, Timestamp, Version};
 pub struct DeadLetter {
     /// The kind of entity.
     pub entity: EntityName,
-    /// Which one.
+    /// The entity's ID.
     pub id: EntityId,
     /// The row closes when this version or a later one is applied.
     #[serde(default)]
@@ -32,28 +32,28 @@ pub struct DeadLetter {
     #[serde(default)]
     #[schema(required, nullable = false)]
     pub last_failed_at: Option<Timestamp>,
-    /// When it is tried again; null when only a replay, a later version or a restart tries it.
+    /// When it is retried; null if only a replay, a later version or a restart retries it.
     #[serde(default)]
     #[schema(required)]
     pub next_at: Option<Timestamp>,
 }
 
-/// A page of them, entity by entity, by id within each.
+/// A page of them, ordered by entity, then by ID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = DeadLetters)]
 pub struct DeadLetterPage {
     /// The rows.
     pub items: Vec<DeadLetter>,
-    /// Where the next page begins; null on the last.
+    /// Where the next page begins; null on the last page.
     #[schema(required)]
     pub next: Option<NextDeadLetter>,
 }
 
-/// Where the next page begins: to be passed as `entity` and `after`.
+/// Where the next page begins: pass these as `entity` and `after`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NextDeadLetter {
-    /// With this entity.
+    /// The entity to continue with.
     pub entity: EntityName,
-    /// After this id.
+    /// The ID to continue after.
     pub after: EntityId,
 }

@@ -9,19 +9,19 @@ use crate::{EntityId, EntityName, Timestamp, Version};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// A notification came in.
+    /// A notification arrived.
     Received,
-    /// A message came in that is not as it should be; its key is looked at all the same.
+    /// A malformed message arrived; its key is asked for all the same.
     Malformed,
     /// The owner answered.
     Fetched,
     /// The state is committed in the read model.
     Applied,
-    /// The read model had this version or a later one already.
+    /// The read model already had this version or a later one.
     Ignored,
-    /// The key is tried again later.
+    /// The key will be retried later.
     Retried,
-    /// The key failed in a way that a retry alone does not mend.
+    /// The key failed in a way that a retry alone does not fix.
     DeadLettered,
 }
 
@@ -32,17 +32,17 @@ pub struct Event {
     pub kind: EventKind,
     /// The kind of entity.
     pub entity: EntityName,
-    /// Which one.
+    /// The entity's ID.
     pub id: EntityId,
-    /// The version in question, where there is one.
+    /// The version in question, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub version: Option<Version>,
-    /// Seconds from the owner's commit to this event, where both are known.
+    /// Seconds from the owner's commit to this event, if both are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub lag_seconds: Option<f64>,
-    /// Whether the entity is deleted, where that is known.
+    /// Whether the entity is deleted, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub deleted: Option<bool>,
@@ -50,14 +50,14 @@ pub struct Event {
     #[serde(default)]
     #[schema(required, nullable = false)]
     pub at: Option<Timestamp>,
-    /// More, in words.
+    /// More detail, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub detail: Option<String>,
 }
 
 impl Event {
-    /// An event of which no more is known than what happened to which key, and when.
+    /// An event with only what happened, the key and the time.
     pub fn new(kind: EventKind, entity: &EntityName, id: &EntityId, at: Timestamp) -> Self {
         Self {
             kind,
@@ -72,7 +72,7 @@ impl Event {
     }
 }
 
-/// Told to a watcher that reads too slowly, in place of the events that it lost.
+/// Sent to a watcher that reads too slowly, in place of the events that it missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Missed {
     #[schema(inline)]
@@ -81,7 +81,7 @@ pub struct Missed {
     pub count: u64,
 }
 
-/// The one word that tells [`Missed`] apart from an event.
+/// The word that distinguishes [`Missed`] from an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum MissedKind {
@@ -89,7 +89,7 @@ enum MissedKind {
 }
 
 impl Missed {
-    /// So many events are lost.
+    /// This many events were missed.
     pub const fn new(count: u64) -> Self {
         Self { kind: MissedKind::Missed, count }
     }

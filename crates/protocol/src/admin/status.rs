@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::{EntityName, Timestamp};
 
-/// How a subscriber is doing.
+/// The status of a subscriber.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Its name.
@@ -16,7 +16,7 @@ pub struct Status {
     #[serde(default)]
     #[schema(required)]
     pub ready: bool,
-    /// Whether intake and work of this replica stand still.
+    /// Whether intake and work of this replica are paused.
     #[serde(default)]
     #[schema(required)]
     pub paused: bool,
@@ -26,48 +26,48 @@ pub struct Status {
     pub entities: Vec<EntityStatus>,
 }
 
-/// How one followed entity is doing.
+/// The status of one followed entity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EntityStatus {
-    /// Which.
+    /// The entity.
     pub entity: EntityName,
     /// Entities whose state or tombstone is applied.
     #[serde(default)]
     #[schema(required)]
     pub applied: u64,
-    /// Owner's commit to row applied, of the last one since the first catch-up, in seconds; 0 before there is one.
+    /// Seconds from the owner's commit to the row being applied, for the last change since the first catch-up; 0 before any.
     #[serde(default)]
     #[schema(required, nullable = false)]
     pub lag_seconds: Option<f64>,
-    /// Keys that wait for a run.
+    /// Keys that wait for a callback.
     #[serde(default)]
     #[schema(required)]
     pub queued: i64,
-    /// Keys in a run.
+    /// Keys being asked for or applied.
     #[serde(default)]
     #[schema(required)]
     pub processing: i64,
-    /// Keys in memory whose last run failed.
+    /// Keys in memory whose last try failed.
     #[serde(default)]
     #[schema(required)]
     pub retrying: i64,
-    /// Rows of the dead-letter table that are tried again by themselves.
+    /// Parked keys: rows of the dead-letter table that are retried automatically.
     #[serde(default)]
     #[schema(required)]
     pub parked: u64,
-    /// Rows of the dead-letter table that are not.
+    /// Dead letters: rows of the dead-letter table that are not.
     #[serde(default)]
     #[schema(required)]
     pub dead_letters: u64,
-    /// The circuit breaker of the owner.
+    /// The circuit breaker to the owner.
     #[serde(default, deserialize_with = "known_state")]
     #[schema(required, nullable = false)]
     pub breaker: Option<BreakerState>,
-    /// Whether intake and work of this replica stand still.
+    /// Whether intake and work of this replica are paused.
     #[serde(default)]
     #[schema(required)]
     pub paused: bool,
-    /// When something was last applied or found up to date; null before the first time.
+    /// When something was last applied or found up to date; null before that.
     #[serde(default)]
     #[schema(required)]
     pub last_progress: Option<Timestamp>,
@@ -75,16 +75,16 @@ pub struct EntityStatus {
     #[serde(default)]
     #[schema(required, nullable = false)]
     pub connected: Option<bool>,
-    /// Whether the link to the broker stands at this moment. While it does and `connected` is false, `last_error`
-    /// says what keeps notifications away.
+    /// Whether the connection to the broker is up at this moment. If it is and `connected` is false, `last_error`
+    /// says why notifications do not arrive.
     #[serde(default)]
     #[schema(required, nullable = false)]
     pub broker_connected: Option<bool>,
-    /// Whether the first catch-up of this read model is done.
+    /// Whether the first catch-up of this read model is complete.
     #[serde(default)]
     #[schema(required)]
     pub caught_up: bool,
-    /// Messages that the broker has not delivered yet, as it last said.
+    /// Messages that the broker had not delivered yet when last asked.
     #[serde(default)]
     #[schema(required, nullable = false)]
     pub stream_pending: Option<i64>,
@@ -92,7 +92,7 @@ pub struct EntityStatus {
     #[serde(default)]
     #[schema(required)]
     pub position: u64,
-    /// Messages that were not as they should be, since the start.
+    /// Malformed messages since the start.
     #[serde(default)]
     #[schema(required)]
     pub malformed: u64,
@@ -100,13 +100,13 @@ pub struct EntityStatus {
     #[serde(default)]
     #[schema(required)]
     pub callbacks: u64,
-    /// What last went wrong; null once all is well again.
+    /// The last error; null once everything works again.
     #[serde(default)]
     #[schema(required)]
     pub last_error: Option<String>,
 }
 
-/// How the circuit breaker of an owner stands.
+/// The state of the circuit breaker to an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BreakerState {
@@ -114,12 +114,12 @@ pub enum BreakerState {
     Closed,
     /// Calls are stopped.
     Open,
-    /// A probe is under way.
+    /// A probe is in progress.
     HalfOpen,
 }
 
 impl BreakerState {
-    /// The word for it.
+    /// The word in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -129,7 +129,7 @@ impl BreakerState {
     }
 }
 
-/// A state that only a newer subscriber knows is one that is not told.
+/// A state that only newer subscribers know counts as unknown.
 fn known_state<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BreakerState>, D::Error> {

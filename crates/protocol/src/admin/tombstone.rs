@@ -1,17 +1,17 @@
-//! `/nudge/v1/tombstones/{entity}`: tombstones of ids that an owner has no record of. Of owners, not of subscribers.
+//! `/nudge/v1/tombstones/{entity}`: tombstones of IDs that an owner has no record of. Served by owners, not by subscribers.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{EntityId, Timestamp, Version};
 
-/// Most ids in one [`NeverExisted`].
+/// Most IDs in one [`NeverExisted`].
 pub const MAX_NEVER_EXISTED_IDS: usize = 512;
 
-/// A tombstone that an owner made because its stream told of the id.
+/// A tombstone that an owner made because its stream holds the ID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StrangerTombstone {
-    /// Which id.
+    /// The ID.
     pub id: EntityId,
     /// The tombstone's version.
     pub version: Version,
@@ -19,30 +19,30 @@ pub struct StrangerTombstone {
     pub made_at: Timestamp,
 }
 
-/// `GET tombstones/{entity}`: those that no operator has looked into.
+/// `GET tombstones/{entity}`: those that no operator has flagged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StrangerTombstones {
-    /// The rows, in bytewise order of ids.
+    /// The rows, in bytewise order of IDs.
     pub items: Vec<StrangerTombstone>,
     /// Pass as `after` for the next page; null after the last row.
     #[schema(required)]
     pub next: Option<EntityId>,
 }
 
-/// `POST tombstones/{entity}/never-existed`: an operator's word that there never were entities of these ids.
+/// `POST tombstones/{entity}/never-existed`: an operator's declaration that entities with these IDs never existed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NeverExisted {
-    /// 1 to 512 ids of tombstones, whatever they were made for.
+    /// 1 to 512 IDs of tombstones, whatever made them.
     #[schema(min_items = 1, max_items = 512)]
     pub ids: Vec<EntityId>,
 }
 
-/// What came of a [`NeverExisted`].
+/// The result of a [`NeverExisted`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Flagged {
-    /// Those that are answered from now on as if nobody had heard of them.
+    /// IDs that count as never existed from now on.
     pub flagged: Vec<EntityId>,
-    /// Those that are left as they are: they exist, or have no tombstone.
+    /// IDs that are unchanged: they exist, or have no tombstone.
     pub no_tombstone: Vec<EntityId>,
 }

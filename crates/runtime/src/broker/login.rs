@@ -1,4 +1,4 @@
-//! How a program reaches NATS, and who it is there.
+//! How a program connects and authenticates to NATS.
 
 use std::{
     fmt, fs, io,
@@ -16,7 +16,7 @@ use crate::problem::chain;
 /// Largest file that holds a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// The environment variables of [`NatsArgs`], but for that of the URL.
+/// The environment variables of [`NatsArgs`], except the URL's.
 pub const LOGIN_VARIABLES: [&str; 8] = [
     "NATS_USER",
     "NATS_PASSWORD_FILE",
@@ -28,36 +28,36 @@ pub const LOGIN_VARIABLES: [&str; 8] = [
     "NATS_KEY_FILE",
 ];
 
-/// Where NATS is, and with which credentials it is entered. Secrets come from files or from the URL, never from a
-/// flag of their own, which anybody on the machine could read. The files are read again for each connection, so
-/// that what is exchanged in them is used at the next.
+/// The address of NATS, and credentials for it. Secrets come from files or from the URL, never from
+/// flags, which anybody on the machine could read. The files are read again for each connection, so
+/// that a replaced secret is used for the next one.
 #[derive(Args, Clone, Default)]
 pub struct NatsArgs {
-    /// NATS server, `nats://` or `tls://`. May hold `USER:PASSWORD@` or `TOKEN@`, percent-encoded
+    /// NATS server, `nats://` or `tls://`. May contain `USER:PASSWORD@` or `TOKEN@`, percent-encoded
     #[arg(long, env = "NATS_URL", hide_env_values = true, value_name = "URL", default_value = "nats://127.0.0.1:7122", value_parser = nats_url)]
     pub nats_url: String,
-    /// User at NATS
+    /// NATS user
     #[arg(long, env = "NATS_USER", value_name = "NAME", requires = "nats_password_file")]
     pub nats_user: Option<String>,
     /// File with that user's password
     #[arg(long, env = "NATS_PASSWORD_FILE", value_name = "PATH", requires = "nats_user")]
     pub nats_password_file: Option<PathBuf>,
-    /// File with a token for NATS
+    /// File with a NATS token
     #[arg(long, env = "NATS_TOKEN_FILE", value_name = "PATH")]
     pub nats_token_file: Option<PathBuf>,
-    /// Credentials file for NATS, as `nsc` makes it
+    /// NATS credentials file, as `nsc` writes it
     #[arg(long, env = "NATS_CREDENTIALS_FILE", value_name = "PATH")]
     pub nats_credentials_file: Option<PathBuf>,
-    /// File with an NKey seed for NATS
+    /// File with a NATS NKey seed
     #[arg(long, env = "NATS_NKEY_FILE", value_name = "PATH")]
     pub nats_nkey_file: Option<PathBuf>,
-    /// File with the certificates, PEM, of those who may vouch for the NATS server. Makes TLS a must
+    /// File with the certificates (PEM) of the authorities that sign the NATS server's certificate. Makes TLS mandatory
     #[arg(long, env = "NATS_CA_FILE", value_name = "PATH")]
     pub nats_ca_file: Option<PathBuf>,
-    /// File with our own certificate for NATS, PEM. Makes TLS a must
+    /// File with the client certificate (PEM) for NATS. Makes TLS mandatory
     #[arg(long, env = "NATS_CERT_FILE", value_name = "PATH", requires = "nats_key_file")]
     pub nats_cert_file: Option<PathBuf>,
-    /// File with that certificate's private key, PEM
+    /// File with that certificate's private key (PEM)
     #[arg(long, env = "NATS_KEY_FILE", value_name = "PATH", requires = "nats_cert_file")]
     pub nats_key_file: Option<PathBuf>,
 }
@@ -68,7 +68,7 @@ impl fmt::Debug for NatsArgs {
     }
 }
 
-/// What shows the server who we are.
+/// The credentials for the server.
 #[derive(Clone)]
 enum Login {
     Nobody,
@@ -80,9 +80,9 @@ enum Login {
     NKey(PathBuf),
 }
 
-/// A server, and how it is entered.
+/// A server and its credentials.
 pub(super) struct Way {
-    /// Without credentials: it may be shown.
+    /// Without credentials, so it may be shown.
     pub(super) url: String,
     login: Login,
     ca: Option<PathBuf>,
@@ -103,12 +103,12 @@ fn server(text: &str) -> Result<ServerAddr, String> {
 }
 
 impl NatsArgs {
-    /// The server at `url`, with the credentials that stand in it.
+    /// The server at `url`, with the credentials in it.
     pub fn at(url: &str) -> Self {
         Self { nats_url: url.to_owned(), ..Self::default() }
     }
 
-    /// Reads every file once, so that one that is missing stops the start.
+    /// Reads every file once, so that a missing one stops the start.
     pub(super) fn way(&self) -> Result<Way, BrokerError> {
         let server = server(&self.nats_url).map_err(BrokerError::Url)?;
         let host = match server.host() {
@@ -127,7 +127,7 @@ impl NatsArgs {
         for (variable, path) in pems {
             let pem = secret(variable, path)?;
             if !pem.contains("-----BEGIN ") {
-                return Err(bad(variable, path, "holds no PEM"));
+                return Err(bad(variable, path, "contains no PEM"));
             }
         }
         Ok(way)
@@ -137,7 +137,7 @@ impl NatsArgs {
         let mut logins = Vec::new();
         let decoded = |text: &str| {
             let decoded = percent_decode_str(text).decode_utf8().map(|text| text.into_owned());
-            decoded.map_err(|_| BrokerError::Url("its user or password is not UTF-8".into()))
+            decoded.map_err(|_| BrokerError::Url("the user or password is not UTF-8".into()))
         };
         match (server.username(), server.password()) {
             (Some(user), Some(password)) => {
@@ -146,7 +146,7 @@ impl NatsArgs {
             }
             (Some(token), None) => logins.push(Login::Token(decoded(token)?)),
             (None, Some(_)) => {
-                return Err(BrokerError::Url("it has a password and no user".into()));
+                return Err(BrokerError::Url("it has a password but no user".into()));
             }
             (None, None) => {}
         }
@@ -181,13 +181,13 @@ impl Way {
         if let Some((cert, key)) = &self.own {
             options = options.add_client_certificate(cert.clone(), key.clone());
         }
-        // Who names certificates means to talk to nobody else, and in the clear to nobody at all.
+        // Given certificates, the program must talk only to a server that has one, and never in the clear.
         options.require_tls(self.ca.is_some() || self.own.is_some())
     }
 }
 
 impl Login {
-    /// What is sent to a server that asked with this nonce.
+    /// The credentials for a server that sent this nonce.
     fn auth(&self, nonce: &[u8]) -> Result<Auth, BrokerError> {
         let mut auth = Auth::new();
         match self {
@@ -205,7 +205,7 @@ impl Login {
                 let variable = "NATS_CREDENTIALS_FILE";
                 let text = secret(variable, file)?;
                 let part = |name| {
-                    section(&text, name).ok_or_else(|| bad(variable, file, "holds no credentials"))
+                    section(&text, name).ok_or_else(|| bad(variable, file, "contains no credentials"))
                 };
                 let pair = key_pair(variable, file, part("USER NKEY SEED")?)?;
                 auth.jwt = Some(part("NATS USER JWT")?.to_owned());
@@ -222,7 +222,7 @@ impl Login {
     }
 }
 
-/// What stands between the marks of a credentials file.
+/// The text between the markers of a credentials file.
 fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, after) = text.split_once(&format!("BEGIN {name}"))?;
     let (_, after) = after.split_once('\n')?;
@@ -231,7 +231,7 @@ fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn key_pair(variable: &'static str, file: &Path, seed: &str) -> Result<KeyPair, BrokerError> {
-    KeyPair::from_seed(seed.trim()).map_err(|_| bad(variable, file, "holds no NKey seed"))
+    KeyPair::from_seed(seed.trim()).map_err(|_| bad(variable, file, "contains no NKey seed"))
 }
 
 fn sign(
@@ -240,10 +240,10 @@ fn sign(
     pair: &KeyPair,
     nonce: &[u8],
 ) -> Result<Vec<u8>, BrokerError> {
-    pair.sign(nonce).map_err(|_| bad(variable, file, "holds no NKey seed"))
+    pair.sign(nonce).map_err(|_| bad(variable, file, "contains no NKey seed"))
 }
 
-/// The text of a file, without the line's end that editors put there.
+/// The text of a file, without the trailing line break that editors add.
 fn secret(variable: &'static str, path: &Path) -> Result<String, BrokerError> {
     let read = || {
         if fs::metadata(path)?.len() > MAX_SECRET_BYTES {

@@ -1,4 +1,4 @@
-//! How database work is driven: awaited, or, in simulations, while the world stands still.
+//! How database work is driven: awaited or, in simulations, run while time stands still.
 
 use std::{
     fmt,
@@ -17,9 +17,9 @@ pub enum Driver {
     /// Awaited, like any other future.
     #[default]
     Awaited,
-    /// Driven to completion at once, with another, running runtime at hand, while the calling
-    /// thread does nothing else. In a simulation on a paused clock the world stands still while SQL runs: the
-    /// database's own thread would otherwise look like idleness, and tokio would jump ahead in
+    /// Driven to completion at once, with the help of another running runtime, while the calling
+    /// thread does nothing else. In a simulation on a paused clock, time stands still while SQL runs: the
+    /// database's own thread would otherwise look idle, and tokio would jump ahead in
     /// time. (Blocking on the caller's runtime instead hangs: the pool gets a connection back
     /// through a task of the runtime it was used on.)
     Stepped(Arc<dyn Stepper>),
@@ -46,17 +46,17 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// Says how each unit of database work of a simulated program goes, and where the program crashes.
+/// Decides how each unit of database work of a simulated program goes, and where the program crashes.
 pub trait Stepper: Send + Sync {
     /// The runtime on which the pool's own tasks run.
     fn runtime(&self) -> &Handle;
 
-    /// How long the program waits for the database, asked before and after each unit of work.
+    /// How long the program waits for the database; called before and after each unit of work.
     fn pause(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// How long the program stands still from now on.
+    /// How long the program freezes from now on.
     fn stands_still(&self) -> Duration {
         Duration::ZERO
     }
@@ -67,13 +67,13 @@ pub trait Stepper: Send + Sync {
     /// Called when a transaction has begun in the unit of work.
     fn in_transaction(&self) {}
 
-    /// Called when a unit of work is over. `done` says that it came to its end.
+    /// Called when a unit of work is over. `done` says whether it completed.
     fn ends(&self, done: bool) {
         let _ = done;
     }
 
-    /// Whether the program has crashed, in one of the calls above or in the work itself. Then it does
-    /// nothing more: a transaction that is open is rolled back, and the work never returns.
+    /// Whether the program has crashed, in one of the calls above or in the work itself. If so, it does
+    /// nothing more: an open transaction is rolled back, and the work never returns.
     fn has_crashed(&self) -> bool {
         false
     }
@@ -85,7 +85,7 @@ impl Stepper for Handle {
     }
 }
 
-/// Does a unit of work. Never returns when the program crashes.
+/// Does a unit of work. Never returns if the program crashes.
 pub(super) async fn step<F>(stepper: &dyn Stepper, work: F) -> F::Output
 where
     F: Future + Send,
@@ -95,7 +95,7 @@ where
     stepper.begins();
     let mut output = None;
     if !stepper.has_crashed() {
-        // Whatever the work spawns goes to the helper; the work itself is polled right here.
+        // Tasks that the work spawns go to the helper; the work itself is polled right here.
         let helper = stepper.runtime().enter();
         output = futures_executor::block_on(unless_crashed(stepper, work));
         drop(helper);
@@ -110,7 +110,7 @@ where
     }
 }
 
-/// Work that meets no pause must be over when it is first polled.
+/// Work without pauses must complete when it is first polled.
 async fn wait(stepper: &dyn Stepper) {
     let pause = stepper.pause();
     if !pause.is_zero() {
@@ -125,8 +125,8 @@ async fn wait(stepper: &dyn Stepper) {
 }
 
 /// The output, unless the program crashes on the way. How often the work waits for the database's thread
-/// is a matter of luck, so that nothing may depend on it: a program crashes where it says so, and then
-/// waits for ever.
+/// varies, so nothing may depend on it: a program crashes where it decides to, and then
+/// waits forever.
 async fn unless_crashed<F: Future>(stepper: &dyn Stepper, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     poll_fn(|context| match work.as_mut().poll(context) {

@@ -1,4 +1,4 @@
-//! What an error of a database says: whether it passes by itself, and whether a new connection helps.
+//! Classifies database errors: whether they are temporary, and whether a new connection helps.
 
 use std::error::Error;
 
@@ -6,7 +6,7 @@ use sqlx::{migrate::MigrateError, postgres::PgDatabaseError};
 
 use crate::BoxError;
 
-/// An error of database work, and what it says of the connection that the work was done on.
+/// An error of database work, and what it says about the connection that was used.
 pub trait WorkError {
     /// The database's error behind this one, if there is one.
     fn database_error(&self) -> Option<&sqlx::Error>;
@@ -16,7 +16,7 @@ pub trait WorkError {
         self.database_error().is_some_and(doubts_session)
     }
 
-    /// Whether the database has refused the work, and so not done it, and the connection may be to blame.
+    /// Whether the database refused the work, so that it was not done, and the connection may be to blame.
     fn refuses_session(&self) -> bool {
         let error = self.database_error();
         error
@@ -42,21 +42,21 @@ impl WorkError for MigrateError {
     }
 }
 
-/// Whose fault it is that a piece of database work failed.
+/// Whose fault a failure of database work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// The database's: it is busy, gone, full, or lost a race. The same work may succeed as it is.
+    /// The database's: it is busy, gone or full, or the transaction lost a race. The same work may succeed unchanged.
     Database,
-    /// Not to be told from the error alone. A right that was taken away or a table that is missing
-    /// stops all work; a row that somebody keeps locked, or one for which a statement takes too long,
-    /// stops only the work that meets it. Whether other work succeeds, tells.
+    /// Unclear from the error alone. A missing permission or table
+    /// stops all work; a row that somebody keeps locked, or for which a statement takes too long,
+    /// stops only the work on that row. Whether other work succeeds tells which it is.
     Unclear,
-    /// The data's: a value that does not fit, a constraint that it breaks; or the service's own code
+    /// The data's: a value does not fit, or violates a constraint; or the service's own code
     /// said so.
     Data,
 }
 
-/// Whose fault an error is. One that no database made is the data's: whoever made it looked at that.
+/// Whose fault an error is. An error that does not come from a database is the data's: the code that made it looked at the data.
 pub fn blame(error: &(dyn Error + 'static)) -> Blame {
     match database_error(error) {
         None => Blame::Data,
@@ -76,29 +76,29 @@ pub fn blame(error: &(dyn Error + 'static)) -> Blame {
     }
 }
 
-/// Whether the same work may succeed when it is simply tried again: the lock is taken, the
-/// database is gone or full, a transaction lost a race. The opposite is an error of the work itself, or
+/// Whether the same work may succeed if it is simply retried: a lock is taken, the
+/// database is gone or full, or a transaction lost a race. All other errors are the fault of the work itself, or
 /// of how the database is set up.
 ///
-/// A statement that was cancelled, by `statement_timeout` for instance, is not among them: it would
-/// mostly take as long again.
+/// A cancelled statement, for example by `statement_timeout`, is not retried: it would
+/// usually take as long again.
 pub fn is_retryable(error: &(dyn Error + 'static)) -> bool {
     blame(error) == Blame::Database || code(error).is_some_and(|code| code == LOCK_TIMEOUT)
 }
 
-/// Whether a transaction only met another one: a deadlock, a serialization failure, a lock that was
-/// not to be had in time. Nothing is wrong with the database, and the same work at once will do.
+/// Whether a transaction only conflicted with another one: a deadlock, a serialization failure, or a lock timeout.
+/// Nothing is wrong with the database, and the same work may be retried at once.
 pub fn is_conflict(error: &(dyn Error + 'static)) -> bool {
     code(error).is_some_and(|code| is_conflict_code(&code))
 }
 
-/// Whether what is in a SQLite file is no database any more: CORRUPT 11, NOTADB 26.
+/// Whether a SQLite file is damaged: CORRUPT 11, NOTADB 26.
 pub(super) fn is_damage(error: &(dyn Error + 'static)) -> bool {
     sqlite_code(error).is_some_and(|code| matches!(code, 11 | 26))
 }
 
-/// Whether a server that cannot be had just now may be there in a moment: it is not reached, is starting, has
-/// no connection left, or is a standby that is about to take over.
+/// Whether an unavailable server may be available in a moment: it is unreachable, is starting, has
+/// no connections left, or is a standby that is about to take over.
 pub(super) fn may_come(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
@@ -109,7 +109,7 @@ pub(super) fn may_come(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether somebody else has the SQLite file for a moment: BUSY 5, LOCKED 6.
+/// Whether somebody else is using the SQLite file for a moment: BUSY 5, LOCKED 6.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     sqlite_code(error).is_some_and(|code| matches!(code, 5 | 6))
 }
@@ -125,7 +125,7 @@ fn database_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a sqlx::Erro
     None
 }
 
-/// SQLite codes are numbers, PostgreSQL's have five characters and may be numbers too.
+/// SQLite's codes are numbers; PostgreSQL's have five characters, which may all be digits.
 fn code(error: &(dyn Error + 'static)) -> Option<String> {
     match database_error(error)? {
         sqlx::Error::Database(error) => error.code().map(Into::into),
@@ -147,25 +147,25 @@ fn is_conflict_code(code: &str) -> bool {
     }
 }
 
-/// PostgreSQL: a lock was not to be had in time.
+/// PostgreSQL: a lock timeout.
 const LOCK_TIMEOUT: &str = "55P03";
-/// PostgreSQL: a statement was cancelled, since it took too long or because somebody said so.
+/// PostgreSQL: a statement was cancelled, because it took too long or somebody cancelled it.
 const CANCELLED: &str = "57014";
 
 fn blame_of_code(code: &str) -> Blame {
     if code.len() == 5 {
         return match &code[..2] {
             _ if code == CANCELLED => Blame::Unclear,
-            // A server that is read-only just now (failover); a transaction that somebody left; we stood
-            // still inside a transaction; a prepared statement that another session left.
+            // A server that is read-only for now (failover); an aborted transaction; we froze
+            // inside a transaction; a prepared statement left by another session.
             _ if matches!(code, "25006" | "25P02" | "25P03" | "42P05") => Blame::Database,
             // Connection; a prepared statement that the session no longer has; rollback (deadlock,
             // serialization); resources (disk full, too many connections); operator (shutdown); system.
             "08" | "26" | "40" | "53" | "57" | "58" => Blame::Database,
             // Cardinality, data, constraints, check option, limits (a row too large for its index), and
-            // what a trigger of the service itself raises.
+            // errors raised by the service's own triggers.
             "21" | "22" | "23" | "44" | "54" | "P0" => Blame::Data,
-            // Among them: class 42, rights, tables and columns that are missing.
+            // Among them: class 42, missing permissions, tables and columns.
             _ => Blame::Unclear,
         };
     }
@@ -175,7 +175,7 @@ fn blame_of_code(code: &str) -> Blame {
         Ok(5..=10 | 13..=15 | 17) => Blame::Database,
         // TOOBIG, CONSTRAINT, MISMATCH.
         Ok(18..=20) => Blame::Data,
-        // Among them: ERROR, a table or column that is missing.
+        // Among them: ERROR, a missing table or column.
         _ => Blame::Unclear,
     }
 }
@@ -191,13 +191,13 @@ fn doubts_session(error: &sqlx::Error) -> bool {
     }
 }
 
-/// What a session has of its own, and a new one may have otherwise. That an error is the statement's own
-/// fault cannot always be told; then a few connections are made anew for nothing.
+/// Whether a new session may behave differently. That an error is the statement's own
+/// fault is not always clear; then a few connections are replaced for nothing.
 fn is_doubtful_code(code: &str) -> bool {
     if code.len() == 5 {
-        // 08 connection, 0A cached plans, 25 a transaction's state (read-only, left open), 26 prepared
-        // statements, 3F and 42 names, which follow from its search path and its role, 57P the server's
-        // end, XX what it has cached of objects that are gone.
+        // 08 connection, 0A cached plans, 25 transaction state (read-only, left open), 26 prepared
+        // statements, 3F and 42 names, which depend on search path and role, 57P the server's
+        // shutdown, XX cached objects that are gone.
         return matches!(&code[..2], "08" | "0A" | "25" | "26" | "3F" | "42" | "XX")
             || code.starts_with("57P");
     }
@@ -207,7 +207,7 @@ fn is_doubtful_code(code: &str) -> bool {
 }
 
 /// PostgreSQL's "cached plan must not change result type": a column has another type since the session
-/// prepared its statement. Its code means all that is not supported, and its text may be translated.
+/// prepared its statement. Its code covers everything unsupported, and its text may be translated.
 fn is_stale_plan(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else {
         return false;

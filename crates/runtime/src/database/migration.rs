@@ -1,4 +1,4 @@
-//! Brings a component's tables up to date. Several programs may do so at the same moment.
+//! Migrates a component's tables. Several programs may do so at the same moment.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub struct Migration {
     pub postgres: &'static str,
 }
 
-/// What is done before pending migrations are.
+/// What is done before pending migrations.
 pub type Before =
     Box<dyn for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<(), sqlx::Error>> + Send>;
 
@@ -45,7 +45,7 @@ pub(super) async fn run(
     migrator.dangerous_set_table_name(history);
     match db.kind {
         Kind::Sqlite => {
-            // sqlx lets programs migrate side by side here. All of it in one transaction: whoever comes
+            // On SQLite sqlx lets programs migrate concurrently. Use one transaction for everything: whoever comes
             // second finds everything done.
             let mut tx = db.begin().await?;
             if let Some(before) = before {
@@ -61,8 +61,8 @@ pub(super) async fn run(
                 tx.commit().await?;
             }
             let mut connection = db.writer.acquire().await?;
-            // sqlx lets one program at a time migrate. However long the others take, they are waited
-            // for; so this connection is not to serve requests after that.
+            // sqlx lets one program migrate at a time. Wait for the others however long they
+            // take; this connection must not serve requests after that.
             connection.close_on_drop();
             connection.execute("SET lock_timeout = 0").await?;
             migrator.run_direct(None, &mut *connection, false).await
@@ -70,7 +70,7 @@ pub(super) async fn run(
     }
 }
 
-/// Whether so many migrations are done. Without a history, none are; what else is wrong, migrating tells.
+/// Whether this many migrations are done. Without a history, none are; migrating reports any other problem.
 async fn is_done(db: &Database, history: &str, migrations: usize) -> bool {
     let sql = format!("SELECT count(*) FROM {history}");
     let count = sqlx::query_as::<_, (i64,)>(AssertSqlSafe(sql)).fetch_one(db.reader()).await;

@@ -1,4 +1,4 @@
-//! Why a database cannot be had, in a line that names what to do about it.
+//! Why a database cannot be opened, in a line that says what to do about it.
 
 use std::str::FromStr;
 
@@ -10,36 +10,36 @@ use crate::BoxError;
 /// Why a database cannot be opened or migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL is not one of the two kinds. What follows its scheme may hold a password, and is not
+    /// The URL is not one of the two kinds. The rest may contain a password, and is not
     /// repeated.
     #[error("DATABASE_URL must begin with sqlite: or postgres:, not {0:?}")]
     Url(String),
-    /// The database refused, or is not there.
+    /// The database refused, or does not exist.
     #[error("DATABASE_URL: cannot open {place}")]
     Connect {
-        /// Where it is.
+        /// Its location.
         place: String,
-        /// What it said.
+        /// Its error.
         #[source]
         source: sqlx::Error,
     },
-    /// What is in the file is no database any more.
+    /// The file is damaged.
     #[error("DATABASE_URL: {place} is damaged; {remedy}")]
     Damaged {
-        /// Where it is.
+        /// Its location.
         place: String,
-        /// What can be done.
+        /// What to do.
         remedy: &'static str,
-        /// What the database said.
+        /// The database's error.
         #[source]
         source: BoxError,
     },
     /// A migration failed.
     #[error("DATABASE_URL: cannot migrate the tables of {component}")]
     Migrate {
-        /// Whose tables.
+        /// The component.
         component: &'static str,
-        /// What the database said.
+        /// The database's error.
         #[source]
         source: MigrateError,
     },
@@ -55,16 +55,16 @@ impl OpenError {
             return Err(error);
         }
         let remedy = match durability {
-            Durability::Full => "put back a backup of it",
+            Durability::Full => "restore it from a backup",
             Durability::Refillable => {
-                "deleting it is safe, with its -wal and -shm beside it: it is filled again from the owner"
+                "it is safe to delete it, along with its -wal and -shm files: it refills from the owner"
             }
         };
         Ok(Self::Damaged { place: place.to_owned(), remedy, source: error.into() })
     }
 }
 
-/// Where a database is, without what may be a password.
+/// The location of a database, without what may be a password.
 pub(super) fn place(url: &str, kind: Kind) -> String {
     match kind {
         Kind::Sqlite => {

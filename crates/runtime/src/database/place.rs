@@ -1,18 +1,18 @@
-//! Where a database is, to tell a copy from the original.
+//! The place of a database, to tell a copy from the original.
 
 use std::{os::unix::fs::MetadataExt, time::UNIX_EPOCH};
 
 use super::{Database, Kind};
 
 impl Database {
-    /// A text that is the same for as long as `table` is in this place, and another in every copy of it: of the
-    /// file, or in a database into which a dump was read. A SQLite file that is moved keeps it, and so does a
-    /// PostgreSQL server that takes over from another. `table` must be there.
+    /// A text that stays the same while `table` is in this place, and is different in every copy: of the
+    /// file, or in a database into which a dump was restored. A SQLite file that is moved keeps it, and so does a
+    /// PostgreSQL server that takes over from another. `table` must exist.
     ///
     /// A copy of a whole disk or of a PostgreSQL server's directory has the same: nothing in it differs.
     ///
     /// # Errors
-    /// When the database fails, or its file cannot be looked at.
+    /// If the database fails, or its file cannot be examined.
     pub async fn place_of(&self, table: &'static str) -> Result<String, sqlx::Error> {
         let place = async {
             match self.kind {
@@ -23,8 +23,8 @@ impl Database {
         self.run(place).await
     }
 
-    /// The file, by its number in the file system. Such numbers are given out again, times of birth are not; but
-    /// not every file system knows those.
+    /// The file, by inode number and birth time. Inode numbers are reused, birth times are not; but
+    /// not every file system has those.
     async fn file(&self) -> Result<String, sqlx::Error> {
         let list = "SELECT file FROM pragma_database_list WHERE name = 'main'";
         let (file,): (String,) = sqlx::query_as(list).fetch_one(&self.reader).await?;
@@ -36,7 +36,7 @@ impl Database {
         Ok(format!("file {} {}", file.ino(), born.unwrap_or_default().as_nanos()))
     }
 
-    /// The server by the number that it was given when it was made, if we may ask, and in it the database and the
+    /// The server by its system identifier, if we may read it, with the database and the
     /// table.
     async fn server(&self, table: &'static str) -> Result<String, sqlx::Error> {
         let may = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')::int::bigint";

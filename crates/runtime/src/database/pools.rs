@@ -1,4 +1,4 @@
-//! The connections to each kind of database, and what each session is told at its start.
+//! The connection pools for each kind of database, and the settings of each session.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -11,30 +11,30 @@ use super::{
     session::Sessions,
 };
 
-/// Longest wait for a lock that somebody else holds, before the transaction is given up. Whoever edits by
-/// hand may keep one for as long as he likes, and each that waits for it keeps a connection.
+/// Longest wait for a lock before the transaction fails. Somebody who edits by
+/// hand may keep one for a long time, and each transaction that waits for it occupies a connection.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that PostgreSQL keeps a transaction open between two statements. A program that
-/// stands still inside of one would else keep its row locks for as long, and stop its replicas. No
+/// freezes inside one would otherwise keep its row locks for as long, and block its replicas. No
 /// transaction here waits for anything but the database.
 const TRANSACTION_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for a free connection of the pool on SQLite, where writers queue for the one there is.
+/// Longest wait for a free connection on SQLite, where writers queue for a single one.
 const SQLITE_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same on PostgreSQL, where it is also the longest wait for a server that is away.
 pub const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time between two attempts to open a database that may be there in a moment.
+/// Interval between attempts to open a database that may be available in a moment.
 const OPEN_INTERVAL: Duration = Duration::from_millis(50);
-/// A connection to PostgreSQL that was idle for longer is tried before it is used: the server may
-/// have been started again meanwhile. A ping before each use would cost a round trip.
+/// A connection to PostgreSQL that was idle for longer is tested before it is used: the server may
+/// have been restarted meanwhile. A ping before each use would cost a round trip.
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 const SQLITE_READERS: u32 = 4;
-/// Most connections of one program to PostgreSQL for transactions that write, and may have to wait for
+/// Most connections of one program to PostgreSQL for writing transactions, which may have to wait for
 /// each other.
 pub const POSTGRES_WRITERS: u32 = 8;
-/// Most connections of one program to PostgreSQL for what waits for no writer. With those for writing they
+/// Most connections of one program to PostgreSQL for work that waits for no writer. With those for writing they
 /// count towards the server's `max_connections`.
 pub const POSTGRES_READERS: u32 = 8;
-/// A standby lags behind its primary, and what it answers would be taken for the newest there is.
+/// A standby lags behind its primary, and its answers would be taken for the newest state.
 const NO_STANDBY: &str = "DO $$ BEGIN IF pg_is_in_recovery() THEN \
      RAISE 'the server is a standby, and only a primary will do' USING ERRCODE = '57P03'; \
      END IF; END $$;";
@@ -61,9 +61,9 @@ pub(super) async fn sqlite(
     let options = |connections| {
         let options = options(connections, SQLITE_ACQUIRE_TIMEOUT, pragmas.clone());
         let sessions = sessions.clone();
-        // SQLite ends a transaction by itself when a file cannot be written. sqlx is not told,
-        // and would refuse every further transaction on that connection. A database in memory
-        // would be gone with its connection.
+        // SQLite ends a transaction by itself if a file cannot be written. sqlx does not notice,
+        // and would refuse every further transaction on that connection. An in-memory database
+        // would vanish with its connection.
         options.before_acquire(move |connection, known| {
             let trusted = memory || sessions.trusts(known.age);
             let usable = trusted && !connection.is_in_transaction();
@@ -71,11 +71,11 @@ pub(super) async fn sqlite(
         })
     };
     if memory {
-        // It belongs to its one connection: readers share it.
+        // It belongs to its single connection, which readers share.
         let both = options(1).connect(&url).await?;
         return Ok((both.clone(), both));
     }
-    // Programs that start together meet when they set the journal's mode.
+    // Programs that start together conflict when they set the journal mode.
     try_open(&url, &pragmas, SQLITE_ACQUIRE_TIMEOUT, |error, _| is_busy(error)).await?;
     Ok((options(1).connect_lazy(&url)?, options(SQLITE_READERS).connect_lazy(&url)?))
 }
@@ -103,22 +103,22 @@ pub(super) async fn postgres(url: &str, sessions: &Sessions) -> Result<Pools, sq
         let again = may_come(error);
         if again && attempt == 1 {
             let seconds = POSTGRES_ACQUIRE_TIMEOUT.as_secs();
-            tracing::warn!(%error, "DATABASE_URL: PostgreSQL is waited for, for {seconds} s");
+            tracing::warn!(%error, "DATABASE_URL: waiting up to {seconds} s for PostgreSQL");
         }
         again
     })
     .await?;
     let writer = options(POSTGRES_WRITERS, settings.clone()).connect_lazy(url)?;
-    // What is read here is one statement or a snapshot, and what is written skips who is in the way: at a
-    // stricter level, which somebody may have set for the whole database, it would fail now and then, and
+    // Reads here are single statements or snapshots, and writes skip locked rows. At a
+    // stricter level, which somebody may have set for the whole database, they would sometimes fail, and
     // make writers fail.
     let level = "SET default_transaction_isolation = 'read committed'";
     let reader = options(POSTGRES_READERS, format!("{settings} {level}")).connect_lazy(url)?;
     Ok((writer, reader))
 }
 
-/// Opens one connection and closes it: a pool would try again and again and hide what is wrong. While
-/// `again` says so of an error and its attempt, it is tried again, for at most `patience`.
+/// Opens one connection and closes it: a pool would keep retrying and hide what is wrong. While
+/// `again` accepts an error and its attempt, it is retried, for at most `patience`.
 async fn try_open(
     url: &str,
     settings: &str,

@@ -1,16 +1,16 @@
-//! Rows whose columns have names.
+//! Rows with named columns.
 
 use sqlx::{
     Row, ValueRef,
     any::{AnyRow, AnyTypeInfoKind},
 };
 
-/// What a field of a [`row!`](crate::row) can be.
+/// A type that a field of a [`row!`](crate::row) can have.
 pub trait Field: Sized {
     /// Reads the column of that name.
     ///
     /// # Errors
-    /// There is no such column, or it holds something else.
+    /// If there is no such column, or it holds something else.
     fn of(row: &AnyRow, column: &str) -> Result<Self, sqlx::Error>;
 }
 
@@ -26,8 +26,8 @@ macro_rules! fields {
 
 fields!(String, i32, i64, f64, Vec<u8>);
 
-/// A text that may come as bytes: on SQLite a column of text may hold bytes that are no UTF-8, and a statement that
-/// selects one as a text has no rows at all. See [`typed`](crate::set_sql::typed).
+/// Text that may come as bytes: on SQLite a text column may hold bytes that are not UTF-8, and a statement that
+/// selects those as text fails completely. See [`typed`](crate::set_sql::typed).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(pub String);
 
@@ -59,10 +59,10 @@ impl<T: Field> Field for Option<T> {
     }
 }
 
-/// Declares a struct that a row is read into, each field from the column of its name. For a statement
-/// of more than three columns: what stands in a tuple is told by its place alone.
+/// Declares a struct that a row is read into, each field from the column of its name. For statements
+/// with more than three columns, where a tuple would rely on the order alone.
 ///
-/// Not sqlx's own derive, which would have the drivers compiled a second time, for the compiler.
+/// sqlx's own derive would compile the drivers a second time, as a macro dependency.
 ///
 /// ```
 /// use nudge_runtime::{database::{Database, Durability}, row};

@@ -2,7 +2,7 @@
 //!
 //! Some failures belong to a connection and stay with it: a plan that it cached before a column changed its
 //! type, a session that began read-only, a server that is no longer the primary. One such failure puts all
-//! connections of the time in doubt. Each is replaced when it is wanted next.
+//! currently open connections in doubt. Each is replaced when it is next needed.
 
 use std::{
     sync::{
@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Shortest time between two doubts, so that work which no connection can do does not make each other's
-/// connections new all the time.
+/// Least time between two doubts, so that pieces of work that fail on any connection do not keep replacing
+/// each other's connections.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// When connections were last in doubt. Cloning is cheap and shares it.
@@ -37,7 +37,7 @@ impl Sessions {
         let least = DOUBT_INTERVAL.as_micros() as u64;
         let due = |before: u64| (before == 0 || now >= before + least).then_some(now);
         if self.doubted.fetch_update(Relaxed, Relaxed, due).is_ok() {
-            tracing::warn!("the open database connections are replaced");
+            tracing::warn!("replacing all open database connections");
         }
     }
 
@@ -47,7 +47,7 @@ impl Sessions {
         doubted == 0 || age.as_micros() < u128::from(self.now().saturating_sub(doubted))
     }
 
-    /// At least 1, so that it is told from never.
+    /// At least 1, since 0 means never.
     fn now(&self) -> u64 {
         (self.began.elapsed().as_micros() as u64).max(1)
     }

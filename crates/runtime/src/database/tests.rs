@@ -110,7 +110,7 @@ async fn a_damaged_file_is_told_with_its_remedy() {
     for bytes in [half, uneven, garbage, b"no database at all".repeat(100)] {
         std::fs::write(&path, &bytes).unwrap();
         for (durability, remedy) in
-            [(Durability::Full, "backup"), (Durability::Refillable, "deleting it is safe")]
+            [(Durability::Full, "backup"), (Durability::Refillable, "safe to delete it")]
         {
             let opening =
                 async { Database::open(&url, durability).await?.migrate("test", MIGRATIONS).await };

@@ -30,20 +30,20 @@ use super::{
     places::{AtWork, Place},
 };
 
-/// The whole answer to who finds no place. It is sent without a look at the request.
+/// The complete answer if the listener is full. It is sent without reading the request.
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
      retry-after: 1\r\ncache-control: no-store\r\nconnection: close\r\ncontent-length: 93\r\n\r\n\
      {\"status\":503,\"title\":\"Service Unavailable\",\"detail\":\"too many requests are being answered\"}\n";
 
-/// Longest time for the goodbye to who finds no place.
+/// Time allowed for sending that answer.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Answers who finds no place.
+/// Answers a connection that exceeds the limit.
 pub(super) async fn refuse(mut stream: TcpStream) {
     let refusing = async {
         stream.write_all(FULL.as_bytes()).await?;
         stream.shutdown().await?;
-        // What was sent and is not read would make the answer void.
+        // Unread input would make the operating system reset the connection and discard the answer.
         let mut rest = [0; 4 * 1024];
         while stream.read(&mut rest).await? > 0 {}
         Ok::<_, io::Error>(())
@@ -51,7 +51,7 @@ pub(super) async fn refuse(mut stream: TcpStream) {
     let _ = tokio::time::timeout(REFUSAL_DEADLINE, refusing).await;
 }
 
-/// Serves one request after the other until the peer goes away, takes too long or has to make room. After
+/// Serves one request after another until the peer goes away, takes too long or has to make room. After
 /// `stop`, the request that is being answered is the last.
 pub(super) async fn serve(
     stream: TcpStream,
@@ -81,7 +81,7 @@ pub(super) async fn serve(
         tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended before its time");
+                    tracing::debug!(%error, "a connection ended early");
                 }
                 return;
             }
@@ -94,7 +94,7 @@ pub(super) async fn serve(
     }
 }
 
-/// The body of an answer. Its connection is at work until it was sent.
+/// The body of an answer. Its connection is busy until it is sent.
 struct Answer {
     body: Body,
     _at_work: AtWork,
@@ -124,7 +124,7 @@ impl HttpBody for Answer {
 struct Impatient {
     stream: TcpStream,
     write_pause: Duration,
-    /// Runs while the peer takes nothing.
+    /// Runs while the peer reads nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 

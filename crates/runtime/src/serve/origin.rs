@@ -1,6 +1,6 @@
-//! Who asks. There is no authentication, and every web page that somebody looks at may send requests to this
-//! machine: by the name of its own server, which then leads here (DNS rebinding), or as they are sent
-//! without asking first (a form). Both can be told by their headers.
+//! Checks where requests come from. There is no authentication, and every web page in a browser may send requests to this
+//! machine: by the name of its own server, which then resolves here (DNS rebinding), or as requests that browsers
+//! send without asking first (a form). Both can be recognized by their headers.
 
 use std::net::IpAddr;
 
@@ -15,8 +15,8 @@ use crate::Problem;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses requests that are not made to this machine by one of its names, and those that a page from
-/// elsewhere makes.
+/// Refuses requests that do not name this machine, and those made by foreign
+/// web pages.
 pub(super) async fn only_from_here(request: Request, next: Next) -> Response {
     let named = request.uri().authority();
     let asked = match checked(request.method(), request.headers(), named) {
@@ -31,7 +31,7 @@ fn checked(
     headers: &HeaderMap,
     named: Option<&Authority>,
 ) -> Result<(), &'static str> {
-    let host = only(headers, &header::HOST).ok_or("there must be one Host header")?;
+    let host = only(headers, &header::HOST).ok_or("there must be exactly one Host header")?;
     let authority: Option<Authority> = host.parse().ok();
     if !authority.iter().chain(named).all(is_local) || authority.is_none() {
         return Err("the Host header must name this machine: localhost or a loopback address");
@@ -41,16 +41,16 @@ fn checked(
             let origin = only(headers, &header::ORIGIN).and_then(|one| one.strip_prefix("http://"));
             origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host))
         }
-        // Browsers say so of what is no plain read, one way or the other.
+        // For anything but plain reads, browsers send one of these headers.
         false => {
             let site = headers.get(FETCH_SITE).map(|site| site.as_bytes());
             method.is_safe() || site.is_none_or(|site| matches!(site, b"same-origin" | b"none"))
         }
     };
-    same_origin.then_some(()).ok_or("pages from elsewhere are not answered")
+    same_origin.then_some(()).ok_or("requests from other sites are refused")
 }
 
-/// The value of a header that is there just once.
+/// The value of a header that occurs exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

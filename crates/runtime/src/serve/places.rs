@@ -1,4 +1,4 @@
-//! How many connections a listener has, and which of them gives way to a new one.
+//! How many connections a listener has, and which of them makes room for a new one.
 
 use std::{
     collections::HashMap,
@@ -9,10 +9,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// Shortest time between two lines of the log that say that the listener is full.
+/// Least time between two log lines that the listener is full.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The places of a listener's connections.
+/// The slots for a listener's connections.
 #[derive(Debug)]
 pub(super) struct Places {
     most: usize,
@@ -28,21 +28,21 @@ struct Taken {
 
 #[derive(Debug)]
 struct Held {
-    /// Since when it has had nothing to do; none while it answers a request.
+    /// Since when it has been idle; `None` while it answers a request.
     idle: Option<Instant>,
     give_way: CancellationToken,
 }
 
-/// A connection's place, until it is dropped.
+/// A connection's slot, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
-    /// Cancelled when the connection is to make room for another.
+    /// Cancelled when the connection must make room for another.
     pub(super) give_way: CancellationToken,
 }
 
-/// The connection of a [`Place`] is at work until this is dropped.
+/// The connection of a [`Place`] is busy until this is dropped.
 #[derive(Debug)]
 pub(super) struct AtWork(Arc<Place>);
 
@@ -51,8 +51,8 @@ impl Places {
         Self { most, taken: Mutex::default() }
     }
 
-    /// A place, if need be that of the connection that has been idle for longest. None when all are at
-    /// work.
+    /// A slot, if necessary that of the connection that has been idle longest. `None` if all are
+    /// busy.
     pub(super) fn take(self: &Arc<Self>) -> Option<Arc<Place>> {
         let mut taken = self.taken.lock();
         if taken.by.len() >= self.most {
@@ -69,7 +69,7 @@ impl Places {
         Some(Arc::new(Place { places: self.clone(), number, give_way }))
     }
 
-    /// Ends the connection that has been idle for longest, if there is one.
+    /// Ends the connection that has been idle longest, if there is one.
     pub(super) fn make_room(&self) {
         self.taken.lock().make_room();
     }
@@ -94,13 +94,13 @@ impl Taken {
     fn tell(&mut self, most: usize) {
         if self.told.is_none_or(|told| told.elapsed() > TELL_INTERVAL) {
             self.told = Some(Instant::now());
-            tracing::warn!(most, "as many connections are open as may be");
+            tracing::warn!(most, "the limit of open connections is reached");
         }
     }
 }
 
 impl Place {
-    /// A request has come.
+    /// A request has arrived.
     pub(super) fn at_work(self: &Arc<Self>) -> AtWork {
         self.places.set_idle(self.number, None);
         AtWork(self.clone())

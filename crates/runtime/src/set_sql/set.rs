@@ -1,4 +1,4 @@
-//! A batch of rows on its way into a table.
+//! A batch of rows to write to a table.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -6,11 +6,11 @@ use sqlx::AssertSqlSafe;
 
 use crate::database::{Kind, Tx};
 
-/// Rows that one statement writes to a table, however many they are.
+/// Rows that one statement writes to a table, however many there are.
 ///
-/// A row is anything that serializes to an object whose fields are columns of the table. All rows have
-/// the same fields: those of the first one count. A flag is written as 1 or 0, which a `BIGINT` takes and
-/// PostgreSQL's `BOOLEAN` too; a list or an object is written as its JSON.
+/// A row is anything that serializes to an object whose fields are columns of the table. All rows must have
+/// the same fields: those of the first one count. A flag is written as 1 or 0, which a `BIGINT` accepts and
+/// PostgreSQL's `BOOLEAN` too; a list or an object is written as JSON.
 ///
 /// ```
 /// use nudge_runtime::{database::{Database, Durability}, set_sql::Set};
@@ -30,7 +30,7 @@ use crate::database::{Kind, Tx};
 /// let shops = Set::new(&tx, "shop", &shops)?;
 /// assert_eq!(shops.upsert(&mut tx).await?, 2);
 ///
-/// // Your own statement: `{rows}` stands for the set, `{columns}` and `{updates}` for what it holds.
+/// // Your own statement: `{rows}` stands for the set, `{columns}` and `{updates}` for its columns.
 /// let sql = "INSERT INTO shop ({columns}) SELECT {columns} FROM {rows} WHERE r.open = 1
 ///            ON CONFLICT (id) DO UPDATE SET {updates}";
 /// assert_eq!(shops.execute(&mut tx, sql).await?, 1);
@@ -48,13 +48,13 @@ pub struct Set {
 }
 
 impl Set {
-    /// The column that tells rows apart, in [`upsert`](Self::upsert), [`delete`](Self::delete) and `{updates}`.
+    /// The column that identifies rows, in [`upsert`](Self::upsert), [`delete`](Self::delete) and `{updates}`.
     pub const KEY: &'static str = "id";
 
     /// A set of rows for `table`, in the SQL of the database that `tx` runs on.
     ///
     /// # Errors
-    /// A row that cannot be serialized, or that is not an object.
+    /// If a row cannot be serialized, or is not an object.
     pub fn new<R: Serialize>(
         tx: &Tx,
         table: &'static str,
@@ -69,11 +69,11 @@ impl Set {
         Ok(Self { kind: Kind::of(tx), table, columns, json: serde_json::to_string(&rows)? })
     }
 
-    /// Inserts the rows, or replaces what the table's rows with the same `id` hold in these columns.
+    /// Inserts the rows, or updates these columns in rows with the same `id`.
     /// Returns how many rows were written.
     ///
     /// # Errors
-    /// What the database says.
+    /// If the database fails.
     pub async fn upsert(&self, tx: &mut Tx) -> Result<u64, sqlx::Error> {
         let change = match self.columns.iter().any(|column| column != Self::KEY) {
             true => "DO UPDATE SET {updates}",
@@ -87,32 +87,32 @@ impl Set {
         self.execute(tx, &sql).await
     }
 
-    /// Deletes the table's rows whose `id` is in the set. Returns how many there were.
+    /// Deletes the table's rows whose `id` is in the set. Returns how many were deleted.
     ///
     /// # Errors
-    /// What the database says.
+    /// If the database fails.
     pub async fn delete(&self, tx: &mut Tx) -> Result<u64, sqlx::Error> {
         let (table, key) = (quoted(self.table), Self::KEY);
         let sql = format!("DELETE FROM {table} WHERE {key} IN (SELECT r.{key} FROM {{rows}})");
         self.execute(tx, &sql).await
     }
 
-    /// Runs a statement of your own, in which
+    /// Runs your own statement, in which
     ///
     /// | | stands for |
     /// |---|---|
-    /// | `{rows}` | the set, as a table named `r`: it goes where a table does, after `FROM` |
+    /// | `{rows}` | the set, as a table named `r`, to be used after `FROM` |
     /// | `{columns}` | the names of its columns, separated by commas |
-    /// | `{updates}` | `name = excluded.name` for each of them but `id`, for `DO UPDATE SET` |
+    /// | `{updates}` | `name = excluded.name` for each of them except `id`, for `DO UPDATE SET` |
     ///
     /// The set is the statement's only parameter. When joining it with a table, write
-    /// `FROM {rows} CROSS JOIN table WHERE …`: SQLite keeps the order of a CROSS JOIN. Left free, it may
-    /// scan the table and take the set apart for each row of it.
+    /// `FROM {rows} CROSS JOIN table WHERE …`: SQLite keeps the order of a CROSS JOIN. Otherwise it may
+    /// scan the table and parse the set for each row of it.
     ///
-    /// Returns how many rows were touched. An empty set runs nothing.
+    /// Returns the number of affected rows. An empty set runs nothing.
     ///
     /// # Errors
-    /// What the database says.
+    /// If the database fails.
     pub async fn execute(&self, tx: &mut Tx, sql: &str) -> Result<u64, sqlx::Error> {
         if self.columns.is_empty() {
             return Ok(0);
@@ -136,7 +136,7 @@ impl Set {
                 let values: Vec<_> = self.columns.iter().map(value).collect();
                 format!("(SELECT {} FROM json_each($1)) AS r", values.join(", "))
             }
-            // As wide as the table: its columns say what the values become, and how they compare.
+            // As wide as the table: its columns determine the values' types and collations.
             Kind::Postgres => {
                 format!("json_populate_recordset(NULL::{}, $1::json) AS r", quoted(self.table))
             }
@@ -146,7 +146,7 @@ impl Set {
         let mut expanded = parts.next().unwrap_or_default().to_owned();
         for after in parts {
             expanded.push_str(&rows);
-            // Else SQLite reads ON CONFLICT as the ON of a join.
+            // Otherwise SQLite reads ON CONFLICT as the ON of a join.
             if after.trim_start().starts_with("ON CONFLICT") {
                 expanded.push_str(" WHERE true");
             }
@@ -156,13 +156,13 @@ impl Set {
     }
 }
 
-/// SQLite has no other, and a `BIGINT` of PostgreSQL takes no `true`.
+/// SQLite has no booleans, and a `BIGINT` of PostgreSQL does not accept `true`.
 fn flags_as_numbers((name, value): (String, Value)) -> (String, Value) {
     let value = value.as_bool().map_or(value, |flag| u8::from(flag).into());
     (name, value)
 }
 
-/// A name as SQL takes it, whatever it is: `order`, `openedAt`.
+/// A quoted name, so that any is possible: `order`, `openedAt`.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

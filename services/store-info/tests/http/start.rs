@@ -128,7 +128,7 @@ fn a_server_that_is_not_there_is_told_at_once_and_the_wait_for_it_can_be_ended()
     let mut started = Process(command.stderr(Stdio::piped()).spawn().unwrap());
     let mut said = BufReader::new(started.0.stderr.take().unwrap()).lines();
     let line = said.next().unwrap().unwrap();
-    assert!(line.contains("PostgreSQL is waited for") && line.contains("refused"), "{line}");
+    assert!(line.contains("waiting up to") && line.contains("refused"), "{line}");
     Command::new("kill").arg(started.0.id().to_string()).status().unwrap();
     assert!(started.0.wait().unwrap().success());
     assert!(said.next().is_none(), "it has ended before its wait has");
