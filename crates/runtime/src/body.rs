@@ -124,7 +124,8 @@ pub async fn read_body(body: Body, limit: usize) -> Result<axum::body::Bytes, Pr
             let detail = format!("must be at most {limit} bytes");
             Problem::field("body", detail).with_status(StatusCode::PAYLOAD_TOO_LARGE)
         } else {
-            Problem::field("body", "could not be read completely").with_status(StatusCode::BAD_REQUEST)
+            Problem::field("body", "could not be read completely")
+                .with_status(StatusCode::BAD_REQUEST)
         }
     })
 }

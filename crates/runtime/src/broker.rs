@@ -40,7 +40,9 @@ pub enum BrokerError {
     #[error("NATS_URL: {0}")]
     Url(String),
     /// More than one kind of credentials is given.
-    #[error("NATS: more than one of user, token, credentials file and NKey is given: give only one")]
+    #[error(
+        "NATS: more than one of user, token, credentials file and NKey is given: give only one"
+    )]
     Ambiguous,
     /// A file cannot be used.
     #[error("{variable}: {}", path.display())]

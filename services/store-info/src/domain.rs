@@ -4,10 +4,10 @@
 //! |---|---|
 //! | [`store`] | the fields of a store and their limits |
 //! | [`read`] | JSON to a store |
-//! | [`fault`] | what is wrong with it, all of it at once |
+//! | [`fault`] | everything that is wrong with it |
 //! | [`merge_patch`] | RFC 7396 |
-//! | [`decide`] | what a request does to what is there: save, delete, keep, refuse |
-//! | [`import`] | what a batch of imported stores does to what is there |
+//! | [`decide`] | what a request does: save, delete, keep, refuse |
+//! | [`import`] | what a batch of imported stores changes |
 
 pub mod decide;
 pub mod fault;

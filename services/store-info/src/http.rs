@@ -1,4 +1,4 @@
-//! The HTTP edge: requests to decisions of the domain, results to answers.
+//! The HTTP edge: turns requests into decisions of the domain, and results into responses.
 //!
 //! | module | routes |
 //! |---|---|
@@ -40,9 +40,9 @@ use crate::{
 pub struct App {
     /// The stores.
     pub stores: Stores,
-    /// What `/metrics` shows.
+    /// The metrics for `/metrics`.
     pub registry: Arc<Registry>,
-    /// Cancelled when the service is to stop.
+    /// Cancelled to stop the service.
     pub stop: CancellationToken,
 }
 
@@ -53,7 +53,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(stores::list, stores::create))
         .routes(routes!(import::import))
         .routes(routes!(stores::get_one, stores::put, stores::patch, stores::delete))
-        // "import" is an id like any other: only POST means something else there.
+        // "import" is also a valid ID: only POST means something else there.
         .route("/stores/import", one)
         .routes(routes!(operations::livez))
         .routes(routes!(operations::readyz))
@@ -81,15 +81,17 @@ impl From<Refusal> for Problem {
             Refusal::Unknown => Problem::new(StatusCode::NOT_FOUND, "there is no such store"),
             Refusal::Deleted(version) => Problem::new(StatusCode::GONE, "the store was deleted")
                 .with("version", version.get()),
-            // It names the store, and the log has its line already.
+            // It names the store, and was logged already.
             Refusal::Unreadable(problem) => {
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem)
             }
-            Refusal::Exists => Problem::field("id", "a store with this id exists already")
+            Refusal::Exists => Problem::field("id", "a store with this id already exists")
                 .with_status(StatusCode::CONFLICT),
-            Refusal::NotExpected => Problem::field("If-Match", "the store is not in this version")
-                .with_status(StatusCode::PRECONDITION_FAILED),
-            Refusal::Unwanted => Problem::field("If-None-Match", "the store is in this version")
+            Refusal::NotExpected => {
+                Problem::field("If-Match", "the store does not have this version")
+                    .with_status(StatusCode::PRECONDITION_FAILED)
+            }
+            Refusal::Unwanted => Problem::field("If-None-Match", "the store has this version")
                 .with_status(StatusCode::PRECONDITION_FAILED),
             Refusal::Invalid(invalid) => invalid.into(),
         }
@@ -103,7 +105,7 @@ impl From<WriteError> for Problem {
             WriteError::Database(error) => error.into(),
             WriteError::NotCaptured => Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "changes of stores are not captured now",
+                "changes of stores are not being captured",
             )
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("2")),
         }

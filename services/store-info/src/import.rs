@@ -1,7 +1,7 @@
-//! Importing stores, a line each: from a request or from the sample file.
+//! Imports stores, one per line, from a request or from the sample file.
 //!
-//! Nothing is held but the line that is being read and one batch, so a file may be larger than the
-//! memory. Each batch is one transaction: when the sender goes away, what was committed stays.
+//! Only the current line and one batch are held in memory, so a file may be larger than the
+//! memory. Each batch is one transaction: if the sender goes away, what was committed stays.
 
 mod lines;
 mod read;
@@ -17,10 +17,10 @@ use utoipa::ToSchema;
 use crate::{domain::Store, storage::Stores};
 pub use read::{MAX_ERROR_CHARS, ReadLine, Reader};
 
-/// Longest line, in bytes: a store on a line may be as large as one in a request.
+/// Longest line, in bytes: a store on a line may be as large as one in a request body.
 pub const MAX_LINE_BYTES: usize = MAX_BODY_BYTES;
-/// How much is read before others get their turn, in bytes: a few milliseconds of work, when each line is
-/// short and wrong.
+/// How much is read before other tasks get their turn, in bytes: a few milliseconds of work if each line is
+/// short and invalid.
 const TURN_BYTES: usize = 2 * 1024;
 /// Stores per transaction.
 pub const BATCH_LINES: usize = 256;
@@ -32,28 +32,28 @@ pub const MAX_REJECTED_LISTED: usize = 1_000;
 pub struct Report {
     /// Stores that did not exist, or were deleted.
     pub created: u64,
-    /// Stores that are in another state now.
+    /// Stores whose state changed.
     pub updated: u64,
-    /// Lines that changed nothing: the store was so already, or a later line of the same batch
-    /// says otherwise.
+    /// Lines that changed nothing: the store had this state already, or a later line of the same batch
+    /// overrides it.
     pub unchanged: u64,
-    /// How many lines were no store.
+    /// Number of invalid lines.
     pub rejected_total: u64,
     /// The first 1,000 of them.
     #[schema(max_items = 1000)]
     pub rejected: Vec<Rejected>,
 }
 
-/// A line that was no store.
+/// An invalid line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Rejected {
-    /// Its number, from 1. Blank lines count.
+    /// Its number, from 1, counting blank lines.
     pub line: u64,
     /// What is wrong with it.
     pub error: String,
 }
 
-/// An import under way.
+/// An import in progress.
 #[derive(Debug)]
 pub struct Import {
     stores: Stores,
@@ -69,12 +69,12 @@ impl Import {
         Self { stores, reader, batch, report: Report::default() }
     }
 
-    /// What was done so far.
+    /// The result so far.
     pub fn report(&self) -> &Report {
         &self.report
     }
 
-    /// Takes the next bytes, wherever they begin and end.
+    /// Processes the next bytes, however the input is split.
     pub async fn feed(&mut self, bytes: &[u8]) -> Result<(), sqlx::Error> {
         for bytes in bytes.chunks(TURN_BYTES) {
             for line in self.reader.feed(bytes) {
@@ -85,7 +85,7 @@ impl Import {
         Ok(())
     }
 
-    /// Takes what is left as the last line, and writes the last batch.
+    /// Processes the rest as the last line, and writes the last batch.
     pub async fn finish(mut self) -> Result<Report, (Report, sqlx::Error)> {
         let done = async {
             if let Some(line) = self.reader.finish() {
@@ -132,13 +132,13 @@ impl Import {
 /// The project's own invented stores.
 const SAMPLE: &[u8] = include_bytes!("../sample/stores.ndjson");
 
-/// How long NATS is waited for before samples are loaded without having asked it.
+/// How long to wait for NATS before loading the samples without asking it.
 const STREAM_WAIT: Duration = Duration::from_secs(2);
-/// Pause between two questions.
+/// Pause between attempts.
 const STREAM_PAUSE: Duration = Duration::from_millis(50);
 
-/// Loads the sample stores, unless this database has, or ever had, stores; or the stream tells of stores: then the
-/// database was lost, and samples would make it look as if all were well.
+/// Loads the sample stores, unless this database has, or ever had, stores; or the stream holds stores: then the
+/// database was lost, and samples would hide that.
 pub async fn load_sample(stores: &Stores, broker: &Broker) -> Result<(), sqlx::Error> {
     let lines = SAMPLE.split(|byte| *byte == b'\n').map(serde_json::from_slice);
     let ids: Vec<EntityId> =
@@ -149,7 +149,7 @@ pub async fn load_sample(stores: &Stores, broker: &Broker) -> Result<(), sqlx::E
     }
     let told_of = async {
         loop {
-            // The connection may just be being made.
+            // The connection may still be being established.
             match told_of(broker, stores.publisher().entity()).await {
                 Ok(told_of) => return told_of,
                 Err(_) => tokio::time::sleep(STREAM_PAUSE).await,
@@ -159,7 +159,7 @@ pub async fn load_sample(stores: &Stores, broker: &Broker) -> Result<(), sqlx::E
     if let Ok(told_of @ 1..) = tokio::time::timeout(STREAM_WAIT, told_of).await {
         tracing::warn!(
             told_of,
-            "the database is empty and the stream tells of stores: was it lost? The sample stores are not loaded"
+            "the database is empty but the stream holds stores: was the database lost? Not loading the sample stores"
         );
         return Ok(());
     }

@@ -1,21 +1,21 @@
 //! The owner of stores.
 //!
-//! A write goes through one transaction: the store's rows and the change-log row, or neither. The
-//! publisher then tells NATS *that* it changed, and answers those who call back with *what* it is.
+//! A write is one transaction: the store's rows and the change-log row, or neither. The
+//! publisher then tells NATS *that* it changed, and answers callbacks with *what* it is.
 //!
 //! ```text
-//! http ──► domain (pure: what may a store be, what does this request do) ──► storage (all SQL)
+//! http ──► domain (pure: what is a valid store, what does this request do) ──► storage (all SQL)
 //!                                                                              └─► publisher
 //! ```
 //!
-//! | module | what it is |
+//! | module | what it holds |
 //! |---|---|
 //! | [`domain`] | the store, its limits, merge patch, and what each request does: pure |
 //! | [`storage`] | the tables, and the one transaction of each write |
 //! | [`mod@import`] | many stores from a stream of lines |
-//! | [`http`] | the edge: section 9 of the design |
-//! | [`openapi`] | the document of that edge |
-//! | [`metrics`] | what is counted |
+//! | [`http`] | the HTTP edge |
+//! | [`openapi`] | the OpenAPI document of that edge |
+//! | [`metrics`] | counters |
 
 pub mod domain;
 pub mod http;
@@ -51,7 +51,7 @@ fn entity() -> EntityName {
     EntityName::new(ENTITY).expect("a lower-case word is an entity name")
 }
 
-/// What the service is told at its start.
+/// The service's arguments.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(
     name = "store-info",
@@ -66,24 +66,24 @@ pub struct Args {
     /// Address to listen on
     #[arg(long, env = "BIND", value_name = "ADDRESS", default_value = "127.0.0.1:7101", value_parser = loopback_address)]
     pub bind: SocketAddr,
-    /// Load the sample stores when the database is empty, and the stream too
+    /// Load the sample stores if both the database and the stream are empty
     #[arg(long, env = "SAMPLE", value_parser = clap::builder::BoolishValueParser::new())]
     pub sample: bool,
 }
 
-/// Why the service cannot start. Each names the setting to mend.
+/// Why the service cannot start. Each error names the setting to fix.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is not to be had.
+    /// The address is not available.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The database cannot be opened, or its tables not brought up to date.
+    /// The database cannot be opened, or its tables cannot be migrated.
     #[error(transparent)]
     Database(#[from] OpenError),
     /// The tables cannot be used.
     #[error(transparent)]
     Stores(#[from] OpenStoresError),
-    /// The NATS server's URL is none. (A server that is down is waited for.)
+    /// The settings for NATS are invalid. (If the server is down, the service keeps trying.)
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// The sample stores cannot be written.
@@ -102,17 +102,17 @@ pub struct Service {
 }
 
 impl Service {
-    /// Where it listens: the port that was picked, when it was told 0.
+    /// The address it listens on, with the port that was picked if it was given 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its stores, for programs that run it inside themselves.
+    /// Its stores, for programs that embed the service.
     pub fn stores(&self) -> &Stores {
         &self.stores
     }
 
-    /// Waits until it has stopped: requests answered, the relay at rest, the database closed.
+    /// Waits until it has stopped: requests answered, the relay stopped, the database closed.
     pub async fn stopped(self) {
         for task in [self.server, self.relay] {
             if let Err(error) = task.await {
@@ -123,7 +123,7 @@ impl Service {
     }
 }
 
-/// The program `store-info`, until it is told to stop. `words` are its name and its arguments.
+/// Runs the program `store-info` until it is told to stop. `words` are its name and its arguments.
 pub async fn program(words: Vec<OsString>) -> ExitCode {
     let start = async |matches: ArgMatches, stop| {
         Ok(start(&Args::from_arg_matches(&matches)?, stop).await?.stopped())
@@ -131,10 +131,10 @@ pub async fn program(words: Vec<OsString>) -> ExitCode {
     program::run(words, Args::command(), openapi::document, start).await
 }
 
-/// Starts the service, which runs until `stop` is cancelled. NATS may be down: what is written
-/// meanwhile is published when it is back.
+/// Starts the service, which runs until `stop` is cancelled. NATS may be down: changes made
+/// meanwhile are published when it is back.
 pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
-    // First, so that a second instance ends before it has touched anything.
+    // First, so that a second instance fails before it touches anything.
     let (listener, address) = serve::listen(args.bind).await?;
     let db = Database::open(&args.service.database_url, Durability::Full).await?;
     let publisher = Publisher::open(&db, entity()).await?;

@@ -1,4 +1,4 @@
-//! What the service counts.
+//! The service's metrics.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Counts writes that were carried out.
+    /// Counts completed writes.
     pub fn wrote(&self, effect: Effect, count: u64) {
         let effect = match effect {
             Effect::Created => "created",
@@ -36,7 +36,7 @@ impl Metrics {
         self.rejected.inc();
     }
 
-    /// Counts a row that was left out, since it cannot be read.
+    /// Counts a row that was left out because it cannot be read.
     pub fn unreadable_row(&self) {
         self.unreadable.inc();
     }
@@ -47,12 +47,12 @@ impl Metrics {
         registry.register("store_info_writes", "Stores written, by effect", self.writes.clone());
         registry.register(
             "store_info_import_rejected_lines",
-            "Lines of imports that were no store",
+            "Rejected lines of imports",
             self.rejected.clone(),
         );
         registry.register(
             "store_info_unreadable_rows",
-            "Times that a row could not be read as a store, and was left out",
+            "Times that an unreadable row was left out",
             self.unreadable.clone(),
         );
         publisher.register_metrics(&mut registry);

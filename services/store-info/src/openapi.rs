@@ -1,5 +1,5 @@
-//! The OpenAPI document: what the routes do not say of themselves. `api/store-info.openapi.json` is
-//! compared with it by a test.
+//! The OpenAPI document: what the routes do not describe themselves. A test compares
+//! `api/store-info.openapi.json` with it.
 
 use axum::Router;
 use nudge_protocol::sync_api::State;
@@ -40,7 +40,7 @@ pub(crate) fn served(router: OpenApiRouter) -> Router {
 fn about() -> OpenApi {
     let mut about = <About as utoipa::OpenApi>::openapi();
     let schemas = &mut about.components.get_or_insert_with(Components::new).schemas;
-    // What the sync API calls a state is a store here.
+    // The sync API's state is a store here.
     schemas.insert(State::name().into(), Ref::from_schema_name(Store::name()).into());
     let mut add = |name: &str, required: &[&str], description: &str| {
         let RefOr::T(Schema::Object(mut schema)) = Store::schema() else {
@@ -51,8 +51,8 @@ fn about() -> OpenApi {
         schema.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
         schemas.insert(name.to_owned(), RefOr::T(Schema::Object(schema)));
     };
-    add("NewStore", &["name"], "A store as it is sent: what is left out gets its default.");
-    add("StorePatch", &[], "The fields to change; `null` brings back the default.");
+    add("NewStore", &["name"], "A store in a request: omitted fields get their defaults.");
+    add("StorePatch", &[], "The fields to change; `null` resets a field to its default.");
     let Some(RefOr::T(Schema::Object(patch))) = schemas.get_mut("StorePatch") else {
         unreachable!("it was added just now");
     };

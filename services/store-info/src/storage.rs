@@ -37,7 +37,7 @@ pub use write::{WriteError, Written};
 /// Why the tables cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoresError {
-    /// They cannot be brought up to date.
+    /// They cannot be migrated.
     #[error(transparent)]
     Migrate(#[from] OpenError),
     /// Their changes cannot be captured.
@@ -55,8 +55,8 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Brings the tables in `db` up to date, and has triggers record every change of them: stores
-    /// may be edited with the database's own tools, too.
+    /// Migrates the tables in `db`, and installs triggers that record every change of them: stores
+    /// may also be edited with the database's own tools.
     pub async fn open(
         db: &Database,
         publisher: Publisher,
@@ -73,7 +73,7 @@ impl Stores {
         &self.publisher
     }
 
-    /// What is counted.
+    /// The counters.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -83,7 +83,7 @@ impl Stores {
         self.db.run(sqlx::query("SELECT 1").execute(self.db.reader())).await.map(drop)
     }
 
-    /// What is known of an id, its version of the same snapshot.
+    /// What is known about an ID, with its version from the same snapshot.
     pub async fn get(&self, id: &EntityId) -> Result<Found, sqlx::Error> {
         let look = || async {
             let mut tx = self.db.snapshot().await?;
@@ -94,7 +94,7 @@ impl Stores {
         self.db.run_afresh(look).await
     }
 
-    /// Up to `limit` stores in bytewise order of ids, from the first after `after`. Rows that cannot be read are left
+    /// Up to `limit` stores in bytewise order of IDs, starting after `after`. Unreadable rows are left
     /// out, and named in the log.
     pub async fn page(
         &self,
@@ -124,7 +124,7 @@ impl Stores {
         self.db.run_afresh(look).await
     }
 
-    /// Whether no store was ever written: neither is there one, nor are any of these ids recorded.
+    /// Whether no store was ever written: there is none, and none of these IDs are recorded.
     pub async fn is_untouched(&self, ids: &[EntityId]) -> Result<bool, sqlx::Error> {
         let look = async {
             let mut tx = self.db.snapshot().await?;
@@ -142,7 +142,7 @@ impl Stores {
         // writing transaction), it looks unknown, and `write` starts over; never without a version.
         let store = self.read(tx, ids).await?.pop();
         let recorded = self.publisher.recorded(tx, ids).await?.remove(id);
-        // Without a record the row came in past this service; it has no version yet.
+        // Without a version, the row was inserted while it was not captured.
         let version = recorded.map_or(Version::NONE, |recorded| recorded.version);
         Ok(match (store, recorded) {
             (Some(Ok(store)), _) => Found::Live { store: Box::new(store), version },
@@ -155,7 +155,7 @@ impl Stores {
         })
     }
 
-    /// Those of the stores that exist, in any order.
+    /// The existing ones of these stores, in any order.
     async fn read(
         &self,
         tx: &mut Tx,
@@ -168,13 +168,17 @@ impl Stores {
         self.stores(&rows)
     }
 
-    /// What these rows hold. Of each that cannot be read, the log has a line.
+    /// Reads these rows, and logs each one that cannot be read.
     fn stores(&self, rows: &[AnyRow]) -> Result<Vec<Result<Store, Unreadable>>, sqlx::Error> {
         let stores: Vec<_> =
             rows.iter().map(|one| row::read(self.db.kind(), one)).collect::<Result<_, _>>()?;
         for unreadable in stores.iter().filter_map(|one| one.as_ref().err()) {
             self.metrics.unreadable_row();
-            tracing::error!(table = "store", problem = unreadable.problem, "a row is left out");
+            tracing::error!(
+                table = "store",
+                problem = unreadable.problem,
+                "an unreadable row is left out"
+            );
         }
         Ok(stores)
     }
@@ -204,7 +208,7 @@ impl Owner for Stores {
     }
 }
 
-/// Stores by their ids.
+/// Stores by ID.
 fn by_id(stores: Vec<Store>) -> HashMap<EntityId, Store> {
     stores.into_iter().map(|store| (store.id.clone(), store)).collect()
 }

@@ -39,7 +39,8 @@ async fn a_damaged_read_model_is_told_at_once_and_fills_again_once_it_is_deleted
             break line;
         }
     };
-    let told = format!("error: DATABASE_URL: {} is damaged; it is safe to delete it", file.display());
+    let told =
+        format!("error: DATABASE_URL: {} is damaged; it is safe to delete it", file.display());
     assert!(line.contains(&told), "{line}");
     signal(&child, Signal::INT);
     while said.next_line().await.unwrap().is_some() {}

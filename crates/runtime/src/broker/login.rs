@@ -205,7 +205,8 @@ impl Login {
                 let variable = "NATS_CREDENTIALS_FILE";
                 let text = secret(variable, file)?;
                 let part = |name| {
-                    section(&text, name).ok_or_else(|| bad(variable, file, "contains no credentials"))
+                    section(&text, name)
+                        .ok_or_else(|| bad(variable, file, "contains no credentials"))
                 };
                 let pair = key_pair(variable, file, part("USER NKEY SEED")?)?;
                 auth.jwt = Some(part("NATS USER JWT")?.to_owned());

@@ -1,4 +1,4 @@
-//! What a request does to what is there.
+//! What a request does to the existing store, if any.
 
 use nudge_protocol::Version;
 use nudge_publisher::conditional::Expected;
@@ -6,19 +6,19 @@ use serde_json::Value;
 
 use super::{Invalid, Store};
 
-/// What is known of an id.
+/// What is known about an ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Never heard of.
+    /// Unknown.
     Unknown,
-    /// There never was one, as far as is known, and its id has a tombstone all the same, of this version: somebody told
-    /// the stream of it.
+    /// It never existed, as far as is known, but its ID has a tombstone with this version, because somebody published a
+    /// message about it.
     NeverExisted(Version),
     /// It was deleted; the version is the tombstone's.
     Deleted(Version),
-    /// It exists, and what the database holds of it is no store.
+    /// It exists, but its row is not a valid store.
     Unreadable {
-        /// What is wrong with it.
+        /// What is wrong.
         problem: String,
         /// Its version.
         version: Version,
@@ -33,7 +33,7 @@ pub enum Found {
 }
 
 impl Found {
-    /// The version that is known of it; none of what nobody has heard of.
+    /// Its version; `None` if it is unknown.
     pub fn version(&self) -> Version {
         match self {
             Self::Unknown => Version::NONE,
@@ -61,11 +61,11 @@ pub enum Decision {
 pub enum Effect {
     /// The store did not exist, or was deleted.
     Created,
-    /// It is in another state now.
+    /// Its state changed.
     Updated,
-    /// It was so already: same version, nothing published.
+    /// It had this state already: same version, nothing published.
     Unchanged,
-    /// It is gone.
+    /// It is deleted.
     Deleted,
 }
 
@@ -74,31 +74,31 @@ pub enum Effect {
 pub enum Refusal {
     /// There is no such store.
     Unknown,
-    /// There was one; the version is the tombstone's.
+    /// It was deleted; the version is the tombstone's.
     Deleted(Version),
-    /// What the database holds of it is no store; what is wrong.
+    /// Its row is not a valid store; what is wrong.
     Unreadable(String),
-    /// There is one already.
+    /// It already exists.
     Exists,
-    /// The store is not in the version that the request wants it in.
+    /// The store does not have the version that the request requires.
     NotExpected,
-    /// The store is in a version that the request does not want it in.
+    /// The store has a version that the request excludes.
     Unwanted,
-    /// What the request makes of the store is none.
+    /// The resulting store would be invalid.
     Invalid(Invalid),
 }
 
 /// What a request is conditional on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// `If-Match`: only while it is so.
+    /// `If-Match`: only if it matches.
     pub only_if: Option<Expected>,
-    /// `If-None-Match`: only while it is not so.
+    /// `If-None-Match`: only if it does not match.
     pub unless: Option<Expected>,
 }
 
 impl Condition {
-    /// Refuses unless the condition holds for a store in this version, or for none.
+    /// Refuses unless the condition holds for a store with this version, or for a missing one.
     pub fn check(&self, current: Option<Version>) -> Result<(), Refusal> {
         let wanted = self.only_if.as_ref().is_none_or(|expected| expected.matches(current));
         let unwanted = self.unless.as_ref().is_some_and(|expected| expected.matches(current));
@@ -111,7 +111,7 @@ impl Condition {
 }
 
 impl Found {
-    /// The version of what exists, whether or not it can be read.
+    /// The version of an existing store, readable or not.
     pub fn existing(&self) -> Option<Version> {
         match self {
             Self::Live { version, .. } | Self::Unreadable { version, .. } => Some(*version),
@@ -130,7 +130,7 @@ impl Found {
     }
 }
 
-/// `POST`: only where nothing is. What was deleted does not exist, so it may be made anew.
+/// `POST`: only if it does not exist. A deleted store does not exist, so it may be created again.
 pub fn create(found: &Found, condition: &Condition, store: &Store) -> Result<Decision, Refusal> {
     if found.existing().is_some() {
         return Err(Refusal::Exists);
@@ -139,7 +139,7 @@ pub fn create(found: &Found, condition: &Condition, store: &Store) -> Result<Dec
     Ok(Decision::Save(Box::new(store.clone())))
 }
 
-/// `PUT`: the whole state, whatever was there. So it mends what cannot be read.
+/// `PUT`: replaces the whole state, even of an unreadable row.
 pub fn put(found: &Found, condition: &Condition, store: &Store) -> Result<Decision, Refusal> {
     condition.check(found.existing())?;
     match found.live() {
@@ -148,7 +148,7 @@ pub fn put(found: &Found, condition: &Condition, store: &Store) -> Result<Decisi
     }
 }
 
-/// `PATCH`: some fields of what exists.
+/// `PATCH`: changes some fields of an existing store.
 pub fn patch(found: &Found, condition: &Condition, patch: &Value) -> Result<Decision, Refusal> {
     let (current, version) = found.live()?;
     condition.check(Some(version))?;
@@ -156,7 +156,7 @@ pub fn patch(found: &Found, condition: &Condition, patch: &Value) -> Result<Deci
     Ok(if patched == *current { Decision::Keep } else { Decision::Save(Box::new(patched)) })
 }
 
-/// `DELETE`: what exists, whether or not it can be read.
+/// `DELETE`: deletes an existing store, readable or not.
 pub fn delete(found: &Found, condition: &Condition) -> Result<Decision, Refusal> {
     match found.existing() {
         Some(version) => condition.check(Some(version))?,

@@ -1,6 +1,6 @@
 //! What is wrong with a store's JSON.
 
-/// One thing that is wrong with a store's JSON.
+/// One fault in a store's JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The path of the field, such as `menus[1].price`.
@@ -9,7 +9,7 @@ pub struct Fault {
     pub detail: String,
 }
 
-/// Everything that is wrong with a store's JSON. Never empty.
+/// All faults in a store's JSON. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(|f| format!("{}: {}", f.field, f.detail)).collect::<Vec<_>>().join("; "))]
 pub struct Invalid(pub Vec<Fault>);

@@ -1,4 +1,4 @@
-//! What a batch of imported stores does to what is there.
+//! What a batch of imported stores changes.
 
 use std::collections::HashMap;
 
@@ -6,19 +6,19 @@ use nudge_protocol::EntityId;
 
 use super::Store;
 
-/// What a batch comes to: the stores to write, and what became of its lines.
+/// The result of comparing a batch: the stores to write, and how its lines are counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Stores that do not exist yet, or no longer.
     pub create: Vec<Store>,
-    /// Stores that exist in another state.
+    /// Stores that exist with another state.
     pub update: Vec<Store>,
-    /// Lines that change nothing: the store is so already, or a later line of the batch says
-    /// otherwise. So `created + updated` is the number of changes made, and nothing else is.
+    /// Lines that change nothing: the store has this state already, or a later line of the batch
+    /// overrides it. So `created + updated` is the exact number of changes made.
     pub unchanged: u64,
 }
 
-/// Compares a batch with the stores that exist. Of a repeated id the last line counts.
+/// Compares a batch with the existing stores. Of lines with the same ID the last one counts.
 pub fn plan(batch: Vec<Store>, current: &HashMap<EntityId, Store>) -> Plan {
     let lines = batch.len();
     let last: HashMap<EntityId, usize> =

@@ -8,8 +8,8 @@ use super::{
     store::Store,
 };
 
-/// Applies a merge patch: objects are merged, `null` removes, all else replaces. Lists are replaced
-/// whole.
+/// Applies a merge patch: objects are merged, `null` removes, everything else replaces. Lists are replaced
+/// completely.
 pub fn merge_patch(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -31,8 +31,8 @@ pub fn merge_patch(target: &mut Value, patch: &Value) {
 }
 
 impl Store {
-    /// The store as the patch wants it. `null` brings a field back to its default; the name has
-    /// none, so removing it is a fault, as is any change of the id.
+    /// The patched store. `null` resets a field to its default; the name has
+    /// none, so removing it is a fault, as is any change of the ID.
     pub fn patched(&self, patch: &Value) -> Result<Self, Invalid> {
         let Some(changes) = patch.as_object() else {
             return Err(Invalid::one("body", "must be an object"));
@@ -40,7 +40,7 @@ impl Store {
         let mut json =
             serde_json::to_value(self).expect("text, numbers and lists always serialize");
         merge_patch(&mut json, patch);
-        // Merging forgets what was removed: a misspelt field, and the id.
+        // The merged object no longer shows what was removed: a misspelt field, or the ID.
         for (name, _) in changes.iter().filter(|(_, change)| change.is_null()) {
             if name == "id" || !STORE_FIELDS.contains(&name.as_str()) {
                 json[name.as_str()] = Value::Null;

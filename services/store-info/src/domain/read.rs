@@ -1,7 +1,7 @@
-//! JSON to a store, with every fault named.
+//! Parses JSON as a store, naming every fault.
 //!
-//! Read by hand instead of by derive: a derive stops at the first fault, and whoever mends a form
-//! wants to hear of all of them at once.
+//! Parsed by hand instead of by derive: a derive stops at the first fault, but whoever corrects a form
+//! wants to see all of them at once.
 
 use nudge_protocol::EntityId;
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use super::{
     },
 };
 
-/// The names of a store's fields. Nothing else may stand in its JSON.
+/// The names of a store's fields. Its JSON must not contain anything else.
 pub const STORE_FIELDS: [&str; 12] = [
     "id",
     "name",
@@ -30,22 +30,22 @@ pub const STORE_FIELDS: [&str; 12] = [
     "menus",
 ];
 const MENU_FIELDS: [&str; 2] = ["name", "price"];
-/// How much of a name that someone else chose is repeated in a fault, in characters.
+/// How much of an unknown field's name is repeated in a fault, in characters.
 const MAX_ECHO_CHARS: usize = 80;
 
-/// Where the id of a store comes from.
+/// Where the ID of a store comes from.
 #[derive(Clone, Copy, Debug)]
 pub enum GivenId<'a> {
     /// The path names it; the body may repeat it.
     InPath(&'a EntityId),
     /// The body must name it.
     InBody,
-    /// The body may name it; this fresh one is taken otherwise.
+    /// The body may name it; otherwise this fresh one is used.
     InBodyOr(&'a EntityId),
 }
 
 impl Store {
-    /// Reads a whole store. What is missing gets its default; only `name` is required.
+    /// Reads a whole store. Missing fields get their defaults; only `name` is required.
     pub fn read(json: &Value, given: GivenId<'_>) -> Result<Self, Invalid> {
         let mut fields = Fields::of(String::new(), json, &STORE_FIELDS);
         let id = fields.id(given);
@@ -81,12 +81,12 @@ impl Store {
     }
 }
 
-/// What a text field may hold.
+/// What a text field may contain.
 #[derive(Clone, Copy)]
 struct Text {
     max_chars: usize,
     required: bool,
-    /// Whether line breaks are text here.
+    /// Whether line breaks are allowed.
     lines: bool,
 }
 
@@ -96,10 +96,10 @@ impl Text {
     }
 }
 
-/// The fields of one JSON object, and the faults found so far. Each reading answers with the
+/// The fields of one JSON object, and the faults found so far. Each read returns the
 /// field's value or, after noting a fault, with something of its type.
 struct Fields<'a> {
-    /// What stands before the names of these fields in a fault: `menus[1].`.
+    /// The prefix of these fields' names in faults: `menus[1].`.
     prefix: String,
     fields: Option<&'a Map<String, Value>>,
     faults: Vec<Fault>,
@@ -128,7 +128,7 @@ impl<'a> Fields<'a> {
         self.faults.push(Fault { field: format!("{}{name}", self.prefix), detail: detail.into() });
     }
 
-    /// The value of a field. `required` notes its absence; without an object that is already noted.
+    /// The value of a field. Notes its absence if `required`; without an object that is already noted.
     fn value(&mut self, name: &str, required: bool) -> Option<&'a Value> {
         let value = self.fields?.get(name);
         if value.is_none() && required {
@@ -154,7 +154,7 @@ impl<'a> Fields<'a> {
         };
         match given {
             GivenId::InPath(id) if in_body.as_ref().is_some_and(|other| other != id) => {
-                self.fault("id", "must be the id in the path, or be left out");
+                self.fault("id", "must equal the id in the path, or be left out");
                 None
             }
             GivenId::InPath(id) => Some(id.clone()),
@@ -177,7 +177,7 @@ impl<'a> Fields<'a> {
         let chars = text.chars().count();
         if chars > allowed.max_chars {
             let max = allowed.max_chars;
-            self.fault(name, format!("must be at most {max} characters, this is {chars}"));
+            self.fault(name, format!("must be at most {max} characters, but has {chars}"));
         }
         if text.chars().any(|c| c.is_control() && !(allowed.lines && c == '\n')) {
             let except = if allowed.lines { " other than line breaks" } else { "" };
@@ -200,7 +200,7 @@ impl<'a> Fields<'a> {
         let Some(value) = self.value(name, required) else {
             return 0;
         };
-        // `as_i64` is None for 1.0 as well: who sends a fraction has a unit wrong.
+        // `as_i64` is None for 1.0 as well: fractions suggest that the sender uses another unit.
         value.as_i64().filter(|won| (0..=MAX_WON).contains(won)).unwrap_or_else(|| {
             self.fault(name, format!("must be a whole number of won from 0 to {MAX_WON}"));
             0
@@ -217,7 +217,7 @@ impl<'a> Fields<'a> {
         };
         if values.len() > MAX_MENUS {
             let count = values.len();
-            self.fault("menus", format!("must hold at most {MAX_MENUS} menus, this holds {count}"));
+            self.fault("menus", format!("must hold at most {MAX_MENUS} menus, but has {count}"));
             return Vec::new();
         }
         let mut menus = Vec::with_capacity(values.len());

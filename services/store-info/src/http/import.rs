@@ -11,15 +11,15 @@ use nudge_runtime::{Problem, body::require_content_type};
 use super::App;
 use crate::import::{Import, Report};
 
-/// Import stores, one a line
+/// Import stores, one per line
 ///
 /// NDJSON: a store with its `id` on each line, at most 1 MiB long; each is written as by `PUT`. There may
-/// be any number of them: the body is taken as it comes, and none of it is kept. Lines that are no store are listed in the answer and do not stop the rest. What was committed
-/// stays when the import breaks off.
+/// be any number of lines, since the body is processed as it arrives. Invalid lines are listed in the answer and do not stop the rest. What was committed
+/// stays if the import is interrupted.
 #[utoipa::path(post, path = "/stores/import", operation_id = "importStores", tag = "stores",
 request_body(content = String, content_type = "application/x-ndjson"), responses(
-    (status = 200, description = "The whole body was read", body = Report),
-    (status = 400, description = "The body broke off; what was committed stays"),
+    (status = 200, description = "The whole body was processed", body = Report),
+    (status = 400, description = "The body was incomplete; what was committed stays"),
     (status = 503, description = "The database is not available; what was committed stays"),
 ))]
 pub async fn import(
@@ -35,10 +35,10 @@ async fn run(mut import: Import, mut body: BodyDataStream) -> Result<Report, Pro
     while let Some(chunk) = body.next().await {
         let chunk = match chunk {
             Ok(chunk) => chunk,
-            // The sender went away: what it began and did not finish is not written.
+            // The sender went away: the unfinished batch is not written.
             Err(error) => {
-                tracing::info!(%error, "an import broke off");
-                let problem = Problem::field("body", "could not be read whole");
+                tracing::info!(%error, "an import was interrupted");
+                let problem = Problem::field("body", "could not be read completely");
                 return Err(broken_off(
                     problem.with_status(StatusCode::BAD_REQUEST),
                     import.report(),
@@ -52,7 +52,7 @@ async fn run(mut import: Import, mut body: BodyDataStream) -> Result<Report, Pro
     import.finish().await.map_err(|(report, error)| broken_off(error.into(), &report))
 }
 
-/// Tells how far an import got that did not get to its end.
+/// Reports how far an unfinished import got.
 fn broken_off(problem: Problem, report: &Report) -> Problem {
     problem
         .with("created", report.created)

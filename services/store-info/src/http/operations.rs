@@ -1,4 +1,4 @@
-//! What operators and their tools ask.
+//! Routes for operators and their tools.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use nudge_runtime::Problem;
 use super::App;
 use crate::metrics;
 
-/// Longest wait for the database before the service counts as not ready.
+/// How long the database may take to answer before the service counts as not ready.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether the process runs
+/// Check that the process runs
 #[utoipa::path(get, path = "/livez", tag = "operations", responses(
-    (status = 200, description = "It does", body = String),
+    (status = 200, description = "It runs", body = String),
 ))]
 pub async fn livez() -> &'static str {
     "live\n"
 }
 
-/// Whether it can serve
+/// Check that it can serve requests
 ///
 /// An outage of NATS leaves it ready: writes are stored, and published when NATS is back.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
     (status = 200, description = "The database answers", body = String),
-    (status = 503, description = "It does not, or the service is stopping"),
+    (status = 503, description = "The database does not answer, or the service is stopping"),
 ))]
 pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
     let unready = |why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);

@@ -25,21 +25,21 @@ use crate::{
     storage::Written,
 };
 
-/// Stores on a page.
+/// Number of stores on a page.
 const PAGE: PageSize = PageSize { default: 50, max: 500 };
 
 const JSON: &[&str] = &["application/json"];
 const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 
-/// Which page of the list.
+/// Selects a page of the list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
-    /// Begin after this id: the `next` of the page before.
+    /// Start after this ID: the `next` of the previous page.
     #[param(max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", nullable = false)]
     after: Option<String>,
-    /// Stores wanted.
+    /// Maximum number of stores.
     #[param(minimum = 1, maximum = 500, default = 50, nullable = false)]
     limit: Option<usize>,
 }
@@ -47,14 +47,14 @@ pub struct ListQuery {
 /// A page of the list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct StorePage {
-    /// The stores, in bytewise order of their ids.
+    /// The stores, in bytewise order of their IDs.
     pub items: Vec<Store>,
-    /// Pass it as `after` for the next page; null on the last.
+    /// Pass it as `after` for the next page; null on the last page.
     #[schema(required)]
     pub next: Option<EntityId>,
 }
 
-/// The stores, a page at a time
+/// List stores, page by page
 #[utoipa::path(get, path = "/stores", operation_id = "listStores", tag = "stores", params(ListQuery), responses(
     (status = 200, description = "A page", body = StorePage),
 ))]
@@ -74,14 +74,14 @@ pub async fn list(
 
 /// Create a store
 ///
-/// Makes an id when the body has none.
+/// Generates an ID if the body has none.
 #[utoipa::path(post, path = "/stores", operation_id = "createStore", tag = "stores", request_body(content = ref("#/components/schemas/NewStore")), responses(
     (status = 201, description = "Created", body = Store, headers(
         ("Location" = String, description = "Its path"),
         ("ETag" = String, description = "Its version, in quotes"),
-        ("Nudge-Token" = String, description = "Names this write to readers"),
+        ("Nudge-Token" = String, description = "Identifies this write, for later reads"),
     )),
-    (status = 409, description = "A store with this id exists already"),
+    (status = 409, description = "A store with this ID already exists"),
 ))]
 pub async fn create(
     State(app): State<App>,
@@ -101,14 +101,14 @@ pub async fn create(
 
 /// Read a store
 #[utoipa::path(get, path = "/stores/{id}", operation_id = "getStore", tag = "stores", params(
-    ("id" = EntityId, Path, description = "Its id, percent-encoded"),
+    ("id" = EntityId, Path, description = "The store's ID, percent-encoded"),
     IfNoneMatch,
 ), responses(
     (status = 200, description = "The store", body = Store, headers(
         ("ETag" = String, description = "Its version, in quotes"),
     )),
-    (status = 304, description = "It is in a version that the request named"),
-    (status = 404, description = "There never was such a store"),
+    (status = 304, description = "It has a version that the request named"),
+    (status = 404, description = "It never existed"),
     (status = 410, description = "It was deleted"),
 ))]
 pub async fn get_one(
@@ -118,7 +118,7 @@ pub async fn get_one(
 ) -> Result<Response, Problem> {
     let found = app.stores.get(&id).await?;
     let (store, version) = found.live()?;
-    // A cache may keep it but has to ask each time: the owner answers with what is.
+    // A cache may store it but must revalidate each time: the owner returns the current state.
     let cached = [(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))];
     let headers_out = (cached, [(header::ETAG, etag(version))]);
     if if_none_match(&headers).is_some_and(|seen| seen.matches(Some(version))) {
@@ -129,20 +129,20 @@ pub async fn get_one(
 
 /// Write a whole store
 ///
-/// What the body leaves out gets its default. Brings a deleted store back.
+/// Fields that the body omits get their defaults. Brings a deleted store back.
 #[utoipa::path(put, path = "/stores/{id}", operation_id = "putStore", tag = "stores", request_body(content = ref("#/components/schemas/NewStore")), params(
-    ("id" = EntityId, Path, description = "Its id, percent-encoded"),
+    ("id" = EntityId, Path, description = "The store's ID, percent-encoded"),
     IfMatch,
 ), responses(
     (status = 200, description = "Replaced, or already so", body = Store, headers(
-        ("ETag" = String, description = "Its version, in quotes; the old one when nothing changed"),
-        ("Nudge-Token" = String, description = "Names this write to readers"),
+        ("ETag" = String, description = "Its version, in quotes; unchanged if nothing changed"),
+        ("Nudge-Token" = String, description = "Identifies this write, for later reads"),
     )),
     (status = 201, description = "Created", body = Store, headers(
         ("ETag" = String, description = "Its version, in quotes"),
-        ("Nudge-Token" = String, description = "Names this write to readers"),
+        ("Nudge-Token" = String, description = "Identifies this write, for later reads"),
     )),
-    (status = 412, description = "The store is not in a version that the request wants"),
+    (status = 412, description = "The store does not have a version that the request requires"),
 ))]
 pub async fn put(
     State(app): State<App>,
@@ -159,22 +159,22 @@ pub async fn put(
 
 /// Change some fields of a store
 ///
-/// RFC 7396: what is named is replaced, `null` brings back the default, lists are replaced whole.
+/// RFC 7396: named fields are replaced, `null` resets a field to its default, lists are replaced completely.
 #[utoipa::path(patch, path = "/stores/{id}", operation_id = "patchStore", tag = "stores",
 request_body(content(
     (ref("#/components/schemas/StorePatch") = "application/merge-patch+json"),
     (ref("#/components/schemas/StorePatch") = "application/json"),
 )), params(
-    ("id" = EntityId, Path, description = "Its id, percent-encoded"),
+    ("id" = EntityId, Path, description = "The store's ID, percent-encoded"),
     IfMatch,
 ), responses(
-    (status = 200, description = "Changed, or already so", body = Store, headers(
-        ("ETag" = String, description = "Its version, in quotes; the old one when nothing changed"),
-        ("Nudge-Token" = String, description = "Names this write to readers"),
+    (status = 200, description = "Changed, or unchanged if it had this state already", body = Store, headers(
+        ("ETag" = String, description = "Its version, in quotes; unchanged if nothing changed"),
+        ("Nudge-Token" = String, description = "Identifies this write, for later reads"),
     )),
-    (status = 404, description = "There never was such a store"),
+    (status = 404, description = "It never existed"),
     (status = 410, description = "It was deleted"),
-    (status = 412, description = "The store is not in a version that the request wants"),
+    (status = 412, description = "The store does not have a version that the request requires"),
 ))]
 pub async fn patch(
     State(app): State<App>,
@@ -190,16 +190,16 @@ pub async fn patch(
 
 /// Delete a store
 #[utoipa::path(delete, path = "/stores/{id}", operation_id = "deleteStore", tag = "stores", params(
-    ("id" = EntityId, Path, description = "Its id, percent-encoded"),
+    ("id" = EntityId, Path, description = "The store's ID, percent-encoded"),
     IfMatch,
 ), responses(
     (status = 204, description = "Deleted", headers(
         ("ETag" = String, description = "The version of its tombstone, in quotes"),
-        ("Nudge-Token" = String, description = "Names this write to readers"),
+        ("Nudge-Token" = String, description = "Identifies this write, for later reads"),
     )),
-    (status = 404, description = "There never was such a store"),
+    (status = 404, description = "It never existed"),
     (status = 410, description = "It was deleted"),
-    (status = 412, description = "The store is not in a version that the request wants"),
+    (status = 412, description = "The store does not have a version that the request requires"),
 ))]
 pub async fn delete(
     State(app): State<App>,
@@ -211,12 +211,12 @@ pub async fn delete(
     Ok(answer(&app, &id, written))
 }
 
-/// What a write is conditional on.
+/// The condition of a write.
 fn condition(headers: &HeaderMap) -> Condition {
     Condition { only_if: if_match(headers), unless: if_none_match(headers) }
 }
 
-/// The answer to a write: what is there now, its version, and the token that names the write.
+/// The response to a write: the new state, its version, and the token that identifies the write.
 fn answer(app: &App, id: &EntityId, written: Written) -> Response {
     let status = match written.effect {
         Effect::Created => StatusCode::CREATED,

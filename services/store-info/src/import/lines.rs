@@ -1,15 +1,15 @@
-//! Bytes to lines, holding at most one of them.
+//! Splits bytes into lines, holding at most one of them.
 
 /// A line that is not blank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     /// Its number, from 1.
     pub(super) number: u64,
-    /// Its bytes without the line break; nothing when it is too long.
+    /// Its bytes without the line break; `None` if it is too long.
     pub(super) text: Option<Vec<u8>>,
 }
 
-/// Cuts a stream of bytes into lines, wherever its pieces begin and end.
+/// Splits a stream of bytes into lines, however the input is split.
 #[derive(Debug)]
 pub(super) struct Lines {
     max_bytes: usize,
@@ -36,14 +36,14 @@ impl Lines {
         lines
     }
 
-    /// The last line, when no line break ended it.
+    /// The last line, if no line break ended it.
     pub(super) fn finish(&mut self) -> Option<Line> {
         self.end_line()
     }
 
     fn take(&mut self, piece: &[u8]) {
         if self.too_long || self.begun.len() + piece.len() > self.max_bytes {
-            // The rest of it is let pass unread.
+            // Skip the rest of it.
             self.too_long = true;
             self.begun.clear();
         } else {
@@ -58,7 +58,7 @@ impl Lines {
         if std::mem::take(&mut self.too_long) {
             return Some(Line { number, text: None });
         }
-        // A carriage return before the line break is blank space to JSON.
+        // To JSON, a carriage return before the line break is white space.
         let blank = text.iter().all(u8::is_ascii_whitespace);
         (!blank).then_some(Line { number, text: Some(text) })
     }

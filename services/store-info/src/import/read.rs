@@ -1,23 +1,23 @@
-//! Bytes to stores: what each line of an import says. Pure.
+//! Parses the lines of an import as stores. Pure.
 
 use nudge_protocol::Unambiguous;
 
 use super::lines::{Line, Lines};
 use crate::domain::{GivenId, Store};
 
-/// How much is said about a line that is no store, in characters: its text is the sender's.
+/// Longest error about an invalid line, in characters: it may quote the sender's text.
 pub const MAX_ERROR_CHARS: usize = 400;
 
-/// A line that was read. There is one for each line that is not blank, in their order.
+/// A parsed line. There is one for each line that is not blank, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadLine {
-    /// Its number, from 1. Blank lines count.
+    /// Its number, from 1, counting blank lines.
     pub number: u64,
     /// The store, or what is wrong with the line, in at most [`MAX_ERROR_CHARS`] characters.
     pub store: Result<Store, String>,
 }
 
-/// Reads a stream of bytes, wherever its pieces begin and end. It holds one line at most.
+/// Reads a stream of bytes, however it is split. It holds at most one line.
 #[derive(Debug)]
 pub struct Reader {
     max_line_bytes: usize,
@@ -25,7 +25,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of lines of at most so many bytes.
+    /// A reader for lines of at most this many bytes.
     pub fn new(max_line_bytes: usize) -> Self {
         Self { max_line_bytes, lines: Lines::new(max_line_bytes) }
     }
@@ -36,7 +36,7 @@ impl Reader {
         self.lines.feed(bytes).into_iter().map(move |line| read(&line, max_line_bytes))
     }
 
-    /// The last line, when no line break ended it.
+    /// The last line, if no line break ended it.
     pub fn finish(&mut self) -> Option<ReadLine> {
         self.lines.finish().map(|line| read(&line, self.max_line_bytes))
     }

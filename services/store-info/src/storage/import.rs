@@ -19,21 +19,21 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub struct BatchReport {
     /// Stores that did not exist, or were deleted.
     pub created: u64,
-    /// Stores that are in another state now.
+    /// Stores whose state changed.
     pub updated: u64,
     /// Lines that changed nothing.
     pub unchanged: u64,
 }
 
 impl Stores {
-    /// Writes a batch: a few statements, however many stores. While the database is busy or gone
-    /// it is tried again for some seconds, since an import cannot easily be sent again.
+    /// Writes a batch with a few statements, however many stores it has. While the database is busy or gone
+    /// it retries for some seconds, since an import cannot easily be sent again.
     pub async fn import(&self, batch: Vec<Store>) -> Result<BatchReport, sqlx::Error> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..MAX_ATTEMPTS {
             match self.db.run(self.import_once(batch.clone())).await {
                 Err(error) if is_retryable(&error) => {
-                    tracing::warn!(%error, "a batch of an import is tried again");
+                    tracing::warn!(%error, "retrying a batch of an import");
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
@@ -45,7 +45,7 @@ impl Stores {
 
     async fn import_once(&self, batch: Vec<Store>) -> Result<BatchReport, sqlx::Error> {
         if self.publisher.is_capture_lost() {
-            let problem = std::io::Error::other("changes of stores are not captured now");
+            let problem = std::io::Error::other("changes of stores are not being captured");
             return Err(sqlx::Error::Io(problem));
         }
         let mut ids: Vec<_> = batch.iter().map(|store| store.id.clone()).collect();
@@ -56,7 +56,7 @@ impl Stores {
             sqlx::query(sql::LOCK_IMPORTS).execute(&mut *tx).await?;
         }
         self.lock(&mut tx, &ids).await?;
-        // What cannot be read is written anew.
+        // Unreadable rows are overwritten.
         let current = self.read(&mut tx, &ids).await?.into_iter().filter_map(Result::ok);
         let current = by_id(current.collect());
         let Plan { create, update, unchanged } = plan(batch, &current);

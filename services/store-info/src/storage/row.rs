@@ -1,8 +1,8 @@
-//! What a row holds: a store, or something that cannot be read as one.
+//! Reads a row as a store, or says why that is not possible.
 //!
-//! SQLite keeps what it is given: `1500.5` for a whole number, bytes for a text, a text in another encoding. Triggers
-//! refuse what is of another type. What was there before, and a text that is no UTF-8, is told apart row by row, so
-//! that it holds up nobody else's store.
+//! SQLite stores what it is given: `1500.5` for a whole number, bytes for text, text in another encoding. Triggers
+//! refuse values of another type. Older values, and text that is not UTF-8, are detected row by row, so
+//! that they do not affect other stores.
 
 use nudge_protocol::EntityId;
 use nudge_publisher::sync_api;
@@ -31,12 +31,12 @@ row! {
     }
 }
 
-/// A row that is no store.
+/// A row that is not a valid store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Its id, if that can be read.
+    /// Its ID, if that can be read.
     pub id: Option<EntityId>,
-    /// Which it is and what is wrong with it.
+    /// Which row it is and what is wrong with it.
     pub problem: String,
 }
 
@@ -49,7 +49,7 @@ impl From<Unreadable> for sync_api::Unreadable {
 /// The store that a row holds.
 ///
 /// # Errors
-/// When not the row is to blame but the table: on PostgreSQL, a column of another type.
+/// If the table is to blame and not the row: on PostgreSQL, a column of another type.
 pub(super) fn read(kind: Kind, row: &AnyRow) -> Result<Result<Store, Unreadable>, sqlx::Error> {
     let (id, shown) = id(row)?;
     let unreadable = |problem: String| {
@@ -57,13 +57,15 @@ pub(super) fn read(kind: Kind, row: &AnyRow) -> Result<Result<Store, Unreadable>
         Ok(Err(Unreadable { id: id.clone(), problem }))
     };
     let Some(id) = id.clone() else {
-        return unreadable("its id is none".to_owned());
+        return unreadable("its id is invalid".to_owned());
     };
     let found = match Row::from_row(row) {
         Ok(found) => found,
         Err(sqlx::Error::ColumnDecode { index, .. }) if kind == Kind::Sqlite => {
             let column = index.trim_matches('"');
-            return unreadable(format!("{column} holds something of another type, or no UTF-8"));
+            return unreadable(format!(
+                "{column} holds a value of another type, or text that is not UTF-8"
+            ));
         }
         Err(error) => return Err(error),
     };
@@ -87,7 +89,7 @@ pub(super) fn read(kind: Kind, row: &AnyRow) -> Result<Result<Store, Unreadable>
     }))
 }
 
-/// The id, if it is one, and how it is shown: an id as it is, anything else as SQL takes it.
+/// The ID, if it is valid, and how to show it: a valid one as it is, anything else as an SQL literal.
 fn id(row: &AnyRow) -> Result<(Option<EntityId>, String), sqlx::Error> {
     let text = Text::of(row, "id").ok().map(|text| text.0);
     let is_text = row.try_get::<String, _>("id_type")? == "text";

@@ -1,7 +1,7 @@
 //! Tables and statements, for both databases.
 //!
-//! Columns instead of one JSON text, so that triggers can tell a change from a rewrite and other
-//! programs can use the tables. Text, BIGINT and one JSON parameter per set of rows: what means the
+//! Columns instead of one JSON text, so that triggers can tell a change from a rewrite, and other
+//! programs can use the tables. Text, BIGINT and one JSON parameter per set of rows mean the
 //! same on SQLite and PostgreSQL.
 
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration {
         number: 3,
         title: "columns have their types",
-        // PostgreSQL refuses the same by itself. What is there stays, and is told apart when it is read.
+        // PostgreSQL refuses these by itself. Existing values stay, and are detected when they are read.
         sqlite: "
         CREATE TRIGGER store_has_its_types_when_made BEFORE INSERT ON store
         WHEN typeof(NEW.id) <> 'text' OR typeof(NEW.name) <> 'text' OR typeof(NEW.category) <> 'text'
@@ -126,13 +126,13 @@ const COLUMNS: [Column; 11] = [
 const MENU_COLUMNS: [Column; 4] =
     [Column::Text("store_id"), Column::Int("position"), Column::Text("name"), Column::Int("price")];
 
-/// Lets one batch of an import run at a time on PostgreSQL, as on SQLite everything does.
+/// Lets one batch of an import run at a time on PostgreSQL, as all writes do on SQLite.
 ///
-/// A batch locks the stores that exist and then inserts those that do not. Two batches at once could
-/// so hold what the other waits for, in whatever order each goes; one batch and single writes cannot,
-/// since a single write holds nothing while it waits. A batch that has waited for as long as any lock is
-/// waited for is tried again. (`count`, because the function itself answers
-/// with a type that the driver does not know. The number means this and nothing else.)
+/// A batch locks existing stores and then inserts the others. Two batches at once could
+/// therefore hold what the other waits for, in whatever order they proceed; one batch and single writes cannot,
+/// since a single write holds nothing while it waits. A batch whose wait reaches the lock timeout
+/// is retried. (`count`, because the function itself returns
+/// a type that the driver does not know. The number is used for nothing else.)
 pub(super) const LOCK_IMPORTS: &str = "SELECT count(pg_advisory_xact_lock(5210371))";
 
 /// The statements, their text written once.
@@ -179,13 +179,13 @@ impl Sql {
     }
 }
 
-/// Selects stores, each with its menus as JSON, so that a row that cannot be read spoils no other.
+/// Selects stores, each with its menus as JSON, so that an unreadable row affects no other.
 fn select(kind: Kind) -> String {
     let column = |column: &Column| format!("{} AS {}", typed(kind, "store", column), name(column));
     let rest = COLUMNS[1..].iter().map(column).collect::<Vec<_>>().join(", ");
     let (id, id_type, menus) = match kind {
-        // The id as bytes, whatever it is: it names the row. JSON holds no bytes, and whether a text in it is UTF-8
-        // is seen when it is read.
+        // The ID as bytes, whatever it is: it names the row. JSON cannot contain bytes, and whether text in it is UTF-8
+        // shows when it is read.
         Kind::Sqlite => (
             "CAST(store.id AS BLOB)",
             "typeof(store.id)",
@@ -211,7 +211,7 @@ fn name(column: &Column) -> &'static str {
     }
 }
 
-/// What the writing statements take: the rows of the stores, and those of their menus.
+/// The parameters of the writing statements: the rows of the stores, and those of their menus.
 pub(super) fn parameters(stores: &[Store]) -> (String, String) {
     let root = |store: &Store| {
         json!({

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::{Stores, sql};
 use crate::domain::{Decision, Effect, Found, Refusal, Store};
 
-/// Attempts of a write that meets others: the store is created by someone else just when it looks,
-/// or the database ends a deadlock with somebody who edits it by hand.
+/// Attempts of a write that conflicts with others: someone else creates the store at the same moment,
+/// or the database breaks a deadlock with somebody who edits it by hand.
 const MAX_ATTEMPTS: u32 = 10;
 /// Longest pause before the second attempt; it grows with each.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
@@ -24,20 +24,20 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 pub struct Written {
     /// What it did.
     pub effect: Effect,
-    /// The version of what is there now; after a delete, of the tombstone.
+    /// The current version; after a delete, the tombstone's.
     pub version: Version,
-    /// What is there now.
+    /// The current state.
     pub store: Option<Box<Store>>,
 }
 
 /// Why nothing was written.
 #[derive(Debug)]
 pub enum WriteError {
-    /// The domain said no.
+    /// The domain refused.
     Refused(Refusal),
     /// The database failed; the transaction is rolled back.
     Database(sqlx::Error),
-    /// The change would not be captured, so nobody would hear of it; nothing is written.
+    /// The change would not be captured, so nobody would be notified; nothing is written.
     NotCaptured,
 }
 
@@ -57,9 +57,9 @@ impl From<sqlx::Error> for WriteError {
 }
 
 impl Stores {
-    /// Writes what `decide` makes of what is there. `decide` may be asked again, when someone else
-    /// creates the store in between. Who meets somebody that keeps the store locked waits for
-    /// [`LOCK_TIMEOUT`] once: such a lock may be kept for hours, and who waits holds up others.
+    /// Writes what `decide` makes of the existing store. `decide` may be called again if someone else
+    /// creates the store in between. If somebody keeps the store locked, waits for
+    /// [`LOCK_TIMEOUT`] once: such a lock may be kept for hours, and waiting blocks others.
     pub async fn write(
         &self,
         id: &EntityId,
@@ -79,7 +79,7 @@ impl Stores {
                 Err(WriteError::Database(error))
                     if is_conflict(&error) && began.elapsed() < LOCK_TIMEOUT =>
                 {
-                    tracing::info!(%id, %error, attempt, "a write is tried again");
+                    tracing::info!(%id, %error, attempt, "retrying a write");
                     tokio::time::sleep(CONFLICT_PAUSE * attempt).await;
                 }
                 Err(error) => return Err(error),
@@ -90,7 +90,7 @@ impl Stores {
         Err(WriteError::Database(sqlx::Error::Io(std::io::Error::other(problem))))
     }
 
-    /// One transaction. Nothing, when someone else created the store meanwhile.
+    /// One transaction. `None` if someone else created the store meanwhile.
     async fn attempt(
         &self,
         id: &EntityId,
@@ -106,7 +106,7 @@ impl Stores {
         let decision = match decide(&found) {
             Ok(decision) => decision,
             Err(refusal) => {
-                // Dropping it would do as well, but only once the pool gets round to it.
+                // Dropping it would work too, but only once the pool gets round to it.
                 tx.rollback().await?;
                 return Err(WriteError::Refused(refusal));
             }
@@ -119,7 +119,7 @@ impl Stores {
         Ok(written)
     }
 
-    /// Nothing, when the store was to be created and someone else just did.
+    /// `None` if the store was to be created and someone else just did.
     async fn carry_out(
         &self,
         tx: &mut Tx,
@@ -150,7 +150,7 @@ impl Stores {
             (Decision::Keep, Found::Live { store, version }) => {
                 (Effect::Unchanged, version, Some(store))
             }
-            // Only what exists can be kept: the domain never decides this.
+            // Only existing stores can be kept: the domain never decides this.
             (Decision::Keep, _) => {
                 return Err(sqlx::Error::RowNotFound.into());
             }
@@ -158,8 +158,8 @@ impl Stores {
         Ok(Some(Written { effect, version, store }))
     }
 
-    /// The version that the triggers have recorded for what this transaction wrote. One that has not risen says
-    /// that they did not see it.
+    /// The version that the triggers recorded for this transaction's write. If it did not rise,
+    /// they did not see the write.
     async fn version(
         &self,
         tx: &mut Tx,
@@ -175,11 +175,11 @@ impl Stores {
         Ok(version)
     }
 
-    /// Makes other writers of these stores wait until this transaction ends, and tells whether any
+    /// Makes other writers of these stores wait until this transaction ends, and returns whether any
     /// was there to lock. On SQLite a writing transaction is alone from its start.
     ///
-    /// A statement of its own, before the reading one: PostgreSQL would read a locked row again,
-    /// but not the menus beside it.
+    /// A separate statement, before the reading one: PostgreSQL would read a locked row again,
+    /// but not its menus.
     pub(super) async fn lock(&self, tx: &mut Tx, ids: &[EntityId]) -> Result<bool, sqlx::Error> {
         let Some(lock) = &self.sql.lock else {
             return Ok(true);
@@ -189,14 +189,14 @@ impl Stores {
         Ok(!query.fetch_all(&mut **tx).await?.is_empty())
     }
 
-    /// Inserts a store, unless there is one of its id.
+    /// Inserts a store, unless one with its ID exists.
     async fn create(&self, tx: &mut Tx, store: &Store) -> Result<bool, sqlx::Error> {
         let (root, menus) = sql::parameters(std::slice::from_ref(store));
         let query = sqlx::query(AssertSqlSafe(self.sql.create.clone())).bind(root);
         if query.execute(&mut **tx).await?.rows_affected() == 0 {
             return Ok(false);
         }
-        // A shell that enforces no foreign keys may have left those of a store that was deleted.
+        // A shell that enforces no foreign keys may have left the menus of a deleted store.
         self.clear_menus(tx, &[&store.id]).await?;
         self.insert_menus(tx, menus).await?;
         Ok(true)
