@@ -25,33 +25,33 @@ demo: ## build, start everything and stay in the foreground (Ctrl-C stops it)
 	exec env NATS_SERVER_BIN="$$nats" $(TARGET)/debug/nudge dev $(ARGS)
 
 .PHONY: test
-test: ## run all tests, on SQLite and PostgreSQL; the last line is their sum
+test: ## run all tests, on SQLite and PostgreSQL; the last line is the total
 	@exec python3 scripts/run-tests $(ARGS)
 
 # The same tests run in `make test`, where nobody sees what they measure. Here no more of them at a time than
 # disturb each other's figures little.
 FAULTS := -j 2 --success-output immediate -E 'package(nudge-tests)'
 .PHONY: faults
-faults: ## break one thing after another, on both databases; the last lines are what each cost
+faults: ## break one thing after another, on both databases; the last lines show what each cost
 	@set -o pipefail; said=$$(mktemp); trap 'rm -f "$$said"' EXIT; status=0; \
 	python3 scripts/run-tests $(FAULTS) -- processes:: faults:: $(ARGS) | tee "$$said" \
 	|| status=$$?; \
 	echo; grep -o 'figure | .*' "$$said" || true; exit $$status
 
 .PHONY: fault-figures
-fault-figures: ## the same, and writes what each cost into docs/faults.md
+fault-figures: ## the same, and write what each cost into docs/faults.md
 	@exec python3 scripts/fault-figures $(ARGS)
 
 .PHONY: core-mutants
-core-mutants: ## change the pure core bit by bit: its tests must notice (needs cargo-mutants)
+core-mutants: ## change the pure core line by line: its tests must notice (needs cargo-mutants)
 	cargo mutants --output $(TARGET) $(ARGS)
 
 .PHONY: fuzz
-fuzz: ## feed the decoders made-up input: SECONDS=60 for each; ARGS="import" for one of them
+fuzz: ## feed the decoders generated input: SECONDS=60 for each; ARGS="import" for one of them
 	@exec python3 scripts/fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
 .PHONY: openapi-fuzz
-openapi-fuzz: ## send the demo's services what their documents allow, and what they do not: SECONDS=30 for each
+openapi-fuzz: ## send the demo's services valid and invalid requests: SECONDS=30 for each
 	cargo build -q -p nudge --bin nudge
 	@exec env NATS_SERVER_BIN="$$(python3 scripts/nats-server)" python3 scripts/openapi-fuzz \
 	$(TARGET)/debug/nudge --seconds $(or $(SECONDS),30) $(ARGS)
@@ -76,15 +76,15 @@ mutants: ## plant faults for the simulation to find; writes docs/kill-matrix.md
 	cargo test -p nudge-simulation --features mutants --test mutants
 
 .PHONY: fmt-check
-fmt-check: ## is the code formatted?
+fmt-check: ## check the formatting
 	cargo fmt --all --check
 
 .PHONY: clippy
-clippy: ## clippy, warnings are errors; of the planted faults, too
+clippy: ## run clippy, also on the planted faults; warnings are errors
 	cargo clippy --workspace --all-targets --features nudge-simulation/mutants -- -D warnings
 
 .PHONY: lint
-lint: fmt-check clippy ## fmt-check and clippy
+lint: fmt-check clippy ## run fmt-check and clippy
 
 .PHONY: deny
 deny: ## check the dependencies: licences, sources, bans, advisories
@@ -95,11 +95,11 @@ doc: ## build the API documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 .PHONY: times
-times: ## how long one waits for what: ARGS="demo ci test warm one-line programs", or some of them
+times: ## measure build and test times: ARGS="demo ci test warm one-line programs", or some of them
 	@exec python3 scripts/times $(ARGS)
 
 .PHONY: check
-check: ## everything that CI does
+check: ## run everything that CI runs
 	@bash .ci/run
 
 .PHONY: clean-demo

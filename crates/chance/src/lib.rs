@@ -1,6 +1,6 @@
-//! Chance from a seed: the same seed, the same numbers, on every machine and in every version.
+//! Random numbers from a seed: the same seed gives the same numbers, on every machine and in every version.
 //!
-//! What a run drew can so be drawn again: a failure of the simulation or of `nudge chaos` is its seed.
+//! A failure of the simulation or of `nudge chaos` can therefore be repeated from its seed.
 //!
 //! ```
 //! use nudge_chance::Random;
@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-/// Where the streams of one seed lie apart: see [`Random::stream`].
+/// The distance between the streams of one seed: see [`Random::stream`].
 const STREAM_STEP: u64 = 0xD6E8_FEB8_6659_FD93;
 
 /// SplitMix64, by Sebastiano Vigna (<https://prng.di.unimi.it/splitmix64.c>): one word of state, and good
@@ -65,7 +65,7 @@ impl Random {
         self.below(1_000) < permille
     }
 
-    /// A place in a list of this length, which is above 0.
+    /// An index into a list of this length, which is above 0.
     pub fn index(&mut self, length: usize) -> usize {
         self.below(length as u64) as usize
     }
@@ -75,7 +75,7 @@ impl Random {
         &things[self.index(things.len())]
     }
 
-    /// Puts things into any order.
+    /// Shuffles things.
     pub fn shuffle<T>(&mut self, things: &mut [T]) {
         for last in (1..things.len()).rev() {
             things.swap(last, self.index(last + 1));

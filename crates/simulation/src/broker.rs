@@ -1,7 +1,7 @@
-//! The simulated broker: a compacted stream and its durable consumers, as JetStream keeps them.
+//! The simulated broker: a compacted stream and its durable consumers, as in JetStream.
 //!
-//! Pure: `now` is passed in. What it does and does not promise is what
-//! `nudge_subscriber_kit::source` and `nudge_publisher::sink` write down.
+//! Pure: `now` is passed in. It guarantees exactly what
+//! `nudge_subscriber_kit::source` and `nudge_publisher::sink` document.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,17 +15,17 @@ pub(crate) struct Stored {
     pub(crate) body: Bytes,
 }
 
-/// Versions beyond it are beyond every clock, and nobody who reads them believes them.
+/// Versions above it are ahead of every clock, and no reader believes them.
 const HIGHEST: u64 = 1 << 52;
 
 impl Stored {
-    /// The version that it names, if that is to be believed.
+    /// The version that it names, if it is credible.
     pub(crate) fn names(&self) -> Option<u64> {
         self.version.as_ref()?.parse().ok().filter(|version| *version <= HIGHEST)
     }
 }
 
-/// A message in words.
+/// A message as text.
 pub(crate) fn named(Stored { subject, version, .. }: &Stored) -> String {
     match version {
         Some(version) => format!("{subject} @{version}"),
@@ -37,7 +37,7 @@ pub(crate) fn named(Stored { subject, version, .. }: &Stored) -> String {
 struct Consumer {
     /// The last sequence delivered for the first time.
     delivered: u64,
-    /// Delivered and not acknowledged: when each comes again.
+    /// Delivered and not acknowledged: when each is redelivered.
     waiting: BTreeMap<u64, Duration>,
 }
 
@@ -51,7 +51,7 @@ struct Stream {
     consumers: BTreeMap<String, Consumer>,
 }
 
-/// How far a stream and a consumer are.
+/// The progress of a stream and a consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ConsumerInfo {
     pub(crate) created: u64,
@@ -74,7 +74,7 @@ pub(crate) struct Asker<'a> {
     pub(crate) max_ack_pending: usize,
 }
 
-/// What a consumer has for a replica that asks.
+/// What a consumer returns to a replica that asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Message {
@@ -90,7 +90,7 @@ pub(crate) enum Next {
     Gone,
 }
 
-/// See the module's description.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Broker {
     stream: Option<Stream>,
@@ -101,7 +101,7 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Makes the stream if it is missing.
+    /// Creates the stream if it is missing.
     pub(crate) fn ensure(&mut self) -> ConsumerInfo {
         if self.stream.is_none() {
             self.incarnations += 1;
@@ -116,7 +116,7 @@ impl Broker {
         self.info(None).unwrap_or_default()
     }
 
-    /// Stores a message, in place of the one on its subject. None when there is no stream.
+    /// Stores a message, replacing the one on its subject. `None` if there is no stream.
     pub(crate) fn publish(&mut self, stored: Stored) -> Option<u64> {
         let stream = self.stream.as_mut()?;
         let mut stands_for = stored.names().unwrap_or(0);
@@ -142,14 +142,14 @@ impl Broker {
         })
     }
 
-    /// Finds or makes a consumer.
+    /// Finds or creates a consumer.
     pub(crate) fn open(&mut self, consumer: &str) -> Option<ConsumerInfo> {
         let stream = self.stream.as_mut()?;
         stream.consumers.entry(consumer.to_owned()).or_default();
         self.info(Some(consumer))
     }
 
-    /// How far the stream is, and the consumer if one is named.
+    /// The progress of the stream, and of the consumer if one is named.
     pub(crate) fn info(&self, consumer: Option<&str>) -> Option<ConsumerInfo> {
         let stream = self.stream.as_ref()?;
         let mut info = ConsumerInfo {
@@ -169,7 +169,7 @@ impl Broker {
         Some(info)
     }
 
-    /// The next message for a replica of this consumer. It comes again at `now + ack_wait`.
+    /// The next message for a replica of this consumer. It is redelivered at `now + ack_wait`.
     pub(crate) fn next(&mut self, asker: Asker<'_>, now: Duration) -> Next {
         let stream = self.stream.as_mut().filter(|stream| stream.created == asker.created);
         let Some(stream) = stream else { return Next::Gone };
@@ -225,7 +225,7 @@ impl Broker {
         stream.consumers.get_mut(consumer)
     }
 
-    /// What stands in the stream from this sequence on.
+    /// The messages in the stream from this sequence on.
     pub(crate) fn from(&self, created: u64, sequence: u64) -> Option<Vec<(u64, Stored)>> {
         let stream = self.stream.as_ref().filter(|stream| stream.created == created)?;
         let range = stream.messages.range(sequence..);
@@ -250,21 +250,21 @@ impl Broker {
         stream.messages.get(&stream.on(subject)?)?.version.as_deref()
     }
 
-    /// The message on this subject, and where it stands.
+    /// The message on this subject, and its sequence.
     pub(crate) fn on_subject(&self, subject: &str) -> Option<(u64, Stored)> {
         let stream = self.stream.as_ref()?;
         let sequence = stream.on(subject)?;
         Some((sequence, stream.messages.get(&sequence)?.clone()))
     }
 
-    /// What stands in the stream beyond this sequence, whatever incarnation it is.
+    /// The messages in the stream beyond this sequence, whichever incarnation it is.
     pub(crate) fn beyond(&self, sequence: u64, limit: usize) -> Option<Vec<(u64, Stored)>> {
         let messages = self.stream.as_ref()?.messages.range(sequence + 1..).take(limit);
         Some(messages.map(|(sequence, stored)| (*sequence, stored.clone())).collect())
     }
 
     /// Messages that were delivered and never acknowledged, or never delivered, to consumers whose name
-    /// ends so. Others may have been left behind; a broker removes them after a while.
+    /// ends with this. Others may have been left behind; a broker removes them after a while.
     pub(crate) fn unacknowledged(&self, name: &str) -> usize {
         let consumers = self.stream.iter().flat_map(|stream| {
             let left = |consumer: &Consumer| {
@@ -281,7 +281,7 @@ impl Broker {
         self.backup = self.stream.clone();
     }
 
-    /// Tells one life of it from the next: no connection outlives it.
+    /// Distinguishes one life of the broker from the next: no connection outlives it.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -296,7 +296,7 @@ impl Broker {
         self.backup.is_some()
     }
 
-    /// Comes back with the copy. False when there is none.
+    /// Comes back with the copy. False if there is none.
     pub(crate) fn roll_back(&mut self) -> bool {
         match self.backup.clone() {
             Some(backup) => {
@@ -315,7 +315,7 @@ impl Broker {
 }
 
 impl Stream {
-    /// Where a message stands on this subject.
+    /// The sequence of the message on this subject.
     fn on(&self, subject: &str) -> Option<u64> {
         let mut messages = self.messages.iter();
         messages.find(|(_, stored)| stored.subject == subject).map(|(sequence, _)| *sequence)

@@ -1,4 +1,4 @@
-//! Who is in a run: the services that follow, and how many programs there are of each.
+//! Who is in a run: the services, and how many programs there are of each.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{
     service::{AnyService, Service},
 };
 
-/// Services by what stories call them, and their replicas.
+/// Services by their names in stories, and their replicas.
 #[derive(Clone)]
 pub(crate) struct Cast {
     pub(crate) services: Vec<(String, Arc<dyn AnyService>)>,
@@ -16,12 +16,12 @@ pub(crate) struct Cast {
 }
 
 impl Cast {
-    /// Panics when the service follows another entity, or when the name is empty, taken, or that of the
+    /// Panics if the service follows another entity, or if the name is empty, taken, or that of the
     /// relays.
     pub(crate) fn add(&mut self, name: &str, service: impl Service) {
         let service: Arc<dyn AnyService> = Arc::new(service);
         let taken = name == RELAY || self.services.iter().any(|(other, _)| other == name);
-        assert!(!name.is_empty() && !taken, "a service of a simulation is called {name:?}");
+        assert!(!name.is_empty() && !taken, "a service of a simulation cannot be called {name:?}");
         if let Some((first, other)) = self.services.first() {
             let (entity, other) = (service.entity(), other.entity());
             assert_eq!(entity, other, "{name} follows another entity than {first}");

@@ -1,5 +1,5 @@
-//! What chance brings. Each purpose has numbers of its own, so that a fault that is taken away moves
-//! nothing else: not the owner's edits, not the other faults, and not how long each of them lasts.
+//! Random decisions. Each purpose has its own random numbers, so that leaving out a fault changes
+//! nothing else: neither the owner's edits, nor the other faults, nor their durations.
 
 use std::collections::BTreeSet;
 
@@ -7,27 +7,27 @@ use nudge_chance::Random;
 
 use crate::{fault::Fault, profile::Profile};
 
-/// One time that chance was asked for a fault: which, and the how manieth time.
+/// One draw for a fault: which fault, and the number of the draw.
 pub(crate) type Draw = (Fault, u64);
 
-/// Of so many of the profile's faults, two do not happen in a run, and one happens often.
+/// Out of this many of the profile's faults, two do not happen in a run, and one happens often.
 const MOODS: u64 = 8;
-/// How much more often that is; and most often, in a thousand.
+/// How much more often that is; and the limit, in a thousand.
 const OFTEN: u64 = 4;
 const MAX_PERMILLE: u64 = 500;
 
-/// See the module's description.
+/// See the module documentation.
 pub(crate) struct Chance {
     seed: u64,
-    /// What the owner does and when, and what befalls everyone.
+    /// What the owner does and when, and what happens to everyone.
     pub(crate) script: Random,
     /// How often each fault happens, in a thousand.
     permille: Vec<u64>,
     /// How often it was asked for.
     drawn: Vec<u64>,
-    /// The numbers of each fault that happened last.
+    /// The random numbers for each fault that happened last.
     last: Vec<Random>,
-    /// Happens the next time, whatever chance says.
+    /// Happens the next time, whatever is drawn.
     forced: BTreeSet<Fault>,
 }
 
@@ -58,13 +58,13 @@ impl Chance {
         self.permille[fault as usize] > 0
     }
 
-    /// Numbers of somebody's own.
+    /// Random numbers for one user alone.
     pub(crate) fn of(&self, name: &str) -> Random {
         let letters = name.bytes().map(u64::from);
         Random::new(letters.fold(self.seed, |mixed, letter| Random::new(mixed ^ letter).any()))
     }
 
-    /// Asks for a fault once more. None when it does not happen.
+    /// Draws for a fault once more. `None` if it does not happen.
     pub(crate) fn draw(&mut self, fault: Fault) -> Option<Draw> {
         let at = fault as usize;
         let forced = self.forced.remove(&fault);
@@ -79,12 +79,12 @@ impl Chance {
         happens.then_some((fault, number))
     }
 
-    /// The numbers of the fault that just happened.
+    /// The random numbers for the fault that just happened.
     pub(crate) fn about(&mut self, fault: Fault) -> &mut Random {
         &mut self.last[fault as usize]
     }
 
-    /// This fault happens when it next can.
+    /// Makes this fault happen when it next can.
     pub(crate) fn force(&mut self, fault: Fault) {
         self.forced.insert(fault);
     }

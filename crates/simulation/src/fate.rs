@@ -1,4 +1,4 @@
-//! What befalls a service's `apply`: entities that cannot be applied for a while, and a program that ends
+//! What can happen in a service's `apply`: entities that cannot be applied for a while, and a program that crashes
 //! there.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -15,15 +15,15 @@ use crate::{
     service::{Boxed, Fate},
 };
 
-/// What a program's `apply` meets.
+/// What can happen in a program's `apply`.
 pub(crate) struct Befalls {
-    /// What cannot be applied.
+    /// The entities that cannot be applied.
     pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
     pub(crate) node: Arc<Node>,
     pub(crate) read_model: Arc<ReadModel>,
     /// A fault that is planted there.
     pub(crate) wrong: WrongApply,
-    /// The program ends once this `apply` is through. There is one at a time.
+    /// The program crashes at the end of this `apply`. There is one at a time.
     pub(crate) crashes_after: Mutex<bool>,
 }
 
@@ -63,7 +63,7 @@ impl Fate for Befalls {
 }
 
 impl Befalls {
-    /// Whoever drives the transaction sees that, and gives it up.
+    /// The driver of the transaction sees that, and drops it.
     async fn crash(&self) {
         self.node.crash("in its apply, and the transaction is rolled back");
         std::future::pending().await

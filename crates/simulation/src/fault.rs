@@ -4,7 +4,7 @@ use std::fmt;
 
 macro_rules! faults {
     ($($(#[doc = $doc:literal])* $fault:ident,)*) => {
-        /// A kind of fault. Crashes name the effect at whose boundary the program ends.
+        /// A kind of fault. Crashes are named after the side effect at which the program crashes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Fault {
             $($(#[doc = $doc])* $fault,)*
@@ -18,11 +18,11 @@ macro_rules! faults {
 }
 
 faults! {
-    /// A message arrives late, and so after others.
+    /// A message arrives late, after others.
     Delay,
     /// A message arrives twice.
     Duplicate,
-    /// A message is delivered and never arrives; it comes again after the ack timeout.
+    /// A message is delivered and never arrives; it is redelivered after the ack timeout.
     DropDelivery,
     /// An acknowledgement is lost.
     DropAck,
@@ -36,7 +36,7 @@ faults! {
     PartitionRelay,
     /// A subscriber is cut off from the broker for a while.
     PartitionSubscriber,
-    /// Somebody publishes nonsense on an entity's subject, over what waits there: body and header.
+    /// Somebody publishes nonsense on an entity's subject, replacing what is there: body and header.
     Garbage,
     /// Somebody publishes an old version on an entity's subject.
     StaleNotification,
@@ -44,8 +44,8 @@ faults! {
     UnknownSubject,
     /// The broker comes back with an older state of its store.
     Rollback,
-    /// Others publish so much to a broker that went back that its stream is as long as it was, before a
-    /// relay looks.
+    /// Others publish so much to a broker that went back that its stream is as long as before, before a
+    /// relay checks.
     OthersFirst,
     /// The stream is deleted.
     StreamLoss,
@@ -55,71 +55,71 @@ faults! {
     OwnerDown,
     /// The owner is overloaded: 429, with a time to wait.
     OwnerBusy,
-    /// The owner answers nothing in time.
+    /// The owner does not answer in time.
     OwnerTimeout,
-    /// The owner's answer is cut somewhere, or no answer at all but somebody's page.
+    /// The owner's answer is truncated, or replaced by an unrelated page.
     OwnerHalf,
-    /// The owner answers for fewer ids than it was asked for.
+    /// The owner answers for fewer IDs than requested.
     OwnerPartial,
-    /// A replica that lags behind answers: with what was true of everything at one earlier time.
+    /// A lagging replica answers: with the state of everything at one earlier time.
     OwnerStale,
-    /// A cache answers: with what was once answered for each id.
+    /// A cache answers: with an earlier answer for each ID.
     OwnerCached,
-    /// The owner answers late, with what was true when it was asked.
+    /// The owner answers late, with the state at the time of the request.
     OwnerSlow,
     /// One subscriber cannot reach the owner for a while; others can.
     OwnerCutOff,
-    /// The owner's database is put back to an older copy.
+    /// The owner's database is restored to an older copy.
     OwnerRestored,
-    /// The read model is put back to an older copy, under the subscriber.
+    /// The read model is restored to an older copy, under the subscriber.
     ReadModelRestored,
     /// A program waits long for its database, before or after the work is done there.
     DatabaseSlow,
-    /// A relay stands still for a while.
+    /// A relay freezes for a while.
     FreezeRelay,
-    /// A subscriber stands still for a while.
+    /// A subscriber freezes for a while.
     FreezeSubscriber,
     /// The owner's clock jumps.
     ClockSkew,
     /// An entity cannot be applied for a while.
     Poison,
-    /// The owner cannot answer for an entity for a while: each callback that asks for it fails as a whole.
+    /// The owner cannot answer for an entity for a while: each callback for it fails completely.
     OwnerPoison,
-    /// A subscriber ends after a message arrived, before anything is done with it.
+    /// A subscriber crashes after a message arrived, before handling it.
     CrashAfterReceive,
-    /// A subscriber ends before it calls back.
+    /// A subscriber crashes before a callback.
     CrashBeforeFetch,
-    /// A subscriber ends with the answer in hand.
+    /// A subscriber crashes after a callback was answered.
     CrashAfterFetch,
-    /// A subscriber ends before a unit of database work.
+    /// A subscriber crashes before a unit of database work.
     CrashBeforeDatabase,
-    /// A subscriber ends inside a transaction, whoever's it is.
+    /// A subscriber crashes inside any transaction.
     CrashInTransaction,
-    /// A subscriber ends in the service's own `apply`: before what that writes, or after.
+    /// A subscriber crashes in the service's own `apply`: before or after its writes.
     CrashInApply,
-    /// A subscriber ends right after a commit.
+    /// A subscriber crashes right after a commit.
     CrashAfterDatabase,
-    /// A subscriber ends before an acknowledgement.
+    /// A subscriber crashes before an acknowledgement.
     CrashBeforeAck,
-    /// A subscriber ends after an acknowledgement.
+    /// A subscriber crashes after an acknowledgement.
     CrashAfterAck,
-    /// A relay ends before a publish.
+    /// A relay crashes before a publish.
     CrashBeforePublish,
-    /// A relay ends after a publish, before it knows of it.
+    /// A relay crashes after a publish, before it is acknowledged.
     CrashAfterPublish,
-    /// A relay ends before a unit of database work: with acknowledgements that it has not recorded.
+    /// A relay crashes before a unit of database work: with acknowledgements that it has not marked.
     CrashRelayBeforeDatabase,
-    /// A relay ends inside a transaction.
+    /// A relay crashes inside a transaction.
     CrashRelayInTransaction,
-    /// A relay ends right after a commit.
+    /// A relay crashes right after a commit.
     CrashRelayAfterDatabase,
-    /// The owner ends inside the transaction of an edit.
+    /// The owner crashes inside the transaction of an edit.
     CrashOwnerInTransaction,
-    /// Not chance, but what comes of it: a message comes again, since nobody acknowledged it in time.
+    /// Not a fault but a consequence: a message is redelivered, since nobody acknowledged it in time.
     Redelivery,
-    /// Not chance: a message is replaced in the stream before everyone has handled it.
+    /// A consequence: a message is replaced in the stream before everyone has handled it.
     Compaction,
-    /// Not chance: a notification overtakes the backlog.
+    /// A consequence: a notification overtakes the backlog.
     FreshDelivery,
 }
 

@@ -36,28 +36,28 @@ use crate::{
     service::AnyService,
 };
 
-/// Longest time that a subscriber may take to say how it is.
+/// Time allowed for a subscriber to report its status.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
-/// Largest answer to that, in bytes.
+/// Largest status, in bytes.
 const MAX_STATUS_BYTES: usize = 1 << 20;
 
-/// See the module's description.
+/// See the module documentation.
 pub(crate) struct Follower {
     pub(crate) read_model: Arc<ReadModel>,
-    /// What cannot be applied.
+    /// The entities that cannot be applied.
     pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
-    /// What the owner cannot answer it for.
+    /// The entities that the owner cannot answer it for.
     pub(crate) unanswered: Unanswered,
-    /// All of its tables, if they can be put back to an older copy: a virtual one cannot be copied row by
+    /// All of its tables, if they can be restored to an older copy: a virtual one cannot be copied row by
     /// row.
     pub(crate) tables: Vec<String>,
     pub(crate) backed_up: AtomicBool,
-    /// Its replicas as last started, and where each runs.
+    /// Its replicas as last started, and the program of each.
     replicas: Mutex<BTreeMap<usize, (Arc<Node>, Subscriber)>>,
 }
 
 impl Follower {
-    /// Makes its tables. One of several is named in what is told of it.
+    /// Creates its tables. If there are several services, messages name it.
     pub(crate) async fn open(
         name: &str,
         service: Arc<dyn AnyService>,
@@ -73,7 +73,7 @@ impl Follower {
             migrated.unwrap_or_else(|panic| resume_unwind(panic))
         })
         .expect("the service's tables are made");
-        // So that the checker can look before the first subscriber has started.
+        // So that the checker can read before the first subscriber has started.
         Subscriber::migrate(&db).await.expect("the kit's tables are made");
         let tables = tables(&db).await;
         plant(&db, Table::Applied, plain.world.mutant()).await;
@@ -130,7 +130,7 @@ impl Follower {
         }
     }
 
-    /// What it has left to do, if anything.
+    /// The work it has left, if any.
     pub(crate) async fn left(&self) -> Option<String> {
         let (world, db) = (&self.read_model.world, &self.read_model.db);
         let looking = sqlx::query_as("SELECT consumer FROM nudge_intake");
@@ -154,7 +154,7 @@ impl Follower {
     }
 }
 
-/// What a replica says that it has left to do, if anything.
+/// The work that a replica reports as left, if any.
 async fn left_at(node: &Node, subscriber: &Subscriber) -> Option<String> {
     if node.is_dead() {
         return Some("has ended".to_owned());
@@ -162,7 +162,7 @@ async fn left_at(node: &Node, subscriber: &Subscriber) -> Option<String> {
     let status = Request::get("/nudge/v1/status").body(Body::empty()).expect("a request");
     let asked = timeout(PATIENCE, subscriber.router().oneshot(status)).await;
     let Ok(Ok(answer)) = asked else {
-        return Some("does not say how it is".to_owned());
+        return Some("does not report its status".to_owned());
     };
     let body = to_bytes(answer.into_body(), MAX_STATUS_BYTES).await.unwrap_or_default();
     let status: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -172,7 +172,7 @@ async fn left_at(node: &Node, subscriber: &Subscriber) -> Option<String> {
     })
 }
 
-/// All tables of a read model, or none when one of them is virtual.
+/// All tables of a read model, or none if one of them is virtual.
 async fn tables(db: &Database) -> Vec<String> {
     let sql = "SELECT name, sql LIKE 'CREATE VIRTUAL%' FROM sqlite_master WHERE type = 'table' \
                AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'nudge_migrations_%' ORDER BY name";

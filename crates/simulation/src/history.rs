@@ -1,4 +1,4 @@
-//! What the owner has committed, version by version.
+//! What the owner committed, version by version.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::world::World;
 
-/// A version of an entity: its state, or none when it was deleted; and when it was committed.
+/// A version of an entity: its state, or `None` if it was deleted; and when it was committed.
 #[derive(Clone, Debug)]
 pub(crate) struct Committed {
     pub(crate) version: u64,
@@ -24,11 +24,11 @@ pub(crate) struct Committed {
     pub(crate) at: Duration,
 }
 
-/// See the module's description.
+/// See the module documentation.
 pub(crate) struct History {
     world: Arc<World>,
     owner_db: Database,
-    /// Since the owner was restored, versions come up that no edit made.
+    /// Since the owner was restored, there are versions that no edit made.
     restored: AtomicBool,
     versions: Mutex<Versions>,
 }
@@ -43,19 +43,19 @@ impl History {
         self.versions.lock()
     }
 
-    /// An edit is committed, now.
+    /// Records an edit that is committed now.
     pub(crate) fn note(&self, id: &str, version: u64, state: Option<Value>) {
         let at = self.world.elapsed();
         self.versions().note(id, Committed { version, state, at });
     }
 
-    /// The owner is restored, to these versions.
+    /// Records that the owner is restored to these versions.
     pub(crate) fn owner_is_restored(&self, to: &BTreeMap<String, u64>) {
         self.versions().go_back(to);
         self.restored.store(true, SeqCst);
     }
 
-    /// Notes versions that the owner's relay has made. Each is noted before an edit makes another.
+    /// Records versions that the owner's relay made. Each is recorded before an edit makes another.
     pub(crate) fn learn(&self) {
         if !self.restored.load(SeqCst) {
             return;
@@ -77,12 +77,12 @@ impl History {
     }
 }
 
-/// All versions of each entity, and which of them it is at.
+/// All versions of each entity, and its current one.
 #[derive(Default)]
 pub(crate) struct Versions {
     of: BTreeMap<String, Vec<Committed>>,
-    /// What each entity is at now: the last of its versions, unless the owner was restored. None while
-    /// a restored owner has not said so yet.
+    /// The current version of each entity: its last, unless the owner was restored. `None` while
+    /// a restored owner has not published it yet.
     newest: BTreeMap<String, Option<usize>>,
 }
 
@@ -93,7 +93,7 @@ impl Versions {
         self.newest.insert(id.to_owned(), Some(versions.len() - 1));
     }
 
-    /// What each entity is at, of those that a restored owner knows again.
+    /// The current version of each entity that a restored owner knows again.
     fn go_back(&mut self, to: &BTreeMap<String, u64>) {
         for (id, versions) in &self.of {
             let at = |version| versions.iter().position(|one| one.version == version);
@@ -105,7 +105,7 @@ impl Versions {
         self.of.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// Each id, and what it is at.
+    /// Each ID, and its current version.
     pub(crate) fn newest(&self) -> impl Iterator<Item = (&str, Option<&Committed>)> {
         self.newest.iter().map(|(id, at)| (id.as_str(), at.map(|at| &self.of[id][at])))
     }

@@ -1,4 +1,4 @@
-//! The ports to the simulated broker, as one program has them: both ends, with all that can happen on
+//! The ports to the simulated broker, for one program: both ends, with everything that can happen on
 //! the way. The publishing end is here, the consuming one in `consumer`.
 
 mod consumer;
@@ -27,21 +27,21 @@ use published::Published;
 
 /// How long a client waits for an answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time on the way of a message that is late.
+/// Longest transit time of a late message.
 pub(crate) const LATE: Duration = Duration::from_secs(8);
 
-/// A program's way to the broker.
+/// A program's connection to the broker.
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) node: Arc<Node>,
-    /// Of a subscriber: what its acknowledgements are about.
+    /// For a subscriber: what its acknowledgements are about.
     pub(crate) read_model: Option<Arc<ReadModel>>,
-    /// Wakes whoever waits for messages.
+    /// Wakes those who wait for messages.
     pub(crate) published: Arc<Published>,
 }
 
 impl Link {
-    /// A request and its way to the broker. Fails when there is no link.
+    /// A request on its way to the broker. Fails if there is no connection.
     pub(crate) async fn ask(&self) -> Result<(), BoxError> {
         self.node.alive().await;
         sleep(self.node.way()).await;
@@ -54,7 +54,7 @@ impl Link {
         Ok(())
     }
 
-    /// Stores a message now or later, whatever becomes of the program that sent it.
+    /// Stores a message now or later, whatever happens to the program that sent it.
     fn store(&self, stored: Stored, late: Duration) -> oneshot::Receiver<Option<u64>> {
         let (done, answer) = oneshot::channel();
         let (world, published) = (self.node.world.clone(), self.published.clone());
@@ -63,7 +63,7 @@ impl Link {
         tokio::spawn(async move {
             sleep(late).await;
             if world.with_broker(|broker| broker.epoch()) != epoch {
-                // What was on its way to a broker that went down is lost.
+                // Messages on their way to a broker that went down are lost.
                 return;
             }
             let line = format!("{name} → broker: {}", named(&stored));
@@ -180,7 +180,7 @@ impl Sink for Link {
     }
 }
 
-/// A message leaves the owner: an id and a change, and nothing else.
+/// Checks a message of the owner: an ID and a change, and nothing else.
 fn on_the_wire(world: &World, message: &sink::Message) {
     let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
     let fields: Vec<_> = body.as_object().into_iter().flat_map(|body| body.keys()).collect();

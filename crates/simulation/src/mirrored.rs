@@ -1,4 +1,4 @@
-//! A service that is a mirror, as the simulation knows it.
+//! A service whose `apply` is a mirror.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::service::Service;
 
-/// A [`Service`] whose `apply` is a [`Mirror`]: what can be read of it is known by itself.
+/// A [`Service`] whose `apply` is a [`Mirror`]: the simulation knows how to read it.
 ///
 /// ```no_run
 /// use nudge_simulation::{Mirrored, Profile, explore};
@@ -34,7 +34,7 @@ pub struct Mirrored<S> {
 }
 
 impl<S> Mirrored<S> {
-    /// Follows `entity` with `mirror`. `state` is some state of it, as [`Service::state`] is.
+    /// Follows `entity` with `mirror`. `state` makes states of it, like [`Service::state`].
     pub fn new(
         entity: &'static str,
         mirror: fn() -> Mirror<S>,

@@ -1,8 +1,8 @@
-//! Faults that are planted on purpose: the proof that the simulation can fail.
+//! Faults planted on purpose, to prove that the simulation can fail.
 //!
 //! Most of them are planted from outside: a port of a program misbehaves (`ports`), a trigger falsifies
-//! one of its tables (`tables`), or its `apply` is given what it should not be (`apply`). The rest are wrong
-//! turns in the code itself, [`Mutation`]s, which need the feature `mutants`.
+//! one of its tables (`tables`), or its `apply` is given something wrong (`apply`). The rest are wrong
+//! branches in the code itself, [`Mutation`]s, which need the feature `mutants`.
 
 pub(crate) mod apply;
 mod ports;
@@ -47,7 +47,7 @@ macro_rules! mutants {
 
 mutants! {
     NoGuard, TwoReplicas, "the guard lets any version through";
-    GuardInMemory, TwoReplicas, "the guard is in the program's memory alone";
+    GuardInMemory, TwoReplicas, "the guard is only in the program's memory";
     GuardNotStrict, HintsOnly, "the guard lets the same version through again";
     TornApply, CrashPoints, "the guard commits before the service's own rows";
     AckBeforeApply, CrashPoints, "messages are acknowledged before the callback";
@@ -63,29 +63,29 @@ mutants! {
     KeyLeakedOnError, HintsOnly, "a key whose run failed is never run again";
     DeadLetterNeverCloses, Liveness, "a dead letter stays when its entity is applied";
     BreakerNeverCloses, HintsOnly, "an open breaker stays open";
-    FailureIsTheOwners, Liveness, "whatever callback fails, the owner is taken to be at fault";
+    FailureIsTheOwners, Liveness, "every failed callback counts as the owner's fault";
     StaleAnswerAccepted, TwoReplicas, "an answer older than the notification is the last word";
     DeleteIgnored, Benign, "the owner's tombstones are not applied";
     TombstoneForgotten, Benign, "a deleted entity's version is forgotten";
-    UnknownTakenForDelete, TwoReplicas, "what the owner does not know is deleted";
+    UnknownTakenForDelete, TwoReplicas, "an entity that the owner does not know is deleted";
     OlderMessageIgnored, HintsOnly, "a message with a lower version than seen before causes no callback";
-    DeletedMessageBelieved, HintsOnly, "a key of which a message said 'deleted' is not asked for";
-    MarkByVersion, HintsOnly, "the relay records by version instead of by stream sequence";
-    MarkedBeforePublish, HintsOnly, "the relay records before it publishes";
-    FailedPublishRecorded, HintsOnly, "the relay records a publish that failed";
-    LatePublishUnnoticed, HintsOnly, "what stands in the stream unrecorded is not read";
-    LossUnnoticed, Lossy, "a reconnect leads to no republishing, nor does a stream that lost messages";
-    ReconnectUnnoticed, Lossy, "a connection that is made again leads to no republishing";
+    DeletedMessageBelieved, HintsOnly, "a key is not asked for after a message said 'deleted'";
+    MarkByVersion, HintsOnly, "the relay marks by version instead of by stream sequence";
+    MarkedBeforePublish, HintsOnly, "the relay marks before it publishes";
+    FailedPublishRecorded, HintsOnly, "the relay marks a failed publish";
+    LatePublishUnnoticed, HintsOnly, "unmarked messages in the stream are not read";
+    LossUnnoticed, Lossy, "neither a reconnect nor a stream that lost messages leads to republishing";
+    ReconnectUnnoticed, Lossy, "a reconnect leads to no republishing";
     RestoreUnnoticed, Lossy, "an owner restored from a backup keeps its old versions";
-    LogPutBackUnnoticed, Lossy, "a relay that lives on does not see that its change log was put back";
-    ReadModelPutBackUnnoticed, Lossy, "a subscriber that lives on does not look for what it committed";
+    LogPutBackUnnoticed, Lossy, "a running relay does not notice that its change log was restored";
+    ReadModelPutBackUnnoticed, Lossy, "a running subscriber does not check for its commits";
     VersionFromClockAlone, Liveness, "versions are the clock's time, even when that goes back";
     TombstoneDroppedFromLog, Benign, "a deleted entity leaves the change log";
     StateInMessage, Benign, "messages hold the entity's data";
 }
 
 impl Mutant {
-    /// What documents and the command line call it.
+    /// Its name in documents and on the command line.
     pub fn name(self) -> String {
         let mut name = String::new();
         for letter in format!("{self:?}").chars() {
@@ -97,7 +97,7 @@ impl Mutant {
         name
     }
 
-    /// The wrong turn in the code that it is, if it is one.
+    /// Its wrong branch in the code, if it is one.
     const fn mutation(self) -> Option<Mutation> {
         Some(match self {
             Self::AckOnError => Mutation::AckOnError,
@@ -118,13 +118,13 @@ impl Mutant {
         })
     }
 
-    /// Whether it can be planted here: wrong turns in the code need the feature `mutants`.
+    /// Whether it can be planted in this build: wrong branches in the code need the feature `mutants`.
     pub const fn is_in_this_build(self) -> bool {
         cfg!(feature = "mutants") || self.mutation().is_none()
     }
 }
 
-/// The code takes a wrong turn for as long as this lives, if that is the fault that is planted.
+/// The code takes a wrong branch for as long as this lives, if that is the planted fault.
 ///
 /// One at a time in a process: a run that plants such a fault must be the only one.
 pub(crate) struct WrongTurn;
@@ -147,7 +147,7 @@ impl Drop for WrongTurn {
     }
 }
 
-/// A relay's way to the stream.
+/// A relay's connection to the stream.
 pub(crate) fn sink(link: Arc<dyn Sink>, mutant: Option<Mutant>) -> Arc<dyn Sink> {
     match mutant {
         Some(mutant) => Arc::new(ports::WrongSink::new(link, mutant)),
@@ -155,7 +155,7 @@ pub(crate) fn sink(link: Arc<dyn Sink>, mutant: Option<Mutant>) -> Arc<dyn Sink>
     }
 }
 
-/// A subscriber's ways to the broker and to the owner.
+/// A subscriber's connections to the broker and to the owner.
 pub(crate) fn subscriber(
     source: Arc<dyn Source>,
     client: Arc<dyn OwnerClient>,

@@ -1,4 +1,4 @@
-//! A simulated program: it may stand still, and end, at every boundary between it and the world.
+//! A simulated program: it may freeze and crash at every boundary between it and the world.
 
 use std::{
     sync::{
@@ -20,27 +20,27 @@ use crate::{
     world::World,
 };
 
-/// Longest time that a program stands still, longer than an acknowledgement may take.
+/// Longest time that a program freezes, longer than an acknowledgement may take.
 const MAX_FREEZE: Duration = Duration::from_secs(45);
-/// Usual time on the way to the broker, and back.
+/// Usual transit time to the broker, and back.
 const USUAL: Duration = Duration::from_millis(2);
 /// The same for what is late.
 const LATE_DELIVERY: Duration = Duration::from_secs(2);
-/// Longest time without a link to the broker.
+/// Longest time without a connection to the broker.
 const MAX_PARTITION: Duration = Duration::from_secs(15);
 /// Longest time that a database takes.
 const SLOW_DATABASE: Duration = Duration::from_secs(3);
 /// One in so many crashes inside a transaction is in the second of a unit of work. There seldom is one.
 const IN_THE_SECOND: u64 = 4;
 
-/// What a program is.
+/// The kind of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Relay,
     Subscriber,
 }
 
-/// Where a program ends in a unit of database work.
+/// Where a program crashes in a unit of database work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doom {
     None,
@@ -57,9 +57,9 @@ pub(crate) struct Node {
     pub(crate) world: Arc<World>,
     role: Role,
     runtime: Handle,
-    /// For what is usual: how long its ways are.
+    /// For ordinary delays: its transit times.
     random: Mutex<Random>,
-    /// What befalls it in the unit of database work that is under way.
+    /// What happens to it in the current unit of database work.
     doom: Mutex<Doom>,
     dead: AtomicBool,
     died: Notify,
@@ -113,7 +113,7 @@ impl Node {
         }
     }
 
-    /// Ends it: from here on nothing that it does reaches the world.
+    /// Crashes it: from here on nothing that it does reaches the world.
     pub(crate) fn crash(&self, why: &str) {
         if !self.dead.swap(true, SeqCst) {
             self.world.tell(format!("{} crashes {why}", self.name));
@@ -121,13 +121,13 @@ impl Node {
         }
     }
 
-    /// A boundary: the program may stand still here, or end.
+    /// A boundary: the program may freeze here, or crash.
     pub(crate) async fn boundary(&self, crash: Fault) {
         self.alive().await;
         let freeze = self.of_role(Fault::FreezeRelay, Fault::FreezeSubscriber);
         if self.world.strikes(freeze) {
             let pause = self.world.length_of(freeze, MAX_FREEZE);
-            self.world.tell(format!("{} stands still for {pause:?}", self.name));
+            self.world.tell(format!("{} freezes for {pause:?}", self.name));
             *self.frozen_until.lock() = self.world.elapsed() + pause;
             self.alive().await;
         }
@@ -137,7 +137,7 @@ impl Node {
         }
     }
 
-    /// Waits while it stands still; for ever once it has ended.
+    /// Waits while it is frozen; forever once it has crashed.
     pub(crate) async fn alive(&self) {
         loop {
             if self.is_dead() {
@@ -166,7 +166,7 @@ impl Node {
         }
     }
 
-    /// Whether there is a link to the broker. It may break just now.
+    /// Whether there is a connection to the broker. It may break at this moment.
     pub(crate) fn is_linked(self: &Arc<Self>) -> bool {
         if *self.down_until.lock() > self.world.elapsed() {
             return false;
@@ -179,7 +179,7 @@ impl Node {
         true
     }
 
-    /// Cuts the link for a while; then it is made again.
+    /// Cuts the connection for a while.
     pub(crate) fn cut(self: &Arc<Self>, pause: Duration) {
         self.world.tell(format!("{} is cut off for {pause:?}", self.name));
         *self.down_until.lock() = self.world.elapsed() + pause;
@@ -190,7 +190,7 @@ impl Node {
         });
     }
 
-    /// Whether this program reaches the owner. It may lose it just now.
+    /// Whether this program reaches the owner. It may lose the connection at this moment.
     pub(crate) fn reaches_the_owner(&self) -> bool {
         let now = self.world.elapsed();
         if self.world.strikes(Fault::OwnerCutOff) {
@@ -205,7 +205,7 @@ impl Node {
         self.connections.subscribe()
     }
 
-    /// How long something is on its way between it and the broker.
+    /// The transit time between it and the broker.
     pub(crate) fn way(&self) -> Duration {
         match self.world.strikes(Fault::Delay) {
             true => self.world.length_of(Fault::Delay, LATE_DELIVERY),

@@ -1,4 +1,4 @@
-//! One seed again: how the command says it that a failure prints, and how that is read.
+//! Repeating one seed: the command that a failure prints, and reading its variables.
 
 use std::{ops::Range, str::FromStr, thread};
 
@@ -15,8 +15,8 @@ pub(crate) struct Only {
 }
 
 impl Only {
-    /// Reads what is set. Panics at what cannot be read: everything else would be run, and look like a
-    /// replay that is green.
+    /// Reads the variables. Panics at invalid ones: otherwise everything would be run, and look like a
+    /// successful replay.
     pub(crate) fn from(set: impl Fn(&str) -> Option<String>) -> Self {
         fn read<T: FromStr<Err: std::fmt::Display>>(name: &str, text: Option<String>) -> Option<T> {
             let read =
@@ -35,7 +35,7 @@ impl Only {
     }
 }
 
-/// The command that runs a seed again in the test that this thread runs.
+/// The command that repeats a seed in the test that this thread runs.
 pub(crate) fn command(profile: Profile, seed: u64) -> String {
     let package = std::env::var("CARGO_PKG_NAME").ok();
     let thread = thread::current();

@@ -1,4 +1,4 @@
-//! The simulated owner: the real publisher and its real sync API, asked through a port that fails.
+//! The simulated owner: the real publisher and its real sync API, behind a port that can fail.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -70,7 +70,7 @@ impl nudge_publisher::Owner for Entities {
     }
 }
 
-/// What an edit makes of each id: a state, or none when it is deleted.
+/// The result of an edit for each ID: a state, or `None` if it is deleted.
 pub(crate) type Changes = BTreeMap<String, Option<Value>>;
 
 /// The owner changes several entities in one transaction. Answers with their versions; or with none, if
@@ -108,11 +108,11 @@ pub(crate) async fn write(
     Ok(Some(versions))
 }
 
-/// Ids that the owner cannot answer for, each with the status that a call gets which asks for it.
+/// IDs that the owner cannot answer for, each with the status of calls that ask for it.
 pub(crate) type Unanswered = Arc<Mutex<BTreeMap<String, u16>>>;
 
-/// One subscriber's way to the owner. What it brings is read and judged by the code that reads and judges
-/// it in production.
+/// One subscriber's connection to the owner. Answers are read and judged by the same code as
+/// in production.
 pub(crate) struct Client {
     pub(crate) node: Arc<Node>,
     pub(crate) api: Router,
@@ -170,7 +170,7 @@ fn broken(error: impl std::fmt::Display) -> FetchError {
     FetchError::new(FetchErrorKind::Broken, error.to_string())
 }
 
-/// What arrives of an answer that is cut; or another page altogether.
+/// A truncated answer, or an unrelated page.
 fn spoilt(world: &World, answer: &Bytes) -> Bytes {
     let cut = world.pick(Fault::OwnerHalf, answer.len() as u64 + 1) as usize;
     match cut == answer.len() {
@@ -180,7 +180,7 @@ fn spoilt(world: &World, answer: &Bytes) -> Bytes {
 }
 
 impl Client {
-    /// No answer, or not the one that was asked for.
+    /// No answer, or a wrong one.
     async fn fail(&self) -> Result<(), FetchError> {
         let world = &self.node.world;
         if world.owner_is_down(LONGEST_OUTAGE) || !self.node.reaches_the_owner() {
@@ -202,7 +202,7 @@ impl Client {
         Ok(())
     }
 
-    /// A call fails that asks for what the owner cannot answer for.
+    /// Fails a call that asks for something the owner cannot answer for.
     fn fail_for(&self, ids: &[EntityId]) -> Result<(), FetchError> {
         let unanswered = self.unanswered.lock();
         match ids.iter().find_map(|id| unanswered.get(id.as_str())) {

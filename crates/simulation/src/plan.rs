@@ -1,20 +1,20 @@
-//! What one run is: everything that it follows from.
+//! The inputs of a run, which determine it completely.
 
 use std::collections::BTreeSet;
 
 use crate::{chance::Draw, mutant::Mutant, profile::Profile};
 
-/// What ids begin with.
+/// The prefix of IDs.
 pub(crate) const KEY: &str = "key-";
-/// What the story calls the owner's relays.
+/// The name of the owner's relays in stories.
 pub(crate) const RELAY: &str = "relay";
 
-/// See the module's description.
+/// See the module documentation.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) profile: Profile,
     pub(crate) seed: u64,
-    /// Which of the faults that chance would bring do happen; none means all. For shrinking.
+    /// The drawn faults that may happen; `None` means all. For shrinking.
     pub(crate) allowed: Option<BTreeSet<Draw>>,
     /// A fault in the code, or where it meets the world.
     pub(crate) mutant: Option<Mutant>,

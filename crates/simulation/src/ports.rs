@@ -1,4 +1,4 @@
-//! The simulated ports by themselves, for the contract that they share with the real ones.
+//! The simulated ports alone, to test the contract that they share with the real ones.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ fn benign(seed: u64) -> Arc<Node> {
     Node::new("contract", (0, 1), Role::Subscriber, world, Handle::current())
 }
 
-/// A simulated broker on which nothing goes wrong but ordinary delays, and both ways to it.
+/// A simulated broker with only ordinary delays, and both ports to it.
 pub struct SimulatedBroker {
     world: Arc<World>,
     link: Link,
@@ -58,13 +58,13 @@ impl SimulatedBroker {
         self.world.with_broker(crate::broker::Broker::delete_stream);
     }
 
-    /// Cuts the link, and makes it again after a moment.
+    /// Cuts the connection for a moment.
     pub fn reconnect(&self) {
         self.link.node.cut(Duration::from_millis(50));
     }
 }
 
-/// A simulated owner, at which nothing goes wrong but what is asked for, and the way to it.
+/// A simulated owner with only requested faults, and the port to it.
 pub struct SimulatedOwner {
     node: Arc<Node>,
     db: Database,
@@ -102,7 +102,7 @@ impl SimulatedOwner {
         self.publisher.spawn_relay_to(sink, stop)
     }
 
-    /// How its relay is doing.
+    /// The health of its relay.
     pub fn health(&self) -> RelayHealth {
         self.publisher.health()
     }

@@ -1,25 +1,25 @@
-//! Which faults each profile lets happen, and how often.
+//! The faults of each profile, and how often they happen.
 
 use std::{fmt, str::FromStr};
 
 use crate::fault::Fault;
 
-/// What a run lets happen, and what it demands.
+/// What can happen in a run, and what must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Profile {
-    /// Ordinary delays, and entities that cannot be applied for a while: the others must not notice.
+    /// Ordinary delays, and entities that cannot be applied for a while: others must not be affected.
     Benign,
-    /// Everything that may happen to messages and answers, without loss for good: notifications
-    /// alone must bring everyone in step.
+    /// Everything that may happen to messages and answers, without permanent loss: notifications
+    /// alone must make everyone converge.
     HintsOnly,
-    /// Also a broker that loses what it acknowledged, or an owner or a read model that is put back to an
+    /// Also a broker that loses what it acknowledged, or an owner or a read model that is restored to an
     /// older copy.
     Lossy,
-    /// Programs end at each effect boundary.
+    /// Programs crash at each side effect.
     CrashPoints,
     /// Two replicas of the subscriber and two relays, which freeze and crash.
     TwoReplicas,
-    /// Everything at once that heals by itself; then it does heal, and silence is demanded.
+    /// Everything that heals by itself at once; then it does heal, and silence is required.
     Liveness,
 }
 
@@ -42,8 +42,8 @@ impl Profile {
         if self == Self::TwoReplicas { 2 } else { 1 }
     }
 
-    /// The faults of this profile, and how often each happens when it could, in a thousand. Which of
-    /// them do happen in a run, its seed says.
+    /// The faults of this profile, and how often each happens when it could, in a thousand. The
+    /// seed decides which of them happen in a run.
     pub fn faults(self) -> &'static [Rate] {
         match self {
             Self::Benign => BENIGN,
@@ -55,7 +55,7 @@ impl Profile {
         }
     }
 
-    /// What must have come of it in a run of many seeds.
+    /// The consequences that must occur in a run of many seeds.
     pub fn consequences(self) -> &'static [Fault] {
         use Fault::*;
         match self {
@@ -150,8 +150,8 @@ const REPLICAS: &[Rate] = &[
     (CrashAfterPublish, 20),
 ];
 
-/// All but an owner that is restored: what it had not published then is lost for good, and garbage over
-/// the one message that tells of it loses as much.
+/// Everything but a restored owner: what it had not published is lost for good, and garbage over
+/// the only message about it loses as much.
 const EVERYTHING: &[Rate] = &[
     (Delay, 150),
     (Duplicate, 40),
@@ -220,6 +220,6 @@ impl FromStr for Profile {
     fn from_str(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|profile| profile.to_string() == name);
         let names = || Self::ALL.map(|profile| profile.to_string()).join(", ");
-        found.ok_or_else(|| format!("{name:?} is no profile: {}", names()))
+        found.ok_or_else(|| format!("{name:?} is not a profile: {}", names()))
     }
 }

@@ -1,4 +1,4 @@
-//! A read model as its reader sees it, and what must hold there at every step and at the end.
+//! A read model as readers see it, and what must hold there at every step and at the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +21,8 @@ use crate::{
 };
 
 /// Longest time from a commit until the read model has that version, when nothing fails but ordinary
-/// delays and other entities: these must not be noticed. Three ways of two seconds each from the owner
-/// to the subscriber at its start, two callbacks of four seconds each, and what lies between.
+/// delays and other entities, which must have no effect. Three transits of two seconds each from the owner
+/// to the subscriber at its start, two callbacks of four seconds each, and what is in between.
 const MAX_LATENESS: Duration = Duration::from_secs(15);
 
 /// Checks one subscriber's read model.
@@ -30,14 +30,14 @@ pub(crate) struct ReadModel {
     pub(crate) world: Arc<World>,
     /// Whose it is.
     pub(crate) name: String,
-    /// How a line begins that is about it: with the name, where there are others.
+    /// The prefix of lines about it: its name, if there are several.
     pub(crate) whose: String,
     pub(crate) service: Arc<dyn AnyService>,
     /// A handle that no crash disturbs.
     pub(crate) db: Database,
     pub(crate) history: Arc<History>,
     pub(crate) seen: Mutex<BTreeMap<String, u64>>,
-    /// What it held when it was put back to an older copy.
+    /// What it held when it was restored to an older copy.
     pub(crate) held: Mutex<Held>,
     /// What was last looked at, and after how much work of everyone's.
     pub(crate) looked: Mutex<Option<(u64, Arc<Snapshot>)>>,
@@ -59,7 +59,7 @@ pub(crate) struct Snapshot {
 }
 
 impl ReadModel {
-    /// The read model is about to be put back to an older copy: versions may fall, once.
+    /// The read model is about to be restored to an older copy: versions may fall, once.
     pub(crate) fn is_put_back(&self) {
         let Some(snapshot) = self.snapshot() else { return };
         self.seen.lock().clear();
@@ -92,7 +92,7 @@ impl ReadModel {
         Ok(Snapshot { applied: applied.collect(), dead, rows })
     }
 
-    /// Looks while the world stands still; not again, where nobody has done anything since.
+    /// Reads while time stands still; not again if nobody has done anything since.
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         let works = self.world.works_so_far();
         let mut looked = self.looked.lock();
@@ -117,7 +117,7 @@ impl ReadModel {
         }
     }
 
-    /// Versions only rise, and what can be read is what the owner said at that version.
+    /// Versions only rise, and readers see what the owner had at that version.
     fn look_closely(&self) {
         let Some(snapshot) = self.snapshot() else { return };
         let Snapshot { applied, dead, rows } = &*snapshot;
@@ -125,7 +125,7 @@ impl ReadModel {
         let spoilt = self.world.spoilt(&self.name);
         let undisturbed = self.world.profile() == Profile::Benign;
         if let Some(id) = dead.iter().find(|id| undisturbed && !spoilt.contains(*id)) {
-            self.violated(format!("{id} is a dead letter, and nothing is wrong with it"));
+            self.violated(format!("{id} is a dead letter although nothing is wrong with it"));
         }
         let versions = self.history.versions();
         let mut seen = self.seen.lock();
@@ -162,11 +162,11 @@ impl ReadModel {
             }
         }
         for id in rows.keys().filter(|id| !applied.contains_key(*id)) {
-            self.violated(format!("{id} can be read and was never applied"));
+            self.violated(format!("{id} can be read but was never applied"));
         }
     }
 
-    /// What is not yet as its owner has it, leaving some ids out; nothing when everything is.
+    /// What differs from the owner, leaving some IDs out; `None` if nothing does.
     pub(crate) fn differs(&self, except: &BTreeSet<String>) -> Option<String> {
         let snapshot = self.snapshot()?;
         let Snapshot { applied, dead, rows } = &*snapshot;
@@ -174,7 +174,7 @@ impl ReadModel {
         let versions = self.history.versions();
         for (id, committed) in versions.newest().filter(|(id, _)| !except.contains(*id)) {
             let Some(Committed { version, state, .. }) = committed else {
-                return Some(format!("{id} is not told of by the restored owner"));
+                return Some(format!("the restored owner has not published {id}"));
             };
             let expected = state.as_ref().map(|state| self.service.expected(state));
             if applied.get(id) != Some(&(*version, expected.is_none())) {
@@ -189,12 +189,12 @@ impl ReadModel {
         (!dead.is_empty()).then(|| format!("dead letters are left: {dead:?}"))
     }
 
-    /// The service is given a version to apply: only what is newer than what the read model has.
+    /// The service is given a version to apply, which must be newer than the read model's.
     pub(crate) fn handed_over(&self, id: &EntityId, version: u64) {
         let at = self.seen.lock().get(id.as_str()).copied().unwrap_or(0);
         if version <= at {
             self.violated(format!(
-                "{id} @{version} is to be applied, and the read model is at {at}"
+                "{id} @{version} is passed to apply, but the read model is at {at}"
             ));
         }
     }
@@ -203,7 +203,7 @@ impl ReadModel {
     /// the dead-letter table by now. It names this version, if any; and it stands for that one, since it
     /// replaced the message that told of it.
     pub(crate) fn acknowledged(&self, id: &EntityId, version: Option<u64>, stands_for: u64) {
-        // Who is told no version has no way to know an old answer for what it is.
+        // Without a version, a subscriber cannot recognize an old answer.
         let told = match self.world.was_misled(&self.name, id.as_str()) {
             true => version.unwrap_or(0),
             false => version.unwrap_or(0).max(stands_for),
@@ -215,7 +215,7 @@ impl ReadModel {
         let is_dead =
             held.dead.contains(id.as_str()) || snapshot.dead.iter().any(|dead| dead == id.as_str());
         if at < told.max(1) && !is_dead {
-            self.violated(format!("{id} @{told} is acknowledged, and the read model is at {at}"));
+            self.violated(format!("{id} @{told} is acknowledged, but the read model is at {at}"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What came of a run, and of many.
+//! The results of one run, and of many.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -11,22 +11,22 @@ use crate::{
     world::World,
 };
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The profile.
     pub profile: Profile,
     /// The seed.
     pub seed: u64,
-    /// Rules that were broken; none when all is well.
+    /// Rules that were broken; none if everything held.
     pub violations: Vec<String>,
     /// Who did what, when.
     pub story: Vec<(Duration, String)>,
-    /// Tells one course of events from another: the same seed, the same hash.
+    /// Identifies the course of events: the same seed gives the same hash.
     pub hash: u64,
     /// Virtual time that passed.
     pub elapsed: Duration,
-    /// Callbacks, of all ids.
+    /// Callbacks, for all IDs.
     pub calls: u64,
     /// Longest time from a commit of the owner until the read model had that version or a later one.
     pub latest: Duration,
@@ -56,7 +56,7 @@ impl Outcome {
         self.violations.is_empty()
     }
 
-    /// How often each fault happened, and what came of it.
+    /// How often each fault and consequence happened.
     pub fn faults(&self) -> BTreeMap<Fault, u64> {
         let mut counts = self.consequences.clone();
         for (_, fault) in &self.faults {
@@ -66,7 +66,7 @@ impl Outcome {
     }
 }
 
-/// Most lines of a story that are shown, of its beginning and of its end.
+/// Most lines of a story that are shown, from its beginning and from its end.
 const MAX_BEGINNING: usize = 150;
 const MAX_END: usize = 350;
 
@@ -106,7 +106,7 @@ fn id_in(violation: &str) -> Option<&str> {
     violation.split(|c| !is_part(c)).find(|word| word.starts_with(KEY))
 }
 
-/// What is said of a run that broke a rule, and of the shortest one that still does.
+/// The report on a run that broke a rule, with the shortest one that still does.
 pub(crate) fn failure(first: &Outcome, small: &Outcome) -> String {
     format!(
         "{small}\n{} of {} faults are needed. To run it again:\n    {}\n",
@@ -116,7 +116,7 @@ pub(crate) fn failure(first: &Outcome, small: &Outcome) -> String {
     )
 }
 
-/// What came of many runs.
+/// The results of many runs.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Runs.
@@ -127,9 +127,9 @@ pub struct Summary {
     pub calls: u64,
     /// Longest time from a commit of the owner until the read model had that version or a later one.
     pub latest: Duration,
-    /// How often each fault happened, and what came of it.
+    /// How often each fault and consequence happened.
     pub faults: BTreeMap<Fault, u64>,
-    /// Only a part was run, as `SIMULATION_SEED` or `SIMULATION_PROFILE` said.
+    /// Only a part was run, because of `SIMULATION_SEED` or `SIMULATION_PROFILE`.
     pub(crate) is_part: bool,
 }
 
@@ -144,8 +144,8 @@ impl Summary {
         }
     }
 
-    /// Faults of the profile, and consequences, that never happened. With `SIMULATION_SEED` set, that says
-    /// nothing, and there is none.
+    /// Faults of the profile, and consequences, that never happened. With `SIMULATION_SEED` set, that means
+    /// nothing, and the list is empty.
     pub fn never(&self, profile: Profile) -> Vec<Fault> {
         if self.is_part {
             return Vec::new();
@@ -155,7 +155,7 @@ impl Summary {
         kinds.filter(|fault| !self.faults.contains_key(fault)).collect()
     }
 
-    /// Programs that ended.
+    /// Programs that crashed.
     pub fn crashes(&self) -> u64 {
         let crash = |fault: &Fault| format!("{fault}").starts_with("Crash");
         self.faults.iter().filter(|(fault, _)| crash(fault)).map(|(_, count)| count).sum()

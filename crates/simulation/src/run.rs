@@ -1,4 +1,4 @@
-//! One run: an owner writes, everything happens, everything heals, and everyone must be in step.
+//! One run: an owner writes, faults happen, everything heals, and everyone must converge.
 
 mod accident;
 mod end;
@@ -22,13 +22,13 @@ use theatre::Theatre;
 
 /// What the owner does in a run.
 const EDITS: usize = 24;
-/// How often something more may befall everyone when the owner does nothing more: no later edit of the same
-/// entity brings then what was lost.
+/// How many more faults may happen after the owner's last edit: no later edit of the same
+/// entity then makes up for what was lost.
 const MORE_ACCIDENTS: usize = 6;
 /// Longest pause between two edits.
 const MAX_PAUSE: Duration = Duration::from_millis(1_500);
 
-/// Runs a plan from beginning to end. A panic is a rule that is broken, too: it is to be told with the
+/// Runs a plan from beginning to end. A panic is also a broken rule, reported with the
 /// seed and the story.
 pub(crate) fn run(cast: &Cast, plan: Plan) -> Outcome {
     let _one = OneProcessor::of_this_thread();
@@ -74,19 +74,19 @@ async fn play(theatre: &Arc<Theatre>) {
     }
     world.heal();
     world.skew(0);
-    // Who stands still wakes up, and what was sent before still arrives.
+    // Frozen programs wake up, and what was sent before still arrives.
     let standing_still = theatre.nodes.lock().values().map(|node| node.frozen_for()).max();
     sleep(standing_still.unwrap_or_default() + LATE).await;
     theatre.poison_stays.store(true, SeqCst);
     let followers = theatre.followers.iter();
     if followers.clone().any(|follower| !world.spoilt(follower.name()).is_empty()) {
-        // What cannot be applied stays so for now. Nobody else may wait for it.
+        // Entities that cannot be applied stay so for now. Nobody else may wait for them.
         theatre.in_step(Except::Spoilt).await;
         followers.for_each(|follower| {
             follower.poison.lock().clear();
             follower.unanswered.lock().clear();
         });
-        // A release that mends it; dead letters get one more try with it.
+        // A release that fixes them; it gives dead letters one more try.
         theatre.crash_all("for a new release");
     }
     theatre.in_step(Except::None).await;

@@ -1,4 +1,4 @@
-//! The service under test, as its author describes it.
+//! The service under test, as described by its author.
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
@@ -8,16 +8,16 @@ use nudge_runtime::{BoxError, Database, Tx};
 use nudge_subscriber_kit::{Apply, Builder, EntityState, owner_client::OwnerClient};
 use serde_json::Value;
 
-/// What the simulation has to know of a service: how its tables are made, its `apply`, and what can
+/// What the simulation must know about a service: how its tables are created, its `apply`, and what can
 /// be read afterwards.
 pub trait Service: Send + Sync + 'static {
     /// Its `apply`, as in production.
     type Handler: Apply;
 
-    /// What it follows.
+    /// The entity that it follows.
     fn entity(&self) -> &'static str;
 
-    /// Makes its tables, but for those that [`Apply::prepare`] makes.
+    /// Creates its tables, except those that [`Apply::prepare`] creates.
     fn migrate(&self, db: &Database) -> impl Future<Output = Result<(), BoxError>> + Send {
         let _ = db;
         async { Ok(()) }
@@ -26,17 +26,17 @@ pub trait Service: Send + Sync + 'static {
     /// Its `apply` on this database.
     fn handler(&self, db: &Database) -> Self::Handler;
 
-    /// Some state of an entity, as its owner answers it. Take it from few values: the same state
-    /// twice, and back and forth, is what finds faults. Of several services in a simulation, the first
-    /// says it for all.
+    /// Some state of an entity, as its owner returns it. Choose from few values: repeating a state,
+    /// and going back and forth, finds faults. If a simulation has several services, the first
+    /// decides for all.
     fn state(&self, random: &mut Random) -> Value;
 
-    /// What a reader sees of an entity in this state: all of it, unless this says otherwise.
+    /// What a reader sees of an entity in this state: by default, all of it.
     fn expected(&self, state: &Value) -> Value {
         state.clone()
     }
 
-    /// Everything that a reader sees now, by id.
+    /// Everything that a reader sees now, by ID.
     fn read(
         &self,
         tx: &mut Tx,
@@ -45,9 +45,9 @@ pub trait Service: Send + Sync + 'static {
 
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What befalls a service's `apply` in a run.
+/// What happens in a service's `apply` during a run.
 pub(crate) trait Fate: Send + Sync {
-    /// Before it. Returns which of these it is given, by their places; or why it fails.
+    /// Before it. Returns the indices of those that it is given, or why it fails.
     fn before<'a>(
         &'a self,
         tx: &'a mut Tx,
@@ -58,7 +58,7 @@ pub(crate) trait Fate: Send + Sync {
     fn after(&self) -> Boxed<'_, ()>;
 }
 
-/// The service's own `apply`, which meets that.
+/// The service's own `apply`, wrapped in that.
 struct Befallen<H> {
     handler: H,
     fate: Arc<dyn Fate>,
@@ -86,7 +86,7 @@ impl<H: Apply> Apply for Befallen<H> {
     }
 }
 
-/// A service whatever its types are, so that different ones can be in one run.
+/// A type-erased service, so that different ones can be in one run.
 pub(crate) trait AnyService: Send + Sync {
     fn entity(&self) -> &'static str;
     fn migrate<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<(), BoxError>>;
@@ -96,7 +96,7 @@ pub(crate) trait AnyService: Send + Sync {
         &'a self,
         tx: &'a mut Tx,
     ) -> Boxed<'a, Result<BTreeMap<String, Value>, sqlx::Error>>;
-    /// Lets a subscriber follow the entity with the service's `apply`, which meets that fate.
+    /// Makes a subscriber follow the entity with the service's `apply`, wrapped in that fate.
     fn follow(
         &self,
         builder: Builder,

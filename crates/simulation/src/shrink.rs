@@ -1,4 +1,4 @@
-//! From a story that fails to the shortest one that still does.
+//! Shrinks a failing run to the shortest one that still fails.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use crate::{chance::Draw, report::Outcome};
 /// Most runs that shrinking may take.
 const MAX_RUNS: usize = 200;
 
-/// Takes faults away, in ever smaller parts, as long as some rule is still broken. `run` runs the same
-/// seed with these faults alone.
+/// Removes faults, in smaller and smaller parts, as long as some rule is still broken. `run` runs the same
+/// seed with only these faults.
 pub(crate) fn shrink(failed: &Outcome, run: impl Fn(BTreeSet<Draw>) -> Outcome) -> Outcome {
     let mut needed: Vec<_> = failed.faults.iter().map(|(draw, _)| *draw).collect();
     let mut best = failed.clone();

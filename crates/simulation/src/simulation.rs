@@ -1,4 +1,4 @@
-//! The way in: what to simulate, and running it.
+//! The entry point: what to simulate, and running it.
 
 use std::ops::Range;
 
@@ -14,10 +14,10 @@ use crate::{
     shrink,
 };
 
-/// What the story calls the only service there is.
+/// The name of a single service in stories.
 const ONLY: &str = "subscriber";
 
-/// One owner and any number of services that follow it, each with a database and replicas of its own.
+/// One owner and any number of services that follow it, each with its own database and replicas.
 ///
 /// [`explore`](crate::explore) runs one service; this runs several together, or more replicas. There is an
 /// example on the crate's page.
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Simulation {
 }
 
 impl Simulation {
-    /// One service, and what stories call it. What it says of an owner's states holds for all.
+    /// One service, and its name in stories. Its states are used for all services.
     pub fn of(name: &str, service: impl Service) -> Self {
         let cast = Cast { services: Vec::new(), replicas: None };
         Self { cast, mutant: None }.and(name, service)
@@ -48,33 +48,33 @@ impl Simulation {
         Self::of(ONLY, service)
     }
 
-    /// Another service, which follows the same entity into a database of its own.
+    /// Adds a service, which follows the same entity with its own database.
     ///
     /// # Panics
     ///
-    /// When it follows another entity, or when the name is empty, taken, or that of the relays.
+    /// If it follows another entity, or if the name is empty, taken, or that of the relays.
     pub fn and(mut self, name: &str, service: impl Service) -> Self {
         self.cast.add(name, service);
         self
     }
 
-    /// So many replicas of each service, and relays, in every profile. Otherwise there are two of each in
-    /// `two-replicas`, and one in the others.
+    /// Sets the number of replicas of each service, and of relays, in every profile. The default is two of each in
+    /// `two-replicas`, and one in the other profiles.
     ///
     /// # Panics
     ///
-    /// When there is to be none.
+    /// If it is 0.
     pub fn replicas(mut self, replicas: usize) -> Self {
-        assert!(replicas > 0, "a simulation with no program of any service");
+        assert!(replicas > 0, "a simulation needs at least one replica");
         self.cast.replicas = Some(replicas);
         self
     }
 
-    /// Plants a fault: for the tests that show that it is found.
+    /// Plants a fault, for tests that show that it is found.
     ///
     /// # Panics
     ///
-    /// When a run begins, if the fault stands in code that was built without it: see
+    /// When a run begins, if the code was built without the fault: see
     /// [`Mutant::is_in_this_build`].
     #[doc(hidden)]
     pub fn planted(mut self, mutant: Mutant) -> Self {
@@ -82,15 +82,15 @@ impl Simulation {
         self
     }
 
-    /// Runs one seed: always the same story.
+    /// Runs one seed, always with the same story.
     pub fn run(&self, profile: Profile, seed: u64) -> Outcome {
         run::run(&self.cast, Plan { mutant: self.mutant, ..Plan::new(profile, seed) })
     }
 
-    /// Runs every seed, and panics at the first that breaks a rule: with the story, shortened to the
-    /// faults that are needed, and the command that runs it again.
+    /// Runs every seed, and panics at the first that breaks a rule: with the story, reduced to the
+    /// necessary faults, and the command that repeats it.
     ///
-    /// With `SIMULATION_SEED` set, just that seed is run; with `SIMULATION_PROFILE`, just that profile.
+    /// With `SIMULATION_SEED` set, only that seed is run; with `SIMULATION_PROFILE`, only that profile.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! What everyone in a run shares: time, chance, the trace, and what went wrong so far.
+//! What everyone in a run shares: time, random numbers, the story, and broken rules.
 
 use std::{
     any::Any,
@@ -25,7 +25,7 @@ use crate::{
 /// The first instant of every run, in unix microseconds: a morning in 2026.
 const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
 
-/// A story that is longer has no end.
+/// A longer story counts as endless.
 const MAX_LINES: usize = 20_000;
 
 /// A fault that happened.
@@ -36,7 +36,7 @@ pub(crate) struct Happened {
     pub(crate) fault: Fault,
 }
 
-/// See the module's description.
+/// See the module documentation.
 pub(crate) struct World {
     plan: Plan,
     start: Instant,
@@ -45,12 +45,12 @@ pub(crate) struct World {
 
 struct State {
     chance: Chance,
-    /// Chance has its say, but nothing comes of it.
+    /// Faults are drawn, but do not happen.
     healed: bool,
     happened: Vec<Happened>,
     trace: Vec<(Duration, String)>,
     hash: DefaultHasher,
-    /// The story is too long: whatever goes round and round ends here.
+    /// The story is too long: an endless loop ends here.
     endless: bool,
     violations: Vec<String>,
     skew_micros: i64,
@@ -62,11 +62,11 @@ struct State {
     works: u64,
     consequences: BTreeMap<Fault, u64>,
     latest: Duration,
-    /// Which service could not apply which ids at some time.
+    /// Which service could not apply which IDs at some time.
     spoilt: BTreeMap<String, BTreeSet<String>>,
-    /// Which service the owner gave an old answer at some time, and for which id.
+    /// Which service got an old answer from the owner at some time, and for which ID.
     misled: BTreeSet<(String, String)>,
-    /// When each program was last told of each id, and last asked for it.
+    /// When each program was last notified of each ID, and last asked for it.
     heard: BTreeMap<(String, String), Heard>,
 }
 
@@ -114,7 +114,7 @@ impl World {
         self.plan.mutant
     }
 
-    /// Whether the broker of this run can tell what stands on a subject: an older one cannot.
+    /// Whether the broker of this run can look up subjects: an older one cannot.
     pub(crate) fn broker_looks_up(&self) -> bool {
         !self.plan.seed.is_multiple_of(4)
     }
@@ -144,7 +144,7 @@ impl World {
         Timestamp::from_unix_micros(EPOCH_MICROS + elapsed + self.state().skew_micros)
     }
 
-    /// Whether the owner is away. It may go just now, for at most so long.
+    /// Whether the owner is away. It may go away at this moment, for at most this long.
     pub(crate) fn owner_is_down(&self, longest: Duration) -> bool {
         if self.strikes(Fault::OwnerDown) {
             let pause = self.length_of(Fault::OwnerDown, longest);
@@ -162,7 +162,7 @@ impl World {
         self.state().skew_micros = micros;
     }
 
-    /// Something happened that a reader of the story wants to know.
+    /// Adds a line to the story.
     pub(crate) fn tell(&self, line: impl Into<String>) {
         let (at, line) = (self.elapsed(), line.into());
         let mut state = self.state();
@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// Whether it goes round and round: then every program ends.
+    /// Whether it is an endless loop: then every program ends.
     pub(crate) fn is_endless(&self) -> bool {
         self.state().endless
     }
@@ -188,7 +188,7 @@ impl World {
         self.state().violations.push(rule);
     }
 
-    /// Somebody panicked, in the middle of whatever it was.
+    /// Reports a panic.
     pub(crate) fn panicked(&self, panic: &(dyn Any + Send)) {
         self.go_on();
         let text = panic.downcast_ref::<&str>().copied();
@@ -204,7 +204,7 @@ impl World {
         self.state().violations.clone()
     }
 
-    /// A number below `limit`, for what the owner does and what befalls everyone.
+    /// A number below `limit`, for what the owner does and what happens to everyone.
     pub(crate) fn below(&self, limit: u64) -> u64 {
         self.state().chance.script.below(limit)
     }
@@ -229,7 +229,7 @@ impl World {
         self.state().chance.may(fault)
     }
 
-    /// This fault happens when it next can.
+    /// Makes this fault happen when it next can.
     pub(crate) fn force(&self, fault: Fault) {
         self.state().chance.force(fault);
     }
@@ -254,12 +254,12 @@ impl World {
         self.state().chance.about(fault).below(limit)
     }
 
-    /// How long the fault lasts that just happened.
+    /// How long the fault that just happened lasts.
     pub(crate) fn length_of(&self, fault: Fault, max: Duration) -> Duration {
         self.state().chance.about(fault).up_to(max)
     }
 
-    /// What was to be one fault has turned out to be another.
+    /// The intended fault turned out to be another.
     pub(crate) fn turned_out(&self, fault: Fault, to_be: Fault) {
         let mut state = self.state();
         if let Some(last) = state.happened.iter_mut().rev().find(|one| one.fault == fault) {
@@ -286,7 +286,7 @@ impl World {
         work(&mut self.state().broker)
     }
 
-    /// Something came of chance that a run of many seeds must have seen.
+    /// Records a consequence that a run of many seeds must have seen.
     pub(crate) fn note(&self, consequence: Fault) {
         *self.state().consequences.entry(consequence).or_default() += 1;
     }
@@ -315,7 +315,7 @@ impl World {
         self.state().misled.contains(&(service.to_owned(), id.to_owned()))
     }
 
-    /// A version was committed so long ago, and is in the read model now.
+    /// A version that was committed this long ago is now in the read model.
     pub(crate) fn arrived(&self, after: Duration) {
         let mut state = self.state();
         state.latest = state.latest.max(after);
@@ -326,15 +326,15 @@ impl World {
         self.state().latest
     }
 
-    /// A program is told of an id.
+    /// A program is notified of an ID.
     pub(crate) fn told(&self, program: &str, id: &str) {
         let now = self.elapsed();
         let key = (program.to_owned(), id.to_owned());
         self.state().heard.entry(key).or_default().told = now;
     }
 
-    /// A program of a service asks for an id. However often it was told of it during the last call, one
-    /// further call is all that it may cost; and where nothing fails, there is no other cause.
+    /// A program of a service asks for an ID. However often it was notified of it during the last call, that may
+    /// cost only one more call; and if nothing fails, there is no other cause.
     pub(crate) fn asked(&self, service: &str, program: &str, id: &str) {
         let now = self.elapsed();
         let key = (program.to_owned(), id.to_owned());
@@ -346,7 +346,7 @@ impl World {
         let may_fail = state.spoilt.get(service).is_some_and(|spoilt| spoilt.contains(id));
         drop(state);
         if self.plan.profile == Profile::Benign && nothing_new && !may_fail {
-            self.violated(format!("{program} asks for {id} once more, and was told nothing new"));
+            self.violated(format!("{program} asks for {id} once more without a new notification"));
         }
     }
 
@@ -360,7 +360,7 @@ impl World {
         self.state().works += 1;
     }
 
-    /// How often somebody did. As long as that stays, every database does.
+    /// How often somebody did. While that stays the same, so does every database.
     pub(crate) fn works_so_far(&self) -> u64 {
         self.state().works
     }
@@ -369,7 +369,7 @@ impl World {
         self.state().trace.clone()
     }
 
-    /// Tells one course of events from another.
+    /// The hash of the course of events.
     pub(crate) fn hash(&self) -> u64 {
         self.state().hash.finish()
     }

@@ -76,9 +76,9 @@ fn write(table: &str) {
     let profiles = Profile::ALL.map(|profile| profile.to_string());
     let head = format!(
         "# Kill matrix\n\n\
-         Faults planted on purpose in the publisher and the kit, one at a time, and how many seeds of the simulation\n\
-         each profile takes to find them. The number of the profile that is meant to find a fault is **bold**: it is\n\
-         at most {MAX_SEEDS}, or the command fails. For the others `·` is: not within the first {SOME_SEEDS}. Written by\n\
+         Faults planted on purpose in the publisher and the kit, one at a time, and how many seeds each profile of the\n\
+         simulation takes to find them. The number of the profile that is meant to find a fault is **bold**: it is\n\
+         at most {MAX_SEEDS}, or the command fails. For the others, `·` means not within the first {SOME_SEEDS}. Written by\n\
          `make mutants`; the faults are in `crates/simulation/src/mutant.rs`.\n\n\
          | fault | what it is | {} |\n|---|---|{}\n",
         profiles.join(" | "),

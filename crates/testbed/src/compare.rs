@@ -1,7 +1,7 @@
-//! Whether all say of every store what its owner says.
+//! Compares every copy of every store with its owner.
 //!
-//! What is compared is pure: what the owner has, what a read model shows and has applied, what is found by
-//! text. [`Comparison`] asks for it, by what everyone says to anyone who asks.
+//! The comparison is pure: what the owner has, what a read model shows and has applied, what is found by
+//! text. [`Comparison`] asks the programs for that, through their public APIs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,53 +18,53 @@ mod texts;
 
 pub use look::{Asked, Comparison};
 
-/// What the owner says of one store.
+/// What the owner has for one store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Owned {
-    /// The owner's number for it.
+    /// Its version.
     pub version: u64,
-    /// None when it is deleted.
+    /// `None` if it is deleted.
     pub state: Option<Map<String, Value>>,
 }
 
 /// Everything that the owner has ever had.
 pub type Stores = BTreeMap<EntityId, Owned>;
 
-/// What a read model shows of one store.
+/// What a read model shows for one store.
 #[derive(Clone, Debug, PartialEq)]
 enum Shown {
     Live { version: u64, fields: Map<String, Value> },
     Deleted,
 }
 
-/// Everything that a read model says.
+/// Everything that a read model shows.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
-    /// Fields that it shows of the owner's.
+    /// The owner's fields that it shows.
     fields: &'static [&'static str],
-    /// Whether it shows which stores are deleted, or nothing of them.
+    /// Whether it shows which stores are deleted, or omits them.
     shows_deleted: bool,
     shown: BTreeMap<EntityId, Shown>,
-    /// Versions that are applied, and whether as deleted.
+    /// Applied versions, and whether they are deletions.
     applied: BTreeMap<EntityId, (u64, bool)>,
-    /// Stores of which it has applied something.
+    /// Number of stores with an applied version.
     applied_count: u64,
     dead_letters: Vec<EntityId>,
 }
 
-/// One thing that is not as the owner says.
+/// One difference from the owner.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// Who says otherwise.
+    /// The program that differs.
     pub service: String,
-    /// Of which store, if it is about one.
+    /// The store, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<EntityId>,
-    /// Which field, or what else.
+    /// The field, or what else differs.
     pub what: String,
-    /// What the owner says.
+    /// The owner's value.
     pub expected: Value,
-    /// What is said instead.
+    /// The differing value.
     pub found: Value,
 }
 
@@ -76,7 +76,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Everything in which a read model differs from the owner.
+/// All differences between a read model and the owner.
 fn differences(service: &str, owner: &Stores, model: &Model) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut differ = |id: Option<&EntityId>, what: &str, expected: Value, is: Value| {
@@ -119,7 +119,7 @@ fn differences(service: &str, owner: &Stores, model: &Model) -> Vec<Difference> 
     }
     differ(None, "number of stores applied", owner.len().into(), model.applied_count.into());
     for id in &model.dead_letters {
-        differ(Some(id), "a dead letter of it", "not there".into(), "there".into());
+        differ(Some(id), "its dead letter", "not there".into(), "there".into());
     }
     found
 }
@@ -132,7 +132,7 @@ fn deleted(applied: Option<(u64, bool)>) -> Value {
     applied.map(|(_, deleted)| deleted).into()
 }
 
-/// Where another replica of the owner says otherwise.
+/// Differences of another replica of the owner.
 fn of_owners(service: &str, owner: &Stores, other: &Stores) -> Vec<Difference> {
     let ids: BTreeSet<_> = owner.keys().chain(other.keys()).collect();
     let differ = ids.into_iter().filter(|id| owner.get(*id) != other.get(*id));
@@ -143,7 +143,7 @@ fn of_owners(service: &str, owner: &Stores, other: &Stores) -> Vec<Difference> {
     let difference = |id: &EntityId| Difference {
         service: service.to_owned(),
         id: Some(id.clone()),
-        what: "what it says of it".to_owned(),
+        what: "its answer".to_owned(),
         expected: said(owner, id),
         found: said(other, id),
     };
@@ -157,7 +157,7 @@ fn lost(owner: &Stores, newest: &BTreeMap<EntityId, u64>) -> Vec<Difference> {
         (now < Some(*version)).then(|| Difference {
             service: "store-info".to_owned(),
             id: Some(id.clone()),
-            what: "version, which was answered to a write and is lost,".to_owned(),
+            what: "version of an answered write, now lost,".to_owned(),
             expected: (*version).into(),
             found: now.into(),
         })

@@ -1,4 +1,4 @@
-//! Edits of stores, by chance from a seed.
+//! Edits of stores, at random from a seed.
 
 use nudge_chance::Random;
 use nudge_protocol::EntityId;
@@ -36,7 +36,7 @@ impl Edit {
     }
 }
 
-/// The id of the n-th store. The ids hold what an address and a subject do not.
+/// The ID of the n-th store. The IDs contain characters that URLs and subjects must encode.
 pub fn store_id(n: u64) -> EntityId {
     let id = match n % 3 {
         0 => format!("store-{n:03}"),

@@ -1,25 +1,25 @@
-//! The demo's world as something that is run, broken and looked at: by `nudge dev`, by `nudge chaos`, and
-//! by tests.
+//! Everything to run, break and examine the demo's programs: for `nudge dev`, `nudge chaos`, and
+//! tests.
 //!
 //! ```text
 //! Ports ─► Program, Program, …  ◄── Line ──►  Program     whatever happens to them,
-//!              └──────────────── Comparison ─────┘        in the end all say the same
+//!              └──────────────── Comparison ─────┘        in the end all are equal
 //! ```
 //!
 //! | module | what it gives |
 //! |---|---|
 //! | [`service`] | the services of the demo by name |
 //! | [`program`] | a program as a process: started, killed, stopped, frozen; and a guard against orphans |
-//! | [`mod@line`] | a TCP line between two programs, on which things go wrong |
-//! | [`ports`] | ports that nobody else takes |
-//! | [`edits`] | edits of stores, by chance from a seed |
-//! | [`compare`] | whether all say of every store what its owner says |
-//! | [`nats`] | the NATS server: which one, how it is started, when it is ready |
+//! | [`mod@line`] | a TCP connection between two programs that can be disturbed |
+//! | [`ports`] | ports that nobody else uses |
+//! | [`edits`] | edits of stores, at random from a seed |
+//! | [`compare`] | compares every copy of every store with its owner |
+//! | [`nats`] | the NATS server: finding one, starting it, waiting for it |
 //! | [`postgres`] | a PostgreSQL server, run by a program that takes commands |
-//! | [`servers`] | real servers and databases of a test's own |
+//! | [`servers`] | real servers and databases for one test |
 //!
-//! What programs use tells what went wrong, in a line for people. What is for tests alone panics; that is
-//! all of [`servers`], and what its page says of the others.
+//! Code for programs returns one-line errors for people. Code for tests only panics: that is
+//! all of [`servers`], and items documented so in the others.
 
 pub mod compare;
 pub mod edits;

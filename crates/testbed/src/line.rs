@@ -1,9 +1,9 @@
-//! A TCP line from one program to another, on which things can go wrong.
+//! A TCP line from one program to another, which can be disturbed.
 //!
-//! What is said on it can be late, stand still, be cut off, and, where it is NATS' protocol, single
-//! notifications can be reordered, doubled and dropped. One that [keeps](Settings::keeps) what is said
-//! also shows what a program has in hand: an answer that was made and has not arrived, a message that was
-//! sent and is not there.
+//! Data can be delayed, stalled or cut off and, if it is the NATS protocol, single
+//! notifications can be reordered, duplicated and dropped. A line that [keeps](Settings::keeps) its data
+//! also shows what is in transit: an answer that was sent and has not arrived, a message that was
+//! published and has not arrived.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ mod pump;
 pub use disturb::{Counts, Disturb};
 use pump::Pump;
 
-/// Most connections at a time; a further one is refused.
+/// Most connections at a time; further ones are refused.
 const MAX_CONNECTIONS: usize = 512;
 /// Longest life of a connection while connections are reset.
 const MAX_LIFE_MILLIS: u64 = 400;
@@ -38,18 +38,18 @@ const MAX_LIFE_MILLIS: u64 = 400;
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
-    /// What the one who connected says.
+    /// From the client.
     There,
-    /// What is answered.
+    /// From the server.
     Back,
 }
 
-/// What goes wrong on a line. By default, nothing.
+/// The disturbances of a line. By default, none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trouble {
-    /// By how much each piece is late.
+    /// The delay of each piece.
     pub late: Option<Duration>,
-    /// Whether what is said there, and back, stands still.
+    /// Whether data is stalled, in each direction.
     pub stalled: (bool, bool),
     /// How connections end.
     pub sever: Option<Sever>,
@@ -64,7 +64,7 @@ pub enum Sever {
     Reset,
     /// They end within an answer.
     Cut,
-    /// They are gone, and no other can be made.
+    /// They are cut, and new ones are refused.
     Refuse,
 }
 
@@ -84,17 +84,17 @@ impl Trouble {
 /// What a line is for.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// The way that notifications go, when it is a line to NATS.
+    /// The direction of notifications, if it is a line to NATS.
     pub notifications: Option<Way>,
-    /// Decides what chance decides.
+    /// The source of random decisions.
     pub seed: u64,
-    /// Where it is counted what was done to notifications.
+    /// Counts what was done to notifications.
     pub counts: Arc<Counts>,
-    /// Whether [`Line::said`] is kept. All of it is held in memory.
+    /// Whether data for [`Line::said`] is kept. All of it is held in memory.
     pub keeps: bool,
 }
 
-/// See the module's description. Cut when dropped.
+/// See the module documentation. Cut when dropped.
 #[derive(Debug)]
 pub struct Line {
     address: SocketAddr,
@@ -106,7 +106,7 @@ pub struct Line {
 struct Shared {
     trouble: Arc<watch::Sender<Trouble>>,
     settings: Settings,
-    /// What was said each way.
+    /// The data of each direction.
     said: Arc<Mutex<Said>>,
 }
 
@@ -130,7 +130,7 @@ impl Line {
     ///
     /// # Errors
     ///
-    /// No port can be listened on.
+    /// If no port can be listened on.
     pub async fn to(port: u16, settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -140,17 +140,17 @@ impl Line {
         Ok(Self { address, shared, _task: AbortOnDropHandle::new(task) })
     }
 
-    /// Where it begins.
+    /// Its listening address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Changes what goes wrong.
+    /// Changes the disturbances.
     pub fn set(&self, change: impl FnOnce(&mut Trouble)) {
         self.shared.trouble.send_modify(change);
     }
 
-    /// Lets nothing more through that goes this way, and forgets what was said so far.
+    /// Holds back all data in this direction, and forgets earlier data.
     pub fn hold(&self, way: Way) {
         self.set(|trouble| {
             self.shared.said.lock().on(way).clear();
@@ -158,22 +158,22 @@ impl Line {
         });
     }
 
-    /// Lets everything go on, with what was held up first.
+    /// Releases everything, held-back data first.
     pub fn release(&self) {
         self.set(|trouble| trouble.stalled = (false, false));
     }
 
-    /// Ends every connection, and every new one at once.
+    /// Cuts every connection, and every new one immediately.
     pub fn cut(&self) {
         self.set(|trouble| trouble.sever = Some(Sever::Refuse));
     }
 
-    /// Lets connections be made again.
+    /// Allows connections again.
     pub fn mend(&self) {
         self.set(|trouble| trouble.sever = None);
     }
 
-    /// What was said this way, held up or not, since it was last [held up](Self::hold). Empty when the line
+    /// The data in this direction, held back or not, since the last [`hold`](Self::hold). Empty if the line
     /// does not [keep](Settings::keeps) it.
     pub fn said(&self, way: Way) -> String {
         String::from_utf8_lossy(self.shared.said.lock().on(way)).into_owned()
@@ -181,10 +181,10 @@ impl Line {
 }
 
 impl Shared {
-    /// Keeps what is said.
+    /// Keeps data.
     fn note(&self, way: Way, bytes: &[u8]) {
         if self.settings.keeps {
-            // Nobody can hold up the line meanwhile: what is kept then is what is held up.
+            // Nobody can hold the line meanwhile: what is kept then is what is held back.
             let _unchanged = self.trouble.borrow();
             self.said.lock().on(way).extend_from_slice(bytes);
         }
@@ -195,7 +195,7 @@ async fn accept(listener: TcpListener, port: u16, shared: Shared) {
     let mut connections = JoinSet::new();
     for number in 0.. {
         let Ok((near, _)) = listener.accept().await else {
-            // Out of file handles, most likely: that passes.
+            // Probably out of file handles, which is temporary.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };

@@ -16,16 +16,16 @@ use crate::program::{Launch, Output};
 const SETTING: &str = "NATS_SERVER_BIN";
 /// In a checkout, finds or installs a server and prints its path.
 const SCRIPT: &str = "scripts/nats-server";
-/// What one look may take.
+/// Timeout of one check.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The path of a server: `NATS_SERVER_BIN`, else what the script of a checkout says that holds one of
-/// these `places` (it looks at PATH first, checks the version, and installs one if need be), else PATH.
+/// The path of a server: `NATS_SERVER_BIN`, else the output of the script of a checkout that contains one of
+/// these `places` (it looks at PATH first, checks the version, and installs one if necessary), else PATH.
 /// `asking` is called before that script is.
 ///
 /// # Errors
 ///
-/// There is none, in a line for people.
+/// If there is none; one line for people.
 pub async fn find(places: &[&Path], asking: impl FnOnce()) -> Result<PathBuf, String> {
     if let Some(given) = std::env::var_os(SETTING).filter(|given| !given.is_empty()) {
         let path = PathBuf::from(given);
@@ -51,14 +51,14 @@ fn is_executable(path: &Path) -> bool {
     mode.is_ok_and(|(file, mode)| file && mode & 0o111 != 0)
 }
 
-/// The script of the checkout that holds `path`.
+/// The script of the checkout that contains `path`.
 fn script_above(path: &Path) -> Option<PathBuf> {
     let of = |root: &Path| root.join("Cargo.toml").is_file().then(|| root.join(SCRIPT));
     path.ancestors().filter_map(of).find(|script| script.is_file())
 }
 
 async fn ask_script(script: &Path) -> Result<PathBuf, String> {
-    // What it has to say, such as that it installs a server, goes to standard error as ever.
+    // Its messages, such as that it installs a server, go to standard error.
     let output = Command::new("python3")
         .arg(script)
         .stdin(Stdio::null())

@@ -1,11 +1,11 @@
 //! Ports for servers that go away and come back.
 //!
-//! All are below the ports that systems hand out by themselves (Linux from 32,768 on). A port from there
-//! could be taken by any connection while its server is away; and a client that tries again and again to
-//! reach it may, one day, get that very port for itself, and find that it answers.
+//! All are below the ephemeral ports that systems assign (Linux from 32,768 on). A port from there
+//! could be taken by any connection while its server is away; and a client that keeps trying to
+//! reach it may one day be assigned that very port, and connect to itself.
 //!
-//! Between the look whether a port is free and the start of its server, and whenever that server is away,
-//! somebody else could look, too. So each kind of program has a range of its own, in blocks, and whoever
+//! Between checking that a port is free and starting its server, and whenever that server is away,
+//! somebody else could take the port. So each kind of program has its own range, in blocks, and whoever
 //! takes a block holds the lock of a file, `nudge-ports-` and its first port, in the temporary directory:
 //!
 //! | from | to | for | in blocks of | held as long as |
@@ -48,12 +48,12 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Ports for a run of `nudge chaos`. None when all are taken.
+    /// Ports for a run of `nudge chaos`. `None` if all are taken.
     pub fn of_a_run() -> Option<Self> {
         Self::take(OF_RUNS)
     }
 
-    /// One that is free now, and that is given out no second time. None when no more is left.
+    /// A port that is free now, and is not returned again. `None` if none is left.
     pub fn next_free(&mut self) -> Option<u16> {
         self.left.find(|port| is_free(*port))
     }
@@ -67,12 +67,12 @@ impl Ports {
     }
 }
 
-/// Locks a block, unless somebody has.
+/// Locks a block, unless somebody has already.
 pub(crate) fn lock(first: u16) -> Option<File> {
     let path = std::env::temp_dir().join(format!("nudge-ports-{first}"));
-    // What another user has made can be read, and so locked, too.
+    // Another user's file can be read, and so locked, too.
     let file = match File::open(&path) {
-        // Not through a link that somebody has put there.
+        // Not through a link that somebody placed there.
         Err(error) if error.kind() == ErrorKind::NotFound => File::create_new(&path).ok()?,
         opened => opened.ok()?,
     };
@@ -83,11 +83,11 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// For tests: a port that is free now, and that this process gives out no second time.
+/// For tests: a port that is free now, and that this process does not return again.
 ///
 /// # Panics
 ///
-/// When all are taken.
+/// If all are taken.
 pub fn free_port() -> u16 {
     static BLOCKS: Mutex<Vec<Ports>> = Mutex::new(Vec::new());
     let mut blocks = BLOCKS.lock();
@@ -109,7 +109,7 @@ impl Base {
     ///
     /// # Panics
     ///
-    /// When all are taken.
+    /// If all are taken.
     pub fn free(offsets: &[u16]) -> Self {
         let mut taken = Vec::new();
         loop {

@@ -1,8 +1,8 @@
 //! A PostgreSQL server, run by a program that takes commands, as `scripts/postgres run` does.
 //!
-//! It says one line of JSON with the `url` once the server answers, then takes `stop`, `crash`, `start`,
+//! It prints one line of JSON with the `url` once the server answers, then takes `stop`, `crash`, `start`,
 //! `freeze` and `thaw` on its standard input, each answered by such a line when it is done, or by one with an
-//! `error` that says why it is not; it takes further commands then. When its standard input ends, it ends the server. That input is a pipe which we alone hold: it ends with us,
+//! `error` that says why not; it then takes more commands. When its standard input ends, it ends the server. That input is a pipe that only we hold: it ends with us,
 //! however we end.
 
 use std::{process::Stdio, time::Duration};
@@ -15,18 +15,18 @@ use tokio::{
 
 /// Longest wait for the first answer: programs may have to be installed.
 const FIRST_PATIENCE: Duration = Duration::from_secs(300);
-/// Longest wait for any other: a server that was killed may take minutes to recover on a busy machine.
+/// Longest wait for any other: a killed server may take minutes to recover on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Longest wait for the end of program and server.
 pub const END_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest answer, in bytes.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
-/// The program that runs the server. It is never killed: a server whose program is gone would stay behind.
+/// The program that runs the server. It is never killed, since its server would stay behind.
 #[derive(Debug)]
 pub struct Runner {
     child: Child,
-    /// None once it is of no more use: its answers may belong to other commands.
+    /// `None` once it is useless: its answers may belong to other commands.
     commands: Option<ChildStdin>,
     answers: Take<BufReader<ChildStdout>>,
 }
@@ -39,12 +39,12 @@ enum Answer {
 }
 
 impl Runner {
-    /// Starts the program, which is a command line in its words, and waits until the server answers.
+    /// Starts the program, given as the words of a command line, and waits until the server answers.
     /// Returns the server's URL, too.
     ///
     /// # Errors
     ///
-    /// In a line for people. The program's input has ended then.
+    /// One line for people. The program's input is closed then.
     pub async fn start(command: &[String]) -> Result<(Self, String), String> {
         let mut runner = Self::spawn(command)?;
         let url = runner.answer(FIRST_PATIENCE).await?;
@@ -57,9 +57,9 @@ impl Runner {
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // What it has to say, such as that it installs a server, is for the person who waits.
+            // Its messages, such as that it installs a server, are for the person who waits.
             .stderr(Stdio::inherit())
-            // Its own group: a Ctrl-C at the terminal reaches us alone.
+            // Its own group: a Ctrl-C at the terminal reaches only us.
             .process_group(0)
             .spawn();
         let mut child = child.map_err(|error| format!("cannot start {exe}: {error}"))?;
@@ -72,9 +72,9 @@ impl Runner {
     ///
     /// # Errors
     ///
-    /// In a line for people. Unless that is the program's own answer, no further command is taken.
+    /// One line for people. Unless it is the program's own answer, no more commands are possible.
     pub async fn tell(&mut self, command: &str) -> Result<(), String> {
-        let commands = self.commands.as_mut().ok_or("its program does not answer any more")?;
+        let commands = self.commands.as_mut().ok_or("its program no longer answers")?;
         // If this fails it has ended, which no answer says better.
         let _ = commands.write_all(format!("{command}\n").as_bytes()).await;
         self.answer(PATIENCE).await.map(drop).map_err(|why| format!("`{command}`: {why}"))
@@ -88,7 +88,7 @@ impl Runner {
         let answer = match read {
             Ok(Ok(0)) => Err("the program has ended".to_owned()),
             Ok(Ok(_)) => serde_json::from_str(&line)
-                .map_err(|error| format!("its answer is no line of JSON with a url ({error})")),
+                .map_err(|error| format!("its answer is not a line of JSON with a url ({error})")),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
         };
@@ -102,7 +102,7 @@ impl Runner {
         }
     }
 
-    /// Ends server and program. False when that takes longer than [`END_PATIENCE`]; they may still end.
+    /// Ends server and program. False if that takes longer than [`END_PATIENCE`]; they may still end.
     pub async fn end(&mut self) -> bool {
         self.commands = None;
         tokio::time::timeout(END_PATIENCE, self.child.wait()).await.is_ok()

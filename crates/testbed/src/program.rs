@@ -1,4 +1,4 @@
-//! A program as a process of ours, to which things can happen.
+//! A program as a child process that can be killed, stopped and frozen.
 
 use std::{
     ffi::OsString,
@@ -27,20 +27,20 @@ pub struct Launch {
     pub exe: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// What is added to our environment.
+    /// Additions to our environment.
     pub env: Vec<(&'static str, String)>,
     /// Where its output goes.
     pub output: Output,
-    /// Whether it has an input, which is open until it is killed or we end, however we end. Without,
-    /// that is empty.
+    /// Whether it has a standard input, which is open until it is killed or we end, however we end. Otherwise
+    /// it is empty.
     pub holds_input: bool,
-    /// Whether it has a process group of its own. A Ctrl-C at the terminal then reaches us alone, and it
-    /// is ended when we end it. Else that ends it, too.
+    /// Whether it has its own process group. A Ctrl-C at the terminal then reaches only us, and it
+    /// ends when we end it. Otherwise Ctrl-C ends it, too.
     pub own_group: bool,
     /// Whether [`Program::set_disk_full`] may be used on it. Its log is then written by us: a file that it
     /// writes itself could not be written to either.
     pub disk_may_be_full: bool,
-    /// Who ends it when we can no longer do so. Only for one with a process group of its own.
+    /// Ends it when we can no longer do so. Only for a program with its own process group.
     pub guard: Option<Guard>,
     /// Whether the guard ends it after the others.
     pub last: bool,
@@ -51,7 +51,7 @@ pub struct Launch {
 pub enum Output {
     /// Nowhere.
     Nowhere,
-    /// Where ours goes: what it says on standard error, and no more.
+    /// Its standard error goes where ours goes; its standard output goes nowhere.
     Ours,
     /// To the end of this file.
     Log(PathBuf),
@@ -85,7 +85,7 @@ impl Launch {
                 shell
             }
         };
-        // Whom it is at NATS is said here, and not by the environment that we happen to be in.
+        // Its NATS credentials are set here, not by our own environment.
         for name in nudge_runtime::broker::LOGIN_VARIABLES {
             command.env_remove(name);
         }
@@ -104,7 +104,7 @@ impl Launch {
         if self.own_group {
             command.process_group(0);
         }
-        // When we panic, nothing stays behind.
+        // If we panic, nothing stays behind.
         command.kill_on_drop(true);
         Ok(command)
     }
@@ -133,11 +133,11 @@ impl Program {
         &self.launch
     }
 
-    /// Starts it, with nothing left of the process before.
+    /// Starts it, with nothing left of the previous process.
     ///
     /// # Errors
     ///
-    /// Its log cannot be opened, or it cannot be executed. Then all is as it was before.
+    /// If its log cannot be opened, or it cannot be executed. Nothing has changed then.
     pub fn start(&mut self) -> io::Result<()> {
         self.started = Instant::now();
         let mut command = self.launch.command()?;
@@ -181,7 +181,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// It was not started, or is lost.
+    /// If it was not started, or is lost.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         let child = self.child.as_mut().ok_or_else(|| io::Error::other("it was not started"))?;
         let ended = child.wait().await;
@@ -189,7 +189,7 @@ impl Program {
         ended
     }
 
-    /// Ends it at once (SIGKILL), and waits for its end, which takes no time worth mentioning.
+    /// Kills it (SIGKILL), and waits for its end, which is almost immediate.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
         if let (Some(pid), Some(child)) = (self.pid(), &mut self.child) {
@@ -200,10 +200,10 @@ impl Program {
         self.forget();
     }
 
-    /// Asks it to stop (SIGTERM), and kills it when it has not after this time. Returns how it ended; None
+    /// Asks it to stop (SIGTERM), and kills it if it has not after this time. Returns how it ended; `None`
     /// if it had to be killed, or did not run.
     pub async fn stop(&mut self, patience: Duration) -> Option<ExitStatus> {
-        // What stands still does not stop.
+        // A frozen program does not stop.
         self.thaw();
         self.signal(Signal::TERM);
         let child = self.child.as_mut()?;
@@ -212,7 +212,7 @@ impl Program {
         ended.ok()?.ok()
     }
 
-    /// Makes it stand still (SIGSTOP), and returns once every thread of it does. False if it does not run.
+    /// Freezes it (SIGSTOP), and returns once all its threads are frozen. False if it is not running.
     pub fn freeze(&self) -> bool {
         let Some(pid) = self.pid() else { return false };
         self.signal(Signal::STOP);
@@ -221,12 +221,12 @@ impl Program {
         status.is_ok_and(|status| status.is_some_and(|status| status.stopped()))
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Thaws it (SIGCONT).
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Lets it write to its files, or not: no write succeeds then, not even in place. Only for one that
+    /// Allows or forbids writing to its files: if forbidden, no write succeeds, not even in place. Only for a program that
     /// is started so that this [may happen](Launch::disk_may_be_full).
     ///
     /// It is a limit on the length of files (RLIMIT_FSIZE, 0 bytes), so a write gets EFBIG, "file too
@@ -236,7 +236,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// It does not run, or this system cannot do so.
+    /// If it is not running, or this system does not support it.
     #[cfg(target_os = "linux")]
     pub fn set_disk_full(&self, full: bool) -> Result<(), String> {
         use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
@@ -247,7 +247,7 @@ impl Program {
         set.map(drop).map_err(|error| format!("its files cannot be limited: {error}"))
     }
 
-    /// There is no way to do this to another process here.
+    /// Other systems have no way to do this to another process.
     ///
     /// # Errors
     ///
@@ -264,7 +264,7 @@ impl Program {
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
-            // It may have ended just now.
+            // It may have just ended.
             let _ = match self.launch.own_group {
                 true => kill_process_group(pid, signal),
                 false => kill_process(pid, signal),

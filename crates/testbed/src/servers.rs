@@ -1,7 +1,7 @@
-//! Real servers of a test's own.
+//! Real servers for one test.
 //!
-//! Every test starts what it needs on free loopback ports and ends it when it is done, also when it
-//! fails. Tests wait for a state, with [`eventually`], never for a time. What cannot be done panics.
+//! Every test starts what it needs on free loopback ports and stops it when it is done, even if it
+//! fails. Tests wait for a state, with [`eventually`], never for a time. Failures panic.
 //!
 //! | module | what it gives |
 //! |---|---|
@@ -29,10 +29,10 @@ pub use postgres::Postgres;
 /// Longest wait for a state. Only a test that fails waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Time that a test gives a server to do something that must not happen.
+/// How long a test watches for something that must not happen.
 pub const QUIET: Duration = Duration::from_millis(300);
 
-/// Waits until `look` finds something, looking again and again. Panics with `what` when it never does.
+/// Calls `look` until it finds something. Panics with `what` if it never does.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     look: impl FnMut() -> F,
@@ -41,7 +41,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
     found.unwrap_or_else(|| panic!("never happened: {what}"))
 }
 
-/// As [`eventually`], but gives up quietly after this long.
+/// Like [`eventually`], but gives up quietly after this long.
 pub async fn within<T, F: Future<Output = Option<T>>>(
     patience: Duration,
     mut look: impl FnMut() -> F,

@@ -31,12 +31,12 @@ impl Service {
         Self::ALL.into_iter().find(|service| service.name() == name)
     }
 
-    /// Its port, where the demo's ports begin at `port_base`.
+    /// Its port, if the demo's ports begin at `port_base`.
     pub const fn port(self, port_base: u16) -> u16 {
         port_base + 1 + self as u16
     }
 
-    /// Its base URL, where the demo's ports begin at `port_base`.
+    /// Its base URL, if the demo's ports begin at `port_base`.
     pub fn url(self, port_base: u16) -> String {
         format!("http://127.0.0.1:{}", self.port(port_base))
     }

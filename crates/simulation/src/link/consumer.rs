@@ -64,7 +64,7 @@ impl Source for Link {
     }
 }
 
-/// A consumer as it was found or made.
+/// A consumer as it was found or created.
 #[derive(Clone)]
 struct Opened {
     link: Link,
@@ -186,7 +186,7 @@ impl Opened {
         }
     }
 
-    /// Sends one message on its way, which may be longer than that of the next.
+    /// Sends one message, which may arrive later than the next.
     fn send(&self, sequence: u64, stored: Stored, pending: u64, sender: Sender) {
         let (opened, way) = (self.clone(), self.link.node.way());
         tokio::spawn(async move {
@@ -206,12 +206,12 @@ impl Opened {
     }
 }
 
-/// What a message tells of.
+/// What a message is about.
 struct Told {
     subject: String,
     /// The version that it names, if it does.
     version: Option<u64>,
-    /// The highest that it named, or one that it replaced.
+    /// The highest version that it or a message that it replaced named.
     stands_for: u64,
 }
 
@@ -223,7 +223,7 @@ struct Ack {
 }
 
 impl Ack {
-    /// What is handled must be covered.
+    /// An acknowledged message must be covered.
     fn check(&self, told: &Told) {
         let Some(read_model) = &self.opened.link.read_model else { return };
         if let Ok(id) = subject::decode_subject(&self.opened.entity, &told.subject) {
@@ -247,7 +247,7 @@ impl AckHandle for Ack {
             let Told { subject, .. } = &self.told;
             node.world.tell(format!("{} acknowledges {subject} #{}", node.name, self.sequence));
             let (created, name) = (self.opened.created, &self.opened.name);
-            // After it went back, the broker takes it for one of another message.
+            // After it went back, the broker takes it for another message's.
             let taken = node.world.with_broker(|broker| broker.at(created, self.sequence));
             if let Some(stored) = taken {
                 self.check(&self.opened.told(self.sequence, &stored));
@@ -273,7 +273,7 @@ impl AckHandle for Ack {
     }
 }
 
-/// What has arrived, as the program takes it.
+/// The messages that have arrived for the program.
 fn received(node: Arc<Node>, receiver: mpsc::Receiver<Result<Delivery, BoxError>>) -> Deliveries {
     let next = |mut receiver: mpsc::Receiver<_>| async move {
         receiver.recv().await.map(|delivery| (delivery, receiver))

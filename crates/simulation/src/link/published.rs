@@ -1,4 +1,4 @@
-//! Who is told of what is published, and who gets it past the backlog.
+//! Who is notified of what is published, and who receives it past the backlog.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,10 @@ use tokio::{sync::Notify, time::sleep};
 use super::delivery::{Sender, delivery};
 use crate::{broker::Stored, fault::Fault, node::Node};
 
-/// Everyone who wants to know of what is published.
+/// Everyone who wants to be notified of what is published.
 #[derive(Default)]
 pub(crate) struct Published {
-    /// Wakes whoever waits for messages.
+    /// Wakes those who wait for messages.
     pub(crate) woken: Notify,
     /// Those who want it past their consumer.
     fresh: Mutex<Vec<(Weak<Node>, Sender)>>,
@@ -26,7 +26,7 @@ impl Published {
         self.fresh.lock().push((Arc::downgrade(node), sender));
     }
 
-    /// A message is stored. Of each service, one program gets it.
+    /// A message is stored. One program of each service gets it.
     pub(crate) fn tell(&self, stored: &Stored) {
         self.woken.notify_waiters();
         let mut groups: BTreeMap<String, Vec<(Arc<Node>, Sender)>> = BTreeMap::new();

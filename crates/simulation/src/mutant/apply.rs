@@ -21,7 +21,7 @@ impl WrongApply {
         Self { mutant, seen: Mutex::default() }
     }
 
-    /// Returns which of these the service is given, by their places.
+    /// Returns the indices of those that the service is given.
     pub(crate) async fn before(
         &self,
         tx: &mut Tx,

@@ -1,4 +1,4 @@
-//! Faults of a program that its ports can commit for it: what it publishes, believes, acknowledges and asks.
+//! Faults of a program that its ports can imitate: what it publishes, believes, acknowledges and asks for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,13 +28,13 @@ use tokio::sync::watch;
 
 use super::Mutant;
 
-/// A relay's way to the stream.
+/// A relay's connection to the stream.
 pub(super) struct WrongSink {
     link: Arc<dyn Sink>,
     mutant: Mutant,
     /// The stream's last sequence when it was last looked at; at least 1.
     last_seq: AtomicU64,
-    /// A connection that is never made again.
+    /// A connection that never reconnects.
     connections: watch::Sender<u64>,
 }
 
@@ -114,7 +114,7 @@ impl Sink for WrongSink {
     }
 }
 
-/// A subscriber's ways to the broker and to the owner.
+/// A subscriber's connections to the broker and to the owner.
 pub(super) fn wrong_subscriber(
     source: Arc<dyn Source>,
     client: Arc<dyn OwnerClient>,
@@ -125,11 +125,11 @@ pub(super) fn wrong_subscriber(
     (Arc::new(source), Arc::new(WrongClient { client, wrong }))
 }
 
-/// What both ways of a program know.
+/// What both connections of a program share.
 #[derive(Clone)]
 struct Wrong {
     mutant: Mutant,
-    /// The ids that a callback is under way for.
+    /// The IDs for which a callback is in progress.
     asking: Arc<Mutex<BTreeSet<EntityId>>>,
     /// The highest version that a message named of each id.
     told: Arc<Mutex<BTreeMap<EntityId, Version>>>,
@@ -157,7 +157,7 @@ impl Wrong {
         }
     }
 
-    /// What becomes of a message on its way to the program.
+    /// What happens to a message on its way to the program.
     async fn pass(
         self,
         entity: EntityName,

@@ -1,4 +1,4 @@
-//! Faults that a table's triggers commit, in the name of the code that writes it.
+//! Faults imitated by triggers on the tables that the code writes.
 
 use nudge_runtime::Database;
 

@@ -1,4 +1,4 @@
-//! What happens that is nobody's effect: somebody else publishes, the broker or the owner goes back to
+//! External accidents: somebody else publishes, the broker or the owner goes back to
 //! an older state, an entity cannot be applied.
 
 use std::{
@@ -22,17 +22,17 @@ use super::theatre::Theatre;
 
 /// Longest time that a poisoned entity cannot be applied.
 const MAX_POISON: Duration = Duration::from_secs(60);
-/// Longest time until everyone has a link again to a broker that lost something.
+/// Longest time until everyone is connected again to a broker that lost something.
 const RECONNECT: Duration = Duration::from_secs(2);
-/// A backup is made once in so many edits.
+/// A backup is made once in this many edits.
 const BACKUPS: u64 = 6;
-/// The same of a read model. From one that is older, what happened since is easily told.
+/// The same for a read model. What happened since an older one would be easy to notice.
 const READ_MODEL_BACKUPS: u64 = 3;
-/// A header above every number that there is.
+/// A header with a number above all versions.
 const TOO_LARGE: &str = "99999999999999999999";
-/// The highest version that there is: no clock has come so far.
+/// The highest possible version, ahead of every clock.
 const TOO_FAR: &str = "9007199254740991";
-/// What an owner may say to a call because of one of the ids in it.
+/// How an owner may answer a call because of one of its IDs.
 const STATUSES: [u16; 8] = [404, 408, 422, 429, 500, 502, 503, 504];
 /// The owner's tables.
 const OWNER_TABLES: [&str; 3] = ["entity", "nudge_change_log", "nudge_relay_stream"];
@@ -78,14 +78,14 @@ impl Theatre {
             let body = body(format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}"));
             self.publish(Stored { subject, version, body });
         } else if world.strikes(Fault::UnknownSubject) {
-            // Several take places in the stream that a broker has lost.
+            // Several, to take sequences that a broker has lost.
             for _ in 0..=world.pick(Fault::UnknownSubject, 4) {
                 self.others_publish();
             }
         }
     }
 
-    /// What names no entity.
+    /// A subject that names no entity.
     fn others_publish(&self) {
         let subject = format!("changes.{}.%00", self.entity);
         self.publish(Stored { subject, version: None, body: Bytes::new() });
@@ -120,11 +120,11 @@ impl Theatre {
         }
     }
 
-    /// A backup of the owner is made, or put back. What was committed and is in no message yet would
-    /// be forgotten by everyone but those who have called back for it: so only when there is nothing.
+    /// A backup of the owner is made or restored. What was committed and is in no message yet would
+    /// be unknown to everyone but those who have called back for it, so only if there is no such change.
     async fn owner_is_restored(&self) {
         let world = &self.world;
-        // One in which there is nothing is a new owner's, who has nothing to say of the stream.
+        // An empty one would be a new owner's, who has nothing to say about the stream.
         if world.below(BACKUPS) == 0 && !self.owner_versions().await.is_empty() {
             copy_tables(&self.owner_db, &OWNER_TABLES, "", "backup_").await;
             self.losses.owner_backed_up.store(true, SeqCst);
@@ -134,7 +134,7 @@ impl Theatre {
         }
         if world.strikes(Fault::OwnerRestored) {
             self.history.learn();
-            // Or they live on, as when a database server is put back under everyone.
+            // Or they keep running, as when a database server is restored under everyone.
             if world.pick(Fault::OwnerRestored, 2) == 0 {
                 self.crash_each(RELAY, "as its owner is restored");
             }
@@ -144,7 +144,7 @@ impl Theatre {
         }
     }
 
-    /// A backup of a read model is made, or put back, if it can be. The subscriber goes on, or starts again.
+    /// A backup of a read model is made or restored, if possible. The subscriber keeps running, or restarts.
     async fn read_model_is_put_back(&self, follower: &Follower) {
         let (world, db) = (&self.world, &follower.read_model.db);
         let tables: Vec<_> = follower.tables.iter().map(String::as_str).collect();
@@ -185,7 +185,7 @@ impl Theatre {
         rows.into_iter().map(|(id, version)| (id, version.cast_unsigned())).collect()
     }
 
-    /// One service cannot apply an id for a while, or is not answered for it; others can, and are.
+    /// One service cannot apply an ID for a while, or gets no answer for it; others are not affected.
     fn poison(self: Arc<Self>, fault: Fault, id: String) {
         let world = &self.world;
         let pause = world.length_of(fault, MAX_POISON);
@@ -213,7 +213,7 @@ impl Theatre {
     }
 }
 
-/// Keeps a copy of these tables, or puts it back, under everyone who uses them.
+/// Copies these tables, or restores the copy, under everyone who uses them.
 async fn copy_tables(db: &Database, tables: &[&str], from: &str, to: &str) {
     let work = async {
         let mut tx = db.begin().await?;

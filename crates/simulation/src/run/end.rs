@@ -1,4 +1,4 @@
-//! What must hold at the end: everyone is in step and stays so, and nothing is left to do.
+//! What must hold at the end: everyone has converged and stays so, and nothing is left to do.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,14 +7,14 @@ use tokio::time::sleep;
 use super::theatre::Theatre;
 use crate::profile::Profile;
 
-/// Time until everyone must be in step once all is healed. Virtual: it costs nothing.
+/// Time allowed to converge once everything is healed. Virtual, so it costs nothing.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
-/// Time that what is still on its way gets, longer than an acknowledgement may take; and as long
-/// again, in which silence is demanded.
+/// Time for what is still in transit, longer than an acknowledgement may take; and as long
+/// again, in which silence is required.
 const SILENCE: Duration = Duration::from_secs(40);
-/// Time after which everyone must still be in step.
+/// Time after which everyone must still be converged.
 const MOMENT: Duration = Duration::from_secs(2);
-/// What need not be in step yet.
+/// What need not have converged yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Except {
     None,
@@ -23,7 +23,7 @@ pub(crate) enum Except {
 }
 
 impl Theatre {
-    /// Waits until everyone is in step, leaving some ids out.
+    /// Waits until everyone has converged, leaving some IDs out.
     pub(crate) async fn in_step(&self, except: Except) {
         let began = self.world.elapsed();
         while let Some(difference) = self.differs(except) {
@@ -49,8 +49,8 @@ impl Theatre {
         }
     }
 
-    /// What is not in step: a read model, or the stream, in which the newest version of each entity
-    /// must stand for whoever comes next.
+    /// What has not converged: a read model, or the stream, which must hold the newest version of each entity
+    /// for new subscribers.
     fn differs(&self, except: Except) -> Option<String> {
         let read_models = self.followers.iter().map(|follower| &follower.read_model);
         let mut differences = read_models.filter_map(|read_model| {
@@ -109,7 +109,7 @@ impl Theatre {
         let calls = self.world.calls();
         sleep(SILENCE).await;
         if self.world.calls() != calls {
-            self.world.violated("calls go on though nothing changes");
+            self.world.violated("calls continue although nothing changes");
         }
         if let Some(left) = self.left().await {
             self.world.violated(format!("not silent: {left}"));

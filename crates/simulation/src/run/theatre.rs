@@ -1,4 +1,4 @@
-//! Everyone in a run, and what they do by themselves: programs start, end, and start again; the owner edits.
+//! Everyone in a run, and what they do: programs start, crash, and restart; the owner edits.
 
 use std::{
     collections::BTreeMap,
@@ -34,15 +34,15 @@ use crate::{
 
 /// Ids of the entities of a run.
 const KEYS: u64 = 4;
-/// Longest time until a program that ended is started again.
+/// Longest time until a crashed program is restarted.
 const MAX_DOWN: Duration = Duration::from_secs(4);
-/// What is not acknowledged comes again so soon, in some runs.
+/// The time until redelivery, in some runs.
 const SHORT_ACK_WAIT: Duration = Duration::from_secs(6);
 /// How far clocks jump, in microseconds.
 const MAX_SKEW_MICROS: u64 = 3_600_000_000;
 
-/// Who may lose something for good in this run. If both the broker and one of the databases did,
-/// nothing that is left would tell of it.
+/// Who may permanently lose something in this run. If both the broker and one of the databases did,
+/// nothing would be left that knows about it.
 pub(crate) struct Losses {
     pub(crate) by_databases: bool,
     pub(crate) owner_backed_up: AtomicBool,
@@ -66,11 +66,11 @@ pub(crate) struct Theatre {
     pub(crate) history: Arc<History>,
     pub(crate) followers: Vec<Arc<Follower>>,
     pub(crate) published: Arc<Published>,
-    /// Each program as last started, by whose it is and its number.
+    /// Each program as last started, by its service and number.
     pub(crate) nodes: Mutex<BTreeMap<(String, usize), Arc<Node>>>,
     settings: Settings,
     pub(crate) losses: Losses,
-    /// What cannot be applied is not mended by itself any more.
+    /// Entities that cannot be applied no longer heal by themselves.
     pub(crate) poison_stays: AtomicBool,
     pub(crate) stop: CancellationToken,
 }
@@ -111,7 +111,7 @@ impl Theatre {
         })
     }
 
-    /// Starts a program, and again whenever it has ended: a service's, or else a relay.
+    /// Starts a program, a service's or a relay, and restarts it whenever it crashes.
     pub(crate) async fn keep_running(
         self: Arc<Self>,
         follower: Option<Arc<Follower>>,
@@ -134,13 +134,13 @@ impl Theatre {
                 }
             }
             node.death().await;
-            // What it leaves behind is what everyone finds who comes next.
+            // The next program finds what this one leaves behind.
             self.check();
             sleep(random.up_to(MAX_DOWN)).await;
         }
     }
 
-    /// Looks at every read model.
+    /// Checks every read model.
     fn check(&self) {
         self.followers.iter().for_each(|follower| follower.read_model.check());
     }
@@ -164,7 +164,7 @@ impl Theatre {
         follower.start(replica, link, client, self.settings, self.stop.child_token()).await;
     }
 
-    /// What notifications of an entity are published on.
+    /// The subject of an entity's notifications.
     pub(crate) fn subject(&self, id: &str) -> String {
         subject::subject(&self.entity, &EntityId::new(id).expect("a good id"))
     }
@@ -212,7 +212,7 @@ impl Theatre {
     }
 }
 
-/// In some runs messages come again soon; in some, so few are given out at a time that there is a
+/// In some runs messages are redelivered soon; in some, so few are delivered at a time that there is a
 /// backlog.
 fn settings(world: &World) -> Settings {
     let mut settings = Settings::default();

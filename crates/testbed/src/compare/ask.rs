@@ -1,4 +1,4 @@
-//! One question, and why it was not answered in a line for people.
+//! One request, with one-line errors for people.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::Asked;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Asked {
-    /// Where it listens.
+    /// Its address.
     fn address(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
@@ -22,7 +22,7 @@ impl Asked {
         request.timeout(ANSWER_TIMEOUT).send().await.map_err(|error| self.silence(&error))
     }
 
-    /// What is answered with 200.
+    /// The body of a 200 answer.
     pub(super) async fn json<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
@@ -48,7 +48,7 @@ impl Asked {
         page["items"].as_array().map(Vec::as_slice).ok_or_else(|| self.strange(page))
     }
 
-    /// It has answered otherwise than it ever should.
+    /// An answer that should never occur.
     pub(super) fn strange(&self, what: &dyn std::fmt::Display) -> String {
         format!("{} sent an unexpected answer: {what}", self.name)
     }

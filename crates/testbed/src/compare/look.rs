@@ -1,4 +1,4 @@
-//! Asks everyone what they say of every store, by what they say to anyone who asks.
+//! Asks every program about every store, through their public APIs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,31 +20,31 @@ use crate::Service;
 
 /// Longest wait for a connection: everything is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Questions under way at a time.
+/// Concurrent requests.
 const AT_A_TIME: usize = 8;
 /// Stores on a page of the owner.
 const OWNERS_PAGE: &str = "100";
-/// Stores on a page of search: so few that there are several.
+/// Stores on a page of search: few enough that there are several pages.
 const SEARCH_PAGE: &str = "25";
-/// What search shows of a store.
+/// The fields of a store that search shows.
 const SEARCH_FIELDS: &[&str] = &["name", "category", "region", "open"];
-/// What review shows of a store.
+/// The fields of a store that review shows.
 const REVIEW_FIELDS: &[&str] = &["name", "open"];
-/// All that review may tell of a store: it keeps just what it needs.
+/// Everything that review may return about a store: it keeps only what it needs.
 const REVIEW_ANSWER: [&str; 4] = ["id", "name", "open", "version"];
 
-/// One program that is asked.
+/// A program to compare.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// What it is called when it says otherwise.
+    /// Its name in differences.
     pub name: String,
-    /// What it is.
+    /// Which service it is.
     pub service: Service,
     /// Its base URL.
     pub url: String,
 }
 
-/// Whether all say the same.
+/// Compares programs with the owner.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     http: Client,
@@ -52,10 +52,10 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Of these programs. What the first store-info among them says is what all should say.
+    /// Compares these programs. The first store-info among them is the reference.
     pub fn new(everyone: Vec<Asked>) -> Self {
         let http = Client::builder()
-            // A proxy of the environment cannot reach this machine.
+            // A proxy from the environment cannot reach this machine.
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
@@ -67,18 +67,18 @@ impl Comparison {
         self.everyone.iter().filter(move |one| one.service == service)
     }
 
-    /// What the owner says of every store, and all that differs now. `newest` are the versions that the
-    /// owner has answered to writes, and may not forget.
+    /// What the owner has for every store, and all current differences. `newest` are the versions that the
+    /// owner returned for writes, and must not forget.
     ///
     /// # Errors
     ///
-    /// Somebody does not answer, or not as it ever should; in a line for people.
+    /// If a program does not answer, or answers wrongly; one line for people.
     pub async fn look(
         &self,
         newest: &BTreeMap<EntityId, u64>,
     ) -> Result<(Stores, Vec<Difference>), String> {
         let mut owners = self.of(Service::StoreInfo);
-        let first = owners.next().ok_or("there is no store-info to be asked")?;
+        let first = owners.next().ok_or("there is no store-info to ask")?;
         let owner = self.owned(first).await?;
         let mut all = lost(&owner, newest);
         for other in owners {
@@ -91,8 +91,8 @@ impl Comparison {
         Ok((owner, all))
     }
 
-    /// What search finds by text, where that is not what the owner's stores have. To be asked once nothing
-    /// else differs: a list of all stores says nothing of the index.
+    /// Differences between what search finds by text and the owner's stores. To be called once nothing
+    /// else differs: a list of all stores does not show the index.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Comparison {
         Ok(all)
     }
 
-    /// Every store of an owner, tombstones included.
+    /// Every store of an owner, including tombstones.
     async fn owned(&self, owner: &Asked) -> Result<Stores, String> {
         let (mut stores, mut after) = (Stores::new(), None);
         loop {
@@ -134,7 +134,7 @@ impl Comparison {
             let page: Value = owner.json(request).await?;
             for store in owner.items(&page)? {
                 let (id, fields) = parts(store).ok_or_else(|| owner.strange(store))?;
-                // A store without a version was written just now; nobody writes any more.
+                // A store without a version was just being written; nobody writes any more.
                 stores.get_mut(&id).ok_or_else(|| owner.strange(store))?.state = Some(fields);
             }
             match page["next"].as_str() {
@@ -144,7 +144,7 @@ impl Comparison {
         }
     }
 
-    /// Everything that a subscriber says.
+    /// Everything that a subscriber shows.
     async fn model(&self, subscriber: &Asked, owner: &Stores) -> Result<Model, String> {
         let review = subscriber.service == Service::Review;
         let (applied_count, dead_letters) = self.figures(subscriber).await?;
@@ -161,7 +161,7 @@ impl Comparison {
         })
     }
 
-    /// Every store that search finds by a text, or all of them by an empty one.
+    /// Every store that search finds by a text, or all of them for an empty one.
     async fn found(&self, search: &Asked, text: &str) -> Result<BTreeMap<EntityId, Shown>, String> {
         let (mut stores, mut cursor) = (BTreeMap::new(), String::new());
         loop {
@@ -171,7 +171,7 @@ impl Comparison {
             for item in search.items(&page)? {
                 let (id, shown) = live(item).ok_or_else(|| search.strange(item))?;
                 if stores.insert(id, shown).is_some() {
-                    return Err(format!("{}: {item} stands on two pages", search.name));
+                    return Err(format!("{}: {item} is on two pages", search.name));
                 }
             }
             match page["next"].as_str() {
@@ -181,7 +181,7 @@ impl Comparison {
         }
     }
 
-    /// What review says of every store that the owner has had.
+    /// What review shows for every store that the owner ever had.
     async fn reviewed(
         &self,
         review: &Asked,
@@ -207,7 +207,7 @@ impl Comparison {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// The versions that a subscriber has applied, and whether as deleted.
+    /// The versions that a subscriber has applied, and whether they are deletions.
     async fn applied(
         &self,
         subscriber: &Asked,

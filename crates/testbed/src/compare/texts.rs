@@ -1,4 +1,4 @@
-//! What search must find by text: a plain reading of the owner's stores, without any index. Pure.
+//! What search must find by text: a simple search of the owner's stores, without any index. Pure.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 
 use super::{Difference, Stores};
 
-/// Most questions of one comparison. The usual 300 stores give fewer.
+/// Most queries of one comparison. The usual 300 stores give fewer.
 const MAX_QUESTIONS: usize = 1_000;
-/// The texts of a store that edits write. Search looks into others too, which stay empty.
+/// The text fields that edits write. Search also searches others, which stay empty.
 const TEXTS: &[&str] = &["name", "category", "region"];
 
-/// What is asked: of each live store the last word of its name and a part of that, and a part of its
-/// region. Parts have two characters: that is how Korean is searched.
+/// The queries: for each live store the last word of its name and a part of that, and a part of its
+/// region. Parts have two characters, as in Korean searches.
 pub(super) fn questions(owner: &Stores) -> BTreeSet<String> {
     let states = owner.values().filter_map(|owned| owned.state.as_ref());
     let of_one = |state: &Map<String, Value>| {
@@ -25,7 +25,7 @@ pub(super) fn questions(owner: &Stores) -> BTreeSet<String> {
     all.take(MAX_QUESTIONS).collect()
 }
 
-/// Where the stores that were found by a text are not those that have it.
+/// Differences between the stores that were found by a text and those that contain it.
 pub(super) fn differences(
     service: &str,
     owner: &Stores,
@@ -51,12 +51,12 @@ fn text<'a>(state: &'a Map<String, Value>, field: &str) -> &'a str {
     state.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// As search compares texts: letters and digits alone, in lower case.
+/// Text as search compares it: only letters and digits, in lower case.
 fn squeezed(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Two characters, with so many after them; the whole text, if it is shorter.
+/// Two characters with `after` more behind them; the whole text if it is shorter.
 fn part(text: &str, after: usize) -> String {
     let characters: Vec<_> = text.chars().collect();
     let end = characters.len().saturating_sub(after);

@@ -1,5 +1,5 @@
-//! What happens to notifications on their way: another order, twice, or not at all. Only whole
-//! messages are touched, and nothing but notifications.
+//! Disturbs notifications in transit: reorders, duplicates or drops them. Only whole
+//! messages are affected, and only notifications.
 
 use std::sync::{
     Arc,
@@ -18,20 +18,20 @@ const MAX_HELD: usize = 64;
 pub enum Disturb {
     /// Held back, and released in another order.
     Reorder,
-    /// About half come twice, at once or later.
+    /// About half arrive twice, at once or later.
     Duplicate,
-    /// About half do not come.
+    /// About half do not arrive.
     Drop,
 }
 
-/// What has been done to messages.
+/// Counts of disturbed messages.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Those that overtook another. To be held back is not enough: one may be released alone.
+    /// Those that overtook another. Being held back is not enough: one may be released alone.
     pub reordered: AtomicU64,
-    /// Those that came twice.
+    /// Those that arrived twice.
     pub duplicated: AtomicU64,
-    /// Those that did not come.
+    /// Those that did not arrive.
     pub dropped: AtomicU64,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Filter {
 #[derive(Debug)]
 struct Held {
     message: Vec<u8>,
-    /// Its place among those that are to be reordered; none, if it is the copy of another.
+    /// Its index among those to reorder; `None` if it is a duplicate.
     place: Option<usize>,
 }
 
@@ -62,7 +62,7 @@ impl Filter {
         !self.held.is_empty()
     }
 
-    /// Takes what has come, and adds to `out` what goes on.
+    /// Takes arriving messages, and adds to `out` those that pass.
     pub(super) fn pass(&mut self, bytes: &[u8], disturb: Option<Disturb>, out: &mut Vec<u8>) {
         if disturb.is_none() {
             self.release(out);
@@ -103,7 +103,7 @@ impl Filter {
         }
     }
 
-    /// Adds to `out` what was held back, in an order of chance.
+    /// Adds to `out` what was held back, in random order.
     pub(super) fn release(&mut self, out: &mut Vec<u8>) {
         self.random.shuffle(&mut self.held);
         let places: Vec<_> = self.held.iter().filter_map(|held| held.place).collect();
@@ -112,7 +112,7 @@ impl Filter {
     }
 }
 
-/// How many come before one whose place was before theirs.
+/// How many come before one that was originally before them.
 fn overtakers(places: &[usize]) -> u64 {
     let after = |at: usize| places[at + 1..].iter();
     let overtook = |at: &usize| after(*at).any(|later| *later < places[*at]);

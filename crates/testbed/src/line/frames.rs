@@ -1,36 +1,36 @@
-//! NATS' text protocol, cut into whole pieces, so that single messages can be taken out of it.
+//! Splits NATS' text protocol into whole pieces, so that single messages can be removed from it.
 //!
-//! A piece is a line, or for the four verbs that carry a message the line and what follows it, by the
-//! count in the line. What is not understood ends the cutting for good: from there on, everything
-//! passes as it is.
+//! A piece is a line or, for the four verbs that carry a message, the line and its payload, by the
+//! count in the line. Unknown input ends the splitting for good: from there on, everything
+//! passes unchanged.
 
 /// Longest line. Larger than any that either side sends.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 /// Largest message, far above NATS' own limit of 1 MiB.
 const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
-/// Where the subjects of notifications begin.
+/// The prefix of notifications' subjects.
 const NOTIFICATIONS: &[u8] = b"changes.";
 const END: &[u8] = b"\r\n";
 
 /// One whole piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Everything, as it came.
+    /// Its bytes, unchanged.
     pub(super) bytes: Vec<u8>,
     /// Whether it is a notification that is published or delivered.
     pub(super) notification: bool,
 }
 
-/// Cuts what comes in into pieces.
+/// Splits input into pieces.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     waiting: Vec<u8>,
-    /// Something was not understood.
+    /// Something unknown was found.
     lost: bool,
 }
 
 impl Frames {
-    /// Takes some bytes, which may begin and end anywhere, and returns the pieces that are whole now.
+    /// Takes some bytes, split anywhere, and returns the pieces that are now complete.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Piece> {
         self.waiting.extend_from_slice(bytes);
         let (mut pieces, mut from) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! One direction of one connection: reads, and passes on as the line's trouble has it.
+//! One direction of one connection: reads data, and passes it on subject to the line's disturbances.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! A last resort against orphans: a second process that ends the programs when the one who started them is
+//! A last resort against orphans: a second process that ends the programs if their parent is
 //! itself killed and can no longer do so.
 //!
-//! It reads from a pipe which processes run. However its starter ends, the pipe closes; whoever is still on
-//! the list then is stopped, in order.
+//! It reads from a pipe which processes are running. However its parent ends, the pipe closes; the processes still on
+//! the list are then stopped, in order.
 
 use std::{
     ffi::OsStr,
@@ -17,11 +17,11 @@ use std::{
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
-/// Longest time that a program gets to stop by itself, whoever asks it to.
+/// Time that a program gets to stop by itself, whoever asks it to.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(8);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The guard, seen by who started it. Cloning is cheap.
+/// The guard's handle in its parent. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Guard(Arc<Mutex<Child>>);
 
@@ -31,7 +31,7 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// It cannot be executed.
+    /// If it cannot be executed.
     pub fn start(exe: &Path, verb: impl AsRef<OsStr>, hold: impl Into<Stdio>) -> io::Result<Self> {
         let child = Command::new(exe)
             .arg(verb)
@@ -45,12 +45,12 @@ impl Guard {
         Ok(Self(Arc::new(Mutex::new(child))))
     }
 
-    /// A program with a process group of its own runs. One that is `last` is stopped after the others.
+    /// Reports that a program with its own process group is running. One that is `last` is stopped after the others.
     pub fn add(&self, pid: u32, last: bool) {
         self.tell(&format!("+{pid} {}", u8::from(last)));
     }
 
-    /// It has ended.
+    /// Reports that it has ended.
     pub fn remove(&self, pid: u32) {
         self.tell(&format!("-{pid}"));
     }
@@ -58,7 +58,7 @@ impl Guard {
     fn tell(&self, line: &str) {
         let mut child = self.0.lock();
         if let Some(pipe) = &mut child.stdin {
-            // A guard that is gone guards nothing; all goes on without it.
+            // Without the guard, everything else continues.
             let _ = writeln!(pipe, "{line}");
         }
     }
@@ -71,7 +71,7 @@ impl Guard {
     }
 }
 
-/// The guard itself. Returns once its input has ended, and so has everyone who was on its list.
+/// The guard itself. Returns once its input and every process on its list have ended.
 pub fn run() {
     let mut children: Vec<(Pid, bool)> = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {

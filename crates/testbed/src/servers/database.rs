@@ -1,4 +1,4 @@
-//! An empty database of a test's own, of the kind that the run is for.
+//! An empty database for one test, of the kind that the run is for.
 
 use std::{
     env,
@@ -23,7 +23,7 @@ use super::Postgres;
 /// Names the kind: `sqlite`, which is the default, or `postgres`.
 pub const SETTING: &str = "NUDGE_TEST_DATABASE";
 
-/// Longest wait for a server that is to forget a database.
+/// Longest wait for a server to drop a database.
 const DROP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The kind that this run of the tests is for.
@@ -35,7 +35,7 @@ pub fn kind() -> Kind {
     }
 }
 
-/// See the module's description. Removed when dropped.
+/// See the module documentation. Removed when dropped.
 #[derive(Debug)]
 pub struct TestDatabase {
     url: String,
@@ -48,7 +48,7 @@ enum Place {
     Server { server: Arc<Postgres>, name: String },
 }
 
-/// What a database held at some time.
+/// A copy of a database.
 #[derive(Debug)]
 pub struct Backup(Place);
 
@@ -68,7 +68,7 @@ impl TestDatabase {
 
     fn in_file() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        // Other programs may come first, and expect a database.
+        // Other programs may open it first, and expect a database.
         std::fs::write(file(&dir), "").expect("the file is made");
         let url = format!("sqlite:{}", file(&dir).display());
         Self { url, place: Place::File(dir) }
@@ -83,7 +83,7 @@ impl TestDatabase {
         Self { url: server.database_url(name), place }
     }
 
-    /// What a program is given as `DATABASE_URL`.
+    /// Its `DATABASE_URL`.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -96,12 +96,12 @@ impl TestDatabase {
         }
     }
 
-    /// Opens it as a program does. What an owner promises about power cuts is not needed here.
+    /// Opens it like a program. An owner's durability is not needed here.
     pub async fn open(&self) -> Database {
         Database::open(&self.url, Durability::Refillable).await.expect("the database opens")
     }
 
-    /// A database beside it that holds the same, as `cp` makes it, or `pg_dump` and `psql`. Nobody may have this one
+    /// Another database with the same contents, made with `cp`, or `pg_dump` and `psql`. Nobody may have this one
     /// open.
     pub async fn duplicate(&self) -> Self {
         let Backup(place) = self.back_up().await;
@@ -112,7 +112,7 @@ impl TestDatabase {
         Self { url, place }
     }
 
-    /// Keeps a copy of all that is in it. Nobody may have it open.
+    /// Copies its contents. Nobody may have it open.
     pub async fn back_up(&self) -> Backup {
         match &self.place {
             Place::File(dir) => {
@@ -126,7 +126,7 @@ impl TestDatabase {
         }
     }
 
-    /// Puts everything back to what it was. Nobody may have it open.
+    /// Restores everything from a copy. Nobody may have it open.
     pub async fn put_back(&self, backup: &Backup) {
         self.lose().await;
         match (&self.place, &backup.0) {
@@ -148,7 +148,7 @@ impl TestDatabase {
                 for suffix in ["", "-wal", "-shm"] {
                     let mut path = file(dir).into_os_string();
                     path.push(suffix);
-                    // What is not there is lost already.
+                    // Missing files are already lost.
                     let _ = std::fs::remove_file(path);
                 }
             }
@@ -175,8 +175,8 @@ impl Drop for Place {
             return;
         };
         let (url, sql) = (server.url(), format!("DROP DATABASE {name} WITH (FORCE)"));
-        // With thousands of tests on one server, what they leave would fill the disk. When the
-        // server is gone by now, so is the database; a test that failed may have left it frozen.
+        // With thousands of tests on one server, leftovers would fill the disk. If the
+        // server is gone by now, so is the database; a failed test may have left it frozen.
         std::thread::scope(|scope| {
             let work = || {
                 let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -189,7 +189,7 @@ impl Drop for Place {
     }
 }
 
-/// Runs statements on a database in a connection of their own, as another program would.
+/// Runs statements on a database with their own connection, like another program.
 pub async fn execute(url: &str, sql: &str) {
     try_execute(url, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }

@@ -1,4 +1,4 @@
-//! A real nats-server of a test's own.
+//! A real nats-server for one test.
 
 use std::{
     env,
@@ -34,7 +34,7 @@ impl Nats {
         Self::start_with(None).await
     }
 
-    /// Starts a server with further lines of configuration.
+    /// Starts a server with additional lines of configuration.
     pub async fn start_with(config: Option<&str>) -> Self {
         super::logs();
         let store = tempfile::tempdir().expect("a temporary directory");
@@ -59,7 +59,7 @@ impl Nats {
         self.store.path()
     }
 
-    /// Keeps a copy of its streams. It must not run.
+    /// Copies its streams. It must not be running.
     pub fn back_up(&self) -> TempDir {
         let copy = tempfile::tempdir().expect("a temporary directory");
         let copied = Command::new("cp").arg("-R").arg(self.streams()).arg(copy.path()).status();
@@ -67,7 +67,7 @@ impl Nats {
         copy
     }
 
-    /// Puts its streams back to a copy. It must not run.
+    /// Restores its streams from a copy. It must not be running.
     pub fn put_back(&self, copy: TempDir) {
         std::fs::remove_dir_all(self.streams()).expect("the streams are removed");
         std::fs::rename(copy.path().join("jetstream"), self.streams()).expect("the copy is moved");
@@ -77,23 +77,23 @@ impl Nats {
         self.store_dir().join("jetstream")
     }
 
-    /// Kills the server, as a crash would.
+    /// Kills the server, like a crash.
     pub fn kill(&mut self) {
         self.program = None;
     }
 
-    /// Asks the server to stop in order. Returns how it ended.
+    /// Asks the server to stop gracefully. Returns how it ended.
     pub async fn stop(&mut self) -> ExitStatus {
         let mut program = self.program.take().expect("it runs");
         program.stop(PATIENCE).await.expect("it stops")
     }
 
-    /// Makes the server stand still; its connections stay open.
+    /// Freezes the server; its connections stay open.
     pub fn freeze(&self) {
         assert!(self.program().freeze(), "it stands still");
     }
 
-    /// Lets it go on.
+    /// Thaws it.
     pub fn thaw(&self) {
         self.program().thaw();
     }
@@ -118,7 +118,7 @@ impl Nats {
     async fn launch(&self) -> Launch {
         let output = if env::var("LOG").is_ok() { Output::Ours } else { Output::Nowhere };
         let mut launch = launch(server_binary().await, self.port, self.store.path(), output);
-        // Nothing guards it: a Ctrl-C has to reach it, too.
+        // It has no guard, so a Ctrl-C must reach it, too.
         launch.own_group = false;
         if let Some(config) = &self.config {
             let path = self.store.path().join("test.conf");
@@ -128,7 +128,7 @@ impl Nats {
         launch
     }
 
-    /// [`restart`](Self::restart) with other further lines of configuration.
+    /// [`restart`](Self::restart) with other additional lines of configuration.
     pub async fn restart_with(&mut self, config: &str) {
         self.config = Some(config.to_owned());
         self.restart().await;
@@ -139,7 +139,7 @@ impl Nats {
         Broker::connect(&self.url(), name).await.expect("a good URL")
     }
 
-    /// A connection of the test's own.
+    /// A connection for the test itself.
     pub async fn jetstream(&self) -> jetstream::Context {
         jetstream::new(async_nats::connect(self.url()).await.expect("nats-server answers"))
     }

@@ -1,4 +1,4 @@
-//! A real PostgreSQL server, run by the project's script, which also ends it, however the test ends.
+//! A real PostgreSQL server, run by the project's script, which also stops it, however the test ends.
 
 use std::{
     env,
@@ -10,37 +10,37 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use crate::postgres::Runner;
 
-/// Names a server for all tests of a run: its URL, with the right to make databases. Without it,
+/// Names a server for all tests of a run: its URL, with permission to create databases. Without it,
 /// each test program that needs one starts its own.
 pub const SETTING: &str = "NUDGE_TEST_POSTGRES";
 
-/// See the module's description.
+/// See the module documentation.
 #[derive(Debug)]
 pub struct Postgres {
     url: String,
     own: Option<Own>,
 }
 
-/// A server of ours. It is run by a thread of its own: the one that tests share outlives the runtime of the
-/// test that has started it.
+/// A server of ours. It is run by its own thread: the one that tests share outlives the runtime of the
+/// test that started it.
 #[derive(Debug)]
 struct Own {
-    /// None once it is to end.
+    /// `None` once it must end.
     orders: Option<mpsc::UnboundedSender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A command, and who is told when it is done.
+/// A command, and a channel to report its completion.
 type Order = (&'static str, oneshot::Sender<Result<(), String>>);
 
 impl Postgres {
-    /// The server that tests share. It is not to be stopped.
+    /// The server that tests share. It must not be stopped.
     pub async fn shared() -> Arc<Self> {
         static SHARED: OnceCell<Arc<Postgres>> = OnceCell::const_new();
         SHARED.get_or_init(async || Arc::new(Self::find_or_start().await)).await.clone()
     }
 
-    /// A server of this test's own.
+    /// A server for this test alone.
     pub async fn start() -> Arc<Self> {
         Arc::new(Self::run().await)
     }
@@ -75,12 +75,12 @@ impl Postgres {
         format!("{server}/{name}")
     }
 
-    /// Stops it in order; connections are cut.
+    /// Stops it gracefully; connections are cut.
     pub async fn stop(&self) {
         self.tell("stop").await;
     }
 
-    /// Ends it at once, as a power cut would.
+    /// Ends it immediately, like a power cut.
     pub async fn crash(&self) {
         self.tell("crash").await;
     }
@@ -90,12 +90,12 @@ impl Postgres {
         self.tell("start").await;
     }
 
-    /// Makes every process of the server stand still.
+    /// Freezes every process of the server.
     pub async fn freeze(&self) {
         self.tell("freeze").await;
     }
 
-    /// Lets them go on.
+    /// Thaws them.
     pub async fn thaw(&self) {
         self.tell("thaw").await;
     }
@@ -108,14 +108,14 @@ impl Postgres {
     }
 }
 
-/// Runs a server until nobody can give orders any more.
+/// Runs a server until nobody can send commands any more.
 async fn carry_out(
     mut orders: mpsc::UnboundedReceiver<Order>,
     started: oneshot::Sender<Result<String, String>>,
 ) {
     let script = super::script("postgres").display().to_string();
     match Runner::start(&["python3".to_owned(), script, "run".to_owned()]).await {
-        // Whoever waits may have been given up.
+        // The waiting test may have given up.
         Err(why) => drop(started.send(Err(why))),
         Ok((mut runner, url)) => {
             let _ = started.send(Ok(url));

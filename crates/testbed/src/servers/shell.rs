@@ -1,4 +1,4 @@
-//! The shells that come with the databases, as a person uses them.
+//! The shells that come with the databases.
 
 use std::{
     io::ErrorKind,
@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-/// Runs statements in the shell of the database at this URL. Panics with what it says when it refuses.
+/// Runs statements in the shell of the database at this URL. Panics with its message if it fails.
 pub fn run(url: &str, sql: &str) {
     let output = match url.strip_prefix("sqlite:") {
         Some(path) => sqlite(path, sql),
@@ -20,7 +20,7 @@ pub fn run(url: &str, sql: &str) {
     assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// `sqlite3` if it is there; else Python, which has SQLite built in.
+/// `sqlite3` if installed; else Python, which includes SQLite.
 fn sqlite(path: &str, sql: &str) -> Output {
     let mut shell = Command::new("sqlite3");
     shell.args(["-batch", "-bail", "-cmd", ".timeout 30000", path, sql]).stdin(Stdio::null());
@@ -35,14 +35,14 @@ fn sqlite(path: &str, sql: &str) -> Output {
     }
 }
 
-/// The one that belongs to the server that tests run on, wherever that is installed.
+/// The shell that belongs to the tests' server, wherever that is installed.
 fn psql() -> &'static PathBuf {
     static PSQL: OnceLock<PathBuf> = OnceLock::new();
     PSQL.get_or_init(|| {
         let mut find = Command::new("python3");
         let found = find.arg(super::script("postgres")).arg("find").output().expect("python3 runs");
         let found = PathBuf::from(String::from_utf8(found.stdout).expect("a path").trim());
-        // A link, as often as not: its neighbours are where it points to.
+        // It is often a link: look next to its target.
         let linked = found.join("postgres").canonicalize().unwrap_or_default();
         let beside = [found.join("psql"), linked.with_file_name("psql")];
         beside.into_iter().find(|path| path.is_file()).unwrap_or_else(|| "psql".into())

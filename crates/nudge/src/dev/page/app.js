@@ -1,4 +1,4 @@
-// The console page. It talks to the console alone, which hands requests on to the services.
+// The console page. It talks only to the console, which passes requests on to the services.
 
 import { follow } from "./changes.js";
 import { arrived, start } from "./edit.js";

@@ -1,4 +1,4 @@
-// The changes, as the subscribers tell of them.
+// The changes, as reported by the subscribers.
 
 import { $, SUBSCRIBERS, element, json, milliseconds, storePath } from "./common.js";
 import { light } from "./services.js";
@@ -51,7 +51,7 @@ function askName(event, row) {
   nextName();
 }
 
-// A few at a time, newest first: the page must not become a load.
+// A few at a time, newest first: the page must not load the services.
 async function nextName() {
   if (namesInFlight >= MAX_NAMES_IN_FLIGHT || nameless.length === 0) return;
   const { id, row } = nameless.pop();
@@ -68,7 +68,7 @@ async function nextName() {
 
 function onEvent(subscriber, event) {
   if (event.version === undefined) return;
-  // A repetition of something that has left the table is nothing new.
+  // A repetition of something that has left the table is not new.
   if (event.kind === "ignored" && !rows.has(`${event.entity}/${event.id}@${event.version}`)) return;
   const column = SUBSCRIBERS.indexOf(subscriber);
   const row = rowOf(event);
@@ -77,7 +77,7 @@ function onEvent(subscriber, event) {
     row.line.classList.add("deleted");
     row.name.after(element("span", "mark", "deleted"));
   }
-  // Until the owner has answered nobody knows whether there is a name to ask for.
+  // Until the owner has answered, it is unknown whether there is a name to ask for.
   if (!row.asked && (event.kind === "fetched" || event.kind === "applied")) {
     row.asked = true;
     if (!event.deleted) askName(event, row);
@@ -105,10 +105,10 @@ export function lagSeen(subscriber, id, version) {
   return cell?.dataset.ms === undefined ? undefined : Number(cell.dataset.ms);
 }
 
-// Follows the events, and tells `arrival` of each change that a subscriber has applied.
+// Follows the events, and calls `arrival` for each change that a subscriber has applied.
 export function follow(arrival) {
   onArrival = arrival;
-  // The browser connects again by itself.
+  // The browser reconnects by itself.
   const source = new EventSource("api/events");
   for (const subscriber of SUBSCRIBERS) {
     source.addEventListener(subscriber, (message) => onEvent(subscriber, JSON.parse(message.data)));

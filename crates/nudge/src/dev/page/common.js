@@ -1,4 +1,4 @@
-// What the parts of the page share.
+// Shared by the parts of the page.
 
 export const SUBSCRIBERS = ["search", "review"];
 

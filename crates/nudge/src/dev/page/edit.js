@@ -1,4 +1,4 @@
-// Finds and edits a store, and shows who has followed how soon.
+// Finds and edits a store, and shows how soon each subscriber has applied it.
 
 import { lagSeen } from "./changes.js";
 import { $, SUBSCRIBERS, element, json, milliseconds, storePath } from "./common.js";
@@ -6,8 +6,8 @@ import { $, SUBSCRIBERS, element, json, milliseconds, storePath } from "./common
 const FIND_DELAY_MS = 120;
 const MAX_FOUND = 4;
 
-let chosen = null; // the store being edited, as its owner answered
-let race = null; // what was saved last, and who has it
+let chosen = null; // the store being edited, as its owner returned it
+let race = null; // what was saved last, and which subscribers have it
 
 async function find() {
   const wanted = $("find").value.trim();
@@ -68,7 +68,7 @@ async function save(submitted) {
     const version = token.slice(token.lastIndexOf("@") + 1);
     const same = body.name === chosen.name && body.open === chosen.open;
     chosen = body;
-    if (same) return tell("Nothing has changed, so nobody was told.");
+    if (same) return tell("Nothing has changed, so nothing was published.");
     tell(`Saved as version ${version}.`);
     startRace(token, chosen.id, version);
   } catch (error) {
@@ -107,7 +107,7 @@ async function waitFor(subscriber, token, version) {
   }, 500);
 }
 
-// Told of every change that a subscriber has applied.
+// Called for every change that a subscriber has applied.
 export function arrived(subscriber, event, ms) {
   if (race && race.id === event.id && race.version === String(event.version)) showArrival(subscriber, ms);
 }

@@ -1,4 +1,4 @@
-// The services: whether they are ready, and what they have to do.
+// The services: whether they are ready, and how much work they have.
 
 import { $, SUBSCRIBERS, element, json, milliseconds } from "./common.js";
 
@@ -18,7 +18,7 @@ function showState(part) {
   if (!state) return;
   const restarts = part.restarts > 0 ? `, restarted ${part.restarts}×` : "";
   const text = (part.ready ? "ready" : "not ready") + restarts;
-  // Only a real change, so that a screen reader is not told the same every second.
+  // Only a real change, so that a screen reader does not repeat the same every second.
   if (state.textContent !== text) state.textContent = text;
   state.className = `state ${part.ready ? "good" : "bad"}`;
 }
