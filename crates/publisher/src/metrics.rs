@@ -115,13 +115,13 @@ impl Metrics {
         );
         registry.register(
             "nudge_relay_strangers",
-            "Entities, at least, that the stream tells of and the owner does not know: its database was lost, or \
+            "Least number of entities that the stream holds and the owner does not know: its database was lost, or \
              somebody else publishes",
             self.strangers.clone(),
         );
         registry.register(
             "nudge_relay_stranger_tombstones",
-            "Tombstones of ids that the owner has no record of, made because the stream told of them; those that an \
+            "Tombstones of IDs that the owner has no record of, made because the stream holds them; those that an \
              operator has flagged as never existed are left out",
             self.stranger_tombstones.clone(),
         );

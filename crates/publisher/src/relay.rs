@@ -370,7 +370,7 @@ mod tests {
 
     use super::*;
 
-    /// A look at the stream reads again what a writer keeps locked, and what stands there may be another version.
+    /// A check of the stream rereads what a writer keeps locked, which may be another version by now.
     #[test]
     fn a_locked_row_is_remembered_once_as_it_stands_in_the_stream() {
         let row = |id: &str, version, seq| {

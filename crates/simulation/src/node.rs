@@ -30,7 +30,7 @@ const LATE_DELIVERY: Duration = Duration::from_secs(2);
 const MAX_PARTITION: Duration = Duration::from_secs(15);
 /// Longest time that a database takes.
 const SLOW_DATABASE: Duration = Duration::from_secs(3);
-/// One in so many crashes inside a transaction is in the second of a unit of work. There seldom is one.
+/// One in this many crashes inside a transaction is in the second of a unit of work, which rarely exists.
 const IN_THE_SECOND: u64 = 4;
 
 /// The kind of a program.
@@ -44,7 +44,7 @@ pub(crate) enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doom {
     None,
-    /// In a transaction, after so many others.
+    /// In a transaction, after this many others.
     Inside(u64),
     After,
 }
@@ -150,7 +150,7 @@ impl Node {
         }
     }
 
-    /// Any place among so many.
+    /// A random index below `many`.
     pub(crate) fn any_of(&self, many: usize) -> usize {
         self.random.lock().below(many as u64) as usize
     }

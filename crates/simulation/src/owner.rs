@@ -247,7 +247,7 @@ impl Client {
         items
     }
 
-    /// The same ids after so many of their versions.
+    /// The same IDs after this many of their versions.
     fn earlier(&self, items: Vec<Item>, then: impl Fn(&[Committed]) -> usize) -> Vec<Item> {
         let history = self.history.versions();
         let item = |Item { id, .. }: Item| {

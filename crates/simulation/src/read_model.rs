@@ -200,8 +200,8 @@ impl ReadModel {
     }
 
     /// A delivery is about to be acknowledged, and never comes again: it must be in the read model or in
-    /// the dead-letter table by now. It names this version, if any; and it stands for that one, since it
-    /// replaced the message that told of it.
+    /// the dead-letter table by now. It names this version, if any, and stands for the other one, since it
+    /// replaced that version's message.
     pub(crate) fn acknowledged(&self, id: &EntityId, version: Option<u64>, stands_for: u64) {
         // Without a version, a subscriber cannot recognize an old answer.
         let told = match self.world.was_misled(&self.name, id.as_str()) {

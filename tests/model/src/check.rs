@@ -109,7 +109,7 @@ fn visit(
     Checked { scenario, states, took: begun.elapsed(), used_up, counterexample }
 }
 
-/// A way that the protocol could go round for ever without a fault or an edit, if there is one.
+/// A path on which the protocol could loop forever without a fault or an edit, if there is one.
 pub fn endless(scenario: Scenario) -> Option<Vec<Action>> {
     circle::circle(&Protocol { scenario, named: false }, |action| action.is_progress())
 }

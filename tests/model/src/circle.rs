@@ -1,4 +1,4 @@
-//! Whether a model can go round for ever.
+//! Whether a model can loop forever.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use stateright::Model;
 
 use crate::check::MAX_STATES;
 
-/// A way that a model could go round for ever by progress alone, if there is one.
+/// A path on which a model could loop forever by progress alone, if there is one.
 ///
 /// With none, whatever is scheduled next, it comes to a state where no progress is left; what such
 /// states are like, the properties say. Stateright itself does not look for circles.

@@ -76,7 +76,7 @@ impl fmt::Display for Action {
             Mark(r, k) => write!(f, "relay {r} marks key {k}"),
             GiveUp(r, k) => write!(f, "relay {r} gives up publishing key {k}"),
             Arrive(k) => write!(f, "what was given up of key {k} reaches the broker"),
-            ReadOn(r, k) => write!(f, "relay {r} reads what stands in the stream for key {k}"),
+            ReadOn(r, k) => write!(f, "relay {r} reads the stream for key {k}"),
             Connect(r) => write!(f, "relay {r} connects"),
             RelayCrash(r) => write!(f, "relay {r} dies"),
             Lose(k) => write!(f, "broker goes down and loses the message of key {k}"),

@@ -21,7 +21,7 @@ pub struct Left {
     pub forgotten: u8,
     /// Messages by somebody else that name no version and replace a true one.
     pub foreign: u8,
-    /// Notifications of version 1 that somebody publishes again, over whatever stands there.
+    /// Notifications of version 1 that somebody publishes again, over whatever is there.
     pub echoes: u8,
     /// Messages that come again although somebody still works on them.
     pub timeouts: u8,
@@ -235,7 +235,7 @@ pub fn without(rule: Rule) -> Scenario {
         Resync => Scenario { resync: true, ..small(Left { edits: 1, forgotten: 1, ..NONE }) },
     };
     // Relays that look at the stream put right what these are there for. Without the first, they
-    // would look at the same message for ever.
+    // would read the same message forever.
     let blind = matches!(
         rule,
         MarkBySequence | AtLastSequence | UnmarkedToo | NoSkip | MalformedCounts | SecondLook

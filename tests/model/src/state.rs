@@ -8,7 +8,7 @@ pub(crate) const MANY: usize = 2;
 /// A number of an owner's state of a key; 0 is "never written".
 pub(crate) type Version = u8;
 
-/// What stands in the stream for a key. Compaction keeps one message.
+/// The message in the stream for a key. Compaction keeps one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Message {
     /// The version it names; 0 when it names none.
@@ -53,7 +53,7 @@ pub(crate) struct Key {
     /// By how much the durable consumer's place lies beyond the stream's end.
     pub(crate) beyond: u8,
     pub(crate) message: Option<Message>,
-    /// What a publish names that a relay gave up and that is still under way; 0 when there is none.
+    /// The version of an abandoned publish that is still in transit; 0 if there is none.
     pub(crate) late: Version,
     pub(crate) applied: Version,
     /// The highest version ever applied: what `applied` may not fall below.
@@ -73,7 +73,7 @@ pub(crate) enum Round {
     #[default]
     Idle,
     Read(Version),
-    /// It knows that this stands in the stream, and has not recorded it yet.
+    /// It knows that the stream holds this, and has not marked it yet.
     Published {
         version: Version,
         seq: u8,

@@ -182,7 +182,7 @@ fn to_lines(
 fn complaints(status: &OwnerStatus, entity: &str) -> Vec<String> {
     let strangers = status.strangers.filter(|strangers| *strangers > 0).map(|strangers| {
         format!(
-            "its stream tells of at least {strangers} ({entity}) that it does not know: was its database lost? \
+            "its stream holds at least {strangers} ({entity}) that it does not know: was its database lost? \
              Subscribers still show them"
         )
     });

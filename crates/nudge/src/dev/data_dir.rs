@@ -43,7 +43,7 @@ impl DataDir {
         }
         private::make_directory(path)
             .map_err(|error| failed("create the data directory", error))?;
-        // Absolute: the services are told, and may not share our working directory for ever.
+        // Absolute: the services get it, and may not share our working directory forever.
         let path = fs::canonicalize(path).map_err(|error| failed("find", error))?;
         let lock_file = path.join(LOCK_FILE);
         let found = fs::symlink_metadata(&lock_file);

@@ -187,8 +187,8 @@ impl Postgres {
         match found == schema {
             true => Ok(()),
             false => Err(refused(format!(
-                "a connection of {} does not reach its schema {schema}: may this role use it, and \
-                 does a pooler on the way take the parameter `options` out?",
+                "a connection of {} does not reach its schema {schema}: check that the role may use it, \
+                 and that no pooler drops the parameter `options`",
                 service.name()
             ))),
         }

@@ -154,7 +154,7 @@ async fn describe(tx: &mut Tx, table: &Table) -> Result<Found, Fault> {
         // Rows written directly to a partition would not be seen.
         return Err(Fault::table(
             table,
-            "is no ordinary table: views, partitions and tables that \
+            "is not an ordinary table: views, partitions and tables that \
                                         inherit cannot be captured",
         ));
     }

@@ -227,7 +227,7 @@ impl Relay {
             tracing::warn!(
                 %entity,
                 strangers,
-                "the stream tells of ids that this owner has no record of: somebody made them up, or a restore lost \
+                "the stream holds IDs that this owner has no record of: somebody made them up, or a restore lost \
                  them. They get tombstones"
             );
         }

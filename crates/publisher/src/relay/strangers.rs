@@ -175,7 +175,7 @@ impl Relay {
                 %entity,
                 strangers,
                 known,
-                "the stream tells of entities that this owner does not know: was its database lost? Its subscribers \
+                "the stream holds entities that this owner does not know: was its database lost? Its subscribers \
                  still show them"
             );
         }

@@ -36,7 +36,7 @@ pub const POSTGRES_WRITERS: u32 = 8;
 pub const POSTGRES_READERS: u32 = 8;
 /// A standby lags behind its primary, and its answers would be taken for the newest state.
 const NO_STANDBY: &str = "DO $$ BEGIN IF pg_is_in_recovery() THEN \
-     RAISE 'the server is a standby, and only a primary will do' USING ERRCODE = '57P03'; \
+     RAISE 'the server is a standby, but a primary is needed' USING ERRCODE = '57P03'; \
      END IF; END $$;";
 
 /// The connections that write, and those that read.

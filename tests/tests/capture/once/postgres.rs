@@ -168,7 +168,7 @@ async fn tables_whose_parts_can_be_written_alone_are_refused() {
         "CREATE TABLE shop (id text, name text); CREATE TABLE more () INHERITS (shop)",
     ] {
         let error = of(tables).await.capture(&Tables::root("shop", "id")).await.unwrap_err();
-        assert!(error.to_string().contains("no ordinary table"), "{error}");
+        assert!(error.to_string().contains("not an ordinary table"), "{error}");
     }
 }
 

@@ -79,7 +79,7 @@ fn a_fault_that_cannot_happen_to_the_databases_is_refused() {
     let killed = plan(Kind::Kill, Target::Database);
     assert_eq!(Plan::from_json(&killed.to_json()), Ok(killed.clone()));
     let refusal = killed.check_on(SQLITE).unwrap_err().to_string();
-    let expected = "the plan has kill database at 1000 ms, and there is a database server only with \
+    let expected = "the plan has kill database at 1000 ms, but there is a database server only with \
                     --postgres-command";
     assert_eq!(refusal, expected);
     killed.check_on(POSTGRES).unwrap();

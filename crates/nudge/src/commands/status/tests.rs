@@ -56,10 +56,7 @@ async fn an_owner_whose_stream_tells_of_more_than_it_knows_is_named() {
     let (owners, subscribers) = (ask_owners(&stub.api).await, ask_subscribers(&stub.api).await);
     let lines = to_lines(&owners, &subscribers, "2026-01-01T00:00:03Z".parse().unwrap());
     let line = strip_ansi_codes(&lines[3]).into_owned();
-    assert!(
-        line.starts_with("  store-info: its stream tells of at least 997 (store)"),
-        "{lines:#?}"
-    );
+    assert!(line.starts_with("  store-info: its stream holds at least 997 (store)"), "{lines:#?}");
     let line = strip_ansi_codes(&lines[4]).into_owned();
     assert!(line.starts_with("  store-info: 20 tombstones (store) of ids"), "{lines:#?}");
 }
