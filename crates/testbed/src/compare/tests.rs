@@ -105,7 +105,7 @@ fn what_is_applied_is_compared_by_itself() {
     let dead = after(false, |model| model.dead_letters.push(id("a")));
     assert_eq!(
         dead,
-        [r#"search: store "a": a dead letter of it is "there", and should be "not there""#]
+        [r#"search: store "a": its dead letter is "there", and should be "not there""#]
     );
 }
 
@@ -120,7 +120,7 @@ fn replicas_of_the_owner_say_the_same() {
     let ids: Vec<_> = found.iter().map(|difference| difference.id.clone().unwrap()).collect();
     assert_eq!(ids, [id("a"), id("gone")]);
     let line =
-        "store-info-2: store \"gone\": what it says of it is [4,null], and should be [3,null]";
+        "store-info-2: store \"gone\": its answer is [4,null], and should be [3,null]";
     assert_eq!(found[1].to_string(), line);
 }
 

@@ -158,7 +158,7 @@ async fn a_list_that_is_cut_says_so() {
     let stub = kept.clone().stubs().await;
     let which = chosen(None, None, false).which;
     let cut = ls(&stub.api, &which, true).await.unwrap_err();
-    assert_eq!(cut.to_string(), "search has more than these first 10000");
+    assert_eq!(cut.to_string(), "search has more than these 10000");
     kept.0.lock().pop_last();
     ls(&stub.api, &which, true).await.unwrap();
 }
