@@ -119,8 +119,7 @@ fn replicas_of_the_owner_say_the_same() {
     let found = of_owners("store-info-2", &owner, &other);
     let ids: Vec<_> = found.iter().map(|difference| difference.id.clone().unwrap()).collect();
     assert_eq!(ids, [id("a"), id("gone")]);
-    let line =
-        "store-info-2: store \"gone\": its answer is [4,null], and should be [3,null]";
+    let line = "store-info-2: store \"gone\": its answer is [4,null], and should be [3,null]";
     assert_eq!(found[1].to_string(), line);
 }
 
