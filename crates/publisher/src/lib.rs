@@ -115,13 +115,13 @@ impl Publisher {
         self.log.db().migrate_after(component, migrations, Some(release)).await
     }
 
-    /// Installs triggers that record every change of these tables, whatever program makes it: see
-    /// [`capture`]. The handle that it returns cannot record: writers change their tables, and read the
+    /// Installs triggers that record every change of these tables, whichever program makes it: see
+    /// [`capture`]. The returned handle cannot record: writers change their tables, and read the
     /// version in the same transaction with [`recorded`](Self::recorded).
     ///
-    /// Call it at each start, after the tables are migrated with [`migrate`](Self::migrate). If exactly these triggers
-    /// are there, it changes nothing; otherwise every entity is recorded once, since nobody knows what
-    /// changed without them. On PostgreSQL it takes the right to create triggers and functions.
+    /// Call it at each start, after migrating the tables with [`migrate`](Self::migrate). It changes nothing if exactly
+    /// these triggers exist; otherwise every entity is recorded once, since changes may have been
+    /// missed. On PostgreSQL the role needs permission to create triggers and functions.
     ///
     /// # Errors
     /// If a table or a key cannot be captured, or the database refuses. Nothing has been changed then.
@@ -151,13 +151,13 @@ impl Publisher {
         Ok(self.with(Some(installed)))
     }
 
-    /// Notes in the caller's transaction that an entity changed, and returns its new version.
+    /// Records in the caller's transaction that an entity changed, and returns its new version.
     ///
     /// The version is `max(previous + 1, now in unix µs)`, taken while the row's lock is held, so
     /// versions of one entity rise in commit order.
     ///
     /// # Errors
-    /// When the database fails.
+    /// If the database fails.
     pub async fn record(
         &self,
         tx: &mut Tx,
@@ -180,9 +180,9 @@ impl Publisher {
 }
 
 impl Publisher<Capturing> {
-    /// Whether changes of captured tables are lost: the triggers are not, or not all, as they were installed. A
-    /// service refuses writes then, with 503, and goes on answering reads and callbacks. The relay's task looks
-    /// every [`capture::LOOK_INTERVAL`], and installs them again.
+    /// Whether changes of captured tables may be lost, because a trigger is missing or not as installed. A
+    /// service then refuses writes with 503, and keeps answering reads and callbacks. The relay's task checks
+    /// every [`capture::LOOK_INTERVAL`], and reinstalls them.
     pub fn is_capture_lost(&self) -> bool {
         self.capture.as_ref().is_some_and(|capture| capture.is_lost())
     }
