@@ -144,7 +144,11 @@ impl Service {
         let info = InfoBuilder::new().title(name).version("1.0.0").build();
         Self {
             name,
-            command: ServiceArgs::augment_args(Command::new(name).after_help(help)).arg(bind),
+            // After the settings, whose type would bring a text of its own.
+            command: ServiceArgs::augment_args(Command::new(name))
+                .about(format!("The service {name}"))
+                .after_help(help)
+                .arg(bind),
             about: OpenApiBuilder::new().info(info).build(),
             documents: Vec::new(),
             data: None,
