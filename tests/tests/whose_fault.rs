@@ -291,6 +291,56 @@ async fn a_way_to_the_owner_that_panics_stops_nothing_for_good() {
     assert!(client.calls.load(SeqCst) > PANICS && client.probes.load(SeqCst) > 1);
 }
 
+/// A way to an owner that answers one key at a time, and fails after each.
+struct Stutters {
+    way: HttpOwner,
+    calls: AtomicUsize,
+}
+
+impl OwnerClient for Stutters {
+    fn batch_get<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        ids: &'a [EntityId],
+        fields: &'a [&'static str],
+    ) -> Fetching<'a> {
+        Box::pin(async move {
+            if self.calls.fetch_add(1, SeqCst) % 2 == 1 {
+                return Err(FetchError::new(FetchErrorKind::Unavailable, "nobody is there"));
+            }
+            self.way.batch_get(entity, &ids[..1], fields).await
+        })
+    }
+
+    fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
+        self.way.probe(entity)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_owner_answers_before_it_fails_is_applied() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let things: Vec<_> = (0..10).map(|n| (n.to_string(), json!(n))).collect();
+    let things: Vec<_> = things.iter().map(|(id, n)| (id.as_str(), n.clone())).collect();
+    owner.put_all(&things).await;
+    let way = HttpOwner::new(&owner.url(), &Settings::default()).expect("a client");
+    let client = Arc::new(Stutters { way, calls: 0.into() });
+    let (model, broker) = (ReadModel::new().await, nats.broker("copies").await);
+    let builder = Subscriber::builder("copies", &model.open().await, &broker).follow_with(
+        ENTITY,
+        client,
+        copy::Keep::default(),
+    );
+    let following = Following::start(builder).await;
+    let status = eventually("all is applied", || async {
+        let status = following.entities().await.remove(0);
+        (status["applied"] == 10 && status["retrying"] == 0).then_some(status)
+    })
+    .await;
+    assert_eq!((&status["parked"], &status["dead_letters"]), (&json!(0), &json!(0)));
+}
+
 /// What PostgreSQL alone does.
 mod once {
     use super::*;

@@ -64,27 +64,32 @@ pub trait OwnerClient: Send + Sync + 'static {
 
 /// Asks for all of `ids`: what an answer leaves out is asked again. Every round makes progress, so
 /// this ends; an answer with none of what was asked is nonsense.
+///
+/// Returns what was answered, one item of an id, and why the rest was not, if there is a rest.
 pub async fn fetch_all(
     owner: &dyn OwnerClient,
     entity: &EntityName,
     ids: &[EntityId],
     fields: &[&'static str],
-) -> Result<Vec<Item>, FetchError> {
+) -> (Vec<Item>, Result<(), FetchError>) {
     let mut left = ids.to_vec();
     let mut all = Vec::with_capacity(ids.len());
     while !left.is_empty() {
-        let items = owner.batch_get(entity, &left, fields).await?;
+        let items = match owner.batch_get(entity, &left, fields).await {
+            Ok(items) => items,
+            Err(error) => return (all, Err(error)),
+        };
         let mut asked: HashSet<EntityId> = left.iter().cloned().collect();
         // Of an id that is answered twice, the first answer counts; others were not asked for.
         let before = all.len();
         all.extend(items.into_iter().filter(|item| asked.remove(&item.id)));
         if all.len() == before {
             let message = "the answer holds none of the ids that were asked";
-            return Err(FetchError::new(FetchErrorKind::Broken, message));
+            return (all, Err(FetchError::new(FetchErrorKind::Broken, message)));
         }
         left.retain(|id| asked.contains(id));
     }
-    Ok(all)
+    (all, Ok(()))
 }
 
 #[cfg(test)]
@@ -93,9 +98,10 @@ mod tests {
 
     use super::*;
 
-    /// Answers with at most `at_most` of what is asked, each twice, and with strangers.
+    /// Answers with at most `at_most` of what is asked, each twice, and with strangers; fails for `bad`.
     struct Sparse {
         at_most: usize,
+        bad: Option<&'static str>,
     }
 
     impl OwnerClient for Sparse {
@@ -105,6 +111,10 @@ mod tests {
             ids: &'a [EntityId],
             _: &'a [&'static str],
         ) -> Fetching<'a> {
+            if ids.first().map(EntityId::as_str) == self.bad {
+                let error = FetchError::new(FetchErrorKind::Broken, "the owner failed");
+                return Box::pin(async move { Err(error) });
+            }
             let stranger = EntityId::new("stranger").expect("an id");
             let asked = ids.iter().take(self.at_most);
             let asked = asked.flat_map(|id| [(id.clone(), 1), (id.clone(), 2)]);
@@ -124,16 +134,38 @@ mod tests {
         }
     }
 
+    async fn ask(at_most: usize, bad: Option<&'static str>) -> (Vec<Item>, Result<(), FetchError>) {
+        let entity = EntityName::new("store").unwrap();
+        fetch_all(&Sparse { at_most, bad }, &entity, &ten(), &[]).await
+    }
+
+    fn ten() -> Vec<EntityId> {
+        (0..10).map(|n| EntityId::new(&n.to_string()).unwrap()).collect()
+    }
+
+    fn answered(items: Vec<Item>) -> Vec<EntityId> {
+        assert!(items.iter().all(|item| item.version == Version::new(1).ok()), "the first counts");
+        items.into_iter().map(|item| item.id).collect()
+    }
+
     #[tokio::test]
     async fn what_an_answer_leaves_out_is_asked_again() {
-        let entity = EntityName::new("store").unwrap();
-        let ids: Vec<_> = (0..10).map(|n| EntityId::new(&n.to_string()).unwrap()).collect();
-        let items = fetch_all(&Sparse { at_most: 3 }, &entity, &ids, &[]).await.unwrap();
-        assert!(items.iter().all(|item| item.version == Version::new(1).ok()), "the first counts");
-        let mut answered: Vec<_> = items.into_iter().map(|item| item.id).collect();
-        answered.sort();
-        assert_eq!(answered, ids, "of an id that is answered twice, one answer is taken");
-        let error = fetch_all(&Sparse { at_most: 0 }, &entity, &ids, &[]).await.unwrap_err();
-        assert_eq!(error.kind, FetchErrorKind::Broken);
+        let (items, rest) = ask(3, None).await;
+        assert!(rest.is_ok());
+        assert_eq!(answered(items), ten(), "of an id that is answered twice, one answer is taken");
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_not_lost_when_the_rest_fails() {
+        let (items, rest) = ask(3, Some("6")).await;
+        assert_eq!(answered(items), ten()[..6]);
+        assert_eq!(rest.unwrap_err().message, "the owner failed");
+    }
+
+    #[tokio::test]
+    async fn an_answer_with_nothing_that_was_asked_is_nonsense() {
+        let (items, rest) = ask(0, None).await;
+        assert!(items.is_empty());
+        assert_eq!(rest.unwrap_err().kind, FetchErrorKind::Broken);
     }
 }

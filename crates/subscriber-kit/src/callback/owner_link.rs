@@ -66,8 +66,8 @@ impl OwnerLink {
     ) -> Condition {
         let mut failed = None;
         if let Some(id) = self.witness(not, read_model).await {
-            match fetch_all(&*self.client, entity, std::slice::from_ref(&id), fields).await {
-                Ok(_) => {
+            match fetch_all(&*self.client, entity, std::slice::from_ref(&id), fields).await.1 {
+                Ok(()) => {
                     self.answered([id].iter());
                     return Condition::Well;
                 }

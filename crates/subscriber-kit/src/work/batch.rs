@@ -1,7 +1,7 @@
 //! One batch of keys: callback, judgement, guarded apply.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -69,17 +69,30 @@ impl<A: Apply> Batches<A> {
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
         progress.callbacks.inc();
         progress.asked.inc_by(ids.len() as u64);
-        match fetch_all(&*self.owner.client, entity, &ids, self.fields).await {
-            Ok(items) => {
-                self.owner_is_well().await;
-                let live = items.iter().filter(|item| item.status == ItemStatus::Live);
-                self.owner.answered(live.map(|item| &item.id));
-                progress.fetched.inc_by(items.len() as u64);
-                let ends = self.judge_and_apply(&runs, items).await;
-                self.settle(runs, ends).await
-            }
-            Err(error) => self.fetch_failed(runs, error).await,
+        let (items, rest) = fetch_all(&*self.owner.client, entity, &ids, self.fields).await;
+        let answered: HashSet<EntityId> = items.iter().map(|item| item.id.clone()).collect();
+        let is_answered = |run: &Run<Held>| answered.contains(&run.id);
+        let (answered, left): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_answered);
+        let mut ended = match answered.is_empty() {
+            true => Ended::default(),
+            false => self.answered(answered, items).await,
+        };
+        if let Err(error) = rest {
+            let failed = self.fetch_failed(left, error).await;
+            ended.finished.extend(failed.finished);
+            ended.split.extend(failed.split);
         }
+        ended
+    }
+
+    /// The owner answered these.
+    async fn answered(&self, runs: Vec<Run<Held>>, items: Vec<Item>) -> Ended {
+        self.owner_is_well().await;
+        let live = items.iter().filter(|item| item.status == ItemStatus::Live);
+        self.owner.answered(live.map(|item| &item.id));
+        self.settling.progress.fetched.inc_by(items.len() as u64);
+        let ends = self.judge_and_apply(&runs, items).await;
+        self.settle(runs, ends).await
     }
 
     async fn settle(&self, runs: Vec<Run<Held>>, ends: Vec<End>) -> Ended {
@@ -182,7 +195,7 @@ impl<A: Apply> Batches<A> {
                 let refused = Applied::Refused(error.clone());
                 pace.answered(run, Answer::Live(*version), Some(&refused))
             }
-            // `fetch_all` answers for every id, or fails.
+            // These are the runs of which there are answers.
             None => pace.key_failed(run, "not answered"),
         };
         runs.iter().map(end).collect()
