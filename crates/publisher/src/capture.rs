@@ -47,6 +47,8 @@ use nudge_runtime::{
 };
 use sqlx::AssertSqlSafe;
 
+use crate::change_log::outbox::bytes;
+
 pub(crate) use watch::Capture;
 pub use watch::{INSTALL_PAUSE, LOOK_INTERVAL};
 
@@ -242,7 +244,7 @@ async fn note(tx: &mut Tx, entity: &EntityName, definition: &str) -> Result<(), 
 /// Gives every existing entity a new version, and every other one in the log a tombstone.
 async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result<(), Fault> {
     let root = tables.of_root();
-    check_ids(tx, root).await?;
+    check_ids(tx, entity, root).await?;
     let (table, key) = (quoted(&root.name), quoted(&root.key));
     let version = "CASE WHEN log.version >= $2 THEN log.version + 1 ELSE $2 END";
     let there = format!(
@@ -271,15 +273,27 @@ async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result
 }
 
 /// Checks that every existing key is a valid ID: without one, nobody can be notified. Reads the keys one by one:
-/// there may be millions.
-async fn check_ids(tx: &mut Tx, root: &Table) -> Result<(), Fault> {
+/// there may be millions. A key that is not text, which SQLite accepts, is only logged: nothing that follows could
+/// read it either, and the other rows must not wait for it.
+async fn check_ids(tx: &mut Tx, entity: &EntityName, root: &Table) -> Result<(), Fault> {
     let (table, key) = (quoted(&root.name), quoted(&root.key));
-    let sql = format!("SELECT CAST({key} AS TEXT) FROM {table}");
-    let mut ids = sqlx::query_as::<_, (Option<String>,)>(AssertSqlSafe(sql)).fetch(&mut **tx);
-    while let Some((id,)) = ids.try_next().await? {
+    let is_blob = match Kind::of(tx) {
+        Kind::Sqlite => format!("typeof({key}) = 'blob'"),
+        Kind::Postgres => "0".to_owned(),
+    };
+    let text = bytes(Kind::of(tx), &format!("CAST({key} AS TEXT)"));
+    let sql = format!("SELECT {text}, {is_blob} FROM {table}");
+    let mut ids = sqlx::query_as::<_, (Option<Vec<u8>>, i64)>(AssertSqlSafe(sql)).fetch(&mut **tx);
+    while let Some((id, is_blob)) = ids.try_next().await? {
         let id = id.unwrap_or_default();
-        if let Err(problem) = EntityId::new(&id) {
-            let id = id.chars().take(60).collect();
+        let text = std::str::from_utf8(&id).ok().filter(|_| is_blob == 0);
+        let Some(text) = text else {
+            let (table, id) = (&root.name, id.escape_ascii().to_string());
+            tracing::error!(%entity, table, id, "a key is not text: nobody can be notified of its row");
+            continue;
+        };
+        if let Err(problem) = EntityId::new(text) {
+            let id = text.chars().take(60).collect();
             return Err(Fault::Id { table: root.name.clone(), id, problem: problem.to_string() });
         }
     }

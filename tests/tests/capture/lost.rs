@@ -37,6 +37,36 @@ fn ways(kind: Kind) -> Vec<(&'static str, &'static str)> {
             ("switched off", "ALTER TABLE shop DISABLE TRIGGER ALL"),
             ("for local sessions alone", "ALTER TABLE shop ENABLE TRIGGER \"nudge:shop:0:insert\""),
             (
+                "for some rows alone",
+                "DROP TRIGGER \"nudge:shop:0:insert\" ON shop; CREATE TRIGGER \"nudge:shop:0:insert\" \
+                 AFTER INSERT ON shop REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT \
+                 WHEN (current_setting('application_name') = 'nudge') \
+                 EXECUTE FUNCTION \"nudge:shop:0:insert\"(); \
+                 ALTER TABLE shop ENABLE ALWAYS TRIGGER \"nudge:shop:0:insert\"",
+            ),
+            (
+                "for another event",
+                "DROP TRIGGER \"nudge:shop:0:insert\" ON shop; CREATE TRIGGER \"nudge:shop:0:insert\" \
+                 AFTER UPDATE ON shop REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT \
+                 EXECUTE FUNCTION \"nudge:shop:0:insert\"(); \
+                 ALTER TABLE shop ENABLE ALWAYS TRIGGER \"nudge:shop:0:insert\"",
+            ),
+            (
+                "for one column alone",
+                "DROP TRIGGER \"nudge:shop:0:replicated\" ON shop; CREATE TRIGGER \"nudge:shop:0:replicated\" \
+                 AFTER INSERT OR UPDATE OF code OR DELETE ON shop FOR EACH ROW \
+                 EXECUTE FUNCTION \"nudge:shop:0:replicated\"(); \
+                 ALTER TABLE shop ENABLE REPLICA TRIGGER \"nudge:shop:0:replicated\"",
+            ),
+            (
+                "with the rights of whoever fires it",
+                "ALTER FUNCTION \"nudge:shop:0:insert\"() SECURITY INVOKER",
+            ),
+            (
+                "with the search path of whoever fires it",
+                "ALTER FUNCTION \"nudge:shop:0:insert\"() RESET search_path",
+            ),
+            (
                 "a function that does nothing",
                 "CREATE OR REPLACE FUNCTION \"nudge:shop:touch\"(ids text[]) RETURNS void \
                  LANGUAGE plpgsql AS $$ BEGIN END $$",

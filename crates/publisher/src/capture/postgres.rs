@@ -20,6 +20,11 @@ use super::{Fault, Plan, Table, Tables, is_noted, literal, prefix, quoted};
 
 /// The name part of a table's trigger for replicated rows.
 const REPLICATED: &str = "REPLICATED";
+/// When a trigger fires.
+const BEFORE: &str = "BEFORE";
+const AFTER: &str = "AFTER";
+/// Where the functions look up names, whoever fires them.
+const SEARCH_PATH: &str = "pg_catalog, pg_temp";
 /// Types that give each value exactly one text, whatever the session's settings.
 const KEY_TYPES: &[&str] = &["text", "character varying", "smallint", "integer", "bigint", "uuid"];
 /// Lets one program at a time check and install, however long the others take to record every entity.
@@ -48,10 +53,13 @@ pub(super) async fn is_installed(
         for (event, timing, transition, ids) in writer.events(number, table) {
             create.push(writer.function(number, event, &ids));
             create.extend(writer.trigger(number, event, timing, transition, table));
-            wanted.push((table.name.clone(), writer.trigger_name(number, event), "A".to_owned()));
+            let (name, form) =
+                (writer.trigger_name(number, event), form(event, timing, transition));
+            wanted.push((table.name.clone(), name, "A".to_owned(), form));
         }
         create.extend(writer.replicated(number, table));
-        wanted.push((table.name.clone(), writer.trigger_name(number, REPLICATED), "R".to_owned()));
+        let (name, form) = (writer.trigger_name(number, REPLICATED), form(REPLICATED, AFTER, ""));
+        wanted.push((table.name.clone(), name, "R".to_owned(), form));
     }
     wanted.sort();
     let plan = Plan { create, triggers: wanted.len() };
@@ -73,33 +81,58 @@ pub(super) async fn wait(tx: &mut Tx, briefly: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The existing triggers: their tables, names and firing modes.
-async fn triggers(
-    tx: &mut Tx,
-    entity: &EntityName,
-) -> Result<Vec<(String, String, String)>, Fault> {
+/// A trigger: its table, its name, its firing mode, and its [form](form).
+type Trigger = (String, String, String, String);
+
+/// When a trigger fires and what it sees, as [`triggers`] reads it from the catalog: `pg_trigger.tgtype`, its transition
+/// tables, and that it has no condition, no column list and no arguments.
+fn form(event: &str, timing: &str, transition: &str) -> String {
+    let event = match event {
+        "INSERT" => 4,
+        "DELETE" => 8,
+        "UPDATE" => 16,
+        "TRUNCATE" => 32,
+        // For each row, on any change.
+        _ => 1 + 4 + 8 + 16,
+    };
+    let before = if timing == BEFORE { 2 } else { 0 };
+    let table = |kind: &str, name: &'static str| if transition.contains(kind) { name } else { "" };
+    let (old, new) = (table("OLD TABLE", "old_rows"), table("NEW TABLE", "new_rows"));
+    format!("{} {old} {new}", event + before)
+}
+
+/// The existing triggers.
+async fn triggers(tx: &mut Tx, entity: &EntityName) -> Result<Vec<Trigger>, Fault> {
     // Quoted as in the plan: `quote_ident` would leave plain names bare.
     let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' || replace(c.relname, '\"', '\"\"') || '\"', \
-               t.tgname::text, t.tgenabled::text FROM pg_trigger t \
+               t.tgname::text, t.tgenabled::text, concat(t.tgtype, ' ', t.tgoldtable, ' ', t.tgnewtable, \
+               CASE WHEN t.tgqual IS NOT NULL OR t.tgnargs > 0 OR cardinality(t.tgattr::int2[]) > 0 THEN ' altered' END) \
+               FROM pg_trigger t \
                JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
                JOIN pg_proc p ON p.oid = t.tgfoid AND p.proname = t.tgname \
                AND p.pronamespace = current_schema()::regnamespace \
                WHERE left(t.tgname, length($1)) = $1";
-    let mut found: Vec<(String, String, String)> =
+    let mut found: Vec<Trigger> =
         sqlx::query_as(sql).bind(prefix(entity)).fetch_all(&mut **tx).await?;
     found.sort();
     Ok(found)
 }
 
-/// Whether the functions' text is exactly that of the plan.
+/// Whether the functions are exactly those of the plan: their text, whose permissions they run with, and their search
+/// path.
 async fn has_functions(tx: &mut Tx, entity: &EntityName, plan: &Plan) -> Result<bool, Fault> {
-    let sql = "SELECT prosrc FROM pg_proc WHERE left(proname, length($1)) = $1 \
+    let sql = "SELECT concat(prosecdef, ' ', l.lanname, ' ', array_to_string(proconfig, '; '), ' ', prosrc) \
+               FROM pg_proc JOIN pg_language AS l ON l.oid = prolang WHERE left(proname, length($1)) = $1 \
                AND pronamespace = current_schema()::regnamespace";
-    let found: Vec<(String,)> =
+    let mut found: Vec<(String,)> =
         sqlx::query_as(sql).bind(prefix(entity)).fetch_all(&mut **tx).await?;
-    let mut found: Vec<&str> = found.iter().map(|(body,)| body.as_str()).collect();
-    let mut wanted: Vec<&str> =
-        plan.create.iter().filter_map(|sql| sql.split("$nudge$").nth(1)).collect();
+    let function = |sql: &String| {
+        let (head, rest) = sql.split_once("$nudge$")?;
+        let definer = if head.contains("SECURITY DEFINER") { "t" } else { "f" };
+        let body = rest.split("$nudge$").next()?;
+        Some((format!("{definer} plpgsql search_path={SEARCH_PATH} {body}"),))
+    };
+    let mut wanted: Vec<_> = plan.create.iter().filter_map(function).collect();
     found.sort_unstable();
     wanted.sort_unstable();
     Ok(found == wanted)
@@ -209,20 +242,19 @@ impl Writer<'_> {
              UNION ALL (({new}) EXCEPT ALL ({old}))) AS c"
         );
         // The owners of a child's rows can be seen only before the rows are gone; missing roots only after.
-        let (before, after) = ("BEFORE", "AFTER");
         let truncate = match number {
             0 => {
                 let entity = literal(self.entity.as_str());
                 let log = self.log();
-                (after, format!("SELECT id FROM {log} WHERE entity = {entity} AND deleted = 0"))
+                (AFTER, format!("SELECT id FROM {log} WHERE entity = {entity} AND deleted = 0"))
             }
-            _ => (before, every(&table.name)),
+            _ => (BEFORE, every(&table.name)),
         };
         let (old, new) = ("OLD TABLE AS old_rows", "NEW TABLE AS new_rows");
         vec![
-            ("INSERT", after, new, every("new_rows")),
-            ("UPDATE", after, "OLD TABLE AS old_rows NEW TABLE AS new_rows", changed),
-            ("DELETE", after, old, every("old_rows")),
+            ("INSERT", AFTER, new, every("new_rows")),
+            ("UPDATE", AFTER, "OLD TABLE AS old_rows NEW TABLE AS new_rows", changed),
+            ("DELETE", AFTER, old, every("old_rows")),
             ("TRUNCATE", truncate.0, "", truncate.1),
         ]
     }
@@ -245,7 +277,7 @@ impl Writer<'_> {
         };
         format!(
             "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
-             SET search_path = pg_catalog, pg_temp AS $nudge$ BEGIN {refuse}\
+             SET search_path = {SEARCH_PATH} AS $nudge$ BEGIN {refuse}\
              PERFORM {touch}(ARRAY(SELECT s.id FROM ({ids}) AS s WHERE s.id IS NOT NULL)); \
              RETURN NULL; END $nudge$"
         )
@@ -288,7 +320,7 @@ impl Writer<'_> {
         [
             format!(
                 "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
-                 SET search_path = pg_catalog, pg_temp AS $nudge$ DECLARE ids text[]; BEGIN \
+                 SET search_path = {SEARCH_PATH} AS $nudge$ DECLARE ids text[]; BEGIN \
                  IF TG_OP <> 'INSERT' THEN ids := ARRAY[OLD.{key}::text]; END IF; \
                  IF TG_OP <> 'DELETE' THEN ids := ids || NEW.{key}::text; END IF; \
                  IF TG_OP = 'UPDATE' AND record_send(OLD) = record_send(NEW) THEN RETURN NULL; END IF; \
@@ -310,7 +342,7 @@ impl Writer<'_> {
         let max = VERSION_LIMIT - 1;
         format!(
             r#"CREATE FUNCTION {name}(ids text[]) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $nudge$
+SET search_path = {SEARCH_PATH} AS $nudge$
 DECLARE
     proposed bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
     highest bigint;

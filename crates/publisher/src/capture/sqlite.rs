@@ -151,6 +151,24 @@ async fn row_number(
     Ok(["rowid", "_rowid_", "oid"].into_iter().find(free).map(str::to_owned))
 }
 
+/// Whether a text of at most [`MAX_ENTITY_ID_BYTES`] bytes is UTF-8: SQLite stores any bytes. A character that is read and
+/// written again yields the same bytes only if it was UTF-8, except for two that SQLite replaces as well. ASCII text
+/// costs one comparison.
+fn is_utf8(text: &str) -> String {
+    const { assert!(MAX_ENTITY_ID_BYTES <= 16 * 16, "each character is looked at") };
+    let digits: Vec<_> = (0..16).map(|digit| format!("({digit})")).collect();
+    let digits = digits.join(", ");
+    // The first comparison spares most of the rounds.
+    let character = format!("substr({text}, 16 * a.column1 + b.column1 + 1, 1)");
+    format!(
+        "{text} NOT GLOB '*[^' || char(1) || '-' || char(127) || ']*' OR NOT EXISTS (SELECT 1 \
+         FROM (VALUES {digits}) AS a, (VALUES {digits}) AS b WHERE 16 * a.column1 < length({text}) \
+         AND 16 * a.column1 + b.column1 < length({text}) \
+         AND char(unicode({character})) <> {character} COLLATE BINARY \
+         AND hex({character}) NOT IN ('EFBFBE', 'EFBFBF'))"
+    )
+}
+
 /// Writes the triggers of one table.
 struct Writer<'a> {
     entity: &'a EntityName,
@@ -211,21 +229,24 @@ impl Writer<'_> {
         )
     }
 
-    /// Refuses a root row whose key is not a valid ID: without one, nobody can be notified.
+    /// Refuses a root row whose key is not a valid ID: without one, nobody can be notified. Bytes are not text, even in a
+    /// text column.
     fn check_id(&self, key: &str) -> String {
         if !self.is_root() {
             return String::new();
         }
         let id = format!("CAST({key} AS TEXT)");
+        let is_utf8 = is_utf8(&id);
         let message = literal(&format!(
             "nudge: the id of a {} must be 1 to {MAX_ENTITY_ID_BYTES} bytes of UTF-8 without control characters",
             self.entity
         ));
         format!(
-            "SELECT RAISE(ABORT, {message}) WHERE {key} IS NULL \
+            "SELECT RAISE(ABORT, {message}) WHERE {key} IS NULL OR typeof({key}) = 'blob' \
              OR length(CAST({id} AS BLOB)) NOT BETWEEN 1 AND {MAX_ENTITY_ID_BYTES} \
              OR instr({id}, char(0)) > 0 \
-             OR {id} GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*'; "
+             OR {id} GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*' \
+             OR NOT ({is_utf8}); "
         )
     }
 

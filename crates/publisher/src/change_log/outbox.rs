@@ -59,7 +59,7 @@ pub(super) fn read_id(id: &[u8]) -> Option<EntityId> {
 }
 
 /// A text column as bytes, whatever SQLite stores there.
-pub(super) fn bytes(kind: Kind, column: &str) -> String {
+pub(crate) fn bytes(kind: Kind, column: &str) -> String {
     match kind {
         Kind::Sqlite => format!("CAST({column} AS BLOB)"),
         Kind::Postgres => format!("convert_to({column}, 'UTF8')"),

@@ -1,5 +1,6 @@
 //! SQLite: `REPLACE`, conflict clauses, foreign keys that nobody enforces, odd comparisons.
 
+use nudge_protocol::entity::MAX_ENTITY_ID_BYTES;
 use nudge_publisher::{Recording, capture::Tables};
 use nudge_runtime::database::Kind;
 use nudge_tests::TestDatabase;
@@ -150,6 +151,76 @@ async fn a_row_without_a_key_is_refused() {
     assert!(said.contains("the id of a shop"), "{said}");
     let said = shops.refused("INSERT OR REPLACE INTO shop VALUES (NULL, 'x')").await;
     assert!(said.contains("the id of a shop"), "{said}");
+}
+
+/// SQLite stores whatever bytes it is given.
+#[tokio::test]
+async fn an_id_that_is_not_utf8_is_refused_when_it_is_written() {
+    let shops = of("CREATE TABLE shop (id TEXT PRIMARY KEY, name TEXT)").await;
+    shops.capture(&Tables::root("shop", "id")).await.unwrap();
+    // ASCII, two to four bytes a character, what SQLite itself writes for a bad one, and two characters that it cannot
+    // read back; of one byte too many, the longest that fits.
+    let longest = format!(
+        "{}{}",
+        "EAB080".repeat(MAX_ENTITY_ID_BYTES / 3),
+        "61".repeat(MAX_ENTITY_ID_BYTES % 3)
+    );
+    let valid =
+        ["61", "C3A9", "EAB080", "F09F8DB3", "61EFBFBD62", "61EFBFBE", "EFBFBF61", &longest];
+    for id in valid {
+        shops.run(&format!("INSERT INTO shop VALUES (CAST(X'{id}' AS TEXT), 'x')")).await;
+    }
+    let (recorded,): (i64,) =
+        sqlx::query_as("SELECT count(*) FROM nudge_change_log AS log JOIN shop ON shop.id = log.id WHERE deleted = 0")
+            .fetch_one(shops.db.reader())
+            .await
+            .unwrap();
+    assert_eq!(recorded, valid.len() as i64);
+    // EUC-KR; a byte alone; half a character, at the end and before another; too long a form; half of a pair of UTF-16;
+    // beyond Unicode; a long text whose last character is cut off.
+    let cut = format!("{}EAB0", "EAB080".repeat(MAX_ENTITY_ID_BYTES / 3 - 1));
+    let bad = [
+        "B0A1", "61A061", "61EAB0", "EAB061", "E08282", "C1A1", "EDA080", "F4908080", "F8888080",
+        "FF", &cut,
+    ];
+    for id in bad {
+        for sql in [
+            format!("INSERT INTO shop VALUES (CAST(X'{id}' AS TEXT), 'x')"),
+            format!("INSERT OR REPLACE INTO shop VALUES (CAST(X'{id}' AS TEXT), 'x')"),
+            format!("UPDATE shop SET id = CAST(X'{id}' AS TEXT) WHERE id = 'a'"),
+        ] {
+            let said = shops.refused(&sql).await;
+            assert!(said.contains("the id of a shop"), "{sql}: {said}");
+        }
+    }
+    let said = shops.refused("INSERT INTO shop VALUES (X'61', 'bytes')").await;
+    assert!(said.contains("the id of a shop"), "{said}");
+}
+
+/// One that is there already is no reason to capture nothing.
+#[tokio::test]
+async fn an_id_that_is_not_utf8_and_is_there_already_keeps_no_other_from_being_captured() {
+    let shops = of("CREATE TABLE shop (id TEXT PRIMARY KEY, name TEXT)").await;
+    shops.run("INSERT INTO shop VALUES ('a', 'A'), (CAST(X'B0A1' AS TEXT), 'B'), (X'61', 'C'), ('d', 'D')").await;
+    shops.capture(&Tables::root("shop", "id")).await.unwrap();
+    shops.run("UPDATE shop SET name = 'other' WHERE id = 'd'").await;
+    let recorded = async |ids: &'static str| {
+        let sql = format!(
+            "SELECT id FROM nudge_change_log WHERE deleted = 0 AND id IN ({ids}) ORDER BY id"
+        );
+        let query = sqlx::query_as(sqlx::AssertSqlSafe(sql));
+        let rows: Vec<(String,)> = query.fetch_all(shops.db.reader()).await.unwrap();
+        rows.into_iter().map(|(id,)| id).collect::<Vec<_>>()
+    };
+    assert_eq!(recorded("'a', 'd'").await, ["a", "d"]);
+    // It can be mended by hand.
+    shops
+        .run(
+            "UPDATE shop SET id = 'b' WHERE id = CAST(X'B0A1' AS TEXT); \
+             DELETE FROM shop WHERE name = 'C'",
+        )
+        .await;
+    assert_eq!(recorded("'a', 'b', 'd'").await, ["a", "b", "d"]);
 }
 
 /// A statement may give a row's number, also where that is no column.
