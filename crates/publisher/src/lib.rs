@@ -95,7 +95,10 @@ impl Publisher {
         db.migrate("publisher", change_log::MIGRATIONS).await?;
         let log = ChangeLog::new(db.clone(), entity);
         let wake = Arc::new(Notify::new());
-        Ok(Self { log, wake, metrics: Metrics::default(), capture: None, how: PhantomData })
+        let metrics = Metrics::default();
+        // Known before the relay has reached the broker: until then it would read 0.
+        metrics.note_pending(&log).await;
+        Ok(Self { log, wake, metrics, capture: None, how: PhantomData })
     }
 
     /// Migrates the tables of a service that are [captured](Self::capture): if there is anything to migrate,

@@ -6,6 +6,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::change_log::ChangeLog;
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) published: Counter,
@@ -50,6 +52,13 @@ pub struct RelayHealth {
 }
 
 impl Metrics {
+    /// Counts what is pending. When the database fails, what was counted last stands.
+    pub(crate) async fn note_pending(&self, log: &ChangeLog) {
+        if let Ok(count) = log.count_pending().await {
+            self.pending.set(count as i64);
+        }
+    }
+
     pub(crate) fn health(&self) -> RelayHealth {
         RelayHealth {
             connected: self.connected.get() == 1,

@@ -56,6 +56,8 @@ pub const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub const HELD_PAUSE: Duration = Duration::from_secs(1);
 /// Most rows that are remembered as published and locked by a writer. Further ones are published again in each round.
 pub const MAX_HELD_ROWS: usize = 20_000;
+/// Shortest time between two counts of more pending rows than a round takes.
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time that a relay takes to stop.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failure to reach the broker or the database.
@@ -99,6 +101,7 @@ pub(crate) struct Relay {
     refills: Again,
     /// How many consecutive rounds were not published completely.
     refused: u32,
+    next_count: Instant,
 }
 
 /// Published rows that a writer keeps locked. They are not published again, however long that takes: only marking
@@ -146,6 +149,7 @@ impl Relay {
             short: false,
             refills: Again::default(),
             refused: 0,
+            next_count: Instant::now(),
         }
     }
 
@@ -180,7 +184,7 @@ impl Relay {
                     tracing::warn!(entity = %self.log.entity(), error = %chain(&*error), "relay: failed; retrying");
                     self.metrics.errors.inc();
                     self.next_check = Instant::now();
-                    self.note_pending().await;
+                    self.metrics.note_pending(&self.log).await;
                     let pause = ERROR_PAUSE * 2_u32.saturating_pow(self.refused.saturating_sub(1));
                     // A wake-up must not turn an outage into a busy loop.
                     tokio::select! {
@@ -239,7 +243,7 @@ impl Relay {
             return Ok(u64::from(self.compare_on().await?));
         }
         if pending.len() == MAX_ROWS_PER_ROUND {
-            self.note_pending().await;
+            self.count_many().await;
         } else {
             self.metrics.pending.set((pending.len() + self.held.rows.len()) as i64);
         }
@@ -327,9 +331,12 @@ impl Relay {
         Ok(())
     }
 
-    async fn note_pending(&self) {
-        if let Ok(count) = self.log.count_pending().await {
-            self.metrics.pending.set(count as i64);
+    /// Counts what is pending while that is more than a round takes. It reads all of them, so not at each round.
+    async fn count_many(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_count {
+            self.next_count = now + COUNT_PAUSE;
+            self.metrics.note_pending(&self.log).await;
         }
     }
 

@@ -8,10 +8,12 @@ mod read;
 
 use std::time::Duration;
 
-use nudge_protocol::EntityId;
+use nudge_protocol::{EntityId, EntityName};
 use nudge_publisher::stream::told_of;
-use nudge_runtime::{Broker, body::MAX_BODY_BYTES};
+use nudge_runtime::{Broker, body::MAX_BODY_BYTES, problem::chain};
 use serde::Serialize;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::{domain::Store, storage::Stores};
@@ -132,31 +134,69 @@ impl Import {
 /// The project's own invented stores.
 const SAMPLE: &[u8] = include_bytes!("../sample/stores.ndjson");
 
-/// How long to wait for NATS before loading the samples without asking it.
+/// How long a start waits for NATS before it continues without the sample stores.
 const STREAM_WAIT: Duration = Duration::from_secs(2);
 /// Pause between attempts.
 const STREAM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Loads the sample stores, unless this database has, or ever had, stores; or the stream holds stores: then the
 /// database was lost, and samples would hide that.
-pub async fn load_sample(stores: &Stores, broker: &Broker) -> Result<(), sqlx::Error> {
+///
+/// If NATS does not answer within [`STREAM_WAIT`], the returned task loads them once it does.
+pub async fn load_sample(
+    stores: &Stores,
+    broker: &Broker,
+    stop: CancellationToken,
+) -> Result<Option<JoinHandle<()>>, sqlx::Error> {
+    if !is_untouched(stores).await? {
+        tracing::info!("the database has stores, so the sample stores are not loaded");
+        return Ok(None);
+    }
+    let entity = stores.publisher().entity();
+    if let Ok(told_of) = tokio::time::timeout(STREAM_WAIT, stream_tells_of(broker, entity)).await {
+        return load_unless_lost(stores, told_of).await.map(|()| None);
+    }
+    tracing::warn!(
+        "NATS does not answer, so it is unknown whether this database was lost: loading the sample stores once it does"
+    );
+    let (stores, broker) = (stores.clone(), broker.clone());
+    let late = async move {
+        let told_of = stream_tells_of(&broker, stores.publisher().entity()).await;
+        if is_untouched(&stores).await? {
+            load_unless_lost(&stores, told_of).await?;
+        }
+        Ok::<_, sqlx::Error>(())
+    };
+    Ok(Some(tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            loaded = late => if let Err(error) = loaded {
+                tracing::error!(error = %chain(&error), "cannot load the sample stores");
+            }
+        }
+    })))
+}
+
+/// How many stores the stream holds. The connection may still be being established.
+async fn stream_tells_of(broker: &Broker, entity: &EntityName) -> u64 {
+    loop {
+        match told_of(broker, entity).await {
+            Ok(told_of) => return told_of,
+            Err(_) => tokio::time::sleep(STREAM_PAUSE).await,
+        }
+    }
+}
+
+/// Whether this database has no stores, and never had any of the samples.
+async fn is_untouched(stores: &Stores) -> Result<bool, sqlx::Error> {
     let lines = SAMPLE.split(|byte| *byte == b'\n').map(serde_json::from_slice);
     let ids: Vec<EntityId> =
         lines.filter_map(|line: Result<IdOnly, _>| Some(line.ok()?.id)).collect();
-    if !stores.is_untouched(&ids).await? {
-        tracing::info!("the database has stores, so the sample stores are not loaded");
-        return Ok(());
-    }
-    let told_of = async {
-        loop {
-            // The connection may still be being established.
-            match told_of(broker, stores.publisher().entity()).await {
-                Ok(told_of) => return told_of,
-                Err(_) => tokio::time::sleep(STREAM_PAUSE).await,
-            }
-        }
-    };
-    if let Ok(told_of @ 1..) = tokio::time::timeout(STREAM_WAIT, told_of).await {
+    stores.is_untouched(&ids).await
+}
+
+async fn load_unless_lost(stores: &Stores, told_of: u64) -> Result<(), sqlx::Error> {
+    if told_of > 0 {
         tracing::warn!(
             told_of,
             "the database is empty but the stream holds stores: was the database lost? Not loading the sample stores"

@@ -97,8 +97,7 @@ pub struct Service {
     address: SocketAddr,
     stores: Stores,
     db: Database,
-    server: JoinHandle<()>,
-    relay: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Service {
@@ -114,7 +113,7 @@ impl Service {
 
     /// Waits until it has stopped: requests answered, the relay stopped, the database closed.
     pub async fn stopped(self) {
-        for task in [self.server, self.relay] {
+        for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the service failed");
             }
@@ -143,14 +142,16 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let publisher = stores.publisher();
     let registry = metrics.registry(publisher);
     let broker = Broker::connect_with(&args.service.nats, "store-info").await?;
+    let mut tasks = Vec::new();
     if args.sample {
-        import::load_sample(&stores, &broker).await.map_err(StartError::Sample)?;
+        let loading = import::load_sample(&stores, &broker, stop.clone()).await;
+        tasks.extend(loading.map_err(StartError::Sample)?);
     }
-    let relay = publisher.spawn_relay(&broker, stop.clone());
+    tasks.push(publisher.spawn_relay(&broker, stop.clone()));
     let app = http::App { stores: stores.clone(), registry, stop: stop.clone() };
-    let server = tokio::spawn(serve::serve(listener, router(app), stop));
+    tasks.push(tokio::spawn(serve::serve(listener, router(app), stop)));
     tracing::info!(%address, service = "store-info", "listening");
-    Ok(Service { address, stores, db, server, relay })
+    Ok(Service { address, stores, db, tasks })
 }
 
 /// All routes of the service: its own, those of the sync API, and the document of both.

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use nudge_publisher::Publisher;
 use nudge_tests::{Nats, Owner, Way, broker_by, eventually, line_to};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
@@ -20,6 +21,8 @@ async fn what_was_committed_before_a_crash_is_published_by_the_next_start() {
     let owner = Owner::start_silent().await;
     owner.put_all(&[("1", json!({})), ("2", json!({}))]).await;
     owner.delete("2").await;
+    let opened = Publisher::open(&owner.db, thing()).await.unwrap();
+    assert_eq!(opened.health().pending, 2, "it is known before the broker is reached");
     let _relay = Relay::start(&owner.db, &nats.broker("things").await).await;
     shown(&nats, &owner.db).await;
     assert_eq!(messages(&nats).await.len(), 2);

@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nudge_testbed::ports::free_port;
+use nudge_testbed::{Nats, QUIET, ports::free_port};
 use reqwest::Client;
 use serde_json::json;
 
-use crate::support::{Api, UNREACHABLE_NATS};
+use crate::support::{Api, UNREACHABLE_NATS, in_time};
 
 /// Longest wait for a program to get on.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,7 +64,8 @@ async fn what_was_written_is_there_after_a_restart() {
 
 #[tokio::test]
 async fn the_sample_is_loaded_into_an_empty_database_only() {
-    let mut api = Api::start_with(&["--sample"]).await;
+    let nats = Nats::start().await;
+    let mut api = Api::start_with(&nats.url(), &["--sample"]).await;
     let loaded = api.everything().await;
     let stores = loaded["stores"].as_array().unwrap();
     assert!(stores.len() >= 60);
@@ -80,9 +81,49 @@ async fn the_sample_is_loaded_into_an_empty_database_only() {
     }
 }
 
+/// Only the stream could tell that the database was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sample_waits_until_nats_tells_that_nothing_was_lost() {
+    let mut nats = Nats::start().await;
+    nats.kill();
+    let api = Api::start_with(&nats.url(), &["--sample"]).await;
+    assert_eq!(api.everything().await["stores"], json!([]));
+    nats.restart().await;
+    in_time(async {
+        while api.everything().await["stores"] == json!([]) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sample_stays_out_of_what_was_written_while_it_waited() {
+    let mut nats = Nats::start().await;
+    nats.kill();
+    let api = Api::start_with(&nats.url(), &["--sample"]).await;
+    api.send("PUT", "/stores/mine", json!({"name": "a"})).await;
+    let before = api.everything().await;
+    nats.restart().await;
+    in_time(async {
+        while !api
+            .get("/metrics")
+            .await
+            .text
+            .contains("nudge_relay_published_total{entity=\"store\"} 1")
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(api.everything().await, before);
+}
+
 #[tokio::test]
 async fn someone_elses_stores_keep_the_sample_out() {
-    let api = Api::start().await;
+    let nats = Nats::start().await;
+    let api = Api::start_with(&nats.url(), &[]).await;
     api.send("PUT", "/stores/mine", json!({"name": "a"})).await;
     let before = api.everything().await;
     let again = api.restart(&["--sample"]).await;

@@ -29,6 +29,7 @@ pub(crate) struct Api {
     service: Option<Service>,
     stop: CancellationToken,
     database: Arc<TestDatabase>,
+    nats_url: String,
     base: String,
 }
 
@@ -40,23 +41,23 @@ impl Drop for Api {
 
 impl Api {
     pub(crate) async fn start() -> Self {
-        Self::start_with(&[]).await
+        Self::start_with(UNREACHABLE_NATS, &[]).await
     }
 
-    /// Starts on a new database, with further flags.
-    pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        Self::start_on(Arc::new(TestDatabase::new().await), flags).await
+    /// Starts on a new database, with the NATS server at this address and further flags.
+    pub(crate) async fn start_with(nats_url: &str, flags: &[&str]) -> Self {
+        Self::start_on(Arc::new(TestDatabase::new().await), nats_url, flags).await
     }
 
-    async fn start_on(database: Arc<TestDatabase>, flags: &[&str]) -> Self {
-        let fixed =
-            ["store-info", "--database-url", database.url(), "--nats-url", UNREACHABLE_NATS];
+    async fn start_on(database: Arc<TestDatabase>, nats_url: &str, flags: &[&str]) -> Self {
+        let fixed = ["store-info", "--database-url", database.url(), "--nats-url", nats_url];
         let bind = ["--bind", "127.0.0.1:0"];
         let args = Args::parse_from(fixed.iter().chain(&bind).chain(flags));
         let stop = CancellationToken::new();
         let service = store_info::start(&args, stop.clone()).await.unwrap();
         let base = format!("http://{}", service.address());
-        Self { client: Client::new(), service: Some(service), stop, database, base }
+        let nats_url = nats_url.to_owned();
+        Self { client: Client::new(), service: Some(service), stop, database, nats_url, base }
     }
 
     /// Where its database is.
@@ -96,7 +97,7 @@ impl Api {
     pub(crate) async fn restart(mut self, flags: &[&str]) -> Self {
         self.stop.cancel();
         in_time(self.service.take().unwrap().stopped()).await;
-        Self::start_on(self.database.clone(), flags).await
+        Self::start_on(self.database.clone(), &self.nats_url, flags).await
     }
 
     /// Everything the service holds: the states, and the version of each id, tombstones included.
