@@ -95,3 +95,29 @@ async fn while_the_owner_hangs_the_queue_stays_within_its_limit() {
     gate.cancel();
     copy.converged(&owner).await;
 }
+
+/// Few messages wait, so this is no backlog; but no more are delivered while these are not acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_hang_and_are_all_that_may_be_delivered_keep_no_fresh_change_waiting() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let gate = CancellationToken::new();
+    let held = gate.clone();
+    owner.misbehave(move |ids| {
+        ids.iter().any(|id| id.starts_with("slow")).then_some(Fault::Until(held.clone()))
+    });
+    let mut settings = quick();
+    settings.max_ack_pending = 3;
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    for n in 0..3 {
+        let id = format!("slow-{n}");
+        owner.put(&id, json!(0)).await;
+        eventually("it is asked for", || async { (owner.times_asked(&id) > 0).then_some(()) })
+            .await;
+    }
+    owner.put("fresh", json!(0)).await;
+    eventually("the fresh one is applied", || async { copy.body("fresh").await }).await;
+    assert_eq!(copy.body("slow-0").await, None);
+    gate.cancel();
+    copy.converged(&owner).await;
+}

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nudge_tests::{
-    Copy, Fault, Nats, Owner, ReadModel, Wire, eventually, keep_tables, put_tables_back,
+    Copy, Fault, Nats, Owner, QUIET, ReadModel, Wire, eventually, keep_tables, put_tables_back,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -104,6 +104,57 @@ async fn a_read_model_whose_rows_are_put_back_reads_the_gap_again() {
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
     assert_eq!(owner.times_asked("thing-1-3"), asked, "only the gap is read again");
+    becomes_ready(&copy).await;
+}
+
+/// Empties the read model and alters where it was, as an older copy of its rows would.
+async fn forget_all(model: &ReadModel, position: &'static str) {
+    let db = model.open().await;
+    for sql in ["DELETE FROM nudge_applied", "DELETE FROM copy", position] {
+        db.write(sqlx::query(sql)).await.expect("it is written");
+    }
+    db.close().await;
+}
+
+/// The consumer has delivered everything, so nothing but the gap is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_not_ready_before_the_gap_is_read_again() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let model = copy.stop().await;
+    forget_all(&model, "UPDATE nudge_intake SET position = 0, caught_up_at = NULL").await;
+    owner.go_away().await;
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    eventually("the owner was asked", || async {
+        (copy.status().await["breaker"] == "open").then_some(())
+    })
+    .await;
+    tokio::time::sleep(QUIET).await;
+    assert!(!ready(&copy).await.1);
+    owner.come_back().await;
+    copy.converged(&owner).await;
+    becomes_ready(&copy).await;
+}
+
+/// Another replica has followed the new stream meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_in_another_stream_says_nothing_of_this_one() {
+    let nats = Nats::start().await;
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    let model = copy.stop().await;
+    forget_all(&model, "UPDATE nudge_intake SET position = 1000000, stream_created = 'another'")
+        .await;
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
     becomes_ready(&copy).await;
 }
 

@@ -97,12 +97,18 @@ async fn where_the_broker_cannot_tell_what_it_has_all_that_changed_lately_is_pub
     let old = message(&nats, "old").await;
     relay.stop().await;
     nats.restart().await;
-    let _relay = Relay::start(&owner.db, &broker).await;
+    let relay = Relay::start(&owner.db, &broker).await;
     eventually("both are published again", || async {
         let messages = messages(&nats).await;
         (messages.iter().filter(|message| message.seq > before).count() == 2).then_some(())
     })
     .await;
+    compared(&relay.publisher).await;
+    shown(&nats, &owner.db).await;
+    relay.stop().await;
+    // Once for each run of the server.
+    let relay = Relay::start(&owner.db, &broker).await;
+    compared(&relay.publisher).await;
     shown(&nats, &owner.db).await;
     assert_eq!(message(&nats, "old").await, old);
     assert_eq!(last_seq(&nats).await, before + 2);
@@ -151,4 +157,45 @@ async fn without_permission_to_look_all_that_changed_lately_is_published_again()
     })
     .await;
     shown(&nats, &owner.db).await;
+}
+
+/// What PostgreSQL alone does: a writer locks single rows.
+mod once {
+    use std::sync::Arc;
+
+    use nudge_runtime::database::Kind;
+    use nudge_tests::{TestDatabase, owner::ENTITY};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_missing_while_a_writer_has_it_locked_is_published_afterwards() {
+        let mut nats = Nats::start_with(Some(NO_RIGHT_TO_ALTER)).await;
+        purgeable(&nats).await;
+        let database = Arc::new(TestDatabase::of(Kind::Postgres).await);
+        let owner = Owner::start_silent_on(database, ENTITY).await;
+        let broker = nats.broker("things").await;
+        let relay = Relay::start(&owner.db, &broker).await;
+        owner.put("locked", json!({})).await;
+        published(&owner.db).await;
+        // The sixteen that were published last are looked for in any case.
+        for n in 0..20 {
+            owner.put(&n.to_string(), json!({})).await;
+        }
+        published(&owner.db).await;
+        relay.stop().await;
+        take_out(&nats, "locked").await;
+        nats.restart().await;
+        let mut writer = owner.db.begin().await.unwrap();
+        let lock = "SELECT version FROM nudge_change_log WHERE id = 'locked' FOR UPDATE";
+        sqlx::query(lock).execute(&mut *writer).await.unwrap();
+        let relay = Relay::start(&owner.db, &broker).await;
+        eventually("the others are published again", || async {
+            (relay.publisher.health().published >= 20).then_some(())
+        })
+        .await;
+        compared(&relay.publisher).await;
+        writer.rollback().await.unwrap();
+        shown(&nats, &owner.db).await;
+    }
 }
