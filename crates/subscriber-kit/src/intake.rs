@@ -108,7 +108,7 @@ impl Intake {
                 Over::Stopped => return,
                 Over::Reconnected => continue,
                 Over::ReadModelReplaced => {
-                    tracing::warn!(entity = %self.entity, "the read model was emptied or put back: refilling");
+                    tracing::warn!(entity = %self.entity, "the read model was emptied or restored: refilling");
                     self.progress.replaced.inc();
                 }
                 Over::Lost(error) => {
@@ -118,7 +118,7 @@ impl Intake {
                         error = format!("{error} (the broker said: {said})");
                     }
                     if error != last_error {
-                        tracing::warn!(entity = %self.entity, %error, "intake: waiting to begin again");
+                        tracing::warn!(entity = %self.entity, %error, "intake: will try again");
                     }
                     self.progress.set_intake_error(Some(format!("intake: {error}")));
                     last_error = error;

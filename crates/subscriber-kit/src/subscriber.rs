@@ -180,7 +180,7 @@ impl Subscriber {
         // A connection that is dropped takes along what it has not sent yet.
         let flushed = tokio::time::timeout(FLUSH_DEADLINE, self.shared.source.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
-            tracing::debug!("the broker is away: the last messages handled will come again");
+            tracing::debug!("the broker is away: the last messages handled will be redelivered");
         }
     }
 
@@ -239,7 +239,7 @@ impl Builder {
     }
 
     /// Says that the owner of `entity` forgets what it deletes, so that it answers "unknown" for it
-    /// for ever. Then an entity that is applied here and unknown to the owner twice, the second
+    /// forever. Then an entity that is applied here and unknown to the owner twice, the second
     /// time at least [`Settings::second_look_after`] later, is taken for deleted. Without this,
     /// unknown is never a delete.
     pub fn owner_keeps_no_tombstones(mut self, entity: &str) -> Self {

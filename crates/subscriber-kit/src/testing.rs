@@ -61,7 +61,7 @@ impl<A: Apply> ReadModel<A> {
     /// The owner's state of an entity is this now.
     ///
     /// # Panics
-    /// If the id is no id, the state none that the handler reads, or the handler refuses it.
+    /// If the ID is malformed, the handler cannot read the state, or refuses it.
     pub async fn put(&self, id: &str, state: Value) {
         let state = serde_json::from_value(state).expect("a state as the handler reads it");
         self.apply(id, Some(state)).await;
@@ -70,7 +70,7 @@ impl<A: Apply> ReadModel<A> {
     /// The owner has deleted an entity.
     ///
     /// # Panics
-    /// If the id is no id, or the handler refuses the deletion.
+    /// If the ID is malformed, or the handler refuses the deletion.
     pub async fn delete(&self, id: &str) {
         self.apply(id, None).await;
     }
@@ -113,7 +113,7 @@ impl Answer {
 /// Asks for a path of these routes.
 ///
 /// # Panics
-/// If `path` is none, and as [`ask`].
+/// If `path` is not a path, and as [`ask`].
 pub async fn get(routes: impl Into<Router>, path: &str) -> Answer {
     ask(routes, Request::get(path).body(Body::empty()).expect("a path")).await
 }
@@ -121,7 +121,7 @@ pub async fn get(routes: impl Into<Router>, path: &str) -> Answer {
 /// Sends any request to these routes.
 ///
 /// # Panics
-/// If the answer is no text, or longer than 64 MiB.
+/// If the answer is not text, or is longer than 64 MiB.
 pub async fn ask(routes: impl Into<Router>, request: Request<Body>) -> Answer {
     let Ok(answer) = routes.into().oneshot(request).await;
     let status = answer.status();

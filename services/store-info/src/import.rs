@@ -247,7 +247,7 @@ mod tests {
         tokio::select! {
             biased;
             fed = import.feed(junk.as_bytes()) => fed.unwrap(),
-            () = others => unreachable!("they go on for ever"),
+            () = others => unreachable!("they go on forever"),
         }
         let turns = turns.load(Relaxed);
         assert!(turns >= junk.len() / TURN_BYTES, "{turns}");

@@ -16,9 +16,9 @@ impl Intake {
     ) -> Result<bool, Over> {
         self.progress.stream_pending.set(standing.pending as i64);
         if let Some(more) = self.said.left_out() {
-            tracing::warn!(entity = %self.entity, more, "malformed messages, not all of them told");
+            tracing::warn!(entity = %self.entity, more, "malformed messages, not all of them logged");
         }
-        // An acknowledgement that is denied fails nowhere here. All comes again, for ever.
+        // An acknowledgement that is denied fails nowhere here. All comes again, forever.
         let said = self.source.last_error().filter(|_| standing.ack_pending > 0);
         let said = said.map(|said| format!("intake: the broker said: {said}"));
         self.progress.set_intake_error(said);

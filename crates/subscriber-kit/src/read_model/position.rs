@@ -101,7 +101,7 @@ impl Positions {
                           WHERE entity = $1 AND place <> $2";
         let begin_anew = sqlx::query(begin_anew).bind(self.entity.as_str()).bind(place).bind(id());
         if self.db.write(begin_anew).await? > 0 {
-            tracing::warn!(entity = %self.entity, "this read model is a copy of another: it is read anew");
+            tracing::warn!(entity = %self.entity, "this read model is a copy of another: refilling it");
         }
         self.read().await?.ok_or(sqlx::Error::RowNotFound)
     }

@@ -137,7 +137,7 @@ impl Progress {
             ),
             (
                 "nudge_refilled",
-                "Keys read again since the read model has another form than when they were applied",
+                "Keys read again because another revision of the read model applied them",
                 &self.refilled,
             ),
         ] {

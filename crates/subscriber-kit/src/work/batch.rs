@@ -119,7 +119,7 @@ impl<A: Apply> Batches<A> {
         {
             if self.owner.failed(fault) {
                 let (entity, error) = (&self.settling.entity, &*fault.message);
-                tracing::warn!(%entity, error, "the owner does not answer: it is tried again and again");
+                tracing::warn!(%entity, error, "the owner does not answer: retrying");
             }
             self.settling.progress.set_error(Some(fault.message.clone()));
         } else {
@@ -215,7 +215,7 @@ impl<A: Apply> Batches<A> {
         let later = |one: &Applied| matches!(one, Applied::Later(_) | Applied::Unclear(_));
         let failed = applied.values().any(later) && !works;
         // Which fail alone while others can be applied, now or just before, are at fault themselves. So they
-        // are taken to be where none can be applied for long: else some would hold up the rest for ever.
+        // are taken to be where none can be applied for long: else some would hold up the rest forever.
         let in_a_row = self.applying.count();
         let for_long = in_a_row >= self.settings.max_attempts_in_memory;
         for one in applied.values_mut() {

@@ -70,7 +70,7 @@ async fn once(
         let page = revisions.outdated(&after, PAGE).await?;
         let Some(last) = page.last().cloned() else { break };
         if total == 0 {
-            tracing::info!(entity = %revisions.entity, "the read model has another form now: reading everything again");
+            tracing::info!(entity = %revisions.entity, "the read model has a new revision: reading every entity again");
         }
         total += page.len();
         progress.refilled.inc_by(page.len() as u64);
@@ -84,7 +84,7 @@ async fn once(
         after = last.as_str().to_owned();
     }
     if total > 0 {
-        tracing::info!(entity = %revisions.entity, total, "everything was read again");
+        tracing::info!(entity = %revisions.entity, total, "every entity was read again");
     }
     Ok(())
 }

@@ -70,7 +70,7 @@ impl Settling {
                     };
                     if kind == EventKind::Retried && self.said.may_say() {
                         let (entity, id) = (&self.entity, &run.id);
-                        tracing::warn!(%entity, %id, error, "parked: it is tried again later");
+                        tracing::warn!(%entity, %id, error, "key parked: will retry later");
                     }
                     self.tell(kind, &run.id, error);
                     handled.extend(run.tokens);
@@ -107,7 +107,7 @@ impl Settling {
     /// Parked keys need not wait longer: what failed works again.
     pub(crate) async fn hasten_parked(&self) {
         if let Err(error) = self.dead_letters.hasten_parked().await {
-            tracing::warn!(entity = %self.entity, %error, "parked keys keep their own pace");
+            tracing::warn!(entity = %self.entity, %error, "cannot bring parked keys forward: they keep their own pace");
         }
     }
 

@@ -200,10 +200,10 @@ impl<A: Apply> Worker<A> {
             }
             Err(error) => {
                 let entity = &self.batches.settling.entity;
-                tracing::error!(%entity, %error, "a batch, or a probe, panicked");
+                tracing::error!(%entity, %error, "a batch or a probe panicked");
                 match self.under_way.remove(&error.id()) {
                     Some(batch) => self.panicked(batch.runs, now),
-                    // Without a word from its probe, the breaker would wait for ever.
+                    // Without a word from its probe, the breaker would wait forever.
                     None => {
                         let panicked = "the way to the owner panicked";
                         let error = FetchError::new(FetchErrorKind::Broken, panicked);
