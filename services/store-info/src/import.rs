@@ -142,7 +142,7 @@ const STREAM_PAUSE: Duration = Duration::from_millis(50);
 /// Loads the sample stores, unless this database has, or ever had, stores; or the stream holds stores: then the
 /// database was lost, and samples would hide that.
 ///
-/// If NATS does not answer within [`STREAM_WAIT`], the returned task loads them once it does.
+/// If NATS does not answer within two seconds, the returned task loads them once it does.
 pub async fn load_sample(
     stores: &Stores,
     broker: &Broker,
