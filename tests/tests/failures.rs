@@ -189,7 +189,8 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
     let mut settings = quick();
-    settings.fetch_timeout = Duration::from_millis(300);
+    // Well above the delay of an answer that is meant to come, also on a slow machine.
+    settings.fetch_timeout = Duration::from_secs(1);
     settings.max_batches_in_flight = 1;
     settings.queue.max_wait = Duration::from_millis(100);
     let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;

@@ -323,10 +323,12 @@ impl Service {
         let subscriber = builder.start(stop.clone()).await?;
         let tasks = TaskTracker::new();
         let started = Started { database, broker, subscriber, stop, tasks };
-        let mut router = started.subscriber.openapi_router();
+        let mut router = OpenApiRouter::default();
         for part in self.parts {
             router = router.merge(part(started.clone()).await?);
         }
+        // Last, as in the document that is printed.
+        router = router.merge(started.subscriber.openapi_router());
         let Started { database, subscriber, stop, tasks, .. } = started;
         tasks.close();
         let router = openapi::served(self.about, router);

@@ -126,6 +126,6 @@ async fn tables_that_cannot_be_captured_are_refused_by_name_and_nothing_is_made(
     }
     shops.run(&INSERT_ABC.replace("'a', 'A'", "'', 'A'")).await;
     let error = shops.capture(&tables()).await.unwrap_err().to_string();
-    assert!(error.contains("\"\" in table shop cannot be an id"), "{error}");
+    assert!(error.contains("\"\" in table shop is not a valid ID"), "{error}");
     assert!(shops.log().await.is_empty(), "nothing captures them");
 }

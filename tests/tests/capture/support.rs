@@ -125,10 +125,21 @@ impl<M> Shops<M> {
         self.risen(&before).await
     }
 
+    /// The change log and the ids of the shops, of one moment: a replication may write meanwhile.
+    async fn log_and_ids(&self) -> (BTreeMap<String, Row>, HashSet<String>) {
+        loop {
+            let before = self.ids().await;
+            let log = self.log().await;
+            if self.ids().await == before {
+                return (log, before);
+            }
+        }
+    }
+
     /// What was recorded since. Holds as well that no version fell, that nothing left the change
     /// log, and that an entity is deleted just when it has no root row.
     pub(crate) async fn risen(&self, before: &BTreeMap<String, Row>) -> Vec<(String, String)> {
-        let (after, there) = (self.log().await, self.ids().await);
+        let (after, there) = self.log_and_ids().await;
         for (id, (version, ..)) in before {
             assert!(after.get(id).is_some_and(|(now, ..)| now >= version), "{id} went back");
         }

@@ -342,7 +342,8 @@ mod tests {
         Parking { answered: v(answered), ..parking(answered, None) }
     }
 
-    const APPLY: &str = "INSERT INTO nudge_applied VALUES ('store', '42', $1, 0, 0) \
+    const APPLY: &str = "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at) \
+                         VALUES ('store', '42', $1, 0, 0) \
                          ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version";
 
     async fn rows_in(table: &DeadLetters) -> u64 {

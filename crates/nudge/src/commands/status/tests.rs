@@ -58,7 +58,7 @@ async fn an_owner_whose_stream_tells_of_more_than_it_knows_is_named() {
     let line = strip_ansi_codes(&lines[3]).into_owned();
     assert!(line.starts_with("  store-info: its stream holds at least 997 (store)"), "{lines:#?}");
     let line = strip_ansi_codes(&lines[4]).into_owned();
-    assert!(line.starts_with("  store-info: 20 tombstones (store) of ids"), "{lines:#?}");
+    assert!(line.starts_with("  store-info: 20 tombstones (store) for IDs"), "{lines:#?}");
 }
 
 #[tokio::test]

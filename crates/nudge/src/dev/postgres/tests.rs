@@ -21,7 +21,7 @@ fn a_url_that_cannot_be_used_is_refused_without_repeating_it() {
         ("sqlite:/tmp/hidden.db", "--data-dir"),
         ("mysql://me:hidden@h/d", "must begin with postgres://"),
         ("", "must begin with postgres://"),
-        ("postgres://me:hid#den@h:1/d", "%-encoded"),
+        ("postgres://me:hid#den@h:1/d", "percent-encode"),
         ("postgres://me@h/d?password=x&sslpassword=hidden", "parameter sslpassword"),
     ] {
         let refusal = parse(url).unwrap_err();
