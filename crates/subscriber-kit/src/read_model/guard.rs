@@ -4,7 +4,11 @@
 //! and only the database sees both. *Newer wins*: rows that are not newer than what is applied
 //! never reach the service's `apply`.
 
-use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
 
 use futures_util::FutureExt;
 use nudge_protocol::{EntityId, EntityName, Version};
@@ -49,6 +53,8 @@ pub(crate) struct Applier<A> {
     db: Database,
     entity: EntityName,
     handler: A,
+    /// That of the handler.
+    revision: i64,
     recent: Arc<Recent>,
     guard: Arc<str>,
     again: Arc<str>,
@@ -84,7 +90,9 @@ impl<A: Apply> Applier<A> {
               AND (r.version >= dead.floor OR dead.floor > $3))"
         );
         let (guard, again, close) = (guard.into(), again.into(), close.into());
-        Self { db, entity, handler, recent, guard, again, close }
+        // Once: a handler may have to work it out, and every batch needs it.
+        let revision = handler.revision();
+        Self { db, entity, handler, revision, recent, guard, again, close }
     }
 
     /// Applies a batch and says what became of each entity. Reorders `entities`.
@@ -98,17 +106,11 @@ impl<A: Apply> Applier<A> {
         let mut afresh = false;
         while let Some(part) = parts.pop() {
             match self.db.run(self.one_transaction(part)).await {
-                Ok(Winners { newer, again }) => {
-                    works |= newer + again > 0;
+                Ok(winners) => {
+                    works |= !winners.is_empty();
                     self.recent.note(part.iter().map(|one| (one.id.clone(), one.version)));
-                    results.extend(part.iter().enumerate().map(|(n, entity)| {
-                        let applied = match n {
-                            _ if n < newer => Applied::Newer,
-                            _ if n < newer + again => Applied::Again,
-                            _ => Applied::NotNewer,
-                        };
-                        (entity.id.clone(), applied)
-                    }));
+                    let applied = |id| winners.get(id).cloned().unwrap_or(Applied::NotNewer);
+                    results.extend(part.iter().map(|one| (one.id.clone(), applied(&one.id))));
                 }
                 // The connection may be to blame, and the next one is new.
                 Err(failure) if failure.refuses_session() && !afresh => {
@@ -143,12 +145,12 @@ impl<A: Apply> Applier<A> {
         results
     }
 
-    /// Guard, the service's own writes, and closing of dead letters: all or nothing. Returns how
-    /// many entities were newer, and how many are applied again; those are moved to the front, in this order.
+    /// Guard, the service's own writes, and closing of dead letters: all or nothing. Returns which
+    /// entities the handler got, and why.
     async fn one_transaction(
         &self,
         part: &mut [EntityState<A::State>],
-    ) -> Result<Winners, Failure> {
+    ) -> Result<HashMap<EntityId, Applied>, Failure> {
         let mut tx = self.db.begin().await?;
         let set: Vec<_> = part
             .iter()
@@ -159,34 +161,35 @@ impl<A: Apply> Applier<A> {
             .bind(self.entity.as_str())
             .bind(set.as_str())
             .bind(clock::now().unix_micros())
-            .bind(self.handler.revision());
+            .bind(self.revision);
         let newer = ids(newer.fetch_all(&mut *tx).await?);
-        let again = match self.handler.revision() {
-            NO_REVISION => HashSet::new(),
-            _ if newer.len() == part.len() => HashSet::new(),
-            revision => {
+        let again = match newer.len() < part.len() && self.revision != NO_REVISION {
+            true => {
                 let again = sqlx::query_as(AssertSqlSafe(self.again.clone()))
                     .bind(self.entity.as_str())
                     .bind(set.as_str())
-                    .bind(revision);
+                    .bind(self.revision);
                 ids(again.fetch_all(&mut *tx).await?)
             }
+            false => HashSet::new(),
         };
-        let place = |e: &EntityState<A::State>| {
-            (!newer.contains(e.id.as_str()), !again.contains(e.id.as_str()))
+        let applied = |one: &EntityState<A::State>| match one.id.as_str() {
+            id if newer.contains(id) => Some((one.id.clone(), Applied::Newer)),
+            id if again.contains(id) => Some((one.id.clone(), Applied::Again)),
+            _ => None,
         };
-        part.sort_by_key(|e| place(e));
-        let winners = Winners { newer: newer.len(), again: again.len() };
-        let to_apply = &mut part[..winners.newer + winners.again];
-        // Two batches must not lock the service's rows in different orders.
-        to_apply.sort_by(|a, b| a.id.cmp(&b.id));
-        if !to_apply.is_empty() {
-            let work = self.handler.apply(&mut tx, to_apply);
+        let winners: HashMap<_, _> = part.iter().filter_map(applied).collect();
+        // By id, so that two batches do not lock the service's rows in different orders.
+        part.sort_by(|a, b| {
+            let order = |e: &EntityState<A::State>| !winners.contains_key(&e.id);
+            order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id))
+        });
+        if !winners.is_empty() {
+            let work = self.handler.apply(&mut tx, &part[..winners.len()]);
             match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(applied) => applied.map_err(Failure::from)?,
                 Err(panic) => return Err(panic_message("apply", &*panic).into()),
             }
-            to_apply.sort_by_key(|e| place(e));
         }
         sqlx::query(AssertSqlSafe(self.close.clone()))
             .bind(self.entity.as_str())
@@ -199,12 +202,6 @@ impl<A: Apply> Applier<A> {
         tx.commit().await?;
         Ok(winners)
     }
-}
-
-/// How many entities of a batch are handed to the handler.
-struct Winners {
-    newer: usize,
-    again: usize,
 }
 
 fn ids(rows: Vec<(String,)>) -> HashSet<String> {
