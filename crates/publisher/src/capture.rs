@@ -273,7 +273,7 @@ async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result
 }
 
 /// Checks that every existing key is a valid ID: without one, nobody can be notified. Reads the keys one by one:
-/// there may be millions. A key that is not text, which SQLite accepts, is only logged: nothing that follows could
+/// there may be millions. A key that is not text, which SQLite accepts, is only logged, all in one line: nothing that follows could
 /// read it either, and the other rows must not wait for it.
 async fn check_ids(tx: &mut Tx, entity: &EntityName, root: &Table) -> Result<(), Fault> {
     let (table, key) = (quoted(&root.name), quoted(&root.key));
@@ -284,18 +284,23 @@ async fn check_ids(tx: &mut Tx, entity: &EntityName, root: &Table) -> Result<(),
     let text = bytes(Kind::of(tx), &format!("CAST({key} AS TEXT)"));
     let sql = format!("SELECT {text}, {is_blob} FROM {table}");
     let mut ids = sqlx::query_as::<_, (Option<Vec<u8>>, i64)>(AssertSqlSafe(sql)).fetch(&mut **tx);
+    let (mut unreadable, mut first) = (0_u64, None);
     while let Some((id, is_blob)) = ids.try_next().await? {
         let id = id.unwrap_or_default();
         let text = std::str::from_utf8(&id).ok().filter(|_| is_blob == 0);
         let Some(text) = text else {
-            let (table, id) = (&root.name, id.escape_ascii().to_string());
-            tracing::error!(%entity, table, id, "a key is not text: nobody can be notified of its row");
+            unreadable += 1;
+            first.get_or_insert_with(|| id.escape_ascii().to_string());
             continue;
         };
         if let Err(problem) = EntityId::new(text) {
             let id = text.chars().take(60).collect();
             return Err(Fault::Id { table: root.name.clone(), id, problem: problem.to_string() });
         }
+    }
+    if let Some(id) = first {
+        let table = &root.name;
+        tracing::error!(%entity, table, id, unreadable, "keys are not text: nobody can be notified of their rows");
     }
     Ok(())
 }
