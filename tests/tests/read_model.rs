@@ -39,6 +39,16 @@ async fn at_the_end(copy: &Copy, wire: &Wire) {
     .await;
 }
 
+/// An owner of some things, and a copy that has all of them and knows it.
+async fn followed(nats: &Nats) -> (Owner, Wire, Copy) {
+    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(nats).await);
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    put_some(&owner, 1).await;
+    copy.converged(&owner).await;
+    at_the_end(&copy, &wire).await;
+    (owner, wire, copy)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_whose_database_is_lost_refills() {
     let nats = Nats::start().await;
@@ -83,11 +93,7 @@ async fn a_read_model_that_is_emptied_while_it_runs_refills() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_whose_rows_are_put_back_reads_the_gap_again() {
     let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    put_some(&owner, 1).await;
-    copy.converged(&owner).await;
-    at_the_end(&copy, &wire).await;
+    let (owner, wire, copy) = followed(&nats).await;
     keep_tables(&copy.db, &TABLES).await;
     // Changed, new, deleted, and left alone.
     owner.put("thing-1-1", json!("changed")).await;
@@ -120,11 +126,7 @@ async fn forget_all(model: &ReadModel, position: &'static str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_not_ready_before_the_gap_is_read_again() {
     let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    put_some(&owner, 1).await;
-    copy.converged(&owner).await;
-    at_the_end(&copy, &wire).await;
+    let (owner, _, copy) = followed(&nats).await;
     let model = copy.stop().await;
     forget_all(&model, "UPDATE nudge_intake SET position = 0, caught_up_at = NULL").await;
     owner.go_away().await;
@@ -144,11 +146,7 @@ async fn it_is_not_ready_before_the_gap_is_read_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_position_in_another_stream_says_nothing_of_this_one() {
     let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    put_some(&owner, 1).await;
-    copy.converged(&owner).await;
-    at_the_end(&copy, &wire).await;
+    let (owner, wire, copy) = followed(&nats).await;
     let model = copy.stop().await;
     forget_all(&model, "UPDATE nudge_intake SET position = 1000000, stream_created = 'another'")
         .await;
@@ -162,11 +160,7 @@ async fn a_position_in_another_stream_says_nothing_of_this_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_from_a_backup_refills() {
     let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    put_some(&owner, 1).await;
-    copy.converged(&owner).await;
-    at_the_end(&copy, &wire).await;
+    let (owner, wire, copy) = followed(&nats).await;
     let model = copy.stop().await;
     let backup = model.database.back_up().await;
     let copy = model.start(&nats.broker("copies").await, &owner).await;
@@ -188,11 +182,7 @@ async fn a_read_model_put_back_from_a_backup_refills() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_whose_subscriber_ends_before_it_has_caught_up_catches_up() {
     let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    put_some(&owner, 1).await;
-    copy.converged(&owner).await;
-    at_the_end(&copy, &wire).await;
+    let (owner, wire, copy) = followed(&nats).await;
     keep_tables(&copy.db, &TABLES).await;
     put_some(&owner, 2).await;
     owner.delete("thing-1-2").await;
@@ -265,11 +255,7 @@ async fn identity(copy: &Copy) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_a_read_model_beside_the_original_is_told_of_everything() {
     let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let original = Copy::start(&nats.broker("copies").await, &owner).await;
-    put_some(&owner, 1).await;
-    original.converged(&owner).await;
-    at_the_end(&original, &wire).await;
+    let (owner, wire, original) = followed(&nats).await;
     let first = identity(&original).await;
     let model = original.stop().await;
     let mut beside = model.clone();
@@ -300,11 +286,7 @@ async fn a_copy_of_a_read_model_beside_the_original_is_told_of_everything() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_of_an_earlier_release_goes_on_where_it_was() {
     let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    put_some(&owner, 1).await;
-    copy.converged(&owner).await;
-    at_the_end(&copy, &wire).await;
+    let (owner, wire, copy) = followed(&nats).await;
     let first = identity(&copy).await;
     let forget = sqlx::query("UPDATE nudge_intake SET place = NULL");
     copy.db.write(forget).await.expect("it is forgotten");
@@ -403,11 +385,7 @@ async fn a_read_model_put_back_while_it_runs_catches_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_below_a_position_that_stands_still_catches_up() {
     let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    put_some(&owner, 1).await;
-    copy.converged(&owner).await;
-    at_the_end(&copy, &wire).await;
+    let (owner, _, copy) = followed(&nats).await;
     let gate = CancellationToken::new();
     let (held, _open) = (gate.clone(), gate.clone().drop_guard());
     owner.misbehave(move |ids| ids.contains(&"held".into()).then(|| Fault::Until(held.clone())));
@@ -429,11 +407,7 @@ async fn a_read_model_put_back_below_a_position_that_stands_still_catches_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_under_a_subscriber_that_has_just_started_catches_up() {
     let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    put_some(&owner, 1).await;
-    copy.converged(&owner).await;
-    at_the_end(&copy, &wire).await;
+    let (owner, wire, copy) = followed(&nats).await;
     keep_tables(&copy.db, &TABLES).await;
     owner.put("thing-1-1", json!("changed")).await;
     copy.converged(&owner).await;
