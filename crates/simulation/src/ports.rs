@@ -92,6 +92,11 @@ impl SimulatedOwner {
         Self { node, db, publisher, client, history }
     }
 
+    /// Its database, for what happens behind its back.
+    pub fn db(&self) -> &Database {
+        &self.db
+    }
+
     /// The way to it.
     pub fn client(&self) -> Arc<dyn OwnerClient> {
         self.client.clone()

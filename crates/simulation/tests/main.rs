@@ -3,4 +3,6 @@
 mod altered;
 mod documents;
 mod names;
+mod restored;
+mod stream;
 mod things;
