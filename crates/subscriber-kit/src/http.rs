@@ -1,4 +1,4 @@
-//! What a subscriber offers at its port.
+//! The HTTP API of a subscriber.
 
 mod admin;
 pub mod openapi;

@@ -8,30 +8,30 @@ use utoipa::ToSchema;
 
 pub use standing::{KnownStore, Refusal, StoreStanding};
 
-/// Lowest and highest rating.
+/// The lowest and the highest rating.
 pub const RATINGS: std::ops::RangeInclusive<u8> = 1..=5;
 /// Longest text of a review, in characters.
 pub const MAX_TEXT_CHARS: usize = 2_000;
 /// Longest name of an author, in characters.
 pub const MAX_AUTHOR_CHARS: usize = 50;
 
-/// What an author writes, and may rewrite.
-// `crate::draft` reads and checks it. Nobody serializes it: serde's attribute is how the schema
-// learns that no other field is taken.
+/// The part of a review that its author writes and may rewrite.
+// `crate::draft` parses and checks it. It is never serialized; serde's attribute tells the schema that no
+// other fields are allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
     /// From 1 to 5.
     #[schema(minimum = 1, maximum = 5)]
     pub rating: u8,
-    /// Not blank; line feeds are the only control characters in it.
+    /// Must not be blank, and must contain no control characters other than line feeds.
     #[schema(
         min_length = 1,
         max_length = 2000,
         pattern = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f]*\\S[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f]*$"
     )]
     pub text: String,
-    /// Not blank, no control characters.
+    /// Must not be blank, and must contain no control characters.
     #[schema(
         min_length = 1,
         max_length = 50,
@@ -43,10 +43,10 @@ pub struct Draft {
 /// One review of one store. This is also the state that the sync API hands to subscribers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Review {
-    /// A UUIDv7, so that the order of ids is the order of age.
+    /// A UUIDv7, so sorting by ID sorts by age.
     #[schema(value_type = String, format = "uuid")]
     pub id: EntityId,
-    /// The store that is reviewed.
+    /// The reviewed store.
     pub store_id: EntityId,
     /// From 1 to 5.
     #[schema(minimum = 1, maximum = 5)]
@@ -68,13 +68,13 @@ impl Review {
         Self { id, store_id, rating, text, author, created_at: now, updated_at: now }
     }
 
-    /// The review with other words, or nothing when these are the words it has already.
+    /// The review with the content of `draft`; `None` if that changes nothing.
     pub fn rewritten(self, draft: Draft, now: Timestamp) -> Option<Self> {
         let Draft { rating, text, author } = draft;
         if (self.rating, &self.text, &self.author) == (rating, &text, &author) {
             return None;
         }
-        // A clock that was set back must not make a change look older than what it changed.
+        // Even if the clock was set back, a change must not look older than what it replaced.
         let updated_at = now.max(self.updated_at);
         Some(Self { rating, text, author, updated_at, ..self })
     }
@@ -83,14 +83,14 @@ impl Review {
 /// How many ratings there are, and their sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ratings {
-    /// How many.
+    /// The number of ratings.
     pub count: u64,
-    /// All added up.
+    /// Their sum.
     pub sum: u64,
 }
 
 impl Ratings {
-    /// The mean, rounded to two digits, halves up; nothing when there are no ratings.
+    /// The mean, rounded half up to two decimals; `None` without ratings.
     ///
     /// ```
     /// use review::domain::Ratings;
@@ -98,7 +98,7 @@ impl Ratings {
     /// assert_eq!(Ratings { count: 0, sum: 0 }.average(), None);
     /// ```
     pub fn average(self) -> Option<f64> {
-        // In whole hundredths: a mean of doubles would round 4.125 by how it happens to be held.
+        // Computed in whole hundredths, because rounding a double depends on how it represents 4.125.
         let hundredths = (self.sum * 200 + self.count).checked_div(2 * self.count)?;
         Some(hundredths as f64 / 100.0)
     }

@@ -1,19 +1,19 @@
-//! Reads what an author sent. Pure. Everything that is wrong with it is told at once.
+//! Parses what an author sent, and reports every invalid field at once. Pure.
 //!
-//! A derived `Deserialize` stops at the first wrong type; people who fill in a form want to hear
-//! about all of its fields. So the JSON object is taken as it came, and looked at field by field.
+//! A derived `Deserialize` stops at the first wrong type, but people who fill in a form want to hear about
+//! all of its fields. So the JSON object is read as it is and then checked field by field.
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
 use crate::domain::{Draft, MAX_AUTHOR_CHARS, MAX_TEXT_CHARS, RATINGS};
 
-/// Most faults that one answer lists.
+/// Maximum number of faults in one answer.
 pub const MAX_FAULTS: usize = 20;
-/// Longest name of an unknown field that is repeated in an answer, in characters.
+/// Longest part of an unknown field's name that an answer repeats, in characters.
 const MAX_NAME_CHARS: usize = 60;
 
-/// A field that is wrong, and what it should be.
+/// An invalid field, and what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The field's name.
@@ -22,7 +22,7 @@ pub struct Fault {
     pub detail: String,
 }
 
-/// A JSON object as it was sent: in order, with repeated and unknown fields still in it.
+/// A JSON object as it was sent: in order, including repeated and unknown fields.
 #[derive(Clone, Debug, Default)]
 pub struct Fields(pub Vec<(String, Value)>);
 
@@ -49,10 +49,10 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 impl Fields {
-    /// The draft, or all that is wrong with it (the first [`MAX_FAULTS`]).
+    /// The draft, or its faults (the first [`MAX_FAULTS`] of them).
     pub fn into_draft(mut self) -> Result<Draft, Vec<Fault>> {
         let mut faults = Faults::default();
-        // The fields of a draft first: however many others there are, they must not hide these.
+        // The fields of a draft come first, so that any number of unknown ones cannot crowd them out.
         let rating = faults.keep("rating", self.take("rating").and_then(rating));
         let text = self.take("text").and_then(|value| words(value, MAX_TEXT_CHARS, &['\n']));
         let text = faults.keep("text", text);
@@ -69,7 +69,7 @@ impl Fields {
         }
     }
 
-    /// Takes the one field of this name out.
+    /// Removes the field of this name, which must occur exactly once.
     fn take(&mut self, name: &str) -> Result<Value, String> {
         let mut found = self.0.extract_if(.., |(field, _)| field == name).map(|(_, value)| value);
         match (found.next(), found.count()) {
@@ -97,14 +97,14 @@ impl Faults {
 }
 
 fn rating(value: Value) -> Result<u8, String> {
-    // `as_u64` is for whole numbers only: 4.0 is a float, and no one gives it by accident.
+    // `as_u64` accepts only whole numbers: 4.0 is a float, and nobody sends it by accident.
     let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
     number.filter(|number| RATINGS.contains(number)).ok_or_else(|| {
         format!("must be a whole number from {} to {}", RATINGS.start(), RATINGS.end())
     })
 }
 
-/// Text of 1 to `max_chars` characters (Unicode scalar values), not all blank, without control
+/// A text of 1 to `max_chars` characters (Unicode scalar values) that is not blank and has no control
 /// characters other than `allowed`.
 fn words(value: Value, max_chars: usize, allowed: &[char]) -> Result<String, String> {
     let Value::String(text) = value else {
@@ -114,7 +114,7 @@ fn words(value: Value, max_chars: usize, allowed: &[char]) -> Result<String, Str
     if text.trim().is_empty() {
         Err("must not be blank".into())
     } else if length > max_chars {
-        Err(format!("must be at most {max_chars} characters, this one has {length}"))
+        Err(format!("must be at most {max_chars} characters, but has {length}"))
     } else if text.chars().any(|c| c.is_control() && !allowed.contains(&c)) {
         let but = if allowed.is_empty() { "" } else { " other than line feeds" };
         Err(format!("must not contain control characters{but}"))

@@ -1,4 +1,4 @@
-//! The service's own endpoints: HTTP in, HTTP out, nothing decided here.
+//! The service's own endpoints. They translate HTTP and decide nothing.
 
 mod wire;
 
@@ -31,10 +31,10 @@ pub fn routes() -> OpenApiRouter<Reviews> {
     OpenApiRouter::default().routes(routes!(create, list)).routes(routes!(read, rewrite, remove))
 }
 
-/// Write a review of a store.
+/// Write a review of a store
 ///
-/// Decided by what this service knows of the store, without a call to anyone. Pass the
-/// `Nudge-Token` of a write to the store to have it known first.
+/// Whether the store takes reviews is decided from this service's own copy of it. To wait until a write to
+/// the store has arrived here, pass its `Nudge-Token`.
 #[utoipa::path(
     post, path = "/stores/{id}/reviews", operation_id = "writeReview", tag = "reviews",
     params(("id" = EntityId, Path, description = "The store")),
@@ -43,9 +43,9 @@ pub fn routes() -> OpenApiRouter<Reviews> {
         (status = 201, description = "Written", body = Review, headers(
             ("Location" = String, description = "Where the review is"),
             ("ETag" = String, description = "Its version"),
-            ("Nudge-Token" = String, description = "Stands for this write"),
+            ("Nudge-Token" = String, description = "Identifies this write, for later reads"),
         )),
-        (status = 404, description = "No such store is known"),
+        (status = 404, description = "No store with this ID is known"),
         (status = 409, description = "The store is closed"),
         (status = 410, description = "The store was deleted"),
     ),
@@ -63,14 +63,14 @@ pub(crate) async fn create(
     Ok(response)
 }
 
-/// List a store's reviews, the newest first.
+/// List a store's reviews, newest first
 #[utoipa::path(
     get, path = "/stores/{id}/reviews", operation_id = "listReviews", tag = "reviews",
     params(("id" = EntityId, Path, description = "The store"), PageQuery),
     responses(
         (status = 200, description = "A page", body = StorePage),
-        (status = 404, description = "No such store is known"),
-        (status = 410, description = "The store was deleted; its reviews are kept, not shown"),
+        (status = 404, description = "No store with this ID is known"),
+        (status = 410, description = "The store was deleted; its reviews are kept but not shown"),
     ),
 )]
 pub(crate) async fn list(
@@ -83,7 +83,7 @@ pub(crate) async fn list(
     Ok(axum::Json(StorePage::new(store_id, found)))
 }
 
-/// Read a review.
+/// Read a review
 #[utoipa::path(
     get, path = "/reviews/{id}", operation_id = "readReview", tag = "reviews",
     params(("id" = EntityId, Path, description = "The review"), IfNoneMatch),
@@ -91,9 +91,9 @@ pub(crate) async fn list(
         (status = 200, description = "The review", body = Review, headers(
             ("ETag" = String, description = "Its version"),
         )),
-        (status = 304, description = "The caller has it"),
+        (status = 304, description = "It still has the version that the request named"),
         (status = 404, description = "No such review"),
-        (status = 410, description = "It was deleted, or its store was"),
+        (status = 410, description = "The review or its store was deleted"),
     ),
 )]
 pub(crate) async fn read(
@@ -110,10 +110,10 @@ pub(crate) async fn read(
     })
 }
 
-/// Rewrite a review.
+/// Rewrite a review
 ///
-/// Allowed while the store is closed too: everyone may mend their own words. The same words again
-/// change nothing and keep the version.
+/// Also allowed while the store is closed, so that authors can edit their reviews. Sending the same content
+/// again changes nothing and keeps the version.
 #[utoipa::path(
     put, path = "/reviews/{id}", operation_id = "rewriteReview", tag = "reviews",
     params(("id" = EntityId, Path, description = "The review"), IfMatch),
@@ -121,11 +121,11 @@ pub(crate) async fn read(
     responses(
         (status = 200, description = "Rewritten", body = Review, headers(
             ("ETag" = String, description = "Its version"),
-            ("Nudge-Token" = String, description = "Stands for this write"),
+            ("Nudge-Token" = String, description = "Identifies this write, for later reads"),
         )),
         (status = 404, description = "No such review"),
-        (status = 410, description = "It was deleted, or its store was"),
-        (status = 412, description = "Another version stands"),
+        (status = 410, description = "The review or its store was deleted"),
+        (status = 412, description = "The review does not have a version that the request requires"),
     ),
 )]
 pub(crate) async fn rewrite(
@@ -139,18 +139,18 @@ pub(crate) async fn rewrite(
     Ok(written_as(StatusCode::OK, &reviews, written))
 }
 
-/// Delete a review.
+/// Delete a review
 #[utoipa::path(
     delete, path = "/reviews/{id}", operation_id = "deleteReview", tag = "reviews",
     params(("id" = EntityId, Path, description = "The review"), IfMatch),
     responses(
         (status = 204, description = "Deleted", headers(
-            ("ETag" = String, description = "The version of the delete"),
-            ("Nudge-Token" = String, description = "Stands for this write"),
+            ("ETag" = String, description = "The tombstone's version"),
+            ("Nudge-Token" = String, description = "Identifies this write, for later reads"),
         )),
         (status = 404, description = "No such review"),
-        (status = 410, description = "It was deleted before"),
-        (status = 412, description = "Another version stands"),
+        (status = 410, description = "It was deleted already"),
+        (status = 412, description = "The review does not have a version that the request requires"),
     ),
 )]
 pub(crate) async fn remove(

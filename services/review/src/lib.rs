@@ -3,21 +3,21 @@
 //! ```text
 //!            store-info ──► NATS ──► subscriber kit ──► known_store      (read model)
 //! author ──► http ──► reviews ──► store known and open? ──► review + change log, one transaction
-//!                                                              └──► relay ──► NATS ──► whoever follows reviews
+//!                                                              └──► relay ──► NATS ──► subscribers of reviews
 //! ```
 //!
-//! Whether a store may be reviewed is decided by the copy in this database, in the transaction that
-//! writes the review; store-info may be down. That copy holds a name, a flag and a version.
+//! Whether a store may be reviewed is decided from the copy in this database, in the transaction that
+//! writes the review, so store-info may be down. That copy holds a name, a version and two flags.
 //!
-//! | module | what it holds |
+//! | module | what it contains |
 //! |---|---|
 //! | [`domain`] | what a review is, and when one may be written |
-//! | [`draft`] | reads what an author sent, and tells all that is wrong with it |
-//! | [`reviews`] | what can be done with reviews, a transaction each |
+//! | [`draft`] | parses what an author sent, and reports every invalid field |
+//! | [`reviews`] | the operations on reviews, one transaction each |
 //! | [`storage`] | the SQL of reviews |
 //! | [`stores`] | what is known of stores, and how it is kept in step |
 //! | [`http`] | the endpoints |
-//! | [`openapi`] | their description |
+//! | [`openapi`] | the head of their OpenAPI document |
 
 pub mod domain;
 pub mod draft;
@@ -49,13 +49,13 @@ pub fn service() -> Service {
         .listen("127.0.0.1:7103")
         .keeps(storage::COMPONENT, storage::MIGRATIONS)
         .follow(STORE, "http://127.0.0.1:7101", stores::mirror())
-        // A token of an own write has nothing to wait for.
+        // A token for this service's own write has nothing to wait for.
         .subscriber(|builder| builder.owns(REVIEW))
         .document_head(openapi::head())
         .part([own, sync_api::openapi(&entity())], owner)
 }
 
-/// Publishes reviews and serves them: its own routes and those of an owner.
+/// Publishes and serves reviews: the service's own routes and those of an owner.
 async fn owner(at: Started) -> Result<OpenApiRouter, BoxError> {
     let publisher = Publisher::open(&at.database, entity()).await?;
     at.subscriber.with_registry(|registry| publisher.register_metrics(registry));

@@ -1,4 +1,4 @@
-//! The program `review`. `review openapi` prints its OpenAPI document.
+//! The `review` program. `review openapi` prints its OpenAPI document.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The OpenAPI document: what the routes do not say of themselves.
+//! The parts of the OpenAPI document that no route provides.
 
 use nudge_protocol::sync_api::State;
 use utoipa::{
@@ -12,9 +12,9 @@ use crate::domain::Review;
 #[openapi(
     info(
         title = "Nudge: review",
-        description = "Reviews of stores. Whether a store takes reviews is decided by this \
-            service's own copy of the stores, which follows store-info; a request that carries the \
-            Nudge-Token of a write waits until that write is known here.",
+        description = "Reviews of stores. Whether a store takes reviews is decided from this \
+            service's own copy of the stores, which follows store-info. A request that carries the \
+            `Nudge-Token` of a write waits until that write is applied here.",
     ),
     tags((name = "reviews", description = "Reviews of stores")),
 )]
@@ -24,7 +24,7 @@ struct About;
 pub(crate) fn head() -> OpenApi {
     let mut about = <About as utoipa::OpenApi>::openapi();
     let schemas = &mut about.components.get_or_insert_with(Components::new).schemas;
-    // What the sync API calls a state is a review here.
+    // The sync API's `State` is a review here.
     schemas.insert(State::name().into(), Ref::from_schema_name(Review::name()).into());
     about
 }
@@ -42,7 +42,7 @@ mod tests {
         let written = std::fs::read_to_string(WRITTEN).unwrap_or_default();
         assert!(
             written == service().document(),
-            "api/review.openapi.json is out of date: write it again with\n\
+            "api/review.openapi.json is out of date: regenerate it with\n\
              cargo run -q -p review -- openapi > api/review.openapi.json"
         );
     }
@@ -70,7 +70,7 @@ mod tests {
                     assert_eq!(answers.contains_key("422"), takes_body);
                 }
                 for (status, answer) in answers {
-                    // These two say more than a problem does.
+                    // These two have bodies of their own.
                     let special = [("/sync/v1/review/{id}", "410"), ("/readyz", "503")];
                     let error = status.starts_with(['4', '5']);
                     let error = error && !special.contains(&(path, status));

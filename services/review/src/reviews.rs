@@ -1,5 +1,5 @@
-//! What can be done with reviews: one transaction each. A write and its place in the change log are
-//! committed together; the relay is woken after that.
+//! The operations on reviews, one transaction each. A write and its row in the change log are committed
+//! together; then the relay is woken.
 
 use nudge_protocol::{Change, EntityId, Version, WriteToken};
 use nudge_publisher::{Owner, Publisher};
@@ -11,14 +11,14 @@ use crate::{
     storage, stores,
 };
 
-/// Why something was not done.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The rules of the domain forbid it.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The caller meant another state of the review than the one that stands.
-    #[error("the review has version {0} now")]
+    /// The review does not have the version that the caller requires.
+    #[error("the review now has version {0}")]
     Stale(Version),
     /// The database failed.
     #[error("the database failed")]
@@ -34,7 +34,7 @@ impl WorkError for Failure {
     }
 }
 
-/// A review and the version of that state.
+/// A review and its version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Versioned {
     /// The state.
@@ -43,16 +43,16 @@ pub struct Versioned {
     pub version: Version,
 }
 
-/// A page of a store's reviews, and what is known of all of them. One snapshot.
+/// A page of a store's reviews and the totals over all of them, from one snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreReviews {
     /// The store.
     pub store: KnownStore,
     /// The ratings of all of its reviews.
     pub ratings: Ratings,
-    /// This page's, the newest first.
+    /// The reviews on this page, newest first.
     pub items: Vec<Review>,
-    /// The id to go on after.
+    /// The ID to continue after; `None` on the last page.
     pub next: Option<EntityId>,
 }
 
@@ -69,7 +69,7 @@ impl Reviews {
         Self { db, publisher }
     }
 
-    /// The token that stands for a write.
+    /// The token that identifies a write.
     pub fn token(&self, id: &EntityId, version: Version) -> WriteToken {
         self.publisher.token(id, version)
     }
@@ -83,7 +83,7 @@ impl Reviews {
         let mut tx = self.publisher.begin_read_committed().await?;
         let store = stores::find(&mut tx, store_id).await?;
         StoreStanding::of(store.as_ref()).may_be_reviewed()?;
-        // Made inside the transaction: where writers take turns, ids then follow their order.
+        // Created inside the transaction: where writers take turns, the order of IDs is their order.
         let id = EntityId::new(&Uuid::now_v7().to_string()).expect("a UUID is an id");
         let review = Review::written(id, store_id.clone(), draft, nudge_runtime::clock::now());
         storage::insert(&mut tx, &review).await?;
@@ -92,8 +92,8 @@ impl Reviews {
         Ok(Versioned { review, version })
     }
 
-    /// Rewrites a review, if `allowed` says so of the version that stands. Words that are the same
-    /// as before change nothing, the version included.
+    /// Rewrites a review, provided that `allowed` accepts its current version. The same content as before
+    /// changes nothing and keeps the version.
     pub async fn rewrite(
         &self,
         id: &EntityId,
@@ -127,7 +127,7 @@ impl Reviews {
         }
     }
 
-    /// Deletes a review, if `allowed` says so of the version that stands. Returns the tombstone's
+    /// Deletes a review, provided that `allowed` accepts its current version. Returns the tombstone's
     /// version.
     pub async fn delete(
         &self,
@@ -166,8 +166,8 @@ impl Reviews {
         self.db.run_afresh(look).await
     }
 
-    /// Reads a page of a store's reviews, the newest first, beginning after the review `after`,
-    /// which need not exist any more.
+    /// Reads a page of a store's reviews, newest first, starting after the review `after`, which need not
+    /// exist any more.
     pub async fn of_store(
         &self,
         store_id: &EntityId,
@@ -192,8 +192,8 @@ impl Reviews {
         Ok(StoreStanding::of(store.as_ref()))
     }
 
-    /// The row that was read, with its version. The version has one home, the change log: a copy
-    /// beside the row would part from it when the publisher heals after a restore.
+    /// Adds the version to a row that was read. Only the change log holds versions: a copy beside the row
+    /// would differ from it once the publisher raises versions after a restore.
     async fn versioned(
         &self,
         tx: &mut Tx,

@@ -1,4 +1,4 @@
-//! The SQL of reviews. Every statement runs in a transaction of the caller's.
+//! The SQL of reviews. Every statement runs in the caller's transaction.
 
 use nudge_protocol::{EntityId, Timestamp};
 use nudge_runtime::{
@@ -11,12 +11,12 @@ use sqlx::{AssertSqlSafe, query, query_as};
 
 use crate::domain::{Ratings, Review};
 
-/// The component's name in `Database::migrate`.
+/// The component's name for `Database::migrate`.
 pub const COMPONENT: &str = "review";
 
-/// The table of reviews. One index serves both the pages of a store (in the order of age) and its
-/// ratings, which are counted and added up from the index alone. So the average is right whatever
-/// writes meet, without a row per store that all of them would have to wait for.
+/// The table of reviews. One index serves both the pages of a store (by age) and its ratings, which are
+/// counted and summed from the index alone. So the average is right under concurrent writes, without a
+/// row per store for which all writers would have to wait.
 pub const MIGRATIONS: &[Migration] = &[Migration {
     number: 1,
     title: "reviews",
@@ -34,7 +34,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
         CREATE INDEX review_of_store ON review (store_id, id, rating);",
 }];
 
-/// Sorts after every UUID: the place before the newest review.
+/// Sorts after every UUID, so a page that starts here begins with the newest review.
 const BEFORE_NEWEST: &str = "~";
 
 row! {
@@ -80,7 +80,7 @@ pub async fn insert(tx: &mut Tx, review: &Review) -> Result<(), sqlx::Error> {
     .map(drop)
 }
 
-/// Writes what can change of a review.
+/// Updates the parts of a review that can change.
 pub async fn update(tx: &mut Tx, review: &Review) -> Result<(), sqlx::Error> {
     query("UPDATE review SET rating = $2, text = $3, author = $4, updated_at = $5 WHERE id = $1")
         .bind(review.id.as_str())
@@ -105,8 +105,8 @@ pub async fn get(tx: &mut Tx, id: &EntityId) -> Result<Option<Review>, sqlx::Err
     query_as(sql).bind(id.as_str()).fetch_optional(&mut **tx).await?.map(review).transpose()
 }
 
-/// Reads a review that this transaction is about to change, and keeps others from changing it
-/// meanwhile. (On SQLite a writing transaction is alone anyway.)
+/// Reads a review that this transaction is about to change, and locks it. (On SQLite there is only one
+/// writing transaction at a time anyway.)
 pub async fn get_for_update(
     tx: &mut Tx,
     kind: Kind,
@@ -135,7 +135,7 @@ pub async fn get_all(
     rows.into_iter().map(review).collect()
 }
 
-/// A store's reviews from the newest to the oldest, those older than `after`.
+/// A store's reviews that are older than `after`, newest first.
 pub async fn page(
     tx: &mut Tx,
     store_id: &EntityId,
@@ -155,7 +155,7 @@ pub async fn page(
 
 /// How many ratings a store has, and their sum.
 pub async fn ratings(tx: &mut Tx, store_id: &EntityId) -> Result<Ratings, sqlx::Error> {
-    // PostgreSQL adds BIGINT up to NUMERIC, which is more than is needed here.
+    // On PostgreSQL the sum of a BIGINT is a NUMERIC, which is not needed here.
     let sql = "SELECT count(*), CAST(coalesce(sum(rating), 0) AS BIGINT)
                FROM review WHERE store_id = $1";
     let (count, sum): (i64, i64) =

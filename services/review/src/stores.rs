@@ -1,5 +1,5 @@
 //! What this service knows of stores: a read model that the subscriber kit keeps in step with
-//! store-info. Reviews are accepted and refused by it, without a call to anyone.
+//! store-info. Reviews are accepted or refused on its basis, without calling another service.
 
 use nudge_protocol::{EntityId, Version};
 use nudge_runtime::{Tx, row};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::KnownStore;
 
-/// What is wanted of a store's state.
+/// The fields of a store's state that this service reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StoreState {
     /// Its name.
@@ -17,7 +17,7 @@ pub struct StoreState {
     pub open: bool,
 }
 
-/// Keeps the known stores in step, deleted ones included: they are told apart from unknown ones.
+/// The table of known stores. It keeps deleted ones, to tell them apart from unknown ones.
 pub fn mirror() -> Mirror<StoreState> {
     Mirror::table("known_store").version("version").mark_deleted("deleted")
 }
@@ -31,7 +31,7 @@ row! {
     }
 }
 
-/// Reads a store, in the transaction that decides by it.
+/// Reads a store, in the transaction of the decision that depends on it.
 pub async fn find(tx: &mut Tx, id: &EntityId) -> Result<Option<KnownStore>, sqlx::Error> {
     let sql = "SELECT name, open, version, deleted FROM known_store WHERE id = $1";
     let found: Option<Found> =

@@ -1,7 +1,7 @@
-//! Measures the read model alone: how many states a second it applies, how long a search takes.
+//! Measures the read model alone: how many states per second it applies, and how long a search takes.
 //!
-//! `cargo run --release -p search --example measure -- STORES.ndjson` (one store with its `id` a
-//! line, as `POST /stores/import` takes them)
+//! `cargo run --release -p search --example measure -- STORES.ndjson` (one store with its `id` per
+//! line, as in `POST /stores/import`)
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const SEARCHES: usize = 200;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let path = std::env::args().nth(1).ok_or("which file of stores?")?;
+    let path = std::env::args().nth(1).ok_or("missing argument: the file of stores")?;
     let lines = std::fs::read_to_string(path)?;
     let stores: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let directory = tempfile::tempdir()?;

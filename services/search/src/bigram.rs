@@ -1,40 +1,38 @@
-//! Text as overlapping pairs of characters, so that part of a word finds it through an index.
+//! Text as overlapping pairs of characters, so that an index finds parts of words.
 //!
-//! Korean is searched by part of a word, and two syllables are a normal query; the trigram indexes
-//! of SQLite and PostgreSQL cannot serve that. So the program cuts the text itself. A word is
-//! stored as one token per character: that character with the one after it, and for the last
-//! character itself alone:
+//! Korean is searched by parts of words, and two syllables are a normal query, which the trigram indexes
+//! of SQLite and PostgreSQL cannot serve. So this program splits the text itself. A word is stored as one
+//! token per character: the character and the one after it, or the last character alone:
 //!
 //! ```
 //! let tokens: Vec<_> = search::bigram::tokens("커피빈").collect();
 //! assert_eq!(tokens, ["커피", "피빈", "빈"]);
 //! ```
 //!
-//! Part of a word is then a phrase, tokens one after the other: `피빈` is the phrase `피빈`, and
-//! `커피빈` is `커피 피빈`. One character is a prefix: `커*` finds it wherever it stands, since
-//! every character begins some token. And because each word ends in a token of one character,
-//! which no phrase of pairs holds, a phrase cannot run from one word into the next: what the index
-//! finds is exact and needs no second look.
+//! Part of a word is then a phrase, a sequence of tokens: `피빈` is the phrase `피빈`, and `커피빈` is
+//! `커피 피빈`. A single character is a prefix: `커*` finds it anywhere, since every character begins some
+//! token. And because each word ends in a token of one character, which no phrase of pairs contains, a
+//! phrase cannot run from one word into the next. So the index is exact, and results need no second check.
 //!
-//! The tokens hold letters and digits only. That is what makes it safe to write them into the
-//! query languages of both databases.
+//! Tokens consist of letters and digits only, which makes it safe to write them into the query languages
+//! of both databases.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Most tokens of one store that are indexed, about as many characters. PostgreSQL counts positions
-/// up to 16,383; beyond that, phrases would no longer be told apart.
+/// Maximum number of indexed tokens per store, about one per character. PostgreSQL counts positions up to
+/// 16,383; beyond that, it could not match phrases.
 pub const MAX_DOCUMENT_TOKENS: usize = 16_000;
 
-/// The text as it is compared: lower case, and composed (NFC), since a Mac hands out Korean file
-/// names and copied text in single letters (ㅋㅓㅍㅣ for 커피).
+/// The text in the form in which it is compared: lower case and composed (NFC), since macOS hands out
+/// Korean file names and copied text as single letters (ㅋㅓㅍㅣ for 커피).
 ///
-/// Lower case goes character by character: the usual way looks at the neighbours (Greek sigma), and
-/// then part of a text would read differently from the whole.
+/// Characters are lowercased one by one. `str::to_lowercase` looks at the neighbours (Greek sigma), so part
+/// of a text would become something else than the same part of the whole.
 fn fold(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).nfc().collect()
 }
 
-/// The text as it is, composed (NFC): two ways to write the same are one. See [`words`] for the rest.
+/// The text in composed form (NFC), so that two encodings of the same text are equal.
 pub fn composed(text: &str) -> String {
     text.nfc().collect()
 }
@@ -46,13 +44,13 @@ pub fn words(text: &str) -> Vec<String> {
     runs.filter(|run| !run.is_empty()).map(str::to_owned).collect()
 }
 
-/// The text as one word, its spaces and punctuation left out. For names: people write `커피빈
-/// 낙성대역점` and `커피빈낙성대역점` alike.
+/// The text as one word, without spaces and punctuation. For names: people write both
+/// `커피빈 낙성대역점` and `커피빈낙성대역점`.
 pub fn squeezed(text: &str) -> String {
     fold(text).chars().filter(|c| c.is_alphanumeric()).collect()
 }
 
-/// The tokens that a word is stored as, in order: one for each of its characters.
+/// The tokens of a stored word, in order, one for each character.
 pub fn tokens(word: &str) -> impl Iterator<Item = &str> {
     word.char_indices().map(|(at, _)| {
         let third = word[at..].char_indices().nth(2);
@@ -65,11 +63,11 @@ pub fn tokens(word: &str) -> impl Iterator<Item = &str> {
 pub enum Lookup<'a> {
     /// Any token that begins with this one character.
     Prefix(&'a str),
-    /// These tokens, one directly after the other.
+    /// These tokens, directly one after the other.
     Phrase(Vec<&'a str>),
 }
 
-/// The lookup that finds exactly the stored words that contain `word`, which must not be empty.
+/// The lookup that finds exactly those stored words that contain `word`, which must not be empty.
 pub fn lookup(word: &str) -> Lookup<'_> {
     let mut tokens: Vec<_> = tokens(word).collect();
     if tokens.len() < 2 {
@@ -80,16 +78,16 @@ pub fn lookup(word: &str) -> Lookup<'_> {
     Lookup::Phrase(tokens)
 }
 
-/// The tokens of all `segments`, each segment once, at most [`MAX_DOCUMENT_TOKENS`].
+/// The tokens of all `segments`, each segment once, up to [`MAX_DOCUMENT_TOKENS`].
 pub fn document<'a>(segments: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     each_once(segments).flat_map(tokens).take(MAX_DOCUMENT_TOKENS).collect()
 }
 
-/// The text that the tokens of a [`document`] are cut from, a segment on each line.
+/// The text behind the tokens of a [`document`], one segment per line.
 pub fn lines<'a>(segments: impl IntoIterator<Item = &'a str>) -> String {
     let (mut lines, mut left) = (String::new(), MAX_DOCUMENT_TOKENS);
     for segment in each_once(segments) {
-        // There is a token for each character.
+        // One token per character.
         let taken = segment.chars().take(left);
         left -= taken.clone().count();
         lines.extend(taken);

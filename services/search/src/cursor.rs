@@ -1,22 +1,22 @@
-//! Where a page of results ended.
+//! Where a page of results ends.
 
 use std::{fmt, str::FromStr};
 
 use nudge_protocol::EntityId;
 
-/// Longest cursor, in characters; enough for twice the bytes of the longest name key and id.
+/// Longest cursor, in characters; enough for the longest name key and ID in hexadecimal.
 const MAX_CURSOR_CHARS: usize = 2_000;
-/// How many degrees of likeness to the name there are: see [`Cursor::tier`].
+/// The number of tiers: see [`Cursor::tier`].
 const TIERS: i64 = 4;
 
-/// A place in the order of results: the last result of a page. The next page is what comes after
+/// A place in the order of results: the last result of a page. The next page holds what comes after
 /// it, whatever was added or deleted in between.
 ///
-/// The text form is hexadecimal: safe in a URL, and nothing that invites to be put together by hand.
+/// The text form is hexadecimal: it is safe in a URL, and does not invite anyone to build one by hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// How the name is like the text: 0 the same, 1 begins with it, 2 contains it, 3 otherwise.
-    /// Without a text, 0.
+    /// How closely the name matches the text: 0 if it is the same, 1 if it begins with the text, 2 if it
+    /// contains the text, 3 otherwise. 0 without a text.
     pub tier: i64,
     /// See [`crate::store::StoreState::name_key`].
     pub name_key: String,
@@ -30,7 +30,7 @@ pub struct InvalidCursor;
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A name key holds no space, so the first two divide; an id may hold some.
+        // A name key contains no space, so the first two spaces separate the parts; an ID may contain spaces.
         let plain = format!("{} {} {}", self.tier, self.name_key, self.id);
         plain.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))
     }

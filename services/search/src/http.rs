@@ -1,4 +1,4 @@
-//! The HTTP edge: parameters in, JSON out.
+//! The HTTP endpoint: parameters in, JSON out.
 
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use nudge_protocol::EntityId;
@@ -12,34 +12,34 @@ use crate::{
     read_model::{self, Item},
 };
 
-/// The service's own routes, over a read model.
+/// The service's own routes. Their state is the database of the read model.
 pub fn routes() -> OpenApiRouter<Database> {
     OpenApiRouter::default().routes(routes!(search_stores))
 }
 
-/// One page of search results.
+/// A page of search results.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SearchResults {
-    /// The ids of the stores found, best first.
+    /// The IDs of the stores found, best match first.
     ids: Vec<EntityId>,
     /// The same stores, as this service knows them.
     items: Vec<Item>,
-    /// What to send as `cursor` for the next page; null on the last.
+    /// Pass as `cursor` for the next page; null on the last page.
     next: Option<String>,
 }
 
-/// Finds stores.
+/// Find stores
 ///
-/// The text is looked for in names (part of a word is enough, spaces do not matter), regions,
-/// neighbourhoods, categories, addresses and menus. Several words must all be found. Stores whose
-/// name is like the text come first, then it goes by name. Deleted stores are never found.
+/// Searches names (part of a word is enough, spaces do not matter), regions, neighbourhoods, categories,
+/// addresses and menus. All words of the text must be found. Stores whose name resembles the text come
+/// first; within that, results are sorted by name. Deleted stores are never found.
 #[utoipa::path(
     get,
     path = "/stores",
     tag = "stores",
     operation_id = "searchStores",
     params(Parameters),
-    responses((status = 200, description = "One page of results", body = SearchResults)),
+    responses((status = 200, description = "A page of results", body = SearchResults)),
 )]
 pub(crate) async fn search_stores(
     State(db): State<Database>,

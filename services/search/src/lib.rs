@@ -1,18 +1,18 @@
-//! The query-only model of stores: text and filters in, ids of matching stores out.
+//! The search service: text and filters in, matching stores out.
 //!
-//! It owns nothing. The subscriber kit hears from the owner of stores that one has changed, asks
-//! for its current state and hands it to [`read_model::Stores`], which keeps what can be searched.
-//! A search reads that read model alone and never calls anyone.
+//! It owns nothing. The subscriber kit learns that a store has changed, asks its owner for the current
+//! state and hands that to [`read_model::Stores`], which stores what can be searched. A search reads
+//! this read model alone and never calls another service.
 //!
 //! | module | |
 //! |---|---|
-//! | [`store`] | what is kept of a store, and what of it can be searched |
-//! | [`bigram`] | text cut so that an index finds part of a Korean word |
-//! | [`query`], [`cursor`] | what a request asks for, and where a page ended |
+//! | [`store`] | which fields of a store are kept, and which can be searched |
+//! | [`bigram`] | splits text so that an index finds parts of Korean words |
+//! | [`query`], [`cursor`] | what a request asks for, and where a page ends |
 //! | [`read_model`] | all SQL: tables, apply, find |
-//! | [`http`], [`openapi`] | the edge |
+//! | [`http`], [`openapi`] | the endpoint and its document |
 //!
-//! The first three are pure; the rest is a thin shell around them.
+//! Everything except the last two rows is pure.
 
 pub mod bigram;
 pub mod cursor;
@@ -27,7 +27,7 @@ use nudge_subscriber_kit::Service;
 /// The service: `GET /stores?q=`.
 pub fn service() -> Service {
     Service::new("search")
-        .about("Search of stores: `GET /stores?q=`", env!("CARGO_PKG_VERSION"))
+        .about("Searches stores: `GET /stores?q=`", env!("CARGO_PKG_VERSION"))
         .listen("127.0.0.1:7102")
         .follow("store", "http://127.0.0.1:7101", read_model::Stores)
         .document_head(openapi::head())

@@ -1,4 +1,4 @@
-//! The program `search`. `search openapi` prints its OpenAPI document.
+//! The `search` program. `search openapi` prints its OpenAPI document.
 
 use std::process::ExitCode;
 

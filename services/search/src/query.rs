@@ -1,5 +1,5 @@
-//! What a request asks for, read from its parameters. No I/O: whatever comes in here from outside
-//! leaves as checked values, and the text of `q` as an expression that is safe in the database.
+//! What a request asks for, read from its parameters. No I/O. Input from outside becomes checked values, and
+//! the text of `q` becomes an expression that is safe to hand to the database.
 
 use nudge_runtime::{database::Kind, paging::PageSize, problem::FieldError};
 use serde::Deserialize;
@@ -13,16 +13,16 @@ use crate::{
 
 /// Longest `q`, `category` and `region`, in characters.
 pub const MAX_TEXT_CHARS: usize = 200;
-/// Results of one page.
+/// Results per page.
 pub const PAGE: PageSize = PageSize { default: 20, max: 100 };
 
-/// The parameters of a search, as they come. One without a value counts as not given.
+/// The parameters of a search, unchecked. One with an empty value counts as absent.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Parameters {
-    /// Words that all have to be found, each in the name, region, neighbourhood, category, address
-    /// or menus; part of a word is enough.
+    /// Words that must all be found, each in the name, region, neighbourhood, category, address or
+    /// menus. Part of a word is enough.
     #[param(max_length = 200, nullable = false, example = "커피")]
     q: Option<String>,
     /// Exactly this category.
@@ -31,13 +31,13 @@ pub struct Parameters {
     /// Exactly this region.
     #[param(max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", nullable = false)]
     region: Option<String>,
-    /// Only stores that are open, or only those that are closed.
+    /// Only open stores, or only closed ones.
     #[param(value_type = Option<bool>, nullable = false)]
     open: Option<String>,
-    /// How many results at most.
+    /// Maximum number of results.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20, nullable = false)]
     limit: Option<String>,
-    /// `next` of the page before.
+    /// The `next` of the previous page.
     #[param(max_length = 2000, pattern = "^([0-9a-f]{2})*$", nullable = false)]
     cursor: Option<String>,
 }
@@ -45,22 +45,22 @@ pub struct Parameters {
 /// A search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreQuery {
-    /// Text to be found; `None` finds every store.
+    /// The text to find; `None` finds every store.
     pub text: Option<Text>,
     /// Exactly this category.
     pub category: Option<String>,
     /// Exactly this region.
     pub region: Option<String>,
-    /// Only those in this state.
+    /// Only open stores, or only closed ones.
     pub open: Option<bool>,
-    /// How many results at most.
+    /// Maximum number of results.
     pub limit: usize,
-    /// Only what comes after this place.
+    /// Only results after this one.
     pub after: Option<Cursor>,
 }
 
 impl StoreQuery {
-    /// Checks the parameters; all that are wrong are named.
+    /// Checks the parameters; the error lists all that are invalid.
     pub fn parse(parameters: Parameters) -> Result<Self, Vec<FieldError>> {
         let mut wrong = Vec::new();
         let mut check = |field: &str, value: Option<String>, rule: fn(&str) -> Option<String>| {
@@ -83,7 +83,7 @@ impl StoreQuery {
                 .and_then(|value| limit(&value).ok())
                 .unwrap_or(PAGE.default),
             after: check("cursor", parameters.cursor, |v| {
-                must(v.parse::<Cursor>(), "be what `next` of an earlier page said")
+                must(v.parse::<Cursor>(), "be the `next` of another page")
             })
             .and_then(|value| value.parse().ok()),
         };
@@ -106,12 +106,12 @@ fn too_long(text: &str) -> Option<String> {
 }
 
 fn not_plain(text: &str) -> Option<String> {
-    // PostgreSQL takes no NUL in a text at all.
+    // PostgreSQL does not allow NUL in text at all.
     let control = text.chars().any(char::is_control);
     too_long(text).or_else(|| control.then(|| "must not contain control characters".to_owned()))
 }
 
-/// The text of a search, taken apart.
+/// The text of a search, split into words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
     words: Vec<String>,
@@ -119,35 +119,35 @@ pub struct Text {
 }
 
 impl Text {
-    /// Takes a text apart. Whatever it holds, only letters and digits are left.
+    /// Splits a text into words. Only letters and digits remain.
     pub fn new(text: &str) -> Self {
         let mut words = bigram::words(text);
         words.sort_unstable();
         words.dedup();
-        // What another word contains is found with that other word.
+        // A word that is part of another one is found along with it.
         let all = words.clone();
         words.retain(|word| !all.iter().any(|other| other != word && other.contains(word)));
         Self { words, name_key: store::name_key(text) }
     }
 
-    /// Whether there is nothing in it that could be found: only spaces, punctuation, symbols.
+    /// Whether it contains nothing that can be found, only spaces, punctuation and symbols.
     pub fn is_empty(&self) -> bool {
         self.words.is_empty()
     }
 
-    /// The text as names are compared with it.
+    /// The text in the form in which it is compared with names.
     pub fn name_key(&self) -> &str {
         &self.name_key
     }
 
-    /// The words that are more than a pair of characters. That all pairs of one are found says little: they
-    /// must follow each other.
+    /// The words of more than two characters. Finding all pairs of such a word is not enough: they must also
+    /// follow one another.
     pub fn long_words(&self) -> impl Iterator<Item = &str> {
         self.words.iter().map(String::as_str).filter(|word| word.chars().nth(2).is_some())
     }
 
-    /// A `tsquery` for what has all that the words are made of, in any order. Must not be asked of an empty
-    /// text.
+    /// A `tsquery` that matches rows with every token of the words, in any order. Must not be called on an
+    /// empty text.
     pub fn parts(&self) -> String {
         let word = |word: &String| match bigram::lookup(word) {
             Lookup::Prefix(token) => format!("'{token}':*"),
@@ -157,9 +157,9 @@ impl Text {
     }
 
     /// The condition in the query language of the database: an FTS5 expression, or a `tsquery`.
-    /// Must not be asked of an empty text: FTS5 refuses an empty expression.
+    /// Must not be called on an empty text: FTS5 rejects an empty expression.
     ///
-    /// Nothing in it needs escaping: every token is letters and digits, inside quotes.
+    /// Nothing in it needs escaping: every token consists of letters and digits, in quotes.
     pub fn expression(&self, kind: Kind) -> String {
         let word = |word: &String| match (kind, bigram::lookup(word)) {
             (Kind::Sqlite, Lookup::Prefix(token)) => format!("\"{token}\" *"),
@@ -246,7 +246,7 @@ mod tests {
             prop_assert!(text.expression(Kind::Postgres).chars().all(own));
             prop_assert!(text.parts().chars().all(own));
             prop_assert!(text.long_words().flat_map(str::chars).all(char::is_alphanumeric));
-            // Quotes come in pairs only: nothing closed one early.
+            // Every quote has its partner: nothing closed one early.
             for word in text.expression(Kind::Sqlite).split(" AND ").filter(|w| !w.is_empty()) {
                 prop_assert_eq!(word.matches('"').count(), 2);
             }

@@ -2,12 +2,12 @@
 //!
 //! | table | |
 //! |---|---|
-//! | `store` | one row per store that exists: what is filtered by, ordered by and answered |
+//! | `store` | one row per existing store: the columns to filter by, to sort by and to return |
 //! | `store_words` (SQLite) | the text index, FTS5 over the tokens of [`crate::bigram`] |
 //! | `store.words` (PostgreSQL) | the same as a `tsvector` column with a GIN index |
 //!
-//! `store_words` keeps no text of its own, only the index. It is joined by `store.row`, and can
-//! delete and replace rows by that number alone.
+//! `store_words` holds no text of its own, only the index. It is joined by `store.row`; FTS5 needs only
+//! that number to delete or replace a row.
 
 mod apply;
 mod find;
@@ -25,8 +25,8 @@ const MIGRATIONS: &[Migration] = &[TABLES, OTHER_FORMS];
 const TABLES: Migration = Migration {
     number: 1,
     title: "stores and their words",
-    // The tokens are cut by the program: `ascii` takes them as they are, since letters and digits
-    // never separate there. `text_hash` and `text_changed` spare the text index when only other
+    // The program produces the tokens; the `ascii` tokenizer keeps them as they are, since it never splits
+    // at letters and digits. `text_hash` and `text_changed` avoid work on the text index when only other
     // fields changed: see `apply.rs`.
     sqlite: "
         CREATE TABLE store (
@@ -64,10 +64,10 @@ const TABLES: Migration = Migration {
         CREATE INDEX store_words ON store USING gin (words);"#,
 };
 
-/// Region and category are composed since then, and how they were written otherwise is kept beside them. And
-/// PostgreSQL notes at most 256 places of a word in a text, so that phrases beyond them are not found: the
-/// text is kept too, with the version that it is of. An older release that runs beside this one leaves all of
-/// these as they are, which [`find`] bears with.
+/// From here on, region and category are stored in composed form, with the owner's spelling beside them where
+/// it differs. Also, PostgreSQL records at most 256 positions of a token in a text and misses phrases beyond
+/// them, so the text is stored too, with its version. An older release that runs beside this one does not
+/// update these columns; [`find`] allows for that.
 const OTHER_FORMS: Migration = Migration {
     number: 2,
     title: "region and category as they were written; the text of the words",

@@ -1,16 +1,16 @@
-//! What search keeps of a store, and what of it can be searched.
+//! Which fields of a store this service keeps, and which can be searched.
 
 use serde::Deserialize;
 
 use crate::bigram;
 
-/// Longest [`StoreState::name_key`], in characters. It is part of every cursor.
+/// Longest [`StoreState::name_key`], in characters. The key is part of every cursor.
 pub const MAX_NAME_KEY_CHARS: usize = 100;
 
-/// A store as its owner states it, as far as search wants to know.
+/// The fields of a store's state that this service reads.
 #[derive(Clone, Debug, Deserialize)]
 pub struct StoreState {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// Its category, a code such as `cafe`.
     #[serde(default)]
@@ -18,7 +18,7 @@ pub struct StoreState {
     /// The district, such as `강남구`.
     #[serde(default)]
     pub region: String,
-    /// The whole address in one line.
+    /// The address, in one line.
     #[serde(default)]
     pub address: String,
     /// The neighbourhood, such as `역삼동`.
@@ -34,19 +34,19 @@ pub struct StoreState {
 /// One thing that a store sells.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Menu {
-    /// What it is called.
+    /// Its name.
     pub name: String,
 }
 
 impl StoreState {
-    /// What results are ordered by, and compared with to tell a match of the name from others.
+    /// The key by which results are ordered and names are compared with the text of a search.
     pub fn name_key(&self) -> String {
         name_key(&self.name)
     }
 
-    /// The pieces of text that can be searched, most important first. Names are one piece each,
-    /// whatever spaces they are written with; an address is one piece per word. The description is
-    /// left out: prose mentions everything.
+    /// The pieces of text that can be searched, most important first. Each name is one piece, however
+    /// it is spaced; an address is one piece per word. The description is left out, since prose
+    /// mentions everything.
     pub fn segments(&self) -> Vec<String> {
         let names = [&self.name, &self.region, &self.neighbourhood, &self.category];
         let mut segments: Vec<_> = names.map(|name| bigram::squeezed(name)).into();
@@ -57,7 +57,7 @@ impl StoreState {
     }
 }
 
-/// A name as it is ordered and compared: as one word, cut at [`MAX_NAME_KEY_CHARS`].
+/// The form in which a name is ordered and compared: one word, cut at [`MAX_NAME_KEY_CHARS`].
 pub fn name_key(name: &str) -> String {
     bigram::squeezed(name).chars().take(MAX_NAME_KEY_CHARS).collect()
 }

@@ -29,12 +29,12 @@ type Api = State<Arc<Shared>>;
 #[derive(OpenApi)]
 #[openapi(
     info(
-        title = "Nudge: what every subscriber offers",
+        title = "Nudge: the API of every subscriber",
         version = "1.0.0",
-        description = "Health, metrics and /nudge/v1. A request to a subscriber's own endpoints may \
-            carry `Nudge-Token` to wait, two seconds at most, until that version is applied.",
+        description = "Health, metrics and `/nudge/v1`. A request to a subscriber's own endpoints may \
+            carry a `Nudge-Token`; it then waits up to 2 s until that version is applied.",
     ),
-    tags((name = "subscriber", description = "How a service follows the entities of others")),
+    tags((name = "subscriber", description = "Following the entities of other services")),
 )]
 struct About;
 
@@ -72,7 +72,7 @@ impl Subscriber {
     }
 }
 
-/// The followed entity, by its place among them, and the id that a path names.
+/// The entity and the ID that a path names; `place` is the entity's index in `Shared::followed`.
 struct Key {
     place: usize,
     id: EntityId,
@@ -94,7 +94,7 @@ impl Shared {
         self.followed.iter().find(|followed| followed.entity.as_str() == entity)
     }
 
-    /// The place of a followed entity among them.
+    /// The index of a followed entity.
     fn place_of(&self, entity: &str) -> Result<usize, Problem> {
         let mut followed = self.followed.iter();
         followed.position(|followed| followed.entity.as_str() == entity).ok_or_else(|| {
@@ -103,8 +103,8 @@ impl Shared {
         })
     }
 
-    /// Whether notifications can arrive at this moment. The connection knows first; a lost session
-    /// on it shows later.
+    /// Whether notifications can arrive right now. A lost connection shows at once, a lost session on it
+    /// only later.
     fn is_connected(&self, followed: &Followed) -> bool {
         if !self.source.is_connected() {
             followed.progress.connected.set(0);

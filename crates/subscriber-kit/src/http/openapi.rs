@@ -1,4 +1,4 @@
-//! What OpenAPI documents say of a subscriber, known before any is started.
+//! The OpenAPI documents of a subscriber, available without starting one.
 
 use nudge_runtime::openapi::{may_answer, operations, text};
 use utoipa::{IntoParams, openapi::OpenApi};
@@ -11,17 +11,17 @@ pub fn routes() -> OpenApi {
     admin::routes().into_openapi()
 }
 
-/// A document of these routes alone, as text: `api/subscriber.openapi.json`.
+/// The OpenAPI document of these routes alone, as text: `api/subscriber.openapi.json`.
 pub fn document() -> String {
     text(routes())
 }
 
-/// The header that a request may carry.
+/// The header that a request to the service's own endpoints may carry.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "described here, read from the headers")]
 struct TokenHeader {
-    /// Wait, 2 s at most, until this write, or these with commas between them, is known here.
+    /// Wait up to 2 s until this write is applied here; several writes are separated by commas.
     #[param(
         rename = "Nudge-Token",
         nullable = false,
@@ -31,12 +31,12 @@ struct TokenHeader {
     nudge_token: Option<String>,
 }
 
-/// Says of every operation what [`Subscriber::wait_layer`](crate::Subscriber::wait_layer) makes of it.
+/// Adds to every operation what [`Subscriber::wait_layer`](crate::Subscriber::wait_layer) adds to its route.
 pub fn waits(document: &mut OpenApi) {
     for operation in operations(document) {
         let header = TokenHeader::into_params(|| None).into_iter().map(Into::into);
         operation.parameters.get_or_insert_default().extend(header);
-        may_answer(operation, "504", "The write of `Nudge-Token` is not known here yet");
+        may_answer(operation, "504", "The write that `Nudge-Token` names is not applied here yet");
     }
 }
 
@@ -58,7 +58,7 @@ mod tests {
         let written = concat!(env!("CARGO_MANIFEST_DIR"), "/../../api/subscriber.openapi.json");
         assert!(
             std::fs::read_to_string(written).unwrap_or_default() == document(),
-            "api/subscriber.openapi.json is out of date: write it again with\n\
+            "api/subscriber.openapi.json is out of date: regenerate it with\n\
              cargo run -q -p nudge-subscriber-kit --example openapi > api/subscriber.openapi.json"
         );
     }

@@ -1,5 +1,5 @@
-//! `Nudge-Token` on a request to the service's own endpoints: answer only once that write is
-//! visible here.
+//! `Nudge-Token` on a request to the service's own endpoints: the request is answered only once that write
+//! is visible here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,17 +18,17 @@ use crate::{
     subscriber::{Shared, Subscriber},
 };
 
-/// How long a request with a token waits.
+/// Longest wait of a request with a token.
 pub(crate) const TOKEN_WAIT: Duration = Duration::from_secs(2);
-/// Most tokens on one request.
+/// Maximum number of tokens on one request.
 const MAX_TOKENS: usize = 16;
 
 impl Subscriber {
-    /// Makes every route of `router` honour `Nudge-Token`: the request, read or write, goes on once
-    /// that version is applied here, or is answered 504 after two seconds. Several tokens may be
-    /// given, separated by commas or in several headers. The routes' document says so.
+    /// Makes every route of `router` honour `Nudge-Token`: the request, read or write, proceeds once
+    /// that version is applied here, or is answered with 504 after two seconds. It may carry several tokens,
+    /// separated by commas or in several headers. The OpenAPI document of the routes says so.
     ///
-    /// A plain [`Router`](axum::Router) becomes one of these with `into()`, and this becomes one so, too.
+    /// A plain [`Router`](axum::Router) converts to an [`OpenApiRouter`] and back with `into()`.
     pub fn wait_layer(&self, router: OpenApiRouter) -> OpenApiRouter {
         let layer = from_fn_with_state(self.shared.clone(), wait_for_tokens);
         let mut router = router.layer(layer);

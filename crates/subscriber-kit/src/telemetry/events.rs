@@ -1,4 +1,4 @@
-//! What happens to each key, as a stream of events for people who watch.
+//! What happens to each key, as a stream of events for those who watch.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use tokio::sync::broadcast;
 
 pub(crate) use nudge_protocol::admin::{Event, EventKind};
 
-/// Events kept for a watcher that reads slowly; beyond, the oldest are dropped for that watcher.
+/// Events kept for a watcher that reads slowly; beyond that, its oldest events are dropped.
 const MAX_WAITING_EVENTS: usize = 4_096;
 
-/// An event of this moment.
+/// An event that happens now.
 pub(crate) fn event(kind: EventKind, entity: &EntityName, id: &EntityId) -> Event {
     Event::new(kind, entity, id, clock::now())
 }
@@ -28,7 +28,7 @@ impl Events {
     /// Sends the event that `make` builds, if anybody watches.
     pub(crate) fn emit(&self, make: impl FnOnce() -> Event) {
         if self.0.receiver_count() > 0 {
-            // An error means that the last watcher just left.
+            // An error means that the last watcher has just left.
             let _ = self.0.send(Arc::new(make()));
         }
     }

@@ -1,4 +1,4 @@
-//! How one followed entity is doing: figures for `status` and `/metrics`.
+//! Figures about one followed entity, for `status` and `/metrics`.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
@@ -36,17 +36,17 @@ pub(crate) struct Progress {
     pub(crate) lag: Histogram,
     /// The last lag measured, in microseconds.
     pub(crate) last_lag_micros: AtomicI64,
-    /// When something was last applied or found up to date, in unix microseconds; 0 for never.
+    /// When something was last applied or found up to date, in microseconds since the Unix epoch; 0 if never.
     pub(crate) last_progress: AtomicI64,
-    /// Stream sequence up to which everything is handled.
+    /// The sequence up to which every message is handled.
     pub(crate) position: AtomicU64,
     /// When this subscriber was started.
     began: Timestamp,
     /// Whether the first catch-up of this read model is done.
     pub(crate) caught_up: AtomicBool,
-    /// What last went wrong with callbacks and the read model.
+    /// The last error of callbacks and the read model.
     last_error: Mutex<Option<String>>,
-    /// What is wrong with the way from the broker.
+    /// The current error of intake.
     intake_error: Mutex<Option<String>>,
 }
 
@@ -86,12 +86,12 @@ impl Progress {
         }
     }
 
-    /// Notes an error for `status`; `None` says that all is well again.
+    /// Sets the error that `status` shows; `None` clears it.
     pub(crate) fn set_error(&self, error: Option<String>) {
         *self.last_error.lock() = error;
     }
 
-    /// The same of intake: what is applied meanwhile does not say that all is well there.
+    /// Sets the error of intake. It is kept apart because applying a state proves nothing about intake.
     pub(crate) fn set_intake_error(&self, error: Option<String>) {
         *self.intake_error.lock() = error;
     }
@@ -101,13 +101,13 @@ impl Progress {
         intake.or_else(|| self.last_error.lock().clone())
     }
 
-    /// Whether what was changed at that time and is applied now is late by the time between: a first catch-up brings
-    /// what was changed before anybody followed it.
+    /// Whether the time from this change until now counts as lag. A first catch-up also brings changes from before
+    /// anybody followed the entity; those do not count.
     pub(crate) fn is_lag(&self, changed_at: Timestamp) -> bool {
         self.caught_up.load(Relaxed) || changed_at >= self.began
     }
 
-    /// Notes that an entity was found at its owner's state.
+    /// Notes that an entity is in its owner's state.
     pub(crate) fn progressed(&self) {
         self.last_progress.store(clock::now().unix_micros(), Relaxed);
     }
@@ -117,22 +117,22 @@ impl Progress {
         let registry = registry.sub_registry_with_labels(label.into_iter());
         for (name, help, counter) in [
             ("nudge_received", "Notifications received", &self.received),
-            ("nudge_malformed", "Messages that were not as they should be", &self.malformed),
-            ("nudge_callbacks", "Calls to the owner", &self.callbacks),
-            ("nudge_asked", "Entities that the owner was asked for", &self.asked),
-            ("nudge_fetched", "Entities that the owner answered", &self.fetched),
-            ("nudge_applied", "States committed in the read model", &self.applied),
-            ("nudge_ignored", "States that the read model had already", &self.ignored),
-            ("nudge_retried", "Runs that must be tried again", &self.retried),
+            ("nudge_malformed", "Malformed messages", &self.malformed),
+            ("nudge_callbacks", "Callbacks to the owner", &self.callbacks),
+            ("nudge_asked", "Entities requested from the owner", &self.asked),
+            ("nudge_fetched", "Entities in the owner's answers", &self.fetched),
+            ("nudge_applied", "States committed to the read model", &self.applied),
+            ("nudge_ignored", "States that the read model already had", &self.ignored),
+            ("nudge_retried", "Runs that have to be retried", &self.retried),
             ("nudge_dead_lettered", "Keys that became dead letters", &self.dead_lettered),
             (
                 "nudge_read_model_replaced",
-                "Times that the read model was found emptied or put back to an older copy",
+                "Times the read model was found empty or restored from an older copy",
                 &self.replaced,
             ),
             (
                 "nudge_given_up",
-                "Keys that the owner did not know however often it was asked",
+                "Keys given up after the owner repeatedly did not know them",
                 &self.given_up,
             ),
             (
@@ -144,28 +144,36 @@ impl Progress {
             registry.register(name, help, counter.clone());
         }
         for (name, help, gauge) in [
-            ("nudge_queued", "Keys that wait for a run", &self.queued),
-            ("nudge_processing", "Keys in a run", &self.processing),
+            ("nudge_queued", "Keys waiting for a run", &self.queued),
+            ("nudge_processing", "Keys being processed", &self.processing),
             ("nudge_retrying", "Keys in memory whose last run failed", &self.retrying),
             (
                 "nudge_parked",
-                "Rows of the dead-letter table that retry by themselves",
+                "Parked keys: rows of the dead-letter table that are retried automatically",
                 &self.parked,
             ),
-            ("nudge_dead_letters", "Rows of the dead-letter table that do not", &self.dead_letters),
+            (
+                "nudge_dead_letters",
+                "Dead letters: rows of the dead-letter table that are not retried automatically",
+                &self.dead_letters,
+            ),
             (
                 "nudge_stream_pending",
-                "Messages that the broker has not delivered",
+                "Messages that the broker has not delivered yet",
                 &self.stream_pending,
             ),
-            ("nudge_breaker_open", "1 while calls to the owner are stopped", &self.breaker_open),
+            (
+                "nudge_breaker_open",
+                "1 while callbacks to the owner are suspended",
+                &self.breaker_open,
+            ),
             ("nudge_connected", "1 while notifications can arrive", &self.connected),
         ] {
             registry.register(name, help, gauge.clone());
         }
         registry.register(
             "nudge_convergence_lag_seconds",
-            "Owner's commit to row applied",
+            "Time from the owner's commit until the row is applied",
             self.lag.clone(),
         );
     }

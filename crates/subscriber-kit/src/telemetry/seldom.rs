@@ -1,17 +1,17 @@
-//! Log lines that may come by the thousand.
+//! Limits log lines that could come by the thousand.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How long what is said counts.
+/// The window in which lines are counted.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Most lines of one kind in that time.
+/// Maximum number of lines of one kind in a window.
 const MAX_LINES: u32 = 10;
 
-/// Lets the first lines of a kind through, and counts the others, so that whoever sends a hundred thousand bad
-/// messages does not fill a disk with what is said of them.
+/// Lets the first lines of a kind through and counts the others, so that a hundred thousand bad messages do not
+/// fill the disk with log lines.
 #[derive(Debug, Default)]
 pub(crate) struct Seldom(Mutex<Said>);
 
@@ -23,7 +23,7 @@ struct Said {
 }
 
 impl Seldom {
-    /// Whether to say one more line.
+    /// Whether one more line may be logged.
     pub(crate) fn may_say(&self) -> bool {
         let mut said = self.0.lock();
         let now = Instant::now();
@@ -36,8 +36,7 @@ impl Seldom {
         may
     }
 
-    /// How many were left out since this was last asked with an answer; once in a while, and nothing when it was
-    /// none.
+    /// How many lines were left out since the last answer, at most once per window; `None` if there were none.
     pub(crate) fn left_out(&self) -> Option<u64> {
         let mut said = self.0.lock();
         let over = said.began.is_none_or(|began| Instant::now() >= began + WINDOW);

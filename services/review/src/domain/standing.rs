@@ -1,4 +1,4 @@
-//! How a store stands, and what that allows.
+//! The standing of a store, and what it allows.
 
 use nudge_protocol::Version;
 
@@ -7,15 +7,15 @@ use nudge_protocol::Version;
 pub struct KnownStore {
     /// Its name.
     pub name: String,
-    /// Whether it takes orders, and so reviews.
+    /// Whether it takes orders, and therefore reviews.
     pub open: bool,
-    /// The owner's version of what is known here.
+    /// The owner's version of this data.
     pub version: Version,
     /// Whether its owner has deleted it.
     pub deleted: bool,
 }
 
-/// How a store stands towards its reviews, as far as this service knows.
+/// What this service knows of a store, as far as it matters for reviews.
 ///
 /// | | unknown | deleted | closed | open |
 /// |---|---|---|---|---|
@@ -24,24 +24,24 @@ pub struct KnownStore {
 /// | read or rewrite one | yes | 410 | yes | yes |
 /// | delete one | yes | yes | yes | yes |
 ///
-/// A closed store takes no new opinions, but everyone may still mend their own words. Reviews of a
-/// deleted store are kept, since they belong to this service and stores come back; they are only
-/// not shown. Taking one's own words away is allowed whatever became of the store. A review whose
-/// store is unknown stands in a database whose copy of the stores is being refilled.
+/// A closed store takes no new reviews, but authors may still edit theirs. Reviews of a deleted store are
+/// kept but not shown, since they belong to this service and the store may come back. Deleting one's own
+/// review is always allowed. The store of a review is unknown only while the copy of the stores is being
+/// refilled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreStanding {
-    /// Never heard of.
+    /// This service has never heard of it.
     Unknown,
     /// Its owner deleted it.
     Deleted,
-    /// It exists and takes no orders now.
+    /// It exists but takes no orders at the moment.
     Closed,
     /// It exists and takes orders.
     Open,
 }
 
 impl StoreStanding {
-    /// The standing that follows from what is known.
+    /// Derives the standing from the copy of the store.
     pub fn of(store: Option<&KnownStore>) -> Self {
         match store {
             None => Self::Unknown,
@@ -79,11 +79,11 @@ impl StoreStanding {
     }
 }
 
-/// Why something may not be done.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// 404.
-    #[error("no store with this id is known")]
+    #[error("no store with this ID is known")]
     UnknownStore,
     /// 410.
     #[error("the store was deleted")]
@@ -92,7 +92,7 @@ pub enum Refusal {
     #[error("the store is closed and takes no new reviews")]
     ClosedStore,
     /// 404.
-    #[error("there is no review with this id")]
+    #[error("there is no review with this ID")]
     UnknownReview,
     /// 410.
     #[error("the review was deleted")]

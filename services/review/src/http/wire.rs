@@ -1,4 +1,4 @@
-//! What requests and answers look like, and how failures become problems.
+//! The format of requests and answers, and the problems that failures become.
 
 use axum::http::{StatusCode, header};
 use nudge_protocol::{EntityId, Version};
@@ -13,7 +13,7 @@ use crate::{
     reviews::{Failure, StoreReviews},
 };
 
-/// Reviews on a page.
+/// Reviews per page.
 const PAGE: PageSize = PageSize { default: 20, max: 100 };
 
 impl From<Failure> for Problem {
@@ -36,27 +36,27 @@ impl From<Failure> for Problem {
     }
 }
 
-/// Which page of a store's reviews.
+/// Selects a page of a store's reviews.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
-    /// The `next` of the page before.
+    /// Start after this review: the `next` of the previous page.
     #[param(value_type = Option<String>, format = "uuid", nullable = false)]
     after: Option<String>,
-    /// Reviews wanted.
+    /// Maximum number of reviews.
     #[param(minimum = 1, maximum = 100, default = 20, nullable = false)]
     limit: Option<usize>,
 }
 
 impl PageQuery {
-    /// Where to begin and how many to answer, within bounds.
+    /// The ID to start after, if any, and the number of reviews, within bounds.
     pub(crate) fn checked(self) -> Result<(Option<EntityId>, usize), Problem> {
         let limit = PAGE.rows(self.limit);
         let limit = limit.map_err(|error| Problem::parameter("limit", error.to_string()))?;
-        // Only ids of reviews stand in `next`; written in one way, since they are compared as text.
+        // `next` is always the ID of a review; brought to one form because IDs are compared as text.
         let id = |text: String| EntityId::new(&Uuid::try_parse(&text).ok()?.to_string()).ok();
-        let wrong = || Problem::parameter("after", "must be the next of a page");
+        let wrong = || Problem::parameter("after", "must be the `next` of another page");
         let after = self.after.map(|text| id(text).ok_or_else(wrong)).transpose()?;
         Ok((after, limit))
     }
@@ -66,26 +66,26 @@ impl PageQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct StorePage {
     store: PageStore,
-    /// The mean of all ratings, rounded to two digits; null when there are none.
+    /// The mean of all ratings, rounded to two decimals; null without ratings.
     #[schema(minimum = 1, maximum = 5, required = true)]
     rating_average: Option<f64>,
-    /// How many reviews there are in all.
+    /// Total number of reviews.
     rating_count: u64,
-    /// This page, the newest first.
+    /// The reviews on this page, newest first.
     items: Vec<Review>,
-    /// Pass as `after` for the next page; null on the last.
+    /// Pass as `after` for the next page; null on the last page.
     #[schema(required)]
     next: Option<EntityId>,
 }
 
-/// What is known of the store.
+/// What this service knows of the store.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PageStore {
     id: EntityId,
     name: String,
-    /// Whether it takes orders, and so new reviews.
+    /// Whether it takes orders, and therefore new reviews.
     open: bool,
-    /// The store-info version that is known here.
+    /// The version of the store that this is based on.
     version: Version,
 }
 

@@ -1,4 +1,4 @@
-//! From the owner's states into the tables: a whole batch in a few statements.
+//! Writes the owner's states to the tables: a whole batch in a few statements.
 
 use nudge_protocol::{EntityId, Version};
 use nudge_runtime::{BoxError, Database, Tx, database::Kind, set_sql::Set};
@@ -10,18 +10,18 @@ use crate::{bigram, read_model::migrate, store::StoreState};
 const TABLE: &str = "store";
 const INDEX: &str = "store_words";
 
-/// SQLite: what was there of a store tells whether its text has changed.
+/// SQLite: the existing row shows whether the store's text has changed.
 const UPSERT: &str = "INSERT INTO store ({columns}, text_changed) SELECT {columns}, 1 FROM {rows} \
     ON CONFLICT (id) DO UPDATE SET {updates}, text_changed = store.text_hash <> excluded.text_hash";
-/// Replacing takes out every token of the older text. CROSS JOIN: never all of `store` with the batch searched
-/// for each of its rows.
+/// Replacing a row removes every token of the older text. CROSS JOIN fixes the join order, so that SQLite never
+/// scans all of `store` and searches the batch for each row.
 const INDEX_WORDS: &str = "INSERT OR REPLACE INTO store_words (rowid, words) \
     SELECT store.row, r.words FROM {rows} CROSS JOIN store \
     WHERE store.id = r.id AND store.text_changed = 1";
 const DELETE_WORDS: &str = "DELETE FROM store_words WHERE rowid IN \
     (SELECT store.row FROM {rows} CROSS JOIN store WHERE store.id = r.id)";
 
-/// Keeps the read model in step with the owner of stores.
+/// Keeps the read model of stores.
 #[derive(Clone, Copy, Debug)]
 pub struct Stores;
 
@@ -59,13 +59,13 @@ impl Apply for Stores {
     }
 }
 
-/// A store that exists no longer.
+/// A store that no longer exists.
 #[derive(Serialize)]
 struct Gone<'a> {
     id: &'a EntityId,
 }
 
-/// What the table keeps of a live store, on one database or the other.
+/// The row of an existing store, on either database.
 #[derive(Serialize)]
 struct Row<'a> {
     id: &'a EntityId,
@@ -77,20 +77,20 @@ struct Row<'a> {
     region_written: Option<&'a str>,
     open: u8,
     name_key: String,
-    /// SQLite: what its words are told apart by.
+    /// SQLite: a hash of its words, which shows whether they changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     text_hash: Option<i64>,
     /// PostgreSQL: its words as a `tsvector`.
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<String>,
-    /// PostgreSQL: what the words are cut from, and the version that this is of.
+    /// PostgreSQL: the text behind the words, and the version that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     lines: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lines_version: Option<Version>,
 }
 
-/// What SQLite's text index keeps of a live store.
+/// The row of an existing store in SQLite's text index.
 #[derive(Serialize)]
 struct Words<'a> {
     id: &'a EntityId,
@@ -129,8 +129,8 @@ fn rows(kind: Kind, entity: &EntityState<StoreState>) -> Option<(Row<'_>, Words<
     Some((row, Words { id, words }))
 }
 
-/// Tells one document from another. Should the algorithm differ in another release of the standard
-/// library, each store is indexed once more than needed.
+/// Tells one document from another. If a later standard library hashes differently, each store is indexed
+/// once more than necessary.
 fn hash(words: &str) -> i64 {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(words, &mut hasher);

@@ -15,26 +15,26 @@ use crate::{
 /// One store found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Item {
-    /// Which store.
+    /// The store's ID.
     pub id: EntityId,
     /// Its name.
     pub name: String,
-    /// Its category; empty when its owner gave none.
+    /// Its category; empty if its owner gave none.
     pub category: String,
-    /// Its region; empty when its owner gave none.
+    /// Its region; empty if its owner gave none.
     pub region: String,
     /// Whether it takes orders.
     pub open: bool,
-    /// The owner's version of the state that was searched.
+    /// The owner's version of this state.
     pub version: Version,
 }
 
-/// One page of results, in their order.
+/// A page of results, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The stores found.
     pub items: Vec<Item>,
-    /// Where the next page begins; none when this is the last.
+    /// Where the next page begins; `None` on the last page.
     pub next: Option<Cursor>,
 }
 
@@ -53,8 +53,8 @@ row! {
     }
 }
 
-/// Finds one page. Names that are like the text come first, see [`Cursor::tier`]; then it goes by
-/// name, then by id.
+/// Finds one page, ordered by how closely names match the text (see [`Cursor::tier`]), then by name, then by
+/// ID.
 pub async fn find(db: &Database, query: &StoreQuery) -> Result<Page, sqlx::Error> {
     if query.text.as_ref().is_some_and(Text::is_empty) {
         return Ok(Page { items: Vec::new(), next: None });
@@ -88,7 +88,7 @@ fn item(found: Found) -> Result<Item, sqlx::Error> {
     Ok(Item { id, name, category, region, open: open != 0, version })
 }
 
-/// A text as its owner wrote it, if that is kept. What an older release has applied since was not.
+/// A text as its owner wrote it, unless an older release has applied the store since and did not store that.
 fn written(composed: String, written: Option<String>) -> String {
     written.filter(|written| bigram::composed(written) == composed).unwrap_or(composed)
 }
@@ -101,8 +101,8 @@ where
     value.map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
-/// The statement for a search, which asks for one row more than the page holds. Only conditions
-/// that were asked for are in it, so that the database can plan each with the index that fits.
+/// The statement for a search, which asks for one row more than the page holds. It contains only the conditions
+/// of this search, so that the database can choose the index that fits them.
 fn statement(kind: Kind, query: &StoreQuery) -> (String, Values) {
     let mut values = Values::default();
     let (source, mut conditions) = match &query.text {
@@ -121,12 +121,12 @@ fn statement(kind: Kind, query: &StoreQuery) -> (String, Values) {
         true => String::new(),
         false => format!(" WHERE {}", conditions.join(" AND ")),
     };
-    // Without a cursor this is the place before everything: no id is empty.
+    // Without a cursor, start before everything: no ID is empty.
     let (tier, name_key, id) = match &query.after {
         Some(cursor) => (cursor.tier, &*cursor.name_key, cursor.id.as_str()),
         None => (0, "", ""),
     };
-    // Without a text all are of one tier. Leaving it out lets an index give the order.
+    // Without a text all rows are in one tier; leaving it out lets an index provide the order.
     let (order, place) = match &query.text {
         Some(_) => ("tier, name_key, id", format!("{}, ", values.int(tier))),
         None => ("name_key, id", String::new()),
@@ -142,11 +142,11 @@ fn statement(kind: Kind, query: &StoreQuery) -> (String, Values) {
     (sql, values)
 }
 
-/// The stores that a text matches, by the text index, and how their names are like it.
+/// Selects the stores that a text matches, by the text index, with the tier of each.
 fn matches(kind: Kind, text: &Text, values: &mut Values) -> (String, Vec<String>) {
     let name = values.text(text.name_key());
     let (index, condition) = match kind {
-        // CROSS JOIN keeps SQLite from asking the index once for each store.
+        // CROSS JOIN keeps SQLite from querying the index once for each store.
         Kind::Sqlite => {
             let expression = values.text(&text.expression(kind));
             let matches = format!("store_words MATCH {expression}");
@@ -154,7 +154,7 @@ fn matches(kind: Kind, text: &Text, values: &mut Values) -> (String, Vec<String>
         }
         Kind::Postgres => ("", matches_on_postgres(text, values)),
     };
-    // The patterns hold letters and digits, so there are no wildcards in them but these.
+    // The values hold only letters and digits, so the patterns have no wildcards but these.
     let source = format!(
         "SELECT store.*, CAST(CASE WHEN store.name_key = {name} THEN 0 \
          WHEN store.name_key LIKE {name} || '%' THEN 1 \
@@ -164,8 +164,9 @@ fn matches(kind: Kind, text: &Text, values: &mut Values) -> (String, Vec<String>
     (source, vec![condition])
 }
 
-/// The index tells who has all pairs of characters; that they follow each other is seen in the text. Rows whose
-/// text is not kept, or is of another version, have the places of their pairs, though not all of them.
+/// The index finds the rows that have all pairs of characters; the text shows whether the pairs follow one
+/// another. Where the text is missing or belongs to another version, the positions in the index have to do,
+/// although it does not record all of them.
 fn matches_on_postgres(text: &Text, values: &mut Values) -> String {
     let parts = values.text(&text.parts());
     let parts = format!("store.words @@ CAST({parts} AS tsquery)");
@@ -185,7 +186,7 @@ fn matches_on_postgres(text: &Text, values: &mut Values) -> String {
     )
 }
 
-/// What a statement is given for its placeholders.
+/// The values for the placeholders of a statement.
 #[derive(Default)]
 struct Values(Vec<Value>);
 
@@ -203,7 +204,7 @@ impl Values {
         self.add(Value::Int(number))
     }
 
-    /// Keeps the value and returns its placeholder.
+    /// Adds the value and returns its placeholder.
     fn add(&mut self, value: Value) -> String {
         self.0.push(value);
         format!("${}", self.0.len())
@@ -219,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    /// What the database says it would do: columns of its own kind, the last or only one in words.
+    /// The query plan in the database's own words.
     async fn plan(
         db: &Database,
         text: Option<&str>,

@@ -1,4 +1,4 @@
-//! Keys that keep failing.
+//! Parked keys and dead letters: list, replay, discard.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use utoipa::IntoParams;
 use super::{Api, Key};
 use crate::subscriber::Shared;
 
-/// Longest wait for the work queue to take a replay.
+/// Longest wait for the work queue to accept a replay.
 const MAX_REPLAY_WAIT: Duration = Duration::from_secs(2);
 const PAGE: PageSize = PageSize { default: 100, max: 1_000 };
 
@@ -29,24 +29,24 @@ const PAGE: PageSize = PageSize { default: 100, max: 1_000 };
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeadLetterQuery {
-    /// Begin with this entity.
+    /// Start with this entity.
     #[param(value_type = Option<EntityName>, nullable = false)]
     entity: Option<EntityName>,
-    /// Begin after this id.
+    /// Start after this ID.
     #[param(nullable = false)]
     after: Option<String>,
-    /// Rows wanted.
+    /// Maximum number of rows.
     #[param(minimum = 1, maximum = 1000, default = 100, nullable = false)]
     limit: Option<usize>,
 }
 
-/// Keys that keep failing
+/// List parked keys and dead letters
 ///
-/// Pages go entity by entity, in the order in which those are followed.
+/// Ordered by entity, in the order in which the service follows them, then by ID.
 #[utoipa::path(get, path = "/dead-letters", operation_id = "deadLetters", tag = "subscriber",
 params(DeadLetterQuery), responses(
     (status = 200, description = "A page", body = DeadLetterPage),
-    (status = 400, description = "A parameter is wrong"),
+    (status = 400, description = "A parameter is invalid"),
 ))]
 pub(super) async fn list(
     State(shared): Api,
@@ -58,7 +58,7 @@ pub(super) async fn list(
         None => 0,
         Some(entity) => {
             let position = shared.followed.iter().position(|f| f.entity == *entity);
-            let unknown = || format!("{} does not follow it", shared.service);
+            let unknown = || format!("{} does not follow this entity", shared.service);
             position.ok_or_else(|| Problem::parameter("entity", unknown()))?
         }
     };
@@ -84,7 +84,7 @@ pub(super) async fn list(
 pub(super) struct KeyQuery {
     /// The kind of entity.
     entity: EntityName,
-    /// Which one.
+    /// The entity's ID.
     id: EntityId,
 }
 
@@ -94,15 +94,15 @@ impl KeyQuery {
     }
 }
 
-/// Put the key on the work queue, by its id in the query
+/// Replay a dead letter, with its ID in the query
 ///
-/// For ids such as `..`, which no path can hold.
+/// For IDs such as `..`, which a path cannot contain.
 #[utoipa::path(post, path = "/dead-letters/replay", operation_id = "replayDeadLetterByQuery",
 tag = "subscriber", params(KeyQuery), responses(
     (status = 202, description = "Queued", body = Queued),
-    (status = 400, description = "A parameter is wrong"),
+    (status = 400, description = "A parameter is invalid"),
     (status = 404, description = "No such dead letter"),
-    (status = 503, description = "Nothing is taken on at present; `Retry-After` says when to ask again"),
+    (status = 503, description = "The work queue is not accepting keys; `Retry-After` says when to try again"),
 ))]
 pub(super) async fn replay_by_query(
     State(shared): Api,
@@ -112,13 +112,13 @@ pub(super) async fn replay_by_query(
     replay(State(shared), key).await
 }
 
-/// Forget the dead letter, by its id in the query
+/// Discard a dead letter, with its ID in the query
 ///
-/// For ids such as `..`, which no path can hold.
+/// For IDs such as `..`, which a path cannot contain.
 #[utoipa::path(post, path = "/dead-letters/discard", operation_id = "discardDeadLetterByQuery",
 tag = "subscriber", params(KeyQuery), responses(
-    (status = 204, description = "Forgotten"),
-    (status = 400, description = "A parameter is wrong"),
+    (status = 204, description = "Discarded"),
+    (status = 400, description = "A parameter is invalid"),
     (status = 404, description = "No such dead letter"),
 ))]
 pub(super) async fn discard_by_query(
@@ -129,17 +129,17 @@ pub(super) async fn discard_by_query(
     discard(State(shared), key).await
 }
 
-/// Put the key on the work queue
+/// Replay a dead letter
 ///
-/// The same way as any other work. The row closes by itself when the entity is applied.
+/// Puts the key on the work queue, like any other work. The dead letter closes when the entity is applied.
 #[utoipa::path(post, path = "/dead-letters/{entity}/{id}/replay", operation_id = "replayDeadLetter",
 tag = "subscriber", params(
     ("entity" = nudge_protocol::EntityName, Path, description = "The kind of entity"),
-    ("id" = nudge_protocol::EntityId, Path, description = "Which one, percent-encoded"),
+    ("id" = nudge_protocol::EntityId, Path, description = "The entity's ID, percent-encoded"),
 ), responses(
     (status = 202, description = "Queued", body = Queued),
     (status = 404, description = "No such dead letter"),
-    (status = 503, description = "Nothing is taken on at present; `Retry-After` says when to ask again"),
+    (status = 503, description = "The work queue is not accepting keys; `Retry-After` says when to try again"),
 ))]
 pub(super) async fn replay(
     State(shared): Api,
@@ -152,7 +152,8 @@ pub(super) async fn replay(
         Ok(true) => {}
         Ok(false) => return Err(shared.stopping()),
         Err(_) => {
-            let detail = "nothing is taken on while the owner is down or the queue is full";
+            let detail =
+                "the work queue accepts no keys while the owner is down or the queue is full";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
                 .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")));
         }
@@ -160,13 +161,13 @@ pub(super) async fn replay(
     Ok((StatusCode::ACCEPTED, axum::Json(Queued { queued: true })))
 }
 
-/// Forget the dead letter
+/// Discard a dead letter
 #[utoipa::path(delete, path = "/dead-letters/{entity}/{id}", operation_id = "discardDeadLetter",
 tag = "subscriber", params(
     ("entity" = nudge_protocol::EntityName, Path, description = "The kind of entity"),
-    ("id" = nudge_protocol::EntityId, Path, description = "Which one, percent-encoded"),
+    ("id" = nudge_protocol::EntityId, Path, description = "The entity's ID, percent-encoded"),
 ), responses(
-    (status = 204, description = "Forgotten"),
+    (status = 204, description = "Discarded"),
     (status = 404, description = "No such dead letter"),
 ))]
 pub(super) async fn discard(
@@ -180,5 +181,5 @@ pub(super) async fn discard(
 }
 
 fn no_dead_letter() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "there is no dead letter for this id")
+    Problem::new(StatusCode::NOT_FOUND, "there is no dead letter for this ID")
 }

@@ -1,4 +1,4 @@
-//! What happens to each key, as it happens.
+//! A live stream of what happens to each key.
 
 use std::convert::Infallible;
 
@@ -13,9 +13,9 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Api;
 
-/// What happens to each key, as server-sent events
+/// Watch what happens to each key, as server-sent events
 ///
-/// Of this replica. One JSON event in each `data:` line. A watcher that reads too slowly gets
+/// Events of this replica only, each as JSON in one `data:` line. A client that reads too slowly gets
 /// `{"kind":"missed","count":n}`.
 #[utoipa::path(get, path = "/events", operation_id = "events", tag = "subscriber", responses(
     (status = 200, description = "Events", body = Event, content_type = "text/event-stream"),
@@ -27,13 +27,13 @@ pub(super) async fn events(
     let events = stream::unfold(receiver, |mut receiver| async {
         let data = match receiver.recv().await {
             Ok(event) => to_json(&*event),
-            // The watcher read too slowly. It is told how much it missed.
+            // The client read too slowly; tell it how many events it missed.
             Err(RecvError::Lagged(missed)) => to_json(&Missed::new(missed)),
             Err(RecvError::Closed) => return None,
         };
         Some((Ok(sse::Event::default().data(data)), receiver))
     });
-    // Without this an open watcher would hold up a graceful stop.
+    // Without this, an open stream would hold up a graceful shutdown.
     let until_stop = events.take_until(shared.stop.clone().cancelled_owned());
     Sse::new(until_stop).keep_alive(KeepAlive::default())
 }

@@ -13,9 +13,9 @@ use nudge_runtime::Problem;
 use super::Api;
 use crate::subscriber::Subscriber;
 
-/// Whether the process runs
+/// Check that the process runs
 ///
-/// Looks at nothing: a restart mends neither the database nor the broker.
+/// Checks nothing else: a restart would fix neither the database nor the broker.
 #[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "operations", responses(
     (status = 200, description = "It runs", body = Liveness),
 ))]
@@ -23,10 +23,10 @@ pub(super) async fn livez() -> axum::Json<Liveness> {
     axum::Json(Liveness { live: true })
 }
 
-/// Whether the read model may be read
+/// Check that the read model can be read
 ///
-/// Ready: the database answers and the first catch-up is done. An outage of NATS or of an owner keeps it
-/// ready.
+/// Ready once the database answers and every followed entity has caught up for the first time. An outage of
+/// NATS or of an owner leaves it ready.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operations", responses(
     (status = 200, description = "Ready", body = Readiness),
     (status = 503, description = "Not ready", body = Readiness),
@@ -34,7 +34,7 @@ pub(super) async fn livez() -> axum::Json<Liveness> {
 pub(super) async fn readyz(State(shared): Api) -> Response {
     let subscriber = Subscriber { shared };
     let shared = &subscriber.shared;
-    // One read tells whether the database answers.
+    // One read shows whether the database answers.
     let database = sqlx::query("SELECT 1").execute(shared.db.reader());
     let database = shared.db.run(database).await.is_ok();
     let waiting = shared.followed.iter().filter(|one| !one.progress.caught_up.load(Relaxed));

@@ -1,4 +1,4 @@
-//! How a subscriber is doing, and whether it goes on.
+//! Status, pause and resume.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,10 +12,10 @@ use nudge_runtime::Problem;
 use super::Api;
 use crate::subscriber::Subscriber;
 
-/// How each followed entity is doing
+/// Show the status of each followed entity
 #[utoipa::path(get, path = "/status", operation_id = "status", tag = "subscriber", responses(
     (status = 200, description = "Status", body = Status),
-    (status = 503, description = "The database is busy or gone"),
+    (status = 503, description = "The database is busy or unavailable"),
 ))]
 pub(super) async fn status(State(shared): Api) -> Result<axum::Json<Status>, Problem> {
     let paused = *shared.paused.borrow();
@@ -51,7 +51,7 @@ pub(super) async fn status(State(shared): Api) -> Result<axum::Json<Status>, Pro
     Ok(axum::Json(Status { service, ready, paused, entities }))
 }
 
-/// Stop intake and work of this replica
+/// Pause intake and work of this replica
 #[utoipa::path(post, path = "/pause", operation_id = "pause", tag = "subscriber", responses(
     (status = 200, description = "Paused", body = Paused),
 ))]
@@ -60,7 +60,7 @@ pub(super) async fn pause(State(shared): Api) -> axum::Json<Paused> {
     axum::Json(Paused { paused: true })
 }
 
-/// Go on
+/// Resume intake and work of this replica
 #[utoipa::path(post, path = "/resume", operation_id = "resume", tag = "subscriber", responses(
     (status = 200, description = "Running", body = Paused),
 ))]

@@ -1,4 +1,4 @@
-//! Which version is applied, now or soon.
+//! Which version is applied, now or after a wait.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use utoipa::IntoParams;
 
 use super::{Api, Key};
 
-/// Wait for a version when none is asked for, in milliseconds.
+/// How long to wait for a version unless the request says otherwise, in milliseconds.
 const DEFAULT_WAIT_MS: u64 = 5_000;
 /// Longest wait for a version, in milliseconds.
 const MAX_WAIT_MS: u64 = 60_000;
 
-/// What is applied for an entity
+/// Show the applied version of an entity
 #[utoipa::path(get, path = "/applied/{entity}/{id}", operation_id = "applied", tag = "subscriber", params(
     ("entity" = nudge_protocol::EntityName, Path, description = "The kind of entity"),
-    ("id" = nudge_protocol::EntityId, Path, description = "Which one, percent-encoded"),
+    ("id" = nudge_protocol::EntityId, Path, description = "The entity's ID, percent-encoded"),
 ), responses(
     (status = 200, description = "Applied", body = AppliedVersion),
     (status = 404, description = "Nothing is applied, or the entity is not followed"),
@@ -29,7 +29,7 @@ pub(super) async fn applied(
     Key { place, id }: Key,
 ) -> Result<axum::Json<AppliedVersion>, Problem> {
     let applied = shared.followed[place].waiters.applied(&id).await?;
-    let nothing = || Problem::new(StatusCode::NOT_FOUND, "nothing is applied for this id");
+    let nothing = || Problem::new(StatusCode::NOT_FOUND, "nothing is applied for this ID");
     applied.map(axum::Json).ok_or_else(nothing)
 }
 
@@ -37,13 +37,13 @@ pub(super) async fn applied(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WaitQuery {
-    /// A Nudge-Token.
+    /// The `Nudge-Token` of the write to wait for.
     #[param(
         pattern = "^[a-z][a-z0-9_-]{0,39}/([A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+@[0-9]{1,16}$",
         example = "store/42@17"
     )]
     token: String,
-    /// Milliseconds to wait.
+    /// Longest wait, in milliseconds.
     #[param(minimum = 0, maximum = 60000, default = 5000, nullable = false)]
     timeout_ms: Option<u64>,
 }
@@ -51,10 +51,10 @@ pub(super) struct WaitQuery {
 /// Wait until a version is applied
 #[utoipa::path(get, path = "/wait", operation_id = "wait", tag = "subscriber", params(WaitQuery), responses(
     (status = 200, description = "Applied", body = AppliedVersion),
-    (status = 400, description = "Not a token, or a time too long"),
+    (status = 400, description = "The token or the timeout is invalid"),
     (status = 404, description = "The entity is not followed"),
-    (status = 503, description = "The service is stopping, or its database is busy or gone"),
-    (status = 504, description = "Not applied in time; `version` holds what is applied now"),
+    (status = 503, description = "The service is stopping, or its database is busy or unavailable"),
+    (status = 504, description = "Not applied in time; `version` is the version applied now"),
 ))]
 pub(super) async fn wait(
     State(shared): Api,
@@ -77,7 +77,7 @@ pub(super) async fn wait(
     waited.map(axum::Json).map_err(|applied| not_yet(&token, current(applied)))
 }
 
-/// 504 with the version that is applied now.
+/// 504 with the version applied now.
 pub(crate) fn not_yet(token: &WriteToken, current: Option<Version>) -> Problem {
     let detail = format!("{token} is not applied yet");
     Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).with("version", json!(current))
