@@ -40,7 +40,7 @@ fn when_nobody_answers_each_verb_fails_in_one_line_that_asks_for_the_demo() {
 fn a_command_line_that_makes_no_sense_is_told_apart() {
     check(&["store", "put", "42"], 1, "nothing answers");
     check(&["store", "get", "."], 2, "cannot be part of a URL");
-    check(&["store", "get", ""], 2, "an id must not be empty");
+    check(&["store", "get", ""], 2, "an ID must not be empty");
     check(&["wait", "store/42"], 2, "a token is");
     check(&["wait", "store/42@17", "--subscriber", "ads"], 2, "search");
     check(&["dead-letters", "discard"], 2, "give an entity and an ID");

@@ -74,7 +74,7 @@ impl EntityName {
 #[serde(transparent)]
 #[schema(
     value_type = String,
-    description = "The id of one entity: 1 to 200 bytes of UTF-8 without control characters.",
+    description = "The ID of one entity: 1 to 200 bytes of UTF-8 without control characters.",
     min_length = 1,
     max_length = 200,
     pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
@@ -86,18 +86,18 @@ pub struct EntityId(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEntityId {
     /// The text is empty.
-    #[error("an id must not be empty")]
+    #[error("an ID must not be empty")]
     Empty,
     /// The text is longer than [`MAX_ENTITY_ID_BYTES`].
-    #[error("an id must be at most {MAX_ENTITY_ID_BYTES} bytes of UTF-8, this one has {0}")]
+    #[error("an ID must be at most {MAX_ENTITY_ID_BYTES} bytes of UTF-8, but this one has {0}")]
     TooLong(usize),
     /// The text contains a control character.
-    #[error("an id must not contain control characters")]
+    #[error("an ID must not contain control characters")]
     ControlCharacter,
 }
 
 impl EntityId {
-    /// Parses an id. See [`EntityId`] for what is allowed.
+    /// Parses an ID. See [`EntityId`] for what is allowed.
     pub fn new(id: &str) -> Result<Self, InvalidEntityId> {
         if id.is_empty() {
             Err(InvalidEntityId::Empty)
@@ -110,7 +110,7 @@ impl EntityId {
         }
     }
 
-    /// The id as text.
+    /// The ID as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

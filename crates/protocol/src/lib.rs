@@ -7,7 +7,7 @@
 //!
 //! | module | what it defines |
 //! |---|---|
-//! | [`entity`] | entity names and ids: what is allowed, and why |
+//! | [`entity`] | entity names and IDs: what is allowed, and why |
 //! | [`version`] | the owner's number for a state |
 //! | [`subject`] | how a key becomes a NATS subject and back |
 //! | [`notification`] | the message body and its headers |

@@ -49,7 +49,7 @@ pub enum InvalidSubject {
     #[error("the token does not decode to UTF-8")]
     Encoding,
     /// The decoded token is not a valid ID.
-    #[error("the token does not decode to a valid id")]
+    #[error("the token does not decode to a valid ID")]
     Id(#[from] InvalidEntityId),
 }
 

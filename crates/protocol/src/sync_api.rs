@@ -35,7 +35,7 @@ pub struct BatchGetRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBatchGet {
     /// It asks for none, or for too many.
-    #[error("must hold 1 to {MAX_BATCH_IDS} ids")]
+    #[error("must contain 1 to {MAX_BATCH_IDS} IDs")]
     Ids,
     /// It names too many fields.
     #[error("must hold at most {MAX_FIELDS} names")]

@@ -30,7 +30,7 @@ pub struct WriteToken {
 
 /// Why a text is not a [`WriteToken`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a token is <entity>/<id>@<version> with the id percent-encoded, for instance store/42@17")]
+#[error("a token is <entity>/<id>@<version> with the ID percent-encoded, for instance store/42@17")]
 pub struct InvalidWriteToken;
 
 impl fmt::Display for WriteToken {

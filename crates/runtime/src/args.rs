@@ -1,7 +1,7 @@
-//! Flags and environment variables, read once at the start of a program.
+//! Flags and environment variables, read once when a program starts.
 //!
-//! Each setting is a flag and an environment variable of the same name. A bad one stops the start
-//! with one line that names the variable.
+//! Each setting is a flag and an environment variable of the same name. If a value is invalid, the program
+//! ends with one line that names the variable.
 
 use std::{ffi::OsString, net::SocketAddr, process::exit};
 
@@ -12,19 +12,19 @@ use clap::{
 
 use crate::{broker::NatsArgs, logs::Lines};
 
-/// What every service is told.
+/// The settings of every service.
 #[derive(Args, Clone, Debug)]
 pub struct ServiceArgs {
     /// Database: `sqlite:PATH` or `postgres://…` (at most 16 connections)
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
     pub database_url: String,
-    /// Where NATS is, and who we are there
+    /// How to connect and log in to NATS
     #[command(flatten)]
     pub nats: NatsArgs,
     /// Which messages to log, such as `info` or `nudge_subscriber_kit=debug`
     #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log: String,
-    /// How to log
+    /// Format of the log
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     pub log_format: String,
 }
@@ -56,7 +56,7 @@ fn log_filter(text: &str) -> Result<String, String> {
     filter.map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
-/// For `value_parser`: an address that may be listened on.
+/// For `value_parser`: a loopback address to listen on.
 pub fn loopback_address(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text
         .parse()
@@ -67,7 +67,7 @@ pub fn loopback_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// For `value_parser`: an `http://` base URL, without a slash at its end.
+/// For `value_parser`: an `http://` base URL. Trailing slashes are removed.
 pub fn http_url(text: &str) -> Result<String, String> {
     let url: axum::http::Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
     match (url.scheme_str(), url.host()) {
@@ -78,18 +78,18 @@ pub fn http_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// Parses this process's arguments, or ends it: `--help` as usual, a bad value with one line.
+/// Parses the arguments of this process, or ends it: for `--help` as usual, for an invalid value with one line.
 pub fn parse_or_exit<T: Parser>() -> T {
     parse_from_or_exit(std::env::args_os())
 }
 
-/// [`parse_or_exit`] with these words, of which the first is the program's name.
+/// [`parse_or_exit`] with these words, the first of which is the program's name.
 pub fn parse_from_or_exit<T: Parser>(words: impl IntoIterator<Item = OsString>) -> T {
     let matches = matches_or_exit(T::command(), words);
     T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// [`parse_from_or_exit`] for a command that no type describes.
+/// [`parse_from_or_exit`] for a command that is not derived from a type.
 pub fn matches_or_exit(command: Command, words: impl IntoIterator<Item = OsString>) -> ArgMatches {
     match command.clone().try_get_matches_from(words) {
         Ok(matches) => matches,
@@ -103,7 +103,7 @@ pub fn matches_or_exit(command: Command, words: impl IntoIterator<Item = OsStrin
     }
 }
 
-/// A bad or missing value in one line that names the variable and the flag.
+/// An error about an invalid or missing value, as one line that names the variable and the flag.
 fn one_line(command: &Command, error: &clap::Error) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -130,15 +130,15 @@ fn one_line(command: &Command, error: &clap::Error) -> Option<String> {
     }
 }
 
-/// A value as an error may repeat it: a URL may hold a password.
+/// A value in the form in which an error may repeat it, since a URL may contain a password.
 fn shown(value: &str) -> String {
     match value.contains('@') || value.to_lowercase().contains("pass") {
-        true => "(not shown, it may hold a password)".to_owned(),
+        true => "(not shown, as it may contain a password)".to_owned(),
         false => format!("{value:?}"),
     }
 }
 
-/// The environment variables behind the flags in `shown`, which clap shows as `--name <VALUE>`.
+/// The environment variables of the flags in `shown`, which clap prints as `--name <VALUE>`.
 fn variables(command: &Command, shown: &str) -> String {
     let all = command.get_arguments().filter(|arg| {
         let long = arg.get_long().map(|long| format!("--{long} ")).unwrap_or_default();
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    /// Who sets the server's `max_connections` goes by it.
+    /// Operators set the server's `max_connections` by it.
     #[test]
     fn help_tells_how_many_connections_a_program_opens() {
         let help = Program::command().render_help().to_string();

@@ -13,12 +13,12 @@ use crate::{
     serve::stop_on_signal,
 };
 
-/// Runs a service until SIGINT or SIGTERM: reads the arguments, starts logging, calls `start`, and
-/// awaits what that returned, which ends when everything has stopped. `PROGRAM openapi` prints
-/// `document` instead, and needs no database for that. `words` are the program's name and its arguments;
-/// `command` takes those of [`ServiceArgs`] among others.
+/// Runs a service until SIGINT or SIGTERM: reads the arguments, starts logging, calls `start`, and awaits the
+/// future that it returns, which must end when everything has stopped. `PROGRAM openapi` prints `document`
+/// instead, which needs no database. `words` are the program's name and its arguments; `command` accepts
+/// those of [`ServiceArgs`] and possibly others.
 ///
-/// A start that fails ends the program with one line and exit status 1. A stop signal during the start ends it, too.
+/// If the start fails, the program prints one line and ends with exit status 1. A signal during the start ends it, too.
 pub async fn run<S>(
     words: Vec<OsString>,
     command: Command,
@@ -38,7 +38,7 @@ where
     let stop = stop_on_signal();
     let started = tokio::select! {
         started = start(matches, stop.clone()) => started,
-        // A start may have to wait, for a database or for another program that migrates.
+        // A start may have to wait for a database, or for another program that migrates it.
         () = stop.cancelled() => return ExitCode::SUCCESS,
     };
     match started {

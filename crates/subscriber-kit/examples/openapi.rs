@@ -1,4 +1,4 @@
-//! Prints what every subscriber offers, as an OpenAPI document:
+//! Prints the OpenAPI document of the API of every subscriber:
 //! `cargo run -p nudge-subscriber-kit --example openapi > api/subscriber.openapi.json`.
 
 fn main() {

@@ -1,4 +1,4 @@
-//! What an author writes: what to do with current states.
+//! What the author of a service writes: what to do with current states.
 
 pub(crate) mod shape;
 
@@ -8,24 +8,24 @@ use nudge_protocol::{EntityId, Timestamp, Version};
 use nudge_runtime::{BoxError, Database, Tx};
 use serde::de::DeserializeOwned;
 
-/// What the owner says of one entity now.
+/// The current state of one entity, as its owner answered.
 #[derive(Clone, Debug)]
 pub struct EntityState<S> {
-    /// Which entity.
+    /// The entity's ID.
     pub id: EntityId,
     /// The version of this state, or of the tombstone.
     pub version: Version,
     /// When the owner committed it.
     pub changed_at: Timestamp,
-    /// The state; `None` when the entity is deleted.
+    /// The state; `None` if the entity is deleted.
     pub state: Option<S>,
 }
 
-/// The [`revision`](Apply::revision) of a read model that says nothing of it.
+/// The [`revision`](Apply::revision) of a read model that does not define one.
 pub(crate) const NO_REVISION: i64 = 0;
 
-/// What a service does with current states: the one thing that it must write. For a plain copy of some
-/// fields, [`Mirror`](crate::Mirror) writes it.
+/// What a service does with current states: the one thing that its author must write. For a plain copy of some
+/// fields, use [`Mirror`](crate::Mirror) instead.
 ///
 /// ```
 /// use nudge_runtime::{BoxError, Tx, set_sql::Set};
@@ -43,7 +43,7 @@ pub(crate) const NO_REVISION: i64 = 0;
 ///     type State = Store;
 ///
 ///     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<Store>]) -> Result<(), BoxError> {
-///         // A deleted entity arrives without a state, and so gets no name here.
+///         // A deleted entity arrives without a state, so its name becomes NULL.
 ///         let rows: Vec<_> = entities
 ///             .iter()
 ///             .map(|e| Row { id: e.id.as_str(), name: e.state.as_ref().map(|s| s.name.as_str()) })
@@ -54,44 +54,45 @@ pub(crate) const NO_REVISION: i64 = 0;
 /// }
 /// ```
 pub trait Apply: Send + Sync + 'static {
-    /// The state as this service reads it. The owner is asked for the fields that it names, and for no others:
-    /// the fewer, the smaller the callbacks. A type that is not a struct with named fields is asked for whole.
+    /// The state as this service reads it. The owner is asked only for the fields of this type, so fewer fields
+    /// make smaller answers. For a type that is not a struct with named fields, it is asked for the whole state.
     type State: DeserializeOwned + Send + Sync + 'static;
 
-    /// Makes the tables that [`apply`](Self::apply) writes to, if nobody else does. Called at each start, by
-    /// each replica, before anything is applied.
+    /// Creates the tables that [`apply`](Self::apply) writes to, unless something else does. Every replica calls
+    /// this whenever it starts, before anything is applied.
     ///
     /// # Errors
-    /// An error ends the start.
+    /// An error makes the start fail.
     fn prepare(&self, db: &Database) -> impl Future<Output = Result<(), BoxError>> + Send {
         let _ = db;
         async { Ok(()) }
     }
 
-    /// Which form of the read model this release keeps: any other number than that of the release before makes
-    /// every entity that exists be read and applied again, a few at a time and after all that is fresh, while the
-    /// service goes on. For columns that are added, for instance; a [`Mirror`](crate::Mirror) has a number for
-    /// each set of columns. Of replicas of two releases side by side, the one that was started last decides.
+    /// The form of the read model that this release keeps. When the number differs from that of the previous
+    /// release, every existing entity is read and applied again, a few at a time and with a lower priority than
+    /// fresh changes, while the service keeps running. Change it when you add a column, for instance;
+    /// [`Mirror`](crate::Mirror) derives it from its columns. When replicas of two releases run side by side,
+    /// the one that started last decides.
     ///
-    /// 0, which is the default, means that whatever is applied may stay as it is.
+    /// 0, the default, means that everything may stay as it was applied.
     fn revision(&self) -> i64 {
         NO_REVISION
     }
 
-    /// Brings the service's tables to these states.
+    /// Writes these states to the service's tables.
     ///
-    /// Called with winners only: each is newer than what was applied before, or is the same, and was applied by
-    /// another [`revision`](Self::revision). They are sorted by id,
-    /// so that two batches cannot deadlock over them. `tx` also holds the kit's own writes and is
-    /// committed by the kit. No I/O outside `tx`: the work may be rolled back and done again.
+    /// The kit passes only states that are newer than what was applied before, or the same if another
+    /// [`revision`](Self::revision) applied it. They are sorted by ID, so that two batches cannot deadlock. `tx`
+    /// also contains the kit's own writes, and the kit commits it. Do no I/O outside `tx`: the work may be rolled
+    /// back and repeated.
     ///
     /// # Errors
-    /// [`blame`](nudge_runtime::database::blame) says whose fault an error is. The database's makes the
-    /// batch run again. Any other error, and a panic, splits the batch until the entity that causes it is
-    /// alone, and the rest is applied. If the error is about its data (a constraint, a value that does not
-    /// fit), a panic, or none of a database, the entity becomes a dead letter. If it is not clear (a right
-    /// or a table that is missing, a lock that is not to be had, a statement that takes too long), it is
-    /// tried again: apart from the others if these can be applied, together with them if none can.
+    /// [`blame`](nudge_runtime::database::blame) decides whose fault an error is. If it is the database's, the
+    /// batch runs again. Any other error, or a panic, splits the batch until the entity that causes it is alone;
+    /// the rest is applied. That entity becomes a dead letter if the error is about its data (a constraint, a
+    /// value that does not fit), does not come from the database, or is a panic. If the cause is unclear (a
+    /// missing permission or table, a lock that is not granted, a statement that takes too long), the entity is
+    /// retried: apart from the others if those can be applied, together with them if none can.
     fn apply(
         &self,
         tx: &mut Tx,

@@ -1,4 +1,4 @@
-//! The way back to an owner: its client, and what is done while it fails.
+//! Callbacks: the client for an owner, and what happens while the owner fails.
 
 pub mod breaker;
 pub(crate) mod http_owner;

@@ -1,4 +1,4 @@
-//! For services that keep a copy of another service's entities.
+//! Keeps a copy of another service's entities in step with their owner.
 #![doc = include_str!("../README.md")]
 
 mod apply;
@@ -15,7 +15,7 @@ mod telemetry;
 pub mod testing;
 mod work;
 
-// What an author writes, and what runs it.
+// What the author of a service writes, and what runs it.
 pub use apply::{Apply, EntityState};
 pub use http::openapi;
 pub use mirror::{Mirror, TableError};
@@ -34,8 +34,8 @@ pub mod owner_client {
     };
 }
 
-// What a service speaks besides, in the versions that fit, so that it depends on this crate alone. (And on serde,
-// whose derive looks for it by its own name.)
+// The other crates that a service uses, in matching versions, so that it depends on this crate alone. (And on
+// serde, because its derive refers to the crate by name.)
 pub use axum;
 pub use nudge_protocol as protocol;
 pub use nudge_runtime as runtime;
@@ -43,7 +43,7 @@ pub use serde_json;
 pub use sqlx;
 pub use tokio;
 
-/// For this repository's fuzzers. No part of the API.
+/// For this repository's fuzzers. Not part of the API.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::{callback::breaker, work::outcome};

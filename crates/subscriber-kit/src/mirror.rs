@@ -1,4 +1,4 @@
-//! A read model that is a plain copy of some fields: no SQL.
+//! A read model that is a plain copy of some fields, without SQL.
 
 mod table;
 
@@ -38,22 +38,21 @@ type Hook<S> =
 /// let stores = Mirror::<Store>::table("store");
 /// ```
 ///
-/// The table has a row for each entity that exists: `id`, and a column for each field of the state.
+/// The table has one row for each existing entity, with `id` and a column for each field of the state.
 ///
-/// | field | column | where it is missing in an older row |
+/// | field | column | value until an older row is filled |
 /// |---|---|---|
-/// | string, enum of names | `TEXT` (bytewise order) | `''` |
-/// | whole number | `BIGINT` | `0` |
-/// | number | `DOUBLE PRECISION` | `0` |
+/// | string, enum without data | `TEXT` (bytewise order) | `''` |
+/// | integer | `BIGINT` | `0` |
+/// | floating-point number | `DOUBLE PRECISION` | `0` |
 /// | `bool` | `BIGINT`, 1 or 0; a `bool` in [`row!`](nudge_runtime::row) reads it | `0` |
 /// | anything else | `TEXT`, its JSON | `null` as JSON |
 /// | `Option` of one of these | the same, or NULL | NULL |
 ///
-/// The kit makes the table at the start, on both databases. A field that is added to the state becomes a column
-/// that is added to the table, and is filled while the service runs: every entity is read again, a few at a time. The
-/// column of a field that is gone stays. A column that is there and of another
-/// type refuses the start, by name. A deleted entity's row is deleted, unless
-/// [`mark_deleted`](Self::mark_deleted) says otherwise.
+/// The kit creates the table when the service starts, on both databases. When the state gains a field, the table
+/// gains a column, which is filled while the service runs: every entity is read again, a few at a time. The column
+/// of a removed field stays. If an existing column has another type, the start fails with an error that names it.
+/// The row of a deleted entity is deleted, unless [`mark_deleted`](Self::mark_deleted) is set.
 pub struct Mirror<S> {
     table: Table,
     computed: Vec<(&'static str, Computed<S>)>,
@@ -73,12 +72,11 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
     /// Mirrors the fields of `S` in the table `name`.
     ///
     /// # Panics
-    /// If `S` is not a struct with named fields, or reads only what others leave over (`#[serde(flatten)]`): then
-    /// nothing says what the columns are.
+    /// If `S` is not a struct with named fields, or uses `#[serde(flatten)]`: then the columns are unknown.
     pub fn table(name: &'static str) -> Self {
         let fields = shape::fields::<S>();
         let fields = fields.expect("the state of a mirror is a struct with named fields");
-        // The entity's own id is there already.
+        // Every table has a column for the entity's ID anyway.
         let fields = fields.into_iter().filter(|field| field.name != Set::KEY);
         let columns = fields.map(|field| Column::new(field.name, field.value, field.optional));
         Self {
@@ -91,7 +89,7 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
         }
     }
 
-    /// Adds a column that is computed from the state: a key to sort by, for instance.
+    /// Adds a column that is computed from the state, such as a sort key.
     pub fn column<V: Serialize + DeserializeOwned>(
         mut self,
         name: &'static str,
@@ -103,15 +101,15 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
         self
     }
 
-    /// Keeps the version that a row is of, in a column of this name.
+    /// Stores the version of each row, in a column of this name.
     pub fn version(mut self, column: &'static str) -> Self {
         self.table.columns.push(Column::new(column, shape::Value::Int, false));
         self.version = Some(column);
         self
     }
 
-    /// Keeps a deleted entity's row, empty, with 1 in a column of this name: then a reader can tell what is
-    /// deleted from what was never there.
+    /// Keeps the row of a deleted entity, with empty values and 1 in a column of this name, so that a reader can
+    /// tell deleted entities from unknown ones.
     pub fn mark_deleted(mut self, column: &'static str) -> Self {
         self.table.columns.push(Column::new(column, shape::Value::Flag, false));
         self.deleted = Some(column);
@@ -124,8 +122,8 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
         self
     }
 
-    /// Runs SQL of your own after the table was written, in the same transaction. The rules are those of
-    /// [`Apply::apply`].
+    /// Runs SQL of your own after each write to the table, in the same transaction. The rules of
+    /// [`Apply::apply`] hold.
     pub fn with<F>(mut self, hook: F) -> Self
     where
         F: for<'a> Fn(&'a mut Tx, &'a [EntityState<S>]) -> HookFuture<'a> + Send + Sync + 'static,
@@ -134,10 +132,10 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
         self
     }
 
-    /// What the table holds, by id: of each entity that exists, the columns that come from its state. For tests.
+    /// Reads the table, by ID: for each existing entity, the columns that come from its state. For tests.
     ///
     /// # Errors
-    /// What the database says.
+    /// If the database fails.
     pub async fn read(&self, tx: &mut Tx) -> Result<BTreeMap<String, Json>, sqlx::Error> {
         let sql = self.table.read(Kind::of(tx), self.deleted, self.version);
         let rows: Vec<(String, String)> =
@@ -148,10 +146,10 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
         rows.into_iter().map(read).collect()
     }
 
-    /// What [`read`](Self::read) shows of an entity in this state. For tests.
+    /// What [`read`](Self::read) returns for an entity in this state. For tests.
     ///
     /// # Errors
-    /// A state that is not one.
+    /// If `state` is not a valid state.
     pub fn expected(&self, state: &Json) -> Result<Json, serde_json::Error> {
         let state: S = serde_json::from_value(state.clone())?;
         self.columns_of(&state).map(Json::Object)

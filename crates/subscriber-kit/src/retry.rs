@@ -1,4 +1,4 @@
-//! Delays between tries. The only file that names the `backoff` crate.
+//! Delays between attempts. The only file that uses the `backoff` crate.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -8,7 +8,7 @@ use std::{
 
 use backoff::{ExponentialBackoff, backoff::Backoff};
 
-/// How delays grow.
+/// How delays grow: exponentially, from `initial` to `max`.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
     /// Delay after the first failure.
@@ -18,11 +18,11 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The delay after `failures` failures (at least one) of `key`: exponential, capped, and spread
-    /// over its upper half.
+    /// The delay after `failures` failures (at least one) of `key`: exponential, capped, and then shortened by up
+    /// to half.
     ///
-    /// The spread comes from the key and the count, not from a random number: keys that failed
-    /// together come back apart, and a simulation sees the same delays every time.
+    /// By how much depends on the key and the count, not on a random number: keys that failed together are
+    /// retried at different times, and a simulation sees the same delays every time.
     pub fn delay(&self, failures: u32, key: &str) -> Duration {
         let mut backoff = ExponentialBackoff {
             initial_interval: self.initial,
@@ -45,12 +45,12 @@ impl RetryPolicy {
     }
 }
 
-/// Longest delay of what waits for the read model's own database. It grows up to here, so that the
-/// owner is not asked again and again for answers that cannot be kept; and not beyond, so that the
-/// read model is soon in step once its database works.
+/// Longest delay of work that waits for the read model's own database. Delays grow up to this limit so that
+/// the owner is not asked over and over for answers that cannot be stored, and no further so that the read
+/// model soon catches up once its database works.
 const MAX_DATABASE_DELAY: Duration = Duration::from_secs(2);
 
-/// Counts failures in a row of one kind of database work.
+/// Counts consecutive failures of one kind of database work.
 #[derive(Debug, Default)]
 pub(crate) struct InARow(AtomicU32);
 
@@ -63,13 +63,13 @@ impl InARow {
         };
     }
 
-    /// How many there were up to now.
+    /// The number of consecutive failures so far.
     pub(crate) fn count(&self) -> u32 {
         self.0.load(Relaxed)
     }
 }
 
-/// How long `key` waits for the read model's database after so many failures in a row.
+/// How long `key` waits for the read model's database after this many consecutive failures.
 pub(crate) fn database_delay(policy: &RetryPolicy, failures: u32, key: &str) -> Duration {
     policy.delay(failures, key).min(MAX_DATABASE_DELAY)
 }

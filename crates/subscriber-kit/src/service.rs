@@ -1,4 +1,4 @@
-//! A whole service: its settings, its parts, its `main`.
+//! A complete service: its settings, its parts, its `main`.
 
 use std::{env, ffi::OsString, future::Future, net::SocketAddr, pin::Pin, process::ExitCode};
 
@@ -20,7 +20,7 @@ use crate::{
     subscriber::{Builder, Subscriber},
 };
 
-/// The setting that says where to listen.
+/// The setting for the address to listen on.
 const BIND: &str = "bind";
 
 type Add = Box<dyn FnOnce(Builder, &str) -> Builder + Send>;
@@ -30,14 +30,14 @@ type Part = Box<dyn FnOnce(Started) -> PartFuture + Send>;
 
 struct Follow {
     entity: &'static str,
-    /// The setting that says where the owner is.
+    /// The setting for the owner's URL.
     setting: String,
     add: Add,
 }
 
-/// A service that follows entities of others: what it is called, what it follows and what it serves. It brings
-/// everything that such a program needs: settings from flags and the environment, logs, a database, NATS, health,
-/// metrics, an OpenAPI document, and an end in good order.
+/// A service that follows the entities of others: its name, what it follows and what it serves. It provides
+/// everything that such a program needs: settings from flags and the environment, logs, a database, NATS, health
+/// checks, metrics, an OpenAPI document and a graceful shutdown.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -55,15 +55,15 @@ struct Follow {
 /// }
 /// ```
 ///
-/// | setting | what for | default |
+/// | setting | meaning | default |
 /// |---|---|---|
-/// | `DATABASE_URL` | `sqlite:PATH` or `postgres://…` | must be set |
-/// | `BIND` | where to listen, loopback only | [`listen`](Self::listen), else a free port |
-/// | `STORE_OWNER_URL` | the owner of `store`; one for each entity | what [`follow`](Self::follow) was given |
-/// | `NATS_URL`, … | the broker and the credentials for it | `nats://127.0.0.1:7122` |
+/// | `DATABASE_URL` | `sqlite:PATH` or `postgres://…` | none, it must be set |
+/// | `BIND` | the address to listen on, loopback only | from [`listen`](Self::listen), otherwise a free port |
+/// | `STORE_OWNER_URL` | the owner of `store`; there is one setting per entity | from [`follow`](Self::follow) |
+/// | `NATS_URL`, … | the broker and its credentials | `nats://127.0.0.1:7122` |
 /// | `LOG`, `LOG_FORMAT` | what to log, and how | `info`, `text` |
 ///
-/// Each is a flag as well, `--database-url` for instance; `--help` lists them.
+/// Each is also a flag, such as `--database-url`; `--help` lists them.
 #[must_use]
 pub struct Service {
     name: &'static str,
@@ -76,44 +76,44 @@ pub struct Service {
     parts: Vec<Part>,
 }
 
-/// A service's own parts get this when they start: what the service has by then. Cloning is cheap.
+/// What a service's own parts have at hand when they start. Cloning is cheap.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Started {
     /// The service's database.
     pub database: Database,
-    /// NATS.
+    /// The connection to NATS.
     pub broker: Broker,
-    /// What follows the entities.
+    /// The subscriber that follows the entities.
     pub subscriber: Subscriber,
-    /// Cancelled when the service is to stop.
+    /// Cancelled when the service should stop.
     pub stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Started {
-    /// Runs a task that ends by itself once [`stop`](Self::stop) is cancelled. The database is closed after that.
+    /// Spawns a task, which must end once [`stop`](Self::stop) is cancelled. The database is closed only after that.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 }
 
-/// The service while it runs.
+/// A running service.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Running {
-    /// Where it listens: the port that was picked, when it was told 0.
+    /// The address that it listens on, with the actual port if it was started with port 0.
     pub address: SocketAddr,
     /// Its database.
     pub database: Database,
-    /// What follows the entities.
+    /// The subscriber that follows the entities.
     pub subscriber: Subscriber,
     tasks: TaskTracker,
     server: JoinHandle<()>,
 }
 
 impl Running {
-    /// Resolves when everything has stopped after the token was cancelled, the database closed.
+    /// Waits until the token is cancelled, everything has stopped and the database is closed.
     pub async fn stopped(self) {
         let _ = self.server.await;
         self.subscriber.stopped().await;
@@ -130,8 +130,8 @@ impl std::fmt::Debug for Service {
 }
 
 impl Service {
-    /// Begins a service. Its name is also that of its consumer at the broker: replicas share it, and no other
-    /// service has it.
+    /// Starts to describe a service. The name also identifies it at the broker: its replicas share it, and no
+    /// other service may use it.
     pub fn new(name: &'static str) -> Self {
         let help = format!("`{name} openapi` prints the OpenAPI document.");
         let bind = Arg::new(BIND)
@@ -144,7 +144,7 @@ impl Service {
         let info = InfoBuilder::new().title(name).version("1.0.0").build();
         Self {
             name,
-            // After the settings, whose type would bring a text of its own.
+            // After the settings, because their type would set a text of its own.
             command: ServiceArgs::augment_args(Command::new(name))
                 .about(format!("The service {name}"))
                 .after_help(help)
@@ -158,26 +158,26 @@ impl Service {
         }
     }
 
-    /// What `--help` and `--version` say.
+    /// Sets the texts of `--help` and `--version`.
     pub fn about(mut self, about: &'static str, version: &'static str) -> Self {
         self.command = self.command.about(about).version(version);
         self
     }
 
-    /// The head of the OpenAPI document: what no route says, such as its title.
+    /// Sets the parts of the OpenAPI document that no route provides, such as its title.
     pub fn document_head(mut self, about: OpenApi) -> Self {
         self.about = about;
         self
     }
 
-    /// Where to listen when `BIND` is not set, such as `127.0.0.1:7102`.
+    /// Sets the address to listen on unless `BIND` is set, such as `127.0.0.1:7102`.
     pub fn listen(mut self, address: &'static str) -> Self {
         self.command = self.command.mut_arg(BIND, |bind| bind.default_value(address));
         self
     }
 
-    /// Follows `entity` and hands its states to `handler`. Its owner is at `owner_url`, unless the setting says
-    /// otherwise: `STORE_OWNER_URL` for the entity `store`. Call again for further entities.
+    /// Follows `entity` and hands its states to `handler`. Its owner is at `owner_url` unless the setting says
+    /// otherwise: `STORE_OWNER_URL` for the entity `store`. Call this once for each entity.
     pub fn follow<A: Apply>(
         mut self,
         entity: &'static str,
@@ -186,7 +186,7 @@ impl Service {
     ) -> Self {
         let setting = format!("{}-owner-url", entity.replace('_', "-"));
         let variable = setting.replace('-', "_").to_uppercase();
-        // Following it twice is refused at the start, by name.
+        // Following an entity twice is refused at the start, with its name.
         if self.follows.iter().all(|follow| follow.setting != setting) {
             let arg = Arg::new(setting.clone())
                 .long(setting.clone())
@@ -202,15 +202,15 @@ impl Service {
         self
     }
 
-    /// Keeps data that exists nowhere else, in tables that these migrations make; `component` names them among the
-    /// migrations of the database. From then on the database waits for the disk at each commit. A service without
-    /// such data does not: what a loss of power takes, it reads again.
+    /// Says that the service keeps data that exists nowhere else, in tables that these migrations create;
+    /// `component` names them among the migrations of the database. Each commit then waits for the disk. Without
+    /// such data it does not, because whatever is lost in a power failure is read again.
     pub fn keeps(mut self, component: &'static str, migrations: &'static [Migration]) -> Self {
         self.data = Some((component, migrations));
         self
     }
 
-    /// Sets what else a [`Builder`] can be told, such as its limits.
+    /// Configures the [`Builder`] further, such as its limits.
     pub fn subscriber(
         mut self,
         configure: impl FnOnce(Builder) -> Builder + Send + 'static,
@@ -219,8 +219,8 @@ impl Service {
         self
     }
 
-    /// Serves these routes: a [`Router`](axum::Router), or an [`OpenApiRouter`], which puts them into the document.
-    /// `state` is what their handlers share, the database for instance. They honour `Nudge-Token`.
+    /// Serves these routes: a [`Router`](axum::Router), or an [`OpenApiRouter`], which adds them to the OpenAPI
+    /// document. `state` makes the state that their handlers share, such as the database. They honour `Nudge-Token`.
     pub fn routes<S: Clone + Send + Sync + 'static>(
         self,
         routes: impl Into<OpenApiRouter<S>>,
@@ -235,8 +235,8 @@ impl Service {
         })
     }
 
-    /// Adds a part of your own: `start` is called when all else has started, and returns the routes to serve. Those
-    /// are what `documents` describe, which are read where nothing is started.
+    /// Adds a part of your own: `start` is called when everything else has started, and returns the routes to serve.
+    /// `documents` describe these routes, so that the OpenAPI document can be printed without starting anything.
     pub fn part<F>(
         mut self,
         documents: impl IntoIterator<Item = OpenApi>,
@@ -255,10 +255,10 @@ impl Service {
         openapi::document(self.about.clone(), self.documents.iter().cloned().chain([routes()]))
     }
 
-    /// The `main` of the service: runs it until SIGINT or SIGTERM. A start that fails ends it with one line.
+    /// The `main` of the service: runs it until SIGINT or SIGTERM. If the start fails, it prints one line and ends.
     ///
     /// # Panics
-    /// Within an async runtime: it makes its own. An async `main` awaits [`run_with`](Self::run_with).
+    /// Within an async runtime, since it creates its own. From async code, await [`run_with`](Self::run_with).
     pub fn run(self) -> ExitCode {
         match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(self.run_with(env::args_os().collect())),
@@ -269,7 +269,7 @@ impl Service {
         }
     }
 
-    /// [`run`](Self::run) within an async runtime, with these words: the program's name and its arguments.
+    /// Like [`run`](Self::run), but within an async runtime. `words` are the program's name and its arguments.
     pub async fn run_with(self, words: Vec<OsString>) -> ExitCode {
         let (command, document) = (self.command.clone(), self.document());
         let start =
@@ -277,10 +277,11 @@ impl Service {
         program::run(words, command, || document, start).await
     }
 
-    /// Starts the service in this program, with these words; it runs until `stop` is cancelled. For tests.
+    /// Starts the service within this process; it runs until `stop` is cancelled. For tests. `words` are the
+    /// program's name and its arguments.
     ///
     /// # Errors
-    /// A setting that is wrong, or what cannot be started with it.
+    /// If a setting is invalid or something cannot be started.
     pub async fn start(
         self,
         words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
@@ -296,7 +297,7 @@ impl Service {
         stop: CancellationToken,
     ) -> Result<Running, BoxError> {
         let args = ServiceArgs::from_arg_matches(matches)?;
-        // First, so that a port that is taken ends the start before anything else happens.
+        // First, so that the start fails before anything else happens if the port is taken.
         let bind = matches.get_one(BIND).copied();
         let (listener, address) = serve::listen(bind.ok_or("BIND: must be set")?).await?;
         let durability = match self.data {
@@ -308,13 +309,13 @@ impl Service {
             database.migrate(component, migrations).await?;
         }
         let broker = Broker::connect_with(&args.nats, self.name).await?;
-        // When starting fails half way, what was started is stopped again.
+        // If the start fails halfway, whatever has started is stopped again.
         let stop = stop.child_token();
         let guard = stop.clone().drop_guard();
         let mut builder = Subscriber::builder(self.name, &database, &broker);
         for follow in self.follows {
             let url = matches.get_one::<String>(&follow.setting).map_or("", String::as_str);
-            tracing::info!(entity = follow.entity, owner = url, "follows");
+            tracing::info!(entity = follow.entity, owner = url, "following");
             builder = (follow.add)(builder, url);
         }
         for configure in self.configure {
@@ -327,7 +328,7 @@ impl Service {
         for part in self.parts {
             router = router.merge(part(started.clone()).await?);
         }
-        // Last, as in the document that is printed.
+        // Last, as in the document that `openapi` prints.
         router = router.merge(started.subscriber.openapi_router());
         let Started { database, subscriber, stop, tasks, .. } = started;
         tasks.close();

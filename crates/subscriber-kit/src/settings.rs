@@ -1,59 +1,59 @@
-//! Every limit of a subscriber, with its unit and a default that is safe.
+//! The limits of a subscriber, each with its unit and a safe default.
 
 use std::time::Duration;
 
 use crate::retry::RetryPolicy;
 pub use crate::work::run::Limits;
 
-/// Limits and paces of one followed entity. The defaults suit most services.
+/// Limits and intervals for one followed entity. The defaults suit most services.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Most keys in one callback and one transaction. At most 512, the sync API's bound.
+    /// Maximum number of keys in one callback and one transaction. At most 512, the sync API's limit.
     pub max_batch_keys: usize,
-    /// Batches under way at a time: one is fetched while another is applied.
+    /// Maximum number of batches in progress at a time: one is fetched while another is applied.
     pub max_batches_in_flight: usize,
-    /// Keys held in memory before intake pauses.
+    /// Maximum number of keys in memory before intake pauses.
     pub max_queued_keys: usize,
-    /// Failing keys held in memory, unacknowledged, before further ones go to the dead-letter
-    /// table at once. Far below [`max_ack_pending`](Self::max_ack_pending), so that bad keys cannot
-    /// use up what the broker lets us hold.
+    /// Maximum number of failing keys in memory, unacknowledged; further ones go to the dead-letter table
+    /// at once. Keep it far below [`max_ack_pending`](Self::max_ack_pending), so that failing keys cannot
+    /// use up all the messages that may be unacknowledged.
     pub max_retrying_keys: usize,
-    /// Failed runs before a key is parked in the dead-letter table. With the default policy that
-    /// is after about 30 seconds.
+    /// Number of failed runs after which a key is parked in the dead-letter table. With the default
+    /// delays, this takes about 30 seconds.
     pub max_attempts_in_memory: u32,
-    /// Messages that the broker delivers before it waits for acknowledgements.
+    /// Maximum number of messages that the broker delivers without an acknowledgement.
     pub max_ack_pending: i64,
-    /// How long a consumer whose limits somebody altered at the broker stays so, if it was altered back already in
-    /// this session: replicas of two releases with different limits alter it back no more often.
+    /// Shortest time between two repairs of a consumer whose limits were altered at the broker. Without it,
+    /// replicas of two releases with different limits would keep altering the consumer back and forth.
     pub mend_interval: Duration,
-    /// How long the broker waits for an acknowledgement before it delivers again.
+    /// How long the broker waits for an acknowledgement before it redelivers a message.
     pub ack_wait: Duration,
-    /// Longest wait for an owner's answer, connection included.
+    /// Longest wait for an owner's answer, including the connection.
     pub fetch_timeout: Duration,
-    /// Largest answer read, in bytes.
+    /// Largest answer that is read, in bytes.
     pub max_answer_bytes: usize,
-    /// Wait before a second look: at an unknown key, or after a notification without a version.
+    /// Delay before an unknown key, or one whose notification had no version, is asked for a second time.
     pub second_look_after: Duration,
-    /// Delays of a failing key while it is in memory.
+    /// Delays between runs of a failing key while it is in memory.
     pub retry: RetryPolicy,
-    /// Delays of a key that is parked.
+    /// Delays between runs of a parked key.
     pub parked_retry: RetryPolicy,
-    /// Delays of a parked key whose id the owner does not know.
+    /// Delays between runs of a parked key that the owner does not know.
     pub unknown_retry: RetryPolicy,
-    /// Failed runs after which a key that the owner does not know is given up, unless it is applied here. With the
-    /// default policy that is after most of a day. A later notification begins anew.
+    /// Number of failed runs after which a key that the owner does not know is given up, unless it is applied
+    /// here. With the default delays, this takes most of a day. A later notification starts over.
     pub max_unknown_attempts: u32,
-    /// Parked keys that the owner does not know; of more, those that were tried most are given up.
+    /// Maximum number of parked keys that the owner does not know. Beyond it, those with most attempts are given up.
     pub max_unknown_keys: usize,
-    /// Paces of the work queue.
+    /// Limits of the work queue.
     pub queue: Limits,
-    /// How often a read model is looked through for what another [`revision`](crate::Apply::revision) has applied. At
-    /// most a minute or two: one of which nothing is heard for five minutes gives way to another.
+    /// How often the read model is searched for rows that another [`revision`](crate::Apply::revision) has
+    /// applied. Not more than a minute or two: a revision that gives no sign for five minutes is superseded.
     pub revision_check_interval: Duration,
-    /// Messages waiting at the broker beyond which fresh notifications are also taken from a plain
-    /// subscription, past the backlog.
+    /// Number of messages waiting at the broker beyond which fresh notifications are also taken from a plain
+    /// subscription, so that they need not wait behind the backlog.
     pub max_backlog_messages: u64,
-    /// Time that runs under way get to finish when the service stops.
+    /// How long runs in progress may take to finish when the service stops.
     pub stop_deadline: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Putting it together: the builder, and the handle that owns every task.
+//! Puts the parts together: the builder, and the handle of the running tasks.
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -28,18 +28,18 @@ use crate::{
     },
 };
 
-/// Longest wait for the broker to take the last acknowledgements of a subscriber that stops.
+/// Longest wait for the broker to accept the last acknowledgements when a subscriber stops.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
-/// Keys on their way from intake to the worker.
+/// Capacity of the channel to the worker, in keys.
 const INCOMING_CAPACITY: usize = 1_024;
 
 /// Why a subscriber cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The kit's tables cannot be made.
+    /// The kit's tables cannot be created.
     #[error(transparent)]
     Database(#[from] OpenError),
-    /// The entity's name is not one.
+    /// The entity's name is invalid.
     #[error(transparent)]
     Entity(#[from] InvalidEntityName),
     /// An entity was followed twice.
@@ -48,21 +48,21 @@ pub enum StartError {
     /// No entity was followed.
     #[error("a subscriber must follow at least one entity")]
     FollowsNothing,
-    /// The tables that a handler writes to cannot be made.
+    /// A handler cannot create the tables that it writes to.
     #[error("cannot prepare the read model of {entity}")]
     Prepare {
-        /// Of which entity.
+        /// The followed entity.
         entity: EntityName,
-        /// Why.
+        /// The cause.
         #[source]
         source: BoxError,
     },
-    /// The HTTP client cannot be made.
-    #[error("cannot make the HTTP client for {entity}")]
+    /// The HTTP client for an owner cannot be created.
+    #[error("cannot create the HTTP client for the owner of {entity}")]
     Client {
-        /// For which entity's owner.
+        /// The entity that the owner publishes.
         entity: EntityName,
-        /// Why.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
@@ -71,7 +71,7 @@ pub enum StartError {
 type StartFuture<'a> = Pin<Box<dyn Future<Output = Result<Followed, StartError>> + Send + 'a>>;
 type Start = Box<dyn FnOnce(&mut Starting) -> StartFuture<'_> + Send>;
 
-/// Collects what a subscriber follows. Made by [`Subscriber::builder`].
+/// Collects what a subscriber follows. Created by [`Subscriber::builder`].
 #[must_use]
 pub struct Builder {
     service: String,
@@ -84,7 +84,7 @@ pub struct Builder {
     follows: Vec<Start>,
 }
 
-/// What the followed entities share while they are started.
+/// What the followed entities share while they start.
 struct Starting {
     service: String,
     db: Database,
@@ -111,7 +111,7 @@ pub(crate) struct Followed {
 }
 
 impl Followed {
-    /// Puts a key on the work queue. False when the subscriber has stopped.
+    /// Puts a key on the work queue. Returns `false` if the subscriber has stopped.
     pub(crate) async fn enqueue(&self, id: EntityId, floor: Version, attempts: u32) -> bool {
         self.queue.send(Incoming::unasked(id, floor, attempts)).await.is_ok()
     }
@@ -130,8 +130,8 @@ pub(crate) struct Shared {
     tasks: TaskTracker,
 }
 
-/// A running subscriber. Cloning is cheap; the tasks live until the token given to
-/// [`Builder::start`] is cancelled.
+/// A running subscriber. Cloning is cheap. The tasks run until the token passed to [`Builder::start`] is
+/// cancelled.
 #[derive(Clone)]
 pub struct Subscriber {
     pub(crate) shared: Arc<Shared>,
@@ -146,13 +146,13 @@ impl std::fmt::Debug for Subscriber {
 }
 
 impl Subscriber {
-    /// Begins a subscriber. `service` names it at the broker: replicas that share a database use
-    /// the same name.
+    /// Starts to describe a subscriber. `service` names it at the broker: replicas that share a database share
+    /// the name.
     pub fn builder(service: &str, db: &Database, broker: &Broker) -> Builder {
         Self::builder_from(service, db, Arc::new(broker.clone()))
     }
 
-    /// [`builder`](Self::builder) with another way to notifications: for tests and simulations.
+    /// Like [`builder`](Self::builder), with another source of notifications. For tests and simulations.
     pub fn builder_from(service: &str, db: &Database, source: Arc<dyn Source>) -> Builder {
         Builder {
             service: service.to_owned(),
@@ -166,42 +166,43 @@ impl Subscriber {
         }
     }
 
-    /// Makes the kit's tables in a read model, or brings them up to date. [`Builder::start`] does
-    /// that by itself.
+    /// Creates the kit's tables in a read model, or brings them up to date. [`Builder::start`] does this
+    /// itself.
     pub async fn migrate(db: &Database) -> Result<(), OpenError> {
         db.migrate("subscriber-kit", tables::MIGRATIONS).await
     }
 
-    /// Resolves once every task has ended, after the token was cancelled: runs under way have
-    /// finished (within the deadline) and are acknowledged, and everything else is not.
+    /// Waits until the token is cancelled and every task has ended. Runs in progress finish, within the deadline,
+    /// and are acknowledged; nothing else is.
     pub async fn stopped(&self) {
         self.shared.stop.cancelled().await;
         self.shared.tasks.wait().await;
-        // A connection that is dropped takes along what it has not sent yet.
+        // Dropping the connection loses whatever it has not sent yet.
         let flushed = tokio::time::timeout(FLUSH_DEADLINE, self.shared.source.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
-            tracing::debug!("the broker is away: the last messages handled will be redelivered");
+            tracing::debug!(
+                "the broker is unreachable: the last messages handled will be redelivered"
+            );
         }
     }
 
-    /// Whether every followed entity has caught up once since this read model was made. An outage
-    /// of the broker or an owner does not make it unready: it serves what it has.
+    /// Whether every followed entity has caught up once since this read model was created. A subscriber stays
+    /// ready during an outage of the broker or of an owner, and serves what it has.
     pub fn is_ready(&self) -> bool {
         let caught_up =
             |f: &Followed| f.progress.caught_up.load(std::sync::atomic::Ordering::Relaxed);
         !self.shared.stop.is_cancelled() && self.shared.followed.iter().all(caught_up)
     }
 
-    /// Lets a service add its own metrics to `/metrics`.
+    /// Adds metrics of the service's own to `/metrics`.
     pub fn with_registry<T>(&self, add: impl FnOnce(&mut Registry) -> T) -> T {
         add(&mut self.shared.registry.lock())
     }
 }
 
 impl Builder {
-    /// Follows `entity`, which the owner at `owner_url` publishes, and hands its states to
-    /// `handler`. Call again for further entities: of the same owner or another, into the same
-    /// database.
+    /// Follows `entity`, which the owner at `owner_url` publishes, and hands its states to `handler`. Call this
+    /// once for each entity; they may have different owners, and share the database.
     pub fn follow<A: Apply>(mut self, entity: &str, owner_url: &str, handler: A) -> Self {
         let (entity, url) = (entity.to_owned(), owner_url.trim_end_matches('/').to_owned());
         self.follows.push(Box::new(move |starting| {
@@ -214,7 +215,7 @@ impl Builder {
         self
     }
 
-    /// [`follow`](Self::follow) with another way to reach the owner: for tests and simulations.
+    /// Like [`follow`](Self::follow), with another client for the owner. For tests and simulations.
     pub fn follow_with<A: Apply>(
         mut self,
         entity: &str,
@@ -231,30 +232,29 @@ impl Builder {
         self
     }
 
-    /// Says that this service owns `entity` itself, so that a reader's token for it, whose write
-    /// is visible at once, is not refused.
+    /// Says that this service owns `entity` itself. A token for it is then accepted without a wait, because its
+    /// write is visible at once.
     pub fn owns(mut self, entity: &str) -> Self {
         self.owned.push(entity.to_owned());
         self
     }
 
-    /// Says that the owner of `entity` forgets what it deletes, so that it answers "unknown" for it
-    /// forever. Then an entity that is applied here and unknown to the owner twice, the second
-    /// time at least [`Settings::second_look_after`] later, is taken for deleted. Without this,
-    /// unknown is never a delete.
+    /// Says that the owner of `entity` forgets what it deletes, and from then on answers "unknown". An entity
+    /// that is applied here then counts as deleted once the owner answers "unknown" twice, the second time at
+    /// least [`Settings::second_look_after`] later. Without this, "unknown" never means deleted.
     pub fn owner_keeps_no_tombstones(mut self, entity: &str) -> Self {
         self.no_tombstones.push(entity.to_owned());
         self
     }
 
-    /// Calls `hook` after each commit of applied states: for instance to wake a relay, when `apply`
-    /// records changes of its own.
+    /// Calls `hook` after each commit of applied states, for instance to wake a relay if `apply` records changes
+    /// of its own.
     pub fn after_commit(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.after_commit = Some(Arc::new(hook));
         self
     }
 
-    /// Other limits than the default ones.
+    /// Replaces the default limits.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
@@ -279,7 +279,7 @@ impl Builder {
             owners: HashMap::new(),
             registry: Registry::default(),
             tasks: TaskTracker::new(),
-            // A child: when starting fails half way, what was started is stopped again.
+            // A child: if the start fails halfway, whatever has started is stopped again.
             stop: stop.child_token(),
         };
         let guard = starting.stop.clone().drop_guard();
@@ -302,7 +302,7 @@ impl Builder {
 }
 
 impl Starting {
-    /// A link to an owner; entities of one owner share the connections behind it.
+    /// The link to an owner. Entities of the same owner share its connections.
     fn http_owner(&mut self, entity: &EntityName, url: &str) -> Result<OwnerLink, StartError> {
         if let Some(client) = self.owners.get(url) {
             return Ok(OwnerLink::new(client.clone()));
@@ -383,8 +383,8 @@ impl Starting {
     }
 }
 
-/// The fields that a handler's state reads; none, which means all, where it does not say, or reads more than
-/// can be asked for by name.
+/// The fields to ask the owner for. Empty, which means all, if the state type does not say which it reads, or if
+/// they are too many to list.
 fn asked_for<A: Apply>() -> &'static [&'static str] {
     shape::names::<A::State>().filter(|names| names.len() <= MAX_FIELDS).unwrap_or_default()
 }

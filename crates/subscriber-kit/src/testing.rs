@@ -1,4 +1,4 @@
-//! For a service's own tests: states into a read model, requests to its endpoints, without a broker or an owner.
+//! For a service's own tests: hand states to a read model and send requests to endpoints, without a broker or an owner.
 
 use std::sync::{
     Arc,
@@ -24,64 +24,64 @@ use crate::{
     subscriber::Subscriber,
 };
 
-/// Longest answer that [`ask`] reads, in bytes.
+/// Largest answer that [`ask`] reads, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// A read model that is filled by hand, through the same guarded write as in production.
+/// A read model that a test fills by hand, through the same guard as in production.
 pub struct ReadModel<A> {
-    /// Where it is kept.
+    /// Its database.
     pub database: Database,
     applier: Applier<A>,
     version: AtomicU64,
 }
 
 impl<A: Apply> ReadModel<A> {
-    /// An empty one, in memory.
+    /// An empty read model, in memory.
     ///
     /// # Panics
-    /// If its tables cannot be made.
+    /// If its tables cannot be created.
     pub async fn new(handler: A) -> Self {
         let database = Database::open("sqlite::memory:", Durability::Refillable).await;
         Self::on(database.expect("SQLite in memory"), handler).await
     }
 
-    /// The one in this database, which is made if it is not there.
+    /// The read model in this database, which is created if it does not exist.
     ///
     /// # Panics
-    /// If its tables cannot be made.
+    /// If its tables cannot be created.
     pub async fn on(database: Database, handler: A) -> Self {
-        Subscriber::migrate(&database).await.expect("the tables of the kit can be made");
-        handler.prepare(&database).await.expect("the tables of the read model can be made");
-        let entity = EntityName::new("entity").expect("it is a name");
+        Subscriber::migrate(&database).await.expect("the kit's tables can be created");
+        handler.prepare(&database).await.expect("the read model's tables can be created");
+        let entity = EntityName::new("entity").expect("a valid name");
         let recent = Arc::new(Recent::new(database.clone(), entity.clone()));
         let applier = Applier::new(database.clone(), entity, handler, recent);
         Self { database, applier, version: AtomicU64::new(0) }
     }
 
-    /// The owner's state of an entity is this now.
+    /// Sets the owner's state of an entity.
     ///
     /// # Panics
-    /// If the ID is malformed, the handler cannot read the state, or refuses it.
+    /// If the ID is invalid, or if the handler cannot read the state or refuses it.
     pub async fn put(&self, id: &str, state: Value) {
-        let state = serde_json::from_value(state).expect("a state as the handler reads it");
+        let state = serde_json::from_value(state).expect("a state that the handler can read");
         self.apply(id, Some(state)).await;
     }
 
-    /// The owner has deleted an entity.
+    /// Deletes an entity at the owner.
     ///
     /// # Panics
-    /// If the ID is malformed, or the handler refuses the deletion.
+    /// If the ID is invalid, or the handler refuses the deletion.
     pub async fn delete(&self, id: &str) {
         self.apply(id, None).await;
     }
 
     async fn apply(&self, id: &str, state: Option<A::State>) {
-        let id = EntityId::new(id).expect("an id");
+        let id = EntityId::new(id).expect("a valid ID");
         let version = self.version.fetch_add(1, Ordering::Relaxed) + 1;
         let version = Version::new(version).expect("few changes");
         let state = EntityState { id, version, changed_at: clock::now(), state };
         let applied = self.applier.apply(&mut [state]).await;
-        assert!(matches!(applied[..], [(_, Applied::Newer)]), "it was not applied: {applied:?}");
+        assert!(matches!(applied[..], [(_, Applied::Newer)]), "not applied: {applied:?}");
     }
 }
 
@@ -91,12 +91,12 @@ impl<A> std::fmt::Debug for ReadModel<A> {
     }
 }
 
-/// What an endpoint answered.
+/// The answer of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
-    /// Its body as text.
+    /// Its body, as text.
     pub body: String,
 }
 
@@ -110,10 +110,10 @@ impl Answer {
     }
 }
 
-/// Asks for a path of these routes.
+/// Sends a GET request for `path` to these routes.
 ///
 /// # Panics
-/// If `path` is not a path, and as [`ask`].
+/// If `path` is not a valid path, and in the cases of [`ask`].
 pub async fn get(routes: impl Into<Router>, path: &str) -> Answer {
     ask(routes, Request::get(path).body(Body::empty()).expect("a path")).await
 }

@@ -1,8 +1,8 @@
-//! What a state type reads: the fields that its `Deserialize` asks for, and what it takes them to be.
+//! The fields that a state type reads, and their types.
 //!
-//! serde's derive hands a struct's field names to the deserializer, and each field asks the deserializer
-//! for what it wants. So a deserializer that only listens learns both, without a macro of our own.
-//! (The idea of asking for the names is serde_aux's `serde_introspect`.)
+//! serde's derive passes a struct's field names to the deserializer, and each field asks the deserializer
+//! for its type. So a deserializer that only listens learns both, without a macro of our own. (The idea of
+//! collecting the names this way is from serde_aux's `serde_introspect`.)
 
 use std::cell::Cell;
 
@@ -15,7 +15,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-/// What a field is in JSON, and so which column holds it.
+/// The JSON type of a field, which determines the type of its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     /// A string, or an enum of names.
@@ -39,8 +39,8 @@ pub(crate) struct Field {
     pub(crate) optional: bool,
 }
 
-/// The names of the fields that `S` reads; `None` when it is not a struct that says so, as with
-/// `serde_json::Value` or `#[serde(flatten)]`.
+/// The names of the fields that `S` reads; `None` if `S` does not name them, as with `serde_json::Value` or
+/// `#[serde(flatten)]`.
 pub(crate) fn names<S: for<'de> Deserialize<'de>>() -> Option<&'static [&'static str]> {
     let names = Cell::new(None);
     let only = None;
@@ -48,11 +48,11 @@ pub(crate) fn names<S: for<'de> Deserialize<'de>>() -> Option<&'static [&'static
     names.get()
 }
 
-/// The fields that `S` reads, with what each is taken to be.
+/// The fields that `S` reads, with their types.
 pub(crate) fn fields<S: for<'de> Deserialize<'de>>() -> Option<Vec<Field>> {
     let field = |name: &&'static str| {
         let heard = Cell::new(None);
-        // Whatever comes of it: the field was asked for before anything can go wrong.
+        // The result does not matter: the field was asked for before anything can fail.
         let _ =
             S::deserialize(Listener { names: &Cell::new(None), only: Some(name), heard: &heard });
         let (value, optional) = heard.get().unwrap_or((Value::Json, false));
@@ -61,7 +61,7 @@ pub(crate) fn fields<S: for<'de> Deserialize<'de>>() -> Option<Vec<Field>> {
     names::<S>().map(|names| names.iter().map(field).collect())
 }
 
-/// What a single value of type `V` is.
+/// The type of a single value, and whether it may be null.
 pub(crate) fn value<V: for<'de> Deserialize<'de>>() -> (Value, bool) {
     let heard = Cell::new(None);
     let _ = V::deserialize(Ear { heard: &heard, optional: false });
@@ -70,7 +70,7 @@ pub(crate) fn value<V: for<'de> Deserialize<'de>>() -> (Value, bool) {
 
 type Heard = Cell<Option<(Value, bool)>>;
 
-/// Hands a struct the one field `only`, or none.
+/// Offers a struct the single field `only`, or nothing.
 struct Listener<'a> {
     names: &'a Cell<Option<&'static [&'static str]>>,
     only: Option<&'static str>,
@@ -97,7 +97,7 @@ impl<'de> Deserializer<'de> for Listener<'_> {
         }
     }
 
-    /// A newtype is what it holds.
+    /// A newtype counts as the type inside it.
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -133,7 +133,7 @@ impl<'de> MapAccess<'de> for One<'_> {
     }
 }
 
-/// Hears what is asked for, and has nothing to give.
+/// Notes the type that is asked for, and provides no value.
 struct Ear<'a> {
     heard: &'a Heard,
     optional: bool,
@@ -146,7 +146,7 @@ impl Ear<'_> {
     }
 }
 
-/// Each of these is asked for by types of one kind.
+/// Methods that all stand for the same kind of value.
 macro_rules! hears {
     ($($value:ident: $($method:ident)*;)*) => {$($(
         fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
@@ -211,8 +211,8 @@ impl<'de> Deserializer<'de> for Ear<'_> {
         self.hears(Value::Json)
     }
 
-    /// Names in JSON, unless one of them holds something: then it is an object there, and fits no text
-    /// column. That cannot be told from here; a column of text takes an object as its JSON.
+    /// An enum is a string in JSON, unless its variant holds data: then it is an object. This cannot be told
+    /// apart here, so a text column stores such an object as its JSON.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,

@@ -4,19 +4,19 @@ use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, sync_api::Item};
 
-/// What a failed callback means. Loops match this, never a status code.
+/// What a failed callback means. Callers match on this, never on a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchErrorKind {
-    /// The owner cannot be reached, or says itself when to come again. Says nothing about any key.
+    /// The owner cannot be reached, or asks to be called again later. Says nothing about any key.
     Unavailable,
-    /// A failure, nonsense, half an answer or none in time. The owner may be ill, or one key may be
-    /// the cause: a probe tells which.
+    /// The owner failed, or its answer was invalid, incomplete or late. The owner may be at fault, or a single
+    /// key: a probe shows which.
     Broken,
-    /// The owner does not let this subscriber in, or does not offer this: mostly a configuration fault
-    /// of the whole owner. Never a delete.
+    /// The owner denies access to this subscriber or does not offer the operation. Usually a configuration error
+    /// that concerns all keys. Never a delete.
     Misconfigured,
-    /// The owner refuses this very request. For a single key that is final, if a probe shows that it
-    /// does not refuse everything.
+    /// The owner refuses this particular request. For a single key this is final, if a probe shows that the
+    /// owner does not refuse everything.
     Refused,
 }
 
@@ -26,9 +26,9 @@ pub enum FetchErrorKind {
 pub struct FetchError {
     /// What it means.
     pub kind: FetchErrorKind,
-    /// What happened, in words.
+    /// What happened, as text.
     pub message: String,
-    /// What the owner asked for in `Retry-After`.
+    /// The wait that the owner asked for in `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
@@ -47,8 +47,8 @@ pub type Probing<'a> = Pin<Box<dyn Future<Output = Result<(), FetchError>> + Sen
 
 /// The port to an owner: HTTP in production, simulated in tests.
 pub trait OwnerClient: Send + Sync + 'static {
-    /// Current states of some of `ids` (at most 512), at least one, all from one snapshot begun
-    /// after this call. `fields` are the top-level fields wanted; none means all.
+    /// Returns the current states of at least one of `ids` (at most 512), all from one snapshot that begins
+    /// after this call. `fields` are the top-level fields to return; if empty, all of them.
     fn batch_get<'a>(
         &'a self,
         entity: &'a EntityName,
@@ -56,16 +56,16 @@ pub trait OwnerClient: Send + Sync + 'static {
         fields: &'a [&'static str],
     ) -> Fetching<'a>;
 
-    /// Whether the owner answers at all: asks for nothing about any particular key. It is asked while no
-    /// other key is known that the owner answered, and an owner need not offer it: one that says so
-    /// ([`FetchErrorKind::Misconfigured`]) does answer.
+    /// Checks whether the owner answers at all, with a request about no particular key. Used while no key is
+    /// known that the owner has answered. An owner need not support it: if it says so
+    /// ([`FetchErrorKind::Misconfigured`]), it does answer.
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a>;
 }
 
-/// Asks for all of `ids`: what an answer leaves out is asked again. Every round makes progress, so
-/// this ends; an answer with none of what was asked is nonsense.
+/// Fetches all of `ids`, asking again for those that an answer leaves out. Every round makes progress, so this
+/// ends: an answer with none of the requested IDs is an error.
 ///
-/// Returns what was answered, one item of an id, and why the rest was not, if there is a rest.
+/// Returns the items, at most one per ID, and why the rest is missing, if anything is.
 pub async fn fetch_all(
     owner: &dyn OwnerClient,
     entity: &EntityName,
@@ -80,11 +80,11 @@ pub async fn fetch_all(
             Err(error) => return (all, Err(error)),
         };
         let mut asked: HashSet<EntityId> = left.iter().cloned().collect();
-        // Of an id that is answered twice, the first answer counts; others were not asked for.
+        // If an ID occurs twice, its first item counts. IDs that were not requested are ignored.
         let before = all.len();
         all.extend(items.into_iter().filter(|item| asked.remove(&item.id)));
         if all.len() == before {
-            let message = "the answer holds none of the ids that were asked";
+            let message = "the answer contains none of the requested IDs";
             return (all, Err(FetchError::new(FetchErrorKind::Broken, message)));
         }
         left.retain(|id| asked.contains(id));
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers with at most `at_most` of what is asked, each twice, and with strangers; fails for `bad`.
+    /// Answers at most `at_most` of the requested IDs, each twice, along with others; fails for `bad`.
     struct Sparse {
         at_most: usize,
         bad: Option<&'static str>,

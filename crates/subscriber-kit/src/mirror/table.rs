@@ -1,4 +1,4 @@
-//! The table of a mirror: made, and widened, at the start.
+//! The table of a mirror: created, or extended by columns, when the service starts.
 
 use std::collections::HashMap;
 
@@ -12,30 +12,30 @@ use sqlx::AssertSqlSafe;
 
 use crate::apply::shape::Value;
 
-/// Replicas that start together make the table one after the other. Any number does that nothing else uses.
+/// Advisory lock that makes replicas prepare the table one at a time. An arbitrary number that nothing else uses.
 const LOCK: i64 = 0x6e75_6467_6501;
 
-/// Why the table of a mirror cannot be made.
+/// Why the table of a mirror cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// A column of that name is there, and holds something else.
+    /// A column of that name exists, with another type.
     #[error(
-        "{table}.{column} is {found}, and the state needs {wanted}: rename the field, or alter the column and let the rows be read again"
+        "{table}.{column} is {found}, and the state needs {wanted}: rename the field, or alter the column and refill the table"
     )]
     Type {
-        /// Which table.
+        /// The table.
         table: &'static str,
-        /// Which column.
+        /// The column.
         column: &'static str,
-        /// What it is.
+        /// The type that it has.
         found: String,
-        /// What it has to be.
+        /// The type that it needs.
         wanted: &'static str,
     },
-    /// The database refused.
-    #[error("the table {table} cannot be made")]
+    /// The database failed.
+    #[error("cannot create or alter the table {table}")]
     Database {
-        /// Which table.
+        /// The table.
         table: &'static str,
         /// What the database said.
         #[source]
@@ -64,17 +64,17 @@ impl Column {
         Self { name, value, optional }
     }
 
-    /// The same words on both databases.
+    /// The same on both databases.
     fn sql_type(&self) -> &'static str {
         match self.value {
             Value::Text | Value::Json => "text",
-            // A flag is 1 or 0, as sqlx reads it from both.
+            // 1 or 0, which sqlx can read from both databases.
             Value::Int | Value::Flag => "bigint",
             Value::Float => "double precision",
         }
     }
 
-    /// What a row holds that has no value yet.
+    /// The value in a row that has none yet.
     fn empty(&self) -> Json {
         match self.value {
             _ if self.optional => Json::Null,
@@ -86,7 +86,7 @@ impl Column {
     }
 
     fn definition(&self, kind: Kind) -> String {
-        // Bytewise, so that both databases order alike.
+        // Bytewise, so that both databases sort the same way.
         let collation = match (kind, self.sql_type()) {
             (Kind::Postgres, "text") => " COLLATE \"C\"",
             _ => "",
@@ -101,7 +101,7 @@ impl Column {
         format!("{name} {sql_type}{collation}{default}")
     }
 
-    /// The column as JSON.
+    /// An SQL expression for the column as JSON.
     fn json(&self, kind: Kind) -> String {
         let name = quoted(self.name);
         match (kind, self.value) {
@@ -128,13 +128,12 @@ impl Table {
         Self { name, columns, indexes: Vec::new() }
     }
 
-    /// Each column with what it holds while there is nothing.
+    /// A row in which every column has its empty value.
     pub(super) fn empty_row(&self) -> Map<String, Json> {
         self.columns.iter().map(|column| (column.name.to_owned(), column.empty())).collect()
     }
 
-    /// A number for these columns, other columns have another one. Their order does not matter. FNV-1a, which is the
-    /// same in every release.
+    /// A number that identifies this set of columns, in any order. A FNV-1a hash, which is the same in every release.
     pub(super) fn fingerprint(&self) -> i64 {
         let mut columns: Vec<_> = self
             .columns
@@ -144,11 +143,11 @@ impl Table {
         columns.sort_unstable();
         let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let hash = columns.join(",").bytes().fold(0xcbf2_9ce4_8422_2325, hash);
-        // Never 0, and not negative, which reads better in the table.
+        // Never 0, which means no revision; not negative, for readability.
         (hash >> 1).max(1) as i64
     }
 
-    /// Makes the table, or adds the columns that it lacks.
+    /// Creates the table, or adds the columns that it lacks.
     pub(super) async fn prepare(&self, db: &Database) -> Result<(), TableError> {
         let failed = |source| TableError::Database { table: self.name, source };
         let mut tx = db.begin().await.map_err(failed)?;
@@ -174,7 +173,7 @@ impl Table {
         tx.commit().await.map_err(failed)
     }
 
-    /// The columns that are there, with their types. None when there is no such table.
+    /// The existing columns with their types. Empty if there is no such table.
     async fn found(&self, tx: &mut Tx) -> Result<HashMap<String, String>, sqlx::Error> {
         let sql = match Kind::of(tx) {
             Kind::Sqlite => "SELECT name, lower(type) FROM pragma_table_info($1)",
@@ -212,7 +211,7 @@ impl Table {
         changes
     }
 
-    /// Reads each row that is there as an id and a JSON object.
+    /// A query that reads each row that is not marked as deleted, as an ID and a JSON object.
     pub(super) fn read(
         &self,
         kind: Kind,
