@@ -79,6 +79,7 @@ async fn a_read_model_that_is_emptied_while_it_runs_refills() {
             "DELETE FROM copy",
             "DELETE FROM nudge_applied",
             "DELETE FROM nudge_intake",
+            "DELETE FROM nudge_intake_replica",
             "DELETE FROM nudge_dead_letter",
         ] {
             sqlx::query(sql).execute(&mut *tx).await.expect("rows are deleted");
@@ -348,7 +349,8 @@ mod once {
 }
 
 /// What a read model of things is made of.
-const TABLES: [&str; 4] = ["copy", "nudge_applied", "nudge_intake", "nudge_dead_letter"];
+const TABLES: [&str; 5] =
+    ["copy", "nudge_applied", "nudge_intake", "nudge_intake_replica", "nudge_dead_letter"];
 
 /// As when a database server is put back to an earlier time: nobody restarts, and the consumer's name
 /// in the row is the same. Two replicas, so that neither takes the other's progress for a loss.

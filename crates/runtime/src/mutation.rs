@@ -21,6 +21,8 @@ pub enum Mutation {
     KeyLeakedOnError,
     /// In the subscriber kit: recent commits are not checked.
     ReadModelPutBackUnnoticed,
+    /// In the subscriber kit: a replica moves the position over what another has not recorded.
+    OneReplicaSpeaksForAll,
     /// In the subscriber kit: a probe that is answered does not close the breaker.
     BreakerNeverCloses,
     /// In the subscriber kit: every failed callback counts as the owner's fault.

@@ -79,6 +79,7 @@ mutants! {
     RestoreUnnoticed, Lossy, "an owner restored from a backup keeps its old versions";
     LogPutBackUnnoticed, Lossy, "a running relay does not notice that its change log was restored";
     ReadModelPutBackUnnoticed, Lossy, "a running subscriber does not check for its commits";
+    OneReplicaSpeaksForAll, TwoReplicas, "a replica moves the position over what another has not recorded";
     VersionFromClockAlone, Liveness, "versions are the clock's time, even when that goes back";
     TombstoneDroppedFromLog, Benign, "a deleted entity leaves the change log";
     StateInMessage, Benign, "messages hold the entity's data";
@@ -106,6 +107,7 @@ impl Mutant {
             Self::GiveUpAfterThree => Mutation::GiveUpAfterThree,
             Self::KeyLeakedOnError => Mutation::KeyLeakedOnError,
             Self::ReadModelPutBackUnnoticed => Mutation::ReadModelPutBackUnnoticed,
+            Self::OneReplicaSpeaksForAll => Mutation::OneReplicaSpeaksForAll,
             Self::BreakerNeverCloses => Mutation::BreakerNeverCloses,
             Self::FailureIsTheOwners => Mutation::FailureIsTheOwners,
             Self::MarkByVersion => Mutation::MarkByVersion,

@@ -17,7 +17,8 @@ pub enum Profile {
     Lossy,
     /// Programs crash at each side effect.
     CrashPoints,
-    /// Two replicas of the subscriber and two relays, which freeze and crash.
+    /// Two replicas of the subscriber and two relays, which freeze and crash; and a read model that is restored
+    /// under them.
     TwoReplicas,
     /// Everything that heals by itself at once; then it does heal, and silence is required.
     Liveness,
@@ -148,6 +149,7 @@ const REPLICAS: &[Rate] = &[
     (CrashAfterFetch, 20),
     (CrashAfterDatabase, 15),
     (CrashAfterPublish, 20),
+    (ReadModelRestored, 60),
 ];
 
 /// Everything but a restored owner: what it had not published is lost for good, and garbage over

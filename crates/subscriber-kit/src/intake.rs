@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     read_model::{
-        position::{Position, Positions},
+        position::Positions,
         recent::Recent,
+        replica::{Mark, Replica},
     },
     settings::Settings,
     telemetry::{
@@ -50,6 +51,8 @@ enum Over {
     Stopped,
     /// The read model no longer is the one that this session began with.
     ReadModelReplaced,
+    /// Another replica is gone, and may have taken with it what is recorded nowhere.
+    ReplicaGone,
     /// The connection was lost and made again: what was asked of the old one may be lost.
     Reconnected,
     Lost(BoxError),
@@ -66,6 +69,7 @@ pub(crate) struct Intake {
     pub(crate) entity: EntityName,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) positions: Positions,
+    pub(crate) replica: Replica,
     pub(crate) recent: Arc<Recent>,
     pub(crate) queue: mpsc::Sender<Incoming>,
     pub(crate) paused: watch::Receiver<bool>,
@@ -79,7 +83,7 @@ pub(crate) struct Intake {
 /// What one session works with.
 struct Session {
     /// What the database holds, as it was last found or recorded.
-    position: Position,
+    mark: Mark,
     consumer: Arc<dyn Consumer>,
     /// Messages read again past the consumer, not yet handled.
     gap: Countdown,
@@ -107,6 +111,10 @@ impl Intake {
             match over {
                 Over::Stopped => return,
                 Over::Reconnected => continue,
+                Over::ReplicaGone => {
+                    tracing::info!(entity = %self.entity, "another replica is gone: reading again what it had not recorded");
+                    continue;
+                }
                 Over::ReadModelReplaced => {
                     tracing::warn!(entity = %self.entity, "the read model was emptied or restored: refilling");
                     self.progress.replaced.inc();
@@ -168,6 +176,9 @@ impl Intake {
         }
         // Another stream's sequences say nothing about this one's.
         let handled = if same { position.position } else { 0 };
+        // From here on, the position waits for this replica.
+        let joined = self.replica.join(position, &opened.created, handled).await?;
+        let mark = joined.ok_or(Over::ReadModelReplaced)?;
         let gap = Countdown::default();
         // Handled, the consumer says, but not in this read model; or delivered to somebody who may
         // be gone, and then it would come again only after `ack_wait`.
@@ -180,7 +191,7 @@ impl Intake {
         self.progress.connected.set(1);
         self.progress.set_intake_error(None);
         let withheld = Withheld::default();
-        Ok(Session { position, consumer, gap, withheld, over })
+        Ok(Session { mark, consumer, gap, withheld, over })
     }
 
     /// Reads what the consumer counts as handled and this read model does not hold, or does not deliver. Returns

@@ -5,5 +5,6 @@ pub(crate) mod dead_letter;
 pub(crate) mod guard;
 pub(crate) mod position;
 pub(crate) mod recent;
+pub(crate) mod replica;
 pub(crate) mod revision;
 pub(crate) mod tables;

@@ -6,7 +6,10 @@ use nudge_protocol::{EntityId, EntityName, InvalidEntityName, Version, sync_api:
 use nudge_runtime::{BoxError, Broker, Database, database::OpenError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
     intake::{Intake, source::Source},
     read_model::{
         applied::Waiters, dead_letter::DeadLetters, guard::Applier, position::Positions,
-        recent::Recent, revision::Revisions, tables,
+        recent::Recent, replica::Replica, revision::Revisions, tables,
     },
     retry::InARow,
     settings::Settings,
@@ -30,6 +33,8 @@ use crate::{
 
 /// Longest wait for the broker to accept the last acknowledgements when a subscriber stops.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+/// Longest wait for the database to forget a replica that stops.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 /// Capacity of the channel to the worker, in keys.
 const INCOMING_CAPACITY: usize = 1_024;
 
@@ -329,6 +334,7 @@ impl Starting {
         let waiters = Waiters::new(self.db.clone(), entity.clone());
         let recent = Arc::new(Recent::new(self.db.clone(), entity.clone()));
         let (queue, incoming) = mpsc::channel(INCOMING_CAPACITY);
+        let replica = Replica::new(self.db.clone(), entity.clone());
         let revision = handler.revision();
         let batches = Arc::new(Batches {
             owner: owner.clone(),
@@ -354,6 +360,7 @@ impl Starting {
             entity: entity.clone(),
             source: self.source.clone(),
             positions: Positions::new(self.db.clone(), entity.clone()),
+            replica: replica.clone(),
             recent,
             queue: queue.clone(),
             paused: self.paused.clone(),
@@ -363,8 +370,9 @@ impl Starting {
             settings: self.settings,
         };
         let stop = || self.stop.clone();
-        self.tasks.spawn(Worker::new(batches, incoming, self.paused.clone()).run(stop()));
-        self.tasks.spawn(intake.run(stop()));
+        let worker = Worker::new(batches, incoming, self.paused.clone()).run(stop());
+        let (worker, intake) = (self.tasks.spawn(worker), self.tasks.spawn(intake.run(stop())));
+        self.tasks.spawn(leave(replica, worker, intake));
         let reentry = reentry::run(
             dead_letters.clone(),
             progress.clone(),
@@ -380,6 +388,17 @@ impl Starting {
             self.tasks.spawn(refill::run(revisions, progress, queue, self.settings, stop()));
         }
         Ok(Followed { entity, owner, progress, dead_letters, waiters, queue })
+    }
+}
+
+/// Leaves once nothing more is committed. A replica that has failed does not: others look after what it left.
+async fn leave(replica: Replica, worker: JoinHandle<()>, intake: JoinHandle<()>) {
+    if worker.await.is_err() || intake.await.is_err() {
+        return;
+    }
+    let left = tokio::time::timeout(LEAVE_DEADLINE, replica.leave()).await;
+    if !matches!(left, Ok(Ok(()))) {
+        tracing::debug!("the database is away: other replicas will read the last changes again");
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use nudge_runtime::mutated;
+use tokio::time::Instant;
 
 use super::{Intake, Over, Session, source::Standing};
-use crate::read_model::position::Recorded;
+use crate::read_model::replica::Looked;
 
 impl Intake {
     /// Records the position, and whether the first catch-up is done. Returns the latter.
@@ -23,25 +23,21 @@ impl Intake {
         let said = said.map(|said| format!("intake: the broker said: {said}"));
         self.progress.set_intake_error(said);
         let floor = standing.ack_floor;
-        let recent = self.recent.so_far();
-        let kept =
-            mutated!(ReadModelPutBackUnnoticed: self.recent.are_kept(&recent).await? => true);
-        if !kept {
-            // What was lost comes again.
-            self.recent.forget(&recent);
-            return Err(Over::ReadModelReplaced);
-        }
         // Until the gap is handled, the old position is the true one.
         let gap_closed = session.gap.left() == 0;
-        if gap_closed {
-            let found = &mut session.position;
-            let created = &session.consumer.opened().created;
-            match self.positions.record(found, created, floor).await? {
-                Recorded::Moved => self.recent.forget(&recent),
-                Recorded::Ahead => {}
-                Recorded::Lost => return Err(Over::ReadModelReplaced),
+        let (mark, recent, at) = (&mut session.mark, self.recent.so_far(), Instant::now());
+        let handled = gap_closed.then_some(floor);
+        match self.replica.look(mark, handled, &self.recent, &recent, at.into_std()).await? {
+            Looked::Moved => self.recent.forget(&recent),
+            Looked::Same => {}
+            Looked::Gone => return Err(Over::ReplicaGone),
+            Looked::Lost => {
+                // What was lost comes again.
+                self.recent.forget(&recent);
+                return Err(Over::ReadModelReplaced);
             }
-            (found.stream_created, found.position) = (created.clone(), floor);
+        }
+        if gap_closed {
             self.progress.position.store(floor, Relaxed);
         }
         let nothing_left = standing.pending == 0 && standing.ack_pending == 0;
@@ -49,7 +45,7 @@ impl Intake {
         let target = session.consumer.opened().last_sequence;
         let done = gap_closed && (floor >= target || nothing_left);
         if done && !self.progress.caught_up.swap(true, Relaxed) {
-            self.positions.caught_up(&session.position.consumer).await?;
+            self.positions.caught_up(session.mark.consumer()).await?;
             tracing::info!(entity = %self.entity, "caught up");
         }
         Ok(self.progress.caught_up.load(Relaxed))

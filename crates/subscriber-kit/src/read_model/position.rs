@@ -20,21 +20,10 @@ pub(crate) struct Position {
     pub(crate) consumer: String,
     /// Which incarnation of the stream `position` belongs to.
     pub(crate) stream_created: String,
-    /// Everything up to this stream sequence is handled.
+    /// Everything up to this stream sequence is handled, as every replica says: see [`super::replica`].
     pub(crate) position: u64,
     /// Whether the first catch-up is done.
     pub(crate) caught_up: bool,
-}
-
-/// What came of recording a position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Recorded {
-    /// The row has moved on: a copy of the database that holds this holds all that was there before.
-    Moved,
-    /// The row held that already, or something further on.
-    Ahead,
-    /// The read model was emptied, or put back to an older copy, under us.
-    Lost,
 }
 
 row! {
@@ -62,15 +51,6 @@ impl From<Row> for Position {
 pub(crate) struct Positions {
     db: Database,
     entity: EntityName,
-}
-
-impl Position {
-    /// Whether a row that held this may, without having been put back, hold `now`.
-    pub(crate) fn leads_to(&self, now: &Self) -> bool {
-        self.consumer == now.consumer
-            && self.stream_created == now.stream_created
-            && self.position <= now.position
-    }
 }
 
 impl Positions {
@@ -118,34 +98,6 @@ impl Positions {
         self.db.run(query.fetch_optional(self.db.reader())).await
     }
 
-    /// Records how far intake has got, if the row still holds what was `found` there, or something
-    /// further on: another replica may be ahead, or the first on this stream.
-    pub(crate) async fn record(
-        &self,
-        found: &Position,
-        stream_created: &str,
-        position: u64,
-    ) -> Result<Recorded, sqlx::Error> {
-        let sql = "UPDATE nudge_intake SET stream_created = $5, position = $6 \
-                   WHERE entity = $1 AND consumer = $2 \
-                   AND ((stream_created = $3 AND position >= $4) OR (stream_created = $5 AND $3 <> $5)) \
-                   AND (stream_created <> $5 OR position < $6)";
-        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(found.consumer.clone());
-        let query = query.bind(found.stream_created.clone()).bind(found.position as i64);
-        let query = query.bind(stream_created).bind(position as i64);
-        let nothing_new = found.stream_created == stream_created && found.position == position;
-        if !nothing_new && self.db.write(query).await? == 1 {
-            return Ok(Recorded::Moved);
-        }
-        let first = |now: &Position| {
-            now.consumer == found.consumer
-                && now.stream_created == stream_created
-                && now.stream_created != found.stream_created
-        };
-        let known = self.read().await?.is_some_and(|now| found.leads_to(&now) || first(&now));
-        Ok(if known { Recorded::Ahead } else { Recorded::Lost })
-    }
-
     /// Puts the position back to where the durable consumer is: the broker lost what it had
     /// acknowledged, and will use those sequences again.
     pub(crate) async fn go_back(&self, found: &Position, to: u64) -> Result<(), sqlx::Error> {
@@ -162,34 +114,5 @@ impl Positions {
         let now = clock::now().unix_micros();
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(consumer).bind(now);
         self.db.write(query).await.map(drop)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use nudge_runtime::database::Kind;
-    use nudge_testbed::TestDatabase;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_position_that_went_back_with_the_broker_is_the_one_that_the_next_session_finds() {
-        for kind in [Kind::Sqlite, Kind::Postgres] {
-            let database = TestDatabase::of(kind).await;
-            let db = database.open().await;
-            db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
-            let positions = Positions::new(db.clone(), EntityName::new("store").unwrap());
-            let first = positions.load().await.unwrap();
-            assert_eq!(positions.record(&first, "stream", 10).await.unwrap(), Recorded::Moved);
-            let found = positions.load().await.unwrap();
-            positions.go_back(&found, 4).await.unwrap();
-            let found = positions.load().await.unwrap();
-            assert_eq!((found.position, &*found.stream_created), (4, "stream"));
-            // From there on it is recorded as ever, and never moved on by going back.
-            assert_eq!(positions.record(&found, "stream", 5).await.unwrap(), Recorded::Moved);
-            positions.go_back(&found, 9).await.unwrap();
-            assert_eq!(positions.load().await.unwrap().position, 5);
-            db.close().await;
-        }
     }
 }

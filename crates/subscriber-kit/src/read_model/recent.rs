@@ -14,7 +14,7 @@ use nudge_runtime::{
 };
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
+use sqlx::{Any, AssertSqlSafe, Executor};
 
 /// Most entities that are remembered; of more, some.
 const MAX_RECENT: usize = 1_024;
@@ -51,8 +51,12 @@ impl Recent {
         self.applied().clone()
     }
 
-    /// Whether the database still has these.
-    pub(crate) async fn are_kept(&self, applied: &Applied) -> Result<bool, sqlx::Error> {
+    /// Whether the database still has these. To be run by [`Database::run`].
+    pub(crate) async fn are_kept(
+        &self,
+        applied: &Applied,
+        at: impl Executor<'_, Database = Any>,
+    ) -> Result<bool, sqlx::Error> {
         if applied.is_empty() {
             return Ok(true);
         }
@@ -64,7 +68,7 @@ impl Recent {
         let row = |(id, version)| json!({"id": id, "version": version});
         let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
         let query = query.bind(Value::from_iter(applied.iter().map(row)).to_string());
-        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        let (count,): (i64,) = query.fetch_one(at).await?;
         Ok(count.cast_unsigned() == applied.len() as u64)
     }
 

@@ -2,7 +2,7 @@
 
 use nudge_runtime::database::Migration;
 
-pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, PLACE, UNKNOWN, REVISION];
+pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, PLACE, UNKNOWN, REVISION, REPLICA];
 
 const FIRST: Migration = Migration {
     number: 1,
@@ -99,5 +99,30 @@ const REVISION: Migration = Migration {
             entity TEXT COLLATE \"C\" PRIMARY KEY,
             revision BIGINT NOT NULL,
             seen_at BIGINT NOT NULL
+        );",
+};
+
+const REPLICA: Migration = Migration {
+    number: 5,
+    title: "how far each replica has got",
+    sqlite: "
+        CREATE TABLE nudge_intake_replica (
+            entity TEXT NOT NULL,
+            replica TEXT NOT NULL,
+            consumer TEXT NOT NULL,
+            stream_created TEXT NOT NULL,
+            position BIGINT NOT NULL,
+            seen_at BIGINT NOT NULL,
+            PRIMARY KEY (entity, replica)
+        ) WITHOUT ROWID;",
+    postgres: "
+        CREATE TABLE nudge_intake_replica (
+            entity TEXT COLLATE \"C\" NOT NULL,
+            replica TEXT COLLATE \"C\" NOT NULL,
+            consumer TEXT NOT NULL,
+            stream_created TEXT NOT NULL,
+            position BIGINT NOT NULL,
+            seen_at BIGINT NOT NULL,
+            PRIMARY KEY (entity, replica)
         );",
 };

@@ -1,0 +1,303 @@
+//! How far each replica of a service has got, in the read model's own database.
+//!
+//! A replica cannot tell whether what *another* one committed is still there. The other acknowledged it, so the
+//! broker counts it as handled; but an older copy of the database may have been put back between two looks, with the
+//! position where this replica last saw it. So each replica records for itself up to where everything that it
+//! was given is kept, and the position is the least of these: a low watermark, as stream processors have it. A copy of
+//! the database that holds a replica's own mark holds all that the replica had committed before; a copy that does
+//! not is noticed by that replica, or by the others once it is silent, and they read again from the position.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use nudge_protocol::EntityName;
+use nudge_runtime::{Database, clock, mutated, row};
+use sqlx::{Any, AnyConnection, any::AnyArguments, query::Query};
+use uuid::Uuid;
+
+use super::{
+    position::Position,
+    recent::{Applied, Recent},
+};
+
+/// A replica that is behind and has said nothing for so long is taken for gone: others read again what it may not
+/// have kept. Above the longest time between two looks.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
+
+// $1 to $4: the entity, this replica, the consumer, the incarnation of the stream.
+const JOIN: &str = "INSERT INTO nudge_intake_replica AS mine \
+    (entity, replica, consumer, stream_created, position, seen_at) \
+    SELECT entity, $2, consumer, $4, $5, $6 FROM nudge_intake \
+    WHERE entity = $1 AND consumer = $3 AND (stream_created <> $4 OR position >= $5) \
+    ON CONFLICT (entity, replica) DO UPDATE SET consumer = excluded.consumer, \
+    stream_created = excluded.stream_created, position = excluded.position, seen_at = excluded.seen_at";
+/// What others have said of another stream or another consumer counts no more.
+const CLEAR: &str = "DELETE FROM nudge_intake_replica \
+    WHERE entity = $1 AND replica <> $2 AND (consumer <> $3 OR stream_created <> $4)";
+const LOOK: &str = "SELECT stream_created, position, \
+    (SELECT position FROM nudge_intake_replica WHERE entity = $1 AND replica = $2 \
+        AND consumer = $3 AND stream_created = $4) AS own, \
+    (SELECT min(position) FROM nudge_intake_replica WHERE entity = $1 \
+        AND consumer = $3 AND stream_created = $4) AS least \
+    FROM nudge_intake WHERE entity = $1 AND consumer = $3";
+const MARK: &str = "UPDATE nudge_intake_replica SET position = $6, seen_at = $7 \
+    WHERE entity = $1 AND replica = $2 AND consumer = $3 AND stream_created = $4 AND position = $5";
+const MOVE: &str = "UPDATE nudge_intake SET stream_created = $4, position = $5 \
+    WHERE entity = $1 AND consumer = $3 AND (stream_created <> $4 OR position < $5) \
+    AND EXISTS (SELECT 1 FROM nudge_intake_replica WHERE entity = $1 AND replica = $2)";
+const BEHIND: &str = "SELECT replica, position, seen_at FROM nudge_intake_replica \
+    WHERE entity = $1 AND replica <> $2 AND consumer = $3 AND stream_created = $4 AND position < $5";
+const FORGET: &str = "DELETE FROM nudge_intake_replica WHERE entity = $1 AND replica = $2";
+
+/// What came of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// This replica's mark has moved on: a copy of the database that holds it holds all that was there before.
+    Moved,
+    /// There was nothing to record.
+    Same,
+    /// The read model was emptied, or put back to an older copy, under us.
+    Lost,
+    /// Another replica is gone, and perhaps what it committed last: all beyond the position is to be read again.
+    Gone,
+}
+
+/// What this replica last found in the database and put there.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    found: Position,
+    /// The incarnation of the stream that it is about.
+    created: String,
+    /// Up to here, all that this replica was given is kept.
+    own: u64,
+    /// The others that are behind: what each last said, and since when.
+    behind: HashMap<String, (Said, Instant)>,
+}
+
+/// A replica's position, and when it said so.
+type Said = (i64, i64);
+
+row! {
+    struct Row {
+        stream_created: String,
+        position: i64,
+        own: Option<i64>,
+        least: Option<i64>,
+    }
+}
+
+row! {
+    struct Behind {
+        replica: String,
+        position: i64,
+        seen_at: i64,
+    }
+}
+
+/// This replica, for one entity.
+#[derive(Clone, Debug)]
+pub(crate) struct Replica {
+    db: Database,
+    entity: EntityName,
+    id: String,
+    /// Whether all that it was given, and had to read again, was kept at its last look.
+    owes_nothing: Arc<AtomicBool>,
+}
+
+impl Mark {
+    /// The part of the durable consumer's name that is kept here.
+    pub(crate) fn consumer(&self) -> &str {
+        &self.found.consumer
+    }
+
+    /// Whether the row may have become this without having been put back.
+    fn leads_to(&self, now: &Row) -> bool {
+        match now.stream_created == self.found.stream_created {
+            true => now.position.unsigned_abs() >= self.found.position,
+            // Another replica was the first to record that the stream is another one.
+            false => now.stream_created == self.created,
+        }
+    }
+
+    /// Where the position belongs, if that is not where it is.
+    fn moves_to(&self, now: &Row) -> Option<i64> {
+        now.least.filter(|least| now.stream_created != self.created || now.position < *least)
+    }
+
+    /// The replicas that have said nothing for [`SILENT_AFTER`], of those that are `behind` now.
+    fn silent(&mut self, behind: Vec<Behind>, now: Instant) -> Vec<String> {
+        let said = |one: &Behind| (one.position, one.seen_at);
+        let known = std::mem::take(&mut self.behind);
+        self.behind = behind
+            .into_iter()
+            .map(|one| {
+                let since = known.get(&one.replica).filter(|(before, _)| *before == said(&one));
+                let since = since.map_or(now, |(_, since)| *since);
+                (one.replica.clone(), (said(&one), since))
+            })
+            .collect();
+        let silent =
+            self.behind.iter().filter(|(_, (_, since))| now.duration_since(*since) >= SILENT_AFTER);
+        silent.map(|(replica, _)| replica.clone()).collect()
+    }
+}
+
+impl Replica {
+    pub(crate) fn new(db: Database, entity: EntityName) -> Self {
+        Self { db, entity, id: Uuid::new_v4().simple().to_string(), owes_nothing: Arc::default() }
+    }
+
+    /// Takes part from `handled` on, before anything is delivered to this replica: until it records more, the
+    /// position does not move beyond. None if the row is no longer the one that was `found`.
+    pub(crate) async fn join(
+        &self,
+        found: Position,
+        created: &str,
+        handled: u64,
+    ) -> Result<Option<Mark>, sqlx::Error> {
+        self.owes_nothing.store(false, SeqCst);
+        let behind = HashMap::new();
+        let mark = Mark { found, created: created.to_owned(), own: handled, behind };
+        let work = async {
+            let mut tx = self.db.begin_read_committed().await?;
+            let join = self.about(JOIN, &mark).bind(handled as i64).bind(now());
+            let joined = join.execute(&mut *tx).await?.rows_affected() > 0;
+            self.about(CLEAR, &mark).execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(joined)
+        };
+        let joined = self.db.run(work).await?;
+        Ok(joined.then_some(mark))
+    }
+
+    /// Looks whether the database still holds what it did, and records that all that this replica was given up to
+    /// `floor` is kept; or, without a floor, only that it is alive.
+    pub(crate) async fn look(
+        &self,
+        mark: &mut Mark,
+        floor: Option<u64>,
+        recent: &Recent,
+        applied: &Applied,
+        at: Instant,
+    ) -> Result<Looked, sqlx::Error> {
+        let own = floor.unwrap_or(mark.own);
+        let recorded = self.db.run(self.compare(mark, floor, recent, applied)).await?;
+        let Some(position) = recorded else { return Ok(Looked::Lost) };
+        (mark.found.stream_created, mark.found.position) = (mark.created.clone(), position);
+        let moved = std::mem::replace(&mut mark.own, own) != own;
+        self.owes_nothing.store(floor.is_some(), SeqCst);
+        if position < own && self.takes_over(mark, at).await? {
+            return Ok(Looked::Gone);
+        }
+        Ok(if moved { Looked::Moved } else { Looked::Same })
+    }
+
+    /// The position, once what there is to record is recorded. None if something was lost.
+    async fn compare(
+        &self,
+        mark: &Mark,
+        floor: Option<u64>,
+        recent: &Recent,
+        applied: &Applied,
+    ) -> Result<Option<u64>, sqlx::Error> {
+        let mut reader = self.db.reader().acquire().await?;
+        let row = self.row(mark, &mut reader).await?;
+        let as_left = |row: &Row| mark.leads_to(row) && row.own == Some(mark.own as i64);
+        let Some(row) = row.filter(as_left) else { return Ok(None) };
+        if floor == Some(mark.own) && mark.moves_to(&row).is_none() {
+            let kept = are_kept(recent, applied, &mut reader).await?;
+            return Ok(kept.then_some(row.position.unsigned_abs()));
+        }
+        drop(reader);
+        // Its own row is locked first, so nothing is put back between these.
+        let mut tx = self.db.begin_read_committed().await?;
+        let own = floor.unwrap_or(mark.own) as i64;
+        let marking = self.about(MARK, mark).bind(mark.own as i64).bind(own).bind(now());
+        if marking.execute(&mut *tx).await?.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let row = self.row(mark, &mut tx).await?.filter(|row| mark.leads_to(row));
+        let Some(row) = row else { return Ok(None) };
+        if !are_kept(recent, applied, &mut tx).await? {
+            return Ok(None);
+        }
+        let least = mutated!(OneReplicaSpeaksForAll: row.least => Some(own));
+        let least = mark.moves_to(&Row { least, ..row });
+        if let Some(least) = least {
+            self.about(MOVE, mark).bind(least).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(Some(least.unwrap_or(row.position).unsigned_abs()))
+    }
+
+    /// Takes over from replicas that are behind and silent, if there are any: what they held back, this one holds
+    /// back, until it has joined and read it again.
+    async fn takes_over(&self, mark: &mut Mark, at: Instant) -> Result<bool, sqlx::Error> {
+        let (own, position) = (mark.own as i64, mark.found.position as i64);
+        let behind = self.db.run(async {
+            let sql = sqlx::query_as(BEHIND).bind(self.entity.as_str()).bind(&self.id);
+            let sql = sql.bind(&mark.found.consumer).bind(&mark.created).bind(own);
+            sql.fetch_all(self.db.reader()).await
+        });
+        let behind: Vec<Behind> = behind.await?;
+        let silent = mark.silent(behind, at);
+        if silent.is_empty() {
+            return Ok(false);
+        }
+        self.owes_nothing.store(false, SeqCst);
+        let work = async {
+            let mut tx = self.db.begin_read_committed().await?;
+            let marking = self.about(MARK, mark).bind(own).bind(position).bind(now());
+            marking.execute(&mut *tx).await?;
+            for replica in &silent {
+                let forget = sqlx::query(FORGET).bind(self.entity.as_str()).bind(replica);
+                forget.execute(&mut *tx).await?;
+            }
+            tx.commit().await
+        };
+        self.db.run(work).await?;
+        Ok(true)
+    }
+
+    /// Ends: nothing more is committed by this replica. If it owes something, its row stays, and others take over.
+    pub(crate) async fn leave(&self) -> Result<(), sqlx::Error> {
+        if self.owes_nothing.load(SeqCst) {
+            let forget = sqlx::query(FORGET).bind(self.entity.to_string()).bind(self.id.clone());
+            self.db.write(forget).await?;
+        }
+        Ok(())
+    }
+
+    async fn row(&self, mark: &Mark, at: &mut AnyConnection) -> Result<Option<Row>, sqlx::Error> {
+        let looking = sqlx::query_as(LOOK).bind(self.entity.as_str()).bind(&self.id);
+        let looking = looking.bind(&mark.found.consumer).bind(&mark.created);
+        looking.fetch_optional(at).await
+    }
+
+    fn about<'q>(&'q self, sql: &'static str, mark: &'q Mark) -> Query<'q, Any, AnyArguments> {
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(&*self.id);
+        query.bind(&*mark.found.consumer).bind(&*mark.created)
+    }
+}
+
+async fn are_kept(
+    recent: &Recent,
+    applied: &Applied,
+    at: &mut AnyConnection,
+) -> Result<bool, sqlx::Error> {
+    Ok(mutated!(ReadModelPutBackUnnoticed: recent.are_kept(applied, at).await? => true))
+}
+
+fn now() -> i64 {
+    clock::now().unix_micros()
+}
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;
