@@ -201,7 +201,9 @@ async fn set(db: &Database, sql: &str) {
 
 async fn empty(db: &Database) -> Result<(), sqlx::Error> {
     let mut tx = db.begin().await?;
-    for table in ["copy", "nudge_applied", "nudge_intake", "nudge_intake_replica", "nudge_dead_letter"] {
+    for table in
+        ["copy", "nudge_applied", "nudge_intake", "nudge_intake_replica", "nudge_dead_letter"]
+    {
         sqlx::query(AssertSqlSafe(format!("DELETE FROM {table}"))).execute(&mut *tx).await?;
     }
     tx.commit().await
