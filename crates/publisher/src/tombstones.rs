@@ -84,7 +84,7 @@ async fn never_existed(
     Json(Object(NeverExisted { ids })): Json<Object<NeverExisted>>,
 ) -> Result<axum::Json<Flagged>, Problem> {
     if !(1..=MAX_NEVER_EXISTED_IDS).contains(&ids.len()) {
-        let detail = format!("must hold 1 to {MAX_NEVER_EXISTED_IDS} ids");
+        let detail = format!("must contain 1 to {MAX_NEVER_EXISTED_IDS} IDs");
         return Err(Problem::field("ids", detail));
     }
     let flagged = desk.log.never_existed(&ids).await?;

@@ -1,4 +1,4 @@
-//! The kit's own tables in the read model's database, and the guard over the service's.
+//! The kit's own tables in the read model's database, and the guard of the service's tables.
 
 pub(crate) mod applied;
 pub(crate) mod dead_letter;

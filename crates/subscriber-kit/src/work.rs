@@ -1,6 +1,6 @@
-//! The work on keys: which one and when, its callback and what that means, and how its run ends.
+//! The work on keys: which one and when, its callback and what the answer means, and how its run ends.
 //!
-//! `run`, `queue`, `outcome` and `ending` are pure: what they decide follows from what they are given.
+//! `run`, `queue`, `outcome` and `ending` are pure: their decisions depend on their arguments alone.
 
 pub(crate) mod batch;
 pub(crate) mod ending;

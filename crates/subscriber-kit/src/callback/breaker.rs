@@ -1,16 +1,16 @@
-//! The circuit breaker of one followed entity, between it and its owner. Pure: `now` is passed in.
+//! The circuit breaker between a followed entity and its owner. Pure: `now` is passed in.
 //!
-//! While the owner fails, calls stop; one probe at a time, ever more rarely, finds out whether it
-//! is back. Nothing that happens while the breaker is open counts against any key.
+//! While the owner fails, calls stop. One probe at a time, with growing pauses, finds out whether it is back.
+//! Nothing that happens while the breaker is open counts against any key.
 //!
-//! Each followed entity has its own: an owner may fail for one kind of entity alone, or one may be followed
-//! that it does not have.
+//! Each followed entity has its own breaker: an owner may fail for one kind of entity only, or not have that kind
+//! at all.
 
 use std::time::{Duration, Instant};
 
 use nudge_protocol::admin::BreakerState;
 
-/// Failures in a row that open the breaker.
+/// Number of consecutive failures that open the breaker.
 pub const FAILURES_TO_OPEN: u32 = 5;
 /// Pause before the first probe.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -24,21 +24,21 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub enum Permit {
     /// Call freely.
     Full,
-    /// Probe the owner, and report how that went. No key takes part in it.
+    /// Probe the owner and report the result. No key is involved.
     Probe,
     /// Do not call before this instant, then ask again.
     Wait(Instant),
 }
 
-/// See the module's description.
+/// See the module documentation.
 #[derive(Debug)]
 pub struct Breaker {
     failures: u32,
     open: bool,
-    /// The last pause; none while all is well.
+    /// The last pause; `None` while the owner answers.
     pause: Option<Duration>,
     until: Option<Instant>,
-    /// What the owner asked for in `Retry-After`. It passes; nothing else ends it.
+    /// The end of the wait that the owner asked for in `Retry-After`. Nothing ends it sooner.
     asked: Option<Instant>,
     probing: bool,
 }
@@ -55,8 +55,8 @@ impl Breaker {
         Self { failures: 0, open: false, pause: None, until: None, asked: None, probing: false }
     }
 
-    /// Asks before a call. A [`Permit::Probe`] must be followed by [`success`](Self::success),
-    /// [`failure`](Self::failure) or [`let_through`](Self::let_through).
+    /// To be called before each call to the owner. A [`Permit::Probe`] must be followed by
+    /// [`success`](Self::success), [`failure`](Self::failure) or [`let_through`](Self::let_through).
     pub fn permit(&mut self, now: Instant) -> Permit {
         match self.until.max(self.asked) {
             Some(until) if now < until => Permit::Wait(until),
@@ -69,31 +69,30 @@ impl Breaker {
         }
     }
 
-    /// A call was answered. Returns whether the owner failed before: whether the breaker was open, or calls
-    /// were let through since. The call may have begun
-    /// before another one was told to wait, so it does not end that wait.
+    /// A call was answered. Returns whether the owner had been failing: whether the breaker was open, or had been since
+    /// the last answer. A `Retry-After` stays in force, since the answered call may have started before it.
     pub fn success(&mut self) -> bool {
         let failed_before = self.pause.is_some();
         *self = Self { asked: self.asked, ..Self::new() };
         failed_before
     }
 
-    /// The probe was answered, and that does not tell whether calls will be. They are let through; should
-    /// one fail, it opens again at once, for longer.
+    /// The probe was answered, but that does not prove that calls will be. They are let through; if one fails, the
+    /// breaker opens again at once, for longer.
     pub fn let_through(&mut self) {
         let (asked, pause) = (self.asked, self.pause);
         *self = Self { asked, pause, failures: FAILURES_TO_OPEN - 1, ..Self::new() };
     }
 
-    /// A call failed for a reason that is the owner's. `retry_after` is what it asked for. Returns whether the breaker
-    /// opened, having been closed since the owner last answered.
+    /// A call failed through the owner's fault. `retry_after` is the wait that it asked for. Returns whether this
+    /// opened the breaker for the first time since the owner last answered.
     pub fn failure(&mut self, now: Instant, retry_after: Option<Duration>) -> bool {
         let was_well = self.pause.is_none();
         self.failures = self.failures.saturating_add(1);
         let probe_failed = std::mem::take(&mut self.probing);
         if self.failures >= FAILURES_TO_OPEN || probe_failed {
             let pause = self.pause.map_or(FIRST_PAUSE, |p| (p * 2).min(MAX_PAUSE));
-            // Calls that were under way when it opened do not lengthen the pause.
+            // Calls that were in progress when it opened do not lengthen the pause.
             if !self.open || probe_failed {
                 (self.open, self.pause, self.until) = (true, Some(pause), Some(now + pause));
             }
@@ -103,7 +102,7 @@ impl Breaker {
         was_well && self.open
     }
 
-    /// How it stands, for people.
+    /// The state, as shown to people.
     pub fn state(&self) -> BreakerState {
         match (self.open, self.probing) {
             (false, _) => BreakerState::Closed,

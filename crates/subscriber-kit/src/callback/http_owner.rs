@@ -1,4 +1,4 @@
-//! Callbacks over HTTP: what is sent, what is read, and what a refusal means.
+//! Callbacks over HTTP: the requests, the answers, and what a refusal means.
 
 use std::time::{Duration, SystemTime};
 
@@ -30,18 +30,18 @@ impl HttpOwner {
         let http = reqwest::Client::builder()
             .timeout(settings.fetch_timeout)
             .connect_timeout(settings.fetch_timeout / 4)
-            // Below common servers' keep-alive, so that a connection is not used as it closes.
+            // Shorter than the keep-alive of common servers, so that a connection is not reused just as it closes.
             .pool_idle_timeout(Duration::from_secs(20))
             .tcp_nodelay(true)
             .no_proxy()
-            // A redirect is a configuration fault, and following one would hide it.
+            // A redirect is a configuration error, which following it would hide.
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         let base_url = base_url.trim_end_matches('/').to_owned();
         Ok(Self { http, base_url, max_answer_bytes: settings.max_answer_bytes })
     }
 
-    /// Posts `request` and reads the answer, both bounded.
+    /// Posts `request` and reads the answer, with limits on time and size.
     async fn post<Q: Serialize, T: DeserializeOwned>(
         &self,
         entity: &EntityName,
@@ -105,7 +105,7 @@ fn transport(error: reqwest::Error) -> FetchError {
     FetchError::new(kind, chain(&error))
 }
 
-/// What an answer means that is not `200`.
+/// What an answer other than `200` means.
 pub fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
     let retry_after = retry_after(headers, SystemTime::now());
     FetchError {
@@ -115,9 +115,8 @@ pub fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
     }
 }
 
-/// How long the owner asks to be left alone: `Retry-After` is a number of seconds or a date. A date
-/// counts from the owner's own `Date`, so that two clocks that differ do no harm. The breaker bounds
-/// what comes of it.
+/// How long the owner asks to be left alone: `Retry-After` is a number of seconds or a date. A date is compared with
+/// the owner's own `Date`, so that different clocks do no harm. The breaker limits the result.
 fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let date = |text: &str| httpdate::parse_http_date(text).ok();
@@ -126,17 +125,17 @@ fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration>
         return Some(Duration::from_secs(seconds));
     }
     let (until, now) = (date(asked)?, text(header::DATE).and_then(date).unwrap_or(now));
-    // It may have passed by now.
+    // It may have passed already.
     Some(until.duration_since(now).unwrap_or_default())
 }
 
-/// `says_when`: the owner asked to be left alone for some time.
+/// `says_when`: the answer says when to try again.
 fn kind_of(status: StatusCode, says_when: bool) -> FetchErrorKind {
     match status.as_u16() {
-        // Without that, a proxy or a database that gives up on one key says the same.
+        // Without `Retry-After`, it may come from a proxy, or from a database that gives up on one key.
         429 | 503 if says_when => FetchErrorKind::Unavailable,
         401 | 403 | 404 | 405 | 407 | 410 | 501 | 300..=399 => FetchErrorKind::Misconfigured,
-        // What is a verdict on the request itself, and will be so again.
+        // These judge the request itself, and would do so again.
         400 | 413 | 414 | 422 | 431 => FetchErrorKind::Refused,
         _ => FetchErrorKind::Broken,
     }

@@ -1,4 +1,4 @@
-//! An owner as one followed entity has it: the way to it, its breaker, and how it is.
+//! The link from a followed entity to its owner: the client, the breaker, and the owner's condition.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     read_model::applied::Waiters,
 };
 
-/// See the module's description.
+/// See the module documentation.
 #[derive(Clone)]
 pub(crate) struct OwnerLink {
     pub(crate) client: Arc<dyn OwnerClient>,
@@ -23,16 +23,16 @@ pub(crate) struct OwnerLink {
     witnesses: Arc<Mutex<Witnesses>>,
 }
 
-/// How an owner is, apart from the keys that a callback failed for.
+/// The owner's condition, judged without the keys for which a callback failed.
 #[derive(Debug)]
 pub(crate) enum Condition {
     /// It answers.
     Well,
     /// It fails.
     Ill(FetchError),
-    /// It lists what it has, and fails for the one other key that was asked for.
+    /// It lists its entities, but fails for the one other key that was asked for.
     Unclear(FetchError),
-    /// It answers; but it offers no list, and no other key tells.
+    /// It answers, but offers no list, and no other key gives evidence.
     Unlisted(FetchError),
 }
 
@@ -45,18 +45,18 @@ impl OwnerLink {
         self.breaker.lock()
     }
 
-    /// A call failed for a reason that is the owner's. Returns whether it answered until now.
+    /// A call failed through the owner's fault. Returns whether it had answered until now.
     pub(crate) fn failed(&self, error: &FetchError) -> bool {
         self.breaker().failure(Instant::now().into_std(), error.retry_after)
     }
 
-    /// It answered these keys.
+    /// Notes that the owner answered these keys.
     pub(crate) fn answered<'a>(&self, ids: impl Iterator<Item = &'a EntityId>) {
         self.witnesses.lock().answered(ids);
     }
 
-    /// Finds out how it is: by a key that it answered lately, which is none of these, and if that fails or
-    /// there is none, by its list.
+    /// Determines the owner's condition: by a key that it answered recently and that is not one of `not`; if that fails
+    /// or there is no such key, by its list.
     pub(crate) async fn condition(
         &self,
         entity: &EntityName,
@@ -89,7 +89,7 @@ impl OwnerLink {
         }
     }
 
-    /// A key that the owner answered, and that is none of these. After a start, the read model holds some.
+    /// A key that the owner has answered and that is not one of `not`. After a start, the read model provides some.
     async fn witness(&self, not: &[EntityId], read_model: &Waiters) -> Option<EntityId> {
         let witness = self.witnesses.lock().take(not);
         if witness.is_some() {

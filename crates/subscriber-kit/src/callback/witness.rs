@@ -1,19 +1,19 @@
-//! Keys that the owner answered lately. Asked for one of them again, an owner that fails for everything is
-//! told from one that fails for some key.
+//! Keys that the owner answered recently. Asking for one of them again tells an owner that fails for everything
+//! from one that fails for some key.
 
 use std::collections::VecDeque;
 
 use nudge_protocol::EntityId;
 
-/// Most keys that are remembered.
+/// Maximum number of keys remembered.
 pub(crate) const MAX_WITNESSES: usize = 8;
 
-/// See the module's description. Newest first.
+/// See the module documentation. Newest first.
 #[derive(Debug, Default)]
 pub(crate) struct Witnesses(VecDeque<EntityId>);
 
 impl Witnesses {
-    /// The owner answered these.
+    /// Notes that the owner answered these keys.
     pub(crate) fn answered<'a>(&mut self, ids: impl Iterator<Item = &'a EntityId>) {
         for id in ids.take(MAX_WITNESSES) {
             self.0.retain(|known| known != id);
@@ -22,8 +22,8 @@ impl Witnesses {
         self.0.truncate(MAX_WITNESSES);
     }
 
-    /// Takes one that is none of these. It is remembered again once it is answered: a key that fails by
-    /// now cannot speak against the owner twice.
+    /// Removes and returns a key that is not one of `not`. It is remembered again only once it is answered, so a key
+    /// that has begun to fail cannot count against the owner twice.
     pub(crate) fn take(&mut self, not: &[EntityId]) -> Option<EntityId> {
         let at = self.0.iter().position(|id| !not.contains(id))?;
         self.0.remove(at)

@@ -1,4 +1,4 @@
-//! Acknowledgements, held from the arrival of a message until its key is durable.
+//! Acknowledgements, held back from the arrival of a message until its key is durable.
 
 use std::{
     future::Future,
@@ -15,26 +15,26 @@ use nudge_runtime::mutated;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Longest wait for a broker that takes nothing more because it is away. What is not said by then is
-/// not said at all: the messages come again.
+/// Longest wait for a broker that accepts nothing because it is unreachable. Acknowledgements that are not
+/// sent by then are dropped, and the messages are redelivered.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// The future of sending an acknowledgement.
 pub type Sending<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// The port that gives a message back to where it came from. Losing an acknowledgement is harmless:
-/// the message comes again.
+/// The port through which a message is acknowledged. Losing an acknowledgement is harmless: the message is
+/// redelivered.
 pub trait AckHandle: Send + Sync {
-    /// The message is handled.
+    /// Acknowledges the message: it is handled.
     fn ack(&self) -> Sending<'_>;
-    /// The message is still being worked on: do not deliver it again yet.
+    /// Tells the broker that work on the message is in progress, so that it does not redeliver it yet.
     fn progress(&self) -> Sending<'_>;
 }
 
-/// An acknowledgement that is held.
+/// An acknowledgement that is held back.
 ///
-/// It names its message by sequence, and is good for one session alone: a broker that went back to an
-/// older state gives the same sequence to another message, which it would then take for handled.
+/// It names its message by sequence and is only valid in its own session: after a broker has gone back to an
+/// older state, another message gets the same sequence and would count as handled.
 #[derive(Clone)]
 pub(crate) struct Held {
     handle: Arc<dyn AckHandle>,
@@ -43,7 +43,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// `session` is cancelled when it is over.
+    /// `session` is cancelled when the session ends.
     pub(crate) fn new(handle: Box<dyn AckHandle>, session: &CancellationToken) -> Self {
         Self { handle: handle.into(), session: session.clone(), touched: Instant::now() }
     }
@@ -66,7 +66,7 @@ impl Held {
     }
 }
 
-/// Says that these messages are handled.
+/// Acknowledges these messages.
 pub(crate) async fn ack_all(held: Vec<Held>) {
     let all = async {
         for held in held {
@@ -74,11 +74,11 @@ pub(crate) async fn ack_all(held: Vec<Held>) {
         }
     };
     if timeout(MAX_WAIT, all).await.is_err() {
-        tracing::debug!("the broker is away: messages that are handled will come again");
+        tracing::debug!("the broker is unreachable: handled messages will be redelivered");
     }
 }
 
-/// Says that these messages, which wait for long, are not forgotten.
+/// Tells the broker that these messages, which have waited for long, are not lost.
 pub(crate) async fn progress_all(held: impl Iterator<Item = &mut Held>) {
     let all = async {
         for held in held {
@@ -86,7 +86,7 @@ pub(crate) async fn progress_all(held: impl Iterator<Item = &mut Held>) {
         }
     };
     if timeout(MAX_WAIT, all).await.is_err() {
-        tracing::debug!("the broker is away: messages that wait will come again");
+        tracing::debug!("the broker is unreachable: waiting messages will be redelivered");
     }
 }
 
@@ -108,16 +108,16 @@ impl AckHandle for Acker {
 
 async fn send(acker: &Acker, kind: AckKind) {
     if let Err(error) = acker.ack_with(kind).await {
-        tracing::debug!(%error, "an acknowledgement was not sent; the message will come again");
+        tracing::debug!(%error, "an acknowledgement was not sent: the message will be redelivered");
     }
 }
 
-/// Counts what is still to be acknowledged: work that no broker waits for, but whose end matters.
+/// Counts work without a message at the broker whose completion matters all the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Countdown(Arc<AtomicUsize>);
 
 impl Countdown {
-    /// One more to wait for.
+    /// Adds one to wait for.
     pub(crate) fn handle(&self) -> Counted {
         self.0.fetch_add(1, Relaxed);
         Counted { left: self.0.clone(), said: AtomicBool::new(false) }
@@ -128,7 +128,7 @@ impl Countdown {
     }
 }
 
-/// Counts down once, when it is acknowledged.
+/// Counts down, once, when acknowledged.
 #[derive(Debug)]
 pub(crate) struct Counted {
     left: Arc<AtomicUsize>,

@@ -1,8 +1,8 @@
-//! The durable consumer as it must be, and what somebody has made of it at the broker.
+//! The configuration that the durable consumer needs, and how the one at the broker differs from it.
 //!
-//! An operator, or a tool that keeps a configuration of its own, can alter a consumer while it is in use. What
-//! then happens depends on what was altered: some alterations skip messages for good, and only a consumer made
-//! anew, which reads the stream from its start, brings those again. Others cost time.
+//! An operator, or a tool with a configuration of its own, can alter a consumer while it is in use. Some alterations
+//! skip messages for good; only a new consumer, which reads the stream from the start, delivers those. Others merely
+//! cost time.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 
 use super::source::Durable;
 
-/// A consumer that nobody has pulled from for so long is removed by the broker: its read model is
-/// gone. If it does come back, it refills from the start.
+/// The broker removes a consumer from which nobody has pulled for this long, since its read model is probably
+/// gone. A read model that does come back reads the stream from the start.
 const INACTIVE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Pulls that may wait at the broker, of all replicas: the server's own default, which it fills in.
+/// Maximum number of pulls waiting at the broker, over all replicas: the server's default, which it fills in.
 const MAX_WAITING_PULLS: i64 = 512;
 
-/// Members that decide which messages are delivered, or count as handled.
+/// Settings that decide which messages are delivered or count as handled.
 const SKIPS: [&str; 8] = [
     "ack_policy",
     "deliver_policy",
@@ -28,7 +28,7 @@ const SKIPS: [&str; 8] = [
     "opt_start_seq",
     "opt_start_time",
 ];
-/// Members that are the operator's: where the broker keeps the consumer, and what people read.
+/// Settings that belong to the operator: where the broker stores the consumer, and what people read.
 const NOT_OURS: [&str; 7] = [
     "description",
     "durable_name",
@@ -38,15 +38,15 @@ const NOT_OURS: [&str; 7] = [
     "num_replicas",
     "sample_freq",
 ];
-/// Told by a flag of its own.
+/// Reported in a separate flag.
 const PAUSE: &str = "pause_until";
 
-/// What is not as it must be. Each in words: `max_ack_pending is 1, not 5000`.
+/// How a consumer differs from the one that is needed, as texts such as `max_ack_pending is 1, not 5000`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Altered {
-    /// Messages may have been skipped.
+    /// Differences that may have skipped messages.
     pub(super) skips: Vec<String>,
-    /// Nothing is lost by it.
+    /// Differences that lose nothing.
     pub(super) costs: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn wanted(durable: Durable<'_>) -> pull::Config {
     }
 }
 
-/// Compares a consumer with the one that is needed. Members that this release does not know are not looked at.
+/// Compares a consumer with the one that is needed. Settings that this release does not know are ignored.
 pub(super) fn compare(wanted: &pull::Config, found: &consumer::Config) -> Altered {
     let (wanted, found) = (members(&wanted.into_consumer_config()), members(found));
     let mut altered = Altered::default();
@@ -92,7 +92,7 @@ pub(super) fn compare(wanted: &pull::Config, found: &consumer::Config) -> Altere
 fn members(config: &consumer::Config) -> Map<String, Value> {
     match serde_json::to_value(config) {
         Ok(Value::Object(members)) => members,
-        // A configuration is an object, and its members have no keys that JSON lacks.
+        // Cannot happen: a configuration serializes as an object.
         _ => Map::new(),
     }
 }

@@ -21,12 +21,11 @@ use crate::intake::{
     source::{Asking, Consumer, Deliveries, Delivery, Durable, Source, Standing},
 };
 
-/// Messages that one pull asks for.
+/// Maximum number of messages per pull.
 const PULL_MESSAGES: usize = 500;
-/// How long one pull stays open. Heartbeats at half of it tell a dead link from a quiet stream.
+/// How long a pull stays open. Heartbeats at half of it tell a dead connection from a quiet stream.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
-/// A consumer that only reads something again, and that nobody has pulled from for so long, is removed by the
-/// broker.
+/// The broker removes a consumer that only rereads messages once nobody has pulled from it for this long.
 const REREADING_INACTIVE: Duration = Duration::from_secs(30);
 
 impl Source for Broker {
@@ -36,7 +35,7 @@ impl Source for Broker {
             let stream = self.jetstream.get_stream(name).await?;
             let config = wanted(durable);
             let (consumer, altered) = mended(&stream, durable.name, &config).await?;
-            // The stream after the consumer: one that is ahead of its stream is then really so.
+            // The stream is read after the consumer; otherwise the consumer could merely seem to be ahead of it.
             let now = stream.get_info().await?;
             let (created, mend_after) =
                 (consumer.cached_info().created.to_string(), durable.settings.mend_interval);
@@ -44,7 +43,7 @@ impl Source for Broker {
             opened.altered = altered;
             if opened.is_ahead() {
                 stream.delete_consumer(durable.name).await?;
-                return Err("the consumer was ahead of its stream, and is made anew".into());
+                return Err("the consumer was ahead of its stream: recreating it".into());
             }
             let (broker, entity) = (self.clone(), durable.entity.clone());
             let consumer = Opened {
@@ -78,7 +77,7 @@ impl Source for Broker {
     }
 }
 
-/// Finds the consumer, mends it if it is not as it must be, or makes it. Also tells what could not be mended and
+/// Finds the consumer and repairs it if it was altered, or creates it. Also returns what could not be repaired but
 /// loses nothing.
 async fn mended(
     stream: &Stream,
@@ -98,7 +97,7 @@ async fn mended(
         tracing::warn!(
             consumer = name,
             skips,
-            "the consumer was altered at the broker: making it anew"
+            "the consumer was altered at the broker: recreating it"
         );
         let anew = async {
             stream.delete_consumer(name).await?;
@@ -113,9 +112,9 @@ async fn mended(
         tracing::warn!(
             consumer = name,
             costs,
-            "the consumer was altered at the broker: altering it back"
+            "the consumer was altered at the broker: restoring its settings"
         );
-        // What is the operator's stays.
+        // The operator's settings stay.
         let config = pull::Config {
             description: found.config.description.clone(),
             metadata: found.config.metadata.clone(),
@@ -125,7 +124,7 @@ async fn mended(
             ..wanted.clone()
         };
         if let Err(error) = stream.update_consumer(config).await {
-            left = Some(format!("{costs}; it cannot be altered back: {error}"));
+            left = Some(format!("{costs}; its settings cannot be restored: {error}"));
         }
     }
     if found.paused {
@@ -137,31 +136,31 @@ async fn mended(
     Ok((stream.get_consumer(name).await?, left))
 }
 
-/// The consumer cannot be used as it is, nor mended.
+/// The consumer can neither be used as it is nor repaired.
 #[derive(Debug, thiserror::Error)]
-#[error("the consumer was altered at the broker ({altered}) and cannot be mended")]
+#[error("the consumer was altered at the broker ({altered}) and cannot be repaired")]
 struct Unmended {
     altered: String,
     #[source]
     source: BoxError,
 }
 
-/// A consumer as it was found, mended or made.
+/// An open consumer.
 struct Opened {
     broker: Broker,
     entity: EntityName,
     stream: Stream,
     consumer: PullConsumer,
     opened: Standing,
-    /// What it must be.
+    /// The configuration that it needs.
     config: pull::Config,
     created: String,
-    /// From when on what only costs time is altered back again: two releases that want different limits must not
-    /// do so all the time.
+    /// From this time on, alterations that only cost time are repaired again. Without a pause, two releases with
+    /// different limits would keep altering the consumer back and forth.
     mend_at: Instant,
 }
 
-/// The stream as it was when it was found, and the consumer as it is now.
+/// The positions of the stream and of the consumer.
 fn standing(stream: &stream::Info, info: &Info) -> Standing {
     Standing {
         created: stream.created.to_string(),
@@ -184,29 +183,28 @@ impl Consumer for Opened {
             let info = self.consumer.get_info().await?;
             let Altered { skips, costs } = compare(&self.config, &info.config);
             if info.created.to_string() != self.created {
-                return Err("somebody made the consumer anew".into());
+                return Err("the consumer was recreated by someone else".into());
             }
             if info.paused {
-                return Err("somebody paused the consumer at the broker: resuming it".into());
+                return Err("the consumer was paused at the broker: resuming it".into());
             }
             if !skips.is_empty() {
                 let skips = skips.join(", ");
-                return Err(
-                    format!("somebody altered the consumer: {skips}: making it anew").into()
-                );
+                return Err(format!("the consumer was altered ({skips}): recreating it").into());
             }
             let altered = (!costs.is_empty()).then(|| costs.join(", "));
             if let Some(altered) = &altered
                 && Instant::now() >= self.mend_at
             {
-                return Err(
-                    format!("somebody altered the consumer: {altered}: altering it back").into()
-                );
+                return Err(format!(
+                    "the consumer was altered ({altered}): restoring its settings"
+                )
+                .into());
             }
             let now = self.stream.get_info().await?;
             let now = Standing { altered, ..standing(&now, &info) };
             if now.created != self.opened.created {
-                return Err("somebody made the stream anew".into());
+                return Err("the stream was recreated by someone else".into());
             }
             match now.is_ahead() {
                 true => Err("the consumer is ahead of its stream".into()),

@@ -1,4 +1,4 @@
-//! What a message says: a floor for the answer to its callback, and nothing that could skip one.
+//! Reads a message: it yields a floor for the answer to its callback, and nothing that could skip one.
 
 use nudge_protocol::{
     EntityId, Notification, Timestamp, Version,
@@ -7,8 +7,8 @@ use nudge_protocol::{
 
 use super::source::Delivery;
 
-/// The version that a message names, if its owner can have made it by `now`, and what is wrong with the
-/// message.
+/// The version that a message names, unless it is too far in the future, and what is wrong with the message, if
+/// anything.
 pub(super) fn read(
     message: &Delivery,
     id: &EntityId,

@@ -1,9 +1,9 @@
 //! The port to a broker's notifications of one entity: JetStream in production, simulated in tests.
 //!
-//! What intake relies on, and every implementation must keep:
-//! - A delivery that is not acknowledged comes again, unless a newer message has taken its place.
-//! - [`Standing::ack_floor`] is a sequence up to which every message is acknowledged or gone.
-//! - Sequences rise; another incarnation of the stream has another [`Standing::created`].
+//! Intake relies on these rules, which every implementation must keep:
+//! - A delivery that is not acknowledged is redelivered, unless a newer message has replaced it.
+//! - Every message up to the sequence [`Standing::ack_floor`] is acknowledged or gone.
+//! - Sequences rise; a recreated stream has another [`Standing::created`].
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -19,22 +19,22 @@ use crate::settings::Settings;
 /// The future of a request to the broker.
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
 
-/// Messages as they come. An error, or its end, ends the session.
+/// Messages as they arrive. An error, or the end of the stream, ends the session.
 pub type Deliveries = Pin<Box<dyn Stream<Item = Result<Delivery, BoxError>> + Send>>;
 
 /// A message.
 pub struct Delivery {
     /// Its subject, which names the key.
     pub subject: String,
-    /// Its version header, as it stands there.
+    /// Its version header, unparsed.
     pub version: Option<String>,
     /// Its body.
     pub body: Bytes,
-    /// Its place in the stream; 0 when that is not known.
+    /// Its sequence in the stream; 0 if unknown.
     pub sequence: u64,
-    /// How many messages the consumer has still to deliver after this one.
+    /// Number of messages that the consumer has yet to deliver after this one.
     pub pending: u64,
-    /// Gives it back. None when nobody waits for that.
+    /// Acknowledges it. `None` if no acknowledgement is expected.
     pub ack: Option<Box<dyn AckHandle>>,
 }
 
@@ -46,28 +46,28 @@ impl std::fmt::Debug for Delivery {
     }
 }
 
-/// How far a stream and its consumer are.
+/// The positions of a stream and its consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Tells one incarnation of the stream from the next.
+    /// Identifies the stream: a recreated one has another value.
     pub created: String,
     /// The stream's last sequence.
     pub last_sequence: u64,
-    /// The last sequence that was delivered.
+    /// The last sequence delivered.
     pub delivered: u64,
-    /// Everything up to this sequence is acknowledged or gone.
+    /// Every message up to this sequence is acknowledged or gone.
     pub ack_floor: u64,
-    /// Messages delivered and not acknowledged.
+    /// Number of messages delivered but not acknowledged.
     pub ack_pending: u64,
-    /// Messages not delivered yet, as the broker counts them.
+    /// Number of messages not delivered yet, as the broker counts them.
     pub pending: u64,
-    /// What somebody has altered at the broker and stays so, in words. It costs time and loses nothing.
+    /// What was altered at the broker and not repaired, as text. It costs time but loses nothing.
     pub altered: Option<String>,
 }
 
 impl Standing {
-    /// Whether the consumer is beyond the end of its stream, which went back to an older state: what is published
-    /// next would count as delivered.
+    /// Whether the consumer is beyond the end of its stream, because the stream went back to an older state. The next
+    /// messages would then count as delivered.
     pub fn is_ahead(&self) -> bool {
         self.delivered.max(self.ack_floor) > self.last_sequence
     }
@@ -76,52 +76,51 @@ impl Standing {
 /// Which consumer to open.
 #[derive(Clone, Copy, Debug)]
 pub struct Durable<'a> {
-    /// Who follows: for people.
+    /// The service that follows, shown to people.
     pub service: &'a str,
-    /// What is followed.
+    /// The followed entity.
     pub entity: &'a EntityName,
     /// The consumer's name, shared by all replicas.
     pub name: &'a str,
-    /// How long a delivery may take, and how many may be out.
+    /// How long a delivery may take, and how many may be unacknowledged.
     pub settings: &'a Settings,
 }
 
-/// A way to a broker.
+/// A connection to a broker.
 pub trait Source: Send + Sync + 'static {
-    /// Finds the stream, which must be there, and finds or makes the consumer. One that is not as it must be is
-    /// mended: altered back, or made anew where it may have skipped messages.
+    /// Finds the stream, which must exist, and finds or creates the consumer. If the consumer was altered, its
+    /// settings are restored; if it may have skipped messages, it is recreated.
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>>;
 
-    /// Counts connections made: changes each time the link was lost and made again.
+    /// The number of connections made so far; it changes whenever the connection was lost and made again.
     fn connections(&self) -> watch::Receiver<u64>;
 
-    /// Whether the link stands at this moment.
+    /// Whether the connection is up right now.
     fn is_connected(&self) -> bool;
 
-    /// What the broker last complained about.
+    /// The broker's last error.
     fn last_error(&self) -> Option<String>;
 
-    /// Waits until everything said so far is sent.
+    /// Waits until everything written so far has been sent.
     fn flush(&self) -> Asking<'_, ()>;
 }
 
 /// A durable consumer of one entity's stream, shared by all replicas of a service.
 pub trait Consumer: Send + Sync {
-    /// How far it was when it was opened.
+    /// Its positions when it was opened.
     fn opened(&self) -> &Standing;
 
-    /// How far it is now. An error when it is not the consumer any more that was opened, or not as it must be:
-    /// then it has to be opened again.
+    /// Its positions now. An error if it has been altered or replaced by another consumer since it was opened; it must
+    /// then be opened again.
     fn standing(&self) -> Asking<'_, Standing>;
 
-    /// What is delivered to this replica from now on.
+    /// The messages that are delivered to this replica from now on.
     fn deliveries(&self) -> Asking<'_, Deliveries>;
 
-    /// Every message from `sequence` on, once more, with nothing to acknowledge. Ends after the
-    /// newest.
+    /// Every message from `sequence` on, once more, without acknowledgements. Ends after the newest.
     fn again_from(&self, sequence: u64) -> Asking<'_, Deliveries>;
 
-    /// What is published from now on, past the consumer, shared among its replicas. May lose any of
-    /// it.
+    /// Messages published from now on, bypassing the consumer and shared among its replicas. Any of them may be
+    /// lost.
     fn fresh(&self) -> Asking<'_, Deliveries>;
 }

@@ -1,8 +1,8 @@
-//! Whether the broker withholds messages: pure, `now` is passed in.
+//! Detects a broker that withholds messages. Pure: `now` is passed in.
 //!
-//! A server can forget to deliver for a while, or believe for good that a consumer has seen what it has not.
-//! The stream's end tells: its last message is always there, so a consumer that was given everything stands at
-//! it.
+//! A server can fail to deliver for a while, or wrongly believe for good that a consumer has seen a message. The end
+//! of the stream reveals it: its last message always exists, so a consumer that was given everything is at that
+//! sequence.
 
 use std::{
     ops::RangeInclusive,
@@ -11,26 +11,26 @@ use std::{
 
 use super::source::Standing;
 
-/// How long the consumer may stand still before the end of its stream, while there is room for more.
+/// How long the consumer may stay short of the end of its stream while more is asked for.
 pub(super) const WITHHELD_AFTER: Duration = Duration::from_secs(5);
-/// Looks that lie further apart say nothing of the time between: nobody asked for messages then.
+/// Checks further apart than this prove nothing about the time between, when nobody asked for messages.
 const MAX_BETWEEN_LOOKS: Duration = Duration::from_secs(3);
 
-/// What was seen so far.
+/// What was observed so far.
 #[derive(Debug, Default)]
 pub(super) struct Withheld {
-    /// Where the consumer stands still, and since when.
+    /// The sequence at which the consumer is stuck, and since when.
     still: Option<(u64, Instant)>,
     last_look: Option<Instant>,
-    /// Up to here was read past the consumer.
+    /// The last sequence that was read bypassing the consumer.
     read_to: u64,
-    /// Whether anything was there.
+    /// Whether that found any message.
     found: bool,
 }
 
 impl Withheld {
-    /// Looks at a standing. `asking` says whether there is room for more and it is asked for. Returns the
-    /// sequences that must be read past the consumer, if any.
+    /// Checks the positions. `asking` says whether there is room for more messages and they are being asked for.
+    /// Returns the sequences that must be read bypassing the consumer, if any.
     pub(super) fn look(
         &mut self,
         now: &Standing,
@@ -59,13 +59,13 @@ impl Withheld {
         }
     }
 
-    /// Notes whether there was a message in what was to be read. Where an operator removed the last ones, there
-    /// is none.
+    /// Notes whether the sequences that were read contained any message. They contain none if an operator has removed
+    /// the last ones.
     pub(super) fn read(&mut self, any: bool) {
         self.found |= any;
     }
 
-    /// Whether messages were read past the consumer, and it has not moved since.
+    /// Whether messages were read bypassing the consumer, and it has not moved since.
     pub(super) fn is_bypassed(&self) -> bool {
         self.found
     }
@@ -79,7 +79,7 @@ mod tests {
         Standing { delivered, last_sequence, ..Standing::default() }
     }
 
-    /// Looks once a second. Returns what was to be read, with the second.
+    /// Checks at each of these seconds. Returns the sequences to be read, with the second.
     fn look(
         seconds: impl IntoIterator<Item = (u64, Standing, bool)>,
     ) -> Vec<(u64, RangeInclusive<u64>)> {
@@ -100,7 +100,7 @@ mod tests {
     fn what_is_not_delivered_in_time_is_read_once() {
         let looks = (0..60).map(|second| (second, standing(7, 9), true));
         assert_eq!(look(looks), [(5, 8..=9)]);
-        // Whatever comes next is read, too, and nothing twice.
+        // Later messages are read, too, and none twice.
         let looks = (0..60).map(|second| (second, standing(7, 9 + second / 20), true));
         assert_eq!(look(looks), [(5, 8..=9), (20, 10..=10), (40, 11..=11)]);
     }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn nobody_withholds_what_is_not_asked_for() {
         assert_eq!(look((0..60).map(|second| (second, standing(7, 9), false))), []);
-        // Nor what was not asked for between two looks.
+        // The same if nothing was asked for between two checks.
         assert_eq!(look((0..60).map(|second| (second * 4, standing(7, 9), true))), []);
     }
 }

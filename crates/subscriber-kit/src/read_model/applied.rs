@@ -1,8 +1,8 @@
-//! Wait for a version: a reader asks that a write be visible before it is answered.
+//! Waiting for a version, for readers that must see a certain write.
 //!
-//! What counts is the table, since another replica may be the one that applies. The waiter is armed
-//! before the table is looked at, so a commit in between is not missed; for commits of other
-//! replicas it looks again every [`POLL_INTERVAL`].
+//! The table decides, since another replica may apply the version. A waiter is registered before it reads the table, so
+//! it does not miss a commit in between. To see commits of other replicas, it reads the table again every
+//! [`POLL_INTERVAL`].
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use nudge_runtime::Database;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
 
-/// How often the table is looked at for what other replicas applied.
+/// How often the table is read for versions that other replicas applied.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The applied versions of one entity kind, and who waits for them.
+/// The applied versions of one kind of entity, and those who wait for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiters {
     db: Database,
@@ -27,7 +27,7 @@ impl Waiters {
         Self { db, entity, waiting: Arc::default() }
     }
 
-    /// What is applied for `id`.
+    /// The version applied for `id`.
     pub(crate) async fn applied(
         &self,
         id: &EntityId,
@@ -44,7 +44,7 @@ impl Waiters {
         }))
     }
 
-    /// Some ids that are applied, those that are not deleted first.
+    /// Some applied IDs, those of existing entities first.
     pub(crate) async fn some(&self, limit: usize) -> Result<Vec<EntityId>, sqlx::Error> {
         let sql = "SELECT id, deleted FROM nudge_applied WHERE entity = $1 ORDER BY id LIMIT $2";
         let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(limit as i64);
@@ -53,7 +53,7 @@ impl Waiters {
         Ok(rows.into_iter().filter_map(|(id, _)| EntityId::new(&id).ok()).collect())
     }
 
-    /// How many entities are applied, tombstones included.
+    /// Number of applied entities, including tombstones.
     pub(crate) async fn count(&self) -> Result<u64, sqlx::Error> {
         let sql = "SELECT count(*) FROM nudge_applied WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
@@ -61,7 +61,7 @@ impl Waiters {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// Wakes those who wait for these ids. Call after the commit.
+    /// Wakes those who wait for these IDs. Call it after the commit.
     pub(crate) fn wake<'a>(&self, ids: impl Iterator<Item = &'a EntityId>) {
         let waiting = self.lock();
         if waiting.is_empty() {
@@ -72,8 +72,8 @@ impl Waiters {
         }
     }
 
-    /// Waits until `version` of `id` or a later one is applied. `Err` holds what is applied when
-    /// the time is up.
+    /// Waits until `version` of `id` or a later one is applied. After the timeout, `Err` holds the version that is
+    /// applied, if any.
     pub(crate) async fn wait(
         &self,
         id: &EntityId,
@@ -101,7 +101,7 @@ impl Waiters {
     }
 }
 
-/// A place in the map of waiters, given up again with the last waiter for its key.
+/// An entry in the map of waiters, removed along with the last waiter for its key.
 struct Armed<'a> {
     waiters: &'a Waiters,
     id: EntityId,
@@ -118,7 +118,7 @@ impl<'a> Armed<'a> {
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
         let mut waiting = self.waiters.lock();
-        // Two: the map's and ours. Counted under the lock, so nobody joins meanwhile.
+        // Two references: the map's and ours. Counted under the lock, so nobody can join in between.
         if Arc::strong_count(&self.notify) <= 2 {
             waiting.remove(&self.id);
         }

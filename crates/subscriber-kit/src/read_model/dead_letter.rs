@@ -1,9 +1,8 @@
-//! The dead-letter table: keys that keep failing, kept where a restart does not lose them.
+//! The dead-letter table: keys that keep failing, stored so that they survive a restart.
 //!
-//! A row with `next_at` is *parked*: it re-enters the work queue when that time comes. A row
-//! without is a *dead letter*: it failed in a way that a retry alone does not mend. Rows close by
-//! themselves, in the applying transaction, as soon as the entity is applied at their version or
-//! later, by whichever replica.
+//! A row with `next_at` is *parked*: it re-enters the work queue at that time. A row without it is a *dead letter*: it
+//! failed in a way that a retry alone cannot fix. Any replica that applies the entity at the row's version or later
+//! removes the row in the same transaction.
 
 use std::time::Duration;
 
@@ -16,27 +15,27 @@ use nudge_runtime::{
 };
 use sqlx::AssertSqlSafe;
 
-/// Longest error text kept, in bytes.
+/// Longest error text stored, in bytes.
 const MAX_ERROR_BYTES: usize = 1_000;
-/// A row that re-entered the queue is not handed out again before this has passed.
+/// How long a row that re-entered the queue is not handed out again.
 const LEASE: Duration = Duration::from_secs(120);
 
-/// A key to be put into the table.
+/// A key to write to the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parking {
     pub(crate) id: EntityId,
     pub(crate) floor: Version,
-    /// The version that the owner answered; none when it gave no answer.
+    /// The version that the owner answered; [`Version::NONE`] without an answer.
     pub(crate) answered: Version,
     pub(crate) error: String,
     pub(crate) attempts: u32,
     /// `None` makes it a dead letter.
     pub(crate) retry_after: Option<Duration>,
-    /// The owner does not know the id.
+    /// Whether the owner does not know the ID.
     pub(crate) unknown: bool,
 }
 
-/// A row whose time has come.
+/// A row that is due.
 #[derive(Clone, Debug)]
 pub(crate) struct Due {
     pub(crate) id: EntityId,
@@ -47,17 +46,17 @@ pub(crate) struct Due {
 /// How many rows there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Rows that are tried again by themselves.
+    /// Rows that are retried automatically.
     pub(crate) parked: u64,
     /// Rows that are not.
     pub(crate) dead_letters: u64,
-    /// Parked rows whose time has come.
+    /// Parked rows that are due.
     pub(crate) due: u64,
-    /// Parked rows whose id the owner does not know.
+    /// Parked rows whose ID the owner does not know.
     pub(crate) unknown: u64,
 }
 
-/// The rows of one entity kind.
+/// The rows of one kind of entity.
 #[derive(Clone, Debug)]
 pub(crate) struct DeadLetters {
     db: Database,
@@ -81,12 +80,11 @@ impl DeadLetters {
         Self { db, entity }
     }
 
-    /// Puts keys into the table, or notes their newest failure. A key that meanwhile was applied at
-    /// the version that the owner answered or later (by another replica) is left out. What a
-    /// message said does not count for that: it may be lower than the change that it replaced.
+    /// Writes keys to the table, or updates their last failure. Leaves out a key that another replica has meanwhile
+    /// applied at the version that the owner answered, or later. The version of a message is not enough to leave a key
+    /// out: it may be lower than that of the change that the message replaced.
     ///
-    /// A refusal of an older version, which another replica brings late, does not end the tries for a
-    /// newer one.
+    /// If another replica reports late that an older version was refused, retries of a newer one continue.
     pub(crate) async fn park(&self, keys: &[Parking]) -> Result<(), sqlx::Error> {
         let now = clock::now().unix_micros();
         let row = |key: &Parking| {
@@ -133,12 +131,12 @@ impl DeadLetters {
         self.db.run(work).await
     }
 
-    /// Waits for those who are applying these keys at the moment, and makes others wait. Else one who has
-    /// looked for rows to close, and has not committed yet, and one who puts a row into the table, would
-    /// not see each other: the row would stay. Writers on SQLite take turns anyway.
+    /// Waits for transactions that are applying these keys, and makes later ones wait. Otherwise a transaction that has
+    /// looked for rows to close but not committed yet would not see the row written here, nor be seen: the row would
+    /// stay. On SQLite, writers take turns anyway.
     async fn wait_for_appliers(&self, tx: &mut Tx, set: &str) -> Result<(), sqlx::Error> {
         let set_sql = rows(self.db.kind(), "$2", &[Column::Text("id")]);
-        // What is inserted for keys that are not there is gone before anyone can see it.
+        // Rows inserted for missing keys are deleted again before anyone can see them.
         let lock = format!(
             "INSERT INTO nudge_applied AS applied (entity, id, version, deleted, applied_at) \
              SELECT $1, r.id, 0, 0, 0 FROM {set_sql} ORDER BY r.id \
@@ -155,7 +153,7 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Takes up to `limit` rows whose time has come, and leases them.
+    /// Takes up to `limit` due rows, and leases them.
     pub(crate) async fn due(&self, limit: usize) -> Result<Vec<Due>, sqlx::Error> {
         let now = clock::now().unix_micros();
         let sql = "UPDATE nudge_dead_letter SET next_at = $3 WHERE entity = $1 AND id IN \
@@ -176,12 +174,12 @@ impl DeadLetters {
         Ok(rows.into_iter().filter_map(due_row).collect())
     }
 
-    /// Gives every dead letter one more try: a release may have mended what failed.
+    /// Gives every dead letter one more attempt, since a new release may have fixed the cause.
     pub(crate) async fn retry_all(&self) -> Result<u64, sqlx::Error> {
         self.hasten("next_at IS NULL").await
     }
 
-    /// Makes every parked row due: the owner is back.
+    /// Makes every parked row due, because the owner is back.
     pub(crate) async fn hasten_parked(&self) -> Result<u64, sqlx::Error> {
         self.hasten("next_at IS NOT NULL").await
     }
@@ -193,7 +191,7 @@ impl DeadLetters {
         self.db.write(sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(now)).await
     }
 
-    /// Up to `limit` rows after `after`, by id; dead letters and parked ones.
+    /// Up to `limit` rows after `after`, parked or dead letters, by ID.
     pub(crate) async fn list(
         &self,
         after: &str,
@@ -226,7 +224,7 @@ impl DeadLetters {
         Ok(row.and_then(due_row))
     }
 
-    /// Removes a row; false when there is none.
+    /// Removes a row. Returns `false` if there is none.
     pub(crate) async fn discard(&self, id: &EntityId) -> Result<bool, sqlx::Error> {
         let sql = "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id = $2";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(id.as_str());
@@ -250,8 +248,8 @@ impl DeadLetters {
         })
     }
 
-    /// Gives up parked keys that the owner does not know and that are not applied here: those that are due and were
-    /// tried `max_attempts` times, and `surplus` more, of those that were tried most. Returns how many that was.
+    /// Gives up parked keys that the owner does not know and that are not applied here: those that are due after
+    /// `max_attempts` attempts, and `surplus` more, those with most attempts first. Returns how many were given up.
     pub(crate) async fn give_up_unknown(
         &self,
         max_attempts: u32,
@@ -337,7 +335,7 @@ mod tests {
         }
     }
 
-    /// A key whose answer, of this version, was refused.
+    /// A key whose answer with this version was refused.
     fn refused(answered: u64) -> Parking {
         Parking { answered: v(answered), ..parking(answered, None) }
     }
@@ -359,7 +357,7 @@ mod tests {
             let counts = table.counts().await.unwrap();
             assert_eq!(counts, Counts { parked: 1, due: 1, ..Counts::default() });
             assert_eq!(table.due(10).await.unwrap()[0].floor, v(2));
-            // That of the same version, or of a later one, does.
+            // A refusal of the same version or of a later one does.
             table.park(&[parking(3, None)]).await.unwrap();
             let counts = table.counts().await.unwrap();
             assert_eq!(counts, Counts { dead_letters: 1, ..Counts::default() });
@@ -381,7 +379,7 @@ mod tests {
         .await;
     }
 
-    /// The version of a message may be lower than that of the change which it replaced.
+    /// The version of a message may be lower than that of the change that it replaced.
     #[tokio::test]
     async fn what_a_message_said_does_not_keep_a_key_out_of_the_table() {
         on_each(async |table| {
@@ -392,11 +390,11 @@ mod tests {
         .await;
     }
 
-    /// It has looked for rows to close, and has not committed yet.
+    /// The applying transaction has looked for rows to close, but has not committed yet.
     #[tokio::test]
     async fn a_key_that_is_being_applied_is_parked_after_that_or_not_at_all() {
         on_each(async |table| {
-            // There is no row of it yet; then there is.
+            // First without a row in `nudge_applied`, then with one.
             for version in [5, 6] {
                 let mut applying = table.db.begin().await.unwrap();
                 sqlx::query(APPLY).bind(version).execute(&mut *applying).await.unwrap();
@@ -423,7 +421,7 @@ mod tests {
             table.park(&[parking(2, Some(Duration::ZERO))]).await.unwrap();
             assert_eq!(table.due(10).await.unwrap().len(), 1);
             assert!(table.due(10).await.unwrap().is_empty(), "it is on its way");
-            // Unless all of it was lost on its way.
+            // Unless it was lost on its way.
             assert_eq!(table.hasten_parked().await.unwrap(), 1);
             assert_eq!(table.due(10).await.unwrap().len(), 1);
         })

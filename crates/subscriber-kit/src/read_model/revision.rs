@@ -1,26 +1,26 @@
-//! By which revision of the read model each row was applied, and which revision counts.
+//! The revision of the read model by which each row was applied, and the revision that counts.
 //!
-//! Of replicas of two releases, each would undo what the other has read again. So one revision counts: that of the
-//! replica that was started last, as long as any with it runs.
+//! Replicas of two releases would undo each other's refills. So only one revision counts: that of the replica that
+//! started last, as long as any replica with this revision runs.
 
 use std::time::Duration;
 
 use nudge_protocol::{EntityId, EntityName};
 use nudge_runtime::{Database, clock};
 
-/// A revision of which nothing was heard for so long counts no more. Well above the time between two claims.
+/// A revision that was not claimed for this long no longer counts. Well above the time between two claims.
 const GONE_AFTER: Duration = Duration::from_secs(300);
 
 const CLAIM: &str = "INSERT INTO nudge_revision AS counts (entity, revision, seen_at) VALUES ($1, $2, $3) \
     ON CONFLICT (entity) DO UPDATE SET revision = excluded.revision, seen_at = excluded.seen_at \
     WHERE counts.revision = excluded.revision OR counts.seen_at < $4";
-/// Rows of another revision, or written since by a release that knows of none. Deleted ones have nothing to fill.
+/// Rows of another revision, or written since by a release without revisions. Deleted entities have nothing to fill.
 const OUTDATED: &str = "SELECT id FROM nudge_applied WHERE entity = $1 AND id > $2 AND deleted = 0 \
     AND (revision <> $3 OR revised_version <> version) ORDER BY id LIMIT $4";
 const LEFT: &str = "SELECT count(*) FROM nudge_applied WHERE entity = $1 AND id > $2 AND id <= $3 AND deleted = 0 \
     AND (revision <> $4 OR revised_version <> version)";
 
-/// One entity's rows, as a revision sees them.
+/// A revision of one entity's read model.
 #[derive(Clone, Debug)]
 pub(crate) struct Revisions {
     pub(crate) db: Database,
@@ -29,7 +29,7 @@ pub(crate) struct Revisions {
 }
 
 impl Revisions {
-    /// Says that this revision is in use. Answers whether it counts: at a start it does from now on.
+    /// Says that this revision is in use, and returns whether it counts. If `starts`, it does from now on.
     pub(crate) async fn claim(&self, starts: bool) -> Result<bool, sqlx::Error> {
         let now = clock::now().unix_micros();
         let gone = i64::try_from(GONE_AFTER.as_micros()).unwrap_or(i64::MAX);
@@ -38,7 +38,7 @@ impl Revisions {
         Ok(self.db.write(query.bind(now).bind(before)).await? > 0)
     }
 
-    /// The next ids beyond `after` that are to be read again.
+    /// The next IDs after `after` that must be read again.
     pub(crate) async fn outdated(
         &self,
         after: &str,
@@ -50,7 +50,7 @@ impl Revisions {
         Ok(rows.into_iter().filter_map(|(id,)| EntityId::new(&id).ok()).collect())
     }
 
-    /// How many there still are beyond `after` and up to `last`.
+    /// Number of outdated rows after `after` and up to `last`.
     pub(crate) async fn left(&self, after: &str, last: &EntityId) -> Result<u64, sqlx::Error> {
         let query = sqlx::query_as(LEFT).bind(self.entity.as_str()).bind(after);
         let query = query.bind(last.as_str()).bind(self.revision);
@@ -79,7 +79,7 @@ mod tests {
         assert!(newer.claim(true).await.unwrap());
         assert!(!older.claim(false).await.unwrap());
         assert!(newer.claim(false).await.unwrap());
-        // So long ago that it is gone.
+        // Not claimed for so long that it no longer counts.
         let sql = "UPDATE nudge_revision SET seen_at = seen_at - 301000000";
         db.write(sqlx::query(sql)).await.unwrap();
         assert!(older.claim(false).await.unwrap());

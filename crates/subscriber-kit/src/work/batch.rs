@@ -1,4 +1,4 @@
-//! One batch of keys: callback, judgement, guarded apply.
+//! One batch of keys: callback, outcome, guarded apply.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -38,19 +38,19 @@ use crate::{
 pub(crate) struct Batches<A> {
     pub(crate) owner: OwnerLink,
     pub(crate) applier: Applier<A>,
-    /// Those to ask the owner for; none means all.
+    /// The fields to ask the owner for; empty means all.
     pub(crate) fields: &'static [&'static str],
     pub(crate) settling: Settling,
     pub(crate) waiters: Waiters,
     pub(crate) settings: Settings,
-    /// How applying has gone lately.
+    /// Consecutive failures to apply.
     pub(crate) applying: InARow,
     pub(crate) after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     /// The owner forgets what it deletes: see [`crate::Builder::owner_keeps_no_tombstones`].
     pub(crate) no_tombstones: bool,
 }
 
-/// What the owner said of a key; or why that cannot be read, and its version if there is one.
+/// The owner's answer for a key; or its version, if there is one, and why it cannot be read.
 type Decoded = Result<Answer, (Option<Version>, String)>;
 
 /// How a batch ended.
@@ -58,7 +58,7 @@ type Decoded = Result<Answer, (Option<Version>, String)>;
 pub(crate) struct Ended {
     /// Runs that are over.
     pub(crate) finished: Vec<Finish>,
-    /// Smaller batches to run in this one's place, to find the key that spoils it.
+    /// Smaller batches to run instead of this one, to find the key that makes it fail.
     pub(crate) split: Vec<Vec<Run<Held>>>,
 }
 
@@ -100,7 +100,7 @@ impl<A: Apply> Batches<A> {
         Ended { finished: self.settling.settle(ends).await, split: Vec::new() }
     }
 
-    /// What ends depend on, now.
+    /// What ends depend on at this moment.
     fn pace(&self) -> Pace<'_> {
         let retrying = self.settling.progress.retrying.get();
         Pace {
@@ -110,8 +110,8 @@ impl<A: Apply> Batches<A> {
         }
     }
 
-    /// Finds out whose fault a failed callback is: the owner's, and then nothing counts against any key;
-    /// or that of some key in the batch, which is split until that one is alone.
+    /// Finds out whose fault a failed callback is. If it is the owner's, nothing counts against any key. If it is that
+    /// of some key in the batch, the batch is split until that key is alone.
     async fn fetch_failed(&self, mut runs: Vec<Run<Held>>, error: FetchError) -> Ended {
         let condition = self.whose_fault(&runs, &error).await;
         if let Condition::Ill(fault) | Condition::Unclear(fault) | Condition::Unlisted(fault) =
@@ -141,7 +141,7 @@ impl<A: Apply> Batches<A> {
         self.settle(runs, ends).await
     }
 
-    /// How the owner is, now that a callback for these failed.
+    /// The owner's condition after a callback for these keys failed.
     async fn whose_fault(&self, runs: &[Run<Held>], error: &FetchError) -> Condition {
         let owners =
             mutated!(FailureIsTheOwners: error.kind == FetchErrorKind::Unavailable => true);
@@ -152,7 +152,7 @@ impl<A: Apply> Batches<A> {
         self.owners_condition(&ids).await
     }
 
-    /// The owner answers. If it did not before, parked keys need not wait longer.
+    /// Notes that the owner answers. If it did not before, parked keys need not wait any longer.
     pub(crate) async fn owner_is_well(&self) {
         let again = mutated!(BreakerNeverCloses: self.owner.breaker().success() => false);
         if again {
@@ -162,12 +162,12 @@ impl<A: Apply> Batches<A> {
         }
     }
 
-    /// How the owner is, as far as other keys than these can tell.
+    /// The owner's condition, judged by other keys than these.
     pub(crate) async fn owners_condition(&self, not: &[EntityId]) -> Condition {
         self.owner.condition(&self.settling.entity, self.fields, not, &self.waiters).await
     }
 
-    /// Applies what the owner answered. Returns an end for each run, in order.
+    /// Applies the owner's answers. Returns an end for each run, in order.
     async fn judge_and_apply(&self, runs: &[Run<Held>], items: Vec<Item>) -> Vec<End> {
         let mut entities = Vec::with_capacity(items.len());
         let mut answers: HashMap<EntityId, Decoded> = HashMap::with_capacity(items.len());
@@ -195,13 +195,13 @@ impl<A: Apply> Batches<A> {
                 let refused = Applied::Refused(error.clone());
                 pace.answered(run, Answer::Live(*version), Some(&refused))
             }
-            // These are the runs of which there are answers.
+            // Cannot happen: each of these runs has an answer.
             None => pace.key_failed(run, "not answered"),
         };
         runs.iter().map(end).collect()
     }
 
-    /// Runs entities through the guard, and tells everyone what came of it.
+    /// Passes entities through the guard, and reports the results to metrics, watchers and waiters.
     async fn apply(&self, mut entities: Vec<EntityState<A::State>>) -> HashMap<EntityId, Applied> {
         if entities.is_empty() {
             return HashMap::new();
@@ -214,8 +214,8 @@ impl<A: Apply> Batches<A> {
         let works = applied.values().any(|one| matches!(one, Applied::Newer | Applied::Again));
         let later = |one: &Applied| matches!(one, Applied::Later(_) | Applied::Unclear(_));
         let failed = applied.values().any(later) && !works;
-        // Which fail alone while others can be applied, now or just before, are at fault themselves. So they
-        // are taken to be where none can be applied for long: else some would hold up the rest forever.
+        // A key that fails while others can be applied, now or just before, is at fault itself. If none can be applied
+        // for long, the failing keys are blamed as well; otherwise some could hold up the rest forever.
         let in_a_row = self.applying.count();
         let for_long = in_a_row >= self.settings.max_attempts_in_memory;
         for one in applied.values_mut() {
@@ -234,8 +234,8 @@ impl<A: Apply> Batches<A> {
         applied
     }
 
-    /// For an owner without tombstones: a key that is unknown for the second time, and that this
-    /// read model holds, is deleted. What is not held may be new and not yet known to a replica.
+    /// For an owner without tombstones: a key that is unknown for the second time and is in this read model counts as
+    /// deleted. A key that is not in the read model may be new, and the owner's replica that answered may lag behind.
     async fn take_unknown_for_deleted(
         &self,
         runs: &[Run<Held>],
@@ -249,8 +249,8 @@ impl<A: Apply> Batches<A> {
             let Ok(Some(held)) = self.waiters.applied(&run.id).await else {
                 continue;
             };
-            // The owner gave the delete no version. One above what is held is enough for the
-            // guard, and below whatever the owner makes of the id next.
+            // The owner gives the deletion no version. One more than the applied version passes the guard, and is below
+            // any version that the owner gives the ID later.
             let next = Version::new(held.version.get() + 1);
             let version = if held.deleted { Ok(held.version) } else { next };
             let Ok(version) = version.map(|version| version.max(run.floor)) else {
@@ -262,7 +262,7 @@ impl<A: Apply> Batches<A> {
         }
     }
 
-    /// Tells metrics, watchers and waiters what was committed.
+    /// Reports what was committed to metrics, watchers and waiters.
     fn tell(
         &self,
         applied: &HashMap<EntityId, Applied>,
@@ -284,7 +284,7 @@ impl<A: Apply> Batches<A> {
                     }
                     EventKind::Applied
                 }
-                // What is late is not the change, but the form in which it is kept.
+                // This is no lag: the change was applied in time, and is only stored in a new form now.
                 Applied::Again => {
                     progress.applied.inc();
                     EventKind::Applied
@@ -318,11 +318,11 @@ impl<A: Apply> Batches<A> {
         }
     }
 
-    /// Calls the service's hook. Whatever becomes of that, the states are committed.
+    /// Calls the service's hook. Even if it panics, the states are committed.
     fn committed(&self) {
         let Some(after_commit) = &self.after_commit else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| after_commit())) {
-            let error = panic_message("the hook after a commit", &*panic);
+            let error = panic_message("the after-commit hook", &*panic);
             tracing::error!(entity = %self.settling.entity, error);
         }
     }

@@ -1,5 +1,5 @@
-//! How a run ends: done, again, or in the dead-letter table. Pure, like [`outcome`](super::outcome), whose
-//! verdict it turns into what is to be done.
+//! How a run ends: done, again, or in the dead-letter table. Pure, like [`outcome`](super::outcome), whose verdict it
+//! turns into an action.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::{
 /// How one run ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Nothing of it is left to do.
+    /// Nothing is left to do.
     Done,
     /// It must run again.
     Again { cause: Cause, after: Duration, reason: String },
-    /// It goes into the dead-letter table: for a while, or as a dead letter.
+    /// It goes into the dead-letter table, as a parked key or as a dead letter.
     Park(Parking),
 }
 
@@ -33,12 +33,12 @@ pub(crate) struct Pace<'a> {
     pub(crate) settings: &'a Settings,
     /// Keys in memory whose last run failed.
     pub(crate) retrying: usize,
-    /// How often in a row the read model's database could not be written.
+    /// Number of consecutive failures to write the read model's database.
     pub(crate) database_failures: u32,
 }
 
 impl Pace<'_> {
-    /// The owner answered, and what it answered was applied, or was not.
+    /// The end of a run whose key the owner answered. `applied` says what became of the answer.
     pub(crate) fn answered<T>(
         &self,
         run: &Run<T>,
@@ -51,7 +51,7 @@ impl Pace<'_> {
                 self.database_failed(run, error)
             }
             (Some(Applied::Failed(error)), _) => self.key_failed(run, error),
-            // An answer that is not the last word is not the last failure either.
+            // Only a final answer can make the failure final.
             (Some(Applied::Refused(error)), Verdict::Apply) => dead(run, answer.version(), error),
             (_, Verdict::Apply) => End::Done,
             (_, Verdict::ApplyAndLookAgain(reason) | Verdict::LookAgain(reason)) => {
@@ -66,24 +66,24 @@ impl Pace<'_> {
             Reason::Unsure => End::Again {
                 cause: Cause::SecondLook,
                 after: second_look,
-                reason: "the notification named no version: looking again".to_owned(),
+                reason: "the notification has no version: asking again".to_owned(),
             },
             Reason::Stale => {
                 let (version, floor) = (answer.version(), run.floor);
                 let error = format!(
-                    "the owner answered version {version}, older than the notification's {floor}"
+                    "the owner answered with version {version}, older than the notification's {floor}"
                 );
                 self.again_or_park(run, Cause::NotYet, &error, None)
             }
             Reason::Unknown => {
-                let error = "the owner does not know this id";
+                let error = "the owner does not know this ID";
                 let end = self.again_or_park(run, Cause::NotYet, error, Some(second_look));
                 self.wait_for_owner(end)
             }
         }
     }
 
-    /// What the owner does not know is most often not there at all: it is asked for less and less.
+    /// A key that the owner does not know usually does not exist, so it is asked for less and less often.
     fn wait_for_owner(&self, end: End) -> End {
         let End::Park(parking) = end else {
             return end;
@@ -96,7 +96,7 @@ impl Pace<'_> {
         End::Park(Parking { unknown: true, retry_after, ..parking })
     }
 
-    /// The owner fails, whatever it is asked for.
+    /// The owner fails for every key.
     pub(crate) fn owner_failed(&self, reason: &str) -> End {
         let after = self.settings.retry.initial;
         End::Again { cause: Cause::OwnerFailed, after, reason: reason.to_owned() }
@@ -108,13 +108,13 @@ impl Pace<'_> {
         End::Again { cause: Cause::DatabaseFailed, after, reason: reason.to_owned() }
     }
 
-    /// The callback, or applying what it answered, failed because of this key.
+    /// The callback, or applying its answer, failed because of this key.
     pub(crate) fn key_failed<T>(&self, run: &Run<T>, error: &str) -> End {
         self.again_or_park(run, Cause::KeyFailed, error, None)
     }
 
-    /// Another try from memory while there are few, later from the table. `first_delay` is that after the
-    /// first failure, where it is not the usual one.
+    /// Retries from memory at first, and from the table after too many attempts or while too many keys fail.
+    /// `first_delay` replaces the usual delay after the first failure.
     fn again_or_park<T>(
         &self,
         run: &Run<T>,
@@ -132,7 +132,7 @@ impl Pace<'_> {
             End::Again { cause, after, reason: error.to_owned() }
         } else {
             let retry_after = match few {
-                // Parked only because memory is crowded: its own pace goes on.
+                // Parked only because too many keys fail: its usual delays continue.
                 true => settings.retry.delay(attempts, id).max(settings.second_look_after),
                 false => {
                     let parked = attempts - settings.max_attempts_in_memory + 1;
@@ -153,7 +153,7 @@ impl Pace<'_> {
     }
 }
 
-/// A failure that a retry alone does not mend. `answered` is the version that the owner answered, if it did.
+/// A failure that a retry alone cannot fix. `answered` is the version that the owner answered, if it did.
 pub(crate) fn dead<T>(run: &Run<T>, answered: Version, error: &str) -> End {
     End::Park(Parking {
         id: run.id.clone(),

@@ -1,7 +1,6 @@
-//! What a callback's answer means. Pure: every rule of the protocol about answers is here.
+//! What a callback's answer means. Pure. Every rule of the protocol about answers is in this file.
 //!
-//! What the message said takes part in one way only: it can cause a further callback. Nothing in
-//! here can skip one.
+//! The content of a message has a single effect: it can cause a further callback. Nothing in this file can skip one.
 
 use std::panic::catch_unwind;
 
@@ -13,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{apply::EntityState, read_model::guard::panic_message};
 
-/// What the owner said of one key.
+/// The owner's answer for one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It exists, in this version.
@@ -25,7 +24,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The version that it names; none when the owner has never heard of the key.
+    /// The version of the answer; [`Version::NONE`] if the owner does not know the key.
     pub fn version(self) -> Version {
         match self {
             Self::Live(version) | Self::Deleted(version) => version,
@@ -34,16 +33,16 @@ impl Answer {
     }
 }
 
-/// What the run was asked for.
+/// What the answer is compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     /// The highest version that a notification named.
     pub floor: Version,
-    /// Some notification named none.
+    /// Whether a notification named no version.
     pub unsure: bool,
 }
 
-/// Why a key is looked at again.
+/// Why a key is asked for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The answer is older than the notification: a stale replica or a cache.
@@ -54,19 +53,19 @@ pub enum Reason {
     Unknown,
 }
 
-/// What to do.
+/// What to do with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Apply the answer; the run is done.
     Apply,
-    /// Apply the answer (the guard keeps it from overtaking), and look again.
+    /// Apply the answer (the guard rejects it if it is not newer), and ask again.
     ApplyAndLookAgain(Reason),
-    /// There is nothing to apply. Look again.
+    /// There is nothing to apply. Ask again.
     LookAgain(Reason),
 }
 
-/// Reads one item of an answer: what the owner says, and what is to be applied. An error is about
-/// this one entity.
+/// Reads one item of an answer. Returns the answer, and the state to apply, if any. An error concerns only this
+/// entity.
 pub fn read_item<S: DeserializeOwned>(
     item: &Item,
     now: Timestamp,
@@ -79,7 +78,7 @@ pub fn read_item<S: DeserializeOwned>(
     };
     let state = match (&answer, &item.state) {
         (Answer::Live(_), Some(state)) => {
-            // The service's own code may panic here, and must not take the rest of the batch along.
+            // The service's own code may panic here, which must not fail the rest of the batch.
             let state = catch_unwind(|| serde_json::from_str(state.get()));
             let state = state.map_err(|panic| panic_message("reading the state", &*panic))?;
             Some(state.map_err(|error| format!("the state cannot be read: {error}"))?)
@@ -87,7 +86,7 @@ pub fn read_item<S: DeserializeOwned>(
         (Answer::Live(_), None) => return Err("the answer has no state".to_owned()),
         _ => None,
     };
-    // Without one, what it shows is how long it took since it was asked for.
+    // Without a time, the lag counts from now.
     let changed_at = item.changed_at.unwrap_or(now);
     Ok((answer, Some(EntityState { id: item.id.clone(), version, changed_at, state })))
 }
@@ -95,8 +94,8 @@ pub fn read_item<S: DeserializeOwned>(
 /// Judges one answer.
 pub fn judge(answer: Answer, asked: Asked) -> Verdict {
     match answer {
-        // Only a comparison with the owner's whole list may turn this into a delete: a replica
-        // that lags behind knows nothing of a new entity either.
+        // Only a comparison with the owner's whole list may turn this into a delete: a lagging replica of the owner
+        // does not know a new entity either.
         Answer::Unknown => Verdict::LookAgain(Reason::Unknown),
         Answer::Live(version) | Answer::Deleted(version) if version < asked.floor => {
             Verdict::ApplyAndLookAgain(Reason::Stale)

@@ -1,16 +1,16 @@
 //! Which keys to work on, and when. Pure logic: no I/O, and `now` is passed in.
 //!
 //! Four rules:
-//! 1. A key is worked on by at most one run at a time.
-//! 2. Work that arrives during a run marks the key *dirty*: exactly one more run follows, begun
-//!    after the last of it arrived, however many notifications that were.
-//! 3. A run carries the acknowledgements that came before it began. Those that arrive during it
-//!    belong to the next run, because this run's callback may have been answered before them.
-//! 4. The first run of a key starts at once; further runs keep a minimum distance. New work on a
-//!    key that is in backoff does not shorten the backoff.
+//! 1. Each key is in at most one run at a time.
+//! 2. Work that arrives during a run marks the key *dirty*. However many notifications arrive, exactly one more run
+//!    follows, which starts after the last of them.
+//! 3. A run carries the acknowledgements that arrived before it started. Those that arrive during it belong to the next
+//!    run, because this run's callback may have been answered before them.
+//! 4. The first run of a key starts at once; further runs keep a minimum distance. New work on a key that is in backoff
+//!    does not shorten the backoff.
 //!
-//! Fresh notifications go before backlog, until backlog has waited for [`Limits::max_wait`]. Keys
-//! that may spoil the batch that they are in go last, and in batches of their own.
+//! Fresh notifications go before backlog until backlog has waited for [`Limits::max_wait`]. Keys that may make their
+//! batch fail go last, in batches of their own.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -31,11 +31,11 @@ struct Entry<T> {
     lane: Lane,
     started: Option<Instant>,
     attempts: u32,
-    /// When a waiting key is due, while it stands in `timers`.
+    /// When a waiting key is due, while it is in `timers`.
     due: Option<Instant>,
     yields: bool,
     apart: bool,
-    /// Which of the key's places in the lanes is the valid one.
+    /// Identifies the only valid one of the key's places in the lanes.
     ticket: u64,
 }
 
@@ -46,7 +46,7 @@ struct Place {
     since: Instant,
 }
 
-/// See the module's description.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct WorkQueue<T> {
     limits: Limits,
@@ -113,15 +113,15 @@ impl<T> WorkQueue<T> {
         }
         let at_distance = entry.started.map_or(now, |s| (s + self.limits.min_distance).max(now));
         match (was_dirty, entry.due) {
-            // It waits for a time: only a wait that yields may become shorter.
+            // It is in `timers`: only a wait that yields may become shorter.
             (true, Some(due)) if entry.yields && at_distance < due => {
                 self.place(&id, at_distance, now)
             }
             (true, Some(_)) => {}
-            // It stands in a lane: at most it changes lanes.
+            // It is in a lane already, and may only have to change lanes.
             (true, None) if raised => self.place(&id, now, now),
             (true, None) => {}
-            // It was idle, or resting between two runs.
+            // It was idle, or waiting for the minimum distance between runs.
             (false, _) => self.place(&id, at_distance, now),
         }
     }
@@ -173,7 +173,7 @@ impl<T> WorkQueue<T> {
         lane.front().is_some_and(waited)
     }
 
-    /// Begins the run that a place stands for, if it is still the key's valid one.
+    /// Begins the run of a place, if the place is still valid.
     fn begin(&mut self, place: Place, now: Instant) -> Option<Run<T>> {
         let entry = self.entries.get_mut(&place.id)?;
         if entry.ticket != place.ticket {
@@ -194,14 +194,14 @@ impl<T> WorkQueue<T> {
         })
     }
 
-    /// Ends a run of which nothing is left to do.
+    /// Ends a run with nothing left to do.
     pub(crate) fn done(&mut self, id: &EntityId, now: Instant) {
         let Some((entry, rested)) = self.end(id, now) else {
             return;
         };
         let had_failed = std::mem::take(&mut entry.attempts) > 0;
         entry.apart = false;
-        // One that is not dirty is remembered only to keep the distance, then forgotten by `tick`.
+        // A key that is not dirty stays only to keep the minimum distance; then `tick` removes it.
         let stays = entry.dirty || rested > now;
         self.retrying -= usize::from(had_failed);
         match stays {
@@ -210,7 +210,7 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Ends a run that must run again, after a wait. It goes on holding its acknowledgements.
+    /// Ends a run that must be repeated after a wait. It keeps its acknowledgements.
     pub(crate) fn again(&mut self, run: Run<T>, cause: Cause, after: Duration, now: Instant) {
         let Some((entry, rested)) = self.end(&run.id, now) else {
             return;
@@ -235,7 +235,7 @@ impl<T> WorkQueue<T> {
         self.place(&run.id, due, now);
     }
 
-    /// Notes that a run is over. Returns its key's entry, and when the key may run next.
+    /// Marks a run as over. Returns its key's entry, and when the key may run next.
     fn end(&mut self, id: &EntityId, now: Instant) -> Option<(&mut Entry<T>, Instant)> {
         let entry = self.entries.get_mut(id)?;
         debug_assert!(entry.processing, "a run of {id} ends twice");
@@ -245,22 +245,22 @@ impl<T> WorkQueue<T> {
         Some((entry, rested))
     }
 
-    /// The next time at which [`take`](Self::take) may find something that it would not find now.
+    /// When [`take`](Self::take) may next find something that it would not find now.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// Keys that need a run and are not in one.
+    /// Number of keys that need a run and are not in one.
     pub(crate) fn queued(&self) -> usize {
         self.dirty
     }
 
-    /// Keys in a run.
+    /// Number of keys in a run.
     pub(crate) fn processing(&self) -> usize {
         self.processing
     }
 
-    /// Keys whose last run failed.
+    /// Number of keys whose last run failed.
     pub(crate) fn retrying(&self) -> usize {
         self.retrying
     }
@@ -293,8 +293,8 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Moves keys whose time has come into their lanes, and forgets those that only rested. After
-    /// it [`next_due`](Self::next_due) lies in the future, so that a loop may sleep until then.
+    /// Moves due keys into their lanes, and removes those that have nothing to do. Afterwards
+    /// [`next_due`](Self::next_due) is in the future, so a loop can sleep until then.
     pub(crate) fn tick(&mut self, now: Instant) {
         while let Some((due, id)) = self.timers.first().cloned() {
             if due > now {

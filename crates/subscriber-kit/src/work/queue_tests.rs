@@ -26,7 +26,7 @@ fn backlog(token: u32) -> Work<u32> {
 const CAUSES: [Cause; 5] =
     [Cause::OwnerFailed, Cause::DatabaseFailed, Cause::SecondLook, Cause::NotYet, Cause::KeyFailed];
 
-/// Takes the one run that is due.
+/// Takes the only run that is due.
 fn one(queue: &mut WorkQueue<u32>, now: Instant) -> Run<u32> {
     let mut runs = queue.take(1, now);
     assert_eq!(runs.len(), 1);
@@ -115,7 +115,7 @@ fn new_work_runs_before_a_second_look_and_before_what_is_not_there_yet() {
         queue.again(run, cause, Duration::from_secs(1), now);
         queue.push(id("a"), work(2), now + DISTANCE * 2);
         assert_eq!(one(&mut queue, now + DISTANCE * 2).tokens, [1, 2]);
-        // Also where that came during the run.
+        // The same if it arrived during the run.
         queue.push(id("b"), work(3), now);
         let run = one(&mut queue, now);
         queue.push(id("b"), work(4), now);
@@ -223,7 +223,7 @@ fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     queue.done(&id("good"), now);
     queue.again(both.remove(0), Cause::KeyFailed, DISTANCE, now);
     let later = now + DISTANCE;
-    // One that comes back from the dead-letter table may do the same.
+    // The same goes for a key that comes back from the dead-letter table.
     let parked = Work { attempts: 8, ..backlog(3) };
     queue.push(id("parked"), parked, later);
     queue.push(id("good"), work(4), later);
@@ -234,21 +234,21 @@ fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     queue.done(&id("good"), later);
     queue.done(&id("parked"), later);
     queue.again(bad, Cause::KeyFailed, DISTANCE, later);
-    // They wait for the others only so long.
+    // They wait for the others only for a limited time.
     let late = later + DISTANCE + MAX_WAIT;
     queue.tick(later + DISTANCE);
     queue.push(id("good"), work(5), late);
     assert_eq!(names(&queue.take(9, late)), ["bad"]);
     assert_eq!(names(&queue.take(9, late)), ["good"]);
     queue.done(&id("bad"), late);
-    // It ended well, and is one of them again.
+    // It succeeded, and runs with the others again.
     queue.push(id("bad"), work(6), late + DISTANCE);
     queue.push(id("other"), work(7), late + DISTANCE);
     assert_eq!(names(&queue.take(9, late + DISTANCE)), ["bad", "other"]);
 }
 
-/// Each change of the key brings a notification, and at the broker each counts as the first. A key
-/// that fails and is changed again and again would else never be parked.
+/// Each change brings a new notification, which the broker counts as a first delivery. Without this, a failing key that
+/// keeps changing would never be parked.
 #[test]
 fn a_key_that_keeps_failing_counts_until_it_succeeds_however_often_it_changes() {
     let (mut queue, mut now) = (queue(), Instant::now());
@@ -286,8 +286,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: no key is in two runs, and every token is carried by a
-    /// run that began after it arrived and ended well. None is lost, none is carried twice.
+    /// In any order of events, no key is in two runs at once, and every token ends in exactly one run that started
+    /// after it arrived and succeeded.
     #[test]
     fn every_token_ends_in_a_run_that_began_after_it(steps in steps()) {
         let (mut queue, mut now) = (queue(), Instant::now());

@@ -1,4 +1,4 @@
-//! Brings rows of the dead-letter table back to the work queue when their time has come.
+//! Brings rows of the dead-letter table back to the work queue when they are due.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,13 +10,12 @@ use crate::{
     work::worker::Incoming,
 };
 
-/// How often due rows are looked for.
+/// How often to look for due rows.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Most rows brought back at a time.
+/// Maximum number of rows brought back at a time.
 const MAX_ROWS: usize = 256;
 
-/// Runs until `stop`. Begins with one more try for every dead letter: a release may have mended
-/// what failed.
+/// Runs until `stop`. Begins with one more attempt for every dead letter, since a new release may have fixed the cause.
 pub(crate) async fn run(
     dead_letters: DeadLetters,
     progress: Arc<Progress>,
@@ -36,7 +35,7 @@ pub(crate) async fn run(
         match round(&dead_letters, &progress, &queue, &settings, first).await {
             Ok(()) => first = false,
             Err(error) => {
-                tracing::warn!(%error, "cannot read the dead-letter table: will try again")
+                tracing::warn!(%error, "cannot read the dead-letter table: retrying")
             }
         }
     }
@@ -56,7 +55,7 @@ async fn round(
     progress.parked.set(counts.parked as i64);
     progress.dead_letters.set(counts.dead_letters as i64);
     let surplus = counts.unknown.saturating_sub(settings.max_unknown_keys as u64);
-    // Mostly nothing is due, and then nothing takes the write lock.
+    // Usually nothing is due; then the write lock is not needed.
     if counts.due == 0 && surplus == 0 {
         return Ok(());
     }

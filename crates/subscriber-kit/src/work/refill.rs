@@ -1,5 +1,5 @@
-//! Reads again what another revision of the read model has applied: a page of keys at a time, and the next one only
-//! when it is done, so that the owner and what is fresh feel little of it.
+//! Refills rows that another revision of the read model has applied: one page of keys at a time, each only when the
+//! last one is done, so that the owner and fresh changes hardly notice.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,14 +12,14 @@ use crate::{
     work::worker::Incoming,
 };
 
-/// Keys that are read again at a time.
+/// Keys per page.
 const PAGE: usize = 256;
-/// How often it is looked whether a page is done.
+/// How often to check whether a page is done.
 const LOOK: Duration = Duration::from_millis(100);
-/// Longest wait for a page of which nothing gets done: an older release may have written what was read again, or the
-/// owner is down. What is left of it is met again at the next look through the read model.
+/// Longest wait for a page without progress: an older release may have overwritten rows, or the owner may be down. The
+/// next pass over the read model finds what is left.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often it is said that this revision is in use.
+/// How often to say that this revision is in use.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs until `stop`.
@@ -38,7 +38,7 @@ pub(crate) async fn run(
                 Ok(()) => starts = false,
                 Err(error) => {
                     let entity = &revisions.entity;
-                    tracing::warn!(%entity, %error, "cannot look for what is to be read again: will try again");
+                    tracing::warn!(%entity, %error, "cannot find the entities to read again: retrying");
                 }
             }
             tokio::time::sleep(every).await;
@@ -50,7 +50,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Looks through the read model once, if this revision counts.
+/// Passes over the read model once, if this revision counts.
 async fn once(
     revisions: &Revisions,
     progress: &Progress,
@@ -60,7 +60,7 @@ async fn once(
     let (mut after, mut total) = (String::new(), 0);
     let mut claimed = None;
     loop {
-        // A long refill must not look as if nobody used this revision any more.
+        // During a long refill, the revision must remain claimed.
         if claimed.is_none_or(|at: Instant| at.elapsed() >= CLAIM_INTERVAL) {
             if !revisions.claim(starts && claimed.is_none()).await? {
                 return Ok(());
@@ -70,7 +70,7 @@ async fn once(
         let page = revisions.outdated(&after, PAGE).await?;
         let Some(last) = page.last().cloned() else { break };
         if total == 0 {
-            tracing::info!(entity = %revisions.entity, "the read model has a new revision: reading every entity again");
+            tracing::info!(entity = %revisions.entity, "the read model has a new revision: reading all entities again");
         }
         total += page.len();
         progress.refilled.inc_by(page.len() as u64);
@@ -84,12 +84,12 @@ async fn once(
         after = last.as_str().to_owned();
     }
     if total > 0 {
-        tracing::info!(entity = %revisions.entity, total, "every entity was read again");
+        tracing::info!(entity = %revisions.entity, total, "all entities were read again");
     }
     Ok(())
 }
 
-/// Waits until these are done, or no more of them gets done.
+/// Waits until this page is done, or makes no more progress.
 async fn done(revisions: &Revisions, after: &str, last: &EntityId) -> Result<(), sqlx::Error> {
     let (mut fewest, mut since) = (u64::MAX, Instant::now());
     while since.elapsed() < PATIENCE {

@@ -1,22 +1,22 @@
-//! What the work queue takes and gives out.
+//! The input and output of the work queue.
 
 use std::time::Duration;
 
 use nudge_protocol::{EntityId, Version};
 
-/// What the queue is told about its pace.
+/// Limits of the work queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Shortest time between the starts of two runs of a key.
     pub min_distance: Duration,
-    /// Longest time that fresh notifications may keep going before waiting backlog.
+    /// How long fresh notifications may go before waiting backlog.
     pub max_wait: Duration,
 }
 
-/// Where work came from: it decides only who goes first.
+/// Where work came from. This decides only the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// A notification just published.
+    /// A notification that was just published.
     Fresh,
     /// Catch-up, retries, replays, resync.
     Backlog,
@@ -25,16 +25,16 @@ pub(crate) enum Lane {
 /// What makes a key need work.
 #[derive(Debug)]
 pub(crate) struct Work<T> {
-    /// Who goes first.
+    /// Decides the order.
     pub(crate) lane: Lane,
     /// What to acknowledge once the work is done.
     pub(crate) token: Option<T>,
-    /// The lowest version that a callback may answer with and be called up to date.
+    /// The lowest version with which a callback's answer is up to date.
     pub(crate) floor: Version,
-    /// The message named no version: its callback gets a second look.
+    /// Whether the message named no version, so that its callback must be repeated.
     pub(crate) unsure: bool,
-    /// Failed runs so far, when the work comes back from the dead-letter table. If there are any,
-    /// the key runs apart from those that did not fail.
+    /// Number of failed runs so far, if the work comes back from the dead-letter table. If not 0, the key runs apart
+    /// from those that have not failed.
     pub(crate) attempts: u32,
 }
 
@@ -43,29 +43,28 @@ pub(crate) struct Work<T> {
 pub(crate) struct Run<T> {
     /// The key.
     pub(crate) id: EntityId,
-    /// What to acknowledge: everything that arrived before the run began.
+    /// What to acknowledge: everything that arrived before the run started.
     pub(crate) tokens: Vec<T>,
     /// The highest floor among that work.
     pub(crate) floor: Version,
     /// Whether some of it named no version.
     pub(crate) unsure: bool,
-    /// Failed runs so far.
+    /// Number of failed runs so far.
     pub(crate) attempts: u32,
 }
 
-/// Why a key must run again. How it waits for that follows from it.
+/// Why a key must run again. It determines how the key waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The owner fails, whatever it is asked for.
+    /// The owner fails for every key.
     OwnerFailed,
     /// The read model's database, or its dead-letter table, could not be written.
     DatabaseFailed,
-    /// The notification named no version, so that the answer may be older than it.
+    /// The notification named no version, so the answer may be older than the change.
     SecondLook,
     /// The owner's answer is older than the notification, or it does not know the key.
     NotYet,
-    /// The callback, or applying what it answered, failed because of this key, and took the rest of its
-    /// batch along.
+    /// The callback, or applying its answer, failed because of this key, and the rest of its batch with it.
     KeyFailed,
 }
 
@@ -75,18 +74,18 @@ impl Cause {
         matches!(self, Self::NotYet | Self::KeyFailed)
     }
 
-    /// Whether new work of the key may run before the wait is over: not while the owner, or the
-    /// database, is to be spared.
+    /// Whether new work on the key may run before the wait is over. Not if the wait is to spare the owner or the
+    /// database.
     pub(crate) const fn yields(self) -> bool {
         matches!(self, Self::SecondLook | Self::NotYet)
     }
 
-    /// Whether the key runs apart from those that did not fail.
+    /// Whether the key runs apart from those that have not failed.
     pub(crate) const fn spoils(self) -> bool {
         matches!(self, Self::KeyFailed)
     }
 
-    /// Whether a second look that was owed is owed still.
+    /// Whether a second callback that was due is still due.
     pub(crate) const fn owes_second_look(self) -> bool {
         !matches!(self, Self::SecondLook)
     }

@@ -1,4 +1,4 @@
-//! The order in which the ends of runs are made durable, told, and acknowledged.
+//! Makes the ends of runs durable, reports them, and acknowledges, in this order.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,31 +20,31 @@ use crate::{
     },
 };
 
-/// What a run that is over comes to, for the work queue.
+/// How the work queue continues after a run.
 #[derive(Debug)]
 pub(crate) enum Finish {
-    /// Nothing of it is left to do.
+    /// Nothing is left to do.
     Done(EntityId),
     /// It must run again.
     Again { run: Run<Held>, cause: Cause, after: Duration },
 }
 
-/// What the ends of one followed entity's runs are written to.
+/// Where the ends of one followed entity's runs are written and reported.
 pub(crate) struct Settling {
     pub(crate) entity: EntityName,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) events: Events,
     pub(crate) progress: Arc<Progress>,
     pub(crate) retry: RetryPolicy,
-    /// How writing the dead-letter table has gone lately.
+    /// Consecutive failures to write the dead-letter table.
     pub(crate) parking: InARow,
-    /// What was said of dead letters.
+    /// Limits log lines about dead letters.
     pub(crate) said: Seldom,
 }
 
 impl Settling {
-    /// Writes the dead-letter table, then acknowledges. In that order: a key is only given back to
-    /// the broker once it is durable in the read model or in the table.
+    /// Writes the dead-letter table, then acknowledges. In this order, because a message may be acknowledged only when
+    /// its key is durable in the read model or in the table.
     pub(crate) async fn settle(&self, ends: Vec<(Run<Held>, End)>) -> Vec<Finish> {
         let parked = self.park(&ends).await;
         let mut finished = Vec::with_capacity(ends.len());
@@ -70,7 +70,7 @@ impl Settling {
                     };
                     if kind == EventKind::Retried && self.said.may_say() {
                         let (entity, id) = (&self.entity, &run.id);
-                        tracing::warn!(%entity, %id, error, "key parked: will retry later");
+                        tracing::warn!(%entity, %id, error, "key parked, to be retried later");
                     }
                     self.tell(kind, &run.id, error);
                     handled.extend(run.tokens);
@@ -86,7 +86,7 @@ impl Settling {
         finished
     }
 
-    /// Writes those that are to be parked into the table. Returns whether that could be done.
+    /// Writes the keys to be parked to the table. Returns whether this succeeded.
     async fn park(&self, ends: &[(Run<Held>, End)]) -> bool {
         let parking = |(_, end): &(_, End)| match end {
             End::Park(parking) => Some(parking.clone()),
@@ -99,15 +99,15 @@ impl Settling {
         let parked = self.dead_letters.park(&parkings).await;
         self.parking.note(parked.is_err());
         if let Err(error) = &parked {
-            tracing::warn!(entity = %self.entity, %error, "cannot write dead letters: will try again");
+            tracing::warn!(entity = %self.entity, %error, "cannot write the dead-letter table: retrying");
         }
         parked.is_ok()
     }
 
-    /// Parked keys need not wait longer: what failed works again.
+    /// Makes parked keys due, because what failed works again.
     pub(crate) async fn hasten_parked(&self) {
         if let Err(error) = self.dead_letters.hasten_parked().await {
-            tracing::warn!(entity = %self.entity, %error, "cannot bring parked keys forward: they keep their own pace");
+            tracing::warn!(entity = %self.entity, %error, "cannot retry parked keys early: they keep their delays");
         }
     }
 
@@ -116,7 +116,7 @@ impl Settling {
             EventKind::DeadLettered => {
                 self.progress.dead_lettered.inc();
                 if let Some(more) = self.said.left_out() {
-                    tracing::warn!(entity = %self.entity, more, "keys parked or made dead letters, not all of them logged");
+                    tracing::warn!(entity = %self.entity, more, "more keys were parked or became dead letters than were logged");
                 }
                 if self.said.may_say() {
                     tracing::warn!(entity = %self.entity, %id, error = reason, "dead letter");

@@ -1,5 +1,5 @@
-//! The task that owns a followed entity's work queue: takes what comes in, starts batches, ends
-//! them. Everything that needs work, from wherever, comes through its one channel.
+//! The task that owns a followed entity's work queue: it receives keys, and starts and ends batches. All work comes
+//! through its one channel.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -33,14 +33,14 @@ use crate::{
     },
 };
 
-/// Longest pause between two looks through held acknowledgements.
+/// Longest pause between two checks of the acknowledgements held back.
 const MAX_HELD_CHECK_INTERVAL: Duration = Duration::from_secs(3);
-/// For how many times `ack_wait` the broker is told that a run is under way. One that takes longer hangs
-/// here, and may well do in another replica: its messages are to go there.
+/// For how many times `ack_wait` the broker is told that a run is in progress. A longer run hangs; its messages should
+/// go to another replica, where they may do better.
 const MAX_WAITS_PER_RUN: u32 = 4;
-/// How many incoming keys are taken from the channel at a time.
+/// Maximum number of keys received from the channel at a time.
 const INCOMING_AT_A_TIME: usize = 512;
-/// Wait before a key runs again whose batch panicked.
+/// Delay before a key whose batch panicked runs again.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// A key that needs work.
@@ -55,8 +55,8 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Work that no message asked for: a replay, a parked row, a resync. A row may hold a floor that is
-    /// not believed: of a message that an earlier release took, or since the clock went back.
+    /// Work that no message asked for: a replay, a parked row, a resync. A row may hold a floor that is too high to
+    /// believe, from a message that an earlier release accepted, or because the clock was set back.
     pub(crate) fn unasked(id: EntityId, floor: Version, attempts: u32) -> Self {
         let unsure = floor > Version::highest_believed(clock::now());
         let floor = if unsure { Version::NONE } else { floor };
@@ -64,10 +64,10 @@ impl Incoming {
     }
 }
 
-/// What is known of a batch while it runs.
+/// What the worker knows of a batch in progress.
 struct UnderWay {
-    /// Its runs: if it panics, they are run again. And of what they hold, the broker is told that a long
-    /// run has not forgotten it.
+    /// Its runs. If it panics, they run again; if it takes long, the broker is told that their messages are in
+    /// progress.
     runs: Vec<Run<Held>>,
     began: Instant,
 }
@@ -94,8 +94,8 @@ impl<A: Apply> Worker<A> {
         Self { batches, queue, incoming, paused, running, under_way, parts }
     }
 
-    /// Works until `stop`, then lets batches under way finish within the deadline. What is left is
-    /// not acknowledged and comes again.
+    /// Works until `stop`, then lets batches in progress finish within the deadline. Whatever is left is not
+    /// acknowledged, and is redelivered.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let ack_wait = self.batches.settings.ack_wait;
         let pause = (ack_wait / 6).clamp(Duration::from_millis(1), MAX_HELD_CHECK_INTERVAL);
@@ -110,7 +110,7 @@ impl<A: Apply> Worker<A> {
             let wake = wake.unwrap_or_else(|| Instant::now() + MAX_HELD_CHECK_INTERVAL);
             let max_queued_keys = self.batches.settings.max_queued_keys;
             let room = max_queued_keys.saturating_sub(self.queue.queued()).min(INCOMING_AT_A_TIME);
-            // While the owner is down there is nothing to gain from taking more.
+            // While the owner is down, there is no point in receiving more.
             let open = self.batches.owner.breaker().state() != BreakerState::Closed;
             tokio::select! {
                 biased;
@@ -137,7 +137,7 @@ impl<A: Apply> Worker<A> {
         }
     }
 
-    /// Starts as many batches as may run. Returns when to ask the breaker again, if it said wait.
+    /// Starts as many batches as may run. Returns when to ask the breaker again, if it said to wait.
     fn start_batches(&mut self) -> Option<Instant> {
         let settings = self.batches.settings;
         let now = Instant::now();
@@ -173,7 +173,7 @@ impl<A: Apply> Worker<A> {
         self.under_way.insert(task.id(), UnderWay { runs: known, began: Instant::now() });
     }
 
-    /// Asks an owner that failed whether it is back. When it is, parked keys need not wait longer.
+    /// Probes an owner that failed. If it is back, parked keys need not wait any longer.
     fn probe(&mut self) {
         let batches = self.batches.clone();
         self.running.spawn(async move {
@@ -203,9 +203,9 @@ impl<A: Apply> Worker<A> {
                 tracing::error!(%entity, %error, "a batch or a probe panicked");
                 match self.under_way.remove(&error.id()) {
                     Some(batch) => self.panicked(batch.runs, now),
-                    // Without a word from its probe, the breaker would wait forever.
+                    // Without a result of its probe, the breaker would wait forever.
                     None => {
-                        let panicked = "the way to the owner panicked";
+                        let panicked = "the client for the owner panicked";
                         let error = FetchError::new(FetchErrorKind::Broken, panicked);
                         self.batches.owner.failed(&error);
                     }
@@ -214,8 +214,8 @@ impl<A: Apply> Worker<A> {
         }
     }
 
-    /// Runs the batch that panicked in two halves, until the key that causes it is alone. What they hold
-    /// is theirs still.
+    /// Splits the batch that panicked into two halves, until the key that causes it is alone. The runs keep their
+    /// acknowledgements.
     fn panicked(&mut self, mut runs: Vec<Run<Held>>, now: std::time::Instant) {
         if runs.len() > 1 {
             let right = runs.split_off(runs.len() / 2);
@@ -236,7 +236,7 @@ impl<A: Apply> Worker<A> {
         }
     }
 
-    /// Tells the broker of messages that wait for long that they are not forgotten.
+    /// Tells the broker that messages which have waited for long are still in progress.
     async fn keep_held(&mut self) {
         let (now, ack_wait) = (Instant::now(), self.batches.settings.ack_wait);
         let (old, hangs) = (ack_wait / 3, ack_wait * MAX_WAITS_PER_RUN);
