@@ -1,9 +1,9 @@
-//! Changes that keep JSON whole. libFuzzer's own are about bytes, and seldom leave a body that can
-//! still be read; these put values, fields and characters in place of others.
+//! Mutations that keep JSON valid. libFuzzer's own mutate bytes and rarely leave a readable body; these replace
+//! values, fields and characters.
 
 use std::ops::Range;
 
-/// Put in place of a value.
+/// Replacements for a value.
 const VALUES: [&str; 16] = [
     "{}",
     "[]",
@@ -22,13 +22,13 @@ const VALUES: [&str; 16] = [
     "\"\\ud800\"",
     "\"2026-01-01T00:00:00Z\"",
 ];
-/// Put into a text.
+/// Insertions into a text.
 const CHARACTERS: [&str; 16] = [
     " ", "가", "%", "%2E", "%00", ".", "/", "@", "1", "\\\"", "\\\\", "\\n", "\\u0000", "\\ud800",
     "\u{85}", "\u{feff}",
 ];
 
-/// The input with one change to its JSON, picked by the seed. None where there is no JSON in it.
+/// The input with one change to its JSON, chosen by the seed. `None` if it contains no JSON.
 pub fn change(input: &[u8], seed: u32) -> Option<Vec<u8>> {
     let mut dice = Dice(u64::from(seed));
     let values = values(input);
@@ -54,8 +54,7 @@ pub fn change(input: &[u8], seed: u32) -> Option<Vec<u8>> {
     })
 }
 
-/// Where values begin and end: texts, words and numbers, lists and objects. Whatever else is in the
-/// input is passed over.
+/// The ranges of values: texts, words and numbers, lists and objects. Everything else is skipped.
 fn values(input: &[u8]) -> Vec<Range<usize>> {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
     let (mut values, mut open, mut at) = (Vec::new(), Vec::new(), 0);
@@ -83,7 +82,7 @@ fn values(input: &[u8]) -> Vec<Range<usize>> {
     values
 }
 
-/// Where fields begin and end: a text, a colon, a value.
+/// The ranges of fields: a text, a colon, a value.
 fn fields(input: &[u8], values: &[Range<usize>]) -> Vec<Range<usize>> {
     let field = |name: &Range<usize>| {
         let colon = name.end + blanks(&input[name.end..]);
@@ -99,7 +98,7 @@ fn blanks(input: &[u8]) -> usize {
     input.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
 }
 
-/// The piece and a comma beside it.
+/// The range, extended by an adjacent comma.
 fn with_comma(input: &[u8], piece: &Range<usize>) -> Range<usize> {
     let after = piece.end + blanks(&input[piece.end..]);
     if input.get(after) == Some(&b',') {
@@ -110,7 +109,7 @@ fn with_comma(input: &[u8], piece: &Range<usize>) -> Range<usize> {
     start..piece.end
 }
 
-/// Chance that follows from a seed (SplitMix64).
+/// Random numbers from a seed (SplitMix64).
 struct Dice(u64);
 
 impl Dice {

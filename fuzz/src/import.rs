@@ -1,4 +1,4 @@
-//! An import of stores, a line each.
+//! An import of stores, one per line.
 
 use nudge_protocol::EntityId;
 use serde_json::Value;
@@ -9,20 +9,20 @@ use store_info::{
 
 use crate::plain::{self, Fields};
 
-/// serde_json's own name for a value that is kept as its text. As the only field of an object it
-/// makes that object the value that it holds, which a second reading cannot know.
+/// The name that serde_json uses internally for a value kept as text. An object with only this field becomes the value
+/// inside it, which a second decoder cannot know.
 const KEPT_AS_TEXT: &str = "$serde_json::private::RawValue";
-/// Bounds on a line, and pieces in which the file comes, in bytes. Short inputs shall meet a bound,
-/// too.
+/// Limits on a line, and sizes of the pieces in which the file arrives, in bytes. Small, so that short inputs reach a
+/// limit, too.
 const BOUNDS_AND_PIECES: [(usize, usize); 3] = [(16, 1), (160, 7), (MAX_LINE_BYTES, usize::MAX)];
 
 /// The input is the file.
 ///
-/// - Each line that is not blank gives one result with its number, in order, wherever the file is cut
-///   into pieces: a store, or a short text about what is wrong.
-/// - It is a store exactly when a plain second reading finds one, and that one.
-/// - A line over the bound is refused, and the lines after it are not touched by that.
-/// - A store is the same after it was written as a line.
+/// - Each line that is not blank gives one result with its number, in order, wherever the file is split: a store, or a
+///   short text about what is wrong.
+/// - It is a store exactly if a second, plain decoder finds one, and both find the same.
+/// - A line over the limit is rejected, without effect on the lines after it.
+/// - Encoding and decoding a store again gives the same store.
 pub fn import(input: &[u8]) {
     let lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
     if lines.iter().any(|line| has_field(line, KEPT_AS_TEXT)) {
@@ -38,7 +38,7 @@ pub fn import(input: &[u8]) {
     }
 }
 
-/// The results: the number of each line, and the store if it is one.
+/// The results: the number of each line, and its store, if it is one.
 fn read(input: &[u8], piece: usize, bound: usize) -> Vec<(u64, Option<Store>)> {
     let mut reader = Reader::new(bound);
     let mut all: Vec<_> = input.chunks(piece).flat_map(|bytes| reader.feed(bytes)).collect();
@@ -70,7 +70,7 @@ fn plain_lines(
 
 /// Whether an object in this text has a field of this name.
 fn has_field(json: &[u8], name: &str) -> bool {
-    // The name may be escaped.
+    // The name may contain escapes.
     let may = json.windows(8).any(|bytes| bytes == &name.as_bytes()[..8]);
     let may = may || json.windows(2).any(|bytes| bytes == b"\\u");
     may && serde_json::from_slice::<Value>(json).is_ok() && has_field_in(json, name)
@@ -101,7 +101,7 @@ const STORE: [&str; 12] = [
 ];
 
 fn plain_store(line: &[u8]) -> Option<Store> {
-    // What is JSON at all is not the question here.
+    // Whether the text is JSON at all is not tested here.
     serde_json::from_slice::<Value>(line).ok()?;
     if std::str::from_utf8(line).is_ok_and(plain::repeats) {
         return None;

@@ -8,15 +8,15 @@ use nudge_subscriber_kit::owner_client::{FetchErrorKind, read_answer};
 
 use crate::plain::{self, Fields};
 
-/// A plain second reading refuses the same bodies, and finds the same rows in the same order and the
-/// same next page. What was read is the same after it was written.
+/// A second, plain decoder rejects the same bodies, and finds the same rows in the same order and the same next page.
+/// Encoding and decoding again gives the same page.
 pub(crate) fn items_page(body: &[u8]) {
     let read = read_answer::<ItemsPage>(body);
     if let Err(error) = &read {
         assert_eq!((error.kind, error.retry_after), (FetchErrorKind::Broken, None));
     }
     let page = read.ok();
-    // In text that nobody looks at, bytes that are no UTF-8 may pass.
+    // Invalid UTF-8 is allowed in text that is skipped.
     if let Ok(text) = std::str::from_utf8(body) {
         assert_eq!(page.as_ref().map(parts), plainly(body), "{text}");
     }
@@ -26,7 +26,7 @@ pub(crate) fn items_page(body: &[u8]) {
     }
 }
 
-/// Id, version, whether it is deleted, time.
+/// ID, version, whether it is deleted, time.
 type Row = (String, u64, bool, Timestamp);
 
 fn parts(page: &ItemsPage) -> (Vec<Row>, Option<String>) {

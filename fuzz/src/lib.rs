@@ -1,4 +1,4 @@
-//! What must hold whatever bytes come in.
+//! What must hold for any input bytes.
 #![doc = include_str!("../README.md")]
 
 mod change;
@@ -19,7 +19,7 @@ pub use subject::subject;
 pub use sync_answer::sync_answer;
 pub use sync_request::sync_request;
 
-/// Panics when something does not hold of what the input decodes to.
+/// Panics if the property does not hold for the input.
 pub type Property = fn(&[u8]);
 
 /// Every property, by the name of its corpus.

@@ -4,12 +4,12 @@ use nudge_protocol::{Change, EntityId, Notification, Version, notification::pars
 
 use crate::plain::{self, Fields};
 
-/// The input's first line is the value of the version header, the rest is the body.
+/// The first line of the input is the value of the version header, the rest is the body.
 ///
-/// - A header is read exactly when it is 1 to 16 digits below 2^53, and as that number; what is read
-///   has one way of being written, which is read as the same.
-/// - A body is read exactly when a plain second reading finds an id and a kind of change in it, and
-///   as those; what is read keeps the rules of ids, and is the same after it was written.
+/// - A header is accepted exactly if it has 1 to 16 digits and is below 2^53, and is read as that number. Encoding and
+///   decoding again gives the same version.
+/// - A body is accepted exactly if a second, plain decoder finds an ID and a kind of change, and is read as these. The
+///   ID follows the rules, and encoding and decoding again gives the same notification.
 pub fn notification(input: &[u8]) {
     let line = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     let (first, rest) = input.split_at(line);
@@ -35,14 +35,14 @@ fn body(body: &[u8]) {
     if let Some(read) = &read {
         kept(read);
     }
-    // In text that nobody looks at, bytes that are no UTF-8 may pass.
+    // Invalid UTF-8 is allowed in text that is skipped.
     if let Ok(text) = std::str::from_utf8(body) {
         let found = read.as_ref().map(|n| (n.id.to_string(), n.change.as_str().to_owned()));
         assert_eq!(found, plainly(body), "{text}");
     }
 }
 
-/// What must hold of every notification.
+/// What must hold for every notification.
 fn kept(read: &Notification) {
     assert!(plain::id(read.id.as_str()).is_some(), "{read:?}");
     assert_eq!(EntityId::new(read.id.as_str()).as_ref(), Ok(&read.id));

@@ -1,5 +1,5 @@
-//! A second reading of everything, as plain as can be and by other means: what the decoders are
-//! compared with. `None` is a refusal.
+//! The second decoders, as plain as possible and written differently, with which the real ones are compared. `None`
+//! means rejected.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// A JSON object as it stands there: in order, with repeated fields, each value as its text.
+/// A JSON object as it was written: in order, with repeated fields, each value as its text.
 pub(crate) struct Fields(pub(crate) Vec<(String, Box<RawValue>)>);
 
 impl Fields {
@@ -17,14 +17,14 @@ impl Fields {
         serde_json::from_slice(json).ok()
     }
 
-    /// The value of a field that must not be repeated; `null` is as good as none.
+    /// The value of a field that must not be repeated; `null` counts as absent.
     pub(crate) fn once(&self, name: &str) -> Option<Option<&str>> {
         let mut values = self.0.iter().filter(|(field, _)| field == name);
         let value = values.next().map(|(_, value)| value.get());
         values.next().is_none().then_some(value.filter(|value| *value != "null"))
     }
 
-    /// The value of a field; the last one, should it be repeated.
+    /// The value of a field; the last one if it is repeated.
     pub(crate) fn last(&self, name: &str) -> Option<&str> {
         self.0.iter().rfind(|(field, _)| field == name).map(|(_, value)| value.get())
     }
@@ -78,12 +78,12 @@ pub(crate) fn text(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
 }
 
-/// A whole number of JSON: digits and nothing else.
+/// A whole number in JSON: digits and nothing else.
 pub(crate) fn whole(json: &str) -> Option<u64> {
     json.bytes().all(|byte| byte.is_ascii_digit()).then(|| json.parse().ok())?
 }
 
-/// A version of JSON.
+/// A version in JSON.
 pub(crate) fn version(json: &str) -> Option<u64> {
     whole(json).filter(|version| *version < 9_007_199_254_740_992)
 }
@@ -97,17 +97,17 @@ pub(crate) fn version_text(text: &str) -> Option<u64> {
     version(&text[zeros.min(text.len() - 1)..])
 }
 
-/// Whether a character is a control character of Unicode.
+/// Whether a character is a Unicode control character.
 pub(crate) fn is_control(c: char) -> bool {
     matches!(c, '\0'..='\x1f' | '\x7f'..='\u{9f}')
 }
 
-/// An id.
+/// An ID.
 pub(crate) fn id(text: &str) -> Option<&str> {
     ((1..=200).contains(&text.len()) && !text.chars().any(is_control)).then_some(text)
 }
 
-/// An id of JSON.
+/// An ID in JSON.
 pub(crate) fn json_id(json: &str) -> Option<String> {
     text(json).filter(|text| id(text).is_some())
 }
@@ -119,7 +119,7 @@ pub(crate) fn name(text: &str) -> Option<&str> {
     (begins && others && text.len() <= 40).then_some(text)
 }
 
-/// An id as its token.
+/// The token of an ID.
 pub(crate) fn encode(id: &str) -> String {
     let mut token = String::new();
     for byte in id.bytes() {
@@ -131,7 +131,7 @@ pub(crate) fn encode(id: &str) -> String {
     token
 }
 
-/// The id that a token stands for. A `%` without two hexadecimal digits after it stands for itself.
+/// The ID of a token. A `%` that is not followed by two hexadecimal digits stands for itself.
 pub(crate) fn decode(token: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = token.as_bytes();

@@ -11,13 +11,12 @@ use nudge_subscriber_kit::{
     owner_client::{FetchErrorKind, refusal as read},
 };
 
-/// The input's lines are a status, a `Retry-After` and a `Date`; an empty one is none.
+/// The lines of the input are a status, a `Retry-After` and a `Date`; an empty line means that there is none.
 ///
-/// - What the refusal means is said by its status alone, but for 429 and 503 that say when to come again: those speak
-///   for the owner.
-/// - Nobody waits who was not asked to. A number of seconds is that many; the time between two dates, as
-///   servers write them, is what a plain second reading makes of it, and none when it has passed.
-/// - Whatever is asked for, the breaker lets somebody through a minute later.
+/// - The meaning depends on the status alone, except that 429 and 503 with a `Retry-After` concern the whole owner.
+/// - Without a `Retry-After`, there is no wait. A number of seconds is that wait; for a date as servers write it, the
+///   wait is what a second, plain decoder computes, and zero if the date has passed.
+/// - Whatever wait the owner asks for, the breaker lets a call through a minute later.
 pub fn refusal(input: &[u8]) {
     let mut lines = input.splitn(3, |byte| *byte == b'\n');
     let status = lines.next().and_then(|line| StatusCode::from_bytes(line).ok());
@@ -55,7 +54,7 @@ pub fn refusal(input: &[u8]) {
     assert!(!matches!(breaker.permit(later), Permit::Wait(_)), "{error:?}");
 }
 
-/// A plain number, which may be said to be positive.
+/// A plain number, possibly with a plus sign.
 fn seconds(text: &str) -> Option<u64> {
     let digits = text.strip_prefix('+').unwrap_or(text);
     let number = digits.bytes().try_fold(0u128, |number, digit| {
@@ -65,8 +64,8 @@ fn seconds(text: &str) -> Option<u64> {
     u64::try_from(number).ok().filter(|_| !digits.is_empty())
 }
 
-/// Seconds since 1970 of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that servers write,
-/// counted day by day.
+/// Seconds since 1970 of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`, the only form that servers write, counted
+/// day by day.
 fn unix_time(text: &str) -> Option<u64> {
     const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -93,7 +92,7 @@ fn is_leap(year: u64) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
-/// Days in a month, which are counted from 0.
+/// Number of days in a month; months count from 0.
 fn days_in(month: usize, year: u64) -> u64 {
     match month {
         1 if is_leap(year) => 29,

@@ -1,15 +1,15 @@
-//! Everything that is a text with a grammar: ids, names, tokens, subjects, write tokens.
+//! All texts with a grammar: IDs, names, tokens, subjects, write tokens.
 
 use nudge_protocol::{EntityId, EntityName, InvalidEntityId, WriteToken, subject};
 
 use crate::plain;
 
-/// The input is taken for each of these texts in turn.
+/// The input is decoded as each of these texts in turn.
 ///
-/// - It is one exactly when a plain second reading says so, and names the same.
-/// - What names an id has one way of being written, in which NATS, paths and headers find nothing
-///   that means something to them, and which is read as that id: so no two ids share it, and a text
-///   that names an id in another way names the one whose way of being written it decodes to.
+/// - It is accepted exactly if a second, plain decoder accepts it, and both find the same.
+/// - Each ID has one encoding, which contains nothing special to NATS, paths and headers, and which decodes to that ID.
+///   So no two IDs share an encoding. Any other text that decodes to an ID obeys the same rules once it is encoded
+/// again.
 pub fn subject(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     as_id(&text);
@@ -37,7 +37,7 @@ fn as_id(text: &str) {
     }
 }
 
-/// What must hold of every id.
+/// What must hold for every ID.
 fn kept(id: &EntityId) {
     let token = subject::encode_token(id);
     assert_eq!(token, plain::encode(id.as_str()));
@@ -79,7 +79,7 @@ fn as_subject(text: &str) {
     let read = subject::decode_subject(&store(), text).ok();
     let plainly = text.strip_prefix("changes.store.").and_then(plain::decode);
     assert_eq!(read.as_ref().map(ToString::to_string), plainly, "{text:?}");
-    // Behind the right beginning, whatever is a token is a subject.
+    // After the right prefix, every token makes a subject.
     let subject = format!("changes.store.{text}");
     assert_eq!(subject::decode_subject(&store(), &subject), subject::decode_token(text));
 }
@@ -90,7 +90,7 @@ fn as_write_token(text: &str) {
     assert_eq!(parts, plain_write_token(text), "{text:?}");
     if let Some(token) = read {
         let written = token.to_string();
-        // A header holds it, and a list with commas does.
+        // It fits into a header, and into a list separated by commas.
         assert!(written.bytes().all(|b| b.is_ascii_graphic() && b != b','), "{written}");
         assert_eq!(written.parse().as_ref(), Ok(&token));
         assert_eq!(written.matches(['/', '@']).collect::<String>(), "/@");

@@ -1,4 +1,4 @@
-//! An owner's answers, as the kit reads them.
+//! An owner's answers to batch-get calls, as the kit reads them.
 
 use std::sync::Mutex;
 
@@ -19,15 +19,15 @@ use crate::{
     plain::{self, Fields},
 };
 
-/// The input's first line are the ids that are asked for, with `|` between them. What follows, with a
-/// blank line between them, are the bodies of the owner's answers, one after the other. They answer
-/// batch-get calls; and each is also read as a page of items, see `items_page`.
+/// The first line of the input lists the requested IDs, separated by `|`. Then follow the bodies of the owner's
+/// answers, separated by blank lines. They answer batch-get calls; each is also read as a page of items, see
+/// `items_page`.
 ///
-/// - Each ID is answered once at most and nothing else comes in. If any is missing, there is an error. A plain second
-///   reading finds the same items in the same order, and the same error.
-/// - The owner is asked only for what it has not answered, and for less each time.
-/// - Of each item exactly one of live, deleted, unknown is made, or an error about this id alone.
-/// - A state is handed on byte for byte. What was read is the same after it was written.
+/// - Each ID is answered at most once, and no other is accepted. If one is missing, there is an error. A second, plain
+///   decoder finds the same items in the same order, and the same error.
+/// - The owner is asked only for what it has not answered yet, and for less each time.
+/// - Each item becomes exactly one of live, deleted, unknown, or an error about this ID alone.
+/// - A state is passed on byte for byte. Encoding and decoding again gives the same value.
 pub fn sync_answer(input: &[u8]) {
     let line = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     let (first, rest) = input.split_at(line);
@@ -65,7 +65,7 @@ pub fn sync_answer(input: &[u8]) {
     written_and_read(items);
 }
 
-/// The bodies, cut at blank lines.
+/// The bodies, split at blank lines.
 fn bodies(mut rest: &[u8]) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
     while let Some(at) = rest.windows(2).position(|two| two == b"\n\n") {
@@ -76,7 +76,7 @@ fn bodies(mut rest: &[u8]) -> Vec<Vec<u8>> {
     bodies
 }
 
-/// An owner that says what it was told to say, then nothing more.
+/// An owner that gives the prepared answers, and then no more.
 struct Scripted {
     bodies: Vec<Vec<u8>>,
     asked: Mutex<Vec<Vec<EntityId>>>,
@@ -114,7 +114,7 @@ fn asked_for_less_each_time(ids: &[EntityId], calls: &[Vec<EntityId>]) {
     }
 }
 
-/// What the kit makes of an item.
+/// How the kit reads an item.
 fn judged(item: &Item) {
     let now = Timestamp::from_unix_micros(17);
     let text = item.state.as_ref().map(|state| state.get());
@@ -135,7 +135,7 @@ fn judged(item: &Item) {
         (Err(_), ItemStatus::Live, _, None) => {}
         _ => panic!("{item:?} was read as {read:?}"),
     }
-    // A state that the service's own type refuses is an error, not a state less.
+    // A state that the service's own type rejects is an error, not a missing state.
     let refused = read_item::<serde_json::Value>(item, now).is_err();
     let unreadable = item.status == ItemStatus::Live
         && text.is_some_and(|text| serde_json::from_str::<serde_json::Value>(text).is_err());
@@ -149,7 +149,7 @@ fn written_and_read(items: Vec<Item>) {
     assert_eq!(again.items.iter().map(parts).collect::<Vec<_>>(), before);
 }
 
-/// Id, status, version, time, and the text of the state.
+/// ID, status, version, time, and the text of the state.
 type Parts = (String, String, Option<u64>, Option<Timestamp>, Option<String>);
 
 fn parts(item: &Item) -> Parts {

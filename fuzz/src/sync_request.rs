@@ -10,10 +10,10 @@ use crate::plain::{self, Fields};
 
 /// The input is the body.
 ///
-/// - The owner reads it exactly when a plain second reading finds a request in it, and as that.
-/// - It goes on to look things up only when ids and fields are as few as the documents say.
-/// - Whatever it refuses, it answers 400 or 422 and names a field.
-/// - A request is the same after it was written.
+/// - The owner accepts it exactly if a second, plain decoder does, and reads the same request.
+/// - It looks things up only if the number of IDs and fields is within the documented limits.
+/// - If it refuses the request, it answers 400 or 422 and names a field.
+/// - Encoding and decoding again gives the same request.
 pub fn sync_request(input: &[u8]) {
     let read = parse::<Object<BatchGetRequest>>(input).map(|request| request.0);
     if let Err(problem) = &read {
@@ -22,7 +22,7 @@ pub fn sync_request(input: &[u8]) {
     }
     let read = read.ok();
     let found = read.as_ref().map(parts);
-    // In text that nobody looks at, bytes that are no UTF-8 may pass.
+    // Invalid UTF-8 is allowed in text that is skipped.
     if let Ok(text) = std::str::from_utf8(input) {
         assert_eq!(found, plainly(input), "{text}");
     }

@@ -1,4 +1,4 @@
-//! Every property holds of every file of its corpus. What libFuzzer once found stays found.
+//! Every property holds for every file in its corpus. So whatever libFuzzer has found stays fixed.
 
 use std::{
     collections::BTreeSet,
@@ -42,7 +42,7 @@ fn every_property_has_a_corpus_and_every_corpus_a_property() {
     }
 }
 
-// Inputs at the real bounds, which are too long for a corpus.
+// Inputs at the real limits, which are too long for a corpus.
 
 #[test]
 fn a_file_with_lines_at_the_bound() {
@@ -70,7 +70,7 @@ fn an_answer_to_as_many_ids_as_can_be_asked() {
     let answer = |ids: &[String]| {
         format!(r#"{{"items":[{}]}}"#, ids.iter().map(item).collect::<Vec<_>>().join(","))
     };
-    // The second repeats some of the first, of which it was not asked.
+    // The second repeats some of the first, for which it was not asked.
     let answers = [&ids[..200], &ids[100..300], &ids[300..]].map(answer).join("\n\n");
     sync_answer(format!("{}\n{answers}", ids.join("|")).as_bytes());
 }

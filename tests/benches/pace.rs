@@ -1,9 +1,9 @@
-//! How fast a subscriber follows, against the loop that people write by hand, in one run.
+//! How fast a subscriber follows, compared with a loop that is written by hand, in one run.
 //!
 //! `cargo bench -p nudge-tests` prints, on a real nats-server and SQLite:
-//! - the backlog that the kit works off, and the plain loop (message → GET → upsert → ack), each in
-//!   entities a second, and their ratio;
-//! - idle, from the owner's commit to the row applied: median and 99th percentile.
+//! - how fast the kit and the plain loop (message → GET → upsert → ack) work off a backlog, in entities per second, and
+//!   their ratio;
+//! - when idle, the time from the owner's commit until the row is applied: median and 99th percentile.
 
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,7 @@ async fn kit(nats: &Nats, owner: &Owner) -> f64 {
     pace
 }
 
-/// What a consumer looks like that is written in ten minutes: one message, one GET, one upsert.
+/// A consumer as one writes it in ten minutes: one message, one GET, one upsert.
 async fn plain_loop(nats: &Nats, owner: &Owner) -> f64 {
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite:{}", dir.path().join("plain.db").display());

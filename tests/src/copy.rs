@@ -33,24 +33,24 @@ pub fn quick() -> Settings {
     settings
 }
 
-/// A read model while nothing runs on it: its database, its handler, and what to run it with.
+/// A read model on which nothing runs: its database, its handler and its settings.
 #[derive(Clone)]
 pub struct ReadModel {
-    /// Limits and paces.
+    /// Limits and intervals.
     pub settings: Settings,
-    /// Where its rows are.
+    /// Its database.
     pub database: Arc<TestDatabase>,
     keep: Keep,
     after_commit: Option<Hook>,
 }
 
 impl ReadModel {
-    /// An empty one.
+    /// An empty read model.
     pub async fn new() -> Self {
         Self::on(Arc::new(TestDatabase::new().await))
     }
 
-    /// One on this database.
+    /// A read model on this database.
     pub fn on(database: Arc<TestDatabase>) -> Self {
         Self { settings: quick(), database, keep: Keep::default(), after_commit: None }
     }
@@ -72,7 +72,7 @@ impl ReadModel {
         self.start_from(Arc::new(broker.clone()), owner).await
     }
 
-    /// [`start`](Self::start) with another way to notifications.
+    /// Like [`start`](Self::start), with another source of notifications.
     pub async fn start_from(self, source: Arc<dyn Source>, owner: &Owner) -> Copy {
         let db = self.open().await;
         let stop = CancellationToken::new();
@@ -91,13 +91,13 @@ impl ReadModel {
     }
 }
 
-/// See the module's description. Stopped when dropped.
+/// See the module documentation. Stopped when dropped.
 pub struct Copy {
     /// The subscriber under test.
     pub subscriber: Subscriber,
     /// Its database.
     pub db: Database,
-    /// Its way to notifications.
+    /// Its source of notifications.
     pub source: Arc<dyn Source>,
     model: ReadModel,
     address: std::net::SocketAddr,
@@ -110,13 +110,13 @@ impl Copy {
         ReadModel::new().await.start(broker, owner).await
     }
 
-    /// [`start`](Self::start) with other settings.
+    /// Like [`start`](Self::start), with other settings.
     pub async fn start_with(broker: &Broker, owner: &Owner, settings: Settings) -> Self {
         let model = ReadModel { settings, ..ReadModel::new().await };
         model.start(broker, owner).await
     }
 
-    /// A second replica on the same database, with a handler of its own.
+    /// A second replica on the same database, with its own handler.
     pub async fn replica(&self, broker: &Broker, owner: &Owner) -> Self {
         let mut model = self.model.clone();
         model.keep = Keep::default();
@@ -128,12 +128,12 @@ impl Copy {
         self.stop().await.start(broker, owner).await
     }
 
-    /// Where its rows are.
+    /// Its database.
     pub fn database(&self) -> &TestDatabase {
         &self.model.database
     }
 
-    /// Begins to stop, as on a signal.
+    /// Begins a graceful shutdown, as on a signal.
     pub fn begin_to_stop(&self) {
         self.stop.cancel();
     }
@@ -178,7 +178,7 @@ impl Copy {
         line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
     }
 
-    /// Waits until the dead-letter table has exactly these many rows, parked ones included.
+    /// Waits until the dead-letter table has exactly `count` rows, including parked ones.
     pub async fn dead_letters(&self, count: usize) -> Vec<Value> {
         eventually(&format!("{count} rows in the dead-letter table"), || async {
             let items = self.get("dead-letters?limit=1000").await["items"].take();
@@ -190,12 +190,12 @@ impl Copy {
         .await
     }
 
-    /// Makes `apply` wait, its transaction open.
+    /// Makes `apply` wait with its transaction open.
     pub fn hold(&self) -> Hold {
         self.model.keep.hold()
     }
 
-    /// Makes `apply` fail for the ids for which `refuse` gives an error.
+    /// Makes `apply` fail for the IDs for which `refuse` returns an error.
     pub fn refuse(&self, refuse: impl Fn(&str) -> Option<BoxError> + Send + Sync + 'static) {
         self.model.keep.refuse(Some(Arc::new(refuse)));
     }
@@ -210,7 +210,7 @@ impl Copy {
         self.model.keep.applied()
     }
 
-    /// Every copy there is, in the order of ids.
+    /// Every copy, ordered by ID.
     pub async fn all(&self) -> Vec<(String, String)> {
         copies(&self.db).await.expect("copies are read")
     }
@@ -236,7 +236,7 @@ impl Copy {
         .await;
     }
 
-    /// Waits until every copy equals the owner's thing, and nothing else is there.
+    /// Waits until the copies are equal to the owner's things.
     pub async fn converged(&self, owner: &Owner) {
         let converging = eventually("the copies equal the owner's things", || async {
             (self.all().await == owner.all().await).then_some(())
@@ -247,7 +247,7 @@ impl Copy {
             () = &mut converging => return,
             () = slow => {}
         }
-        // It will fail: say what is known.
+        // This fails; print what is known.
         let (copies, things) = (self.all().await, owner.all().await);
         let missing = things.iter().filter(|thing| !copies.contains(thing)).take(5);
         let extra = copies.iter().filter(|copy| !things.contains(copy)).take(5);
@@ -256,7 +256,7 @@ impl Copy {
         converging.await;
     }
 
-    /// Waits until no work is queued or under way and the broker has nothing left.
+    /// Waits until no work is queued or in progress and the broker has nothing left to deliver.
     pub async fn quiet(&self) {
         eventually("the subscriber is quiet", || async {
             let status = self.status().await;
@@ -267,7 +267,7 @@ impl Copy {
     }
 }
 
-/// Every copy there is, in the order of ids.
+/// Every copy, ordered by ID.
 pub(crate) async fn copies(db: &Database) -> Result<Vec<(String, String)>, sqlx::Error> {
     sqlx::query_as("SELECT id, body FROM copy ORDER BY id").fetch_all(db.reader()).await
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between a subscriber and an owner's sync API, to order.
+//! What can go wrong between a subscriber and an owner's sync API, on demand.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-/// A request with this header is answered truly, whatever the rule, and is not counted.
+/// A request with this header gets a true answer in spite of any rule, and is not counted.
 pub(crate) const PAST_THE_FAULTS: &str = "test-past-the-faults";
 
 /// What the owner's sync API does instead of answering.
@@ -22,27 +22,27 @@ pub enum Fault {
     Status(u16, Option<u64>),
     /// Answers 200 with these bytes.
     Body(&'static str),
-    /// Answers the first half of the true answer, and cuts the connection.
+    /// Sends the first half of the true answer, and cuts the connection.
     Half,
     /// Answers late.
     Delay(Duration),
-    /// Makes its answer, and gives it once the token is cancelled: it may be old by then.
+    /// Prepares its answer, and sends it once the token is cancelled; it may be old by then.
     Until(CancellationToken),
     /// Never answers.
     Hang,
-    /// Answers, as stale replicas and caches do, what is given here.
+    /// Sends this answer, as a stale replica or a cache would.
     Replay(Vec<u8>),
 }
 
 pub(crate) type Rule = Arc<dyn Fn(&[String]) -> Option<Fault> + Send + Sync>;
 
-/// What goes wrong, and what was seen.
+/// The current fault, and what was observed.
 #[derive(Default)]
 pub(crate) struct Desk {
     pub(crate) rule: Option<Rule>,
-    /// The ids of each batch-get so far, newest last.
+    /// The IDs of each batch-get so far, newest last.
     pub(crate) asked: Vec<Vec<String>>,
-    /// Calls that ask for no state, so far.
+    /// Number of calls so far that ask for no state.
     pub(crate) probes: usize,
     pub(crate) last_answer: Vec<u8>,
 }
@@ -89,7 +89,7 @@ pub(crate) async fn interfere(
     match fault {
         None => whole(answer.await),
         Some(Fault::Delay(delay)) => {
-            // The answer is made first and arrives late: it may be old by then.
+            // The answer is prepared first and arrives late; it may be old by then.
             let answer = answer.await;
             tokio::time::sleep(delay).await;
             whole(answer)

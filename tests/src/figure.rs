@@ -1,4 +1,4 @@
-//! What a trial cost, in one unit for all of them.
+//! The costs of a trial, in the same units for every trial.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use nudge_runtime::database::Kind;
 /// What subscribers asked the owner for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// Calls for states. Probes of the owner's health ask for none.
+    /// Calls that ask for states. Probes of the owner ask for none.
     pub calls: u64,
     /// Keys in those calls.
     pub keys: u64,
@@ -36,17 +36,17 @@ impl Sub for Asked {
 /// One line of `make faults`, and one row of `docs/faults.md`.
 #[derive(Clone, Copy, Debug)]
 pub struct Figure<'a> {
-    /// The database that it ran on.
+    /// The kind of database.
     pub kind: Kind,
-    /// What was broken.
+    /// The fault.
     pub name: &'a str,
     /// Changes that the owner committed.
     pub changes: u64,
-    /// What all subscribers together asked for.
+    /// What all subscribers together asked the owner for.
     pub asked: Asked,
-    /// How many subscribers there are.
+    /// Number of subscribers.
     pub subscribers: u64,
-    /// From the last mend until all that was changed before it was in the read models.
+    /// From the last repair until all earlier changes were in the read models.
     pub in_step: Duration,
     /// Longest time between two good answers of a read model.
     pub longest_gap: Duration,

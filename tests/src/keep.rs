@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) type Refuse = Arc<dyn Fn(&str) -> Option<BoxError> + Send + Sync>;
 
-/// What a copy keeps of a thing: all of it. A thing with a field `unreadable` cannot be read, and
-/// one with a field `panic` ends its reader.
+/// What a copy keeps of a thing: all of it. A thing with a field `unreadable` cannot be read, and one with a field
+/// `panic` makes its reader panic.
 #[derive(Deserialize)]
 #[serde(try_from = "Value")]
 pub struct Body(Value);
@@ -95,7 +95,7 @@ impl Apply for Keep {
     }
 }
 
-/// Holds up `apply`. See [`crate::Copy::hold`].
+/// Makes `apply` wait. See [`crate::Copy::hold`].
 #[derive(Clone, Default)]
 pub struct Hold {
     begun: CancellationToken,
@@ -103,12 +103,12 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Whether an `apply` has come that far.
+    /// Whether an `apply` is waiting.
     pub fn begun(&self) -> bool {
         self.begun.is_cancelled()
     }
 
-    /// Lets it go on, and those after it.
+    /// Lets it continue, and those after it.
     pub fn end(&self) {
         self.end.cancel();
     }

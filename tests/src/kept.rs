@@ -1,14 +1,14 @@
-//! Tables that are put back to an older state under everyone who uses them.
+//! Tables that are restored to an older state while programs use them.
 
 use nudge_runtime::Database;
 use sqlx::AssertSqlSafe;
 
-/// Keeps a copy of these tables, in tables whose names begin with `kept_`.
+/// Copies these tables to tables whose names begin with `kept_`.
 pub async fn keep_tables(db: &Database, tables: &[&str]) {
     copy_tables(db, tables, "", "kept_").await;
 }
 
-/// Puts them back, in one transaction.
+/// Restores them, in one transaction.
 pub async fn put_tables_back(db: &Database, tables: &[&str]) {
     copy_tables(db, tables, "kept_", "").await;
 }

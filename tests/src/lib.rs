@@ -1,18 +1,18 @@
 //! What tests on real servers share.
 //!
-//! The servers themselves, the databases, and the lines between programs are those of [`nudge_testbed`].
+//! The servers, the databases and the lines between programs come from [`nudge_testbed`].
 //!
-//! | module | what it gives |
+//! | module | what it provides |
 //! |---|---|
 //! | [`owner`] | a small owner of `thing`s: the real publisher |
-//! | [`fault`] | what goes wrong at its sync API, to order |
+//! | [`fault`] | faults of its sync API, on demand |
 //! | [`figure`] | what a trial cost |
 //! | [`copy`] | a small subscriber of `thing`s: the real kit |
 //! | [`keep`] | its `apply`, which can be made to fail or to wait |
 //! | [`processes`] | the services as processes, to be killed, stopped and frozen |
 //! | [`services`] | store-info, search and review, in this process |
-//! | [`trial`] | edits, a fault, convergence, and what it cost |
-//! | [`wire`] | publishing by hand, whatever a test wants on the wire |
+//! | [`trial`] | edits, a fault, convergence, and the costs |
+//! | [`wire`] | publishing any message by hand |
 
 pub mod copy;
 pub mod fault;
@@ -42,17 +42,17 @@ pub use services::Services;
 pub use trial::Trial;
 pub use wire::Wire;
 
-/// A line to a port of this machine that keeps what is said on it.
+/// A line to a port of this machine that records its traffic.
 pub async fn line_to(port: u16) -> Line {
     Line::to(port, Settings { keeps: true, ..Settings::default() }).await.expect("a port")
 }
 
-/// A connection by a line to NATS, for a program under test.
+/// A connection to NATS through a line, for a program under test.
 pub async fn broker_by(line: &Line, name: &str) -> Broker {
     Broker::connect(&format!("nats://{}", line.address()), name).await.expect("a good URL")
 }
 
-/// An id that must be good.
+/// An ID, which must be valid.
 pub fn id(text: &str) -> EntityId {
     EntityId::new(text).expect("a good id")
 }

@@ -1,4 +1,4 @@
-//! A small owner of `thing`s: the real publisher over a real database, with faults to order.
+//! A small owner of `thing`s: the real publisher on a real database, with faults on demand.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -27,7 +27,7 @@ const MIGRATIONS: &[Migration] = &[Migration {
     postgres: "CREATE TABLE thing (id TEXT COLLATE \"C\" PRIMARY KEY, body TEXT NOT NULL)",
 }];
 
-/// See the module's description. Stopped when dropped.
+/// See the module documentation. Stopped when dropped.
 pub struct Owner {
     /// The publisher under test.
     pub publisher: Publisher,
@@ -36,11 +36,11 @@ pub struct Owner {
     address: std::net::SocketAddr,
     desk: Shared,
     running: Mutex<Running>,
-    /// Where its data is.
+    /// The test database behind it.
     pub database: Arc<TestDatabase>,
 }
 
-/// What stops when it goes away.
+/// What stops when the owner goes away.
 #[derive(Clone)]
 struct Running {
     all: CancellationToken,
@@ -86,12 +86,12 @@ impl Owner {
         owner
     }
 
-    /// Starts an owner without a relay: what it publishes is up to the test.
+    /// Starts an owner without a relay, so that only the test publishes.
     pub async fn start_silent() -> Self {
         Self::start_silent_of(ENTITY).await
     }
 
-    /// [`start_silent`](Self::start_silent) for another kind of entity.
+    /// Like [`start_silent`](Self::start_silent), for another kind of entity.
     pub async fn start_silent_of(entity: &str) -> Self {
         crate::logs();
         Self::start_silent_on(Arc::new(TestDatabase::new().await), entity).await
@@ -123,7 +123,7 @@ impl Owner {
         format!("http://{}", self.address)
     }
 
-    /// Takes the port away, as a crash would: connections are refused until [`come_back`](Self::come_back).
+    /// Closes the port, as a crash would: connections are refused until [`come_back`](Self::come_back).
     pub async fn go_away(&self) {
         self.running().all.cancel();
         let address = self.address;
@@ -134,7 +134,7 @@ impl Owner {
         .await;
     }
 
-    /// Listens again on the same port. The relay does not come back with it: start another with
+    /// Listens again on the same port. The relay does not come back; start another one with
     /// [`second_relay`](Self::second_relay).
     pub async fn come_back(&self) {
         let running = Running::new();
@@ -145,7 +145,7 @@ impl Owner {
         tokio::spawn(serve::serve(listener, router, running.all));
     }
 
-    /// Goes away, and comes back with its database as `work` left it; without a relay.
+    /// Goes away, and comes back with its database as `work` left it, without a relay.
     async fn come_back_after<T>(mut self, work: impl AsyncFnOnce(&TestDatabase) -> T) -> (Self, T) {
         self.go_away().await;
         self.db.close().await;
@@ -157,12 +157,12 @@ impl Owner {
         (self, done)
     }
 
-    /// Keeps a copy of its database. Its relay is not started again.
+    /// Backs up its database. Its relay is not started again.
     pub async fn back_up(self) -> (Self, Backup) {
         self.come_back_after(TestDatabase::back_up).await
     }
 
-    /// Is restored from a copy of its database. Its relay is not started again.
+    /// Restores its database from a backup. Its relay is not started again.
     pub async fn put_back(self, backup: &Backup) -> Self {
         self.come_back_after(async |database| database.put_back(backup).await).await.0
     }
@@ -181,7 +181,7 @@ impl Owner {
         self.try_put_all(things).await.expect("things are written")
     }
 
-    /// [`put_all`](Self::put_all) on a database that may fail.
+    /// Like [`put_all`](Self::put_all), on a database that may fail.
     pub async fn try_put_all(
         &self,
         things: &[(&str, Value)],
@@ -201,12 +201,12 @@ impl Owner {
         Ok(changes.iter().zip(versions).map(token).collect())
     }
 
-    /// Deletes a thing and records that.
+    /// Deletes a thing and records the change.
     pub async fn delete(&self, id: &str) -> WriteToken {
         self.try_delete(id).await.expect("the thing is deleted")
     }
 
-    /// [`delete`](Self::delete) on a database that may fail.
+    /// Like [`delete`](Self::delete), on a database that may fail.
     pub async fn try_delete(&self, id: &str) -> Result<WriteToken, sqlx::Error> {
         let mut tx = self.publisher.begin().await?;
         let query = sqlx::query("DELETE FROM thing WHERE id = $1").bind(id.to_owned());
@@ -217,7 +217,7 @@ impl Owner {
         Ok(self.publisher.token(&key, version))
     }
 
-    /// Forgets that a thing ever was, as an owner restored from an old backup would.
+    /// Forgets that a thing ever existed, as an owner restored from an old backup would.
     pub async fn forget(&self, id: &str) {
         let mut tx = self.db.begin().await.expect("a transaction");
         for sql in ["DELETE FROM thing WHERE id = $1", "DELETE FROM nudge_change_log WHERE id = $1"]
@@ -228,18 +228,18 @@ impl Owner {
         tx.commit().await.expect("the transaction commits");
     }
 
-    /// Every thing there is, in the order of ids.
+    /// Every thing, ordered by ID.
     pub async fn all(&self) -> Vec<(String, String)> {
         self.try_all().await.expect("things are read")
     }
 
-    /// [`all`](Self::all) on a database that may fail.
+    /// Like [`all`](Self::all), on a database that may fail.
     pub async fn try_all(&self) -> Result<Vec<(String, String)>, sqlx::Error> {
         let query = sqlx::query_as("SELECT id, body FROM thing ORDER BY id");
         query.fetch_all(self.db.reader()).await
     }
 
-    /// What it would answer for everything that it knows of, by id, faults aside.
+    /// Its true answer for everything that it knows, by ID, in spite of any fault.
     pub async fn answers(&self) -> HashMap<String, Value> {
         let query = sqlx::query_as("SELECT id FROM nudge_change_log ORDER BY id");
         let ids: Vec<(String,)> = query.fetch_all(self.db.reader()).await.expect("ids are read");
@@ -257,33 +257,33 @@ impl Owner {
         answers
     }
 
-    /// Makes batch-gets go wrong: the rule gets the ids asked for, and says how, or not at all.
-    /// Probes of the owner's health are given no ids.
+    /// Makes batch-gets fail: the rule gets the requested IDs and returns the fault, if any. For a probe of the owner,
+    /// it gets no IDs.
     pub fn misbehave(&self, rule: impl Fn(&[String]) -> Option<Fault> + Send + Sync + 'static) {
         self.desk.lock().rule = Some(Arc::new(rule));
     }
 
-    /// Ends all misbehaviour.
+    /// Ends all faults.
     pub fn behave(&self) {
         self.desk.lock().rule = None;
     }
 
-    /// Batch-gets answered or failed so far.
+    /// Number of batch-gets so far.
     pub fn calls(&self) -> usize {
         self.desk.lock().asked.len()
     }
 
-    /// Probes of its health answered or failed so far.
+    /// Number of probes so far.
     pub fn probes(&self) -> usize {
         self.desk.lock().probes
     }
 
-    /// The ids of each batch-get so far, newest last.
+    /// The IDs of each batch-get so far, newest last.
     pub fn asked(&self) -> Vec<Vec<String>> {
         self.desk.lock().asked.clone()
     }
 
-    /// Batch-gets that asked for `id` so far.
+    /// Number of batch-gets so far that asked for `id`.
     pub fn times_asked(&self, id: &str) -> usize {
         let asks = |ids: &&Vec<String>| ids.iter().any(|asked| asked == id);
         self.desk.lock().asked.iter().filter(asks).count()

@@ -1,16 +1,16 @@
-//! The services as processes of their own, so that they can be killed, stopped and frozen in the
-//! middle of whatever they do.
+//! The services as separate processes, so that they can be killed, stopped and frozen in the middle of whatever they
+//! do.
 //!
-//! | module | what it gives |
+//! | module | what it provides |
 //! |---|---|
-//! | [`roster`] | which programs are up, for those who talk to them meanwhile |
+//! | [`roster`] | which programs are up, for those who talk to them |
 //! | [`writer`] | a stream of edits |
-//! | [`reader`] | a stream of reads, and how long none was answered |
-//! | [`events`] | what a subscriber tells those who watch it |
-//! | [`stream`] | what stands at the broker |
-//! | [`locks`] | freezing a program where it holds nobody up |
-//! | [`compare`] | whether everyone says the same, and has come to rest |
-//! | [`trial`] | all of these for the length of a test |
+//! | [`reader`] | a stream of reads, and the longest time without an answer |
+//! | [`events`] | the events of a subscriber |
+//! | [`stream`] | the state of the broker |
+//! | [`locks`] | freezing a program while it holds no locks |
+//! | [`compare`] | whether everyone agrees and has come to rest |
+//! | [`trial`] | all of these for the duration of a test |
 
 pub mod compare;
 pub mod events;
@@ -39,11 +39,11 @@ use serde_json::Value;
 use crate::{Nats, PATIENCE, Service, TestDatabase, database, figure::Asked, free_port};
 use roster::{Place, Roster};
 
-/// Longest that anything but a read may take: a write waits for whoever has the database.
+/// Longest time that anything but a read may take: a write waits for others who use the database.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Longest time that a program may take to stop: what it gives open requests (5 s), its batches
-/// (10 s), and as much again on a busy machine.
+/// Longest time that a program may take to stop: the time for open requests (5 s) and for batches (10 s), doubled for a
+/// busy machine.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The name that [`World`] gives NATS.
@@ -58,16 +58,16 @@ pub struct World {
     /// Which programs are up.
     pub roster: Roster,
     http: Client,
-    /// What programs asked for which have ended since.
+    /// What programs that have ended since had asked the owner for.
     asked_before: Asked,
-    /// When something was last started, or let go on.
+    /// When something was last started or thawed.
     mended: Mutex<Instant>,
 }
 
-/// What a program is told that it would else be told by [`World`].
+/// Settings of a program that replace those of [`World`].
 #[derive(Default)]
 pub struct Further {
-    /// What `bin/program.rs` calls it, when that is not its service's name.
+    /// Its name in `bin/program.rs`, if that is not the service's name.
     pub called: Option<&'static str>,
     /// Where it finds NATS.
     pub nats_url: Option<String>,
@@ -81,7 +81,7 @@ impl World {
         Self::on(database::kind(), binary).await
     }
 
-    /// [`new`](Self::new) on databases of this kind.
+    /// Like [`new`](Self::new), on databases of this kind.
     pub async fn on(kind: Kind, binary: &str) -> Self {
         let mut databases = BTreeMap::new();
         for service in Service::ALL {
@@ -119,7 +119,7 @@ impl World {
         let output = if env::var("LOG").is_ok() { Output::Ours } else { Output::Nowhere };
         let mut launch = Launch::new(name, &self.binary, output);
         launch.args = arguments.into_iter().map(Into::into).collect();
-        // It ends when that does.
+        // The program ends when its input ends.
         launch.holds_input = true;
         self.programs.insert(name, Program::new(launch));
         self.roster.add(name, service, format!("http://{address}"));
@@ -142,12 +142,12 @@ impl World {
         url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port")
     }
 
-    /// A program's address and standing.
+    /// A program's entry in the roster.
     pub fn place(&self, name: &str) -> Place {
         self.roster.place(name)
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub async fn kill(&mut self, name: &str) {
         if name == NATS {
             return self.nats.kill();
@@ -156,7 +156,7 @@ impl World {
         self.programs.get_mut(name).expect("a program").kill();
     }
 
-    /// Asks it to stop: it must do so in order, and in time.
+    /// Stops it, which must be graceful and in time.
     pub async fn stop(&mut self, name: &str) {
         let status = if name == NATS {
             self.nats.stop().await
@@ -169,7 +169,7 @@ impl World {
         assert_eq!(status.code(), Some(0), "{name}: {status}");
     }
 
-    /// Makes it stand still.
+    /// Freezes it.
     pub fn freeze(&self, name: &str) {
         if name == NATS {
             return self.nats.freeze();
@@ -178,7 +178,7 @@ impl World {
         assert!(self.programs[name].freeze(), "{name} stands still");
     }
 
-    /// Lets it go on.
+    /// Lets it continue.
     pub fn thaw(&self, name: &str) {
         self.note_mend();
         if name == NATS {
@@ -188,7 +188,7 @@ impl World {
         self.roster.set(name, true);
     }
 
-    /// Starts programs that were ended, all at the same time, and waits until they answer.
+    /// Starts programs again, all at the same time, and waits until they answer.
     pub async fn start(&mut self, names: &[&str]) {
         self.note_mend();
         let programs = || names.iter().copied().filter(|name| *name != NATS);
@@ -222,12 +222,12 @@ impl World {
         in_time(&format!("{name} answers"), asked).await;
     }
 
-    /// Says that a program is gone, once its figures are noted.
+    /// Marks a program as gone, after noting its figures.
     async fn take_away(&mut self, name: &str) {
         let place = self.place(name);
         self.roster.set(name, false);
         if place.service != Service::StoreInfo {
-            // One that is frozen, or has just been started, has none to tell.
+            // A program that is frozen or has just started has none.
             let asked = self.asked_by(name).await;
             self.asked_before = self.asked_before + asked;
         }
@@ -251,12 +251,12 @@ impl World {
         *self.mended.lock() = Instant::now();
     }
 
-    /// When something was last started, or let go on.
+    /// When something was last started or thawed.
     pub fn mended(&self) -> Instant {
         *self.mended.lock()
     }
 
-    /// A figure that a subscriber keeps of stores, when it answers.
+    /// A subscriber's metric about stores, if it answers.
     pub async fn metric(&self, name: &str, metric: &str) -> Option<u64> {
         let url = format!("{}/metrics", self.place(name).url);
         let asked = self.http.get(url).timeout(Duration::from_secs(2)).send().await.ok()?;
@@ -265,7 +265,7 @@ impl World {
         text.lines().find_map(|line| line.strip_prefix(&series))?.parse().ok()
     }
 
-    /// What a subscriber says of how it follows stores, when it answers.
+    /// A subscriber's status about stores, if it answers.
     pub async fn status(&self, name: &str) -> Option<Value> {
         let url = format!("{}/nudge/v1/status", self.place(name).url);
         let status: Value = self.http.get(url).send().await.ok()?.json().await.ok()?;

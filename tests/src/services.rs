@@ -27,14 +27,14 @@ impl Services {
         Self::start_on(nats, database::kind()).await
     }
 
-    /// [`start`](Self::start) on databases of this kind.
+    /// Like [`start`](Self::start), on databases of this kind.
     pub async fn start_on(nats: &Nats, kind: Kind) -> Self {
         let owner = TestDatabase::of(kind).await;
         Self::start_with(nats, [owner, TestDatabase::of(kind).await, TestDatabase::of(kind).await])
             .await
     }
 
-    /// [`start`](Self::start), with the stores in this database.
+    /// Like [`start`](Self::start), with the stores in this database.
     pub async fn start_with_owner_on(nats: &Nats, owner: TestDatabase) -> Self {
         Self::start_with(nats, [owner, TestDatabase::new().await, TestDatabase::new().await]).await
     }
@@ -74,32 +74,32 @@ impl Services {
         }
     }
 
-    /// Where store-info keeps its stores.
+    /// The database of store-info.
     pub fn store_info_database(&self) -> &TestDatabase {
         &self.databases[0]
     }
 
-    /// The read model of search.
+    /// The database of search.
     pub fn search_database(&self) -> &TestDatabase {
         &self.databases[1]
     }
 
-    /// Where review keeps its reviews and what it knows of stores.
+    /// The database of review.
     pub fn review_database(&self) -> &TestDatabase {
         &self.databases[2]
     }
 
-    /// A path of store-info.
+    /// The URL of a path of store-info.
     pub fn store_info(&self, path: &str) -> String {
         format!("http://{}{path}", self.store_info)
     }
 
-    /// A path of search.
+    /// The URL of a path of search.
     pub fn search(&self, path: &str) -> String {
         format!("http://{}{path}", self.search)
     }
 
-    /// A path of review.
+    /// The URL of a path of review.
     pub fn review(&self, path: &str) -> String {
         format!("http://{}{path}", self.review)
     }
@@ -115,7 +115,7 @@ impl Services {
         token(&response)
     }
 
-    /// The ids that a search finds, once the write that `token` names is applied.
+    /// The IDs that a search finds once the write that `token` names is applied.
     pub async fn found(&self, query: &[(&str, &str)], token: &str) -> Vec<String> {
         let request =
             self.http.get(self.search("/stores")).query(query).header("Nudge-Token", token);

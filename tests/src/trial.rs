@@ -1,17 +1,16 @@
-//! A trial: edits go on all the time, something fails and is mended, and everything must converge.
+//! A trial: during continuous edits, something fails and is repaired, and everything must converge.
 //!
 //! ```text
-//! start ─► edits ─► the test breaks something ─► more edits ─► the test mends it ─► end
+//! start ─► edits ─► the test breaks something ─► more edits ─► the test repairs it ─► end
 //!                                                     from here on, other things are edited;
 //!                                                     end = more edits, convergence, comparison
 //!                                                     of every thing
 //! ```
 //!
-//! What is lost in the fault is not made good by a later edit of the same thing: after the mend,
-//! nobody edits it.
+//! A later edit of the same thing cannot hide what was lost in the fault, since nobody edits it after the repair.
 //!
-//! Meanwhile a reader asks the read model again and again. What was seen is printed as one line that
-//! begins with `figure`; none of the costs is ever asserted.
+//! All the time, a reader reads from the read model. The results are printed as one line that begins with `figure`; no
+//! cost is ever asserted.
 
 mod edits;
 mod reads;
@@ -42,15 +41,15 @@ const PAUSE: Duration = Duration::from_millis(2);
 const SOME_EDITS: usize = 100;
 /// The thing that the reader looks at. It is never deleted.
 const WATCHED: &str = "thing-0";
-/// Longest time without a good answer of a read model that is said to answer throughout: far more
-/// than a busy machine needs, and less than anyone here waits for anything before giving up.
+/// Longest time without a good answer of a read model that should answer throughout: far more than a busy machine
+/// needs, and shorter than all timeouts.
 const LONGEST_GAP: Duration = Duration::from_secs(6);
 
-/// See the module's description.
+/// See the module documentation.
 pub struct Trial {
     /// The broker.
     pub nats: Nats,
-    /// The subscriber's way to it.
+    /// The subscriber's connection to it.
     pub line: Line,
     /// The owner, whose relay runs.
     pub owner: Arc<Owner>,
@@ -63,12 +62,12 @@ pub struct Trial {
     stop: CancellationToken,
     _relay: DropGuard,
     asked_before: Asked,
-    /// Ends when everything that was changed before the mend is there; how long that took.
+    /// Ends when everything that was changed before the repair is applied, and returns how long that took.
     in_step: Option<JoinHandle<Duration>>,
 }
 
 impl Trial {
-    /// Starts everything on databases of the kind that the run is for.
+    /// Starts everything on databases of the kind under test.
     pub async fn start(name: &str) -> Self {
         Self::start_on(name, TestDatabase::new().await, TestDatabase::new().await).await
     }
@@ -77,7 +76,7 @@ impl Trial {
     pub async fn start_on(name: &str, owners: TestDatabase, copys: TestDatabase) -> Self {
         let nats = Nats::start().await;
         let owner = Owner::start_silent_on(Arc::new(owners), crate::owner::ENTITY).await;
-        // A program of its own: it goes on when the owner's API goes away.
+        // Separate, so that it continues when the owner's API goes away.
         let relay = CancellationToken::new();
         owner.publisher.spawn_relay(&nats.broker("things").await, relay.clone());
         let line = line_to(nats.port()).await;
@@ -108,7 +107,7 @@ impl Trial {
         trial
     }
 
-    /// Waits until some more edits are made.
+    /// Waits for some more edits.
     pub async fn some_edits(&self) {
         let before = self.edits.done();
         eventually("some more edits", || async {
@@ -117,7 +116,7 @@ impl Trial {
         .await;
     }
 
-    /// Waits until an edit has failed with an error that holds this word.
+    /// Waits until an edit has failed with an error that contains this word.
     pub async fn an_edit_fails(&self, word: &str) {
         eventually(&format!("an edit fails: {word}"), || async {
             self.edits.failure()?.contains(word).then_some(())
@@ -125,8 +124,8 @@ impl Trial {
         .await;
     }
 
-    /// Everything works again: from here on other things are edited, and the time counts until all
-    /// that was changed before is in the read model. To be called after each of several faults.
+    /// To be called when everything works again, after each fault. From here on, other things are edited, and the time
+    /// is measured until all earlier changes are in the read model.
     pub async fn mended(&mut self) {
         let mended = Instant::now();
         let later = self.edits.move_on().await;
@@ -142,7 +141,7 @@ impl Trial {
         }
     }
 
-    /// Some more edits, and no more; then waits for convergence, and compares everything.
+    /// Makes the last edits, waits for convergence, and compares everything.
     pub async fn end(mut self) -> Reads {
         self.some_edits().await;
         self.stop.cancel();
@@ -172,8 +171,7 @@ impl Trial {
         reads
     }
 
-    /// [`end`](Self::end), when nothing that failed was the read model's own: it must have answered
-    /// throughout.
+    /// Like [`end`](Self::end), for faults outside of the read model, which must have answered throughout.
     pub async fn end_with_every_read_answered(self) {
         let reads = self.end().await;
         assert_eq!(reads.failed, 0, "{reads:?}");
@@ -186,8 +184,8 @@ async fn asked(copy: &Copy) -> Asked {
     Asked { calls, keys: copy.metric("nudge_asked_total").await }
 }
 
-/// Waits until the copies are `before`, but for those whose ids begin with `later`. Returns how long
-/// that took.
+/// Waits until the copies, except those whose IDs begin with `later`, are equal to `before`. Returns how long that
+/// took.
 async fn in_step(
     db: Database,
     before: Vec<(String, String)>,

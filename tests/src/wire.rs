@@ -1,4 +1,4 @@
-//! Publishing by hand: what foreign publishers, bugs and accidents put on the wire.
+//! Publishing by hand what other publishers, bugs and accidents may put on the wire.
 
 use async_nats::{
     HeaderMap,
@@ -16,12 +16,12 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects, and makes the stream if it is missing, as an owner would.
+    /// Connects, and creates the stream if it is missing, as an owner would.
     pub async fn open(nats: &Nats) -> Self {
         Self::on(nats.jetstream().await).await
     }
 
-    /// [`open`](Self::open) on a connection that there is.
+    /// Like [`open`](Self::open), on an existing connection.
     pub async fn on(jetstream: Context) -> Self {
         let entity = EntityName::new(ENTITY).expect("a good name");
         let config = nudge_publisher::stream::config(&entity);
@@ -40,25 +40,25 @@ impl Wire {
         self.announce(token.id.as_str(), Some(&version)).await;
     }
 
-    /// A good body under any version header, or none.
+    /// Publishes a valid body with any version header, or without one.
     pub async fn announce(&self, id: &str, version: Option<&str>) {
         let change = Change::Updated;
         let body = Notification { id: crate::id(id), change };
         self.send(&Self::subject(id), version, &body.to_json()).await.expect("the stream takes it");
     }
 
-    /// [`announce`](Self::announce), of what the caller need not keep.
+    /// Like [`announce`](Self::announce), with owned arguments.
     pub async fn announce_owned(&self, id: String, version: String) {
         self.announce(&id, Some(&version)).await;
     }
 
-    /// [`announce`](Self::announce) without a version, for many.
+    /// Like [`announce`](Self::announce), for many IDs and without a version.
     pub async fn announce_all(&self, ids: impl IntoIterator<Item = String>) {
         let announce = |id: String| async move { self.announce(&id, None).await };
         join_all(ids.into_iter().map(announce)).await;
     }
 
-    /// Any message.
+    /// Publishes any message.
     pub async fn send(
         &self,
         subject: &str,
@@ -74,7 +74,7 @@ impl Wire {
         sent.await?.await.map(drop)
     }
 
-    /// The stream, as an operator has it.
+    /// The stream, as an operator sees it.
     pub fn stream(&self) -> &Stream {
         &self.stream
     }
@@ -93,7 +93,7 @@ impl Wire {
         name.expect("the service has a consumer")
     }
 
-    /// Messages that a service has not acknowledged.
+    /// Number of messages that a service has not acknowledged.
     pub async fn unacknowledged(&self, service: &str) -> usize {
         let name = self.consumer(service).await;
         let consumer: PullConsumer = self.stream.get_consumer(&name).await.expect("it is there");

@@ -1,4 +1,4 @@
-//! What every subscriber offers at its port: the fixed contract.
+//! The API of every subscriber: the fixed contract.
 
 use axum::{Router, routing::get};
 use futures_util::StreamExt;
@@ -16,7 +16,7 @@ async fn started() -> (Nats, Owner, Copy) {
     (nats, owner, copy)
 }
 
-/// The answer is a problem with this status. Returns it.
+/// Asserts that the answer is a problem with this status, and returns it.
 async fn problem(response: Response, status: u16) -> Value {
     assert_eq!(response.status().as_u16(), status, "{}", response.url());
     assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
@@ -124,7 +124,7 @@ async fn wait_answers_when_the_version_is_applied_or_time_is_up() {
     problem(fetch(&copy, "wait?token=other/42@1").await, 404).await;
 }
 
-/// A service of its own around the copy, with one endpoint that honours tokens.
+/// A service around the copy, with one endpoint that honours tokens.
 async fn service(copy: &Copy, stop: CancellationToken) -> String {
     let db = copy.db.clone();
     let count = get(async move || {
@@ -223,7 +223,7 @@ async fn a_wait_that_is_open_is_answered_when_the_service_stops() {
 async fn while_paused_nothing_is_applied() {
     let (_nats, owner, copy) = started().await;
     copy.wait(&owner.put("before", json!(1)).await).await;
-    // One is on the queue already, and one is still to come.
+    // One is on the queue already, and one is yet to arrive.
     owner.misbehave(|_| Some(Fault::Status(500, None)));
     owner.put("42", json!(1)).await;
     eventually("it waits for another try", || async {
@@ -250,7 +250,7 @@ async fn status_says_at_once_that_the_broker_is_gone() {
     copy.wait(&owner.put("42", json!(1)).await).await;
     assert_eq!(copy.metric("nudge_connected").await, 1);
     nats.kill();
-    // The connection says so itself: missing heartbeats would take seconds to notice.
+    // The connection itself reports it; missing heartbeats would take seconds to show.
     eventually("the connection is lost", || async { (!copy.source.is_connected()).then_some(()) })
         .await;
     assert_eq!(copy.status().await["connected"], false);

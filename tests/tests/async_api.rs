@@ -1,4 +1,4 @@
-//! `api/notifications.asyncapi.json` says what the code does.
+//! `api/notifications.asyncapi.json` describes what the code does.
 
 use nudge_protocol::{
     Change, EntityId, EntityName, Notification, notification::VERSION_HEADER, subject,

@@ -1,4 +1,4 @@
-//! A backlog keeps nobody waiting who must not wait, and memory within its limit.
+//! During a backlog, fresh changes need not wait, and memory stays within its limit.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn a_thing_rewritten_again_and_again_is_not_kept_behind_the_backlog() {
     backlog(&owner, &wire, 2_000).await;
     owner.misbehave(|_| Some(Fault::Delay(Duration::from_millis(100))));
     let copy = Copy::start_with(&nats.broker("copies").await, &owner, slow()).await;
-    // Each rewrite moves it to the stream's tail, behind everything else.
+    // Each rewrite moves it to the end of the stream, behind everything else.
     eventually("the busy thing is applied", || async {
         owner.put("busy", json!("busy")).await;
         copy.body("busy").await
@@ -44,7 +44,7 @@ async fn a_thing_rewritten_again_and_again_is_not_kept_behind_the_backlog() {
     copy.converged(&owner).await;
 }
 
-/// Past a backlog each change comes twice. Without one, once is enough.
+/// During a backlog, each fresh change arrives twice. Without one, once is enough.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn once_the_backlog_is_gone_each_change_comes_once_again() {
     let nats = Nats::start().await;
@@ -59,7 +59,7 @@ async fn once_the_backlog_is_gone_each_change_comes_once_again() {
         let before = received().await;
         owner.put("busy", json!(before)).await;
         tokio::time::sleep(QUIET).await;
-        // All that may be delivered is delivered, and nothing is acknowledged.
+        // As much as possible is delivered, and nothing is acknowledged.
         (received().await > before).then_some(())
     })
     .await;
@@ -96,7 +96,7 @@ async fn while_the_owner_hangs_the_queue_stays_within_its_limit() {
     copy.converged(&owner).await;
 }
 
-/// Few messages wait, so this is no backlog; but no more are delivered while these are not acknowledged.
+/// Few messages wait, so this is no backlog; but no more are delivered until these are acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_hang_and_are_all_that_may_be_delivered_keep_no_fresh_change_waiting() {
     let nats = Nats::start().await;

@@ -1,13 +1,13 @@
-//! Changes are recorded whatever program makes them: triggers on a root table and its children.
+//! Changes are recorded, whatever program makes them: triggers on a root table and its children.
 //!
 //! | module | what it tests |
 //! |---|---|
 //! | `bulk` | a hundred thousand rows in one statement, followed to the end |
 //! | `changes` | what each statement records |
-//! | `columns` | columns that come, go and change their types |
+//! | `columns` | columns that are added, dropped and retyped |
 //! | `random` | no statement of any kind goes unnoticed |
-//! | `installing` | looking, making, mending and removing the triggers |
-//! | `once` | what only one of the databases does: `REPLACE`, `TRUNCATE`, roles |
+//! | `installing` | checking, creating, repairing and removing the triggers |
+//! | `once` | what only one of the databases has: `REPLACE`, `TRUNCATE`, roles |
 //! | `shells` | the databases' own tools, and subscribers that follow |
 //! | `writers` | many writers at once |
 

@@ -1,4 +1,4 @@
-//! `nudge chaos` with the real programs: it breaks them, they converge, and it says so.
+//! `nudge chaos` with the real programs: it breaks them, they converge, and it reports that.
 
 mod once;
 
@@ -66,7 +66,7 @@ impl Server {
         Self { said, command: format!("sh {}", run.display()) }
     }
 
-    /// The server's process after each command; none after one that ended it.
+    /// The server's process after each command; `None` after one that ended it.
     fn pids(&self) -> Vec<Option<u64>> {
         let said = fs::read_to_string(&self.said).unwrap_or_default();
         let whole = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -1,4 +1,4 @@
-//! Connections to the database that have gone bad, each in a way that only a new one mends.
+//! Broken connections to the database, each of which only a new connection can replace.
 
 mod once {
     use std::{os::unix::fs::PermissionsExt, path::Path};
@@ -9,10 +9,10 @@ mod once {
     use reqwest::{Method, StatusCode};
     use serde_json::{Value, json};
 
-    /// More than one program has connections for.
+    /// More than the connections of one program.
     const AT_ONCE: usize = 12;
 
-    /// The statuses of as many equal requests side by side, so that all connections are used.
+    /// The statuses of this many equal, parallel requests, so that all connections are used.
     async fn ask(
         services: &Services,
         method: Method,
@@ -31,7 +31,7 @@ mod once {
         join_all((0..AT_ONCE).map(ask)).await
     }
 
-    /// Each statement's plan is cached by each connection, with the types of its columns.
+    /// Each connection caches each statement's plan, with the types of its columns.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_column_that_changes_its_type_stops_nobody() {
         let nats = Nats::start().await;
@@ -46,7 +46,7 @@ mod once {
         let review = review.json(&json!({"rating": 5, "text": "a", "author": "b"}));
         assert_eq!(review.send().await.unwrap().status(), 201);
         let reads = [&store, &found, &reviews, &callback];
-        // Twice: what is cached by now was made anew after the first time.
+        // Twice, since the plans are cached anew after the first change.
         for name_type in ["varchar(200)", "text"] {
             ask(&services, Method::PATCH, &store, Some(json!({}))).await;
             for url in reads {
@@ -68,7 +68,7 @@ mod once {
         }
     }
 
-    /// Sessions that began while the database was read-only stay so.
+    /// Sessions that started while the database was read-only stay read-only.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_database_that_was_read_only_is_written_to_again_at_once() {
         let nats = Nats::start().await;
@@ -97,7 +97,7 @@ mod once {
         assert_eq!(patched, [200; AT_ONCE]);
     }
 
-    /// After a failover the old address may lead to a server that only follows, and lags.
+    /// After a failover, the old address may lead to a standby that lags.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_standby_is_not_asked_and_is_once_it_is_the_primary() {
         let (nats, server) = (Nats::start().await, Postgres::start().await);

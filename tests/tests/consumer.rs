@@ -1,5 +1,5 @@
-//! The durable consumer is the broker's, and others have their hands on it: an operator pauses or alters it, a
-//! tool makes it anew, a server loses track. Changes arrive all the same, or it is said why not.
+//! The durable consumer lives at the broker, where others can change it: an operator pauses or alters it, a tool
+//! recreates it, a server loses track. Changes arrive all the same, or the status says why not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use nudge_tests::{Copy, Nats, Owner, ReadModel, Wire, eventually};
 use serde_json::json;
 use tokio::sync::watch;
 
-/// A copy that has caught up, what it follows, and the name of its consumer.
+/// A copy that has caught up, its owner, and the name of its consumer.
 async fn followed(settings: impl FnOnce(&mut ReadModel)) -> (Nats, Owner, Wire, Copy, String) {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
@@ -29,7 +29,7 @@ async fn found(wire: &Wire, name: &str) -> consumer::Config {
 
 type Change = fn(&mut pull::Config);
 
-/// As an operator's tool does: what is there, with something else in it.
+/// Alters the existing configuration, as an operator's tool would.
 async fn alter(wire: &Wire, name: &str, alter: impl FnOnce(&mut pull::Config)) {
     let found: PullConsumer = wire.stream().get_consumer(name).await.expect("it pulls");
     let mut config =
@@ -46,7 +46,7 @@ async fn make_anew(wire: &Wire, name: &str, make: impl FnOnce(&mut pull::Config)
         ..pull::Config::default()
     };
     make(&mut config);
-    // A subscriber that runs makes it as soon as it is gone.
+    // A running subscriber recreates it as soon as it is gone.
     eventually("it is made by somebody else", || async {
         let _ = wire.stream().delete_consumer(name).await;
         wire.stream().create_consumer_strict(config.clone()).await.ok()
@@ -156,7 +156,7 @@ async fn what_is_the_operators_is_left_as_it_is() {
         c.sample_frequency = 100;
     })
     .await;
-    // Other limits are altered back, and leave these as they are.
+    // When other limits are restored, these stay as they are.
     alter(&wire, &name, |c| c.max_ack_pending = 1).await;
     eventually("the limit is altered back", || async {
         (found(&wire, &name).await.max_ack_pending == 5_000).then_some(())
@@ -168,7 +168,7 @@ async fn what_is_the_operators_is_left_as_it_is() {
     copy.wait(&owner.put("42", json!(1)).await).await;
 }
 
-/// A server that lost the end of a stream, and kept a consumer that was there.
+/// A server that lost the end of a stream, but kept a consumer that had reached it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_beyond_the_end_of_its_stream_skips_nothing() {
     let mut nats = Nats::start().await;
@@ -204,8 +204,7 @@ fn copy_files(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-/// A server that has forgotten what its consumer has not been given: it delivers nothing, and says that nothing is
-/// left.
+/// A server that has forgotten which messages it has not delivered: it delivers nothing, and says that nothing is left.
 struct Forgetful(Broker);
 
 struct OfForgetful(Arc<dyn Consumer>);
@@ -271,7 +270,7 @@ async fn what_the_broker_withholds_is_read_past_it() {
         (said && status["connected"] == false && status["broker_connected"] == true).then_some(())
     })
     .await;
-    // The next come as they are published.
+    // The next ones arrive as they are published.
     for n in 0..5 {
         copy.wait(&owner.put(&format!("after {n}"), json!(n)).await).await;
     }

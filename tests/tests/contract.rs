@@ -1,7 +1,7 @@
-//! What the relay and intake rely on at their ports to the broker: one suite, for JetStream and for the
-//! simulated broker.
+//! What the relay and intake rely on at their ports to the broker: one suite for JetStream and for the simulated
+//! broker.
 
-/// A broker is no database: these run once, whatever database the run is for.
+/// These do not depend on a database, so they run once, whatever database is under test.
 mod once {
     use std::{future::Future, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ mod once {
     use tokio::time::timeout;
 
     const ACK_WAIT: Duration = Duration::from_secs(6);
-    /// Longer than any message takes, and shorter than it takes to come again.
+    /// Longer than any delivery takes, and shorter than the time until a redelivery.
     const QUIET: Duration = Duration::from_secs(1);
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,7 +57,7 @@ mod once {
         }
     }
 
-    /// The next message, as its subject's last token, version and place.
+    /// The next message: its subject's last token, its version and its sequence.
     async fn next(deliveries: &mut Deliveries) -> (String, String, u64, Delivery) {
         let next = timeout(PATIENCE, deliveries.next()).await.expect("a message comes");
         let delivery = next.expect("it goes on").expect("no error");
@@ -97,7 +97,7 @@ mod once {
 
     async fn a_consumer_brings_each_message_until_it_is_acknowledged(ports: &Ports) {
         let consumer = ports.open().await;
-        // What was replaced before may count as handled, or not.
+        // Messages that were replaced earlier may or may not count as handled.
         assert!(consumer.opened().ack_floor <= 1);
         assert_eq!(consumer.opened().pending, 2);
         let mut deliveries = consumer.deliveries().await.unwrap();
@@ -111,7 +111,7 @@ mod once {
         let (.., b_sequence, b) = first.remove(0);
         b.ack.unwrap().ack().await;
         is_quiet(&mut deliveries).await;
-        // The other one comes again, and only that.
+        // Only the other one is redelivered.
         let (id, version, a_sequence, a) = next(&mut deliveries).await;
         assert_eq!((id.as_str(), version.as_str()), ("a", "3"));
         assert!(a_sequence > b_sequence);
@@ -130,7 +130,7 @@ mod once {
         let (id, version, sequence, delivery) = next(&mut deliveries).await;
         assert_eq!((id.as_str(), version.as_str(), sequence), ("c", "5", new));
         delivery.ack.unwrap().ack().await;
-        // Nobody acknowledged the old one, and nobody has to.
+        // Nobody acknowledged the old one, and nobody needs to.
         settled(&*consumer, new).await;
         assert!(old < new);
         // A late acknowledgement is harmless.
@@ -184,10 +184,10 @@ mod once {
         let ack = d.ack.unwrap();
         tokio::time::sleep(ACK_WAIT / 2).await;
         ack.progress().await;
-        // It would have come again by the end of that.
+        // It would have been redelivered by then.
         tokio::time::sleep(ACK_WAIT / 2).await;
         is_quiet(&mut deliveries).await;
-        // And does, since nothing more was said of it.
+        // And it is, since no further progress was reported.
         let (id, .., again) = next(&mut deliveries).await;
         assert_eq!(id, "d");
         again.ack.unwrap().ack().await;
@@ -216,7 +216,7 @@ mod once {
         let consumer = ports.open().await;
         let mut fresh = consumer.fresh().await.unwrap();
         is_quiet(&mut fresh).await;
-        // It may lose any, so one of several.
+        // It may lose any of them, so one of several must arrive.
         for _ in 0..10 {
             ports.publish("e", "7").await;
         }
@@ -311,7 +311,7 @@ mod once {
         ] {
             assert_eq!(config[field], expected, "{field} in {config:#}");
         }
-        // Absent means off: every subject, no backoff in place of `ack_wait`, whole messages, on disk.
+        // Absent means off: every subject, no backoff instead of `ack_wait`, whole messages, on disk.
         for field in [
             "backoff",
             "filter_subject",

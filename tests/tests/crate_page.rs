@@ -1,4 +1,4 @@
-//! The service that opens the kit's crate page compiles as a project outside this workspace, and runs.
+//! The first service on the kit's crate page compiles as a project outside this workspace, and runs.
 
 use std::{
     env,
@@ -16,7 +16,7 @@ fn the_page_opens_with_the_program_and_it_is_short() {
     assert!(program.lines().count() <= 30);
 }
 
-/// The page's program, as its reader would build it. `scripts/run-tests` has built it before the tests.
+/// The page's program, built as its reader would. `scripts/run-tests` builds it before the tests.
 fn built() -> String {
     if let Ok(program) = env::var("NUDGE_OUTSIDE_PROGRAM") {
         return program;
@@ -26,7 +26,7 @@ fn built() -> String {
     String::from_utf8(built.stdout).unwrap().trim().to_owned()
 }
 
-/// Ends the program also when the test fails.
+/// Ends the program even if the test fails.
 struct Program(Child);
 
 impl Drop for Program {

@@ -1,4 +1,4 @@
-//! Who a program is at NATS: each way to show it, on a server that lets nobody else in.
+//! How a program logs in to NATS: every way, on a server that lets nobody else in.
 
 mod once {
     use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ mod once {
     use serde_json::json;
     use tempfile::{NamedTempFile, TempDir};
 
-    /// Certificates and keys that are of use to nobody: see `tests/credentials`.
+    /// Certificates and keys for tests only: see `tests/credentials`.
     fn of_tests(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("credentials").join(name)
     }
@@ -18,7 +18,7 @@ mod once {
         std::fs::read_to_string(of_tests(name)).expect("a file").trim().to_owned()
     }
 
-    /// As a program reads them.
+    /// The arguments, parsed as a program does.
     #[derive(Parser)]
     struct Program {
         #[command(flatten)]
@@ -124,7 +124,7 @@ mod once {
         stays_out(&args(&["--nats-url", &nats.url()]), "authorization violation").await;
     }
 
-    /// A server that speaks TLS only, to those who have a certificate of the same authority.
+    /// A server that accepts only TLS, and only clients with a certificate of the same authority.
     async fn encrypted() -> Nats {
         let [cert, key, ca] =
             ["server.pem", "server.key", "ca.pem"].map(|name| of_tests(name).display().to_string());
@@ -148,13 +148,13 @@ mod once {
             .concat()
         };
         enters(&args(&words("ca.pem"))).await;
-        // The client tells no more than that; why is in its own log, at `async_nats=debug`.
+        // The client's error says no more; the reason is in its own log, at `async_nats=debug`.
         stays_out(&args(&words("other-ca.pem")), "io error").await;
         let tls = format!("tls://127.0.0.1:{}", nats.port());
         stays_out(&args(&["--nats-url", &tls]), "io error").await;
     }
 
-    /// Nobody is to answer in a server's place and be told a password.
+    /// Nobody can pose as the server and get the password.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn who_names_an_authority_sends_nothing_in_the_clear() {
         let nats = Nats::start().await;
@@ -163,7 +163,7 @@ mod once {
         stays_out(&args(&words), "").await;
     }
 
-    /// The whole way, with what each program may do and no more.
+    /// The whole path, with the minimal permissions for each program.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_owner_and_a_subscriber_work_on_a_server_that_asks_for_passwords() {
         let nats = Nats::start_with(Some(
@@ -213,7 +213,7 @@ mod once {
         .await;
     }
 
-    /// A program of its own: what it says at its start, and where its settings come from.
+    /// A separate program: what it prints when it starts, and where its settings come from.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_program_takes_them_from_its_environment_and_shows_them_nowhere() {
         let nats = Nats::start_with(Some("authorization { user: me, password: hunter2 }")).await;

@@ -1,5 +1,5 @@
-//! What cannot be applied is set aside, one entity at a time, where people see it; it heals by itself
-//! as soon as it can, and delays nobody else.
+//! An entity that cannot be applied is set aside where people see it. It recovers automatically as soon as it can, and
+//! delays nothing else.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -135,7 +135,7 @@ async fn a_state_that_cannot_be_read_is_a_dead_letter_until_it_can() {
     wire.notify(&old).await;
     copy.converged(&owner).await;
     for (field, version) in [("unreadable", None), ("panic", Some(old.version.to_string()))] {
-        // Neither message says that there is something newer than what the copy has.
+        // Neither message reveals that there is something newer than what the copy has.
         let unreadable = owner.put("bad", json!({field: true})).await;
         wire.announce("bad", version.as_deref()).await;
         let dead = copy.dead_letters(1).await.remove(0);
@@ -155,8 +155,8 @@ async fn a_state_that_cannot_be_read_is_a_dead_letter_until_it_can() {
     assert_eq!(copy.dead_letters(1).await[0]["id"], "odd");
 }
 
-/// No owner has come so far. The message is one without a version; and a row that an earlier release made of
-/// such a one closes.
+/// No owner has reached such a version. The message counts as one without a version, and a row that an earlier release
+/// made from such a message closes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_no_clock_has_reached_keeps_no_key_waiting() {
     let nats = Nats::start().await;
@@ -200,7 +200,7 @@ async fn a_stale_answer_that_cannot_be_applied_is_not_the_last_word() {
             let first = id == "refused" && first.swap(0, Ordering::SeqCst) == 1;
             first.then(|| "refused".into())
         });
-        // The owner has mended it, and a replica that lags behind answers first.
+        // The owner has fixed it, and a lagging replica answers first.
         let mended = owner.put(id, json!("mended")).await;
         let first = AtomicUsize::new(1);
         owner.misbehave(move |ids| {
@@ -263,7 +263,7 @@ async fn five_thousand_refused_keys_do_not_stop_the_good_ones() {
 async fn five_thousand_unknown_keys_do_not_stop_the_good_ones() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    // Patience for a single key, which five thousand of them must not use up together.
+    // A long retry time for a single key, which five thousand keys must not use up together.
     let mut settings = quick();
     settings.max_attempts_in_memory = u32::MAX;
     let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
@@ -299,7 +299,7 @@ async fn a_replay_that_cannot_be_taken_now_is_refused_instead_of_left_hanging() 
     copy.refuse(|id| (id == "bad").then(|| "refused".into()));
     wire.notify(&owner.put("bad", json!(1)).await).await;
     copy.dead_letters(1).await;
-    // Nothing is taken off the way to the queue while the owner is down.
+    // Nothing is received from the queue's channel while the owner is down.
     owner.misbehave(|_| Some(Fault::Status(503, None)));
     wire.announce("first", None).await;
     eventually("the breaker is open", || async {
@@ -320,7 +320,7 @@ async fn a_replay_that_cannot_be_taken_now_is_refused_instead_of_left_hanging() 
     eventually("it is applied", || async { copy.body("bad").await }).await;
 }
 
-/// Waits until "bad" was asked for some times, and counts how often it is within a second.
+/// Waits until "bad" has been asked for a few times, and then counts how often it is within a second.
 async fn times_asked_within_a_second(owner: &Owner) -> usize {
     eventually("it is tried again", || async { (owner.times_asked("bad") >= 5).then_some(()) })
         .await;
@@ -329,7 +329,7 @@ async fn times_asked_within_a_second(owner: &Owner) -> usize {
     owner.times_asked("bad") - before
 }
 
-/// Paces at which a flood could be seen.
+/// Intervals short enough to show a flood.
 fn slower_each_time() -> nudge_subscriber_kit::Settings {
     let mut settings = quick();
     settings.retry.max = std::time::Duration::from_secs(10);
@@ -389,7 +389,7 @@ async fn an_owner_is_asked_less_and_less_while_dead_letters_cannot_be_written() 
     copy.dead_letters(1).await;
 }
 
-/// No path can hold such an id, not even percent-encoded.
+/// A path cannot contain such an ID, not even percent-encoded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_whose_id_no_path_can_hold_is_replayed_and_discarded_by_query() {
     let nats = Nats::start().await;

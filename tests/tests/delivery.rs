@@ -1,5 +1,5 @@
-//! Callbacks and notifications overtake each other, replicas share the work: every
-//! copy still ends at the owner's state, and no callback is made for nothing.
+//! Callbacks and notifications overtake one another, and replicas share the work. Every copy still ends in the owner's
+//! state, and no callback is wasted.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -17,8 +17,7 @@ use nudge_tests::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// Makes the first callback that asks for `id` answer what is true now, but only once the returned
-/// token is cancelled.
+/// Makes the first callback that asks for `id` answer the present state, but only once the returned token is cancelled.
 fn hold_first_answer(owner: &Owner, id: &'static str) -> CancellationToken {
     let (gate, first) = (CancellationToken::new(), AtomicUsize::new(1));
     let held = gate.clone();
@@ -34,11 +33,11 @@ async fn an_older_answer_that_arrives_last_does_not_win() {
     let nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("things").await).await;
     let gate = hold_first_answer(&owner, "42");
-    // However slow the machine is, nobody gives up on the answer that is held.
+    // However slow the machine is, nobody gives up waiting for the answer.
     let patient = Settings { fetch_timeout: PATIENCE * 5, ..quick() };
     let one = Copy::start_with(&nats.broker("copies").await, &owner, patient).await;
     let two = one.replica(&nats.broker("copies").await, &owner).await;
-    // Both are listening: whichever begins later would look at what the other has under way.
+    // Both are listening, since the later one would look at what the other is working on.
     one.quiet().await;
     two.quiet().await;
     let old = owner.put("42", json!("old")).await.version.get();
@@ -84,8 +83,8 @@ async fn changes_during_a_callback_lead_to_exactly_one_more() {
     assert_eq!(owner.times_asked("42"), 2, "nine notifications share one callback");
 }
 
-/// While an owner takes its time, and while a key waits for its next try, the broker is told that the
-/// message is not forgotten. A run that hangs gives it to others all the same.
+/// While an owner is slow, and while a key waits for its next attempt, the broker is told that the message is in
+/// progress. The message of a run that hangs is still redelivered to others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_takes_longer_than_the_broker_waits_is_not_delivered_again() {
     let nats = Nats::start().await;

@@ -1,5 +1,5 @@
-//! Owners fail in every way there is. A failing owner costs no key anything; a key that makes the
-//! owner fail costs nobody else anything.
+//! Owners fail in every possible way. A failing owner does not count against any key, and a key that makes the owner
+//! fail does not affect others.
 
 use std::{
     sync::{
@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// Things that change while an owner is down.
+/// Number of things that change while an owner is down.
 const CHANGED: usize = 1_000;
-/// Batches that need not be full: what was tried when the owner went down, and what comes last.
+/// Number of batches that need not be full: the one in progress when the owner went down, and the last.
 const A_FEW: usize = 2;
 
 async fn breaker(copy: &Copy, standing: &'static str) -> Value {
@@ -68,7 +68,7 @@ async fn an_owner_that_fails_as_a_whole_costs_no_key_an_attempt() {
     }
 }
 
-/// The most probes that one subscriber makes of an owner that is down for so long.
+/// Maximum number of probes by one subscriber of an owner that is down for this long.
 fn most_probes(down: Duration) -> usize {
     let (mut pause, mut at, mut probes) = (FIRST_PAUSE, FIRST_PAUSE, 0);
     while at <= down {
@@ -79,8 +79,8 @@ fn most_probes(down: Duration) -> usize {
     probes
 }
 
-/// While the owner is away, many things change. Each subscriber asks for no key and seldom probes;
-/// and once the owner is back, each asks for what changed in full batches.
+/// While the owner is away, many things change. Each subscriber asks for no key and rarely probes; once the owner is
+/// back, each asks for the changes in full batches.
 async fn an_owner_that_is_down_is_left_alone(subscribers: usize) {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
@@ -107,7 +107,7 @@ async fn an_owner_that_is_down_is_left_alone(subscribers: usize) {
         (owner.probes() >= 2 * subscribers).then_some(())
     })
     .await;
-    // Besides, each call that fails asks once whether the owner does.
+    // In addition, each failed call leads to one probe.
     let failed = FAILURES_TO_OPEN as usize + in_flight;
     let (calls, probes) = (owner.calls(), owner.probes());
     let at_most = most_probes(down.elapsed()) + failed;
@@ -152,7 +152,7 @@ async fn no_call_is_made_before_retry_after_has_passed() {
     let mut settings = quick();
     settings.max_batch_keys = 1;
     let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
-    // One callback is under way and will succeed when another one is told to wait.
+    // One callback is in progress, and will succeed, when another one is told to wait.
     let (gate, times) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
     let (held, calls) = (gate.clone(), times.clone());
     owner.misbehave(move |ids| {
@@ -189,7 +189,7 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
     let mut settings = quick();
-    // Well above the delay of an answer that is meant to come, also on a slow machine.
+    // Well above the delay of an answer that should arrive, even on a slow machine.
     settings.fetch_timeout = Duration::from_secs(1);
     settings.max_batches_in_flight = 1;
     settings.queue.max_wait = Duration::from_millis(100);
@@ -211,8 +211,8 @@ async fn a_key_that_makes_the_owner_fail_is_parked_alone_and_holds_nobody_up() {
     for (n, fault) in faults.into_iter().enumerate() {
         let poison = format!("{n}-poison");
         let (id, given) = (poison.clone(), fault.clone());
-        // The others take their time, so that there is always somebody to share a batch with: all are
-        // told of while the first of them is asked for.
+        // The others are slow, so that there is always another key to share a batch with: all are announced while the
+        // first of them is asked for.
         let slow = Fault::Delay(Duration::from_millis(150));
         owner.misbehave(move |ids| {
             let fault = if ids.contains(&id) { &given } else { &slow };
@@ -306,7 +306,7 @@ async fn an_id_that_the_owner_does_not_know_is_kept_parked_and_healed() {
     let parked = copy.dead_letters(1).await;
     assert!(parked[0]["next_at"].is_string());
     assert_eq!(copy.body("42").await, Some(json!("first")), "unknown is not deleted");
-    // The owner knows it again, and publishes nothing.
+    // The owner knows it again, but publishes nothing.
     owner.put("42", json!("second")).await;
     copy.converged(&owner).await;
     copy.dead_letters(0).await;
@@ -331,8 +331,8 @@ async fn answers_of_a_stale_replica_are_asked_again_until_they_are_new() {
     copy.dead_letters(0).await;
 }
 
-/// The only message left for the change says a version that the copy has long had. The table must
-/// not take its word for it, even when the owner cannot answer for the key.
+/// The only message left for the change names a version that the copy has had for long. The table must not believe it,
+/// even while the owner cannot answer for the key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_version_does_not_talk_a_failing_key_out_of_being_parked() {
     let nats = Nats::start().await;

@@ -1,4 +1,4 @@
-//! Tests on real servers, in one program: one link, and as many side by side as are asked for.
+//! Tests on real servers, in one program, so that it is linked once and any number of tests run in parallel.
 
 mod admin;
 mod async_api;

@@ -1,5 +1,5 @@
-//! Whatever the messages do, and whatever somebody puts on the wire, the copies end at the owner's
-//! state. The owner here publishes nothing by itself: every message is the test's own.
+//! Whatever happens to messages, and whatever someone puts on the wire, the copies end in the owner's state. The owner
+//! here publishes nothing itself: every message comes from the test.
 
 use std::{collections::HashMap, sync::atomic::AtomicUsize, sync::atomic::Ordering};
 
@@ -24,7 +24,7 @@ async fn notifications_may_come_twice_and_in_any_order() {
                 };
                 tokens.push(token);
             }
-            // All that was ever said is said again, newest first or oldest first, some of it twice.
+            // Everything ever published is published again, newest or oldest first, some of it twice.
             let mut said = tokens.clone();
             said.extend(tokens.iter().filter(|_| random.below(3) == 0).cloned());
             random.shuffle(&mut said);
@@ -45,9 +45,9 @@ async fn notifications_may_come_twice_and_in_any_order() {
 
 const TRUE_BODY: &str = r#"{"id":"{id}","change":"updated"}"#;
 
-/// Broken, foreign and stale messages, each of which replaces a true notification in the stream:
-/// the thing's id, the version header and the body. `{id}`, `{old}` and `{new}` stand for the id and
-/// for the versions that the copy and the owner have.
+/// Broken, foreign and stale messages, each of which replaces a true notification in the stream: the thing's ID, the
+/// version header and the body. `{id}`, `{old}` and `{new}` stand for the ID and for the versions of the copy and of
+/// the owner.
 const MALFORMED: &[(&str, Option<&str>, &str)] = &[
     ("an empty body", Some("{new}"), ""),
     ("garbage", Some("{new}"), "}{ \0 not json"),
@@ -63,7 +63,7 @@ const MALFORMED: &[(&str, Option<&str>, &str)] = &[
     ("a version beyond 64 bits", Some("99999999999999999999"), TRUE_BODY),
     ("a version of another kind", Some("1.5e3"), TRUE_BODY),
 ];
-/// These are as they should be, and yet not true.
+/// Well-formed messages that are not true.
 const LEGAL: &[(&str, Option<&str>, &str)] = &[
     ("no version", None, TRUE_BODY),
     ("the version that is applied", Some("{old}"), TRUE_BODY),
@@ -118,7 +118,7 @@ async fn a_notification_without_a_version_gets_a_second_look_and_no_third() {
     assert_eq!(owner.times_asked("known"), 1, "a version saves the second look");
     let stale = owner.last_answer();
     owner.put("known", json!("new")).await;
-    // A replica that lags behind answers the first call. No version says that the answer is old.
+    // A lagging replica answers the first call. No version shows that the answer is old.
     let first = AtomicUsize::new(1);
     owner.misbehave(move |ids| match ids.is_empty() || first.swap(0, Ordering::SeqCst) == 0 {
         true => None,
@@ -216,7 +216,7 @@ async fn ids_of_every_kind_arrive_whole() {
         owner.put(id, json!({"id": id})).await;
     }
     copy.converged(&owner).await;
-    // To a URL, an encoded dot is a dot: those two can be asked for with `wait` alone.
+    // In a URL, an encoded dot is a dot, so these two can only be asked for with `wait`.
     for id in ids.iter().filter(|id| !matches!(**id, "." | "..")) {
         let path = nudge_protocol::subject::encode_token(&nudge_tests::id(id));
         let applied = copy.get(&format!("applied/thing/{path}")).await;

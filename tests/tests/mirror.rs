@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Store {
-    /// The entity's own id: no column of its own.
+    /// The entity's own ID, which gets no column.
     id: String,
     name: String,
     open: bool,
-    /// A word of SQL.
+    /// An SQL keyword.
     order: i64,
     menu_names: Vec<String>,
     rating: Option<f64>,
@@ -122,7 +122,7 @@ async fn a_field_that_is_added_becomes_a_column_of_the_table_that_is_there() {
     apply(&db, &newer, &[entity("a", 2, moon(true))]).await.unwrap();
     assert_eq!(rows(&db, &newer).await["a"], newer.expected(&moon(true)).unwrap());
 
-    // The older release goes on beside it.
+    // The older release keeps running beside it.
     older.prepare(&db).await.unwrap();
     apply(&db, &older, &[entity("b", 1, json!({"name": "별빛김밥"}))]).await.unwrap();
     assert_eq!(rows(&db, &older).await["b"], json!({"name": "별빛김밥"}));

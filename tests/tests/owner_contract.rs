@@ -1,5 +1,4 @@
-//! What the kit relies on at its port to an owner: one suite, for an owner asked over HTTP and for the
-//! simulated one.
+//! What the kit relies on at its port to an owner: one suite for an owner over HTTP and for the simulated one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 /// Longest wait for an owner's answer over HTTP.
 const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How a call goes wrong.
+/// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
     Fails,
@@ -55,7 +54,7 @@ impl Party {
         Self { side: Side::Simulated(Box::new(owner)), client, entity }
     }
 
-    /// Changes several in one transaction.
+    /// Changes several things in one transaction.
     async fn put(&self, things: &[(&str, Value)]) {
         match &self.side {
             Side::Real(owner) => drop(owner.put_all(things).await),
@@ -73,12 +72,12 @@ impl Party {
         }
     }
 
-    /// What the next call meets, whatever it asks for.
+    /// The fault of the next call, whatever it asks for.
     async fn goes_wrong(&self, wrong: Wrong) {
         match (&self.side, wrong) {
             (Side::Real(owner), Wrong::IsAway) => {
                 owner.go_away().await;
-                // Connections from before are found closed, one after the other.
+                // Earlier connections turn out to be closed, one after the other.
                 let broken = |error: FetchError| error.kind == FetchErrorKind::Broken;
                 while self.client.probe(&self.entity).await.is_err_and(broken) {}
             }
@@ -104,7 +103,7 @@ impl Party {
         match (&self.side, after) {
             (Side::Real(owner), Wrong::IsAway) => owner.come_back().await,
             (Side::Real(owner), _) => owner.behave(),
-            // Away for 40 seconds at most.
+            // Away for at most 40 seconds.
             (Side::Simulated(_), Wrong::IsAway) => {
                 tokio::time::sleep(Duration::from_secs(41)).await
             }
@@ -139,7 +138,7 @@ async fn an_answer_says_of_each_id_what_it_is(party: &Party) {
     let [a, b, c] = &items[..] else { panic!("{items:?}") };
     assert_eq!(state(a), json!({"n": 2}));
     assert!(b.state.is_none() && c.state.is_none());
-    // The tombstone is the latest change.
+    // The deletion is the latest change.
     assert!(a.version.unwrap() < b.version.unwrap() && c.version.is_none());
     assert!(a.changed_at.is_some());
 }
@@ -151,7 +150,7 @@ async fn only_the_fields_that_are_wanted_come(party: &Party) {
     assert_eq!(party.state_of("d", &[]).await["menus"], json!([1]));
 }
 
-/// Both are written in one transaction, over and over, while both are asked for.
+/// Two things are written in one transaction, over and over, while both are asked for.
 async fn an_answer_is_one_snapshot_begun_after_the_call(party: &Party) {
     let both = async |n: u64| party.put(&[("e", json!({"n": n})), ("f", json!({"n": n}))]).await;
     both(0).await;
@@ -217,7 +216,7 @@ async fn an_owner_over_http_keeps_the_contract() {
     holds(&Party::real().await).await;
 }
 
-/// In memory, whatever database the run is for.
+/// In memory, whatever database is under test.
 mod once {
     use super::*;
 

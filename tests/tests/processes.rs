@@ -1,7 +1,7 @@
-//! Every program is a process of its own here, and is killed, stopped and frozen in the middle of a
-//! stream of edits. Whatever happens, in the end everyone says the same of every store.
+//! Every program is a separate process here, and is killed, stopped and frozen in the middle of a stream of edits.
+//! Whatever happens, in the end everyone agrees about every store.
 //!
-//! `make faults` runs these on both databases, and shows how fast it went.
+//! `make faults` runs these on both databases and prints the costs.
 
 mod ends;
 mod frozen;
@@ -15,12 +15,12 @@ use nudge_tests::{
 /// The program of `tests/src/bin/program.rs`.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_program");
 
-/// Those that [`one_of_each`] starts.
+/// The programs that [`one_of_each`] starts.
 const EVERYONE: [&str; 4] = [NATS, "store-info", "search", "review"];
-/// How often a fault comes to each of them.
+/// How often each of them is hit by a fault.
 const ROUNDS: usize = 5;
 
-/// Everyone [`ROUNDS`] times, in any order.
+/// Each of them [`ROUNDS`] times, in random order.
 fn in_any_order(random: &mut Random) -> Vec<&'static str> {
     let mut names = EVERYONE.repeat(ROUNDS);
     random.shuffle(&mut names);

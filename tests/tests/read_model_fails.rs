@@ -1,11 +1,11 @@
-//! The read model's database fails for everything, or for one key alone. Only what is wrong with an entity's
-//! data is held against it for good.
+//! The read model's database fails for everything, or for one key only. Only a fault in its own data makes an entity a
+//! dead letter.
 
 use nudge_runtime::Database;
 use nudge_tests::{Copy, Nats, Owner, ReadModel, Wire, eventually};
 use serde_json::json;
 
-/// What stops all work on the copies, and how that is mended.
+/// What stops all work on the copies, and how it is repaired.
 fn ways(db: &Database) -> Vec<(&'static str, &'static str)> {
     let table = ("ALTER TABLE copy RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO copy");
     let column = (
@@ -17,8 +17,8 @@ fn ways(db: &Database) -> Vec<(&'static str, &'static str)> {
         "ALTER TABLE elsewhere RENAME TO nudge_applied",
     );
     let mut ways = vec![table, column, kits];
-    // A right that is taken away, a wrong role, a server that is read-only. A superuser may do anything, so
-    // a trigger says it.
+    // A revoked permission, a wrong role, a read-only server. A superuser may do anything, so a trigger raises the
+    // error.
     let postgres = [
         (
             "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
@@ -71,7 +71,7 @@ async fn a_fault_of_the_whole_database_is_held_against_no_key() {
     }
 }
 
-/// What makes every statement fail that writes the copy of "bad", with an error that is not about its data.
+/// Makes every statement that writes the copy of "bad" fail, with an error that is not about its data.
 fn fails_for_bad(db: &Database) -> (&'static str, &'static str) {
     db.pick(
         (
@@ -79,7 +79,7 @@ fn fails_for_bad(db: &Database) -> (&'static str, &'static str) {
              BEGIN SELECT json('{'); END",
             "DROP TRIGGER fails",
         ),
-        // As a statement that takes too long.
+        // Like a statement that takes too long.
         (
             "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
              IF NEW.id = 'bad' THEN RAISE EXCEPTION USING ERRCODE = '57014'; END IF; \
@@ -113,7 +113,7 @@ async fn a_key_that_the_database_fails_for_is_parked_alone_and_tried_again() {
     copy.dead_letters(0).await;
 }
 
-/// No other key is there that would show that the database works. The message must not be held for ever.
+/// There is no other key that would show that the database works. The message must not be held forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_the_database_fails_for_and_that_is_the_only_one_is_parked_in_the_end() {
     let nats = Nats::start().await;
@@ -135,7 +135,7 @@ async fn a_key_that_the_database_fails_for_and_that_is_the_only_one_is_parked_in
     copy.dead_letters(0).await;
 }
 
-/// What a constraint says that is looked at when the transaction commits is about the data, too.
+/// The error of a constraint that is checked at commit is about the data, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_constraint_that_fails_at_the_commit_is_the_entitys_fault() {
     let nats = Nats::start().await;
@@ -184,7 +184,7 @@ async fn a_hook_that_panics_undoes_nothing() {
         at_the_end(&copy, &wire).await;
         assert_eq!(owner.times_asked("42"), asked + 1, "it is done");
     }
-    // What is read again is handled as well.
+    // Rows that are read again are handled as well.
     let mut model = copy.stop().await;
     let backup = model.database.back_up().await;
     model.after_commit(|| ());

@@ -1,4 +1,4 @@
-//! A read model that gets a new column fills it for every row, while it and an older release go on.
+//! A read model with a new column fills it for every row, while it and an older release keep running.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// More than are read again at a time.
+/// More than the number of keys that are read again at a time.
 const THINGS: usize = 600;
 
 #[derive(Serialize, Deserialize)]
@@ -111,7 +111,7 @@ async fn an_added_column_is_filled_for_every_row_beside_an_older_release() {
     assert_eq!(versions(&newer_db).await, before, "nothing had changed");
     assert_eq!(newer.refilled().await as usize, THINGS - 1);
 
-    // The older release takes some of these, and does not write the column.
+    // The older release handles some of these, and does not write the column.
     for (n, id) in ids.iter().enumerate().take(60).skip(1) {
         owner.put(id, state(n, "연남")).await;
         expected.insert(id.clone(), "연남".to_owned());
@@ -138,7 +138,7 @@ async fn an_added_column_is_filled_for_every_row_beside_an_older_release() {
     newer.stop().await;
 }
 
-/// What was read again once is not at each start.
+/// Rows that were read again once are not read again at each start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_without_a_new_column_reads_nothing_again() {
     let nats = Nats::start().await;

@@ -1,4 +1,4 @@
-//! Programs and brokers stop and crash at every point: nothing is lost, and nothing half done.
+//! Programs and brokers stop and crash at any point: nothing is lost, and nothing stays half done.
 
 use std::{
     sync::{Arc, mpsc},
@@ -10,14 +10,14 @@ use serde_json::json;
 use tokio::{runtime::Runtime, task::block_in_place};
 use tokio_util::sync::CancellationToken;
 
-/// A read model whose messages come again soon when nobody acknowledges them.
+/// A read model whose messages are redelivered soon if nobody acknowledges them.
 async fn impatient() -> ReadModel {
     let mut model = ReadModel::new().await;
     model.settings.ack_wait = Duration::from_secs(1);
     model
 }
 
-/// A program of its own, as far as a crash can tell: its tasks and connections end with it.
+/// The equivalent of a separate program for a crash: its tasks and connections end with it.
 struct Program(Runtime);
 
 impl Program {
@@ -29,7 +29,7 @@ impl Program {
         (Self(runtime), copy)
     }
 
-    /// Ends it at once, whatever it was doing.
+    /// Kills it, whatever it is doing.
     fn crash(self) {
         self.0.shutdown_background();
     }
@@ -88,7 +88,7 @@ async fn a_crash_between_commit_and_acknowledgement_is_harmless() {
     let (committed, commits) = mpsc::sync_channel(1);
     model.after_commit(move || {
         let _ = committed.send(());
-        // Here the program comes to a halt, and never gets to the acknowledgement.
+        // Here the program hangs, and never reaches the acknowledgement.
         loop {
             std::thread::park();
         }
@@ -134,7 +134,7 @@ async fn a_graceful_stop_finishes_what_is_under_way_and_leaves_the_rest() {
     drop(copy);
     gate.cancel();
     subscriber.stopped().await;
-    // A program ends right here, its connection with it.
+    // A program ends right here, and its connection with it.
     drop(subscriber);
     program.crash();
     let asked: Vec<String> = owner.asked().concat();
@@ -163,7 +163,7 @@ async fn a_stop_is_not_held_up_by_a_broker_that_is_gone() {
         (wire.last_sequence().await >= 4_000).then_some(())
     })
     .await;
-    // More messages are held than the connection has room for words about them.
+    // More messages are held than acknowledgements fit into the connection's buffer.
     owner.misbehave(|_| Some(Fault::Hang));
     let mut model = impatient().await;
     model.settings.stop_deadline = Duration::from_millis(100);
@@ -253,7 +253,7 @@ async fn an_acknowledgement_from_before_the_broker_went_back_takes_no_other_mess
     nats.kill();
     let backup = nats.back_up();
     nats.restart().await;
-    // One gate for each: the callbacks are under way when the messages are delivered.
+    // One gate for each: the callbacks are in progress when the messages are delivered.
     let gates = [("a", CancellationToken::new()), ("b", CancellationToken::new())];
     let held = gates.clone();
     owner.misbehave(move |ids| {

@@ -69,7 +69,7 @@ async fn an_import_is_followed_and_importing_it_again_publishes_nothing() {
     let published = nudge_tests::eventually("every store is published", state).await;
     let second = import().await;
     assert_eq!(second["unchanged"].as_u64(), Some(count), "{second}");
-    // A later change is published after anything that the import would have published.
+    // A later change is published after everything that the import would have published.
     let written = services.put_store("after", json!({"name": "나중"})).await;
     assert_eq!(services.found(&[("q", "나중")], &written).await, ["after"]);
     let mut stream = nats.jetstream().await.get_stream("CHANGES_store").await.unwrap();
@@ -104,7 +104,7 @@ async fn a_review_is_published_by_the_service_that_also_follows_stores() {
     assert_eq!(String::from_utf8_lossy(&message.payload), expected);
 }
 
-/// Somebody who may publish tells of a version of a store that never was.
+/// Someone with permission to publish announces a version of a store that never existed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_somebody_made_up_was_never_there_until_it_is() {
     let nats = Nats::start().await;
@@ -139,7 +139,7 @@ async fn an_id_that_somebody_made_up_was_never_there_until_it_is() {
     assert_eq!(services.found(&[("q", "새 가게")], &token(&put)).await, ["tomb-5"]);
     let delete = ask(reqwest::Method::DELETE, "/stores/tomb-5", Value::Null).await;
     assert_eq!((delete.status().as_u16(), status("/stores/tomb-5").await), (204, 410));
-    // Only an operator knows that it was a mistake.
+    // Only an operator can know that it was a mistake.
     let path = "/nudge/v1/tombstones/store/never-existed";
     let flagged = ask(reqwest::Method::POST, path, json!({"ids": ["tomb-5"]})).await;
     assert_eq!(flagged.json::<Value>().await.unwrap()["flagged"], json!(["tomb-5"]));
@@ -147,7 +147,7 @@ async fn an_id_that_somebody_made_up_was_never_there_until_it_is() {
     assert!(services.found(&[("q", "새 가게")], &token(&delete)).await.is_empty());
 }
 
-/// Rows that cannot be read are SQLite's alone.
+/// Rows that cannot be read exist only on SQLite.
 mod once {
     use nudge_runtime::{
         Database,
@@ -165,7 +165,7 @@ mod once {
         }
         let written = services.put_store("bad", json!({"name": "가게"})).await;
         assert_eq!(services.found(&[("q", "가게"), ("limit", "50")], &written).await.len(), 21);
-        // In one transaction, so that all are asked for together.
+        // In one transaction, so that one callback asks for all of them.
         let url = services.store_info_database().url();
         let db = Database::open(url, Durability::Full).await.unwrap();
         let mut tx = db.begin().await.unwrap();

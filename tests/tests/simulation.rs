@@ -1,11 +1,11 @@
-//! Search and review in one simulation, as they follow one owner of stores in production.
+//! Search and review in one simulation, following the same owner of stores, as in production.
 
 #[path = "../../services/review/tests/simulation/known_stores.rs"]
 mod known_stores;
 #[path = "../../services/search/tests/simulation/searchable.rs"]
 mod searchable;
 
-/// The simulation has databases of its own, in memory: it runs once, whatever the run is for.
+/// The simulation has its own databases, in memory, so it runs once, whatever database is under test.
 mod once {
     use nudge_simulation::{Profile, Simulation};
 

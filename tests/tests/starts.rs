@@ -1,4 +1,4 @@
-//! Replicas of a service are started at the same moment, on a database that nobody has used yet.
+//! Replicas of a service start at the same moment, on a new database.
 
 use clap::Parser;
 use nudge_tests::{Nats, TestDatabase, eventually};
@@ -6,7 +6,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// They meet in another place each time.
+/// They interleave in another way each time.
 const ROUNDS: usize = 4;
 
 fn arguments(program: &str, nats: &Nats, database: &TestDatabase) -> Vec<String> {
@@ -48,7 +48,7 @@ async fn replicas_that_start_together_on_an_empty_database_all_get_ready() {
         let searches = searches.each_ref().map(|search| format!("http://{}", search.address));
         ready(&http, &searches).await;
 
-        // Each takes a write, and each shows all of them.
+        // Each accepts a write, and each shows all of them.
         for (n, url) in owners.iter().enumerate() {
             let put = http.put(format!("{url}/stores/new-{n}"));
             let put = put.json(&json!({"name": "달빛국수", "category": format!("of {round}")}));
@@ -70,7 +70,7 @@ async fn replicas_that_start_together_on_an_empty_database_all_get_ready() {
     }
 }
 
-/// Its stream tells of stores that it does not know any more, and whoever follows it still shows them.
+/// Its stream has stores that it no longer knows, and its subscribers still show them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_whose_database_was_lost_says_so_and_loads_no_sample() {
     let (nats, database) = (Nats::start().await, TestDatabase::new().await);
@@ -86,7 +86,7 @@ async fn an_owner_whose_database_was_lost_says_so_and_loads_no_sample() {
         put(&address, &format!("of-their-own-{n}")).await;
     }
     let all = before + 3;
-    // What is pending reads 0 as well before it was looked for.
+    // The number of pending rows is also 0 before it was first determined.
     eventually("all of them are published", || async {
         (metric(&address, "nudge_relay_published_total").await? >= all).then_some(())
     })
@@ -107,7 +107,7 @@ async fn an_owner_whose_database_was_lost_says_so_and_loads_no_sample() {
         .await;
     };
     said(all).await;
-    // One that comes back is known again.
+    // A store that comes back is known again.
     put(&address, "of-their-own-0").await;
     said(all - 1).await;
     stop.cancel();
@@ -120,14 +120,14 @@ async fn put(address: &str, id: &str) {
     assert_eq!(put.status(), 201);
 }
 
-/// How many stores the owner lists, up to a hundred.
+/// Number of stores that the owner lists, up to a hundred.
 async fn stores(address: &str) -> u64 {
     let list = Client::new().get(format!("{address}/stores?limit=100")).send().await.unwrap();
     let list: Value = list.json().await.unwrap();
     list["items"].as_array().expect("stores").len() as u64
 }
 
-/// A figure of the one entity that the owner has.
+/// A metric of the owner's only entity.
 async fn metric(address: &str, name: &str) -> Option<u64> {
     let text = Client::new().get(format!("{address}/metrics")).send().await.ok()?;
     let text = text.text().await.ok()?;
@@ -135,19 +135,18 @@ async fn metric(address: &str, name: &str) -> Option<u64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
-/// On PostgreSQL, where each session waits for a lock for a few seconds only.
+/// On PostgreSQL, where each session waits for a lock for only a few seconds.
 mod once {
     use nudge_runtime::database::{Kind, LOCK_TIMEOUT};
     use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
     use super::*;
 
-    /// A start that migrates much, or records every entity for new triggers, takes its time. Its replicas
-    /// wait for it.
+    /// A start that migrates much, or records every entity for new triggers, takes long. Its replicas wait for it.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_start_waits_for_another_however_long_that_takes() {
         let nats = Nats::start().await;
-        // What the migrations read, and what lets one program at a time install triggers.
+        // The table that migrations read, and the lock with which one program at a time installs triggers.
         for held in [
             "LOCK TABLE nudge_migrations_publisher IN ACCESS EXCLUSIVE MODE",
             "SELECT pg_advisory_xact_lock(5210372)",

@@ -1,5 +1,5 @@
-//! `api/subscriber.openapi.json` says what every subscriber offers, and nothing that it does not. That it is
-//! what the code says of itself, a test of the kit's shows.
+//! `api/subscriber.openapi.json` describes the API of every subscriber, and nothing else. (A test of the kit shows that
+//! it is up to date with the code.)
 
 use nudge_tests::{Copy, Nats, Owner, eventually};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ fn document() -> Value {
     serde_json::from_str(text).expect("the document is JSON")
 }
 
-/// The fields of an answer are those of the schema: all required ones, and no others.
+/// An answer has the fields of the schema: all required ones, and no others.
 fn conforms(answer: &Value, schema: &str) {
     let document = document();
     let schema = &document["components"]["schemas"][schema];
@@ -54,14 +54,14 @@ async fn every_documented_path_is_there_and_answers_as_documented() {
         methods.iter().map(move |(method, operation)| (method.to_uppercase(), path, operation))
     });
     let mut operations: Vec<_> = operations.collect();
-    // What removes the dead letter comes after what needs it.
+    // Requests that remove the dead letter come after those that need it.
     operations.sort_by_key(|(method, ..)| method == "DELETE");
     for (method, path, operation) in operations {
         let path = path.replace("{entity}", "thing").replace("{id}", "bad");
         let query = match &*path {
             "/nudge/v1/wait" => "?token=thing/42@1",
             "/nudge/v1/dead-letters/replay" => "?entity=thing&id=bad",
-            // The other way to remove it comes last.
+            // The other request that removes it comes last.
             "/nudge/v1/dead-letters/discard" => "?entity=thing&id=none",
             _ => "",
         };

@@ -1,4 +1,4 @@
-//! Unknown is not deleted, unless the owner is said to keep no tombstones.
+//! Unknown does not mean deleted, unless the owner is declared to keep no tombstones.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use nudge_tests::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// Follows `owner`, applies "42", then makes the owner forget it. Returns how many copies are left
-/// once the key is parked or applied as deleted.
+/// Follows `owner`, applies "42", then makes the owner forget it. Returns the number of copies once the key is parked
+/// or applied as deleted.
 async fn copies_left_after_the_owner_forgot(no_tombstones: bool) -> i64 {
     let nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("things").await).await;
@@ -66,7 +66,7 @@ async fn an_owner_that_keeps_no_tombstones_deletes_by_not_knowing_twice() {
     assert_eq!(copies_left_after_the_owner_forgot(true).await, 0);
 }
 
-/// A replica of the owner that lags may not know it yet, or no more: only the second look counts.
+/// A lagging replica of the owner may not know it yet, or no longer: only the second look counts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_an_owner_that_keeps_no_tombstones_the_first_unknown_deletes_nothing() {
     let nats = Nats::start().await;
@@ -94,7 +94,7 @@ async fn of_an_owner_that_keeps_no_tombstones_the_first_unknown_deletes_nothing(
         (count("SELECT count(*) FROM nudge_applied WHERE deleted = 0").await == 1).then_some(())
     })
     .await;
-    // Answered once by a replica that does not know it, and then by one that does.
+    // Answered first by a replica that does not know it, and then by one that does.
     let stale = std::sync::atomic::AtomicBool::new(true);
     owner.misbehave(move |ids| {
         let asked = ids.contains(&"42".to_owned());
@@ -118,7 +118,7 @@ async fn of_an_owner_that_keeps_no_tombstones_the_first_unknown_deletes_nothing(
     subscriber.stopped().await;
 }
 
-/// Somebody publishes on subjects of things that never were.
+/// Someone publishes on subjects of things that never existed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn made_up_ids_are_kept_in_bounded_number_and_given_up_in_the_end() {
     let nats = Nats::start().await;
@@ -136,14 +136,14 @@ async fn made_up_ids_are_kept_in_bounded_number_and_given_up_in_the_end() {
         (given_up >= 900 && copy.status().await["parked"] == 100).then_some(())
     })
     .await;
-    // What is true is followed meanwhile.
+    // True changes are followed in the meantime.
     copy.wait(&owner.put("42", json!(1)).await).await;
-    // One of them comes to be, and is applied as ever.
+    // One of them is created, and is applied as usual.
     copy.wait(&owner.put("made-up-7", json!(1)).await).await;
     copy.converged(&owner).await;
 }
 
-/// With short pauses, so that the end is seen.
+/// With short delays, so that the end is reached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_stays_unknown_is_given_up_unless_it_is_applied_here() {
     let nats = Nats::start().await;

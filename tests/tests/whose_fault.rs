@@ -1,5 +1,5 @@
-//! Whose fault is a failed callback? One key may make the owner fail, or a proxy before it, with any
-//! status; the others are not to wait for it. And one kind of entity may fail where another does not.
+//! Whose fault is a failed callback? One key may make the owner, or a proxy in front of it, fail with any status; the
+//! other keys must not wait for it. And one kind of entity may fail while another does not.
 
 use std::sync::{
     Arc,
@@ -19,14 +19,14 @@ use nudge_tests::{
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What an owner, or whatever stands before it, may answer because of one key.
+/// What an owner, or a proxy in front of it, may answer because of one key.
 const STATUSES: [u16; 8] = [404, 408, 410, 429, 500, 502, 503, 504];
 
 fn ids(prefix: &str) -> Vec<String> {
     (0..21).map(|n| format!("{prefix}-{n:02}")).collect()
 }
 
-/// Waits until all but this one are applied, and this one is parked: to be tried again by itself.
+/// Waits until all but this one are applied, and this one is parked, to be retried automatically.
 async fn parked_alone(copy: &Copy, owner: &Owner, bad: &str) {
     eventually("everybody else is applied", || async {
         let (mut all, copies) = (owner.all().await, copy.all().await);
@@ -40,8 +40,8 @@ async fn parked_alone(copy: &Copy, owner: &Owner, bad: &str) {
     assert_eq!(copy.metric("nudge_dead_lettered_total").await, 0);
 }
 
-/// As one batch they come to a read model in which there is nothing yet, so that no other key is known
-/// that the owner answered. It may offer no list either.
+/// They arrive as one batch at an empty read model, so no other key is known that the owner has answered. It may not
+/// offer a list, either.
 async fn a_bad_key_in_the_first_batch_is_found(owner_lists: bool) {
     for status in STATUSES {
         let nats = Nats::start().await;
@@ -71,7 +71,7 @@ async fn a_bad_key_in_the_first_batch_is_parked_alone_by_an_owner_without_a_list
     a_bad_key_in_the_first_batch_is_found(false).await;
 }
 
-/// Its list works, since that takes no states; no call for a key does.
+/// Its list works, since that needs no states, but no call for a key does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_fails_for_every_key_is_down_though_its_list_works() {
     let nats = Nats::start().await;
@@ -92,7 +92,7 @@ async fn an_owner_that_fails_for_every_key_is_down_though_its_list_works() {
     copy.dead_letters(0).await;
 }
 
-/// What the owner's word is about is not the key.
+/// Such answers are not about the key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retry_after_counts_against_no_key() {
     let nats = Nats::start().await;
@@ -106,7 +106,7 @@ async fn retry_after_counts_against_no_key() {
         });
         let asked = owner.times_asked("bad");
         owner.put("bad", json!(status)).await;
-        // More often than a key may fail before it is parked.
+        // More failures than a key may have before it is parked.
         eventually("it is asked for again and again", || async {
             let asked = owner.times_asked("bad") - asked;
             (asked > quick().max_attempts_in_memory as usize).then_some(())
@@ -119,14 +119,14 @@ async fn retry_after_counts_against_no_key() {
     }
 }
 
-/// A subscriber, and where it says how it is. Stopped when dropped.
+/// A subscriber and its address. Stopped when dropped.
 struct Following {
     url: String,
     _stop: DropGuard,
 }
 
 impl Following {
-    /// Starts what a builder follows.
+    /// Starts the subscriber of a builder.
     async fn start(builder: Builder) -> Self {
         let stop = CancellationToken::new();
         let subscriber = builder.settings(quick()).start(stop.clone()).await.expect("it starts");
@@ -137,7 +137,7 @@ impl Following {
         Self { url, _stop: stop.drop_guard() }
     }
 
-    /// How its entities are, in the order in which it follows them.
+    /// The status of its entities, in the order in which it follows them.
     async fn entities(&self) -> Vec<Value> {
         let answer = reqwest::get(&self.url).await.expect("an answer");
         let status: Value = answer.json().await.expect("JSON");
@@ -149,7 +149,7 @@ impl Following {
 async fn an_entity_that_its_owner_does_not_have_holds_up_no_other_of_that_owner() {
     let nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("things").await).await;
-    // Somebody publishes it; this owner knows nothing of it.
+    // Someone publishes it, but this owner does not know it.
     let ghosts = Owner::start_silent_of("ghost").await;
     ghosts.second_relay(&nats.broker("ghosts").await);
     let (model, broker) = (ReadModel::new().await, nats.broker("copies").await);
@@ -184,7 +184,7 @@ async fn an_owner_without_a_list_is_followed_again_after_an_outage() {
     let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
     owner.misbehave(|ids| ids.is_empty().then_some(Fault::Status(404, None)));
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
-    // At first nothing is known that it ever answered.
+    // At first, no key is known that it has answered.
     for n in 0..3 {
         owner.go_away().await;
         wire.notify(&owner.put(&format!("thing-{n}"), json!(n)).await).await;
@@ -230,14 +230,14 @@ async fn parked(copy: &Copy) {
     assert!(parked[0]["next_at"].is_string(), "{parked:?}");
 }
 
-/// A way to an owner that panics so often, each time it is asked for states, and once when it is probed.
+/// A client for an owner that panics a few times when asked for states, and once when probed.
 struct Panics {
     way: HttpOwner,
     calls: AtomicUsize,
     probes: AtomicUsize,
 }
 
-/// So many calls panic; then so many find nobody, which opens the breaker.
+/// This many calls panic; then this many find no owner, which opens the breaker.
 const PANICS: usize = 3;
 const REFUSED: usize = 8;
 
@@ -291,7 +291,7 @@ async fn a_way_to_the_owner_that_panics_stops_nothing_for_good() {
     assert!(client.calls.load(SeqCst) > PANICS && client.probes.load(SeqCst) > 1);
 }
 
-/// A way to an owner that answers one key at a time, and fails after each.
+/// A client for an owner that answers one key at a time, and fails after each.
 struct Stutters {
     way: HttpOwner,
     calls: AtomicUsize,
@@ -341,7 +341,7 @@ async fn what_an_owner_answers_before_it_fails_is_applied() {
     assert_eq!((&status["parked"], &status["dead_letters"]), (&json!(0), &json!(0)));
 }
 
-/// What PostgreSQL alone does.
+/// What only PostgreSQL does.
 mod once {
     use super::*;
 
@@ -358,7 +358,7 @@ mod once {
         let things = ids("thing");
         let things: Vec<_> = things.iter().map(|id| (id.as_str(), json!(1))).collect();
         let put = owner.put_all(&things).await;
-        // Said to be stable, it is called for what is asked for alone.
+        // Declared stable, so it is called only for the rows that are asked for.
         let slow = "ALTER TABLE thing RENAME TO thing_of_the_owner; \
                     CREATE FUNCTION takes_long() RETURNS text LANGUAGE plpgsql STABLE AS \
                     $$ BEGIN PERFORM pg_sleep(60); RETURN ''; END $$; \

@@ -14,7 +14,7 @@ static PROPERTY: LazyLock<Property> = LazyLock::new(|| {
 
 fuzz_target!(init: LazyLock::force(&PROPERTY), |input: &[u8]| PROPERTY(input));
 
-// Every other change is of the JSON in the input, if there is any; the rest are libFuzzer's own.
+// Half of the mutations change the JSON in the input, if there is any; the rest are libFuzzer's own.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let changed = seed.is_multiple_of(2).then(|| change(&data[..size], seed / 2)).flatten();
     match changed.filter(|changed| changed.len() <= max_size) {

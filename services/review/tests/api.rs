@@ -1,5 +1,5 @@
-//! The service over HTTP, in this process: a database of its own, no NATS, and an owner of stores
-//! that must never be called.
+//! The service over HTTP, in this process: with its own database, without NATS, and with an owner of stores that must
+//! never be called.
 
 mod bad_input;
 mod changing;

@@ -1,4 +1,4 @@
-//! The service from outside, in one program.
+//! Tests of the service from outside, in one program.
 
 mod read_model;
 mod simulation;

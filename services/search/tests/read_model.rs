@@ -1,4 +1,4 @@
-//! The read model and its HTTP edge over a real database, without NATS and without an owner.
+//! The read model and its HTTP endpoint on a real database, without NATS and without an owner.
 
 mod applying;
 mod finding;

@@ -3,7 +3,7 @@
 
 mod searchable;
 
-/// The simulation has databases of its own, in memory: it runs once, whatever the run is for.
+/// The simulation has its own databases, in memory, so it runs once, whatever database is under test.
 mod once {
     use nudge_simulation::{Profile, explore};
 

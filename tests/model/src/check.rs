@@ -13,34 +13,34 @@ use crate::{
     scenario::Scenario,
 };
 
-/// Most different states of all scenarios of [`WHOLE`](crate::WHOLE) together: about a minute's work for
-/// two cores, busy with other tests besides. A count is the same everywhere, and time is not.
+/// Maximum number of distinct states of all scenarios of [`WHOLE`](crate::WHOLE) together: about a minute's work for
+/// two cores that also run other tests. Unlike time, a count is the same everywhere.
 pub const MAX_STATES: usize = 10_000_000;
-/// Most states that one check generates, the same ones again and again included. A scenario with far too
-/// many is to be a failure, and not a machine that stands still.
+/// Maximum number of states that one check generates, including repeated ones. A scenario with far too many should
+/// fail, not bring the machine to a halt.
 const MAX_GENERATED: usize = 5 * MAX_STATES;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// What was checked.
+    /// The scenario that was checked.
     pub scenario: Scenario,
-    /// Different states that were visited.
+    /// Number of distinct states visited.
     pub states: usize,
-    /// How long that took.
+    /// How long it took.
     pub took: Duration,
-    /// Whether all that the scenario allows did happen on some way.
+    /// Whether everything that the scenario allows happened on some path.
     pub used_up: bool,
-    /// The shortest way to a state that should not be.
+    /// The shortest path to a state that violates a property.
     pub counterexample: Option<Counterexample>,
 }
 
-/// What happened, and what does not hold after it.
+/// A sequence of events, and the property that does not hold after it.
 #[derive(Clone, Debug)]
 pub struct Counterexample {
     /// The property that does not hold.
     pub property: &'static str,
-    /// One line for each step.
+    /// One line per step.
     pub trace: Vec<String>,
 }
 
@@ -52,25 +52,20 @@ impl fmt::Display for Checked {
         }
         write!(f, ": {} states, {:.2} s", self.states, self.took.as_secs_f64())?;
         let Some(found) = &self.counterexample else { return Ok(()) };
-        write!(
-            f,
-            "\n  after {} steps it does not hold that {}:",
-            found.trace.len(),
-            found.property
-        )?;
+        write!(f, "\n  after {} steps, this does not hold: {}", found.trace.len(), found.property)?;
         found.trace.iter().try_for_each(|step| write!(f, "\n    {step}"))
     }
 }
 
-/// Checks a scenario, until its states are exhausted or a property is seen not to hold.
+/// Checks a scenario until its states are exhausted or a property is violated.
 pub fn check(scenario: Scenario) -> Checked {
     let mut checked = visit(scenario, None, false, MAX_GENERATED);
-    // A trace is read by people: there replica 0 stays replica 0.
+    // People read traces, so replica 0 must stay replica 0.
     if checked.counterexample.is_some() {
         checked = visit(scenario, None, true, MAX_GENERATED);
     }
-    // The checker goes on for a while after it found one, and keeps the last that it found. So it
-    // is asked for shorter ones until there are none.
+    // The checker continues for a while after finding a path, and keeps the last one. So it is asked for shorter ones
+    // until there are none.
     while let Some(found) = &checked.counterexample {
         let shorter = visit(scenario, Some(found.trace.len()), true, MAX_GENERATED);
         if shorter.counterexample.is_none() {
@@ -91,7 +86,7 @@ fn visit(
     let protocol = Protocol { scenario, named };
     let checker = protocol.checker().finish_when(HasDiscoveries::AnyFailures);
     let checker = match fewer_steps_than {
-        // It counts states, the first included, and leaves out those at the depth itself.
+        // It counts states, including the first, and excludes those at the maximum depth itself.
         Some(steps) => checker.target_max_depth(steps + 1),
         None => checker,
     };
@@ -109,7 +104,7 @@ fn visit(
     Checked { scenario, states, took: begun.elapsed(), used_up, counterexample }
 }
 
-/// A path on which the protocol could loop forever without a fault or an edit, if there is one.
+/// A path on which the protocol could loop forever without faults and edits, if there is one.
 pub fn endless(scenario: Scenario) -> Option<Vec<Action>> {
     circle::circle(&Protocol { scenario, named: false }, |action| action.is_progress())
 }

@@ -1,4 +1,4 @@
-//! Whether a model can loop forever.
+//! Checks whether a model can loop forever.
 
 use std::{
     collections::HashMap,
@@ -9,17 +9,17 @@ use stateright::Model;
 
 use crate::check::MAX_STATES;
 
-/// A path on which a model could loop forever by progress alone, if there is one.
+/// A path on which a model could loop forever without faults and edits, if there is one.
 ///
-/// With none, whatever is scheduled next, it comes to a state where no progress is left; what such
-/// states are like, the properties say. Stateright itself does not look for circles.
+/// If there is none, the model reaches a state with nothing left to do, whatever is scheduled next; the properties say
+/// what holds in such states. Stateright itself does not look for cycles.
 pub(crate) fn circle<M>(model: &M, is_progress: fn(&M::Action) -> bool) -> Option<Vec<M::Action>>
 where
     M: Model,
     M::State: Hash,
     M::Action: Clone,
 {
-    // For each state that was met, whether it is on the path that is being followed.
+    // For each visited state, whether it is on the current path.
     let mut on_path = HashMap::new();
     let mut roots = model.init_states();
     let mut path: Vec<Place<M>> = Vec::new();

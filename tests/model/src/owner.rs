@@ -44,12 +44,12 @@ impl Protocol {
         }
         may(relay.disconnected, Action::Connect(r));
         let busy = relay.rounds.iter().any(|round| *round != Round::Idle);
-        // Its publish may be under way still, whether it gave that up or died.
+        // Its publish may still be in transit, whether the relay abandoned it or died.
         let gave_up = !relay.disconnected && state.keys.iter().any(|key| key.late > 0);
         may((busy || gave_up) && state.left.relay_crashes > 0, Action::RelayCrash(r));
     }
 
-    /// Carries an action of this side out; false when it belongs to the other.
+    /// Performs an action of the owner's side. Returns `false` if the action belongs to the subscriber's.
     pub(crate) fn owner_step(&self, state: &mut State, action: Action) -> bool {
         match action {
             Action::Edit(k) => {
@@ -109,14 +109,14 @@ impl Protocol {
                 }
             }
             Action::Mark(r, k) => self.mark(state, r, k),
-            // It goes on at once: that it first makes the row pending again is not relied on.
+            // It continues at once: nothing relies on the row becoming pending first.
             Action::GiveUp(r, k) => {
                 if let Round::Read(version) = std::mem::take(&mut state.relays[r].rounds[k]) {
                     state.left.late -= 1;
                     state.keys[k].late = version;
                 }
             }
-            // From here on it is as if this were an acknowledgement.
+            // From here on, it is as if this were an acknowledgement.
             Action::ReadOn(r, k) => {
                 let Key { message, last_seq: seq, .. } = state.keys[k];
                 if let Some(Message { version, .. }) = message {
@@ -156,8 +156,8 @@ impl Protocol {
         state.relays[r].rounds[k] = Round::Idle;
     }
 
-    /// A round that was under way is dropped, and what changed lately is pending again. What this
-    /// relay was publishing is so in any case, unless it died and does not know of it any more.
+    /// A round in progress is dropped, and recent changes become pending again. So does what this relay was publishing,
+    /// unless it died and no longer knows.
     fn connect(&self, state: &mut State, r: usize) {
         let relay = std::mem::take(&mut state.relays[r]);
         if !self.has(Rule::PublishAgain) {

@@ -1,4 +1,4 @@
-//! The model as Stateright sees it: what may happen next, and what must always hold.
+//! The model in Stateright's terms: what can happen next, and what must always hold.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use crate::{
     state::{Delivery, Parked, State, state_at},
 };
 
-/// Not about the protocol but about its scenario: nothing that it allows is out of reach.
-pub(crate) const USED_UP: &str = "all that may happen has happened";
+/// A property of the scenario, not of the protocol: everything that it allows can happen.
+pub(crate) const USED_UP: &str = "everything that may happen has happened";
 
-/// One thing that happens. The numbers say to which relay or replica, and to which key.
+/// One event. The numbers identify the relay or replica, and the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "`Display` says in words what each is")]
+#[expect(missing_docs, reason = "`Display` describes each")]
 pub enum Action {
     Edit(usize),
     Record(usize),
@@ -51,8 +51,8 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether it is the protocol's own doing: not a fault, and not the owner's business. A publish
-    /// that was given up may arrive or not: all must be well in the end, with it and without it.
+    /// Whether it is a step of the protocol itself, neither a fault nor a change by the owner. An abandoned publish may
+    /// or may not arrive; everyone must converge in either case.
     pub fn is_progress(self) -> bool {
         use Action::*;
         match self {
@@ -74,16 +74,16 @@ impl fmt::Display for Action {
             Read(r, k) => write!(f, "relay {r} reads key {k}"),
             Publish(r, k) => write!(f, "relay {r} publishes key {k}"),
             Mark(r, k) => write!(f, "relay {r} marks key {k}"),
-            GiveUp(r, k) => write!(f, "relay {r} gives up publishing key {k}"),
-            Arrive(k) => write!(f, "what was given up of key {k} reaches the broker"),
+            GiveUp(r, k) => write!(f, "relay {r} abandons publishing key {k}"),
+            Arrive(k) => write!(f, "the abandoned publish of key {k} reaches the broker"),
             ReadOn(r, k) => write!(f, "relay {r} reads the stream for key {k}"),
             Connect(r) => write!(f, "relay {r} connects"),
             RelayCrash(r) => write!(f, "relay {r} dies"),
-            Lose(k) => write!(f, "broker goes down and loses the message of key {k}"),
-            Forget(k) => write!(f, "broker loses the message of key {k} for good"),
+            Lose(k) => write!(f, "the broker goes down and loses the message of key {k}"),
+            Forget(k) => write!(f, "the broker loses the message of key {k} for good"),
             Foreign(k) => write!(f, "somebody publishes key {k} without a version"),
             Echo(k) => write!(f, "somebody publishes key {k} at version 1 again"),
-            PutBack(r, k) => write!(f, "replica {r} puts the consumer back for key {k}"),
+            PutBack(r, k) => write!(f, "replica {r} resets the consumer for key {k}"),
             Deliver(r, k) => write!(f, "replica {r} gets the message of key {k}"),
             Redeliver(r, k) => write!(f, "replica {r} gets the message of key {k}, held by nobody"),
             Timeout(r, k) => write!(f, "replica {r} gets the message of key {k} once more"),
@@ -101,7 +101,7 @@ impl fmt::Display for Action {
             Park(r) => write!(f, "replica {r} parks"),
             Acknowledge(r) => write!(f, "replica {r} acknowledges"),
             Crash(r) => write!(f, "replica {r} dies"),
-            Reenter(r, k) => write!(f, "replica {r} takes parked key {k} up again"),
+            Reenter(r, k) => write!(f, "replica {r} retries parked key {k}"),
             Resync(r, k) => write!(f, "replica {r} compares key {k} with the owner"),
         }
     }
@@ -111,7 +111,7 @@ impl fmt::Display for Action {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Protocol {
     pub(crate) scenario: Scenario,
-    /// Whether replicas, and relays, are told apart: only a trace for people needs that.
+    /// Whether replicas, and relays, are distinguished, which only a trace for people needs.
     pub(crate) named: bool,
 }
 
@@ -120,7 +120,7 @@ impl Protocol {
         self.scenario.without != Some(rule)
     }
 
-    /// Whether nothing is left to do, unless the owner or a fault brings something new.
+    /// Whether nothing is left to do until the owner or a fault causes something new.
     fn is_settled(&self, state: &State) -> bool {
         let mut actions = Vec::new();
         self.actions(state, &mut actions);

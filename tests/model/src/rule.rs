@@ -15,7 +15,7 @@ const SETTLE: &str = "crates/subscriber-kit/src/work/settle.rs";
 const DEAD_LETTER: &str = "crates/subscriber-kit/src/read_model/dead_letter.rs";
 const REENTRY: &str = "crates/subscriber-kit/src/work/reentry.rs";
 
-/// A rule that can be taken away.
+/// A rule that can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// A version is recorded in the transaction that makes the change:
@@ -27,21 +27,21 @@ pub enum Rule {
     /// On every connection, what changed lately is published again:
     /// `crates/publisher/src/relay/look.rs`, `Relay::make_good`.
     PublishAgain,
-    /// It is made pending at the stream's last sequence, so that acknowledgements from before no
-    /// longer count: `crates/publisher/src/change_log/repair.rs`, `ChangeLog::unpublish`.
+    /// It becomes pending at the stream's last sequence, so that earlier acknowledgements no longer count:
+    /// `crates/publisher/src/change_log/repair.rs`, `ChangeLog::unpublish`.
     AtLastSequence,
-    /// That goes for rows of which nothing was recorded yet, too: a relay that died may have
-    /// published an old version over a newer one that is still to be recorded:
+    /// The same goes for unmarked rows: a relay that died may have published an old version over a newer one that is
+    /// not marked yet:
     /// `crates/publisher/src/change_log/repair.rs`, `ChangeLog::unpublish`.
     UnmarkedToo,
-    /// What stands in the stream and was not recorded is read and recorded:
+    /// Unmarked messages in the stream are read and marked:
     /// `crates/publisher/src/relay/look.rs`, `Relay::read_on`.
     ReadOn,
     /// State and version are read in one snapshot:
     /// `crates/publisher/src/sync_api.rs`, `Api::snapshot`.
     OneSnapshot,
-    /// A durable consumer whose place lies beyond the stream's end is put back, and what was published there
-    /// meanwhile counts as new. Not built yet.
+    /// A durable consumer beyond the stream's end is reset, and whatever was published there in the meantime counts as
+    /// new. Not built yet.
     PlaceInStream,
     /// No message is skipped because of the version that it names:
     /// `crates/subscriber-kit/src/intake.rs`, `Intake::take`.
@@ -49,22 +49,22 @@ pub enum Rule {
     /// A message marks its key dirty, however malformed it is:
     /// `crates/subscriber-kit/src/intake.rs`, `Intake::hand_over`.
     MalformedCounts,
-    /// A message that comes during a run leads to one more run:
+    /// A message that arrives during a run leads to one more run:
     /// `crates/subscriber-kit/src/work/queue.rs`, `WorkQueue::push`.
     DirtyDuringRun,
-    /// A run carries only the acknowledgements that came before it began:
+    /// A run carries only the acknowledgements that arrived before it started:
     /// `crates/subscriber-kit/src/work/queue.rs`, `WorkQueue::begin`.
     TokensBeforeRun,
-    /// An answer older than the notification is not the last word:
+    /// An answer older than the notification is not final:
     /// `crates/subscriber-kit/src/work/outcome.rs`, `judge`.
     Floor,
-    /// It stays the floor until it is reached, also while the key waits to be looked at again:
+    /// The floor stays until it is reached, also while the key waits to be asked for again:
     /// `crates/subscriber-kit/src/work/queue.rs`, `WorkQueue::again`.
     FloorStays,
-    /// A message that names no version gets a second look, later:
+    /// After a message that names no version, the owner is asked a second time, later:
     /// `crates/subscriber-kit/src/work/outcome.rs`, `judge`.
     SecondLook,
-    /// A key that the owner does not know is not taken for deleted:
+    /// A key that the owner does not know does not count as deleted:
     /// `crates/subscriber-kit/src/work/outcome.rs`, `judge`.
     UnknownIsNotDeleted,
     /// Newer wins, and the database decides it:
@@ -79,43 +79,43 @@ pub enum Rule {
     /// A parked key is closed only by its floor's version or a later one:
     /// `crates/subscriber-kit/src/read_model/guard.rs`, `Applier::new`.
     CloseAtFloor,
-    /// Acknowledgements go out after the commit:
+    /// Acknowledgements are sent after the commit:
     /// `crates/subscriber-kit/src/work/settle.rs`, `Settling::settle`.
     AckAfterCommit,
     /// A key that fails is in the table before its message is acknowledged:
     /// `crates/subscriber-kit/src/work/settle.rs`, `Settling::settle`.
     ParkBeforeAck,
-    /// A key that another replica has applied meanwhile is not made a dead letter:
+    /// A key that another replica has applied in the meantime is not parked:
     /// `crates/subscriber-kit/src/read_model/dead_letter.rs`, `DeadLetters::park`.
     ParkUnlessOvertaken,
-    /// Of two who park a key, the higher floor stays:
+    /// If two replicas park a key, the higher floor stays:
     /// `crates/subscriber-kit/src/read_model/dead_letter.rs`, `DeadLetters::park`.
     HigherFloorStays,
-    /// That a version is refused does not end the tries of a key that is parked for a later one:
+    /// The refusal of a version does not end the retries of a key that is parked for a later one:
     /// `crates/subscriber-kit/src/read_model/dead_letter.rs`, `DeadLetters::park`.
     OlderRefusalYields,
     /// Parked keys come back to the work queue:
     /// `crates/subscriber-kit/src/work/reentry.rs`, `round`.
     Reentry,
-    /// What was lost for good is found by comparing versions with the owner's. Not built yet.
+    /// Changes that were lost for good are found by comparing versions with the owner's. Not built yet.
     Resync,
 }
 
 const _: () = assert!(Rule::ALL.len() == Resync as usize + 1, "a rule is missing in `ALL`");
 
-/// Where a rule is kept.
+/// The code that keeps a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code {
     /// The file, from the root of the workspace.
     pub path: &'static str,
-    /// The type that the function belongs to, if it does.
+    /// The type that the function belongs to, if any.
     pub owner: Option<&'static str>,
     /// The function.
     pub function: &'static str,
 }
 
 impl Rule {
-    /// Every rule, in the order in which a change meets them.
+    /// Every rule, in the order in which a change encounters them.
     pub const ALL: [Self; 27] = [
         RecordWithChange,
         MarkBySequence,
@@ -146,7 +146,7 @@ impl Rule {
         Resync,
     ];
 
-    /// The code that keeps it; `None` while there is none.
+    /// The code that keeps it; `None` if there is none yet.
     pub fn code(self) -> Option<Code> {
         let (path, owner, function) = match self {
             RecordWithChange => (CHANGE_LOG, Some("ChangeLog"), "record"),

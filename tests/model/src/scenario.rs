@@ -1,8 +1,8 @@
-//! How much may happen: what makes the number of states finite.
+//! The scenarios, which limit how much may happen, so that the number of states is finite.
 
 use crate::rule::Rule;
 
-/// How often each thing may still happen. Only edits are not faults.
+/// How often each kind of event may still happen. All but edits are faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Left {
     /// Changes by the owner, over all keys.
@@ -13,23 +13,23 @@ pub struct Left {
     pub crashes: u8,
     /// Callbacks answered from the past.
     pub stale: u8,
-    /// Publishes that a relay gives up, and that reach the broker all the same, later.
+    /// Publishes that a relay abandons and that still reach the broker later.
     pub late: u8,
-    /// Messages that the broker acknowledged and lost as it went down, so that everyone reconnects.
+    /// Messages that the broker acknowledged and lost when it went down, so that everyone reconnects.
     pub losses: u8,
-    /// Messages lost for good: nobody notices.
+    /// Messages lost for good, unnoticed.
     pub forgotten: u8,
-    /// Messages by somebody else that name no version and replace a true one.
+    /// Messages by someone else that name no version and replace a true one.
     pub foreign: u8,
-    /// Notifications of version 1 that somebody publishes again, over whatever is there.
+    /// Notifications of version 1 that someone publishes again, over whatever is there.
     pub echoes: u8,
-    /// Messages that come again although somebody still works on them.
+    /// Messages that are redelivered although someone is still working on them.
     pub timeouts: u8,
     /// Batches that fail until they are parked.
     pub failures: u8,
 }
 
-/// What takes part, and what may happen.
+/// Who takes part, and what may happen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scenario {
     /// What it is about.
@@ -44,15 +44,15 @@ pub struct Scenario {
     pub left: Left,
     /// A key and a version that the service's `apply` refuses.
     pub refused: Option<(usize, u8)>,
-    /// Whether relays do not look at what stands in the stream, as those of another make may not. A
-    /// subscriber must not depend on it.
+    /// Whether relays are blind: they do not check the stream, as other implementations may not. A subscriber must not
+    /// depend on it.
     pub blind: bool,
-    /// Whether the durable consumer stays where it was when the broker loses messages, so that its place
-    /// lies beyond the stream's end.
+    /// Whether the durable consumer keeps its position when the broker loses messages, so that it is beyond the
+    /// stream's end.
     pub keeps_place: bool,
     /// Whether there is a comparison with the owner.
     pub resync: bool,
-    /// The rule that is taken away.
+    /// The rule that is removed, if any.
     pub without: Option<Rule>,
 }
 
@@ -86,15 +86,19 @@ const fn scenario(name: &'static str, counts: [usize; 3], left: Left) -> Scenari
     }
 }
 
-/// A scenario that must be stood without relays that look at what stands in the stream.
+/// A scenario with blind relays.
 const fn blind(name: &'static str, counts: [usize; 3], left: Left) -> Scenario {
     Scenario { blind: true, ..scenario(name, counts, left) }
 }
 
-/// What the whole protocol has to stand.
+/// The scenarios in which the whole protocol must hold.
 pub const WHOLE: [Scenario; 21] = [
     blind("created, deleted, created", [1, 2, 2], Left { edits: 3, crashes: 1, ..NONE }),
-    scenario("messages come again", [1, 1, 2], Left { edits: 3, crashes: 2, timeouts: 2, ..NONE }),
+    scenario(
+        "messages are redelivered",
+        [1, 1, 2],
+        Left { edits: 3, crashes: 2, timeouts: 2, ..NONE },
+    ),
     blind(
         "relays and replicas die",
         [1, 2, 2],
@@ -126,28 +130,28 @@ pub const WHOLE: [Scenario; 21] = [
     Scenario {
         keeps_place: true,
         ..scenario(
-            "the broker loses messages, and the consumer stays where it was",
+            "the broker loses messages, and the consumer keeps its position",
             [1, 1, 2],
             Left { edits: 3, losses: 2, relay_crashes: 1, crashes: 1, ..NONE },
         )
     },
     blind(
-        "somebody else publishes no version",
+        "someone else publishes no version",
         [1, 1, 2],
         Left { edits: 3, stale: 2, foreign: 1, crashes: 1, ..NONE },
     ),
     scenario(
-        "somebody else publishes no version, relays look",
+        "someone else publishes no version, relays check the stream",
         [1, 2, 1],
         Left { edits: 2, stale: 1, foreign: 1, relay_crashes: 1, ..NONE },
     ),
     blind(
-        "somebody else publishes an old version",
+        "someone else publishes an old version",
         [1, 2, 2],
         Left { edits: 2, echoes: 1, crashes: 1, ..NONE },
     ),
     scenario(
-        "somebody else publishes an old version, relays look",
+        "someone else publishes an old version, relays check the stream",
         [1, 2, 2],
         Left { edits: 2, echoes: 1, crashes: 1, ..NONE },
     ),
@@ -192,7 +196,7 @@ pub const WHOLE: [Scenario; 21] = [
     },
 ];
 
-/// The least in which a rule is missed.
+/// The smallest scenario in which a rule is needed.
 pub fn without(rule: Rule) -> Scenario {
     use Rule::*;
     let small = |left| scenario("one of each", [1, 1, 1], left);
@@ -234,8 +238,8 @@ pub fn without(rule: Rule) -> Scenario {
         }
         Resync => Scenario { resync: true, ..small(Left { edits: 1, forgotten: 1, ..NONE }) },
     };
-    // Relays that look at the stream put right what these are there for. Without the first, they
-    // would read the same message forever.
+    // Relays that check the stream repair what these rules prevent. Without the first rule, they would read the same
+    // message forever.
     let blind = matches!(
         rule,
         MarkBySequence | AtLastSequence | UnmarkedToo | NoSkip | MalformedCounts | SecondLook

@@ -1,29 +1,29 @@
-//! What the model remembers: as little as the rules need, so that every state can be visited.
+//! The state of the model: as little as the rules need, so that every state can be visited.
 
 use crate::scenario::{Left, Scenario};
 
-/// Most keys, relays and replicas of a scenario.
+/// Maximum number of keys, relays and replicas in a scenario.
 pub(crate) const MANY: usize = 2;
 
-/// A number of an owner's state of a key; 0 is "never written".
+/// The version of a key's state at the owner; 0 if it was never written.
 pub(crate) type Version = u8;
 
 /// The message in the stream for a key. Compaction keeps one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Message {
-    /// The version it names; 0 when it names none.
+    /// The version that it names; 0 if it names none.
     pub(crate) version: Version,
     pub(crate) delivery: Delivery,
 }
 
-/// How the shared durable consumer sees the message.
+/// The state of the message for the shared durable consumer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Delivery {
     #[default]
     Waiting,
     Pending,
     Acknowledged,
-    /// Where the consumer has been already, in a numbering that the broker has lost: it is not delivered.
+    /// At a sequence that the consumer had passed before the broker went back: it is not delivered.
     Passed,
 }
 
@@ -32,16 +32,16 @@ pub(crate) enum Delivery {
 pub(crate) enum Parked {
     #[default]
     No,
-    /// It comes back by itself.
+    /// It is retried automatically.
     Retried(Version),
     /// A dead letter: only a newer version closes it.
     Dead(Version),
 }
 
-/// One key, at the owner, in the stream, and in the read model.
+/// One key: at the owner, in the stream, and in the read model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
-    /// How often the owner changed it. Equal to `version` unless that rule is taken away.
+    /// How often the owner changed it. Equal to `version` unless a rule is removed.
     pub(crate) written: Version,
     /// Only without [`RecordWithChange`](crate::Rule::RecordWithChange): changed, not recorded yet.
     pub(crate) unrecorded: bool,
@@ -50,30 +50,30 @@ pub(crate) struct Key {
     pub(crate) published_seq: u8,
     /// The stream's last sequence, as far as this key can tell: only its order matters.
     pub(crate) last_seq: u8,
-    /// By how much the durable consumer's place lies beyond the stream's end.
+    /// How far the durable consumer's position is beyond the stream's end.
     pub(crate) beyond: u8,
     pub(crate) message: Option<Message>,
     /// The version of an abandoned publish that is still in transit; 0 if there is none.
     pub(crate) late: Version,
     pub(crate) applied: Version,
-    /// The highest version ever applied: what `applied` may not fall below.
+    /// The highest version ever applied, below which `applied` must not fall.
     pub(crate) highest: Version,
     pub(crate) readable: u8,
     pub(crate) parked: Parked,
 }
 
-/// What the owner says of a key in a version: odd versions create it, even ones delete it.
+/// The owner's answer for a key at a version: odd versions create it, even ones delete it.
 pub(crate) const fn state_at(version: Version) -> u8 {
     if version % 2 == 1 { version } else { 0 }
 }
 
-/// How far a relay is with one row.
+/// The progress of a relay with one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Round {
     #[default]
     Idle,
     Read(Version),
-    /// It knows that the stream holds this, and has not marked it yet.
+    /// It knows that the stream contains this, and has not marked it yet.
     Published {
         version: Version,
         seq: u8,
@@ -83,20 +83,20 @@ pub(crate) enum Round {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Relay {
     pub(crate) rounds: [Round; MANY],
-    /// It must look at the stream before it reads rows.
+    /// It must check the stream before it reads rows.
     pub(crate) disconnected: bool,
 }
 
-/// What a replica has to do for a key that is not in a run.
+/// The work of a replica on a key that is not in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Entry {
     pub(crate) dirty: bool,
-    /// Whether it holds the acknowledgement of the message that stands in the stream. One of a
-    /// message that was replaced has no effect, and is not remembered.
+    /// Whether it holds the acknowledgement of the message that is in the stream. That of a replaced message has no
+    /// effect, and is not modelled.
     pub(crate) token: bool,
     pub(crate) floor: Version,
     pub(crate) unsure: bool,
-    /// The owner has had time: the answer is not stale.
+    /// Enough time has passed that the answer is not stale.
     pub(crate) rested: bool,
 }
 
@@ -110,7 +110,7 @@ impl Entry {
     }
 }
 
-/// What becomes of a run.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum End {
     #[default]
@@ -130,7 +130,7 @@ pub(crate) struct Run {
     pub(crate) end: End,
 }
 
-/// How far a replica's batch is.
+/// The progress of a replica's batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Step {
     #[default]
@@ -139,8 +139,8 @@ pub(crate) enum Step {
     /// Only without [`OneSnapshot`](crate::Rule::OneSnapshot): the state is read, its version not.
     HalfRead,
     Answered,
-    /// Only without [`OneTransaction`](crate::Rule::OneTransaction): the guard is committed, the
-    /// service's own tables are not.
+    /// Only without [`OneTransaction`](crate::Rule::OneTransaction): the guard's write is committed, but that of the
+    /// service's own tables is not.
     HalfWritten,
     Ended,
     Parked,
@@ -177,7 +177,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Puts a message into the stream; the one that it replaces is gone, also for those who hold it.
+    /// Puts a message into the stream. The one that it replaces is gone, even for those who hold it.
     pub(crate) fn put(&mut self, key: usize, message: Option<Message>) {
         self.keys[key].message = message;
         self.drop_tokens(key);
@@ -192,7 +192,7 @@ impl State {
         }
     }
 
-    /// Brings states that differ in nothing that matters to one form.
+    /// Brings states that do not differ in anything relevant to the same form.
     pub(crate) fn canonical(&mut self, interchangeable: Option<&Scenario>) {
         for key in 0..MANY {
             self.compress_sequences(key);
@@ -207,7 +207,7 @@ impl State {
         }
     }
 
-    /// Of sequences only the order matters. There is room below the lowest, to go back to.
+    /// Only the order of sequences matters. There is room below the lowest one, for the broker to go back to.
     fn compress_sequences(&mut self, key: usize) {
         let row = &mut self.keys[key];
         let mut places = vec![&mut row.published_seq, &mut row.last_seq];

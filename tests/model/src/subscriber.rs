@@ -20,7 +20,7 @@ impl Protocol {
         }
     }
 
-    /// How work on a key begins: by a message, from the parked keys, or by comparison.
+    /// How work on a key starts: by a message, from the parked keys, or by comparison.
     fn key_actions(&self, state: &State, r: usize, k: usize, actions: &mut Vec<Action>) {
         let key = &state.keys[k];
         let held = state.replicas.iter().any(|replica| replica.holds(k));
@@ -158,13 +158,13 @@ impl Protocol {
         replica.step = if half { Step::HalfRead } else { Step::Answered };
     }
 
-    /// One transaction. A batch with a key that the service refuses is split, until that key is
-    /// alone; the rest of it follows in a transaction of its own.
+    /// One transaction. A batch with a key that the service refuses is split until that key is alone; the rest follows
+    /// in a transaction of its own.
     fn commit(&self, state: &mut State, r: usize) {
         let replica = &mut state.replicas[r];
         let open = |k: &usize| replica.runs[*k].is_some_and(|run| run.end == End::Open);
         let mut part: Vec<usize> = (0..replica.runs.len()).filter(open).collect();
-        // The guard hands only what is newer to the service.
+        // The guard passes only newer states to the service.
         let refused = |k: &usize| {
             let version = replica.runs[*k].map_or(0, |run| run.version);
             self.scenario.refused == Some((*k, version)) && version > state.keys[*k].applied
@@ -255,7 +255,7 @@ impl Protocol {
         }
     }
 
-    /// Acknowledges what is handled, and puts the rest back.
+    /// Acknowledges what is handled, and returns the rest to the queue.
     fn finish(&self, state: &mut State, r: usize) {
         acknowledge(state, r, |run| run.end != End::Again);
         let replica = &mut state.replicas[r];
@@ -294,7 +294,7 @@ fn take(replica: &mut Replica, keys: [bool; MANY]) {
     replica.step = Step::Asked;
 }
 
-/// Acknowledges the messages of some of a batch's runs, where they are still the stream's.
+/// Acknowledges the messages of some of a batch's runs, if they are still in the stream.
 fn acknowledge(state: &mut State, r: usize, which: fn(&Run) -> bool) {
     for (run, key) in state.replicas[r].runs.iter().zip(&mut state.keys) {
         let handled = run.filter(|run| run.work.token && which(run));

@@ -1,4 +1,4 @@
-//! The protocol holds in every state, and no rule can be spared.
+//! The protocol holds in every state, and every rule is necessary.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use nudge_model::{Checked, Code, MAX_STATES, Rule, Scenario, WHOLE, check, endless, without};
 
-/// Past the test runner, which would keep it to itself.
+/// Prints a line, bypassing the test runner, which would capture it.
 fn say(text: &str) {
     writeln!(stdout().lock(), "{text}").unwrap();
 }
@@ -31,11 +31,11 @@ fn the_whole_protocol_holds_in_every_state() {
     for scenario in WHOLE {
         let checked = checked(scenario);
         assert!(checked.counterexample.is_none(), "{checked}");
-        assert!(checked.used_up, "{}: something of it never happens", scenario.name);
+        assert!(checked.used_up, "{}: something that it allows never happens", scenario.name);
         states += checked.states;
     }
-    say(&format!("all of it: {states} states"));
-    assert!(states <= MAX_STATES, "{states} states take too long: allow for less in a scenario");
+    say(&format!("all scenarios: {states} states"));
+    assert!(states <= MAX_STATES, "{states} states take too long: make a scenario smaller");
 }
 
 #[test]
@@ -44,22 +44,22 @@ fn whatever_is_scheduled_next_it_comes_to_an_end() {
         let begun = Instant::now();
         let circle = endless(scenario);
         assert!(circle.is_none(), "{}: {circle:?}", scenario.name);
-        say(&format!("{}: no circle, {:.2} s", scenario.name, begun.elapsed().as_secs_f64()));
+        say(&format!("{}: no cycle, {:.2} s", scenario.name, begun.elapsed().as_secs_f64()));
     }
 }
 
-/// In the same scenario and with nothing else taken away: what is found is the rule's doing.
+/// In the same scenario, with nothing else removed, so that the fault is due to the rule.
 #[test]
 fn without_any_one_rule_something_goes_wrong_and_with_it_nothing_does() {
     for rule in Rule::ALL {
         let missing = checked(without(rule));
-        assert!(missing.counterexample.is_some(), "{rule:?} is not missed");
+        assert!(missing.counterexample.is_some(), "nothing fails without {rule:?}");
         let kept = check(Scenario { without: None, ..without(rule) });
         assert!(kept.counterexample.is_none(), "{kept}");
     }
 }
 
-/// Relays that look at the stream would hide what these rules are there for, or never come to an end.
+/// Relays that check the stream would hide what these rules prevent, or never finish.
 #[test]
 fn relays_are_blind_only_where_a_rule_is_not_missed_otherwise() {
     let blind: Vec<_> = Rule::ALL.into_iter().filter(|rule| without(*rule).blind).collect();
@@ -85,13 +85,13 @@ fn the_table_of_the_crate_page_is_what_is_found() {
     assert!(lacking.is_empty(), "the page lacks\n{}", lacking.join("\n"));
 }
 
-/// A rule whose code moves or goes takes its name here with it.
+/// If the code of a rule moves or disappears, its name here must follow.
 #[test]
 fn each_rule_names_code_that_is_there() {
     let documented = read("tests/model/src/rule.rs");
     for code in Rule::ALL.into_iter().filter_map(Rule::code) {
         let source = read(code.path);
-        assert!(holds(&source, code.owner, code.function), "{code:?} is not there");
+        assert!(holds(&source, code.owner, code.function), "{code:?} does not exist");
         let documentation = format!("`{}`, `{}`", code.path, name(code));
         assert!(documented.contains(&documentation), "{code:?} is not documented");
     }
@@ -99,13 +99,13 @@ fn each_rule_names_code_that_is_there() {
     assert!(holds(&source, None, "judge") && !holds(&source, Some("Reason"), "judge"));
 }
 
-/// As one writes it.
+/// The function's full name, as in code.
 fn name(code: Code) -> String {
     let owner = code.owner.map(|owner| format!("{owner}::")).unwrap_or_default();
     format!("{owner}{}", code.function)
 }
 
-/// Whether a file defines a function, of a type when one is named.
+/// Whether a file defines a function, as a method of the type if one is named.
 fn holds(source: &str, owner: Option<&str>, function: &str) -> bool {
     let defines = |line: &str| line.contains(&format!("fn {function}("));
     let Some(owner) = owner else {

@@ -1,13 +1,13 @@
-//! Every service in one program, so that tests which kill processes run what was just built.
+//! Every service in one program, so that tests that kill processes run what was just built.
 //!
-//! Which one it is, is its first argument; the others are that program's. It ends when its input does:
-//! nothing stays behind, however a test ends.
+//! The first argument selects the service; the others are its own. The program ends when its input ends, so nothing is
+//! left behind, however a test ends.
 
 use std::{env, io, process::ExitCode, thread, time::Duration};
 
 use nudge_subscriber_kit::Settings;
 
-/// Longest wait of the impatient search for an answer of the owner.
+/// How long the impatient search waits for an answer of the owner.
 const IMPATIENT_FETCH: Duration = Duration::from_millis(500);
 
 #[tokio::main]
@@ -22,7 +22,7 @@ async fn main() -> ExitCode {
         Some("search") => search::service().run_with(words).await,
         Some("review") => review::service().run_with(words).await,
         Some("impatient-search") => {
-            // With the 10 s of a real one, it takes most of a minute until five callbacks in a row have failed.
+            // With the usual 10 s, five consecutive failures would take most of a minute.
             let settings = Settings { fetch_timeout: IMPATIENT_FETCH, ..Settings::default() };
             search::service()
                 .subscriber(move |builder| builder.settings(settings))

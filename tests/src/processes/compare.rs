@@ -1,4 +1,4 @@
-//! Whether everyone says the same of every store, and has come to rest.
+//! Whether everyone agrees about every store, and has come to rest.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +16,11 @@ use crate::{PATIENCE, Service, TestDatabase, eventually};
 
 /// Pause between two comparisons.
 const PACE: Duration = Duration::from_millis(50);
-/// Time in which somebody who has not come to rest makes another call: a second look comes after 1 s.
+/// Time in which a subscriber that has not come to rest makes another call: a second look comes after 1 s.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
-/// Waits until every program that is up agrees with the owner about every store, nobody has
-/// anything left to do, and nothing is a dead letter. Returns how long that took.
+/// Waits until every program that is up agrees with the owner about every store, nothing is left to do, and there are
+/// no dead letters. Returns how long that took.
 pub async fn converged(world: &World, written: &Written) -> Duration {
     let began = Instant::now();
     loop {
@@ -32,8 +32,8 @@ pub async fn converged(world: &World, written: &Written) -> Duration {
     }
 }
 
-/// Waits until a read model holds these versions, or newer ones. It is asked itself: hundreds of
-/// requests would take longer than what is to be seen.
+/// Waits until a read model holds these versions, or newer ones. Reads its database directly, since hundreds of
+/// requests would take longer than what is measured.
 pub async fn applied(database: &TestDatabase, newest: &BTreeMap<String, u64>) {
     sqlx::any::install_default_drivers();
     let pool = AnyPool::connect(database.url()).await.expect("a connection");
@@ -48,7 +48,7 @@ pub async fn applied(database: &TestDatabase, newest: &BTreeMap<String, u64>) {
     pool.close().await;
 }
 
-/// Waits until nobody calls the owner any more.
+/// Waits until the calls to the owner stop.
 pub async fn silent(world: &World) {
     let began = Instant::now();
     loop {
@@ -61,7 +61,7 @@ pub async fn silent(world: &World) {
     }
 }
 
-/// What is not as it should be, if anything.
+/// A difference, if there is one.
 pub async fn difference(world: &World, written: &Written) -> Result<(), String> {
     let stores = same(&comparison(world), written).await?;
     for service in Service::SUBSCRIBERS {
@@ -72,7 +72,7 @@ pub async fn difference(world: &World, written: &Written) -> Result<(), String> 
     Ok(())
 }
 
-/// Fails when a text index differs from the owner's stores. All else must be the same by now.
+/// Fails if a text index differs from the owner's stores. Everything else must be equal already.
 pub async fn found_by_text(world: &World, written: &Written) {
     let comparison = comparison(world);
     let stores = same(&comparison, written).await.expect("all say the same");
@@ -80,7 +80,7 @@ pub async fn found_by_text(world: &World, written: &Written) {
     assert_eq!(differences, [], "what search finds by text");
 }
 
-/// Of all who are up.
+/// The programs that are up.
 fn comparison(world: &World) -> Comparison {
     let up = |service| {
         let asked = move |(name, place): (&str, super::Place)| Asked {
@@ -93,7 +93,7 @@ fn comparison(world: &World) -> Comparison {
     Comparison::new(Service::ALL.into_iter().flat_map(up).collect())
 }
 
-/// What the owner says of every store, if all others say the same.
+/// The owner's state of every store, if all others agree.
 async fn same(comparison: &Comparison, written: &Written) -> Result<Stores, String> {
     let newest = written.newest.iter().map(|(id, version)| (crate::id(id), *version));
     let (stores, differences) = comparison.look(&newest.collect()).await?;
@@ -103,7 +103,7 @@ async fn same(comparison: &Comparison, written: &Written) -> Result<Stores, Stri
     }
 }
 
-/// Whether a subscriber has nothing left to do, and everyone in reach.
+/// Whether a subscriber has nothing left to do and reaches everyone.
 async fn at_rest(world: &World, name: &str, stores: usize) -> Result<(), String> {
     let status = world.status(name).await.ok_or(format!("{name}: no status"))?;
     let nothing = ["queued", "processing", "retrying", "parked", "dead_letters", "stream_pending"];

@@ -1,4 +1,4 @@
-//! What a subscriber tells those who watch it, from a moment on.
+//! The events of a subscriber from a certain moment on.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use reqwest::Client;
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
-/// See the module's description.
+/// See the module documentation.
 pub struct Events {
     seen: Arc<Mutex<Vec<Value>>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Events {
-    /// Begins to watch the subscriber at this address.
+    /// Starts to watch the subscriber at this address.
     pub async fn of(url: &str) -> Self {
         let asked = Client::new().get(format!("{url}/nudge/v1/events")).send();
         let mut stream = asked.await.expect("an answer").bytes_stream();
@@ -37,8 +37,8 @@ impl Events {
         Self { seen, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// Whether it was told that this version of this store was answered, and not applied because a
-    /// newer one was there.
+    /// Whether there was an event that this version of this store was answered but not applied, because the read model
+    /// had a newer one.
     pub fn ignored(&self, id: &str, version: u64) -> bool {
         let seen = self.seen.lock();
         seen.iter().any(|event| {

@@ -1,4 +1,4 @@
-//! Freezing a program where it holds nobody up.
+//! Freezing a program while it holds no locks.
 
 use nudge_runtime::database::Kind;
 
@@ -9,8 +9,8 @@ use crate::{QUIET, TestDatabase, database::try_execute};
 const MAX_TRIES: usize = 50;
 
 impl World {
-    /// Makes a program stand still at a point outside of its database transactions. One that stands
-    /// still inside of one keeps its locks: SQLite's one write lock, or PostgreSQL's row locks.
+    /// Freezes a program outside of its database transactions. Inside of one, it would keep its locks: SQLite's single
+    /// write lock, or PostgreSQL's row locks.
     pub async fn freeze_outside_transactions(&self, name: &str) {
         let database = self.database(self.place(name).service);
         for _ in 0..MAX_TRIES {
@@ -24,10 +24,10 @@ impl World {
     }
 }
 
-/// Whether no transaction stands still.
+/// Whether no transaction is stuck.
 async fn is_free(database: &TestDatabase) -> bool {
     let sql = match database.kind() {
-        // What runs on is done with its transaction long before.
+        // A running program finishes its transaction long before.
         Kind::Sqlite => "PRAGMA busy_timeout = 1000; BEGIN IMMEDIATE; ROLLBACK",
         Kind::Postgres => {
             tokio::time::sleep(QUIET).await;

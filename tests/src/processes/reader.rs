@@ -1,5 +1,5 @@
-//! A stream of reads of a read model. While its program is up, each must be answered, and what is
-//! answered may not go back in version.
+//! A stream of reads of a read model. While its program is up, each read must be answered, and versions must not go
+//! back.
 
 use std::{
     collections::BTreeMap,
@@ -19,15 +19,15 @@ use super::{
 };
 use crate::Service;
 
-/// Longest that a read of a program that is up may take. What takes longer hangs, and is a fault.
+/// Longest time that a read of a program that is up may take. A longer one hangs, which is a fault.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two reads.
 const PACE: Duration = Duration::from_millis(20);
 
-/// What was read.
+/// The results of the reads.
 #[derive(Debug, Default)]
 pub struct Reads {
-    /// Answers.
+    /// Number of answers.
     pub good: u64,
     /// Longest time between two answers while some replica was up.
     pub longest_gap: Duration,
@@ -36,21 +36,21 @@ pub struct Reads {
     newest: BTreeMap<String, u64>,
 }
 
-/// See the module's description. Stopped when dropped.
+/// See the module documentation. Stopped when dropped.
 pub struct Reader {
     task: JoinHandle<Reads>,
     stop: CancellationToken,
 }
 
 impl Reader {
-    /// Begins to read from whichever replicas of a subscriber are up, in turns.
+    /// Starts to read from those replicas of a subscriber that are up, in turn.
     pub fn start(roster: &Roster, service: Service) -> Self {
         let stop = CancellationToken::new();
         let reading = read(roster.clone(), service, stop.clone());
         Self { task: tokio::spawn(reading), stop }
     }
 
-    /// Stops, and tells what was read.
+    /// Stops, and returns the results.
     pub async fn finish(mut self) -> Reads {
         self.stop.cancel();
         (&mut self.task).await.expect("no panic")
@@ -71,7 +71,7 @@ async fn read(roster: Roster, service: Service, stop: CancellationToken) -> Read
         }
         let up = roster.up(service);
         if up.is_empty() {
-            // Nobody is there to be late.
+            // No replica is up that could be late.
             last = None;
             tokio::select! {
                 () = roster.some_up(service) => continue,
@@ -82,7 +82,7 @@ async fn read(roster: Roster, service: Service, stop: CancellationToken) -> Read
         let (name, place) = &up[n % up.len()];
         let answer = tokio::select! {
             answer = ask(&http, service, place, n) => answer,
-            // It was taken away while it was asked.
+            // It was taken away during the request.
             () = roster.left(name, place.turn) => continue,
         };
         match answer {
@@ -92,7 +92,7 @@ async fn read(roster: Roster, service: Service, stop: CancellationToken) -> Read
                 last = Some(Instant::now());
                 reads.compare(service, versions);
             }
-            // The very moment that it is taken away looks like a fault too.
+            // A program that is just being taken away may also fail like this.
             Err(_) if roster.place(name).turn != place.turn => continue,
             Err(fault) => reads.faults.push(format!("{name}: {fault}")),
         }
@@ -102,7 +102,7 @@ async fn read(roster: Roster, service: Service, stop: CancellationToken) -> Read
 }
 
 impl Reads {
-    /// Notes versions of stores: each was read after the ones before it.
+    /// Notes versions of stores, each of which was read after the earlier ones.
     fn compare(&mut self, service: Service, versions: Vec<(String, u64)>) {
         for (id, version) in versions {
             let newest = self.newest.entry(id).or_default();
@@ -114,7 +114,7 @@ impl Reads {
     }
 }
 
-/// Reads once. Returns the versions of the stores that were shown.
+/// Reads once. Returns the versions of the stores in the answer.
 async fn ask(
     http: &Client,
     service: Service,
@@ -130,7 +130,7 @@ async fn ask(
     };
     let answer = http.get(url).send().await.map_err(|error| format!("{error:?}"))?;
     let status = answer.status().as_u16();
-    // A store that is not known yet, or deleted, is an answer too.
+    // That a store is unknown or deleted is an answer, too.
     if service == Service::Review && matches!(status, 404 | 410) {
         return Ok(Vec::new());
     }

@@ -1,4 +1,4 @@
-//! Which programs run just now, as far as the test has not taken them away.
+//! Which programs the test expects to be up.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,17 +9,17 @@ use crate::Service;
 /// One program.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// What it is.
+    /// Its service.
     pub service: Service,
-    /// Where it listens.
+    /// Its base URL.
     pub url: String,
     /// Whether it is expected to answer.
     pub up: bool,
-    /// Counts how often that has changed.
+    /// How often that has changed.
     pub turn: u64,
 }
 
-/// See the module's description. Cloning shares it.
+/// See the module documentation. Clones share it.
 #[derive(Clone)]
 pub struct Roster(Arc<watch::Sender<BTreeMap<&'static str, Place>>>);
 
@@ -36,7 +36,7 @@ impl Roster {
         });
     }
 
-    /// Says that a program is expected to answer from now on, or no more.
+    /// Says whether a program is expected to answer from now on.
     pub fn set(&self, name: &str, up: bool) {
         self.0.send_modify(|places| {
             let place = places.get_mut(name).expect("a program of this name");
@@ -57,14 +57,14 @@ impl Roster {
         up.map(|(name, place)| (*name, place.clone())).collect()
     }
 
-    /// Waits until a program is no longer what it was in this turn.
+    /// Waits until the expectation for a program has changed since this turn.
     pub async fn left(&self, name: &str, turn: u64) {
         let mut changes = self.0.subscribe();
-        // The sender lives as long as we do.
+        // Cannot fail: the sender lives as long as we do.
         let _ = changes.wait_for(|places| places[name].turn != turn).await;
     }
 
-    /// Waits until some program of a service is up.
+    /// Waits until any program of a service is up.
     pub async fn some_up(&self, service: Service) {
         let mut changes = self.0.subscribe();
         let up = |place: &Place| place.up && place.service == service;

@@ -1,4 +1,4 @@
-//! What stands at the broker.
+//! The state of the broker.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ impl World {
         stream.get_consumer(name.expect("it has a consumer")).await.expect("it is there")
     }
 
-    /// Makes the broker deliver what a service does not acknowledge again after this time, and not
-    /// after the kit's 30 s: an operator may set that too.
+    /// Makes the broker redeliver messages that a service has not acknowledged after this time instead of the kit's 30
+    /// s, as an operator might.
     pub async fn deliver_again_after(&self, service: &str, ack_wait: Duration) {
         let mut config = self.consumer(service).await.cached_info().config.clone();
         config.ack_wait = ack_wait;
         self.stream().await.update_consumer(config).await.expect("the broker takes it");
     }
 
-    /// Messages that a service has been given and has not acknowledged.
+    /// Number of messages that were delivered to a service and not acknowledged.
     pub async fn unacknowledged(&self, service: &str) -> usize {
         self.consumer(service).await.cached_info().num_ack_pending
     }

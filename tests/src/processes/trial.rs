@@ -1,4 +1,4 @@
-//! A trial: programs, a stream of edits, streams of reads; and at its end, everyone in step.
+//! A trial: programs, a stream of edits and streams of reads. In the end, everyone must be in step.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{Service, database, figure::Figure};
 
-/// Longest time without a good answer while some replica is up: far more than a busy machine needs.
+/// Longest time without a good answer while any replica is up: far more than a busy machine needs.
 const LONGEST_GAP: Duration = Duration::from_secs(6);
 
-/// See the module's description.
+/// See the module documentation.
 pub struct Trial {
     name: &'static str,
     /// The programs.
@@ -24,7 +24,7 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Begins to write and to read.
+    /// Starts to write and to read.
     pub fn start(name: &'static str, world: World, seed: u64) -> Self {
         let writer = Some(Writer::start(&world.roster, seed));
         let readers =
@@ -42,7 +42,7 @@ impl Trial {
         self.written.newest.clone()
     }
 
-    /// Ends the stream of edits, and waits until those who are up are in step.
+    /// Ends the stream of edits, and waits until the programs that are up are in step.
     pub async fn settle(&mut self) -> Duration {
         if let Some(writer) = self.writer.take() {
             self.written = writer.finish().await;
@@ -51,8 +51,7 @@ impl Trial {
         converged(&self.world, &self.written).await
     }
 
-    /// Waits until the read models have all that was written so far. Returns how long after the last
-    /// mend that was.
+    /// Waits until the read models have all edits so far. Returns how long after the last repair that was.
     async fn in_step(&self) -> Duration {
         let written = self.writer.as_ref().map_or_else(|| self.written.clone(), Writer::written);
         for service in Service::SUBSCRIBERS {
@@ -61,7 +60,7 @@ impl Trial {
         self.world.mended().elapsed()
     }
 
-    /// Everybody is up again: waits until all are in step and at rest, and says how it went.
+    /// When everyone is up again: waits until all are in step and at rest, and prints the results.
     pub async fn end(mut self) {
         let in_step = self.in_step().await;
         self.settle().await;

@@ -1,4 +1,4 @@
-//! A stream of edits of stores, made by chance from a seed, for as long as a trial runs.
+//! A stream of random edits of stores, from a seed, for as long as a trial runs.
 
 use std::{
     collections::BTreeMap,
@@ -20,27 +20,27 @@ use tokio_util::sync::CancellationToken;
 use super::{WRITE_TIMEOUT, client, roster::Roster};
 use crate::{Random, Service};
 
-/// Stores that are edited: so many that a change which was lost is not soon made good by another.
+/// Number of stores that are edited: so many that another change does not soon hide a lost one.
 const STORES: u64 = 150;
-/// Edits under way at a time.
+/// Number of edits in progress at a time.
 const LANES: u64 = 2;
-/// Pause after each edit, so that the machine is left time for those who follow.
+/// Pause after each edit, to leave time for the subscribers.
 const PACE: Duration = Duration::from_millis(15);
-/// Pause before an edit is tried again.
+/// Pause before an edit is retried.
 const AGAIN: Duration = Duration::from_millis(20);
-/// How often an edit is tried before it is given up.
+/// Number of attempts before an edit is given up.
 const MAX_TRIES: u32 = 200;
 
-/// What was written.
+/// The results of the edits.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    /// Edits that were answered with success.
+    /// Number of successful edits.
     pub edits: u64,
-    /// The highest version that was answered for each store: the owner may not forget it.
+    /// The highest version in an answer for each store, which the owner must not forget.
     pub newest: BTreeMap<String, u64>,
-    /// How many of the edits each program has answered.
+    /// Number of edits that each program has answered.
     pub by: BTreeMap<&'static str, u64>,
-    /// What was answered otherwise than it should be.
+    /// Unexpected answers.
     pub surprises: Vec<String>,
 }
 
@@ -49,11 +49,11 @@ struct Desk {
     roster: Roster,
     http: Client,
     written: Arc<Mutex<Written>>,
-    /// Edits tried so far: replicas take them in turns.
+    /// Number of attempts so far: replicas take them in turn.
     turn: Arc<AtomicUsize>,
 }
 
-/// See the module's description. Stopped when dropped.
+/// See the module documentation. Stopped when dropped.
 pub struct Writer {
     desk: Desk,
     lanes: JoinSet<()>,
@@ -61,7 +61,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins to write, to whichever store-infos are up, in turns.
+    /// Starts to write to those replicas of store-info that are up, in turn.
     pub fn start(roster: &Roster, seed: u64) -> Self {
         let (written, turn) = (Arc::default(), Arc::default());
         let desk = Desk { roster: roster.clone(), http: client(WRITE_TIMEOUT), written, turn };
@@ -74,12 +74,12 @@ impl Writer {
         Self { desk, lanes, stop }
     }
 
-    /// What was written so far.
+    /// The results so far.
     pub fn written(&self) -> Written {
         self.desk.written.lock().clone()
     }
 
-    /// Waits until so many more edits were answered with success.
+    /// Waits for this many more successful edits.
     pub async fn more(&self, count: u64) {
         let target = self.written().edits + count;
         crate::eventually("edits go through", || async {
@@ -95,7 +95,7 @@ impl Writer {
 
     /// Gives these stores a new version.
     pub async fn write_again(&self, ids: impl IntoIterator<Item = String>) {
-        // The same name again would change nothing.
+        // The same name would change nothing.
         let edits = self.written().edits;
         for id in ids {
             let body = Some(json!({"name": format!("새 {edits}호점"), "region": "마포구"}));
@@ -104,7 +104,7 @@ impl Writer {
         }
     }
 
-    /// Finishes the edits under way, and writes no more.
+    /// Finishes the edits in progress, and stops.
     pub async fn finish(mut self) -> Written {
         self.stop.cancel();
         while let Some(lane) = self.lanes.join_next().await {
@@ -129,8 +129,8 @@ impl Desk {
         }
     }
 
-    /// Tries until it is answered. One that got no answer may have been carried out all the same:
-    /// that is the owner's to say.
+    /// Retries until there is an answer. An attempt without an answer may have been carried out all the same; only the
+    /// owner knows.
     async fn carry_out(&self, edit: Edit) {
         for _ in 0..MAX_TRIES {
             let up = self.roster.up(Service::StoreInfo);
@@ -141,7 +141,7 @@ impl Desk {
             let (name, place) = &up[self.turn.fetch_add(1, Relaxed) % up.len()];
             let asked = tokio::select! {
                 asked = self.ask(&edit, &place.url) => asked,
-                // Nobody waits for one that stands still.
+                // Do not wait for a frozen program.
                 () = self.roster.left(name, place.turn) => continue,
             };
             match asked {

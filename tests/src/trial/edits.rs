@@ -12,36 +12,35 @@ use tokio_util::sync::CancellationToken;
 use super::{PAUSE, WATCHED};
 use crate::{Owner, Random, eventually};
 
-/// Things that are edited again and again, so that changes of one thing meet.
+/// Number of things that are edited over and over, so that changes of the same thing overlap.
 const OFTEN: u64 = 20;
-/// Things of which most are edited once, so that a change that is lost is not made good by a later one.
+/// Number of things most of which are edited only once, so that a later change does not hide a lost one.
 const SELDOM: u64 = 1_000;
 
-/// What was edited so far, and what is.
+/// The edits so far.
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     done: AtomicUsize,
-    /// The set of things that is to be edited.
+    /// The set of things to edit.
     set: AtomicUsize,
     /// The set that the newest edit belongs to.
     at: AtomicUsize,
-    /// What the last edit that failed failed with.
+    /// The error of the last failed edit.
     failure: Mutex<Option<String>>,
 }
 
 impl Edits {
-    /// How many were made.
+    /// Number of edits made.
     pub(super) fn done(&self) -> usize {
         self.done.load(SeqCst)
     }
 
-    /// What the last edit that failed failed with.
+    /// The error of the last failed edit.
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
     }
 
-    /// Goes on with other things, once the last edit of those so far has ended. Returns what the ids of
-    /// the others begin with.
+    /// Waits for the current edit to end and continues with other things. Returns the prefix of their IDs.
     pub(super) async fn move_on(&self) -> String {
         let next = self.set.fetch_add(1, SeqCst) + 1;
         eventually("other things are edited", || async {
@@ -59,7 +58,7 @@ fn prefix(set: usize) -> String {
     }
 }
 
-/// Edits things until it is told to stop. An edit that fails is made again.
+/// Edits things until it is told to stop. A failed edit is repeated.
 pub(super) async fn write(owner: Arc<Owner>, edits: Arc<Edits>, stop: CancellationToken) {
     let (mut random, mut set, mut there) = (Random::new(7), 0, Vec::new());
     for n in 0_usize.. {

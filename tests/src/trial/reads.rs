@@ -1,4 +1,4 @@
-//! The stream of reads of a trial: of one thing, which is never deleted.
+//! The stream of reads of a trial, all of one thing that is never deleted.
 
 use std::time::{Duration, Instant};
 
@@ -8,25 +8,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::PAUSE;
 
-/// Longest that a read may take. What takes longer hangs, and counts as failed.
+/// Longest time that a read may take. A longer one hangs, and counts as failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Failed reads that are told in full.
+/// Number of failed reads that are reported in full.
 const MAX_TOLD: usize = 5;
 
-/// What was read.
+/// The results of the reads.
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
-    /// Reads that failed, or hung.
+    /// Number of reads that failed or hung.
     pub failed: usize,
-    /// What the first of those failed with.
+    /// The errors of the first of those.
     pub failures: Vec<String>,
-    /// Answers that can never be true.
+    /// Answers that cannot be true.
     pub wrong: Vec<String>,
     /// Longest time between two good answers.
     pub longest_gap: Duration,
 }
 
-/// Asks the read model again and again.
+/// Reads from the read model continuously.
 pub(super) async fn read(url: String, stop: CancellationToken) -> Reads {
     let http = Client::builder().timeout(TIMEOUT).build().expect("a client");
     let mut reads = Reads::default();

@@ -1,4 +1,4 @@
-//! Each says which databases it is about, whatever the run is for.
+//! Each test chooses its own databases, whatever database is under test.
 
 mod diverges;
 
@@ -30,7 +30,7 @@ fn everyone_converges_after_faults_of_every_kind_and_the_plan_can_be_carried_out
         assert!(report["edits"].as_u64() > Some(500), "{report}");
         assert!(report["callbacks"].as_u64() > Some(50), "{report}");
         assert!(report["converge_seconds"].as_f64().is_some(), "{report}");
-        // Elsewhere no program's disk can be made to be full.
+        // On other systems, a program's disk cannot be made to appear full.
         if cfg!(target_os = "linux") {
             assert_eq!(report["never"], json!([]), "{report}");
             assert_eq!(report["skipped"], json!([]), "{report}");
@@ -73,7 +73,7 @@ fn everyone_converges_when_the_database_server_is_killed_and_frozen_too() {
         26_000,
         &[
             (1_000, 3_000, "drop", "store-info→nats"),
-            // So long that the service which is started meanwhile gives up.
+            // Long enough for the service that starts in the meantime to give up.
             (2_000, 12_000, "kill", "database"),
             (2_200, 300, "kill", "search"),
             (5_500, 1_000, "refuse", "review→store-info"),
@@ -118,7 +118,7 @@ async fn the_database_server_ends_even_if_nudge_is_killed() {
     nudge.kill().expect("it is killed");
     nudge.wait().expect("it has ended");
     eventually("the server ends", || async { (!server.lives()).then_some(()) }).await;
-    // Whoever stops the other programs then holds this lock until that is done.
+    // Whoever then stops the other programs holds this lock until that is done.
     let lock = File::open(data.join("nudge-dev.lock")).expect("a lock");
     eventually("the programs end", || async { lock.try_lock().ok() }).await;
 }

@@ -1,4 +1,4 @@
-//! NATS, the way to it, its stream, its consumer, and what it permits.
+//! NATS, the connection to it, its stream, its consumer, and its permissions.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn notices(trial: &Trial) {
     .await;
 }
 
-/// Edits that reach the stream and not the subscriber: what happens to the stream now takes them along.
+/// Makes edits that reach the stream but not the subscriber, so that they share the stream's fate.
 async fn unseen_edits(trial: &Trial) {
     trial.line.hold(Way::Back);
     trial.some_edits().await;
@@ -52,7 +52,7 @@ async fn the_connection_is_cut_again_and_again() {
     trial.end_with_every_read_answered().await;
 }
 
-/// What is sent vanishes, and nobody says so.
+/// Data is lost in transit without an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_direction_is_held_up() {
     for (name, way) in [("up", Way::There), ("down", Way::Back)] {
@@ -72,25 +72,25 @@ async fn the_stream_is_deleted() {
     let jetstream = trial.nats.jetstream().await;
     for _ in 0..2 {
         unseen_edits(&trial).await;
-        // The relay may not have made it again yet.
+        // The relay may not have recreated it yet.
         let delete = || async { jetstream.delete_stream(stream_name()).await.ok() };
         eventually("the stream is deleted", delete).await;
         trial.line.release();
-        // The rest is the owner's to mend.
+        // The owner repairs the rest.
         trial.mended().await;
         trial.some_edits().await;
     }
     trial.end_with_every_read_answered().await;
 }
 
-/// Our stream refuses to be purged; somebody makes it anew without that, and empties it.
+/// Our stream denies a purge; someone recreates it without that setting, and empties it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_stream_is_purged() {
     let mut trial = Trial::start("NATS: stream purged").await;
     let jetstream = trial.nats.jetstream().await;
     let stream = jetstream.get_stream(stream_name()).await.expect("a stream");
     stream.purge().await.expect_err("the stream refuses");
-    // The relay is cut off from here on: it would alter the stream back.
+    // From here on the relay is cut off, since it would restore the settings.
     unseen_edits(&trial).await;
     jetstream.delete_stream(stream_name()).await.expect("it is deleted");
     let entity = EntityName::new("thing").expect("a name");
@@ -99,7 +99,7 @@ async fn the_stream_is_purged() {
         deny_delete: false,
         ..nudge_publisher::stream::config(&entity)
     };
-    jetstream.create_stream(config).await.expect("it is made anew");
+    jetstream.create_stream(config).await.expect("it is recreated");
     let stream = jetstream.get_stream(stream_name()).await.expect("a stream");
     stream.purge().await.expect("it is purged");
     trial.line.release();
@@ -127,8 +127,8 @@ async fn the_consumer_is_deleted() {
     trial.end_with_every_read_answered().await;
 }
 
-/// A subscriber that may not consume says so, by the name of what it may not do, and goes on by
-/// itself once it may.
+/// A subscriber without permission to consume says what is denied, and continues automatically once it has the
+/// permission.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_denied_permission_is_told_and_no_hang() {
     for (denied, subject) in [
@@ -160,8 +160,8 @@ async fn a_denied_permission_is_told_and_no_hang() {
     }
 }
 
-/// A subscriber that may read and not acknowledge is in step all the same. It says what it is denied:
-/// everything comes to it again and again, and nobody would else know why.
+/// A subscriber that may read but not acknowledge stays in step all the same. It says what is denied, because otherwise
+/// nobody would know why everything is redelivered over and over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_denied_acknowledgement_is_told_and_loses_nothing() {
     let config = "authorization { users = [ { user: any, password: a, \

@@ -1,4 +1,4 @@
-//! The database of the owner, or of the read model, is busy, full, or not itself for a while.
+//! The database of the owner or of the read model is locked, full, or otherwise broken for a while.
 
 use nudge_runtime::{
     Database, Tx,
@@ -13,16 +13,16 @@ async fn run(tx: &mut Tx, sql: &str) {
     query.execute(&mut **tx).await.expect("the statement runs");
 }
 
-/// Somebody has a transaction open that nobody else can write beside.
+/// Someone has a transaction open that blocks all other writers.
 async fn lock(db: &Database, table: &str) -> Tx {
-    // A handle of its own: in this process writers on SQLite queue before they reach the database.
+    // A separate handle: within one handle, writers on SQLite queue before they reach the database.
     let mut tx = db.begin().await.expect("a transaction");
     let sql = db.pick("SELECT 1".to_owned(), format!("LOCK TABLE {table} IN SHARE MODE"));
     run(&mut tx, &sql).await;
     tx
 }
 
-/// Waits until a statement that holds this word waits for a lock of PostgreSQL.
+/// Waits until a statement that contains this word waits for a lock in PostgreSQL.
 async fn somebody_waits(url: &str, word: &str) {
     let waits = format!(
         "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_stat_activity \
@@ -42,7 +42,7 @@ async fn the_read_model_is_locked() {
     let locked = lock(&other, "copy").await;
     trial.some_edits().await;
     match other.kind() {
-        // It gives up waiting, and the batch is tried again.
+        // It gives up waiting, and the batch is retried.
         Kind::Sqlite => {
             eventually("a batch failed", || async {
                 (trial.copy.metric("nudge_retried_total").await > 0).then_some(())
@@ -60,13 +60,13 @@ async fn the_read_model_is_locked() {
 async fn the_owners_database_is_locked() {
     let mut trial = Trial::start("owner's database: locked").await;
     let other = trial.owner.database.open().await;
-    // What was published is acknowledged under the lock: then the relay meets it too.
+    // Acknowledgements of what was published arrive under the lock, so the relay encounters it, too.
     trial.nats.freeze();
     trial.some_edits().await;
     let locked = lock(&other, "nudge_change_log").await;
     trial.nats.thaw();
     match other.kind() {
-        // Longer than anyone waits for the file: who writes is turned away, and tries again.
+        // Longer than anyone waits for the file: writers are turned away, and retry.
         Kind::Sqlite => trial.an_edit_fails("database is locked").await,
         Kind::Postgres => {
             let url = trial.owner.database.url();
@@ -84,7 +84,7 @@ async fn the_read_model_is_full() {
     let mut trial = Trial::start("read model: full").await;
     let db = &trial.copy.db;
     fill(db, "copy").await;
-    // Larger things than the free pages can take.
+    // Things that are too large for the free pages.
     let large = json!("x".repeat(20_000));
     for n in 0..20 {
         trial.owner.put(&format!("large-{n}"), large.clone()).await;
@@ -100,7 +100,7 @@ async fn the_read_model_is_full() {
     trial.end_with_every_read_answered().await;
 }
 
-/// Nothing can be written; what is there is read, published and called for as before.
+/// Nothing can be written, but existing data is read and published, and callbacks are answered, as before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_owners_database_is_full() {
     let mut trial = Trial::start("owner's database: full").await;
@@ -108,7 +108,7 @@ async fn the_owners_database_is_full() {
     fill(&owner.db, "thing").await;
     let (mut refused, mut tried) = (Vec::new(), 0);
     while refused.len() < 10 {
-        // A connection of SQLite that met the limit is replaced by one without: see `Database`.
+        // SQLite connections that hit the limit are replaced by ones without it: see `Database`.
         set(&owner.db, owner.db.pick(NO_MORE_PAGES, "SELECT 1")).await;
         tried += 1;
         assert!(tried < 1_000, "there is always room");
@@ -118,7 +118,7 @@ async fn the_owners_database_is_full() {
             refused.push(id);
         }
     }
-    // What is there is answered, and what was refused never was.
+    // What is stored is answered, and what was refused never existed.
     let url = format!("{}/sync/v1/thing/batch-get", owner.url());
     let asked = reqwest::Client::new().post(url).json(&json!({"ids": ["thing-0", refused[0]]}));
     let answer = asked.send().await.expect("an answer");
@@ -136,8 +136,8 @@ async fn the_owners_database_is_full() {
     trial.end_with_every_read_answered().await;
 }
 
-/// Business goes on, and the relay cannot record what it publishes. It would publish the same again and
-/// again, so it waits until it can.
+/// Business continues, but the relay cannot mark what it publishes. It would publish the same over and over, so it
+/// waits until it can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_owners_database_takes_no_note_of_what_is_published() {
     let mut trial = Trial::start("owner's database: relay cannot record").await;
@@ -169,13 +169,13 @@ async fn the_owners_database_takes_no_note_of_what_is_published() {
     trial.end_with_every_read_answered().await;
 }
 
-/// For SQLite, and for the one connection that writes: what is there may stay, no page may be added.
+/// For SQLite's single writing connection: existing pages may stay, but none may be added.
 const NO_MORE_PAGES: &str = "PRAGMA max_page_count = 1";
-/// For PostgreSQL: what a trigger runs that lets nothing be written.
+/// For PostgreSQL: the function of a trigger that lets nothing be written.
 const NO_ROOM: &str = "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                        RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$";
 
-/// No more fits into a database: on SQLite into any table, on PostgreSQL into this one.
+/// Fills a database: on SQLite every table, on PostgreSQL this one.
 async fn fill(db: &Database, table: &str) {
     let full = db.pick(
         NO_MORE_PAGES.to_owned(),
@@ -186,13 +186,13 @@ async fn fill(db: &Database, table: &str) {
     set(db, &full).await;
 }
 
-/// Mends what [`fill`] did.
+/// Undoes [`fill`].
 async fn free(db: &Database, table: &str) {
     let free = format!("DROP TRIGGER no_room ON {table}");
     set(db, &db.pick("PRAGMA max_page_count = 1073741823".to_owned(), free)).await;
 }
 
-/// Runs a statement on the connection that writes, outside of any transaction of the subscriber.
+/// Runs a statement on the writing connection, outside of the subscriber's transactions.
 async fn set(db: &Database, sql: &str) {
     let mut tx = db.begin().await.expect("a transaction");
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.expect("it runs");
@@ -209,18 +209,18 @@ async fn empty(db: &Database) -> Result<(), sqlx::Error> {
     tx.commit().await
 }
 
-/// Everything that the subscriber has in its database goes, while it runs.
+/// Everything in the subscriber's database is deleted while it runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_read_model_is_emptied() {
     let mut trial = Trial::start("read model: emptied twice").await;
     for _ in 0..2 {
-        // PostgreSQL may end this transaction, and not the subscriber's, when the two deadlock.
+        // If the two deadlock, PostgreSQL may abort this transaction instead of the subscriber's.
         while let Err(error) = empty(&trial.copy.db).await {
             assert!(is_conflict(&error), "{error}");
         }
         trial.mended().await;
         trial.some_edits().await;
     }
-    // A thing that is not there is answered with 404: reads may fail here.
+    // A missing thing is answered with 404, so reads may fail here.
     trial.end().await;
 }

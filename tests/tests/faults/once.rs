@@ -1,5 +1,5 @@
-//! What only PostgreSQL does: servers that stop and freeze, deadlocks, serialization failures. These
-//! run once, whatever database the run is for.
+//! Faults that only PostgreSQL has: servers that stop and freeze, deadlocks, serialization failures. These run once,
+//! whatever database is under test.
 
 mod locked_row;
 
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// Somewhat longer than anyone waits for a connection to the database.
 const LONGER_THAN_A_POOL: Duration = Duration::from_secs(15);
 
-/// A trial whose read model is on a server of its own.
+/// A trial whose read model is on a separate server.
 async fn with_the_read_model_apart(name: &str) -> (Arc<Postgres>, Trial) {
     let server = Postgres::start().await;
     let (owners, copys) = (TestDatabase::of(Kind::Postgres).await, TestDatabase::on(&server).await);
@@ -47,7 +47,7 @@ async fn the_read_models_server_stands_still() {
     let (server, mut trial) = with_the_read_model_apart("read model: server frozen").await;
     server.freeze().await;
     trial.some_edits().await;
-    // Whoever has a connection waits for its answer, and others for a connection: not for ever.
+    // Those with a connection wait for its answer, and others for a connection, but not forever.
     let patient = reqwest::Client::builder().timeout(LONGER_THAN_A_POOL).build();
     let patient = patient.expect("a client");
     eventually("a read is told that there is no connection to be had", || async {
@@ -67,7 +67,7 @@ async fn the_owners_server_stands_still() {
     let mut trial = Trial::start_on("owner's database: server frozen", owners, copys).await;
     let wire = Wire::open(&trial.nats).await;
     server.freeze().await;
-    // Everything before may have been asked for, and nothing is published now.
+    // All earlier changes may have been asked for already, and nothing is published now.
     wire.announce("thing-0", None).await;
     eventually("the breaker opens", || async {
         (trial.copy.status().await["breaker"] == "open").then_some(())
@@ -107,7 +107,7 @@ async fn the_owners_server_stops_and_crashes() {
     trial.end_with_every_read_answered().await;
 }
 
-/// A request whose client has gone is dropped in the middle of whatever it does.
+/// A request whose client has gone is dropped halfway.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_begin_that_is_given_up_leaves_no_transaction_behind() {
     let server = Postgres::start().await;
@@ -116,7 +116,7 @@ async fn a_begin_that_is_given_up_leaves_no_transaction_behind() {
     other.write(sqlx::query("CREATE TABLE t AS SELECT 0 AS n")).await.expect("a table");
     for snapshot in [false, true] {
         server.freeze().await;
-        // Both from the connections that are then read from.
+        // Both on connections that are used for reads afterwards.
         let begin =
             async { if snapshot { db.snapshot().await } else { db.begin_skipping_locked().await } };
         let given_up = tokio::time::timeout(Duration::from_millis(100), begin).await;
@@ -137,7 +137,7 @@ async fn a_begin_that_is_given_up_leaves_no_transaction_behind() {
     }
 }
 
-/// Somebody locks copies in another order than the subscriber does.
+/// Someone locks copies in another order than the subscriber does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_read_model_deadlocks() {
     let (_server, mut trial) = with_the_read_model_apart("read model: deadlocks").await;
@@ -160,7 +160,7 @@ async fn the_read_model_deadlocks() {
     trial.end_with_every_read_answered().await;
 }
 
-/// Every transaction on the database is as strict as can be, and somebody changes the same copies.
+/// Every transaction on the database runs at the strictest level, and someone changes the same copies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_read_model_cannot_serialize() {
     let server = Postgres::start().await;
@@ -185,7 +185,7 @@ async fn the_read_model_cannot_serialize() {
     trial.end_with_every_read_answered().await;
 }
 
-/// Runs statements on the read model again and again, whether they succeed or not.
+/// Runs statements on the read model over and over, whether they succeed or not.
 fn spawn_rival(trial: &Trial, sql: &'static str) -> CancellationToken {
     let (url, stop) = (trial.copy.database().url().to_owned(), CancellationToken::new());
     let until = stop.clone();
@@ -193,7 +193,7 @@ fn spawn_rival(trial: &Trial, sql: &'static str) -> CancellationToken {
         let mut connection = AnyConnection::connect(&url).await.expect("a connection");
         while !until.is_cancelled() {
             let failed = sqlx::raw_sql(sql).execute(&mut connection).await.is_err();
-            // When the server is gone, so is the test.
+            // Once the server is gone, the test is over.
             if failed && sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.is_err() {
                 return;
             }

@@ -1,14 +1,14 @@
-//! The owner answers everything but what is true, or nothing at all.
+//! The owner gives wrong answers, or none.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use nudge_tests::{Fault, Trial, eventually};
 use serde_json::json;
 
-/// So many answers at least are old in a trial of old answers: there are hundreds.
+/// Minimum number of old answers in a trial of them: there are hundreds.
 const SOME: u64 = 50;
 
-/// Some of the callbacks fail in this way, then all of them until the breaker is open, then none.
+/// Some callbacks fail in this way, then all of them until the breaker is open, then none.
 async fn misbehaves(name: &str, fault: Fault) {
     let mut trial = Trial::start(&format!("owner: {name}")).await;
     let (now_and_then, calls) = (fault.clone(), AtomicUsize::new(0));
@@ -51,8 +51,8 @@ faults! {
     nothing_until_the_timeout, "nothing until the timeout", Fault::Hang;
 }
 
-/// A stale replica, or a cache on the way: of everything that is asked for, it answers what was true
-/// at the start. What did not exist then is unknown to it.
+/// A stale replica, or a cache in between, answers everything as it was at the start. What did not exist then is
+/// unknown.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_state() {
     let mut trial = Trial::start("owner: old states").await;
@@ -91,7 +91,7 @@ async fn down_for_a_while() {
         (trial.copy.status().await["breaker"] == "closed").then_some(())
     })
     .await;
-    // Sixty things changed meanwhile. Not each of them is asked for by a call of its own.
+    // Sixty things changed in the meantime. Not each of them takes a call of its own.
     let stampede = trial.owner.calls() - calls;
     assert!(stampede < 30, "{stampede} calls at once");
     trial.end_with_every_read_answered().await;

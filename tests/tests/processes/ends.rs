@@ -1,4 +1,4 @@
-//! Programs and NATS end, in order or at once, and are started again.
+//! Programs and NATS stop or are killed, and are started again.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use nudge_tests::{
 
 use crate::processes::{EVERYONE, PROGRAM, ROUNDS, in_any_order, one_of_each};
 
-/// Edits between one fault and the next.
+/// Number of edits between two faults.
 const EDITS: u64 = 10;
-/// A little more than the pause between two times that a subscriber records how far it has got.
+/// A little longer than the interval at which a subscriber stores its position.
 const POSITION_RECORDED: Duration = Duration::from_millis(1_200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,9 +54,8 @@ async fn everyone_is_killed_at_once_and_started_in_any_order() {
     trial.end().await;
 }
 
-/// It has the time to record, wrongly, that it had done what it has in hand. Nobody else ends
-/// meanwhile: a relay that connects anew publishes again what it published of late,
-/// and would make good what a subscriber had lost.
+/// The subscriber has time to store a position that wrongly covers its unfinished work. Nobody else ends in the
+/// meantime: a relay that reconnects publishes recent changes again, and so would hide what a subscriber had lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_killed_with_work_in_hand_loses_none_of_it() {
     let mut world = World::new(PROGRAM).await;

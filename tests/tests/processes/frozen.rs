@@ -1,4 +1,4 @@
-//! Programs and NATS stand still for a while, their connections open, and go on.
+//! Programs and NATS are frozen for a while, with their connections open, and continue.
 
 use nudge_tests::{
     QUIET, Random, Service, eventually,
@@ -13,15 +13,15 @@ async fn each_program_stands_still_again_and_again() {
     for name in in_any_order(&mut Random::new(4)) {
         trial.writer().more(10).await;
         trial.world.freeze(name);
-        // The others go on meanwhile, and those who need it wait for it.
+        // The others continue in the meantime, and those who need it wait for it.
         tokio::time::sleep(QUIET).await;
         trial.world.thaw(name);
     }
     trial.end().await;
 }
 
-/// Search gives up on an answer after half a second here, so that its breaker opens soon; review is
-/// the real one, and waits.
+/// Search gives up on an answer after half a second here, so that its breaker opens soon; review has its usual settings
+/// and waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_owner_stands_still_its_subscribers_wait_without_dead_letters() {
     let mut world = World::new(PROGRAM).await;

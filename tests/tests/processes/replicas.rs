@@ -1,8 +1,8 @@
-//! Two replicas share a database, and one of them stands still with something in hand.
+//! Two replicas share a database, and one of them is frozen in the middle of its work.
 //!
-//! Most are frozen outside of their database transactions. What stands still inside of one keeps its
-//! locks. On SQLite that is the lock of the whole file, and nothing can be promised to the others
-//! until it goes on. PostgreSQL ends such a transaction after a while: see the last test.
+//! Most are frozen outside of their database transactions, since inside of one, a replica would keep its locks. On
+//! SQLite that is the lock of the whole file, so nothing can be promised to the others until it continues. PostgreSQL
+//! ends such a transaction after a while: see the last test.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use sqlx::{AnyConnection, Connection};
 
 use crate::processes::PROGRAM;
 
-/// The stores and versions in what the owner answered, as far as it is held up.
+/// The stores and versions in the owner's answers that are being held up.
 fn in_hand(held: &str, ids: impl Iterator<Item = String>) -> Vec<(String, u64)> {
     let version = |id: String| {
         let (_, item) = held.split_once(&format!("{{\"id\":{},\"status\":", json!(id)))?;
@@ -28,7 +28,7 @@ fn in_hand(held: &str, ids: impl Iterator<Item = String>) -> Vec<(String, u64)> 
     ids.filter_map(version).collect()
 }
 
-/// Freezes search-1 with answers of the owner in hand. Returns those.
+/// Freezes search-1 while it has answers of the owner to process. Returns those.
 async fn freeze_with_answers(trial: &Trial, line: &Line) -> Vec<(String, u64)> {
     line.hold(Way::Back);
     let ids = || trial.writer().written().newest.into_keys();
@@ -42,8 +42,8 @@ async fn freeze_with_answers(trial: &Trial, line: &Line) -> Vec<(String, u64)> {
     in_hand(&line.said(Way::Back), ids())
 }
 
-/// Freezes search-1 with answers in hand until search-2 has applied a newer version of one of them.
-/// Returns that one.
+/// Freezes search-1 while it has answers to process, until search-2 has applied a newer version of one of them. Returns
+/// that one.
 async fn hold_an_answer_until_it_is_old(trial: &Trial, line: &Line) -> (String, u64) {
     let answers = freeze_with_answers(trial, line).await;
     trial.writer().write_again(answers.iter().take(5).map(|(id, _)| id.clone())).await;
@@ -75,8 +75,8 @@ async fn a_subscriber_frozen_with_old_answers_in_hand_holds_nobody_up_and_undoes
     trial.world.deliver_again_after("search", Duration::from_millis(500)).await;
 
     let events = Events::of(&trial.world.place("search-1").url).await;
-    // The replica gives up on an answer after 10 s, and a busy machine may need longer than that to get
-    // here: then it is tried again.
+    // The replica gives up on an answer after 10 s, and a busy machine may need longer than that to get here. Then it
+    // is retried.
     let mut tries = 1..=5;
     loop {
         assert!(tries.next().is_some(), "search-1 was never seen to ignore the old answer");
@@ -156,8 +156,8 @@ mod once {
         store.send().await.expect("an answer").status().as_u16()
     }
 
-    /// On PostgreSQL. It is frozen while it waits for a row that the test has locked: that lock is
-    /// given to it once it can no longer do anything with it.
+    /// On PostgreSQL. A replica is frozen while it waits for a row that the test has locked, and gets the lock when it
+    /// can no longer use it.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_owner_frozen_inside_a_transaction_does_not_keep_its_locks() {
         let mut world = World::on(Kind::Postgres, PROGRAM).await;
@@ -183,7 +183,7 @@ mod once {
         .await;
         world.freeze("store-info-1");
         lock.rollback().await.expect("the row is free");
-        // Each try waits for the lock for a while, and says so when it is not to be had.
+        // Each attempt waits for the lock for a while, and fails if it does not get it.
         eventually("it is not held up for ever", || async {
             let status = put(second.clone()).await;
             assert!(matches!(status, 200 | 503), "{status}");

@@ -35,7 +35,7 @@ fn state(item: &Item) -> Value {
     serde_json::from_str(item.state.as_ref().expect("a state").get()).unwrap()
 }
 
-/// The problem of a refused request: status and the field it names.
+/// The problem of a refused request: the status, and the field that it names.
 async fn refused(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
@@ -78,7 +78,7 @@ async fn an_entity_that_is_back_has_its_new_state_and_version() {
     assert_eq!(state(&items[0]), json!({"n": 2}));
 }
 
-/// Whoever got a state with a newer state's version would keep the old state for ever.
+/// A subscriber that got a state with a newer state's version would keep the old state forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn state_and_version_belong_together_while_a_writer_writes() {
     let owner = Owner::start_silent().await;
@@ -86,7 +86,7 @@ async fn state_and_version_belong_together_while_a_writer_writes() {
     let written = AtomicBool::new(false);
     let write = async {
         while !written.load(Ordering::Relaxed) {
-            // One transaction writes all three, each with its own version inside.
+            // One transaction writes all three, each with its own version in its body.
             let mut tx = owner.publisher.begin().await.unwrap();
             for text in ids {
                 let change = Change::Updated;
@@ -102,7 +102,7 @@ async fn state_and_version_belong_together_while_a_writer_writes() {
     };
     let read = async {
         let (mut seen, mut reads) = (std::collections::BTreeSet::new(), 0);
-        // Enough reads, of which enough fell between different writes.
+        // Enough reads, enough of which fell between different writes.
         while reads < 200 || seen.len() < 20 {
             for item in batch_get(&owner, &json!({ "ids": ids })).await {
                 if item.status == ItemStatus::Live {
@@ -128,7 +128,7 @@ async fn one_to_512_ids_are_taken() {
     }
     assert_eq!(MAX_BATCH_IDS, 512);
     assert_eq!(batch_get(&owner, &ids(MAX_BATCH_IDS)).await.len(), MAX_BATCH_IDS);
-    // The longest ids there are, with the most bytes each takes in JSON.
+    // The longest IDs possible, each with the most bytes in JSON.
     let longest = |n: usize| format!("{n:03}{}", "\\\"".repeat(98) + "x");
     let body = json!({"ids": (0..MAX_BATCH_IDS).map(longest).collect::<Vec<_>>()});
     assert_eq!(batch_get(&owner, &body).await.len(), MAX_BATCH_IDS);
@@ -167,7 +167,7 @@ async fn only_the_fields_asked_for_are_answered_and_their_text_is_kept() {
         assert_eq!(state(&items[0]), expected);
         assert_eq!(items[0].version, Some(version));
     }
-    // 12345678901234567890.10 is no double.
+    // 12345678901234567890.10 cannot be represented as a double.
     execute(&owner.db, r#"UPDATE thing SET body = '{"fee": 12345678901234567890.10}'"#).await;
     for fields in [json!(null), json!(["fee"])] {
         let items = batch_get(&owner, &json!({"ids": ["42"], "fields": fields})).await;
@@ -189,7 +189,7 @@ async fn beyond_the_byte_budget_fewer_are_answered_but_never_none() {
         ("5", body(10)),
     ];
     owner.put_all(&things).await;
-    // Asking again for the rest, as a subscriber does, comes to an end.
+    // Asking again for the rest, as a subscriber does, ends.
     let mut rest: Vec<_> = things.iter().map(|(id, _)| (*id).to_owned()).collect();
     let mut answers = Vec::new();
     while !rest.is_empty() {
@@ -212,7 +212,7 @@ async fn an_entity_removed_past_the_change_log_is_unknown_and_not_deleted() {
     assert_eq!((items[0].status, items[0].version), (ItemStatus::Unknown, None));
 }
 
-/// An owner whose states have names that JSON has not, for every id but `good`.
+/// An owner whose states, except that of `good`, cannot be written as JSON.
 struct Nameless;
 
 impl nudge_publisher::Owner for Nameless {

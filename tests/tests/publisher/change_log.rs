@@ -19,7 +19,7 @@ async fn versions_rise_with_every_change_in_one_transaction_too() {
     owner.publisher.commit(tx).await.unwrap();
     assert_eq!(row(&owner.db, "42").await.version, versions[99].get());
     assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
-    // They are times, and so go on rising after the database was restored from a backup.
+    // They are times, so they keep rising after the database was restored from a backup.
     assert!(versions[0].to_i64() >= before, "{versions:?}");
     let later = nudge_runtime::clock::now().unix_micros();
     assert!(owner.put("42", json!({})).await.version.to_i64() >= later);
@@ -43,7 +43,7 @@ async fn a_version_goes_on_above_one_that_is_ahead_of_the_clock() {
         assert_eq!(owner.put("42", json!({})).await.version.get(), expected);
     }
     assert_eq!(owner.delete("42").await.version.get(), expected + 1);
-    // Nobody else is pulled along.
+    // Other things are not affected.
     let other = owner.put("43", json!({})).await.version.to_i64();
     assert!(other <= nudge_runtime::clock::now().unix_micros());
 }
@@ -110,7 +110,7 @@ async fn a_transaction_that_is_rolled_back_or_dropped_publishes_nothing_and_leav
             tx.rollback().await.unwrap();
         }
         owner.publisher.wake();
-        // What comes after it in the log is published: the relay has been past the place.
+        // What comes after it in the log is published, so the relay has passed this row.
         owner.put(if dropped { "dropped" } else { "rolled back" }, json!({})).await;
         published(&owner.db).await;
     }

@@ -1,4 +1,4 @@
-//! After each start of the server the relay looks in the stream for what changed lately, beside what it publishes.
+//! After each start of the server, the relay checks the stream for recent changes while it publishes.
 
 use nudge_publisher::stream::config;
 use nudge_tests::{Nats, Owner, eventually};
@@ -9,7 +9,7 @@ use crate::publisher::support::{
     purgeable, shown, take_out, thing,
 };
 
-/// Things in the order in which the relay looks for them.
+/// Things in the order in which the relay checks them.
 fn many() -> Vec<String> {
     (0..2_500).map(|n| format!("{n:04}")).collect()
 }
@@ -44,7 +44,7 @@ async fn a_new_connection_publishes_nothing_again_that_stands_in_the_stream() {
     let owner = owner_of(&nats.broker("things").await, &["1", "2"]).await;
     let before = last_seq(&nats).await;
     nats.restart().await;
-    // Which waits until the relay has found the server again.
+    // This waits until the relay has reconnected to the server.
     owner.put("3", json!({})).await;
     published(&owner.db).await;
     compared(&owner.publisher).await;
@@ -52,7 +52,7 @@ async fn a_new_connection_publishes_nothing_again_that_stands_in_the_stream() {
     assert_eq!(last_seq(&nats).await, before + 1);
 }
 
-/// All of it: the places of what is lost may be given out again, and be passed over by subscribers.
+/// Everything: the sequences of lost messages may be used again, and be skipped by subscribers.
 #[tokio::test]
 async fn if_any_is_missing_all_that_changed_lately_is_published_again() {
     let mut nats = Nats::start_with(Some(NO_RIGHT_TO_ALTER)).await;
@@ -64,7 +64,7 @@ async fn if_any_is_missing_all_that_changed_lately_is_published_again() {
     owner.delete("0007").await;
     published(&owner.db).await;
     relay.stop().await;
-    // Not among the sixteen that were published last, which are looked for in any case.
+    // Not among the sixteen that were published last, which are checked in any case.
     take_out(&nats, "1700").await;
     nats.restart().await;
     let before = last_seq(&nats).await;
@@ -78,7 +78,7 @@ async fn if_any_is_missing_all_that_changed_lately_is_published_again() {
     assert_eq!(last_seq(&nats).await, before + many().len() as u64);
 }
 
-/// A stream that allows no direct gets answers like a server that is too old for them.
+/// A stream without direct gets answers like a server that is too old for them.
 #[tokio::test]
 async fn where_the_broker_cannot_tell_what_it_has_all_that_changed_lately_is_published_again() {
     let mut nats = Nats::start_with(Some(NO_RIGHT_TO_ALTER)).await;
@@ -106,7 +106,7 @@ async fn where_the_broker_cannot_tell_what_it_has_all_that_changed_lately_is_pub
     compared(&relay.publisher).await;
     shown(&nats, &owner.db).await;
     relay.stop().await;
-    // Once for each run of the server.
+    // Once per start of the server.
     let relay = Relay::start(&owner.db, &broker).await;
     compared(&relay.publisher).await;
     shown(&nats, &owner.db).await;
@@ -114,8 +114,8 @@ async fn where_the_broker_cannot_tell_what_it_has_all_that_changed_lately_is_pub
     assert_eq!(last_seq(&nats).await, before + 2);
 }
 
-/// What somebody published over a message, and what a stream that went back holds instead of it, is not that
-/// message.
+/// A message that someone published over another one, or that is in its place after a stream went back, is not taken
+/// for that other one.
 #[tokio::test]
 async fn another_message_on_the_subject_is_not_taken_for_the_one_that_was_published() {
     let mut nats = Nats::start().await;
@@ -130,7 +130,7 @@ async fn another_message_on_the_subject_is_not_taken_for_the_one_that_was_publis
     nats.restart().await;
     let relay = Relay::start(&owner.db, &broker).await;
     owner.put("1", json!({ "n": 2 })).await;
-    // The only ones that are looked for by place are the last sixteen.
+    // Only the last sixteen are checked by sequence.
     for n in 2..30 {
         owner.put(&n.to_string(), json!({})).await;
     }
@@ -143,7 +143,7 @@ async fn another_message_on_the_subject_is_not_taken_for_the_one_that_was_publis
     shown(&nats, &owner.db).await;
 }
 
-/// Which the broker does not even answer.
+/// The broker does not even answer these.
 #[tokio::test]
 async fn without_permission_to_look_all_that_changed_lately_is_published_again() {
     let config = "authorization { users = [ { user: owner, password: o, permissions: { \
@@ -159,7 +159,7 @@ async fn without_permission_to_look_all_that_changed_lately_is_published_again()
     shown(&nats, &owner.db).await;
 }
 
-/// What PostgreSQL alone does: a writer locks single rows.
+/// Only on PostgreSQL, where a writer locks single rows.
 mod once {
     use std::sync::Arc;
 
@@ -178,7 +178,7 @@ mod once {
         let relay = Relay::start(&owner.db, &broker).await;
         owner.put("locked", json!({})).await;
         published(&owner.db).await;
-        // The sixteen that were published last are looked for in any case.
+        // The sixteen that were published last are checked in any case.
         for n in 0..20 {
             owner.put(&n.to_string(), json!({})).await;
         }

@@ -1,4 +1,4 @@
-//! What is published: subject, body, headers, how many, on what kind of stream.
+//! What is published: subject, body, headers, number, and the kind of stream.
 
 use nudge_protocol::{Change, EntityName, subject};
 use nudge_publisher::{Publisher, relay::MAX_ROWS_PER_ROUND};
@@ -11,7 +11,7 @@ use crate::publisher::support::{
 
 /// More than a relay publishes in two rounds.
 const MANY: usize = 4_500;
-/// All that a relay publishes in one round.
+/// As many as a relay publishes in one round.
 const ROUND: usize = MAX_ROWS_PER_ROUND;
 
 #[tokio::test]

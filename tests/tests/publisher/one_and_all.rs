@@ -18,7 +18,7 @@ async fn get(owner: &Owner, token: &str, if_none_match: Option<&str>) -> Respons
         request = request.header(header::IF_NONE_MATCH, etag);
     }
     let response = request.send().await.unwrap();
-    // A cached answer would be an older state with no way to tell.
+    // A cached answer would be an older state that cannot be recognised.
     assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store", "{response:?}");
     response
 }
@@ -89,7 +89,7 @@ async fn whoever_has_the_current_version_is_told_so_and_others_get_the_new_state
     let response = get(&owner, "42", Some(&old)).await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()[header::ETAG], new);
-    // Having the last state of what is gone is no reason to be told that nothing changed.
+    // A caller with the last state of a deleted thing must not be told that nothing changed.
     owner.delete("42").await;
     assert_eq!(get(&owner, "42", Some(&new)).await.status(), 410);
 }

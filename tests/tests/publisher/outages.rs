@@ -17,7 +17,7 @@ use crate::publisher::support::{Relay, messages, owner_of, published, row, shown
 #[tokio::test]
 async fn what_was_committed_before_a_crash_is_published_by_the_next_start() {
     let nats = Nats::start().await;
-    // It dies between commit and publish: its relay never ran.
+    // It died between commit and publish: its relay never ran.
     let owner = Owner::start_silent().await;
     owner.put_all(&[("1", json!({})), ("2", json!({}))]).await;
     owner.delete("2").await;
@@ -118,7 +118,7 @@ async fn health_and_metrics_tell_how_the_relay_is_doing() {
         (owner.publisher.health().pending == 1).then_some(())
     })
     .await;
-    // It counts these too, though it cannot even try to publish them.
+    // It counts these, too, although it cannot even try to publish them.
     owner.put_all(&[("3", json!({})), ("4", json!({}))]).await;
     eventually("the relay notices", || async {
         let health = owner.publisher.health();
@@ -148,13 +148,13 @@ async fn a_relay_ends_when_told_even_while_nats_is_down() {
     eventually("the relay ends", || async { relay.is_finished().then_some(()) }).await;
 }
 
-/// A relay that may publish to these subjects alone warns that it is denied `subject`, in the
-/// broker's own words, and goes on by itself once nothing is denied.
+/// A relay that may publish to these subjects only warns that `subject` is denied, in the broker's own words, and
+/// continues automatically once nothing is denied.
 async fn warns_of_a_denied(subject: &str, permitted: &str) {
     let said = tempfile::NamedTempFile::new().expect("a temporary file");
     let writer = Arc::new(said.reopen().expect("the file is there"));
     let log = tracing_subscriber::fmt().with_ansi(false).with_writer(writer);
-    // For this thread, on which the relay runs too.
+    // For this thread, on which the relay also runs.
     let _log = log.finish().set_default();
     let config = format!(
         "authorization {{ users = [ {{ user: owner, password: o, permissions: {{ \
@@ -171,7 +171,7 @@ async fn warns_of_a_denied(subject: &str, permitted: &str) {
     .await;
     assert!(warning.contains("Permissions Violation"), "{warning}");
     assert!(warning.contains(subject), "{warning}");
-    // It may have warned before the write; what it counts is as new as its last try.
+    // It may have warned before the write; its count is as recent as its last attempt.
     eventually("the relay counts what it cannot publish", || async {
         let health = owner.publisher.health();
         (!health.connected && health.pending == 1).then_some(())
@@ -207,7 +207,7 @@ async fn a_write_waits_for_no_relay_that_waits_for_its_acknowledgements() {
     })
     .await;
     owner.put("42", json!({})).await;
-    // A lock that the relay held would have been waited for until it gave up.
+    // Had the relay held a lock, the write would have waited until it gave up.
     assert!(owner.publisher.health().connected, "the relay waits no more");
     assert_eq!(row(&owner.db, "42").await.published_version, 0);
     line.release();

@@ -1,6 +1,6 @@
-//! The broker lost something that it had acknowledged: the relay finds out and fills it up again.
+//! The broker lost messages that it had acknowledged: the relay finds out and publishes them again.
 //!
-//! Every change is made to look old first: what is recent is looked for in any case (`compare.rs`).
+//! Every change is first made to look old, since recent ones are checked in any case (`compare.rs`).
 
 use nudge_publisher::stream::config;
 use nudge_tests::{Nats, Owner, Wire, eventually};
@@ -13,7 +13,7 @@ use crate::publisher::support::{
 
 const IDS: [&str; 5] = ["1", "2", "3", "4", "5"];
 
-/// An owner of [`IDS`], of which `5` is deleted. All of it happened long ago.
+/// An owner of [`IDS`], of which `5` is deleted. All changes are old.
 async fn long_ago(nats: &Nats) -> Owner {
     let owner = owner_of(&nats.broker("things").await, &IDS).await;
     owner.delete("5").await;
@@ -22,7 +22,7 @@ async fn long_ago(nats: &Nats) -> Owner {
     owner
 }
 
-/// Waits until everything is back, the tombstone too.
+/// Waits until everything is back, including the tombstone.
 async fn filled_up(nats: &Nats, owner: &Owner) {
     shown(nats, &owner.db).await;
     assert_eq!(messages(nats).await.len(), IDS.len());
@@ -83,7 +83,7 @@ async fn a_broker_that_went_back_to_an_older_state_is_brought_up_to_date() {
     assert_eq!(message(&nats, "1").await.seq, seq, "what was not lost stays as it was");
 }
 
-/// As long as it was, or longer, and no emptier: only what was published last is not where it was.
+/// As long as before, or longer, and no emptier: only the last messages are not at their sequences.
 #[tokio::test]
 async fn a_broker_that_went_back_and_was_filled_up_by_others_is_brought_up_to_date() {
     for others in [3, 9] {
@@ -98,7 +98,7 @@ async fn a_broker_that_went_back_and_was_filled_up_by_others_is_brought_up_to_da
         let backup = nats.back_up();
         nats.restart().await;
         let relay = Relay::start(&owner.db, &broker).await;
-        // The last ones stand where others will publish, and so would nothing be beyond the end.
+        // The last messages are at sequences that others will use, so none would be beyond the end.
         for id in ["2", "3", "5"] {
             owner.put(id, json!({ "newer": true })).await;
         }
@@ -138,7 +138,7 @@ async fn a_stream_that_lost_a_message_while_no_relay_ran_is_filled_up_at_the_nex
     owner.put_all(&IDS.map(|id| (id, json!({})))).await;
     owner.delete("5").await;
     published(&owner.db).await;
-    // The sixteen that were published last are looked for in any case.
+    // The sixteen that were published last are checked in any case.
     for n in 0..20 {
         owner.put(&format!("later-{n}"), json!({})).await;
     }
@@ -186,7 +186,7 @@ async fn a_place_recorded_for_a_stream_that_is_gone_does_not_hold_up_the_next() 
     let owner = long_ago(&nats).await;
     nats.kill();
     std::fs::remove_dir_all(nats.store_dir().join("jetstream")).unwrap();
-    // A relay made the row pending on one connection, and could not publish it any more.
+    // A relay made the row pending on one connection, but could not publish it any more.
     execute(
         &owner.db,
         "UPDATE nudge_change_log SET published_version = 0, published_seq = 10000000 WHERE id = '1'",
@@ -197,7 +197,7 @@ async fn a_place_recorded_for_a_stream_that_is_gone_does_not_hold_up_the_next() 
     assert!(last_seq(&nats).await < 100, "it was published again and again");
 }
 
-/// The server has run all the time: what stands in the stream is there.
+/// The server has run all the time, so everything in the stream is still there.
 #[tokio::test]
 async fn an_owner_that_starts_again_publishes_nothing_that_is_there() {
     let nats = Nats::start().await;

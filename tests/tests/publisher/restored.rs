@@ -1,4 +1,4 @@
-//! The owner is restored from a backup: it forgets versions that everyone else knows.
+//! The owner is restored from a backup, and so forgets versions that everyone else knows.
 
 use std::sync::{
     Arc,
@@ -27,7 +27,7 @@ async fn backed_up(nats: &Nats) -> (Owner, Backup) {
     owner.back_up().await
 }
 
-/// One is changed after the backup, one deleted, one made, and one left alone.
+/// After the backup, one thing is changed, one deleted, one created, and one left alone.
 async fn changed_since(nats: &Nats, owner: &Owner, copy: &Copy) {
     owner.second_relay(&nats.broker("owner").await);
     owner.put("a", json!("new")).await;
@@ -55,7 +55,7 @@ async fn everyone_comes_back_to_what_a_restored_owner_says() {
     shown(&nats, &owner.db).await;
     for (id, version) in before {
         let now = row(&owner.db, id).await.version;
-        // The one that nobody touched has no need of a fresh version.
+        // The one that was left alone needs no new version.
         assert_eq!(now > version, id != "c", "{id}: {version}, {now}");
     }
     assert_eq!(message(&nats, "d").await.change(), "deleted");
@@ -68,7 +68,7 @@ async fn everyone_comes_back_to_what_a_restored_owner_says() {
 async fn while_a_writer_has_a_restored_row_nothing_is_published_over_the_newer_version() {
     let nats = Nats::start().await;
     let (owner, _) = backed_up(&nats).await;
-    // No relay runs: it is pending in the backup.
+    // No relay runs, so it is pending in the backup.
     owner.put("a", json!("pending")).await;
     let (owner, backup) = owner.back_up().await;
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
@@ -107,7 +107,7 @@ async fn a_backup_from_before_the_first_relay_is_as_good_as_any() {
 
 const KEPT: [&str; 3] = ["thing", "nudge_change_log", "nudge_relay_stream"];
 
-/// Nobody restarts, and the relay has nothing to publish that would make it look.
+/// Nothing restarts, and the relay has nothing to publish that would make it check.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_notices_that_its_database_was_put_back_under_it() {
     let nats = Nats::start().await;
@@ -135,8 +135,8 @@ async fn a_relay_notices_that_its_database_was_put_back_under_it() {
     shown(&nats, &owner.db).await;
 }
 
-/// What was pending in the backup goes out at once: had the relay not looked at the log before, it
-/// would publish over the only message that tells of the newer version.
+/// Rows that were pending in the backup are published at once. If the relay did not check the log before, it would
+/// publish over the only message that reveals the newer version.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_published_from_a_log_that_was_put_back_before_the_stream_is_read() {
     let nats = Nats::start().await;
@@ -157,8 +157,8 @@ async fn nothing_is_published_from_a_log_that_was_put_back_before_the_stream_is_
     assert!(row(&owner.db, "a").await.version > newer);
 }
 
-/// A way to the broker on which the owner's database is put back while the relay looks at the stream: before
-/// it reads on, and after it has asked everything else.
+/// A connection to the broker that restores the owner's database while the relay checks the stream: before it reads on,
+/// and after it has asked everything else.
 struct PutBack {
     broker: Broker,
     db: Database,
@@ -209,7 +209,7 @@ impl Sink for PutBack {
     }
 }
 
-/// What the relay found out before is not true of the log that was put back, and must not be recorded there.
+/// What the relay found out earlier does not apply to the restored log, and must not be recorded there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_is_put_back_while_the_relay_looks_at_its_stream_is_compared_with_all_of_it() {
     let nats = Nats::start().await;
@@ -231,7 +231,7 @@ async fn a_log_that_is_put_back_while_the_relay_looks_at_its_stream_is_compared_
     copy.converged(&owner).await;
     let newer = row(&owner.db, "a").await.version;
     sink.next_time.store(true, SeqCst);
-    // There is something to read on, which says nothing of what was lost.
+    // There is something to read on, which does not reveal what was lost.
     wire.send("changes.thing.%00", None, b"").await.expect("the stream takes it");
     eventually("it is put back", || async { (!sink.next_time.load(SeqCst)).then_some(()) }).await;
     eventually("the owner has a fresh version", || async {

@@ -1,4 +1,4 @@
-//! Two relays of one owner, and one of them slow.
+//! Two relays of one owner, one of which is slow.
 
 use nudge_runtime::Broker;
 use nudge_tests::{Line, Nats, Owner, Way, broker_by, eventually, line_to};
@@ -38,7 +38,7 @@ async fn slow_owner(nats: &Nats) -> (Owner, Line) {
     (owner_of(&broker, &["42"]).await, line)
 }
 
-/// Publishes what is pending, through a relay that is not slow.
+/// Publishes pending rows through a relay that is not slow.
 async fn publish_by_another(nats: &Nats, owner: &Owner) {
     let relay = Relay::start(&owner.db, &nats.broker("quick").await).await;
     published(&owner.db).await;
@@ -87,7 +87,7 @@ async fn a_late_acknowledgement_of_an_older_message_changes_nothing() {
     publish_by_another(&nats, &owner).await;
     let before = row(&owner.db, "42").await;
     line.release();
-    // The slow relay publishes this after it has recorded that acknowledgement.
+    // The slow relay publishes this after it has marked with that acknowledgement.
     owner.put("next", json!({})).await;
     published(&owner.db).await;
     assert_eq!(row(&owner.db, "42").await, before);
@@ -109,7 +109,7 @@ async fn a_publish_of_unknown_outcome_is_followed_by_the_newest_version() {
         (!owner.publisher.health().connected).then_some(())
     })
     .await;
-    // Only now the old message arrives, and nobody records that it did.
+    // Only now the old message arrives, and nobody marks it.
     line.release();
     eventually("the newest version stands in the stream again", || async {
         let message = message(&nats, "42").await;
@@ -119,7 +119,7 @@ async fn a_publish_of_unknown_outcome_is_followed_by_the_newest_version() {
     shown(&nats, &owner.db).await;
 }
 
-/// Waits until the newest version stands beyond this sequence.
+/// Waits until the newest version is in the stream beyond this sequence.
 async fn newest_again(nats: &Nats, owner: &Owner, beyond: u64) {
     let newest = row(&owner.db, "42").await.version;
     eventually("the newest version stands in the stream again", || async {
@@ -130,7 +130,7 @@ async fn newest_again(nats: &Nats, owner: &Owner, beyond: u64) {
     shown(nats, &owner.db).await;
 }
 
-/// An old version that is under way while its relay is gone and a newer one is recorded.
+/// An old version that is in transit while its relay is gone and a newer one is recorded.
 async fn old_version_under_way(nats: &Nats) -> (Owner, Line, Broker, Relay) {
     let owner = Owner::start_silent().await;
     let line = line_to(nats.port()).await;
@@ -169,7 +169,7 @@ async fn what_arrives_while_no_relay_runs_is_followed_by_the_newest_version_when
         (last_seq(&nats).await > before.published_seq).then_some(())
     })
     .await;
-    // Not because it changed lately.
+    // Not because it changed recently.
     age(&owner.db).await;
     let _next = Relay::start(&owner.db, &nats.broker("next").await).await;
     newest_again(&nats, &owner, before.published_seq + 1).await;
@@ -183,7 +183,7 @@ async fn what_somebody_else_publishes_is_followed_by_the_newest_version() {
     let new = owner.put("42", json!({ "n": 2 })).await.version.get();
     published(&owner.db).await;
     let foreign = nats.jetstream().await;
-    // The last is the highest that there is: to believe it would leave the owner none.
+    // The last is the highest version possible: if it were believed, the owner would have none left.
     let highest = ((1_u64 << 53) - 1).to_string();
     for version in [Some(old.to_string()), None, Some("x".to_owned()), Some(highest)] {
         let mut headers = async_nats::HeaderMap::new();

@@ -1,4 +1,4 @@
-//! Somebody publishes versions of ids that the owner never had.
+//! Someone publishes versions of IDs that the owner never had.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn counted(owner: &Owner, expected: u64) {
     .await;
 }
 
-/// What the log says of one id: whether it never existed.
+/// Whether the log says that an ID never existed.
 async fn never_existed(owner: &Owner, text: &str) -> bool {
     let mut tx = owner.publisher.begin().await.unwrap();
     let recorded = owner.publisher.recorded(&mut tx, &[id(text)]).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_made_up_version_gets_a_tombstone_that_says_so_until_there_is_such_an_
     for (id, never) in [("tomb-1", true), ("tomb-2", true), ("real", false)] {
         assert_eq!(never_existed(&owner, id).await, never, "{id}");
     }
-    // Subscribers have a version to come back to, and nothing waits.
+    // Subscribers get a version, and nothing waits.
     copy.converged(&owner).await;
     eventually("nothing waits", || async { (copy.status().await["parked"] == 0).then_some(()) })
         .await;
@@ -95,7 +95,7 @@ async fn an_operator_can_flag_any_tombstone_and_a_further_message_does_not_undo_
     assert_eq!(listed(&owner).await, [""; 0]);
     assert!(never_existed(&owner, "deleted").await);
     published(&owner.db).await;
-    // The row stays, since its message does.
+    // The row stays, since its message stays.
     let before = row(&owner.db, "tomb").await.version;
     wire.announce("tomb", Some(&(now() + 1_000_000_000).to_string())).await;
     eventually("it has a version above the new one", || async {
@@ -109,7 +109,7 @@ async fn an_operator_can_flag_any_tombstone_and_a_further_message_does_not_undo_
     assert!(!never_existed(&owner, "deleted").await);
 }
 
-/// The log itself says when each row was made.
+/// The log itself says when each row was created.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tombstones_of_made_up_ids_are_bounded_in_rate_and_no_change_waits_for_them() {
     const MORE: usize = 500;
@@ -122,7 +122,7 @@ async fn tombstones_of_made_up_ids_are_bounded_in_rate_and_no_change_waits_for_t
     let version = now().to_string();
     let announce = |n: usize| wire.announce_owned(format!("tomb-{n:05}"), version.clone());
     futures_util::future::join_all((0..made).map(announce)).await;
-    // It comes to be while its id waits for a tombstone: the last that was made up, with a version far ahead.
+    // It is created while its ID waits for a tombstone: the last one made up, with a version far ahead.
     let ahead = now() + 3_600_000_000;
     let subject = Wire::subject("newborn");
     let mut shown = nats.jetstream().await.client().subscribe(subject).await.unwrap();
@@ -151,12 +151,12 @@ async fn tombstones_of_made_up_ids_are_bounded_in_rate_and_no_change_waits_for_t
     for (n, (at,)) in times.iter().enumerate() {
         let allowed = n.saturating_sub(STRANGERS_AT_ONCE - 1) / STRANGERS_PER_SECOND;
         let after = Duration::from_micros((at - times[0].0) as u64);
-        // The clock is read a moment after the allowance.
+        // The clock is read a moment after the limit was computed.
         let after = after + Duration::from_millis(500);
         assert!(after.as_secs() as usize >= allowed, "number {n} after {after:?}");
     }
     assert!(row(&owner.db, "newborn").await.version > ahead);
-    // At no time was it published under a version below the one that was made up.
+    // It was never published with a version below the one that was made up.
     let mut versions = Vec::new();
     while versions.last().is_none_or(|last| *last == ahead) {
         let message = shown.next().await.unwrap();
@@ -167,7 +167,7 @@ async fn tombstones_of_made_up_ids_are_bounded_in_rate_and_no_change_waits_for_t
     assert!(versions.iter().all(|version| *version >= ahead), "{versions:?} {ahead}");
 }
 
-/// What waits is known to that relay alone.
+/// Only that relay knows what waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_that_wait_for_a_tombstone_are_found_again_by_the_next_relay() {
     let nats = Nats::start().await;

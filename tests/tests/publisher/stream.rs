@@ -1,5 +1,5 @@
-//! The stream is the broker's, and others have their hands on it: an operator makes it before its owner does, alters
-//! it or seals it, a tool keeps a configuration of its own. Notifications stay in it all the same, or it is said why
+//! The stream lives at the broker, where others can change it: an operator creates it before its owner does, alters it
+//! or seals it; a tool has a configuration of its own. Notifications stay in it all the same, or the metrics say why
 //! not.
 
 use std::time::Duration;
@@ -20,12 +20,12 @@ use crate::publisher::support::{
     NO_RIGHT_TO_ALTER, STREAM, messages, owner_of, published, shown, stream, thing,
 };
 
-/// More than fit into the streams that are too small here.
+/// More than fit into the streams that are too small in these tests.
 const MANY: usize = 30;
 
 type Change = fn(&mut Config);
 
-/// Whatever drops, refuses or changes what is published, or keeps subscribers out, and can be altered back.
+/// Settings that drop, refuse or change what is published, or keep subscribers out, and that can be restored.
 const ALTERATIONS: [(&str, Change); 14] = [
     ("few messages", |c| (c.max_messages, c.discard) = (20, DiscardPolicy::Old)),
     ("few messages, and no more", |c| c.max_messages = 20),
@@ -52,7 +52,7 @@ const ALTERATIONS: [(&str, Change); 14] = [
     }),
 ];
 
-/// What can be made so, and not altered so later.
+/// Settings that are only possible when a stream is created.
 const MADE: [(&str, Change); 3] = [
     ("messages may be deleted", |c| c.deny_delete = false),
     ("all may be purged, by anybody who publishes", |c| {
@@ -61,7 +61,7 @@ const MADE: [(&str, Change); 3] = [
     ("other subjects", |c| c.subjects = vec![format!("others.{}.*", c.name)]),
 ];
 
-/// An owner of things that are called otherwise, so that each has a stream of its own.
+/// An owner of things under another name, so that each has its own stream.
 struct Other {
     owner: Owner,
     jetstream: Context,
@@ -87,7 +87,7 @@ impl Other {
         self.owner.put_all(&things).await;
     }
 
-    /// Waits until the stream is as needed, and holds one message for each of so many.
+    /// Waits until the stream is as needed, and holds one message for each of this many things.
     async fn holds(&self, what: &str, count: usize) {
         let filter = &self.needed.subjects[0];
         eventually(&format!("{what}: the stream is as needed and full"), || async {
@@ -107,7 +107,7 @@ impl Other {
     }
 }
 
-/// What a broker tells of what [`config`] leaves to it.
+/// What a broker reports for settings that [`config`] leaves open.
 fn as_told(mut config: Config) -> Config {
     let ours = nudge_publisher::stream::config(&thing());
     config.duplicate_window = ours.duplicate_window;
@@ -180,7 +180,7 @@ async fn what_is_the_operators_stays_as_it_is_when_the_rest_is_altered_back() {
     assert_eq!(now, made);
 }
 
-/// Waits until it is named that the stream is not as needed.
+/// Waits until the publisher reports that the stream is not as needed.
 async fn named(owner: &Owner) {
     eventually("it is named", || async { owner.publisher.health().altered.then_some(()) }).await;
 }
@@ -204,7 +204,7 @@ async fn a_sealed_stream_is_named_and_stays_sealed() {
     owner.put("2", json!({})).await;
     refused(&owner).await;
     assert!(stream(&nats).await.get_info().await.unwrap().config.sealed);
-    // The way out: it is made anew, and filled.
+    // The way out: it is recreated and filled.
     nats.jetstream().await.delete_stream(STREAM).await.expect("it is removed");
     shown(&nats, &owner.db).await;
     assert_eq!(messages(&nats).await.len(), 2);
@@ -230,7 +230,7 @@ async fn a_mirror_is_named_and_stays_one() {
     assert!(stream(&nats).await.get_info().await.unwrap().config.mirror.is_some());
 }
 
-/// What can be altered back is, though something else cannot.
+/// Settings that can be restored are, even if another one cannot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_altered_back_keeps_nothing_else_as_it_is() {
     let nats = Nats::start().await;
@@ -249,7 +249,7 @@ async fn what_cannot_be_altered_back_keeps_nothing_else_as_it_is() {
     assert_eq!(now.retention, RetentionPolicy::WorkQueue);
 }
 
-/// The stream is full, and that is the operator's choice.
+/// The stream is full, which is the operator's choice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_stream_loses_nothing_and_takes_the_rest_once_there_is_room() {
     let nats = Nats::start().await;
@@ -288,7 +288,7 @@ async fn without_the_right_to_alter_the_stream_what_it_drops_is_named_and_fresh_
     owner.put_all(&ids.iter().map(|id| (id.as_str(), json!({}))).collect::<Vec<_>>()).await;
     owner.second_relay(&nats.broker("things").await);
     named(&owner).await;
-    // Fresh changes go on.
+    // Fresh changes continue.
     owner.put("fresh", json!({})).await;
     published(&owner.db).await;
     assert!(messages(&nats).await.iter().any(|message| message.id() == "fresh"));

@@ -1,4 +1,4 @@
-//! What these tests share: looks at the change log and at the stream.
+//! Shared by these tests: reading the change log and the stream.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use nudge_tests::{Nats, Owner, Postgres, eventually, owner::ENTITY};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) const STREAM: &str = "CHANGES_thing";
-/// Most messages that a test reads from a stream.
+/// Maximum number of messages that a test reads from a stream.
 const MAX_MESSAGES: usize = 10_000;
-/// A server's configuration: everybody may make a stream, publish and purge, and nobody may alter a stream.
+/// A server's configuration: everyone may create a stream, publish and purge, and nobody may alter a stream.
 pub(crate) const NO_RIGHT_TO_ALTER: &str = "authorization { users = [ { user: owner, password: o, \
     permissions: { publish: { deny: \"$JS.API.STREAM.UPDATE.>\" } } } ] }\nno_auth_user: owner";
 const ONE_HOUR_MICROS: i64 = 3_600_000_000;
@@ -74,7 +74,7 @@ pub(crate) async fn execute(db: &Database, sql: &'static str) {
     tx.commit().await.unwrap();
 }
 
-/// Makes every change look older than what is published again on each connection.
+/// Makes every change look older than those that are published again on each connection.
 pub(crate) async fn age(db: &Database) {
     let mut tx = db.begin().await.unwrap();
     let sql = "UPDATE nudge_change_log SET changed_at = changed_at - $1";
@@ -105,7 +105,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts a relay as a program of its own would: nobody's commit wakes it.
+    /// Starts a relay as a separate program would: no commit wakes it.
     pub(crate) async fn start(db: &Database, broker: &Broker) -> Self {
         let db = another_program(db).await;
         let publisher = Publisher::open(&db, thing()).await.unwrap();
@@ -120,7 +120,7 @@ impl Relay {
     }
 }
 
-/// A notification as it lies in the stream.
+/// A notification in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) subject: String,
@@ -130,13 +130,13 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// The id that the subject names.
+    /// The ID that the subject names.
     pub(crate) fn id(&self) -> String {
         let id = subject::decode_subject(&thing(), &self.subject);
         id.expect("a subject that names an id").to_string()
     }
 
-    /// What `Nudge-Version` says.
+    /// The version in `Nudge-Version`.
     pub(crate) fn version(&self) -> u64 {
         let header = self.headers.iter().find(|(name, _)| name == "Nudge-Version");
         header.expect("a version header").1.parse().unwrap()
@@ -149,7 +149,7 @@ impl Message {
     }
 }
 
-/// The stream of things, once it is there.
+/// The stream of things, once it exists.
 pub(crate) async fn stream(nats: &Nats) -> Stream {
     let jetstream = nats.jetstream().await;
     eventually("the stream is there", || async { jetstream.get_stream(STREAM).await.ok() }).await
@@ -177,7 +177,7 @@ pub(crate) async fn messages(nats: &Nats) -> Vec<Message> {
     messages.map_ok(read).try_collect().await.unwrap()
 }
 
-/// The one message of an id. While it is being replaced, a reader may see none or both for a moment.
+/// The only message of an ID. While it is being replaced, a reader may briefly see none or two.
 pub(crate) async fn message(nats: &Nats, id: &str) -> Message {
     eventually("exactly one message of the id", || async {
         let mut all = messages(nats).await;
@@ -187,8 +187,8 @@ pub(crate) async fn message(nats: &Nats, id: &str) -> Message {
     .await
 }
 
-/// Waits until the stream shows every entity of the change log in its newest version, tombstones
-/// included, and nothing else, and the change log knows that.
+/// Waits until the stream holds every entity of the change log, including tombstones, in its newest version and nothing
+/// else, and everything is marked.
 pub(crate) async fn shown(nats: &Nats, db: &Database) {
     eventually("the stream shows the change log", || async {
         let rows = rows(db).await;
@@ -201,15 +201,15 @@ pub(crate) async fn shown(nats: &Nats, db: &Database) {
     .await;
 }
 
-/// Makes the stream as a person might, who could then empty it: the publisher's own cannot be, nor one
-/// that it has the right to alter.
+/// Creates the stream as a person might, who can then empty it. The publisher's own stream cannot be emptied, nor one
+/// that the publisher may alter.
 pub(crate) async fn purgeable(nats: &Nats) {
     let mut config = config(&thing());
     config.deny_purge = false;
     nats.jetstream().await.create_stream(config).await.unwrap();
 }
 
-/// Takes an id's message out of a stream that is [`purgeable`].
+/// Removes an ID's message from a stream that is [`purgeable`].
 pub(crate) async fn take_out(nats: &Nats, id: &str) {
     let subject = subject::subject(&thing(), &nudge_tests::id(id));
     assert_eq!(stream(nats).await.purge().filter(subject).await.unwrap().purged, 1);
@@ -220,7 +220,7 @@ pub(crate) async fn last_seq(nats: &Nats) -> u64 {
     stream(nats).await.get_info().await.unwrap().state.last_sequence
 }
 
-/// An owner of these things, each in its first version, published through a relay of the owner.
+/// An owner of these things, each in its first version and published through the owner's relay.
 pub(crate) async fn owner_of(broker: &Broker, ids: &[&str]) -> Owner {
     let owner = Owner::start(broker).await;
     let things: Vec<_> = ids.iter().map(|id| (*id, serde_json::json!({}))).collect();
@@ -230,7 +230,7 @@ pub(crate) async fn owner_of(broker: &Broker, ids: &[&str]) -> Owner {
     owner
 }
 
-/// Waits until the relay has compared the stream with the log, and only publishes from then on.
+/// Waits until the relay has compared the stream with the log; from then on it only publishes.
 pub(crate) async fn compared(publisher: &Publisher) {
     eventually("the stream is compared with the log", || async {
         let health = publisher.health();

@@ -1,4 +1,4 @@
-//! Rows of the change log whose ids are none: SQLite stores whatever it is given.
+//! Rows of the change log with invalid IDs: SQLite stores whatever it is given.
 
 use nudge_runtime::{Database, database::Kind};
 use nudge_tests::{Nats, Owner, eventually};
@@ -6,10 +6,10 @@ use serde_json::json;
 
 use crate::publisher::support::{Relay, messages, published};
 
-/// More than are read of the pending rows at a time.
+/// More than the number of pending rows that are read at a time.
 const MANY: u64 = 3_000;
 
-/// Writes rows with ids that are none, of which there are many, newer and older than everything else.
+/// Writes many rows with invalid IDs, newer and older than everything else.
 async fn write_unreadable(db: &Database) -> u64 {
     let rows = |version: &str, id: &str| {
         format!(
@@ -20,7 +20,7 @@ async fn write_unreadable(db: &Database) -> u64 {
     };
     let newest = "9000000000000000 + n / 2000";
     let sql = match db.kind() {
-        // EUC-KR, which is no UTF-8; bytes.
+        // EUC-KR, which is not UTF-8; arbitrary bytes.
         Kind::Sqlite => [
             rows(newest, "CAST(X'B0A1' || n AS TEXT)"),
             rows("1 + n / 2000", "CAST(X'B0A2' || n AS TEXT)"),

@@ -1,4 +1,4 @@
-//! Requests that are wrong: the right 4xx, the field named, nothing written.
+//! Invalid requests: the right 4xx, which names the field, and nothing written.
 
 use nudge_runtime::body::MAX_BODY_BYTES;
 use reqwest::{Method, header};
@@ -12,7 +12,7 @@ fn with(field: &str, value: Value) -> Value {
     body
 }
 
-/// Bodies and the fields that the problem has to name.
+/// Bodies, and the fields that the problem must name.
 fn wrong_bodies() -> Vec<(Value, Vec<&'static str>)> {
     vec![
         (with("rating", json!(0)), vec!["rating"]),
@@ -96,7 +96,7 @@ async fn wrong_parameters_are_named() {
         assert_eq!((answer.problem(), answer.wrong_fields()), (400, vec![field]), "{query}");
     }
     let path = world.review(&draft()).await;
-    // A condition that cannot be understood lets no write through.
+    // With a condition that cannot be parsed, no write gets through.
     for method in [Method::PUT, Method::DELETE] {
         let request = world.request(method, &path).header("If-Match", "not a tag").json(&draft());
         let answer = send(request).await;

@@ -1,4 +1,4 @@
-//! Reviews that are rewritten and deleted, and the conditions that requests may carry.
+//! Rewriting and deleting reviews, and conditional requests.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ async fn a_write_meant_for_another_version_is_refused_and_changes_nothing() {
     let tags = format!("\"1\", {}", rewritten.header("etag"));
     let delete = world.request(Method::DELETE, path).header("If-Match", tags);
     assert_eq!(send(delete).await.status, 204);
-    // What is not there is told before what was expected of it.
+    // That a review does not exist is reported before a failed condition.
     let delete = world.request(Method::DELETE, path).header("If-Match", "\"1\"");
     assert_eq!(send(delete).await.problem(), 410);
     world.stop().await;

@@ -1,4 +1,4 @@
-//! A store's reviews: its page, its ratings, its end.
+//! Listing a store's reviews: pages, ratings, the end.
 
 use std::collections::BTreeSet;
 
@@ -107,7 +107,7 @@ async fn pages_hold_each_review_once_from_the_newest_to_the_oldest() {
         if next.is_null() {
             break;
         }
-        // What comes in meanwhile is newer than every page to come.
+        // Whatever arrives in the meantime is newer than all further pages.
         world.review(&draft()).await;
     }
     assert_eq!(seen, written);
@@ -123,7 +123,7 @@ async fn a_page_goes_on_where_it_stopped_when_the_review_there_is_gone() {
     let first = world.get("/stores/s/reviews?limit=3").await.body;
     let next = first["next"].as_str().unwrap();
     assert_eq!(world.delete(&format!("/reviews/{next}")).await.status, 204);
-    // The same id, as others may write it.
+    // The same ID in another spelling.
     let after = next.to_uppercase();
     let second = world.get(&format!("/stores/s/reviews?limit=3&after={after}")).await.body;
     let both: BTreeSet<_> = ids(&first).into_iter().chain(ids(&second)).collect();

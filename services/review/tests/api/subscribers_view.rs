@@ -1,4 +1,4 @@
-//! What those who follow `review` get from the sync API, and what every program is asked.
+//! What subscribers of `review` get from the sync API, and the routes that every program has.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ async fn each_change_is_recorded_once_with_a_rising_version() {
     world.stop().await;
 }
 
-/// Reviews are this service's own: that their store went is not a change of theirs.
+/// Reviews belong to this service: that their store was deleted does not change them.
 #[tokio::test]
 async fn the_end_of_a_store_is_no_change_of_its_reviews() {
     let world = World::with_open_store().await;
@@ -94,17 +94,17 @@ async fn what_every_program_offers_is_there() {
     assert_eq!(document.header("content-type"), "application/json");
     let printed: Value = serde_json::from_str(&review::service().document()).unwrap();
     assert_eq!(document.body, printed);
-    // What the document says is routed, and no other method is.
+    // Exactly the methods in the document are routed.
     for (path, item) in document.body["paths"].as_object().unwrap() {
         for method in ["get", "put", "post", "patch", "delete"] {
             let url = path.replace("{id}", "x").replace("{entity}", "store");
             let request = world.request(method.to_uppercase().parse().unwrap(), &url);
-            // The words that end these paths are ids, too.
+            // The last words of these paths are also valid IDs.
             let words = ["/sync/v1/review/batch-get", "/sync/v1/review/items"];
             let of_an_id = method == "get" && words.contains(&path.as_str());
             let documented = item.get(method).is_some();
             if documented && path.ends_with("/events") {
-                // It goes on until the service stops.
+                // Its answer continues until the service stops.
                 assert_eq!(request.send().await.unwrap().status(), 200);
                 continue;
             }

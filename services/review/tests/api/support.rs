@@ -1,4 +1,4 @@
-//! A running service, and ways to talk to it.
+//! A running service, and functions to talk to it.
 
 use std::{
     net::SocketAddr,
@@ -28,7 +28,7 @@ pub(crate) struct World {
     _database: Arc<TestDatabase>,
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -48,7 +48,7 @@ impl Answer {
         errors.iter().map(|error| error["field"].as_str().unwrap()).collect()
     }
 
-    /// The status of a problem, which its document repeats.
+    /// The status of a problem, which its body repeats.
     pub(crate) fn problem(&self) -> u16 {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         assert_eq!(self.body["status"], self.status);
@@ -61,7 +61,7 @@ impl Answer {
     }
 }
 
-/// A review that is as it should be.
+/// A valid review.
 pub(crate) fn draft() -> Value {
     json!({"rating": 4, "text": "국물이 진해요", "author": "민지"})
 }
@@ -164,7 +164,7 @@ impl World {
         written.header("location").to_owned()
     }
 
-    /// Every change that the service has recorded, as a subscriber sees it.
+    /// Every change that the service has recorded, as subscribers see it.
     pub(crate) async fn recorded(&self) -> Vec<Value> {
         let page = self.post("/sync/v1/review/items", &json!({})).await;
         assert_eq!(page.status, 200, "{page:?}");
@@ -203,7 +203,7 @@ pub(crate) async fn send(request: RequestBuilder) -> Answer {
     Answer { status, headers, body }
 }
 
-/// Stands where the owner of stores would, and counts who comes.
+/// Stands in for the owner of stores, and counts requests.
 async fn counting_listener() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

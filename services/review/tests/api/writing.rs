@@ -1,4 +1,4 @@
-//! New reviews: who may be reviewed, and what a write answers.
+//! New reviews: which stores may be reviewed, and what a write returns.
 
 use reqwest::Method;
 use serde_json::json;
@@ -62,7 +62,7 @@ async fn a_store_that_opens_closes_goes_and_comes_back_is_followed() {
 #[tokio::test]
 async fn any_id_that_a_store_may_have_can_be_reviewed() {
     let world = World::start().await;
-    // ("." and ".." are ids as well, but clients take them out of a path, encoded or not.)
+    // ("." and ".." are also valid IDs, but clients remove them from a path, encoded or not.)
     let long = "가".repeat(66);
     for store in ["a/b", "a b", "%", "%2F", "강남 1호점", "?x=1#y", ".b.", long.as_str()] {
         world.store(store, 1, "가게", true).await;
@@ -92,7 +92,7 @@ async fn nobody_is_called_whatever_is_asked() {
     world.stop().await;
 }
 
-/// The kit marks what it applied in its own table, in the transaction of the apply.
+/// The kit records what it applied in its own table, in the same transaction.
 async fn applied(world: &World, store: &str, version: i64) {
     let insert = "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at)
                   VALUES ('store', $1, $2, 0, 0)";
@@ -106,7 +106,7 @@ async fn with_a_token_a_write_waits_until_the_store_is_known() {
     let world = World::start().await;
     let request = world.request(Method::POST, "/stores/new/reviews").json(&draft());
     let waiting = tokio::spawn(send(request.header("Nudge-Token", "store/new@7")));
-    // Without the token the store is unknown at this moment.
+    // Without the token, the store is still unknown.
     assert_eq!(world.post("/stores/new/reviews", &draft()).await.status, 404);
     assert!(!waiting.is_finished());
     world.store("new", 7, "새 가게", true).await;

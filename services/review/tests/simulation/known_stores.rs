@@ -1,4 +1,4 @@
-//! Review, as the simulation knows it: its own mirror of stores.
+//! Review in the simulation: its mirror of stores.
 
 use nudge_simulation::Mirrored;
 use review::stores::{self, StoreState};

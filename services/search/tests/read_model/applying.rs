@@ -1,4 +1,4 @@
-//! What stands in the read model after batches of states.
+//! The content of the read model after batches of states.
 
 use search::query::{StoreQuery, Text};
 use serde_json::json;
@@ -56,7 +56,7 @@ async fn a_state_with_the_same_text_changes_the_rest() {
         let other = StoreQuery { open: Some(!open), ..query };
         assert!(model.find(&other).await.items.is_empty());
     }
-    // A change of the text after changes of other fields is still seen.
+    // A change of the text after changes of other fields is still noticed.
     model.apply(vec![store("a", 4, json!({"name": "점포"}))]).await;
     assert_eq!(model.ids("점포").await, ["a"]);
     assert!(model.ids("가게").await.is_empty());

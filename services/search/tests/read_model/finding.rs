@@ -1,4 +1,4 @@
-//! What a text finds: exactly what a look at every store would find.
+//! What a text finds: exactly what checking every store would find.
 
 use nudge_runtime::database::Kind;
 use nudge_subscriber_kit::EntityState;
@@ -58,7 +58,7 @@ async fn a_store_is_found_by_part_of_anything_it_is_known_by() {
     }
 }
 
-/// PostgreSQL notes no more than 256 places of a word.
+/// PostgreSQL records no more than 256 positions of a token.
 #[tokio::test]
 async fn a_part_of_a_menu_is_found_however_often_its_beginning_stands_before_it() {
     let model = ReadModel::new().await;
@@ -77,8 +77,7 @@ async fn a_part_of_a_menu_is_found_however_often_its_beginning_stands_before_it(
     }
 }
 
-/// A release before this one runs beside it, and applies the next version: it knows nothing of the columns
-/// that were added.
+/// An older release runs beside this one and applies the next version, without the columns that it does not know.
 #[tokio::test]
 async fn what_an_older_release_applies_is_found_by_what_it_says() {
     let model = ReadModel::new().await;
@@ -125,7 +124,7 @@ async fn a_filter_finds_what_is_written_in_single_letters_and_the_other_way_roun
             let path = format!("/stores?{field}={}", encoded(asked));
             let (status, _, found) = model.get(&path).await;
             assert_eq!((status, &found["ids"]), (200, &json!(["a", "b"])), "{path}");
-            // Each as its owner wrote it.
+            // Each in its owner's spelling.
             assert_eq!(found["items"][0][field], "강남구");
             assert_eq!(found["items"][1][field], decomposed);
         }
@@ -183,7 +182,7 @@ async fn a_text_without_letters_or_digits_finds_nothing() {
     assert_eq!(model.ids("카페 ☕").await, ["a"]);
 }
 
-/// The pieces of a store that are searched, written down without the code under test.
+/// The searchable pieces of a store, without using the code under test.
 fn pieces(store: &EntityState<StoreState>) -> Vec<String> {
     let state = store.state.as_ref().unwrap();
     let plain = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "");
@@ -199,7 +198,7 @@ fn words(text: &str) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// What a look at every store finds, by id.
+/// What checking every store finds, by ID.
 fn naive(stores: &[EntityState<StoreState>], text: &str) -> Vec<String> {
     let wanted = words(text);
     let has = |store: &&EntityState<StoreState>| {
@@ -220,7 +219,7 @@ fn parts(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-// Few letters, so that texts are often alike without being the same.
+// Few letters, so that texts are often similar without being equal.
 const TEXT: &str = "[가나다aBÉ1𠀀☕ '\"*-]{1,7}";
 
 fn stores() -> impl Strategy<Value = Vec<EntityState<StoreState>>> {
@@ -236,8 +235,8 @@ fn stores() -> impl Strategy<Value = Vec<EntityState<StoreState>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// One read model for all cases: each replaces or deletes what the one before left, so stale
-    /// index entries would show as well.
+    /// One read model for all cases: each replaces or deletes what the previous one left, so stale index entries would
+    /// show, too.
     #[test]
     fn the_index_finds_what_a_look_at_every_store_finds(
         cases in proptest::collection::vec((stores(), proptest::collection::vec(TEXT, 1..4)), 1..4),

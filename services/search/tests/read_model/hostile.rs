@@ -1,4 +1,4 @@
-//! Texts that were made to break something.
+//! Texts that are meant to break something.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -103,7 +103,7 @@ async fn words_of_the_query_language_are_ordinary_words() {
         assert_eq!(model.ids(text).await, ["b"], "{text}");
     }
     assert!(model.ids("커피 OR near").await.is_empty());
-    assert!(model.ids("words:커피").await.is_empty(), "`words` is no column here but a word");
+    assert!(model.ids("words:커피").await.is_empty(), "`words` is a word here, not a column");
 }
 
 #[tokio::test]

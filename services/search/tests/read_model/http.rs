@@ -1,4 +1,4 @@
-//! The edge: the shape of answers, and what is refused.
+//! The endpoint: the form of answers, and what is refused.
 
 use nudge_testbed::TestDatabase;
 use serde_json::json;
@@ -78,7 +78,7 @@ fn the_openapi_document_names_what_is_served() {
     }
 }
 
-/// A whole service, whose broker and owner are away.
+/// A complete service without a broker or an owner.
 #[tokio::test]
 async fn the_document_that_is_served_is_the_one_that_is_printed_and_holds_every_route() {
     let database = TestDatabase::new().await;

@@ -1,11 +1,11 @@
-//! Pages follow each other without a gap and without a repetition.
+//! Pages follow one another without gaps and repetitions.
 
 use search::query::{StoreQuery, Text};
 use serde_json::json;
 
 use crate::read_model::support::{ReadModel, deleted, everything, ids, named, store};
 
-/// 60 stores; many share a name, some are like the text only in their address.
+/// 60 stores; many share a name, some match the text only in their address.
 async fn sixty() -> ReadModel {
     let model = ReadModel::new().await;
     let names = ["커피", "커피빈", "큰 커피", "찻집", "Coffee", "커 피"];
@@ -29,7 +29,7 @@ async fn all_pages(model: &ReadModel, query: &StoreQuery, limit: usize) -> Vec<S
         found.extend(ids(&page));
         assert!(found.len() <= 60, "going round in circles: {found:?}");
         match page.next {
-            // Through its text form, as a client would hand it back.
+            // Through its text form, as a client would send it back.
             Some(next) => query.after = Some(next.to_string().parse().unwrap()),
             None => return found,
         }
@@ -73,7 +73,7 @@ async fn what_changes_between_pages_disturbs_nothing_else() {
     let query = StoreQuery { text: Some(Text::new("커피")), limit: 20, ..everything() };
     let before = all_pages(&model, &query, 100).await;
     let first = model.find(&query).await;
-    // The very store at which the page ended goes, and one that would have come before it comes.
+    // The last store of the page is deleted, and one that belongs before it is added.
     model
         .apply(vec![deleted(&before[19], 2), deleted(&before[30], 2), named("00new", "커피")])
         .await;

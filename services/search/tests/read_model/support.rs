@@ -1,4 +1,4 @@
-//! A read model in a temporary directory, and short ways to fill and ask it.
+//! A read model in a temporary directory, and functions to fill and query it.
 
 use axum::{body::Body, http::Request};
 use nudge_protocol::{EntityId, Timestamp, Version};
@@ -26,7 +26,7 @@ impl ReadModel {
         Self { db, _database: database }
     }
 
-    /// Applies a batch as the kit would: winners only, sorted by id, in one transaction.
+    /// Applies a batch as the kit would: newer states only, sorted by ID, in one transaction.
     pub(crate) async fn apply(&self, mut batch: Vec<EntityState<StoreState>>) {
         batch.sort_by(|a, b| a.id.cmp(&b.id));
         let mut tx = self.db.begin().await.unwrap();
@@ -38,14 +38,14 @@ impl ReadModel {
         read_model::find(&self.db, query).await.unwrap()
     }
 
-    /// The ids of all stores that a text finds, in the order found.
+    /// The IDs of all stores that a text finds, in order.
     pub(crate) async fn ids(&self, text: &str) -> Vec<String> {
         let page = self.find(&StoreQuery { text: Some(Text::new(text)), ..everything() }).await;
         assert_eq!(page.next, None, "the test expects one page");
         ids(&page)
     }
 
-    /// Asks over HTTP: the status, the content type and the body.
+    /// Sends a request over HTTP. Returns the status, the content type and the body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String, Value) {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let routes = search::http::routes().with_state(self.db.clone());

@@ -1,4 +1,4 @@
-//! Search, as the simulation knows it: its own `apply`, with its real SQL and its text index.
+//! Search in the simulation: its own `apply`, with its real SQL and its text index.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ impl Service for Searchable {
         })
     }
 
-    /// The row, and how many of three words its text index finds it by.
+    /// The row, and by how many of three words the text index finds it.
     fn expected(&self, state: &Value) -> Value {
         let text = state.to_string();
         let words = ["달빛", "별빛", "마포"].iter().filter(|word| text.contains(*word)).count();

@@ -1,4 +1,4 @@
-//! Somebody changes what a read model holds, where no notification tells of it: the run must say so.
+//! Someone changes a read model by hand, which no notification reveals: the run must report it.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,11 +11,11 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
 use crate::chaos::{command, nudge, plan, report};
 
-/// Live stores of a read model from which on the edits have long left the first ones: they are of 60
-/// stores at a time, and move on.
+/// Number of live stores in a read model at which the edits have long left the first ones behind: they move on in
+/// groups of 60 stores.
 const ENOUGH: u32 = 50;
 
-/// A run whose data is in `data`.
+/// A run with its data in `data`.
 fn start(data: &Path, arguments: &[&str]) -> Child {
     let mut command = command(arguments);
     command.arg("--json").arg("--data-dir").arg(data);
@@ -26,8 +26,8 @@ fn end(run: Child) -> Output {
     run.wait_with_output().expect("it has ended")
 }
 
-/// Runs a statement about the live store of `table` whose last change was the longest ago, once no edit
-/// can be on its way to it. Returns the store's id.
+/// Runs a statement on the live store of `table` that has been unchanged for the longest time, once no edit can be on
+/// its way to it. Returns the store's ID.
 async fn meddle(file: PathBuf, table: &str, statement: &str) -> String {
     sqlx::any::install_default_drivers();
     let url = format!("sqlite:{}", file.display());
@@ -46,7 +46,7 @@ async fn meddle(file: PathBuf, table: &str, statement: &str) -> String {
     .await
 }
 
-/// Each difference as service, id and what differs.
+/// Each difference as service, ID and what differs.
 fn differences(report: &Value) -> Vec<[String; 3]> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let all = report["differences"].as_array().expect("a list").iter();
@@ -74,7 +74,7 @@ async fn a_store_that_was_changed_behind_a_read_models_back_fails_the_run_and_a_
     assert_eq!(diverged["differences"][0]["found"], "meddled with", "{diverged}");
     assert_eq!(diverged["differences_total"], 2, "{diverged}");
 
-    // As it stands there, for a shell.
+    // Verbatim, for a shell.
     let replay = diverged["replay"].as_str().expect("how to see it again");
     let arguments = replay.strip_prefix("nudge ").expect("a command line");
     let line = format!("'{}' {arguments} --json", nudge().display());

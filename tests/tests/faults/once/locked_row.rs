@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 /// More than a program has connections.
 const WRITES: usize = 24;
 
-/// Three services on PostgreSQL with two stores, of which nobody else can change the first.
+/// Three services on PostgreSQL with two stores, the first of which is locked.
 async fn with_a_locked_store(nats: &Nats) -> (Services, AnyConnection) {
     let services = Services::start_on(nats, Kind::Postgres).await;
     services.put_store("locked", json!({"name": "달빛국수", "open": true})).await;
@@ -33,7 +33,7 @@ async fn put(http: Client, url: String, name: String) -> Response {
     tokio::time::timeout(LOCK_TIMEOUT * 5, put).await.expect("no hang").expect("an answer")
 }
 
-/// How many sessions wait for a lock.
+/// Number of sessions that wait for a lock.
 async fn waiting(database: &TestDatabase) -> i64 {
     let mut look = AnyConnection::connect(database.url()).await.expect("a connection");
     let sql = "SELECT count(*) FROM pg_stat_activity \
@@ -67,7 +67,7 @@ async fn writers_who_wait_for_a_locked_row_hold_up_neither_readers_nor_the_relay
     })
     .await;
 
-    // A change of another store, made past the service, which could not take it just now.
+    // A change of another store, bypassing the service, which could not accept it right now.
     database::execute(database.url(), "UPDATE store SET name = '새벽빵집' WHERE id = 'free'").await;
     let get = async |path: &str| services.http.get(services.store_info(path)).send().await;
     for path in ["/stores/locked", "/stores/free", "/stores", "/readyz", "/sync/v1/store/locked"] {
