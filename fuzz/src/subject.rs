@@ -9,7 +9,7 @@ use crate::plain;
 /// - It is accepted exactly if a second, plain decoder accepts it, and both find the same.
 /// - Each ID has one encoding, which contains nothing special to NATS, paths and headers, and which decodes to that ID.
 ///   So no two IDs share an encoding. Any other text that decodes to an ID obeys the same rules once it is encoded
-/// again.
+///   again.
 pub fn subject(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     as_id(&text);

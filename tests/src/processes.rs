@@ -175,7 +175,7 @@ impl World {
             return self.nats.freeze();
         }
         self.roster.set(name, false);
-        assert!(self.programs[name].freeze(), "{name} stands still");
+        assert!(self.programs[name].freeze(), "cannot freeze {name}");
     }
 
     /// Lets it continue.

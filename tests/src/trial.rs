@@ -146,10 +146,10 @@ impl Trial {
         self.some_edits().await;
         self.stop.cancel();
         self.writer.await.expect("the writer does not fail");
-        let in_step = self.in_step.take().expect("what was broken is mended");
+        let in_step = self.in_step.take().expect("what was broken is repaired");
         self.copy.converged(&self.owner).await;
         let in_step = tokio::time::timeout(PATIENCE, in_step).await;
-        let in_step = in_step.expect("all that was changed before the mend is there");
+        let in_step = in_step.expect("everything that was changed before the repair is applied");
         self.copy.quiet().await;
         self.copy.dead_letters(0).await;
         let dead = self.copy.metric("nudge_dead_lettered_total").await;

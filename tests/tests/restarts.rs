@@ -99,7 +99,7 @@ async fn a_crash_between_commit_and_acknowledgement_is_harmless() {
     program.crash();
     model.after_commit(|| ());
     let again = model.start(&nats.broker("copies").await, &owner).await;
-    eventually("it comes again, is found to be applied, and is acknowledged", || async {
+    eventually("it is redelivered, found to be applied, and acknowledged", || async {
         let ignored = again.metric("nudge_ignored_total").await;
         (ignored > 0 && wire.unacknowledged("copies").await == 0).then_some(())
     })

@@ -24,7 +24,7 @@ pub enum Rule {
     /// What a relay published is recorded by stream sequence, never by version:
     /// `crates/publisher/src/change_log/outbox.rs`, `ChangeLog::mark`.
     MarkBySequence,
-    /// On every connection, what changed lately is published again:
+    /// On every connection, recent changes are published again:
     /// `crates/publisher/src/relay/look.rs`, `Relay::make_good`.
     PublishAgain,
     /// It becomes pending at the stream's last sequence, so that earlier acknowledgements no longer count:

@@ -34,7 +34,7 @@ async fn is_free(database: &TestDatabase) -> bool {
             "DO $$ BEGIN IF EXISTS (SELECT FROM pg_stat_activity \
              WHERE datname = current_database() AND state LIKE 'idle in transaction%' \
              AND xact_start < clock_timestamp() - interval '250 ms') \
-             THEN RAISE 'a transaction stands still'; END IF; END $$"
+             THEN RAISE 'a transaction is frozen'; END IF; END $$"
         }
     };
     try_execute(database.url(), sql).await.is_ok()

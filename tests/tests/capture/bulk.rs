@@ -28,7 +28,7 @@ async fn a_hundred_thousand_rows_in_one_statement_are_followed_to_the_end() {
     let written = began.elapsed();
     let stop = CancellationToken::new();
     let relay = publisher.spawn_relay(&nats.broker("things").await, stop.clone());
-    // In parts, since a busy machine takes its time.
+    // In parts, since a busy machine is slow.
     for rows in (1..=10).map(|part| ROWS / 10 * part) {
         eventually(&format!("{rows} rows are followed"), || async {
             let sql = "SELECT position FROM nudge_intake";
@@ -38,7 +38,7 @@ async fn a_hundred_thousand_rows_in_one_statement_are_followed_to_the_end() {
         })
         .await;
     }
-    eventually("all is recorded as published, and the subscriber stands at the end", || async {
+    eventually("everything is marked, and the subscriber is at the end", || async {
         (publisher.health().pending == 0).then_some(())?;
         let status = copy.status().await;
         (status["stream_pending"] == 0 && status["queued"] == 0).then_some(())

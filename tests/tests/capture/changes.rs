@@ -4,7 +4,7 @@ use nudge_tests::id;
 
 use crate::capture::support::{INSERT_ABC, Shops, changes};
 
-/// Published, so that what comes next is a change of something known.
+/// Published, so that later changes are changes of something known.
 async fn publish(shops: &Shops) {
     shops.run("UPDATE nudge_change_log SET published_version = version").await;
 }
@@ -67,7 +67,7 @@ async fn a_cascade_leaves_a_tombstone_whatever_fires_first() {
     let sql = "DELETE FROM shop WHERE id = 'a'";
     assert_eq!(shops.recorded(sql).await, changes(&[("a", "deleted")]));
     assert_eq!(shops.states().await.len(), 2);
-    // What is left of its children makes it no shop again.
+    // Its remaining children do not make it a shop again.
     let sql = "UPDATE tag SET word = 'still there' WHERE number = 1";
     let again = shops.recorded(sql).await;
     assert!(again.is_empty() || again == changes(&[("a", "deleted")]), "{again:?}");
@@ -101,10 +101,10 @@ async fn an_update_that_changes_nothing_records_nothing() {
     ] {
         assert_eq!(shops.recorded(sql).await, changes(&[]), "{sql}");
     }
-    // Of many rows, those that change.
+    // Of many rows, only those that change.
     let sql = "UPDATE shop SET name = 'B'";
     assert_eq!(shops.recorded(sql).await, changes(&[("a", "updated"), ("c", "updated")]));
-    // Nothing to a text's eyes, yet another value.
+    // It looks the same as text, but is another value.
     let sql = "UPDATE menu SET name = '' WHERE shop_id = 'a'";
     assert_eq!(shops.recorded(sql).await, changes(&[("a", "updated")]));
     let sql = "UPDATE menu SET name = 'X' WHERE shop_id = 'b'";

@@ -1,4 +1,4 @@
-//! Columns come, go and change their types, by a release's migrations and by hand under a running program.
+//! Columns are added, dropped and retyped, by a release's migrations and by hand while a program runs.
 
 use nudge_runtime::{
     Broker,
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::support::{INSERT_ABC, Shops, changes, tables};
 
-/// What the next releases do to the shops, one step each. SQLite cannot retype a column: the table is made anew.
+/// What the next releases do to the shops, one step each. SQLite cannot retype a column, so the table is recreated.
 const RELEASES: [Migration; 3] = [
     Migration {
         number: 1,
@@ -58,7 +58,7 @@ async fn a_release_may_add_drop_and_retype_columns_and_its_changes_are_captured(
     }
 }
 
-/// A migration that fails leaves the triggers as they were, on SQLite; on PostgreSQL the next start installs them.
+/// A failed migration leaves the triggers as they were on SQLite; on PostgreSQL, the next start installs them.
 #[tokio::test]
 async fn after_a_migration_that_failed_nothing_goes_unnoticed() {
     let shops = Shops::new().await;
@@ -74,7 +74,7 @@ async fn after_a_migration_that_failed_nothing_goes_unnoticed() {
     assert_eq!(shops.recorded("UPDATE shop SET name = 'B' || name WHERE id = 'b'").await.len(), 1);
 }
 
-/// What `docs/schema.md` says.
+/// The promises in `docs/schema.md`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_column_may_be_dropped_under_a_running_program() {
     let shops = Shops::new().await;
@@ -86,7 +86,7 @@ async fn a_column_may_be_dropped_under_a_running_program() {
     match database::kind() {
         Kind::Sqlite => {
             let refused = shops.refused(drop).await;
-            assert!(refused.contains("nudge:shop:"), "it says what stands in the way: {refused}");
+            assert!(refused.contains("nudge:shop:"), "it names the obstacle: {refused}");
             let sql = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'nudge:shop:%'";
             let names: Vec<(String,)> =
                 sqlx::query_as(sql).fetch_all(shops.db.reader()).await.unwrap();

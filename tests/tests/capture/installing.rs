@@ -1,4 +1,4 @@
-//! Looking, making, mending and removing the triggers.
+//! Checking, creating, repairing and removing the triggers.
 
 use nudge_protocol::Change;
 use nudge_publisher::capture::Tables;
@@ -34,7 +34,7 @@ async fn what_was_deleted_unseen_gets_its_tombstone() {
     assert_eq!(shops.risen(&before).await, changes(&expected));
 }
 
-/// Somebody made the table anew, or dropped a trigger: nobody knows what changed meanwhile.
+/// Someone recreated the table or dropped a trigger, so nobody knows what has changed since.
 #[tokio::test]
 async fn a_trigger_that_is_missing_is_made_again_and_everything_is_recorded_once() {
     let shops = Shops::new().await;
@@ -99,7 +99,7 @@ async fn two_entities_of_one_database_are_captured_apart() {
         sqlx::query_as(sql).fetch_all(shops.db.reader()).await.unwrap();
     let rows: Vec<_> = rows.iter().map(|(entity, id)| format!("{entity}/{id}")).collect();
     assert_eq!(rows, ["shop/a", "shop/b", "shop/c", "shop-tag/7"]);
-    // The name of one begins the other's.
+    // One's name is a prefix of the other's.
     shops.publisher.clone().release().await.unwrap();
     let sql = "UPDATE tag SET word = 'other'";
     let before = sqlx::query_as("SELECT version FROM nudge_change_log WHERE entity = 'shop-tag'");

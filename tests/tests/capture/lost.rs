@@ -1,4 +1,4 @@
-//! Triggers that are no longer on the table: noticed at a start, while the program runs, and by a write.
+//! Triggers that are missing from a table: noticed at a start, while the program runs, and by a write.
 
 use nudge_protocol::EntityName;
 use nudge_publisher::Publisher;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::support::{INSERT_ABC, Shops, tables};
 
-/// What takes the triggers off the table, or makes them miss something.
+/// Ways to remove the triggers, or to make them miss something.
 fn ways(kind: Kind) -> Vec<(&'static str, &'static str)> {
     let renamed = "ALTER TABLE shop RENAME TO shop_old; \
                    CREATE TABLE shop (id TEXT NOT NULL PRIMARY KEY, name TEXT, code TEXT UNIQUE); \
@@ -25,7 +25,7 @@ fn ways(kind: Kind) -> Vec<(&'static str, &'static str)> {
             ("a child renamed", renamed_child),
             ("dropped", "DROP TRIGGER \"nudge:shop:0:insert\""),
             (
-                "made anew, and does nothing",
+                "recreated, and does nothing",
                 "DROP TRIGGER \"nudge:shop:0:insert\"; CREATE TRIGGER \"nudge:shop:0:insert\" \
                  AFTER INSERT ON shop BEGIN SELECT 1; END",
             ),
@@ -59,11 +59,11 @@ fn ways(kind: Kind) -> Vec<(&'static str, &'static str)> {
                  ALTER TABLE shop ENABLE REPLICA TRIGGER \"nudge:shop:0:replicated\"",
             ),
             (
-                "with the rights of whoever fires it",
+                "with the permissions of the session that fires it",
                 "ALTER FUNCTION \"nudge:shop:0:insert\"() SECURITY INVOKER",
             ),
             (
-                "with the search path of whoever fires it",
+                "with the search path of the session that fires it",
                 "ALTER FUNCTION \"nudge:shop:0:insert\"() RESET search_path",
             ),
             (
@@ -88,7 +88,7 @@ async fn triggers_that_are_not_on_the_table_are_installed_again_at_the_next_star
         assert_eq!(seen.len(), 1, "{what}");
         let before = shops.log().await;
         shops.capture(&tables()).await.unwrap();
-        assert_eq!(shops.log().await, before, "{what}: nothing is left to mend");
+        assert_eq!(shops.log().await, before, "{what}: nothing is left to repair");
     }
 }
 
@@ -127,7 +127,7 @@ async fn a_table_that_is_gone_is_told_and_captured_once_it_is_back() {
     relay.await.unwrap();
 }
 
-/// No task looks here: the write itself finds out.
+/// Here no task checks; the write itself finds out.
 #[tokio::test]
 async fn a_write_that_nobody_would_hear_of_is_refused_and_nothing_is_written() {
     let database = TestDatabase::new().await;
@@ -158,7 +158,7 @@ async fn a_write_that_nobody_would_hear_of_is_refused_and_nothing_is_written() {
     assert_eq!(name, "seen");
 }
 
-/// Two releases with other ideas of what belongs to a shop must not undo each other's triggers for ever.
+/// Two releases with different definitions of a shop must not keep replacing each other's triggers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_releases_do_not_undo_each_others_triggers() {
     let older = Shops::new().await;
@@ -170,7 +170,7 @@ async fn two_releases_do_not_undo_each_others_triggers() {
     newer.capture(&fewer).await.unwrap();
     let before = older.log().await;
     older.run(INSERT_ABC).await;
-    // Long enough for the older one to have looked.
+    // Long enough for the older one to have checked.
     tokio::time::sleep(2 * nudge_publisher::capture::LOOK_INTERVAL).await;
     assert_eq!(older.recorded("INSERT INTO tag VALUES (1, 'b', 'y')").await, []);
     assert_eq!(older.risen(&before).await.len(), 3);

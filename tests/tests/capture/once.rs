@@ -1,4 +1,4 @@
-//! What only one of the databases does. These run once, whatever database the run is for.
+//! What only one of the databases has. These run once, whatever database is under test.
 
 mod postgres;
 mod sqlite;

@@ -1,4 +1,4 @@
-//! Random statements of every kind: whatever a subscriber could see changes, is recorded.
+//! Random statements of every kind: every change that a subscriber could see is recorded.
 
 use nudge_runtime::database::Kind;
 use nudge_tests::Random;
@@ -75,7 +75,7 @@ async fn no_statement_goes_unnoticed() {
                 let recorded = risen.iter().any(|(risen, _)| risen == id);
                 assert!(recorded, "seed {seed}, statement {n}: {id} changed unseen by {sql}");
             }
-            // Only what takes rows away to put others in their place may record more than changes.
+            // Only statements that replace rows may record more than the changes.
             if sql.starts_with("UPDATE ")
                 && !sql.contains("REPLACE")
                 && !sql.contains("SET shop_id")

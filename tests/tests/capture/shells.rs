@@ -4,7 +4,7 @@ use nudge_runtime::database::Kind;
 use nudge_tests::{Nats, Services, eventually, shell};
 use serde_json::{Value, json};
 
-/// Stores that one statement changes: as many as search shows on a page.
+/// Number of stores that one statement changes: as many as fit on a page of search results.
 const MANY: usize = 100;
 
 /// The services with two stores, `s1` and `s2`.
@@ -36,7 +36,7 @@ impl Edited {
         ids.map(|id| id.as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until search finds just these stores by this text.
+    /// Waits until search finds exactly these stores by this text.
     async fn finds(&self, text: &str, expected: &[&str]) {
         eventually(&format!("{text} finds {expected:?}"), || async {
             (self.found(&[("q", text)]).await == expected).then_some(())
@@ -44,7 +44,7 @@ impl Edited {
         .await;
     }
 
-    /// Waits until review answers so for this store: 410 when it is gone.
+    /// Waits until review answers with this status for this store: 410 once it is deleted.
     async fn reviewed(&self, id: &str, status: u16) {
         let url = self.services.review(&format!("/stores/{id}/reviews"));
         eventually(&format!("review answers {status} for {id}"), || async {
@@ -76,7 +76,7 @@ async fn stores_edited_in_the_databases_own_shell_are_followed() {
     edited.finds("햇살", &[]).await;
     edited.reviewed("s1", 410).await;
 
-    // The service itself agrees, versions included.
+    // The service itself agrees, including the versions.
     let services = &edited.services;
     let gone = services.http.get(services.store_info("/stores/s1")).send().await.unwrap();
     assert_eq!(gone.status(), 410);
@@ -124,7 +124,7 @@ async fn new_keys_and_rows_that_give_way_and_bulk_updates_in_the_shell_are_follo
     }
 }
 
-/// SQLite's shell enforces no foreign keys: what it deletes and leaves behind does not come back with the next store.
+/// SQLite's shell does not enforce foreign keys: rows that a delete leaves behind do not come back with the next store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn menus_that_a_shell_left_behind_do_not_come_back() {
     let edited = Edited::new().await;

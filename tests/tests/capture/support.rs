@@ -1,4 +1,4 @@
-//! A database of shops with their menus and tags, edited past any publisher.
+//! A database of shops with their menus and tags, edited without a publisher.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -13,8 +13,7 @@ use nudge_publisher::{
 use nudge_runtime::{Database, database::Kind};
 use nudge_tests::{TestDatabase, database};
 
-/// Menus name their shop in their own key and go with it; a tag has a key of its own and may belong
-/// to no shop at all.
+/// The key of a menu includes its shop, and menus are deleted with it. A tag has its own key and may belong to no shop.
 const SHOPS: &str = "
     CREATE TABLE shop (id TEXT NOT NULL PRIMARY KEY, name TEXT, code TEXT UNIQUE);
     CREATE TABLE menu (
@@ -35,7 +34,7 @@ pub(crate) fn tables() -> Tables {
 /// A row of the change log: version, change, deleted.
 pub(crate) type Row = (i64, String, bool);
 
-/// Some shops; `M` says whether [`publisher`](Self::publisher) captures them.
+/// A database of shops; `M` says whether [`publisher`](Self::publisher) captures them.
 pub(crate) struct Shops<M = Capturing> {
     pub(crate) database: Arc<TestDatabase>,
     pub(crate) db: Database,
@@ -60,7 +59,7 @@ impl Shops<Recording> {
         Shops { publisher, database: self.database, db: self.db }
     }
 
-    /// Tables that nobody captures yet.
+    /// Tables that are not captured yet.
     pub(crate) async fn uncaptured(database: TestDatabase, tables: &str) -> Self {
         database::execute(database.url(), tables).await;
         Self::open(Arc::new(database)).await
@@ -78,14 +77,14 @@ impl Shops<Recording> {
         Self::unseen_on(TestDatabase::new().await).await
     }
 
-    /// [`unseen`](Self::unseen) in this database.
+    /// Like [`unseen`](Self::unseen), in this database.
     pub(crate) async fn unseen_on(database: TestDatabase) -> Self {
         Self::uncaptured(database, SHOPS).await
     }
 }
 
 impl<M> Shops<M> {
-    /// The same shops as a replica has them, with connections of its own; not captured by that.
+    /// The same shops for another replica, with its own connections. This does not install triggers.
     pub(crate) async fn opened_again(&self) -> Shops<Recording> {
         Shops::open(self.database.clone()).await
     }
@@ -99,12 +98,12 @@ impl<M> Shops<M> {
         publisher.capture(tables).await
     }
 
-    /// Runs statements as another program, which knows nothing of publishers.
+    /// Runs statements as a program that knows nothing of publishers would.
     pub(crate) async fn run(&self, sql: &str) {
         database::execute(self.database.url(), sql).await;
     }
 
-    /// [`run`](Self::run), which the database may refuse. Returns what it said.
+    /// Like [`run`](Self::run), for statements that the database refuses. Returns its error.
     pub(crate) async fn refused(&self, sql: &str) -> String {
         let done = database::try_execute(self.database.url(), sql).await;
         done.expect_err("it must be refused").to_string()
@@ -118,14 +117,14 @@ impl<M> Shops<M> {
         rows.into_iter().map(row).collect()
     }
 
-    /// What these statements record: each entity whose version rose, and its change.
+    /// Runs these statements and returns what they recorded: each entity whose version rose, and its change.
     pub(crate) async fn recorded(&self, sql: &str) -> Vec<(String, String)> {
         let before = self.log().await;
         self.run(sql).await;
         self.risen(&before).await
     }
 
-    /// The change log and the ids of the shops, of one moment: a replication may write meanwhile.
+    /// The change log and the IDs of the shops, from one snapshot, since a replication may be writing.
     async fn log_and_ids(&self) -> (BTreeMap<String, Row>, HashSet<String>) {
         loop {
             let before = self.ids().await;
@@ -136,8 +135,8 @@ impl<M> Shops<M> {
         }
     }
 
-    /// What was recorded since. Holds as well that no version fell, that nothing left the change
-    /// log, and that an entity is deleted just when it has no root row.
+    /// What was recorded since. Also asserts that no version fell, that nothing left the change log, and that exactly
+    /// those entities are deleted that have no root row.
     pub(crate) async fn risen(&self, before: &BTreeMap<String, Row>) -> Vec<(String, String)> {
         let (after, there) = self.log_and_ids().await;
         for (id, (version, ..)) in before {
@@ -159,7 +158,7 @@ impl<M> Shops<M> {
         rows.into_iter().map(|(id,)| id).collect()
     }
 
-    /// What a subscriber would be told of each shop: its row and all that belongs to it.
+    /// The state of each shop that a subscriber would get: its row and everything that belongs to it.
     pub(crate) async fn states(&self) -> BTreeMap<String, String> {
         let mut states = BTreeMap::new();
         for sql in [
@@ -181,7 +180,7 @@ impl<M> Shops<M> {
     }
 }
 
-/// What is expected of [`Shops::recorded`].
+/// The expected result of [`Shops::recorded`].
 pub(crate) fn changes(expected: &[(&str, &str)]) -> Vec<(String, String)> {
     expected.iter().map(|(id, change)| ((*id).to_owned(), (*change).to_owned())).collect()
 }

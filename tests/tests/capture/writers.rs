@@ -1,18 +1,16 @@
-//! Many writers on a few shops, several shops in each transaction, in orders of their own; half of
-//! their edits touch no row of the root, some are rolled back. Meanwhile callbacks read, and a relay
-//! publishes.
+//! Many writers change a few shops, several shops per transaction and in different orders; half of their edits do not
+//! touch the root table, and some are rolled back. At the same time, callbacks read and a relay publishes.
 //!
-//! Each writer notes, before it commits, the version and the state of each shop that it changed. A
-//! callback must answer one of those pairs and nothing else: a torn state, or a version with the
-//! state of another, has no pair. A counter beside the shops tells the order of commits.
+//! Before it commits, each writer notes the version and the state of each shop that it changed. A callback must answer
+//! with one of these pairs: a torn state, or a version with another version's state, is not among them. A counter
+//! beside the shops shows the order of commits.
 //!
-//! Each has connections of its own, as replicas have: it is the database alone that makes them take
-//! turns.
+//! Each writer has its own connections, as replicas have, so that only the database makes them take turns.
 //!
-//! | module | what it is |
+//! | module | what it contains |
 //! |---|---|
-//! | `edits` | what a writer does, and what a callback is told |
-//! | `once` | the same on PostgreSQL, when every transaction is stricter than it has to be |
+//! | `edits` | what a writer does, and what a callback returns |
+//! | `once` | the same on PostgreSQL with a stricter default isolation level than needed |
 
 mod edits;
 mod once;
@@ -40,45 +38,44 @@ use crate::capture::support::{Shops, tables};
 
 const TRANSACTIONS: usize = 15;
 const SHOPS: usize = 5;
-/// Attempts of one transaction, at which a test fails. Whenever the database ends one of those who hold each
-/// other up, another gets through; which one it ends is up to chance. The most that was seen in some twenty
-/// runs of 240 transactions each was 8.
+/// Number of attempts of one transaction at which a test fails. Whenever the database aborts one of several
+/// transactions that block one another, another one succeeds; which one it aborts is a matter of chance. The maximum in
+/// some twenty runs of 240 transactions each was 8.
 const MAX_ATTEMPTS: usize = 25;
 
-/// A version of a shop, and what it was then.
+/// A version of a shop, and its state at that version.
 type Pair = (String, i64);
 
 #[derive(Default)]
 struct Seen {
-    /// What was committed.
+    /// The pairs that were committed.
     states: HashMap<Pair, String>,
-    /// Of each shop, (place in the order of commits, version).
+    /// For each shop: (place in the order of commits, version).
     order: HashMap<String, Vec<(i64, i64)>>,
     attempts: Attempts,
     rolled_back: usize,
 }
 
-/// How often transactions had to be tried.
+/// How often transactions had to be retried.
 #[derive(Clone, Copy, Debug, Default)]
 struct Attempts {
-    /// Beyond the first, of all together.
+    /// Number of attempts beyond the first, of all transactions together.
     again: usize,
-    /// Of the one that took the most.
+    /// Maximum number of attempts of one transaction.
     most: usize,
 }
 
-/// How the writers of a test go about it.
+/// How the writers of a test behave.
 #[derive(Clone, Copy, Debug)]
 struct Ways {
-    /// How many there are.
+    /// Number of writers.
     writers: u64,
-    /// Triggers record the changes, not the writers.
+    /// Whether triggers record the changes instead of the writers.
     captured: bool,
-    /// Everyone locks the root rows of its shops first, in the order of ids, so that nobody
-    /// deadlocks. Else only those do who were the victim of a deadlock.
+    /// Whether every writer first locks the root rows of its shops, ordered by ID, so that there are no deadlocks.
+    /// Otherwise only victims of a deadlock do.
     in_order: bool,
-    /// The isolation level of who asks for none, on PostgreSQL. Else the database is of the kind that
-    /// the run is for, as it comes.
+    /// The default isolation level, on PostgreSQL. `None` is the kind of database under test, with its own default.
     isolation: Option<&'static str>,
 }
 
@@ -97,7 +94,7 @@ async fn write(
         let (amount, names) = (1 + random.below(1_000), random.below(2) == 0);
         let work = Work { keys, amount, names, roll_back: random.below(5) == 0 };
         for attempts in 1.. {
-            // Who was the victim of a deadlock behaves at the next attempt.
+            // The victim of a deadlock locks in order at the next attempt.
             let in_order = ways.in_order || attempts > 1;
             match attempt(&shops, ways.captured, in_order, &work).await {
                 Ok(done) => {
@@ -123,7 +120,7 @@ async fn write(
     }
 }
 
-/// Calls back until `stop`, and keeps what was answered.
+/// Makes callbacks until `stop`, and returns the answers.
 async fn read(url: String, stop: CancellationToken) -> Vec<(Pair, String)> {
     let ids: Vec<_> = (0..SHOPS).map(|n| format!("s{n}")).collect();
     let http = reqwest::Client::new();
@@ -142,7 +139,7 @@ async fn read(url: String, stop: CancellationToken) -> Vec<(Pair, String)> {
     answers
 }
 
-/// Sets the isolation level of every transaction that asks for none.
+/// Sets the default isolation level of transactions.
 async fn isolate(database: &TestDatabase, level: &str) {
     let name = database.url().rsplit('/').next().unwrap();
     let set = format!("ALTER DATABASE {name} SET default_transaction_isolation = '{level}'");
@@ -179,7 +176,7 @@ async fn prepared(ways: Ways) -> Shops<Recording> {
     shops
 }
 
-/// Waits until the stream shows each shop in its newest version, and the change log knows that.
+/// Waits until the stream holds each shop in its newest version, and everything is marked.
 async fn shown(nats: &Nats, shops: &Shops<Recording>) {
     let entity = shops.publisher.entity();
     let jetstream = nats.jetstream().await;
@@ -208,7 +205,7 @@ fn relay_errors(shops: &Shops<Recording>) -> u64 {
     errors.parse().unwrap()
 }
 
-/// Returns how often transactions had to be tried.
+/// Returns how often transactions had to be retried.
 async fn writers(ways: Ways) -> Attempts {
     let nats = Nats::start().await;
     let shops = prepared(ways).await;
@@ -221,7 +218,7 @@ async fn writers(ways: Ways) -> Attempts {
     tx.rollback().await.unwrap();
 
     let stop = CancellationToken::new();
-    // It locks rows of the change log, too.
+    // It also locks rows of the change log.
     let relay = shops.publisher.spawn_relay(&nats.broker("shops").await, stop.clone());
     let listener = serve::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let url = format!("http://{}/sync/v1/shop/batch-get", listener.local_addr().unwrap());
@@ -286,7 +283,7 @@ fn check(ways: &Ways, seen: &Seen, answers: &[(Pair, String)]) {
     assert!(seen.rolled_back > 0 && seen.states.len() > ways.writers as usize * TRANSACTIONS / 2);
 }
 
-/// As the database comes.
+/// With the database's default settings.
 async fn sixteen(captured: bool, in_order: bool) -> Attempts {
     writers(Ways { writers: 16, captured, in_order, isolation: None }).await
 }
@@ -301,8 +298,8 @@ async fn versions_rise_in_commit_order_and_callbacks_answer_one_snapshot_when_ca
     sixteen(true, false).await;
 }
 
-/// Whoever takes shops in one order never meets a deadlock: neither the triggers nor the relay bring
-/// in an order of their own.
+/// Writers that lock shops in the same order never deadlock, since neither the triggers nor the relay lock in another
+/// order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_who_keep_to_one_order_never_have_to_try_again() {
     for captured in [true, false] {

@@ -176,7 +176,7 @@ async fn a_denied_acknowledgement_is_told_and_loses_nothing() {
     })
     .await;
     assert!(said.contains("Permissions Violation") && said.contains("$JS.ACK"), "{said}");
-    eventually("it comes again", || async {
+    eventually("it is redelivered", || async {
         (copy.metric("nudge_received_total").await > 1).then_some(())
     })
     .await;

@@ -50,7 +50,7 @@ async fn the_read_models_server_stands_still() {
     // Those with a connection wait for its answer, and others for a connection, but not forever.
     let patient = reqwest::Client::builder().timeout(LONGER_THAN_A_POOL).build();
     let patient = patient.expect("a client");
-    eventually("a read is told that there is no connection to be had", || async {
+    eventually("a read fails because there is no free connection", || async {
         let answer = patient.get(trial.copy.admin("applied/thing/thing-0")).send().await;
         (answer.ok()?.status() == 503).then_some(())
     })
@@ -120,7 +120,7 @@ async fn a_begin_that_is_given_up_leaves_no_transaction_behind() {
         let begin =
             async { if snapshot { db.snapshot().await } else { db.begin_skipping_locked().await } };
         let given_up = tokio::time::timeout(Duration::from_millis(100), begin).await;
-        assert!(given_up.is_err(), "the server stands still");
+        assert!(given_up.is_err(), "the server is frozen");
         server.thaw().await;
         eventually("the connection is back in the pool", || async {
             (db.reader().num_idle() == db.reader().size() as usize).then_some(())

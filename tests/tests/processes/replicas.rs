@@ -125,7 +125,7 @@ async fn an_owner_frozen_between_reading_and_publishing_undoes_nothing() {
     trial.settle().await;
     line.release();
     let newest = trial.newest();
-    eventually("an old notification stands over a newer one", || async {
+    eventually("an old notification has replaced a newer one", || async {
         for (id, version) in &newest {
             if trial.world.notified(id).await? < *version {
                 return Some(());
@@ -135,7 +135,7 @@ async fn an_owner_frozen_between_reading_and_publishing_undoes_nothing() {
     })
     .await;
     trial.world.thaw("store-info-1");
-    eventually("the newest notification of every store stands in the stream", || async {
+    eventually("the newest notification of every store is in the stream", || async {
         for (id, version) in &newest {
             if trial.world.notified(id).await? != *version {
                 return None;
@@ -184,7 +184,7 @@ mod once {
         world.freeze("store-info-1");
         lock.rollback().await.expect("the row is free");
         // Each attempt waits for the lock for a while, and fails if it does not get it.
-        eventually("it is not held up for ever", || async {
+        eventually("it is not blocked forever", || async {
             let status = put(second.clone()).await;
             assert!(matches!(status, 200 | 503), "{status}");
             (status == 200).then_some(())

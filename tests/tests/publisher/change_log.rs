@@ -36,7 +36,7 @@ async fn a_version_goes_on_above_one_that_is_ahead_of_the_clock() {
         "UPDATE nudge_change_log SET version = version + 3600000000 WHERE id = '42'",
     )
     .await;
-    // The clock seems to stand still for 42, as it does within one microsecond.
+    // The clock seems to have stopped for 42, as it does within one microsecond.
     let mut expected = first + 3_600_000_000;
     for _ in 0..3 {
         expected += 1;

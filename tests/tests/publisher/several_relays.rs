@@ -111,7 +111,7 @@ async fn a_publish_of_unknown_outcome_is_followed_by_the_newest_version() {
     .await;
     // Only now the old message arrives, and nobody marks it.
     line.release();
-    eventually("the newest version stands in the stream again", || async {
+    eventually("the newest version is in the stream again", || async {
         let message = message(&nats, "42").await;
         (message.seq > before.published_seq && message.version() == new).then_some(())
     })
@@ -122,7 +122,7 @@ async fn a_publish_of_unknown_outcome_is_followed_by_the_newest_version() {
 /// Waits until the newest version is in the stream beyond this sequence.
 async fn newest_again(nats: &Nats, owner: &Owner, beyond: u64) {
     let newest = row(&owner.db, "42").await.version;
-    eventually("the newest version stands in the stream again", || async {
+    eventually("the newest version is in the stream again", || async {
         let message = message(nats, "42").await;
         (message.seq > beyond && message.version() == newest).then_some(())
     })

@@ -1,4 +1,4 @@
-//! PostgreSQL: `TRUNCATE`, `MERGE`, `COPY`, roles, search paths, and transactions that meet.
+//! PostgreSQL: `TRUNCATE`, `MERGE`, `COPY`, roles, search paths, and concurrent transactions.
 
 use nudge_publisher::{Recording, capture::Tables};
 use nudge_runtime::database::Kind;
@@ -30,7 +30,7 @@ async fn truncate_is_the_end_of_every_row_in_it() {
     assert_eq!(shops.recorded("TRUNCATE shop CASCADE").await, []);
 }
 
-/// Triggers that are made wait for whoever uses the table, and every later writer would wait behind them.
+/// Creating triggers waits for those who use the table, and every later writer would wait behind that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn triggers_that_have_to_wait_for_a_transaction_hold_no_other_writer_up() {
     let shops = abc().await;
@@ -39,7 +39,7 @@ async fn triggers_that_have_to_wait_for_a_transaction_hold_no_other_writer_up() 
         .execute(&mut long)
         .await
         .unwrap();
-    // Which needs no lock of the table.
+    // This needs no lock on the table.
     let nothing = "CREATE OR REPLACE FUNCTION \"nudge:shop:touch\"(ids text[]) RETURNS void \
                    LANGUAGE plpgsql AS $$ BEGIN END $$";
     shops.run(nothing).await;
@@ -99,13 +99,13 @@ async fn merge_and_copy_and_data_modifying_queries_are_seen() {
     let before = shops.log().await;
     copy.send(&b"a\t7\tx\na\t8\ty\nf\t1\tz\n"[..]).await.unwrap();
     assert_eq!(copy.finish().await.unwrap(), 3);
-    // What was created and is not yet published stays so.
+    // A creation that is not published yet stays a creation.
     let expected = changes(&[("a", "updated"), ("f", "created")]);
     assert_eq!(shops.risen(&before).await, expected);
 }
 
-/// Neither a role without rights to the change log, nor a search path that leads elsewhere, nor a
-/// session that replays a replication stream gets around the triggers.
+/// Neither a role without permissions on the change log, nor another search path, nor a session that replays a
+/// replication stream bypasses the triggers.
 #[tokio::test]
 async fn other_roles_and_sessions_are_captured() {
     let shops = abc().await;
@@ -172,8 +172,8 @@ async fn tables_whose_parts_can_be_written_alone_are_refused() {
     }
 }
 
-/// A row of a child is written while another transaction deletes its shop, without a foreign key to
-/// hold them apart. Both record the shop; whoever comes second must see what the first has done.
+/// A row of a child is written while another transaction deletes its shop, without a foreign key to keep them apart.
+/// Both record the shop, and the second must see what the first has done.
 #[tokio::test]
 async fn a_child_written_while_its_shop_is_deleted_does_not_bring_it_back() {
     let shops = abc().await;
@@ -193,7 +193,7 @@ async fn a_child_written_while_its_shop_is_deleted_does_not_bring_it_back() {
     shops.risen(&log).await;
 }
 
-/// A writer holds a row; the relay must neither wait for it nor make it wait.
+/// A writer holds a lock on a row; the relay must neither wait for it nor make it wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_publishes_past_rows_that_a_writer_keeps_locked() {
     let nats = nudge_tests::Nats::start().await;
@@ -215,7 +215,7 @@ async fn a_relay_publishes_past_rows_that_a_writer_keeps_locked() {
         (published().await == ["a", "c"]).then_some(())
     })
     .await;
-    // It locks what the relay has just written to, in an order of its own.
+    // It locks what the relay has just written to, in another order.
     sqlx::raw_sql("UPDATE shop SET name = 'held' WHERE id = 'c'; UPDATE shop SET name = 'held' WHERE id = 'a'; COMMIT")
         .execute(&mut writer)
         .await
@@ -228,8 +228,7 @@ async fn a_relay_publishes_past_rows_that_a_writer_keeps_locked() {
     relay.await.unwrap();
 }
 
-/// More rows are locked than a relay publishes at a time. Each is published once, and what changes meanwhile is not
-/// held up.
+/// More rows are locked than a relay publishes at a time. Each is published once, and other changes are not delayed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_locked_rows_hold_up_no_fresh_change_and_are_published_once() {
     let nats = nudge_tests::Nats::start().await;
@@ -294,8 +293,8 @@ async fn waits_for_a_lock(database: &TestDatabase) {
     }
 }
 
-/// Somebody edits a store by hand, its menus first, just when a request rewrites it, the store
-/// first. PostgreSQL ends one of them; when that is the request, nobody is told.
+/// Someone edits a store by hand, its menus first, while a request rewrites it, the store first. PostgreSQL aborts one
+/// of them. If that is the request, nobody notices.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_the_victim_of_a_deadlock_is_tried_again() {
     let database = TestDatabase::of(Kind::Postgres).await;
@@ -318,7 +317,7 @@ async fn a_request_that_is_the_victim_of_a_deadlock_is_tried_again() {
     assert_eq!(put("before").await.unwrap().status(), 201);
 
     let mut editor = AnyConnection::connect(database.url()).await.unwrap();
-    // The one who waits the longest is not the one who looks for deadlocks.
+    // The session that waits longest is not the one that detects the deadlock.
     sqlx::raw_sql(
         "SET deadlock_timeout = '60s'; BEGIN; UPDATE store_menu SET price = 2 WHERE store_id = 's1'",
     )
@@ -372,7 +371,7 @@ async fn keys_without_one_text_each_are_refused_by_name() {
     }
 }
 
-/// Rows of a table without a key may be alike: one of two that becomes like a third is a change.
+/// Rows of a table without a key may be equal: if one of two equal rows becomes equal to a third, that is a change.
 #[tokio::test]
 async fn rows_that_are_alike_are_counted() {
     let shops =
@@ -394,7 +393,7 @@ async fn what_a_logical_replication_writes_is_captured() {
         .run(&format!("SELECT count(pg_create_logical_replication_slot('{slot}', 'pgoutput'))"))
         .await;
     source.run("CREATE PUBLICATION shops FOR TABLE shop").await;
-    // On one server, a subscription that made its own slot would wait for itself.
+    // On the same server, a subscription that creates its own slot would wait for itself.
     shops
         .run(&format!(
             "CREATE SUBSCRIPTION {slot} CONNECTION '{}' PUBLICATION shops \

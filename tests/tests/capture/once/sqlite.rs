@@ -1,4 +1,4 @@
-//! SQLite: `REPLACE`, conflict clauses, foreign keys that nobody enforces, odd comparisons.
+//! SQLite: `REPLACE`, conflict clauses, foreign keys that are not enforced, odd comparisons.
 
 use nudge_protocol::entity::MAX_ENTITY_ID_BYTES;
 use nudge_publisher::{Recording, capture::Tables};
@@ -23,9 +23,9 @@ async fn of(tables: &str) -> Shops<Recording> {
 async fn what_gives_way_to_a_replace_is_recorded_by_whatever_key_it_clashed() {
     for pragma in ["", "PRAGMA recursive_triggers = ON; ", "PRAGMA foreign_keys = OFF; "] {
         for (sql, expected) in [
-            // The same key: `a` is rewritten, and stays what it is.
+            // The same key: `a` is replaced, which is an update.
             ("REPLACE INTO shop VALUES ('a', 'new', 'code-a')", &["a updated"][..]),
-            // Another one with the code of `b`: `b` goes without a delete trigger.
+            // Another key with the code of `b`: `b` disappears without a delete trigger.
             ("REPLACE INTO shop VALUES ('d', 'new', 'code-b')", &["b deleted", "d created"]),
             // Both at once.
             ("REPLACE INTO shop VALUES ('a', 'new', 'code-b')", &["a updated", "b deleted"]),
@@ -33,7 +33,7 @@ async fn what_gives_way_to_a_replace_is_recorded_by_whatever_key_it_clashed() {
                 "UPDATE OR REPLACE shop SET code = 'code-b' WHERE id = 'a'",
                 &["a updated", "b deleted"],
             ),
-            // With foreign keys SQLite itself refuses this one.
+            // With foreign keys, SQLite itself refuses this one.
             (
                 "PRAGMA foreign_keys = OFF; UPDATE OR REPLACE shop SET id = 'b' WHERE id = 'a'",
                 &["a deleted", "b updated"],
@@ -53,7 +53,7 @@ async fn what_gives_way_to_a_replace_is_recorded_by_whatever_key_it_clashed() {
             let recorded = shops.recorded(&format!("{pragma}{sql}")).await;
             let recorded: Vec<_> =
                 recorded.iter().map(|(id, change)| format!("{id} {change}")).collect();
-            // With delete triggers, a row that is replaced was away for a moment.
+            // With delete triggers, a replaced row is gone for a moment.
             let plain: Vec<_> = recorded.iter().map(|r| r.replace("created", "updated")).collect();
             let expected: Vec<_> =
                 expected.iter().map(|r| r.replace("created", "updated")).collect();
@@ -158,8 +158,8 @@ async fn a_row_without_a_key_is_refused() {
 async fn an_id_that_is_not_utf8_is_refused_when_it_is_written() {
     let shops = of("CREATE TABLE shop (id TEXT PRIMARY KEY, name TEXT)").await;
     shops.capture(&Tables::root("shop", "id")).await.unwrap();
-    // ASCII, two to four bytes a character, what SQLite itself writes for a bad one, and two characters that it cannot
-    // read back; of one byte too many, the longest that fits.
+    // ASCII, two to four bytes per character, what SQLite itself writes for a bad one, and two characters that it
+    // cannot read back; of one byte too many, the longest that fits.
     let longest = format!(
         "{}{}",
         "EAB080".repeat(MAX_ENTITY_ID_BYTES / 3),
@@ -176,7 +176,7 @@ async fn an_id_that_is_not_utf8_is_refused_when_it_is_written() {
             .await
             .unwrap();
     assert_eq!(recorded, valid.len() as i64);
-    // EUC-KR; a byte alone; half a character, at the end and before another; too long a form; half of a pair of UTF-16;
+    // EUC-KR; a single byte; half a character, at the end and before another; an overlong form; half a UTF-16 pair;
     // beyond Unicode; a long text whose last character is cut off.
     let cut = format!("{}EAB0", "EAB080".repeat(MAX_ENTITY_ID_BYTES / 3 - 1));
     let bad = [
@@ -197,7 +197,7 @@ async fn an_id_that_is_not_utf8_is_refused_when_it_is_written() {
     assert!(said.contains("the id of a shop"), "{said}");
 }
 
-/// One that is there already is no reason to capture nothing.
+/// A bad one that already exists does not prevent capturing the others.
 #[tokio::test]
 async fn an_id_that_is_not_utf8_and_is_there_already_keeps_no_other_from_being_captured() {
     let shops = of("CREATE TABLE shop (id TEXT PRIMARY KEY, name TEXT)").await;
@@ -213,7 +213,7 @@ async fn an_id_that_is_not_utf8_and_is_there_already_keeps_no_other_from_being_c
         rows.into_iter().map(|(id,)| id).collect::<Vec<_>>()
     };
     assert_eq!(recorded("'a', 'd'").await, ["a", "d"]);
-    // It can be mended by hand.
+    // It can be repaired by hand.
     shops
         .run(
             "UPDATE shop SET id = 'b' WHERE id = CAST(X'B0A1' AS TEXT); \
@@ -223,7 +223,7 @@ async fn an_id_that_is_not_utf8_and_is_there_already_keeps_no_other_from_being_c
     assert_eq!(recorded("'a', 'b', 'd'").await, ["a", "b", "d"]);
 }
 
-/// A statement may give a row's number, also where that is no column.
+/// A statement may set a row's number, even if that is not a column.
 #[tokio::test]
 async fn a_row_that_gives_way_to_another_of_its_number_is_deleted() {
     for names in ["id TEXT PRIMARY KEY, name TEXT", "id TEXT PRIMARY KEY, rowid TEXT"] {

@@ -1,4 +1,4 @@
-//! What a writer does to shops, and what a callback is told of them.
+//! What a writer does to shops, and what a callback returns for them.
 
 use nudge_protocol::{Change, EntityId};
 use nudge_publisher::{Owner, Recording};
@@ -8,7 +8,7 @@ use serde_json::{json, value::RawValue};
 
 use crate::capture::support::Shops;
 
-/// What a subscriber is told of a shop: its name, and its menus, which add up to nothing.
+/// The state of a shop that subscribers get: its name and its menus, which add up to 0.
 pub(super) async fn state(tx: &mut Tx, key: &str) -> Result<Option<String>, sqlx::Error> {
     let sql = "SELECT name FROM shop WHERE id = $1";
     let shop: Option<(String,)> =
@@ -49,7 +49,7 @@ pub(super) async fn run(tx: &mut Tx, sql: String) -> Result<(), sqlx::Error> {
     sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop)
 }
 
-/// Moves an amount from one menu to another, in two statements, sometimes with the name of the shop.
+/// Moves an amount from one menu to another, in two statements, and sometimes changes the shop's name.
 async fn edit(tx: &mut Tx, key: &str, amount: u64, name: bool) -> Result<(), sqlx::Error> {
     if name {
         run(tx, format!("UPDATE shop SET name = 'name {amount}' WHERE id = '{key}'")).await?;
@@ -75,7 +75,7 @@ pub(super) struct Work {
     pub(super) roll_back: bool,
 }
 
-/// Does the work in one transaction. Returns, for each shop, its place, version and state.
+/// Does the work in one transaction. Returns, for each shop, its place in the order of commits, version and state.
 pub(super) async fn attempt(
     shops: &Shops<Recording>,
     captured: bool,

@@ -1,5 +1,5 @@
-//! Somebody has set `default_transaction_isolation` for the whole database: whoever meets another writer
-//! has to try again, deadlock or not.
+//! Someone has set `default_transaction_isolation` for the whole database, so a writer that conflicts with another one
+//! has to retry, deadlock or not.
 
 use clap::Parser;
 use nudge_runtime::database::Kind;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ways, isolate, writers};
 
-/// With more of them on so few shops, nearly everyone meets somebody at nearly each attempt.
+/// With more of them on so few shops, nearly every attempt would conflict.
 const WRITERS: u64 = 6;
 const CLIENTS: usize = 16;
 const WRITES_EACH: usize = 10;
@@ -32,8 +32,8 @@ async fn at_serializable_versions_rise_in_commit_order_and_nothing_is_lost() {
     at("serializable").await;
 }
 
-/// Replicas that start together and install triggers, and requests that write the same store at the same
-/// time: nobody is told of any of that.
+/// Replicas that start together and install triggers, and requests that write the same store at the same time: nobody
+/// notices.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_any_level_starts_and_requests_that_meet_all_succeed() {
     for level in ["read committed", "repeatable read", "serializable"] {
