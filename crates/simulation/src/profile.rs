@@ -149,7 +149,8 @@ const REPLICAS: &[Rate] = &[
     (CrashAfterFetch, 20),
     (CrashAfterDatabase, 15),
     (CrashAfterPublish, 20),
-    (ReadModelRestored, 60),
+    // Often, since it is only of interest between a look of one replica and the next of the other.
+    (ReadModelRestored, 300),
 ];
 
 /// Everything but a restored owner: what it had not published is lost for good, and garbage over

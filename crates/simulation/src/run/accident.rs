@@ -28,6 +28,8 @@ const RECONNECT: Duration = Duration::from_secs(2);
 const BACKUPS: u64 = 6;
 /// The same for a read model. What happened since an older one would be easy to notice.
 const READ_MODEL_BACKUPS: u64 = 3;
+/// How far the server that takes over is behind at most.
+const MAX_STANDBY_LAG: Duration = Duration::from_secs(2);
 /// A header with a number above all versions.
 const TOO_LARGE: &str = "99999999999999999999";
 /// The highest possible version, ahead of every clock.
@@ -55,7 +57,7 @@ impl Theatre {
         if restores && self.losses.by_databases {
             self.owner_is_restored().await;
             for follower in &self.followers {
-                self.read_model_is_put_back(follower).await;
+                self.clone().read_model_is_put_back(follower).await;
             }
         } else {
             self.broker_loses();
@@ -144,24 +146,48 @@ impl Theatre {
         }
     }
 
-    /// A backup of a read model is made or restored, if possible. The subscriber keeps running, or restarts.
-    async fn read_model_is_put_back(&self, follower: &Follower) {
+    /// A backup of a read model is made or restored, if possible. The subscriber keeps running, or restarts. Or
+    /// another server takes over, which lacks the last commits.
+    async fn read_model_is_put_back(self: Arc<Self>, follower: &Arc<Follower>) {
         let (world, db) = (&self.world, &follower.read_model.db);
-        let tables: Vec<_> = follower.tables.iter().map(String::as_str).collect();
-        if tables.is_empty() {
+        if follower.tables.is_empty() {
             return;
         }
         if world.below(READ_MODEL_BACKUPS) == 0 {
-            copy_tables(db, &tables, "", "backup_").await;
+            copy_tables(db, &follower.tables, "", "backup_").await;
             follower.backed_up.store(true, SeqCst);
         } else if follower.backed_up.load(SeqCst) && world.strikes(Fault::ReadModelRestored) {
-            follower.read_model.is_put_back();
-            copy_tables(db, &tables, "backup_", "").await;
-            world.works();
-            if world.pick(Fault::ReadModelRestored, 2) == 0 {
-                self.crash_each(follower.name(), "as its read model is put back");
+            match world.pick(Fault::ReadModelRestored, 4) {
+                0 | 1 => {
+                    let lag = world.length_of(Fault::ReadModelRestored, MAX_STANDBY_LAG);
+                    tokio::spawn(self.clone().server_takes_over(follower.clone(), lag));
+                }
+                crashes => {
+                    self.put_back(follower, "backup_").await;
+                    if crashes == 3 {
+                        self.crash_each(follower.name(), "as its read model is put back");
+                    }
+                }
             }
         }
+    }
+
+    async fn server_takes_over(self: Arc<Self>, follower: Arc<Follower>, lag: Duration) {
+        copy_tables(&follower.read_model.db, &follower.tables, "", "standby_").await;
+        sleep(lag).await;
+        if !self.world.is_healed() {
+            self.world.tell(format!(
+                "a server without the last commits takes over from {}'s",
+                follower.name()
+            ));
+            self.put_back(&follower, "standby_").await;
+        }
+    }
+
+    async fn put_back(&self, follower: &Follower, kept: &str) {
+        follower.read_model.is_put_back();
+        copy_tables(&follower.read_model.db, &follower.tables, kept, "").await;
+        self.world.works();
     }
 
     fn crash_each(&self, of: &str, why: &str) {
@@ -214,12 +240,12 @@ impl Theatre {
 }
 
 /// Copies these tables, or restores the copy, under everyone who uses them.
-async fn copy_tables(db: &Database, tables: &[&str], from: &str, to: &str) {
+async fn copy_tables(db: &Database, tables: &[impl AsRef<str> + Sync], from: &str, to: &str) {
     let work = async {
         let mut tx = db.begin().await?;
-        for table in tables {
+        for table in tables.iter().map(AsRef::as_ref) {
             let make =
-                format!("CREATE TABLE IF NOT EXISTS backup_{table} AS SELECT * FROM {table}");
+                format!("CREATE TABLE IF NOT EXISTS {from}{to}{table} AS SELECT * FROM {table}");
             let empty = format!("DELETE FROM {to}{table}");
             let fill = format!("INSERT INTO {to}{table} SELECT * FROM {from}{table}");
             for sql in [make, empty, fill] {

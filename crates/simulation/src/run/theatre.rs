@@ -50,7 +50,9 @@ pub(crate) struct Losses {
 
 impl Losses {
     fn new(world: &World) -> Self {
-        Self { by_databases: world.below(2) == 0, owner_backed_up: AtomicBool::new(false) }
+        let broker_may = world.may(Fault::Rollback) || world.may(Fault::StreamLoss);
+        let by_databases = world.below(2) == 0 || !broker_may;
+        Self { by_databases, owner_backed_up: AtomicBool::new(false) }
     }
 }
 
