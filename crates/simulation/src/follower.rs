@@ -125,6 +125,8 @@ impl Follower {
             .start(stop)
             .await;
         match started {
+            // It crashed at work that a slow database finished, and the next has been started since.
+            Ok(_) if node.is_dead() => {}
             Ok(subscriber) => drop(self.replicas.lock().insert(replica, (node, subscriber))),
             Err(error) => node.world.violated(format!("{} cannot start: {error}", node.name)),
         }
