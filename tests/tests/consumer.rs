@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PullConsumer, pull};
 use futures_util::{StreamExt, stream};
 use nudge_runtime::Broker;
-use nudge_subscriber_kit::source::{Asking, Consumer, Deliveries, Durable, Source, Standing};
+use nudge_subscriber_kit::source::{Asking, Consumer, ConsumerState, Deliveries, Durable, Source};
 use nudge_tests::{Copy, Nats, Owner, ReadModel, Wire, eventually};
 use serde_json::json;
 use tokio::sync::watch;
@@ -235,12 +235,12 @@ impl Source for Forgetful {
 }
 
 impl Consumer for OfForgetful {
-    fn opened(&self) -> &Standing {
+    fn opened(&self) -> &ConsumerState {
         self.0.opened()
     }
 
-    fn standing(&self) -> Asking<'_, Standing> {
-        Box::pin(async { Ok(Standing { pending: 0, ..self.0.standing().await? }) })
+    fn state(&self) -> Asking<'_, ConsumerState> {
+        Box::pin(async { Ok(ConsumerState { pending: 0, ..self.0.state().await? }) })
     }
 
     fn deliveries(&self) -> Asking<'_, Deliveries> {

@@ -72,13 +72,13 @@ mod once {
 
     async fn settled(consumer: &dyn Consumer, ack_floor: u64) {
         for _ in 0..300 {
-            let now = consumer.standing().await.unwrap();
+            let now = consumer.state().await.unwrap();
             if now.ack_floor >= ack_floor && now.ack_pending == 0 && now.pending == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("never settled: {:?}", consumer.standing().await);
+        panic!("never settled: {:?}", consumer.state().await);
     }
 
     async fn a_stream_holds_the_newest_message_of_each_subject(ports: &Ports) {
@@ -106,8 +106,8 @@ mod once {
         let seen: Vec<_> =
             first.iter().map(|(id, version, ..)| format!("{id}@{version}")).collect();
         assert_eq!(seen, ["b@2", "a@3"]);
-        let standing = consumer.standing().await.unwrap();
-        assert_eq!((standing.ack_pending, standing.pending), (2, 0));
+        let state = consumer.state().await.unwrap();
+        assert_eq!((state.ack_pending, state.pending), (2, 0));
         let (.., b_sequence, b) = first.remove(0);
         b.ack.unwrap().ack().await;
         is_quiet(&mut deliveries).await;

@@ -38,7 +38,7 @@ use crate::{
     work::{run::Lane, worker::Incoming},
 };
 use acknowledge::{Countdown, Held};
-use source::{Consumer, Deliveries, Delivery, Durable, Source, Standing};
+use source::{Consumer, ConsumerState, Deliveries, Delivery, Durable, Source};
 use withheld::Withheld;
 
 /// Pause before intake begins again.
@@ -219,12 +219,12 @@ impl Intake {
     async fn read_withheld(
         &self,
         session: &mut Session,
-        standing: &Standing,
+        state: &ConsumerState,
         paused: bool,
     ) -> Result<(), Over> {
-        let room = (standing.ack_pending as i64) < self.settings.max_ack_pending;
+        let room = (state.ack_pending as i64) < self.settings.max_ack_pending;
         let now = Instant::now().into_std();
-        if let Some(range) = session.withheld.look(standing, room && !paused, now) {
+        if let Some(range) = session.withheld.look(state, room && !paused, now) {
             let gap = || Held::new(Box::new(session.gap.handle()), &session.over);
             let read = self.read_gap(&*session.consumer, range, gap).await?;
             session.withheld.read(read > 0);
@@ -235,9 +235,8 @@ impl Intake {
         let bypassed = session.withheld.is_bypassed();
         self.progress.connected.set(i64::from(!bypassed));
         let withheld = bypassed.then(|| "the broker withholds messages".to_owned());
-        let altered = || {
-            standing.altered.as_ref().map(|altered| format!("the consumer was altered: {altered}"))
-        };
+        let altered =
+            || state.altered.as_ref().map(|altered| format!("the consumer was altered: {altered}"));
         if let Some(fault) = withheld.or_else(altered) {
             self.progress.set_intake_error(Some(format!("intake: {fault}")));
         }
@@ -255,10 +254,10 @@ impl Intake {
                 biased;
                 Ok(()) = self.paused.changed() => {}
                 () = tokio::time::sleep_until(next_check) => {
-                    let standing = session.consumer.standing().await?;
-                    let caught_up = self.check(session, &standing).await?;
-                    self.read_withheld(session, &standing, paused).await?;
-                    self.follow_fresh(session, &mut fresh, &standing).await?;
+                    let state = session.consumer.state().await?;
+                    let caught_up = self.check(session, &state).await?;
+                    self.read_withheld(session, &state, paused).await?;
+                    self.follow_fresh(session, &mut fresh, &state).await?;
                     let pause = if caught_up { CHECK_INTERVAL } else { CHECK_INTERVAL_CATCHING_UP };
                     next_check = Instant::now() + pause;
                 }
@@ -335,16 +334,16 @@ impl Intake {
         &self,
         session: &Session,
         fresh: &mut Option<Deliveries>,
-        standing: &Standing,
+        state: &ConsumerState,
     ) -> Result<(), Over> {
         let bypassed = session.withheld.is_bypassed();
-        let stuck = standing.ack_pending as i64 >= self.settings.max_ack_pending;
-        let behind = standing.pending > self.settings.max_backlog_messages
-            || (stuck && standing.pending > 0)
+        let stuck = state.ack_pending as i64 >= self.settings.max_ack_pending;
+        let behind = state.pending > self.settings.max_backlog_messages
+            || (stuck && state.pending > 0)
             || bypassed;
         match (behind, fresh.is_some()) {
             (true, false) => *fresh = Some(session.consumer.fresh().await?),
-            (false, true) if standing.pending == 0 => *fresh = None,
+            (false, true) if state.pending == 0 => *fresh = None,
             _ => {}
         }
         Ok(())

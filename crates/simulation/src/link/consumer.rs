@@ -12,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use nudge_protocol::{EntityName, subject};
 use nudge_runtime::BoxError;
 use nudge_subscriber_kit::source::{
-    AckHandle, Asking, Consumer, Deliveries, Delivery, Durable, Sending, Source, Standing,
+    AckHandle, Asking, Consumer, ConsumerState, Deliveries, Delivery, Durable, Sending, Source,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -37,7 +37,7 @@ impl Source for Link {
             let opened = opened.ok_or("there is no stream")?;
             let (link, entity) = (self.clone(), durable.entity.clone());
             let (name, created) = (durable.name.to_owned(), opened.created);
-            let opened = standing(&opened);
+            let opened = state(&opened);
             let ack_wait = durable.settings.ack_wait;
             let max_ack_pending =
                 usize::try_from(durable.settings.max_ack_pending).unwrap_or(usize::MAX);
@@ -71,34 +71,34 @@ struct Opened {
     entity: EntityName,
     name: String,
     created: u64,
-    opened: Standing,
+    opened: ConsumerState,
     ack_wait: Duration,
     max_ack_pending: usize,
 }
 
-fn standing(standing: &broker::ConsumerInfo) -> Standing {
-    Standing {
-        created: standing.created.to_string(),
-        last_sequence: standing.last,
-        delivered: standing.delivered,
-        ack_floor: standing.ack_floor,
-        ack_pending: standing.ack_pending,
-        pending: standing.pending,
+fn state(state: &broker::ConsumerInfo) -> ConsumerState {
+    ConsumerState {
+        created: state.created.to_string(),
+        last_sequence: state.last,
+        delivered: state.delivered,
+        ack_floor: state.ack_floor,
+        ack_pending: state.ack_pending,
+        pending: state.pending,
         altered: None,
     }
 }
 
 impl Consumer for Opened {
-    fn opened(&self) -> &Standing {
+    fn opened(&self) -> &ConsumerState {
         &self.opened
     }
 
-    fn standing(&self) -> Asking<'_, Standing> {
+    fn state(&self) -> Asking<'_, ConsumerState> {
         Box::pin(async {
             self.link.ask().await?;
             let now = self.link.node.world.with_broker(|broker| broker.info(Some(&self.name)));
             let now = now.filter(|now| now.created == self.created);
-            Ok(standing(&now.ok_or("the consumer is gone")?))
+            Ok(state(&now.ok_or("the consumer is gone")?))
         })
     }
 

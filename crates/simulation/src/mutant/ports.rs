@@ -20,7 +20,7 @@ use nudge_runtime::BoxError;
 use nudge_subscriber_kit::{
     owner_client::{Fetching, OwnerClient, Probing},
     source::{
-        AckHandle, Asking, Consumer, Deliveries, Delivery, Durable, Sending, Source, Standing,
+        AckHandle, Asking, Consumer, ConsumerState, Deliveries, Delivery, Durable, Sending, Source,
     },
 };
 use parking_lot::Mutex;
@@ -254,12 +254,12 @@ impl WrongConsumer {
 }
 
 impl Consumer for WrongConsumer {
-    fn opened(&self) -> &Standing {
+    fn opened(&self) -> &ConsumerState {
         self.consumer.opened()
     }
 
-    fn standing(&self) -> Asking<'_, Standing> {
-        self.consumer.standing()
+    fn state(&self) -> Asking<'_, ConsumerState> {
+        self.consumer.state()
     }
 
     fn deliveries(&self) -> Asking<'_, Deliveries> {

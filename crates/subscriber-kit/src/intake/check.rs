@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
-use super::{Intake, Over, Session, source::Standing};
+use super::{Intake, Over, Session, source::ConsumerState};
 use crate::read_model::replica::Looked;
 
 impl Intake {
@@ -12,17 +12,17 @@ impl Intake {
     pub(super) async fn check(
         &self,
         session: &mut Session,
-        standing: &Standing,
+        state: &ConsumerState,
     ) -> Result<bool, Over> {
-        self.progress.stream_pending.set(standing.pending as i64);
+        self.progress.stream_pending.set(state.pending as i64);
         if let Some(more) = self.said.left_out() {
             tracing::warn!(entity = %self.entity, more, "malformed messages, not all of them logged");
         }
         // An acknowledgement that is denied fails nowhere here. All comes again, forever.
-        let said = self.source.last_error().filter(|_| standing.ack_pending > 0);
+        let said = self.source.last_error().filter(|_| state.ack_pending > 0);
         let said = said.map(|said| format!("intake: the broker said: {said}"));
         self.progress.set_intake_error(said);
-        let floor = standing.ack_floor;
+        let floor = state.ack_floor;
         // Until the gap is handled, the old position is the true one.
         let gap_closed = session.gap.left() == 0;
         let (mark, recent, at) = (&mut session.mark, self.recent.so_far(), Instant::now());
@@ -40,7 +40,7 @@ impl Intake {
         if gap_closed {
             self.progress.position.store(floor, Relaxed);
         }
-        let nothing_left = standing.pending == 0 && standing.ack_pending == 0;
+        let nothing_left = state.pending == 0 && state.ack_pending == 0;
         // What the first catch-up must reach is where the stream ended when the session began.
         let target = session.consumer.opened().last_sequence;
         let done = gap_closed && (floor >= target || nothing_left);

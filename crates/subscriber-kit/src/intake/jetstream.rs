@@ -18,7 +18,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::intake::{
     consumer::{Altered, compare, wanted},
-    source::{Asking, Consumer, Deliveries, Delivery, Durable, Source, Standing},
+    source::{Asking, Consumer, ConsumerState, Deliveries, Delivery, Durable, Source},
 };
 
 /// Maximum number of messages per pull.
@@ -39,7 +39,7 @@ impl Source for Broker {
             let now = stream.get_info().await?;
             let (created, mend_after) =
                 (consumer.cached_info().created.to_string(), durable.settings.mend_interval);
-            let mut opened = standing(&now, consumer.cached_info());
+            let mut opened = state(&now, consumer.cached_info());
             opened.altered = altered;
             if opened.is_ahead() {
                 stream.delete_consumer(durable.name).await?;
@@ -151,7 +151,7 @@ struct Opened {
     entity: EntityName,
     stream: Stream,
     consumer: PullConsumer,
-    opened: Standing,
+    opened: ConsumerState,
     /// The configuration that it needs.
     config: pull::Config,
     created: String,
@@ -161,8 +161,8 @@ struct Opened {
 }
 
 /// The positions of the stream and of the consumer.
-fn standing(stream: &stream::Info, info: &Info) -> Standing {
-    Standing {
+fn state(stream: &stream::Info, info: &Info) -> ConsumerState {
+    ConsumerState {
         created: stream.created.to_string(),
         last_sequence: stream.state.last_sequence,
         delivered: info.delivered.stream_sequence,
@@ -174,11 +174,11 @@ fn standing(stream: &stream::Info, info: &Info) -> Standing {
 }
 
 impl Consumer for Opened {
-    fn opened(&self) -> &Standing {
+    fn opened(&self) -> &ConsumerState {
         &self.opened
     }
 
-    fn standing(&self) -> Asking<'_, Standing> {
+    fn state(&self) -> Asking<'_, ConsumerState> {
         Box::pin(async {
             let info = self.consumer.get_info().await?;
             let Altered { skips, costs } = compare(&self.config, &info.config);
@@ -202,7 +202,7 @@ impl Consumer for Opened {
                 .into());
             }
             let now = self.stream.get_info().await?;
-            let now = Standing { altered, ..standing(&now, &info) };
+            let now = ConsumerState { altered, ..state(&now, &info) };
             if now.created != self.opened.created {
                 return Err("the stream was recreated by someone else".into());
             }

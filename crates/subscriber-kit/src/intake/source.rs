@@ -2,8 +2,8 @@
 //!
 //! Intake relies on these rules, which every implementation must keep:
 //! - A delivery that is not acknowledged is redelivered, unless a newer message has replaced it.
-//! - Every message up to the sequence [`Standing::ack_floor`] is acknowledged or gone.
-//! - Sequences rise; a recreated stream has another [`Standing::created`].
+//! - Every message up to the sequence [`ConsumerState::ack_floor`] is acknowledged or gone.
+//! - Sequences rise; a recreated stream has another [`ConsumerState::created`].
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Delivery {
 
 /// The positions of a stream and its consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct ConsumerState {
     /// Identifies the stream: a recreated one has another value.
     pub created: String,
     /// The stream's last sequence.
@@ -65,7 +65,7 @@ pub struct Standing {
     pub altered: Option<String>,
 }
 
-impl Standing {
+impl ConsumerState {
     /// Whether the consumer is beyond the end of its stream, because the stream went back to an older state. The next
     /// messages would then count as delivered.
     pub fn is_ahead(&self) -> bool {
@@ -108,11 +108,11 @@ pub trait Source: Send + Sync + 'static {
 /// A durable consumer of one entity's stream, shared by all replicas of a service.
 pub trait Consumer: Send + Sync {
     /// Its positions when it was opened.
-    fn opened(&self) -> &Standing;
+    fn opened(&self) -> &ConsumerState;
 
     /// Its positions now. An error if it has been altered or replaced by another consumer since it was opened; it must
     /// then be opened again.
-    fn standing(&self) -> Asking<'_, Standing>;
+    fn state(&self) -> Asking<'_, ConsumerState>;
 
     /// The messages that are delivered to this replica from now on.
     fn deliveries(&self) -> Asking<'_, Deliveries>;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::source::Standing;
+use super::source::ConsumerState;
 
 /// How long the consumer may stay short of the end of its stream while more is asked for.
 pub(super) const WITHHELD_AFTER: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ impl Withheld {
     /// Returns the sequences that must be read bypassing the consumer, if any.
     pub(super) fn look(
         &mut self,
-        now: &Standing,
+        now: &ConsumerState,
         asking: bool,
         at: Instant,
     ) -> Option<RangeInclusive<u64>> {
@@ -75,33 +75,33 @@ impl Withheld {
 mod tests {
     use super::*;
 
-    fn standing(delivered: u64, last_sequence: u64) -> Standing {
-        Standing { delivered, last_sequence, ..Standing::default() }
+    fn state(delivered: u64, last_sequence: u64) -> ConsumerState {
+        ConsumerState { delivered, last_sequence, ..ConsumerState::default() }
     }
 
     /// Checks at each of these seconds. Returns the sequences to be read, with the second.
     fn look(
-        seconds: impl IntoIterator<Item = (u64, Standing, bool)>,
+        seconds: impl IntoIterator<Item = (u64, ConsumerState, bool)>,
     ) -> Vec<(u64, RangeInclusive<u64>)> {
         let (began, mut withheld) = (Instant::now(), Withheld::default());
-        let looks = seconds.into_iter().filter_map(|(second, standing, asking)| {
+        let looks = seconds.into_iter().filter_map(|(second, state, asking)| {
             let at = began + Duration::from_secs(second);
-            withheld.look(&standing, asking, at).map(|range| (second, range))
+            withheld.look(&state, asking, at).map(|range| (second, range))
         });
         looks.collect()
     }
 
     #[test]
     fn a_consumer_at_the_end_of_its_stream_withholds_nothing() {
-        assert_eq!(look((0..60).map(|second| (second, standing(7, 7), true))), []);
+        assert_eq!(look((0..60).map(|second| (second, state(7, 7), true))), []);
     }
 
     #[test]
     fn what_is_not_delivered_in_time_is_read_once() {
-        let looks = (0..60).map(|second| (second, standing(7, 9), true));
+        let looks = (0..60).map(|second| (second, state(7, 9), true));
         assert_eq!(look(looks), [(5, 8..=9)]);
         // Later messages are read, too, and none twice.
-        let looks = (0..60).map(|second| (second, standing(7, 9 + second / 20), true));
+        let looks = (0..60).map(|second| (second, state(7, 9 + second / 20), true));
         assert_eq!(look(looks), [(5, 8..=9), (20, 10..=10), (40, 11..=11)]);
     }
 
@@ -110,26 +110,26 @@ mod tests {
         let (began, mut withheld) = (Instant::now(), Withheld::default());
         let second = |second| began + Duration::from_secs(second);
         for at in 0..=5 {
-            withheld.look(&standing(7, 9), true, second(at));
+            withheld.look(&state(7, 9), true, second(at));
         }
         withheld.read(false);
         assert!(!withheld.is_bypassed(), "nothing was there");
-        withheld.look(&standing(7, 10), true, second(6));
+        withheld.look(&state(7, 10), true, second(6));
         withheld.read(true);
         assert!(withheld.is_bypassed());
-        withheld.look(&standing(10, 10), true, second(7));
+        withheld.look(&state(10, 10), true, second(7));
         assert!(!withheld.is_bypassed());
     }
 
     #[test]
     fn a_consumer_that_moves_is_only_slow() {
-        assert_eq!(look((0..60).map(|second| (second, standing(second / 4, 90), true))), []);
+        assert_eq!(look((0..60).map(|second| (second, state(second / 4, 90), true))), []);
     }
 
     #[test]
     fn nobody_withholds_what_is_not_asked_for() {
-        assert_eq!(look((0..60).map(|second| (second, standing(7, 9), false))), []);
+        assert_eq!(look((0..60).map(|second| (second, state(7, 9), false))), []);
         // The same if nothing was asked for between two checks.
-        assert_eq!(look((0..60).map(|second| (second * 4, standing(7, 9), true))), []);
+        assert_eq!(look((0..60).map(|second| (second * 4, state(7, 9), true))), []);
     }
 }
