@@ -2,21 +2,18 @@
 
 mod altered;
 mod look_up;
-
-use std::time::Duration;
+mod read;
 
 use async_nats::{
     HeaderMap,
     jetstream::{
         self, Context, ErrorCode,
-        consumer::{AckPolicy, DeliverPolicy, pull},
         context::RequestError,
         message::PublishMessage,
         response::Response,
         stream::{ClusterInfo, Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
     },
 };
-use futures_util::StreamExt;
 use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
 use nudge_runtime::{BoxError, Broker};
 use serde::{Deserialize, de::IgnoredAny};
@@ -33,9 +30,6 @@ pub const MAX_MESSAGE_BYTES: i32 = 4_096;
 /// must have that much space. Beyond it, publishes fail and rows stay
 /// pending, rather than old notifications being dropped.
 pub const MAX_STREAM_BYTES: i64 = 1024 * 1024 * 1024;
-
-/// How long the server keeps the consumer that reads the stream after the last request.
-const READING_INACTIVE: Duration = Duration::from_secs(5);
 
 /// The configuration of an entity's stream.
 ///
@@ -111,7 +105,7 @@ impl Sink for Broker {
         limit: usize,
     ) -> Asking<'a, Vec<Stored>> {
         Box::pin(async move {
-            let read = read(&self.jetstream, entity, sequence + 1, limit).await;
+            let read = read::read(&self.jetstream, entity, sequence + 1, limit).await;
             read.map_err(|error| self.explain(error))
         })
     }
@@ -140,42 +134,6 @@ impl Sink for Broker {
 pub async fn told_of(broker: &Broker, entity: &EntityName) -> Result<u64, BoxError> {
     let found = find(&broker.jetstream, entity).await.map_err(|error| broker.explain(error))?;
     Ok(found.map_or(0, |found| found.info.state.messages))
-}
-
-/// Reads the stream from a sequence on, without bodies.
-async fn read(
-    jetstream: &Context,
-    entity: &EntityName,
-    start_sequence: u64,
-    limit: usize,
-) -> Result<Vec<Stored>, BoxError> {
-    let config = pull::Config {
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
-        ack_policy: AckPolicy::None,
-        headers_only: true,
-        memory_storage: true,
-        inactive_threshold: READING_INACTIVE,
-        ..pull::Config::default()
-    };
-    let stream = jetstream.get_stream_no_info(subject::stream_name(entity)).await?;
-    let mut consumer = stream.create_consumer(config).await?;
-    let mut stored = Vec::new();
-    // A fetch may return fewer than exist.
-    let mut pending = consumer.cached_info().num_pending;
-    while stored.is_empty() && pending > 0 {
-        let mut batch = consumer.fetch().max_messages(limit).messages().await?;
-        while let Some(message) = batch.next().await {
-            let message = message?;
-            let sequence = message.info()?.stream_sequence;
-            let version = message.headers.as_ref().and_then(|headers| headers.get(VERSION_HEADER));
-            let version = version.map(|version| version.as_str().to_owned());
-            stored.push(Stored { sequence, subject: message.subject.to_string(), version });
-        }
-        if stored.is_empty() {
-            pending = consumer.info().await?.num_pending;
-        }
-    }
-    Ok(stored)
 }
 
 /// The stream as the broker describes it.

@@ -13,11 +13,11 @@ use async_nats::jetstream::{
 };
 use futures_util::{TryStreamExt, future::join_all};
 use nudge_publisher::stream::config;
-use nudge_tests::{Nats, Owner, eventually};
+use nudge_tests::{Nats, Owner, Wire, eventually};
 use serde_json::json;
 
 use crate::publisher::support::{
-    NO_RIGHT_TO_ALTER, STREAM, messages, owner_of, published, shown, stream, thing,
+    NO_RIGHT_TO_ALTER, STREAM, messages, owner_of, published, rows, shown, stream, thing,
 };
 
 /// More than fit into the streams that are too small in these tests.
@@ -247,6 +247,32 @@ async fn what_cannot_be_altered_back_keeps_nothing_else_as_it_is() {
     assert_eq!((now.max_messages, now.discard), (-1, DiscardPolicy::New));
     assert_eq!(now.subjects, config(&thing()).subjects);
     assert_eq!(now.retention, RetentionPolicy::WorkQueue);
+}
+
+/// Such a stream takes no consumer that only reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_removes_what_is_acknowledged_is_read_by_the_next_relay() {
+    let nats = Nats::start().await;
+    let mut made = config(&thing());
+    made.retention = RetentionPolicy::WorkQueue;
+    nats.jetstream().await.create_stream(made).await.expect("it is made");
+    let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+    owner.put_all(&[("1", json!({})), ("2", json!({}))]).await;
+    let relay = owner.second_relay(&nats.broker("things").await);
+    published(&owner.db).await;
+    relay.abort();
+    // While none runs, somebody else publishes what this owner does not know.
+    for id in ["5", "6", "7"] {
+        wire.announce(id, Some("1767225600000000")).await;
+    }
+    owner.put("3", json!({})).await;
+    owner.second_relay(&nats.broker("things").await);
+    published(&owner.db).await;
+    eventually("what stands there is read", || async {
+        let rows = rows(&owner.db).await;
+        ["5", "6", "7"].iter().all(|id| rows.contains_key(*id)).then_some(())
+    })
+    .await;
 }
 
 /// The stream is full, which is the operator's choice.

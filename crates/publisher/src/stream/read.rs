@@ -1,0 +1,85 @@
+//! Reading the stream from a sequence on.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        Context,
+        consumer::{AckPolicy, DeliverPolicy, pull},
+        stream::{ConsumerErrorKind, RawMessageErrorKind, Stream},
+    },
+};
+use futures_util::StreamExt;
+use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
+use nudge_runtime::BoxError;
+
+use crate::sink::Stored;
+
+/// How long the server keeps the consumer that reads the stream after the last request.
+const READING_INACTIVE: Duration = Duration::from_secs(5);
+
+/// Reads the stream from a sequence on.
+pub(super) async fn read(
+    jetstream: &Context,
+    entity: &EntityName,
+    start_sequence: u64,
+    limit: usize,
+) -> Result<Vec<Stored>, BoxError> {
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
+        ack_policy: AckPolicy::None,
+        headers_only: true,
+        memory_storage: true,
+        inactive_threshold: READING_INACTIVE,
+        ..pull::Config::default()
+    };
+    let stream = jetstream.get_stream_no_info(subject::stream_name(entity)).await?;
+    let mut consumer = match stream.create_consumer(config).await {
+        // A stream that removes what is acknowledged takes no consumer beside the one that acknowledges.
+        Err(refused) if matches!(refused.kind(), ConsumerErrorKind::JetStream(_)) => {
+            return one_by_one(&stream, start_sequence, limit).await;
+        }
+        made => made?,
+    };
+    let mut messages = Vec::new();
+    // A fetch may return fewer than exist.
+    let mut pending = consumer.cached_info().num_pending;
+    while messages.is_empty() && pending > 0 {
+        let mut batch = consumer.fetch().max_messages(limit).messages().await?;
+        while let Some(message) = batch.next().await {
+            let message = message?;
+            let sequence = message.info()?.stream_sequence;
+            messages.push(stored(sequence, &message.subject, message.headers.as_ref()));
+        }
+        if messages.is_empty() {
+            pending = consumer.info().await?.num_pending;
+        }
+    }
+    Ok(messages)
+}
+
+/// The same without a consumer, by a request for each message.
+async fn one_by_one(
+    stream: &Stream<()>,
+    start_sequence: u64,
+    limit: usize,
+) -> Result<Vec<Stored>, BoxError> {
+    let mut messages = Vec::new();
+    let mut from = start_sequence;
+    while messages.len() < limit {
+        let message = match stream.get_first_raw_message_by_subject(">", from).await {
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => break,
+            found => found?,
+        };
+        from = message.sequence + 1;
+        messages.push(stored(message.sequence, &message.subject, Some(&message.headers)));
+    }
+    Ok(messages)
+}
+
+fn stored(sequence: u64, subject: &str, headers: Option<&HeaderMap>) -> Stored {
+    let version = headers.and_then(|headers| headers.get(VERSION_HEADER));
+    let version = version.map(|version| version.as_str().to_owned());
+    Stored { sequence, subject: subject.to_owned(), version }
+}
