@@ -7,6 +7,7 @@
 pub(crate) mod acknowledge;
 mod check;
 mod consumer;
+mod fresh;
 mod jetstream;
 mod message;
 pub mod source;
@@ -88,6 +89,8 @@ struct Session {
     /// Messages read again past the consumer, not yet handled.
     gap: Countdown,
     withheld: Withheld,
+    /// Where the stream ended at the last check.
+    last_sequence: u64,
     /// Cancelled when it is over, unless the program stops: then what is under way is still
     /// finished and acknowledged.
     over: CancellationToken,
@@ -190,8 +193,8 @@ impl Intake {
         }
         self.progress.connected.set(1);
         self.progress.set_intake_error(None);
-        let withheld = Withheld::default();
-        Ok(Session { mark, consumer, gap, withheld, over })
+        let (withheld, last_sequence) = (Withheld::default(), consumer.opened().last_sequence);
+        Ok(Session { mark, consumer, gap, withheld, last_sequence, over })
     }
 
     /// Reads what the consumer counts as handled and this read model does not hold, or does not deliver. Returns
@@ -261,7 +264,7 @@ impl Intake {
                     let pause = if caught_up { CHECK_INTERVAL } else { CHECK_INTERVAL_CATCHING_UP };
                     next_check = Instant::now() + pause;
                 }
-                delivery = next_fresh(&mut fresh), if !paused => match delivery {
+                delivery = fresh::next(&mut fresh), if !paused => match delivery {
                     // A full queue loses nothing here: the durable consumer brings it too.
                     Some(Ok(delivery)) if self.queue.capacity() > 0 => {
                         self.hand_over(&delivery, Lane::Fresh, None).await?;
@@ -325,34 +328,5 @@ impl Intake {
         let floor = floor.unwrap_or(Version::NONE);
         let incoming = Incoming { id, lane, floor, unsure, attempts: 0, held };
         self.queue.send(incoming).await.map_err(|_| Over::Stopped)
-    }
-
-    /// A key that is rewritten again and again moves to the tail of the stream each time, and under
-    /// backlog the durable consumer would not reach it until that stops. So while there is backlog,
-    /// fresh notifications are also taken as they are published.
-    async fn follow_fresh(
-        &self,
-        session: &Session,
-        fresh: &mut Option<Deliveries>,
-        state: &ConsumerState,
-    ) -> Result<(), Over> {
-        let bypassed = session.withheld.is_bypassed();
-        let stuck = state.ack_pending as i64 >= self.settings.max_ack_pending;
-        let behind = state.pending > self.settings.max_backlog_messages
-            || (stuck && state.pending > 0)
-            || bypassed;
-        match (behind, fresh.is_some()) {
-            (true, false) => *fresh = Some(session.consumer.fresh().await?),
-            (false, true) if state.pending == 0 => *fresh = None,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-async fn next_fresh(fresh: &mut Option<Deliveries>) -> Option<Result<Delivery, BoxError>> {
-    match fresh {
-        Some(deliveries) => deliveries.next().await,
-        None => std::future::pending().await,
     }
 }
