@@ -179,13 +179,13 @@ impl Intake {
         }
         // Another stream's sequences say nothing about this one's.
         let handled = if same { position.position } else { 0 };
-        // From here on, the position waits for this replica.
-        let joined = self.replica.join(position, &opened.created, handled).await?;
-        let mark = joined.ok_or(Over::ReadModelReplaced)?;
         let gap = Countdown::default();
         // Handled, the consumer says, but not in this read model; or delivered to somebody who may
         // be gone, and then it would come again only after `ack_wait`.
         let to = if opened.ack_pending > 0 { opened.delivered } else { opened.ack_floor };
+        // From here on, the position waits for this replica.
+        let joined = self.replica.join(position, &opened.created, handled, to).await?;
+        let mark = joined.ok_or(Over::ReadModelReplaced)?;
         if to > handled {
             tracing::info!(entity = %self.entity, from = handled + 1, to, "reading again what this read model has not seen");
             let gap = || Held::new(Box::new(gap.handle()), &over);

@@ -17,7 +17,7 @@ use std::{
 };
 
 use nudge_protocol::EntityName;
-use nudge_runtime::{Database, clock, mutated, row};
+use nudge_runtime::{Database, Tx, clock, mutated, row};
 use sqlx::{Any, AnyConnection, any::AnyArguments, query::Query};
 use uuid::Uuid;
 
@@ -46,8 +46,14 @@ const LOOK: &str = "SELECT stream_created, position, \
     (SELECT min(position) FROM nudge_intake_replica WHERE entity = $1 \
         AND consumer = $3 AND stream_created = $4) AS least \
     FROM nudge_intake WHERE entity = $1 AND consumer = $3";
+/// Every transaction that writes begins with it, so that none waits for another that waits for it.
+const LOCK: &str =
+    "UPDATE nudge_intake SET position = position WHERE entity = $1 AND consumer = $2";
 const MARK: &str = "UPDATE nudge_intake_replica SET position = $6, seen_at = $7 \
-    WHERE entity = $1 AND replica = $2 AND consumer = $3 AND stream_created = $4 AND position = $5";
+    WHERE entity = $1 AND replica = $2 AND consumer = $3 AND stream_created = $4 AND position >= $5";
+/// What one replica has read again is kept, whoever was given it before.
+const RAISE: &str = "UPDATE nudge_intake_replica SET position = $5 \
+    WHERE entity = $1 AND replica <> $2 AND consumer = $3 AND stream_created = $4 AND position < $5";
 const MOVE: &str = "UPDATE nudge_intake SET stream_created = $4, position = $5 \
     WHERE entity = $1 AND consumer = $3 AND (stream_created <> $4 OR position < $5) \
     AND EXISTS (SELECT 1 FROM nudge_intake_replica WHERE entity = $1 AND replica = $2)";
@@ -76,6 +82,8 @@ pub(crate) struct Mark {
     created: String,
     /// Up to here, all that this replica was given is kept.
     own: u64,
+    /// Up to here, this replica reads everything again first.
+    again: Option<u64>,
     /// The others that are behind: what each last said, and since when.
     behind: HashMap<String, (Said, Instant)>,
 }
@@ -154,18 +162,21 @@ impl Replica {
     }
 
     /// Takes part from `handled` on, before anything is delivered to this replica: until it records more, the
-    /// position does not move beyond. None if the row is no longer the one that was `found`.
+    /// position does not move beyond. First it reads all again up to `again`. None if the row is no longer the one that
+    /// was `found`.
     pub(crate) async fn join(
         &self,
         found: Position,
         created: &str,
         handled: u64,
+        again: u64,
     ) -> Result<Option<Mark>, sqlx::Error> {
         self.owes_nothing.store(false, SeqCst);
         let behind = HashMap::new();
-        let mark = Mark { found, created: created.to_owned(), own: handled, behind };
+        let mark =
+            Mark { found, created: created.to_owned(), own: handled, again: Some(again), behind };
         let work = async {
-            let mut tx = self.db.begin_read_committed().await?;
+            let Some(mut tx) = self.locked(&mark).await? else { return Ok(false) };
             let join = self.about(JOIN, &mark).bind(handled as i64).bind(now());
             let joined = join.execute(&mut *tx).await?.rows_affected() > 0;
             self.about(CLEAR, &mark).execute(&mut *tx).await?;
@@ -191,6 +202,9 @@ impl Replica {
         let Some(position) = recorded else { return Ok(Looked::Lost) };
         (mark.found.stream_created, mark.found.position) = (mark.created.clone(), position);
         let moved = std::mem::replace(&mut mark.own, own) != own;
+        if floor.is_some() {
+            mark.again = None;
+        }
         self.owes_nothing.store(floor.is_some(), SeqCst);
         if position < own && self.takes_over(mark, at).await? {
             return Ok(Looked::Gone);
@@ -208,19 +222,24 @@ impl Replica {
     ) -> Result<Option<u64>, sqlx::Error> {
         let mut reader = self.db.reader().acquire().await?;
         let row = self.row(mark, &mut reader).await?;
-        let as_left = |row: &Row| mark.leads_to(row) && row.own == Some(mark.own as i64);
+        let as_left = |row: &Row| mark.leads_to(row) && row.own >= Some(mark.own as i64);
         let Some(row) = row.filter(as_left) else { return Ok(None) };
-        if floor == Some(mark.own) && mark.moves_to(&row).is_none() {
+        let settled = mark.again.is_none() || floor.is_none();
+        if floor == Some(mark.own) && settled && mark.moves_to(&row).is_none() {
             let kept = are_kept(recent, applied, &mut reader).await?;
             return Ok(kept.then_some(row.position.unsigned_abs()));
         }
         drop(reader);
-        // Its own row is locked first, so nothing is put back between these.
-        let mut tx = self.db.begin_read_committed().await?;
+        // Nothing is put back between these.
+        let Some(mut tx) = self.locked(mark).await? else { return Ok(None) };
         let own = floor.unwrap_or(mark.own) as i64;
         let marking = self.about(MARK, mark).bind(mark.own as i64).bind(own).bind(now());
         if marking.execute(&mut *tx).await?.rows_affected() == 0 {
             return Ok(None);
+        }
+        if let (Some(again), Some(floor)) = (mark.again, floor) {
+            let raising = self.about(RAISE, mark).bind(again.min(floor) as i64);
+            raising.execute(&mut *tx).await?;
         }
         let row = self.row(mark, &mut tx).await?.filter(|row| mark.leads_to(row));
         let Some(row) = row else { return Ok(None) };
@@ -252,7 +271,7 @@ impl Replica {
         }
         self.owes_nothing.store(false, SeqCst);
         let work = async {
-            let mut tx = self.db.begin_read_committed().await?;
+            let Some(mut tx) = self.locked(mark).await? else { return Ok(()) };
             let marking = self.about(MARK, mark).bind(own).bind(position).bind(now());
             marking.execute(&mut *tx).await?;
             for replica in &silent {
@@ -272,6 +291,13 @@ impl Replica {
             self.db.write(forget).await?;
         }
         Ok(())
+    }
+
+    /// A transaction beside which no other replica writes here; none if the row is gone.
+    async fn locked(&self, mark: &Mark) -> Result<Option<Tx>, sqlx::Error> {
+        let mut tx = self.db.begin_read_committed().await?;
+        let locking = sqlx::query(LOCK).bind(self.entity.as_str()).bind(&mark.found.consumer);
+        Ok((locking.execute(&mut *tx).await?.rows_affected() > 0).then_some(tx))
     }
 
     async fn row(&self, mark: &Mark, at: &mut AnyConnection) -> Result<Option<Row>, sqlx::Error> {

@@ -28,7 +28,11 @@ impl Trial {
     async fn joins(&self) -> Mark {
         let found = self.positions.load().await.unwrap();
         let handled = found.position;
-        self.replica.join(found, STREAM, handled).await.unwrap().expect("as it was found")
+        self.joins_again(found, handled, handled).await.expect("as it was found")
+    }
+
+    async fn joins_again(&self, found: Position, handled: u64, again: u64) -> Option<Mark> {
+        self.replica.join(found, STREAM, handled, again).await.unwrap()
     }
 
     async fn looks(&self, mark: &mut Mark, floor: impl Into<Option<u64>>) -> Looked {
@@ -139,7 +143,7 @@ async fn one_that_finds_another_row_than_it_had_read_does_not_join() {
         one.looks(&mut mark, 50).await;
         let found = one.positions.load().await.unwrap();
         one.write("UPDATE nudge_intake SET position = 20").await;
-        assert!(one.replica.join(found, STREAM, 50).await.unwrap().is_none());
+        assert!(one.joins_again(found, 50, 50).await.is_none());
     })
     .await;
 }
@@ -199,6 +203,28 @@ async fn a_position_that_went_back_with_the_broker_is_the_one_that_the_next_sess
         let found = one.positions.load().await.unwrap();
         one.positions.go_back(&found, 9).await.unwrap();
         assert_eq!(one.position().await, 5);
+    })
+    .await;
+}
+
+/// As of those that ran when a backup was made that is restored, or before a crash.
+#[tokio::test]
+async fn what_one_replica_has_read_again_no_other_holds_back() {
+    each_kind(async |database| {
+        let (gone, one) = (Trial::on(database).await, Trial::on(database).await);
+        let mut gones = gone.joins().await;
+        gone.looks(&mut gones, 50).await;
+        let found = one.positions.load().await.unwrap();
+        let mut ones = one.joins_again(found, 50, 900).await.expect("as it was found");
+        one.looks(&mut ones, None).await;
+        assert_eq!(one.position().await, 50, "it is still reading");
+        assert_eq!(one.looks(&mut ones, 1_000).await, Looked::Moved);
+        assert_eq!(one.position().await, 900);
+        one.looks(&mut ones, 1_100).await;
+        assert_eq!(one.position().await, 900, "the other may have been given more since");
+        // It was only slow.
+        assert_eq!(gone.looks(&mut gones, 1_100).await, Looked::Moved);
+        assert_eq!(one.position().await, 1_100);
     })
     .await;
 }
