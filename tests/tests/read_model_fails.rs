@@ -1,6 +1,8 @@
 //! The read model's database fails for everything, or for one key only. Only a fault in its own data makes an entity a
 //! dead letter.
 
+use std::time::Duration;
+
 use nudge_runtime::Database;
 use nudge_tests::{Copy, Nats, Owner, ReadModel, Wire, eventually};
 use serde_json::json;
@@ -131,6 +133,27 @@ async fn a_key_that_the_database_fails_for_and_that_is_the_only_one_is_parked_in
     })
     .await;
     run(&copy.db, mended).await;
+    copy.converged(&owner).await;
+    copy.dead_letters(0).await;
+}
+
+/// They were parked only because nothing could be applied for so long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_parked_while_the_database_failed_is_tried_as_soon_as_it_works() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let mut model = ReadModel::new().await;
+    model.settings.max_attempts_in_memory = 3;
+    model.settings.parked_retry.initial = Duration::from_secs(3_600);
+    model.settings.parked_retry.max = model.settings.parked_retry.initial;
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    let (fails, mended) = ways(&copy.db)[0];
+    run(&copy.db, fails).await;
+    owner.put_all(&[("a", json!(1)), ("b", json!(1))]).await;
+    let parked = copy.dead_letters(2).await;
+    assert!(parked.iter().all(|row| row["next_at"].is_string()), "{parked:?}");
+    run(&copy.db, mended).await;
+    owner.put("another", json!(1)).await;
     copy.converged(&owner).await;
     copy.dead_letters(0).await;
 }

@@ -1,121 +1,166 @@
 //! Unknown does not mean deleted, unless the owner is declared to keep no tombstones.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use nudge_protocol::Version;
-use nudge_subscriber_kit::Subscriber;
+use nudge_runtime::Database;
+use nudge_subscriber_kit::{Settings, Subscriber};
 use nudge_tests::{
-    Fault, Nats, Owner, ReadModel, TestDatabase, Wire, copy, eventually, owner::ENTITY,
+    Fault, Nats, Owner, ReadModel, TestDatabase, Wire,
+    copy::{self, quick},
+    eventually,
+    owner::ENTITY,
 };
+use parking_lot::Mutex;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Follows `owner`, applies "42", then makes the owner forget it. Returns the number of copies once the key is parked
-/// or applied as deleted.
-async fn copies_left_after_the_owner_forgot(no_tombstones: bool) -> i64 {
-    let nats = Nats::start().await;
-    let owner = Owner::start(&nats.broker("things").await).await;
-    let database = TestDatabase::new().await;
-    let db = database.open().await;
-    let mut tx = db.begin().await.unwrap();
-    let create = "CREATE TABLE copy (id TEXT PRIMARY KEY, version BIGINT, body TEXT)";
-    sqlx::query(create).execute(&mut *tx).await.unwrap();
-    tx.commit().await.unwrap();
-    let broker = nats.broker("copies").await;
-    let builder = Subscriber::builder("copies", &db, &broker)
-        .follow(ENTITY, &owner.url(), copy::Keep::default())
-        .settings(copy::quick());
-    let builder = if no_tombstones { builder.owner_keeps_no_tombstones(ENTITY) } else { builder };
-    let stop = CancellationToken::new();
-    let subscriber = builder.start(stop.clone()).await.unwrap();
+/// An owner of "42", which is applied, and a subscriber that may be told that the owner keeps no tombstones.
+struct Following {
+    owner: Owner,
+    wire: Wire,
+    db: Database,
+    _nats: Nats,
+    _database: TestDatabase,
+    _stop: DropGuard,
+}
 
-    let row = |sql: &'static str| {
-        let db = db.clone();
-        async move { sqlx::query_as::<_, (i64,)>(sql).fetch_one(db.reader()).await.unwrap().0 }
-    };
-    let token = owner.put("42", json!({})).await;
-    eventually("42 is applied", || async {
-        let version = row("SELECT COALESCE(max(version), 0) FROM nudge_applied").await;
-        (Version::try_from(version) == Ok(token.version)).then_some(())
-    })
-    .await;
-    owner.misbehave(|ids| {
-        let forgotten = Fault::Body(r#"{"items":[{"id":"42","status":"unknown"}]}"#);
-        ids.contains(&"42".to_owned()).then_some(forgotten)
-    });
-    owner.delete("42").await;
-    eventually("42 is settled", || async {
-        let deleted = row("SELECT count(*) FROM nudge_applied WHERE deleted = 1").await;
-        let parked = row("SELECT count(*) FROM nudge_dead_letter").await;
-        (deleted + parked > 0).then_some(())
-    })
-    .await;
-    let left = row("SELECT count(*) FROM copy").await;
-    stop.cancel();
-    subscriber.stopped().await;
-    left
+/// An owner, or a replica of it that lags, does not know 42.
+const UNKNOWN: Fault = Fault::Body(r#"{"items":[{"id":"42","status":"unknown"}]}"#);
+const DELETED: &str = "SELECT count(*) FROM nudge_applied WHERE deleted = 1";
+const PARKED: &str = "SELECT count(*) FROM nudge_dead_letter";
+const COPIES: &str = "SELECT count(*) FROM copy";
+
+fn parks_at_once() -> Settings {
+    let mut settings = quick();
+    settings.max_attempts_in_memory = 1;
+    settings.unknown_retry.initial = Duration::from_millis(300);
+    settings
+}
+
+impl Following {
+    async fn start(no_tombstones: bool, settings: Settings) -> Self {
+        let nats = Nats::start().await;
+        let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
+        let database = TestDatabase::new().await;
+        let db = database.open().await;
+        let create = "CREATE TABLE copy (id TEXT PRIMARY KEY, version BIGINT, body TEXT)";
+        db.write(sqlx::query(create)).await.unwrap();
+        let stop = CancellationToken::new();
+        let builder = Subscriber::builder("copies", &db, &nats.broker("copies").await)
+            .follow(ENTITY, &owner.url(), copy::Keep::default())
+            .settings(settings);
+        let builder =
+            if no_tombstones { builder.owner_keeps_no_tombstones(ENTITY) } else { builder };
+        builder.start(stop.clone()).await.unwrap();
+        wire.notify(&owner.put("42", json!({})).await).await;
+        let _stop = stop.drop_guard();
+        let following = Self { owner, wire, db, _nats: nats, _database: database, _stop };
+        eventually("42 is applied", || async {
+            (following.count(COPIES).await == 1).then_some(())
+        })
+        .await;
+        following
+    }
+
+    async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_as::<_, (i64,)>(sql).fetch_one(self.db.reader()).await.unwrap().0
+    }
+
+    /// What the owner answers, the next times that it is asked for 42. Then it tells the truth.
+    fn answers(&self, faults: impl IntoIterator<Item = Fault>) {
+        let faults = Mutex::new(VecDeque::from_iter(faults));
+        self.owner.misbehave(move |ids| {
+            let asked = ids.contains(&"42".to_owned());
+            asked.then(|| faults.lock().pop_front()).flatten()
+        });
+    }
+
+    /// Makes it ask for 42, at least so many times until it is content.
+    async fn looks_at_it(&self, times: usize) {
+        let before = self.owner.times_asked("42");
+        self.wire.announce("42", None).await;
+        eventually("42 is looked at so often, or taken for deleted", || async {
+            let asked = self.owner.times_asked("42") - before;
+            (asked >= times || self.count(DELETED).await == 1).then_some(())
+        })
+        .await;
+        eventually("its message is acknowledged", || async {
+            (self.wire.unacknowledged("copies").await == 0).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_owner_does_not_know_stays_and_is_parked() {
-    assert_eq!(copies_left_after_the_owner_forgot(false).await, 1);
+    let following = Following::start(false, quick()).await;
+    following.owner.misbehave(|ids| ids.contains(&"42".to_owned()).then_some(UNKNOWN));
+    following.owner.delete("42").await;
+    following.wire.announce("42", None).await;
+    eventually("42 is parked", || async { (following.count(PARKED).await == 1).then_some(()) })
+        .await;
+    assert_eq!(following.count(COPIES).await, 1);
 }
 
+/// In memory, or after it was parked for the first time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_keeps_no_tombstones_deletes_by_not_knowing_twice() {
-    assert_eq!(copies_left_after_the_owner_forgot(true).await, 0);
+    for settings in [quick(), parks_at_once()] {
+        let following = Following::start(true, settings).await;
+        following.owner.misbehave(|ids| ids.contains(&"42".to_owned()).then_some(UNKNOWN));
+        following.owner.delete("42").await;
+        following.wire.announce("42", None).await;
+        eventually("42 is deleted", || async {
+            (following.count(DELETED).await == 1).then_some(())
+        })
+        .await;
+        assert_eq!(following.count(COPIES).await, 0);
+    }
 }
 
-/// A lagging replica of the owner may not know it yet, or no longer: only the second look counts.
+/// A lagging replica of the owner may not know it yet, or no longer: only the second look counts. A failed callback
+/// before that, or being parked for it, is no look.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_an_owner_that_keeps_no_tombstones_the_first_unknown_deletes_nothing() {
-    let nats = Nats::start().await;
-    let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(&nats).await);
-    let database = TestDatabase::new().await;
-    let db = database.open().await;
-    let mut tx = db.begin().await.unwrap();
-    let create = "CREATE TABLE copy (id TEXT PRIMARY KEY, version BIGINT, body TEXT)";
-    sqlx::query(create).execute(&mut *tx).await.unwrap();
-    tx.commit().await.unwrap();
-    let stop = CancellationToken::new();
-    let subscriber = Subscriber::builder("copies", &db, &nats.broker("copies").await)
-        .follow(ENTITY, &owner.url(), copy::Keep::default())
-        .owner_keeps_no_tombstones(ENTITY)
-        .settings(copy::quick())
-        .start(stop.clone())
-        .await
-        .unwrap();
-    let count = |sql: &'static str| {
-        let db = db.clone();
-        async move { sqlx::query_as::<_, (i64,)>(sql).fetch_one(db.reader()).await.unwrap().0 }
-    };
-    owner.put("42", json!({})).await;
-    eventually("42 is applied", || async {
-        (count("SELECT count(*) FROM nudge_applied WHERE deleted = 0").await == 1).then_some(())
+    let fails = || Fault::Status(500, None);
+    for (settings, faults) in [
+        (quick(), vec![UNKNOWN]),
+        (quick(), vec![fails(), UNKNOWN]),
+        (quick(), vec![fails(), fails(), UNKNOWN]),
+        (parks_at_once(), vec![fails(), UNKNOWN]),
+    ] {
+        let following = Following::start(true, settings).await;
+        let looks = faults.len() + 1;
+        following.answers(faults);
+        following.looks_at_it(looks).await;
+        eventually("nothing is parked", || async {
+            (following.count(PARKED).await == 0).then_some(())
+        })
+        .await;
+        assert_eq!((following.count(COPIES).await, following.count(DELETED).await), (1, 0));
+    }
+}
+
+/// Notifications that follow at once make it ask again before a replica can have caught up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_owner_that_keeps_no_tombstones_two_unknowns_in_quick_succession_delete_nothing() {
+    let mut settings = quick();
+    settings.second_look_after = Duration::from_secs(3_600);
+    let following = Following::start(true, settings).await;
+    let asked = following.owner.times_asked("42");
+    following.answers([UNKNOWN, UNKNOWN]);
+    for times in 1..=3 {
+        following.wire.announce("42", Some("1")).await;
+        eventually("42 is asked for", || async {
+            (following.owner.times_asked("42") >= asked + times).then_some(())
+        })
+        .await;
+    }
+    eventually("its messages are acknowledged", || async {
+        (following.wire.unacknowledged("copies").await == 0).then_some(())
     })
     .await;
-    // Answered first by a replica that does not know it, and then by one that does.
-    let stale = std::sync::atomic::AtomicBool::new(true);
-    owner.misbehave(move |ids| {
-        let asked = ids.contains(&"42".to_owned());
-        let forgotten = Fault::Body(r#"{"items":[{"id":"42","status":"unknown"}]}"#);
-        (asked && stale.swap(false, std::sync::atomic::Ordering::SeqCst)).then_some(forgotten)
-    });
-    let before = owner.times_asked("42");
-    wire.announce("42", None).await;
-    eventually("42 is looked at twice, or taken for deleted", || async {
-        let deleted = count("SELECT count(*) FROM nudge_applied WHERE deleted = 1").await;
-        (owner.times_asked("42") >= before + 2 || deleted == 1).then_some(())
-    })
-    .await;
-    eventually("42 is settled", || async {
-        (count("SELECT count(*) FROM nudge_dead_letter").await == 0).then_some(())
-    })
-    .await;
-    assert_eq!(count("SELECT count(*) FROM copy").await, 1);
-    assert_eq!(count("SELECT count(*) FROM nudge_applied WHERE deleted = 1").await, 0);
-    stop.cancel();
-    subscriber.stopped().await;
+    assert_eq!((following.count(COPIES).await, following.count(DELETED).await), (1, 0));
 }
 
 /// Someone publishes on subjects of things that never existed.

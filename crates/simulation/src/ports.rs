@@ -28,6 +28,12 @@ fn benign(seed: u64) -> Arc<Node> {
     Node::new("contract", (0, 1), Role::Subscriber, world, Handle::current())
 }
 
+/// A database for work during which this world's time stands still.
+async fn database_of(world: &Arc<World>) -> Database {
+    let plain = Plain { runtime: helper(), world: world.clone() };
+    database(&plain.runtime).await.with_driver(Driver::Stepped(Arc::new(plain)))
+}
+
 /// A simulated broker with only ordinary delays, and both ports to it.
 pub struct SimulatedBroker {
     world: Arc<World>,
@@ -41,6 +47,11 @@ impl SimulatedBroker {
         let world = node.world.clone();
         let link = Link { node, read_model: None, published: Arc::default() };
         Self { world, link }
+    }
+
+    /// An empty database in memory, for a subscriber.
+    pub async fn database(&self) -> Database {
+        database_of(&self.world).await
     }
 
     /// The publishing side.
@@ -76,9 +87,8 @@ pub struct SimulatedOwner {
 impl SimulatedOwner {
     /// For use on a runtime whose clock is paused.
     pub async fn new(seed: u64, entity: &EntityName) -> Self {
-        let (node, runtime) = (benign(seed), helper());
-        let plain = Plain { runtime: runtime.clone(), world: node.world.clone() };
-        let db = database(&runtime).await.with_driver(Driver::Stepped(Arc::new(plain)));
+        let node = benign(seed);
+        let db = database_of(&node.world).await;
         db.migrate("entities", owner::MIGRATIONS).await.expect("the tables are made");
         let publisher = Publisher::open(&db, entity.clone()).await.expect("it opens");
         let api = publisher.sync_api(Entities(db.clone()));

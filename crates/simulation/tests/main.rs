@@ -5,4 +5,5 @@ mod documents;
 mod names;
 mod restored;
 mod stream;
+mod subscriber;
 mod things;

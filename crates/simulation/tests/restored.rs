@@ -11,7 +11,10 @@ use nudge_runtime::{Database, clock};
 use nudge_simulation::ports::SimulatedOwner;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::stream::Stream;
@@ -35,14 +38,22 @@ fn virtual_clock() -> clock::Simulated {
 
 /// An owner of these, and the relay that has published them.
 async fn owner_of(stream: &Arc<Stream>, ids: impl IntoIterator<Item = &str>) -> SimulatedOwner {
+    owner_and_relay_of(stream, ids).await.0
+}
+
+/// The same, with that relay's task.
+async fn owner_and_relay_of(
+    stream: &Arc<Stream>,
+    ids: impl IntoIterator<Item = &str>,
+) -> (SimulatedOwner, JoinHandle<()>) {
     let owner = SimulatedOwner::new(7, &EntityName::new("thing").unwrap()).await;
-    owner.spawn_relay_to(stream.clone(), CancellationToken::new());
+    let relay = owner.spawn_relay_to(stream.clone(), CancellationToken::new());
     for id in ids {
         put(&owner, id).await;
         sleep(Duration::from_millis(10)).await;
     }
     sleep(LOOK).await;
-    owner
+    (owner, relay)
 }
 
 async fn put(owner: &SimulatedOwner, id: &str) {
@@ -161,6 +172,38 @@ async fn a_log_that_went_back_while_others_altered_the_stream_is_noticed_first()
     execute(owner.db(), put_back).await;
     sleep(LOOK).await;
     assert!(!owner.health().altered, "it was altered back");
+    assert!(stream.version("42") > lost);
+    assert_eq!(stream.version("42"), version(owner.db(), "42").await);
+}
+
+/// What the relay knows of the stream is not true of that log. The next one must not find it there.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_goes_back_during_a_check_is_not_told_what_was_found_out_before() {
+    let (_clock, stream) = (virtual_clock(), Stream::new());
+    let (owner, relay) = owner_and_relay_of(&stream, ["42"]).await;
+    let kept = version(owner.db(), "42").await;
+    put(&owner, "42").await;
+    sleep(LOOK).await;
+    let lost = stream.version("42");
+    let db = owner.db().clone();
+    *stream.meanwhile.lock() = Some(Box::pin(async move {
+        let log = format!(
+            "UPDATE nudge_change_log SET version = {kept}, published_version = {kept}, published_seq = 1"
+        );
+        execute(&db, log).await;
+        execute(&db, "UPDATE nudge_relay_stream SET known_seq = 1".to_owned()).await;
+        Ok(())
+    }));
+    // There is something to read, which says nothing of what was lost.
+    stream.take(message("%00", lost));
+    while stream.meanwhile.lock().is_some() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_millis(1)).await;
+    // It ends at once, as a process that is killed.
+    relay.abort();
+    owner.spawn_relay_to(stream.clone(), CancellationToken::new());
+    sleep(LOOK).await;
     assert!(stream.version("42") > lost);
     assert_eq!(stream.version("42"), version(owner.db(), "42").await);
 }

@@ -37,6 +37,8 @@ pub(crate) struct Stream {
     pub(crate) mends: AtomicUsize,
     /// How long an answer is under way that says what stands on subjects.
     pub(crate) slow: Mutex<Duration>,
+    /// What happens while the relay waits for the next messages that it does not know.
+    pub(crate) meanwhile: Mutex<Option<Asking<'static, ()>>>,
     /// Which run of the server keeps it.
     server: AtomicUsize,
     connections: watch::Sender<u64>,
@@ -53,6 +55,7 @@ impl Stream {
             published: AtomicUsize::new(0),
             mends: AtomicUsize::new(0),
             slow: Mutex::default(),
+            meanwhile: Mutex::default(),
             server: AtomicUsize::new(1),
             connections: watch::Sender::new(1),
         })
@@ -126,9 +129,14 @@ impl Sink for Stream {
         sequence: u64,
         limit: usize,
     ) -> Asking<'a, Vec<Stored>> {
-        let messages = self.messages.lock();
-        let stored = messages.range(sequence + 1..).take(limit).map(stored).collect();
-        Box::pin(async { Ok(stored) })
+        Box::pin(async move {
+            let meanwhile = self.meanwhile.lock().take();
+            if let Some(meanwhile) = meanwhile {
+                meanwhile.await?;
+            }
+            let messages = self.messages.lock();
+            Ok(messages.range(sequence + 1..).take(limit).map(stored).collect())
+        })
     }
 
     fn look_up<'a>(

@@ -101,3 +101,93 @@ impl OwnerLink {
         witnesses.take(not)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nudge_protocol::sync_api::{Item, ItemStatus};
+    use nudge_runtime::{Database, database::Durability};
+
+    use super::*;
+    use crate::{
+        callback::owner_client::{Fetching, Probing},
+        read_model::tables::MIGRATIONS,
+    };
+
+    /// How an owner fails: when it is asked for a key, and when it is asked for its list.
+    struct Owner {
+        key: Option<FetchErrorKind>,
+        list: Option<FetchErrorKind>,
+    }
+
+    impl OwnerClient for Owner {
+        fn batch_get<'a>(
+            &'a self,
+            _: &'a EntityName,
+            ids: &'a [EntityId],
+            _: &'a [&'static str],
+        ) -> Fetching<'a> {
+            let unknown = |id: &EntityId| Item {
+                id: id.clone(),
+                status: ItemStatus::Unknown,
+                version: None,
+                changed_at: None,
+                state: None,
+            };
+            let items = ids.iter().map(unknown).collect();
+            let answer = self.key.map_or(Ok(items), |kind| Err(FetchError::new(kind, "key")));
+            Box::pin(async move { answer })
+        }
+
+        fn probe<'a>(&'a self, _: &'a EntityName) -> Probing<'a> {
+            let answer = self.list.map_or(Ok(()), |kind| Err(FetchError::new(kind, "list")));
+            Box::pin(async move { answer })
+        }
+    }
+
+    /// How it is found to be, and whose failure is named.
+    async fn condition(owner: Owner, witness: bool) -> (&'static str, String) {
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        db.migrate("subscriber-kit", MIGRATIONS).await.unwrap();
+        let store = EntityName::new("store").unwrap();
+        let (link, waiters) = (OwnerLink::new(Arc::new(owner)), Waiters::new(db, store.clone()));
+        let [bad, good] = ["bad", "good"].map(|id| EntityId::new(id).unwrap());
+        link.answered(witness.then_some(&good).into_iter());
+        match link.condition(&store, &[], &[bad], &waiters).await {
+            Condition::Well => ("well", String::new()),
+            Condition::Ill(error) => ("ill", error.message),
+            Condition::Unclear(error) => ("unclear", error.message),
+            Condition::Unlisted(error) => ("unlisted", error.message),
+        }
+    }
+
+    #[tokio::test]
+    async fn another_key_and_the_list_tell_how_the_owner_is() {
+        use FetchErrorKind::{Broken, Misconfigured, Refused, Unavailable};
+        // Whether it answers for another key, its list, and what that means.
+        for (key, list, is) in [
+            (None, Some(Broken), ("well", "")),
+            (Some(Broken), None, ("unclear", "key")),
+            (Some(Refused), None, ("unclear", "key")),
+            (Some(Misconfigured), None, ("unclear", "key")),
+            (Some(Broken), Some(Misconfigured), ("unlisted", "key")),
+            (Some(Misconfigured), Some(Misconfigured), ("ill", "list")),
+            (Some(Broken), Some(Broken), ("ill", "list")),
+            // It says itself when to come again, or nobody is there. No list denies that.
+            (Some(Unavailable), None, ("ill", "key")),
+            (Some(Unavailable), Some(Misconfigured), ("ill", "key")),
+        ] {
+            let found = condition(Owner { key, list }, true).await;
+            assert_eq!((found.0, &*found.1), is, "{key:?}, {list:?}");
+        }
+        // No other key is known.
+        for (list, is) in [
+            (None, ("well", "")),
+            (Some(Misconfigured), ("unlisted", "list")),
+            (Some(Broken), ("ill", "list")),
+            (Some(Unavailable), ("ill", "list")),
+        ] {
+            let found = condition(Owner { key: Some(Broken), list }, false).await;
+            assert_eq!((found.0, &*found.1), is, "{list:?}");
+        }
+    }
+}

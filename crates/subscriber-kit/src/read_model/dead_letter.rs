@@ -224,6 +224,20 @@ impl DeadLetters {
         Ok(row.and_then(due_row))
     }
 
+    /// Whether a key was parked, at least so long ago, because the owner did not know it.
+    pub(crate) async fn was_unknown(
+        &self,
+        id: &EntityId,
+        ago: Duration,
+    ) -> Result<bool, sqlx::Error> {
+        let sql = "SELECT count(*) FROM nudge_dead_letter WHERE entity = $1 AND id = $2 \
+                   AND unknown = 1 AND last_failed_at <= $3";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(id.as_str());
+        let query = query.bind(clock::now().unix_micros() - ago.as_micros() as i64);
+        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(count > 0)
+    }
+
     /// Removes a row. Returns `false` if there is none.
     pub(crate) async fn discard(&self, id: &EntityId) -> Result<bool, sqlx::Error> {
         let sql = "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id = $2";
@@ -424,6 +438,22 @@ mod tests {
             // Unless it was lost on its way.
             assert_eq!(table.hasten_parked().await.unwrap(), 1);
             assert_eq!(table.due(10).await.unwrap().len(), 1);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn only_what_was_parked_as_unknown_long_enough_ago_was_unknown_before() {
+        on_each(async |table| {
+            let (id, hour) = (EntityId::new("42").unwrap(), Duration::from_secs(3_600));
+            let was = async |ago| table.was_unknown(&id, ago).await.unwrap();
+            assert!(!was(Duration::ZERO).await, "it is not parked");
+            let unknown = |unknown| Parking { unknown, ..parking(1, Some(Duration::ZERO)) };
+            for is_unknown in [true, false, true] {
+                table.park(&[unknown(is_unknown)]).await.unwrap();
+                assert_eq!(was(Duration::ZERO).await, is_unknown);
+                assert!(!was(hour).await, "that is no second look");
+            }
         })
         .await;
     }

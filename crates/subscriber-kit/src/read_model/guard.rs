@@ -244,7 +244,11 @@ pub(crate) fn panic_message(work: &str, panic: &(dyn std::any::Any + Send)) -> S
 
 #[cfg(test)]
 mod tests {
-    use nudge_runtime::{Tx, database::Durability};
+    use nudge_runtime::{
+        Tx,
+        database::{Durability, Kind},
+    };
+    use nudge_testbed::TestDatabase;
 
     use super::*;
 
@@ -278,5 +282,30 @@ mod tests {
         let by_key =
             |step: &String| step.contains("SEARCH dead") && step.contains("entity=? AND id=?");
         assert!(plan.iter().any(by_key), "{plan:?}");
+    }
+
+    /// It began while the server was read-only, for instance. Only the next one can write.
+    #[tokio::test]
+    async fn what_a_session_refuses_is_applied_at_once_in_the_next() {
+        for kind in [Kind::Sqlite, Kind::Postgres] {
+            let database = TestDatabase::of(kind).await;
+            let db = database.open().await;
+            db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
+            let mut tx = db.begin().await.unwrap();
+            let read_only = db.pick(
+                "PRAGMA query_only = ON",
+                "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            );
+            sqlx::query(read_only).execute(&mut *tx).await.unwrap();
+            tx.commit().await.unwrap();
+            let store = EntityName::new("store").unwrap();
+            let recent = Arc::new(Recent::new(db.clone(), store.clone()));
+            let applier = Applier::new(db.clone(), store, Nothing, recent);
+            let (id, changed_at) = (EntityId::new("42").unwrap(), clock::now());
+            let (version, state) = (Version::new(1).unwrap(), Some(serde_json::json!(1)));
+            let mut entities = [EntityState { id: id.clone(), version, changed_at, state }];
+            assert_eq!(applier.apply(&mut entities).await, [(id, Applied::Newer)], "{kind:?}");
+            db.close().await;
+        }
     }
 }

@@ -11,6 +11,7 @@ use nudge_protocol::{
     sync_api::{Item, ItemStatus},
 };
 use nudge_runtime::{clock, mutated};
+use tokio::time::Instant;
 
 use crate::{
     apply::{Apply, EntityState},
@@ -28,7 +29,7 @@ use crate::{
     telemetry::events::{Event, EventKind, event},
     work::{
         ending::{End, Pace, dead},
-        outcome::{Answer, read_item},
+        outcome::{Answer, Applying, judge_applying, read_item},
         run::Run,
         settle::{Finish, Settling},
     },
@@ -211,23 +212,11 @@ impl<A: Apply> Batches<A> {
             .map(|e| (e.id.clone(), (e.version, e.changed_at, e.state.is_none())))
             .collect();
         let mut applied = HashMap::from_iter(self.applier.apply(&mut entities).await);
-        let works = applied.values().any(|one| matches!(one, Applied::Newer | Applied::Again));
-        let later = |one: &Applied| matches!(one, Applied::Later(_) | Applied::Unclear(_));
-        let failed = applied.values().any(later) && !works;
-        // A key that fails while others can be applied, now or just before, is at fault itself. If none can be applied
-        // for long, the failing keys are blamed as well; otherwise some could hold up the rest forever.
-        let in_a_row = self.applying.count();
-        let for_long = in_a_row >= self.settings.max_attempts_in_memory;
-        for one in applied.values_mut() {
-            match one {
-                Applied::Unclear(error) if works || in_a_row == 0 || for_long => {
-                    *one = Applied::Failed(std::mem::take(error));
-                }
-                _ => {}
-            }
-        }
-        self.applying.note(failed);
-        if works && for_long {
+        let (in_a_row, most) = (self.applying.count(), self.settings.max_attempts_in_memory);
+        let applying = judge_applying(&mut applied, in_a_row, most);
+        self.applying.note(applying == Applying::Fails);
+        // Some were parked only because it failed for so long.
+        if applying == Applying::Works && in_a_row >= most {
             self.settling.hasten_parked().await;
         }
         self.tell(&applied, &changed);
@@ -242,8 +231,9 @@ impl<A: Apply> Batches<A> {
         answers: &mut HashMap<EntityId, Decoded>,
         entities: &mut Vec<EntityState<A::State>>,
     ) {
-        for run in runs.iter().filter(|run| run.attempts > 0) {
-            if answers.get(&run.id) != Some(&Ok(Answer::Unknown)) {
+        for run in runs {
+            let unknown = answers.get(&run.id) == Some(&Ok(Answer::Unknown));
+            if !unknown || !self.was_unknown(run).await {
                 continue;
             }
             let Ok(Some(held)) = self.waiters.applied(&run.id).await else {
@@ -259,6 +249,17 @@ impl<A: Apply> Batches<A> {
             let (id, changed_at, state) = (run.id.clone(), clock::now(), None);
             answers.insert(id.clone(), Ok(Answer::Deleted(version)));
             entities.push(EntityState { id, version, changed_at, state });
+        }
+    }
+
+    /// Whether the owner did not know it before, either, long enough ago for this to be a second look. If it was
+    /// parked for that, only the table tells.
+    async fn was_unknown(&self, run: &Run<Held>) -> bool {
+        let (now, pause) = (Instant::now().into_std(), self.settings.second_look_after);
+        let parked = async || self.settling.dead_letters.was_unknown(&run.id, pause).await;
+        match run.unknown_since {
+            Some(since) => now.duration_since(since) >= pause,
+            None => run.attempts > 0 && parked().await.unwrap_or(false),
         }
     }
 

@@ -77,7 +77,7 @@ impl Pace<'_> {
             }
             Reason::Unknown => {
                 let error = "the owner does not know this ID";
-                let end = self.again_or_park(run, Cause::NotYet, error, Some(second_look));
+                let end = self.again_or_park(run, Cause::Unknown, error, Some(second_look));
                 self.wait_for_owner(end)
             }
         }
@@ -178,7 +178,7 @@ mod tests {
 
     fn run(attempts: u32) -> Run<()> {
         let id = EntityId::new("42").unwrap();
-        Run { id, tokens: Vec::new(), floor: v(10), unsure: false, attempts }
+        Run { id, tokens: Vec::new(), floor: v(10), unsure: false, attempts, unknown_since: None }
     }
 
     fn with_pace<R>(retrying: usize, test: impl FnOnce(Pace<'_>) -> R) -> R {
@@ -251,7 +251,7 @@ mod tests {
             else {
                 panic!("it is looked at again");
             };
-            assert_eq!((cause, after), (Cause::NotYet, pace.settings.second_look_after));
+            assert_eq!((cause, after), (Cause::Unknown, pace.settings.second_look_after));
             let late = pace.settings.max_attempts_in_memory - 1;
             assert!(matches!(pace.answered(&run(late), Answer::Unknown, None), End::Park(_)));
         });

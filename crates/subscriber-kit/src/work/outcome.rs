@@ -2,15 +2,18 @@
 //!
 //! The content of a message has a single effect: it can cause a further callback. Nothing in this file can skip one.
 
-use std::panic::catch_unwind;
+use std::{collections::HashMap, panic::catch_unwind};
 
 use nudge_protocol::{
-    Timestamp, Version,
+    EntityId, Timestamp, Version,
     sync_api::{Item, ItemStatus},
 };
 use serde::de::DeserializeOwned;
 
-use crate::{apply::EntityState, read_model::guard::panic_message};
+use crate::{
+    apply::EntityState,
+    read_model::guard::{Applied, panic_message},
+};
 
 /// The owner's answer for one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +110,43 @@ pub fn judge(answer: Answer, asked: Asked) -> Verdict {
     }
 }
 
+/// How applying a batch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Applying {
+    /// Something was applied.
+    Works,
+    /// Something could not be applied, and nothing was.
+    Fails,
+    /// There was nothing to apply.
+    Untried,
+}
+
+/// Decides whose fault it is that keys failed alone for an unclear reason. A key that fails while others can be applied,
+/// now or just before, is at fault itself. If nothing could be applied `most` times in a row, the failing keys are
+/// blamed as well; otherwise some could hold up the rest forever. `in_a_row` is how often in a row nothing could be
+/// applied before this batch.
+pub(crate) fn judge_applying(
+    applied: &mut HashMap<EntityId, Applied>,
+    in_a_row: u32,
+    most: u32,
+) -> Applying {
+    let works = |one: &Applied| matches!(one, Applied::Newer | Applied::Again);
+    let fails = |one: &Applied| matches!(one, Applied::Later(_) | Applied::Unclear(_));
+    let applying = match applied.values().any(works) {
+        true => Applying::Works,
+        false if applied.values().any(fails) => Applying::Fails,
+        false => Applying::Untried,
+    };
+    if applying == Applying::Works || in_a_row == 0 || in_a_row >= most {
+        for one in applied.values_mut() {
+            if let Applied::Unclear(error) = one {
+                *one = Applied::Failed(std::mem::take(error));
+            }
+        }
+    }
+    applying
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,5 +205,52 @@ mod tests {
             let asked = Asked { floor: v(1), unsure };
             assert_eq!(judge(Answer::Unknown, asked), Verdict::LookAgain(Reason::Unknown));
         }
+    }
+
+    /// What becomes of entities that ended like this, when nothing could be applied so many times in a row before.
+    fn applying(ended: &[Applied], in_a_row: u32) -> (Applying, Vec<Applied>) {
+        let id = |n: usize| EntityId::new(&n.to_string()).unwrap();
+        let ended = ended.iter().enumerate().map(|(n, one)| (id(n), one.clone()));
+        let mut applied: HashMap<_, _> = ended.collect();
+        let applying = judge_applying(&mut applied, in_a_row, 8);
+        (applying, (0..applied.len()).map(|n| applied[&id(n)].clone()).collect())
+    }
+
+    #[test]
+    fn what_fails_alone_is_to_blame_if_others_can_be_applied_now_or_just_before() {
+        let unclear = || Applied::Unclear("too slow".to_owned());
+        let failed = || Applied::Failed("too slow".to_owned());
+        for works in [Applied::Newer, Applied::Again] {
+            for in_a_row in [0, 1, 7, 8] {
+                let (applying, ended) = applying(&[unclear(), works.clone()], in_a_row);
+                assert_eq!((applying, &ended[0]), (Applying::Works, &failed()), "{in_a_row}");
+                assert_eq!(ended[1], works);
+            }
+        }
+        assert_eq!(applying(&[unclear()], 0), (Applying::Fails, vec![failed()]));
+    }
+
+    #[test]
+    fn where_nothing_can_be_applied_the_database_is_to_blame_until_that_lasts() {
+        let unclear = || Applied::Unclear("no right".to_owned());
+        let later = || Applied::Later("no right".to_owned());
+        // That a version is there already does not show that another could be written.
+        for in_a_row in [1, 7] {
+            let ended = [unclear(), later(), Applied::NotNewer];
+            assert_eq!(applying(&ended, in_a_row), (Applying::Fails, ended.to_vec()));
+        }
+        let (lasts, ended) = applying(&[unclear(), later()], 8);
+        let failed = Applied::Failed("no right".to_owned());
+        assert_eq!((lasts, ended), (Applying::Fails, vec![failed, later()]));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_data_says_nothing_about_the_database() {
+        let refused = || Applied::Refused("too long".to_owned());
+        for in_a_row in [0, 1, 8] {
+            let ended = [refused(), Applied::NotNewer];
+            assert_eq!(applying(&ended, in_a_row), (Applying::Untried, ended.to_vec()));
+        }
+        assert_eq!(applying(&[refused(), Applied::Newer], 1).0, Applying::Works);
     }
 }

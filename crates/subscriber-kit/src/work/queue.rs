@@ -31,6 +31,7 @@ struct Entry<T> {
     lane: Lane,
     started: Option<Instant>,
     attempts: u32,
+    unknown_since: Option<Instant>,
     /// When a waiting key is due, while it is in `timers`.
     due: Option<Instant>,
     yields: bool,
@@ -89,6 +90,7 @@ impl<T> WorkQueue<T> {
             lane: Lane::Backlog,
             started: None,
             attempts: 0,
+            unknown_since: None,
             due: None,
             yields: true,
             apart: false,
@@ -191,6 +193,7 @@ impl<T> WorkQueue<T> {
             floor: std::mem::replace(&mut entry.floor, Version::NONE),
             unsure: std::mem::take(&mut entry.unsure),
             attempts: entry.attempts,
+            unknown_since: entry.unknown_since,
         })
     }
 
@@ -200,7 +203,7 @@ impl<T> WorkQueue<T> {
             return;
         };
         let had_failed = std::mem::take(&mut entry.attempts) > 0;
-        entry.apart = false;
+        (entry.apart, entry.unknown_since) = (false, None);
         // A key that is not dirty stays only to keep the minimum distance; then `tick` removes it.
         let stays = entry.dirty || rested > now;
         self.retrying -= usize::from(had_failed);
@@ -220,6 +223,9 @@ impl<T> WorkQueue<T> {
         entry.unsure |= run.unsure && cause.owes_second_look();
         entry.yields = cause.yields();
         entry.apart |= cause.spoils();
+        if cause == Cause::Unknown {
+            entry.unknown_since.get_or_insert(now);
+        }
         let first_failure = cause.counts() && entry.attempts == 0;
         entry.attempts = entry.attempts.saturating_add(u32::from(cause.counts()));
         let arrived_meanwhile = std::mem::replace(&mut entry.dirty, true);

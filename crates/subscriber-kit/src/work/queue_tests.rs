@@ -23,8 +23,14 @@ fn backlog(token: u32) -> Work<u32> {
     Work { lane: Lane::Backlog, ..work(token) }
 }
 
-const CAUSES: [Cause; 5] =
-    [Cause::OwnerFailed, Cause::DatabaseFailed, Cause::SecondLook, Cause::NotYet, Cause::KeyFailed];
+const CAUSES: [Cause; 6] = [
+    Cause::OwnerFailed,
+    Cause::DatabaseFailed,
+    Cause::SecondLook,
+    Cause::NotYet,
+    Cause::Unknown,
+    Cause::KeyFailed,
+];
 
 /// Takes the only run that is due.
 fn one(queue: &mut WorkQueue<u32>, now: Instant) -> Run<u32> {
@@ -108,7 +114,7 @@ fn work_that_arrived_during_a_failing_run_waits_for_the_backoff_too() {
 
 #[test]
 fn new_work_runs_before_a_second_look_and_before_what_is_not_there_yet() {
-    for cause in [Cause::SecondLook, Cause::NotYet] {
+    for cause in [Cause::SecondLook, Cause::NotYet, Cause::Unknown] {
         let (mut queue, now) = (queue(), Instant::now());
         queue.push(id("a"), work(1), now);
         let run = one(&mut queue, now);
@@ -131,9 +137,33 @@ fn only_what_the_key_is_to_blame_for_counts_as_its_failure() {
         queue.push(id("a"), work(1), now);
         let run = one(&mut queue, now);
         queue.again(run, cause, DISTANCE, now);
-        let failures = u32::from(matches!(cause, Cause::NotYet | Cause::KeyFailed));
+        let failures =
+            u32::from(matches!(cause, Cause::NotYet | Cause::Unknown | Cause::KeyFailed));
         assert_eq!(queue.retrying(), failures as usize, "{cause:?}");
         assert_eq!(one(&mut queue, now + DISTANCE).attempts, failures, "{cause:?}");
+    }
+}
+
+#[test]
+fn since_when_the_owner_does_not_know_a_key_is_remembered_until_it_is_done() {
+    for cause in CAUSES {
+        let (mut queue, now) = (queue(), Instant::now());
+        let since = (cause == Cause::Unknown).then_some(now);
+        queue.push(id("a"), work(1), now);
+        let run = one(&mut queue, now);
+        assert_eq!(run.unknown_since, None);
+        queue.again(run, cause, DISTANCE, now);
+        for (again, later) in [(Cause::KeyFailed, 1), (cause, 2)] {
+            let run = one(&mut queue, now + DISTANCE * later);
+            assert_eq!(run.unknown_since, since, "{cause:?}");
+            queue.again(run, again, DISTANCE, now + DISTANCE * later);
+        }
+        let now = now + DISTANCE * 3;
+        let run = one(&mut queue, now);
+        assert_eq!(run.unknown_since, since, "{cause:?}");
+        queue.push(id("a"), work(2), now);
+        queue.done(&run.id, now);
+        assert_eq!(one(&mut queue, now + DISTANCE).unknown_since, None);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The input and output of the work queue.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nudge_protocol::{EntityId, Version};
 
@@ -51,6 +51,8 @@ pub(crate) struct Run<T> {
     pub(crate) unsure: bool,
     /// Number of failed runs so far.
     pub(crate) attempts: u32,
+    /// The end of the first of them in which the owner did not know the key.
+    pub(crate) unknown_since: Option<Instant>,
 }
 
 /// Why a key must run again. It determines how the key waits.
@@ -62,8 +64,10 @@ pub(crate) enum Cause {
     DatabaseFailed,
     /// The notification named no version, so the answer may be older than the change.
     SecondLook,
-    /// The owner's answer is older than the notification, or it does not know the key.
+    /// The owner's answer is older than the notification.
     NotYet,
+    /// The owner does not know the key.
+    Unknown,
     /// The callback, or applying its answer, failed because of this key, and the rest of its batch with it.
     KeyFailed,
 }
@@ -71,13 +75,13 @@ pub(crate) enum Cause {
 impl Cause {
     /// Whether it counts as a failed run of the key.
     pub(crate) const fn counts(self) -> bool {
-        matches!(self, Self::NotYet | Self::KeyFailed)
+        matches!(self, Self::NotYet | Self::Unknown | Self::KeyFailed)
     }
 
     /// Whether new work on the key may run before the wait is over. Not if the wait is to spare the owner or the
     /// database.
     pub(crate) const fn yields(self) -> bool {
-        matches!(self, Self::SecondLook | Self::NotYet)
+        matches!(self, Self::SecondLook | Self::NotYet | Self::Unknown)
     }
 
     /// Whether the key runs apart from those that have not failed.
