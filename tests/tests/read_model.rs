@@ -1,5 +1,5 @@
-//! The read model's database may be emptied, lost or put back: it refills by itself. It says that it
-//! is ready once it is full, and goes on saying so whatever else fails.
+//! The read model's database may be emptied, lost or restored: it refills automatically. It reports that it is ready
+//! once it is full, and keeps doing so, whatever else fails.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn put_some(owner: &Owner, n: usize) {
     owner.put_all(&things).await;
 }
 
-/// What `/readyz` answers.
+/// The answer of `/readyz`.
 async fn ready(copy: &Copy) -> (u16, bool) {
     let answer = reqwest::get(copy.admin("../../readyz")).await.expect("an answer");
     let status = answer.status().as_u16();
@@ -28,7 +28,7 @@ async fn becomes_ready(copy: &Copy) {
     eventually("it is ready", ready).await;
 }
 
-/// Waits until everything in the stream is handled, and the database knows it.
+/// Waits until everything in the stream is handled and the database has the position.
 async fn at_the_end(copy: &Copy, wire: &Wire) {
     eventually("the position is the stream's end", || async {
         let sql = "SELECT position FROM nudge_intake";
@@ -39,7 +39,7 @@ async fn at_the_end(copy: &Copy, wire: &Wire) {
     .await;
 }
 
-/// An owner of some things, and a copy that has all of them and knows it.
+/// An owner of some things, and a copy that has all of them and has stored its position.
 async fn followed(nats: &Nats) -> (Owner, Wire, Copy) {
     let (owner, wire) = (Owner::start(&nats.broker("things").await).await, Wire::open(nats).await);
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
@@ -114,7 +114,7 @@ async fn a_read_model_whose_rows_are_put_back_reads_the_gap_again() {
     becomes_ready(&copy).await;
 }
 
-/// Empties the read model and alters where it was, as an older copy of its rows would.
+/// Empties the read model and changes its position, as an older copy of its rows would.
 async fn forget_all(model: &ReadModel, position: &'static str) {
     let db = model.open().await;
     for sql in ["DELETE FROM nudge_applied", "DELETE FROM copy", position] {
@@ -143,7 +143,7 @@ async fn it_is_not_ready_before_the_gap_is_read_again() {
     becomes_ready(&copy).await;
 }
 
-/// Another replica has followed the new stream meanwhile.
+/// Another replica has followed the new stream in the meantime.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_position_in_another_stream_says_nothing_of_this_one() {
     let nats = Nats::start().await;
@@ -157,7 +157,7 @@ async fn a_position_in_another_stream_says_nothing_of_this_one() {
     becomes_ready(&copy).await;
 }
 
-/// Another file, or another database in the server: it is not known who else has one with these rows.
+/// Another file, or another database in the server: others may have one with the same rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_from_a_backup_refills() {
     let nats = Nats::start().await;
@@ -178,8 +178,8 @@ async fn a_read_model_put_back_from_a_backup_refills() {
     becomes_ready(&copy).await;
 }
 
-/// As above, and it ends before what lay between is handled. The position is to stay where it was until then:
-/// else the next one would never ask for it.
+/// As above, but the program ends before the messages in between are handled. The position must stay until then;
+/// otherwise the next program would never ask for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_whose_subscriber_ends_before_it_has_caught_up_catches_up() {
     let nats = Nats::start().await;
@@ -201,7 +201,7 @@ async fn a_read_model_put_back_whose_subscriber_ends_before_it_has_caught_up_cat
         (copy.status().await["connected"] == true).then_some(())
     })
     .await;
-    // It looks how far it has got once a second.
+    // It checks its position once a second.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let model = copy.stop().await;
     assert_eq!(position(&model).await, before);
@@ -211,8 +211,7 @@ async fn a_read_model_put_back_whose_subscriber_ends_before_it_has_caught_up_cat
     at_the_end(&copy, &wire).await;
 }
 
-/// The broker gives the same sequences out again: a position beyond them would say of messages to come that
-/// they are handled.
+/// The broker uses the same sequences again: a position beyond them would count future messages as handled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_position_goes_back_with_the_broker() {
     let mut nats = Nats::start().await;
@@ -238,7 +237,7 @@ async fn the_position_goes_back_with_the_broker() {
     some(3).await;
 }
 
-/// The position that a read model holds on which nothing runs.
+/// The position in a read model on which nothing runs.
 async fn position(model: &ReadModel) -> i64 {
     let db = model.open().await;
     let sql = "SELECT position FROM nudge_intake";
@@ -261,7 +260,7 @@ async fn a_copy_of_a_read_model_beside_the_original_is_told_of_everything() {
     let model = original.stop().await;
     let mut beside = model.clone();
     beside.database = std::sync::Arc::new(model.database.duplicate().await);
-    // What the original alone is told of.
+    // A change that only the original gets.
     let original = model.start(&nats.broker("copies").await, &owner).await;
     owner.put("thing-1-1", json!("changed")).await;
     owner.delete("thing-1-2").await;
@@ -283,7 +282,7 @@ async fn a_copy_of_a_read_model_beside_the_original_is_told_of_everything() {
     assert_eq!(identity(&copy).await, of_its_own, "once is enough");
 }
 
-/// What a release wrote that did not look where it was.
+/// A row of a release that did not store its place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_of_an_earlier_release_goes_on_where_it_was() {
     let nats = Nats::start().await;
@@ -321,7 +320,7 @@ mod once {
         assert_eq!(place("moved.db").await, first);
         std::fs::copy(path("moved.db"), path("copy.db")).expect("it is copied");
         assert_ne!(place("copy.db").await, first);
-        // The number of a file that was removed is given out again.
+        // The number of a removed file is used again.
         std::fs::remove_file(path("moved.db")).expect("it is removed");
         std::fs::copy(path("copy.db"), path("moved.db")).expect("it is copied");
         assert_ne!(place("moved.db").await, first);
@@ -336,7 +335,7 @@ mod once {
         let first = db.place_of("here").await.expect("a place");
         assert!(first.split(' ').all(|part| !part.is_empty()), "{first:?}");
         assert_eq!(db.place_of("here").await.expect("a place"), first);
-        // As `pg_dump --schema` does.
+        // Like `pg_dump --schema`.
         db.write(sqlx::query("ALTER TABLE here RENAME TO original")).await.expect("renamed");
         db.write(sqlx::query(make)).await.expect("a table");
         assert_ne!(db.place_of("here").await.expect("a place"), first);
@@ -348,12 +347,12 @@ mod once {
     }
 }
 
-/// What a read model of things is made of.
+/// The tables of a read model of things.
 const TABLES: [&str; 5] =
     ["copy", "nudge_applied", "nudge_intake", "nudge_intake_replica", "nudge_dead_letter"];
 
-/// As when a database server is put back to an earlier time: nobody restarts, and the consumer's name
-/// in the row is the same. Two replicas, so that neither takes the other's progress for a loss.
+/// Like a database server that is restored to an earlier time: nothing restarts, and the consumer's name in the row is
+/// the same. Two replicas, so that neither may take the other's progress for a loss.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_while_it_runs_catches_up() {
     let nats = Nats::start().await;
@@ -375,15 +374,15 @@ async fn a_read_model_put_back_while_it_runs_catches_up() {
     };
     assert_eq!(replaced().await, 0, "each may find the other ahead");
     put_tables_back(&copy.db, &TABLES).await;
-    // Something else goes on, so that the position would move past what was lost.
+    // Other changes continue, so the position would move past what was lost.
     owner.put("thing-1-3", json!("changed")).await;
     copy.converged(&owner).await;
     at_the_end(&copy, &wire).await;
     assert!(replaced().await > 0);
 }
 
-/// While one message that is not handled keeps the position where it was, only what was committed tells;
-/// and the last of it may have been changed again already.
+/// While an unhandled message keeps the position in place, only the commits reveal it, and the last of them may have
+/// been overwritten already.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_below_a_position_that_stands_still_catches_up() {
     let nats = Nats::start().await;
@@ -396,7 +395,7 @@ async fn a_read_model_put_back_below_a_position_that_stands_still_catches_up() {
     keep_tables(&copy.db, &TABLES).await;
     for id in ["thing-1-1", "thing-1-2"] {
         copy.wait(&owner.put(id, json!("changed")).await).await;
-        // It is found in the database now, at one of its looks, which are a second apart.
+        // One of the checks, which are a second apart, finds it in the database now.
         tokio::time::sleep(Duration::from_millis(2_500)).await;
     }
     put_tables_back(&copy.db, &TABLES).await;
@@ -405,7 +404,7 @@ async fn a_read_model_put_back_below_a_position_that_stands_still_catches_up() {
     copy.converged(&owner).await;
 }
 
-/// It has committed nothing itself that it could miss: only its place in the stream tells.
+/// It has committed nothing itself that it could miss: only its position reveals it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_model_put_back_under_a_subscriber_that_has_just_started_catches_up() {
     let nats = Nats::start().await;
@@ -421,7 +420,7 @@ async fn a_read_model_put_back_under_a_subscriber_that_has_just_started_catches_
     copy.converged(&owner).await;
 }
 
-/// Waits until it is connected, and knows where it was.
+/// Waits until it is connected and has read its position.
 async fn goes_on(copy: &Copy, wire: &Wire) {
     eventually("it is connected", || async {
         let status = copy.status().await;
@@ -477,7 +476,7 @@ async fn it_is_ready_once_it_has_caught_up_and_stays_so() {
     assert_eq!(ready(&copy).await, (200, true));
 
     let copy = copy.restart(&nats.broker("copies").await, &owner).await;
-    // It cannot become ready in any other way than from what it remembers: the broker is gone.
+    // The broker is gone, so it can only become ready from what it has stored.
     becomes_ready(&copy).await;
     assert_eq!(copy.all().await, owner.all().await);
     let status = copy.status().await;

@@ -1,8 +1,8 @@
-//! NATS → work queue.
+//! Intake: from NATS to the work queue.
 //!
-//! A durable pull consumer, shared by all replicas of a service that share a database. It waits for
-//! the stream when the owner has not made it yet, and begins again from the recorded position
-//! whenever anything is not as it was: connection, stream, consumer, or the read model itself.
+//! A durable pull consumer, shared by all replicas of a service that share a database. It waits for the stream if the
+//! owner has not created it yet, and starts again from the stored position whenever the connection, the stream, the
+//! consumer or the read model itself has changed.
 
 pub(crate) mod acknowledge;
 mod check;
@@ -42,19 +42,19 @@ use acknowledge::{Countdown, Held};
 use source::{Consumer, ConsumerState, Deliveries, Delivery, Durable, Source};
 use withheld::Withheld;
 
-/// Pause before intake begins again.
+/// Pause before intake starts again.
 const RESTART_PAUSE: Duration = Duration::from_millis(250);
-/// How often the consumer is asked how far it is, until caught up and after.
+/// How often the consumer is asked for its positions, until caught up and afterwards.
 const CHECK_INTERVAL_CATCHING_UP: Duration = Duration::from_millis(50);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Why intake began again.
+/// Why a session ended.
 enum Over {
     Stopped,
-    /// The read model no longer is the one that this session began with.
+    /// The read model is no longer the one with which this session began.
     ReadModelReplaced,
-    /// Another replica is gone, and may have taken with it what is recorded nowhere.
+    /// Another replica is gone, and may have lost what is stored nowhere else.
     ReplicaGone,
-    /// The connection was lost and made again: what was asked of the old one may be lost.
+    /// The connection was lost and made again: requests on the old one may be lost.
     Reconnected,
     Lost(BoxError),
 }
@@ -76,23 +76,23 @@ pub(crate) struct Intake {
     pub(crate) paused: watch::Receiver<bool>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) events: Events,
-    /// What was said of malformed messages.
+    /// Limits log lines about malformed messages.
     pub(crate) said: Seldom,
     pub(crate) settings: Settings,
 }
 
-/// What one session works with.
+/// The state of one session.
 struct Session {
-    /// What the database holds, as it was last found or recorded.
+    /// What the database holds, as last found or stored.
     mark: Mark,
     consumer: Arc<dyn Consumer>,
-    /// Messages read again past the consumer, not yet handled.
+    /// Number of messages that were reread bypassing the consumer and are not handled yet.
     gap: Countdown,
     withheld: Withheld,
     /// Where the stream ended at the last check.
     last_sequence: u64,
-    /// Cancelled when it is over, unless the program stops: then what is under way is still
-    /// finished and acknowledged.
+    /// Cancelled when the session ends, unless the program stops: then runs in progress are still finished and
+    /// acknowledged.
     over: CancellationToken,
 }
 
@@ -115,7 +115,7 @@ impl Intake {
                 Over::Stopped => return,
                 Over::Reconnected => continue,
                 Over::ReplicaGone => {
-                    tracing::info!(entity = %self.entity, "another replica is gone: reading again what it had not recorded");
+                    tracing::info!(entity = %self.entity, "another replica is gone: rereading what it had not recorded");
                     continue;
                 }
                 Over::ReadModelReplaced => {
@@ -129,7 +129,7 @@ impl Intake {
                         error = format!("{error} (the broker said: {said})");
                     }
                     if error != last_error {
-                        tracing::warn!(entity = %self.entity, %error, "intake: will try again");
+                        tracing::warn!(entity = %self.entity, %error, "intake failed: retrying");
                     }
                     self.progress.set_intake_error(Some(format!("intake: {error}")));
                     last_error = error;
@@ -143,9 +143,9 @@ impl Intake {
         }
     }
 
-    /// From finding the stream until something is lost.
+    /// Runs one session, from finding the stream until something is lost.
     async fn session(&mut self, over: CancellationToken) -> Over {
-        // Before anything is asked, so that no reconnection is missed.
+        // Before any request, so that no reconnection is missed.
         let mut connections = self.source.connections();
         connections.mark_unchanged();
         let ended = async {
@@ -163,7 +163,7 @@ impl Intake {
     }
 
     async fn begin(&mut self, over: CancellationToken) -> Result<Session, Over> {
-        // First, so that a read model that is full is ready while the broker is away.
+        // First, so that a filled read model is ready even while the broker is unreachable.
         let mut position = self.positions.load().await?;
         let caught_up = &self.progress.caught_up;
         caught_up.store(position.caught_up, std::sync::atomic::Ordering::Relaxed);
@@ -177,17 +177,17 @@ impl Intake {
             self.positions.go_back(&position, opened.ack_floor).await?;
             position.position = opened.ack_floor;
         }
-        // Another stream's sequences say nothing about this one's.
+        // Sequences of another stream mean nothing in this one.
         let handled = if same { position.position } else { 0 };
         let gap = Countdown::default();
-        // Handled, the consumer says, but not in this read model; or delivered to somebody who may
-        // be gone, and then it would come again only after `ack_wait`.
+        // The consumer counts these messages as handled, but this read model does not hold them; or they were delivered
+        // to a replica that may be gone, and would be redelivered only after `ack_wait`.
         let to = if opened.ack_pending > 0 { opened.delivered } else { opened.ack_floor };
         // From here on, the position waits for this replica.
         let joined = self.replica.join(position, &opened.created, handled, to).await?;
         let mark = joined.ok_or(Over::ReadModelReplaced)?;
         if to > handled {
-            tracing::info!(entity = %self.entity, from = handled + 1, to, "reading again what this read model has not seen");
+            tracing::info!(entity = %self.entity, from = handled + 1, to, "rereading messages that this read model has not seen");
             let gap = || Held::new(Box::new(gap.handle()), &over);
             self.read_gap(&*consumer, handled + 1..=to, gap).await?;
         }
@@ -197,8 +197,8 @@ impl Intake {
         Ok(Session { mark, consumer, gap, withheld, last_sequence, over })
     }
 
-    /// Reads what the consumer counts as handled and this read model does not hold, or does not deliver. Returns
-    /// how many messages that was.
+    /// Reads messages that the consumer counts as handled although this read model does not hold them, or that it does
+    /// not deliver. Returns their number.
     async fn read_gap(
         &self,
         consumer: &dyn Consumer,
@@ -218,7 +218,7 @@ impl Intake {
         Ok(read)
     }
 
-    /// Reads past the consumer what the broker does not deliver.
+    /// Reads messages that the broker withholds, bypassing the consumer.
     async fn read_withheld(
         &self,
         session: &mut Session,
@@ -232,7 +232,7 @@ impl Intake {
             let read = self.read_gap(&*session.consumer, range, gap).await?;
             session.withheld.read(read > 0);
             if read > 0 {
-                tracing::warn!(entity = %self.entity, read, "the broker withholds messages: reading past its consumer");
+                tracing::warn!(entity = %self.entity, read, "the broker withholds messages: bypassing its consumer");
             }
         }
         let bypassed = session.withheld.is_bypassed();
@@ -253,7 +253,7 @@ impl Intake {
         loop {
             let paused = *self.paused.borrow_and_update();
             tokio::select! {
-                // What is always ready comes last.
+                // Branches that are always ready come last.
                 biased;
                 Ok(()) = self.paused.changed() => {}
                 () = tokio::time::sleep_until(next_check) => {
@@ -265,7 +265,7 @@ impl Intake {
                     next_check = Instant::now() + pause;
                 }
                 delivery = fresh::next(&mut fresh), if !paused => match delivery {
-                    // A full queue loses nothing here: the durable consumer brings it too.
+                    // A full queue loses nothing here, since the durable consumer also delivers the message.
                     Some(Ok(delivery)) if self.queue.capacity() > 0 => {
                         self.hand_over(&delivery, Lane::Fresh, None).await?;
                     }
@@ -287,8 +287,8 @@ impl Intake {
         self.hand_over(&delivery, lane, held).await
     }
 
-    /// Turns a message into work. The subject alone names the key: whatever the body and headers
-    /// hold, this message replaced one that may have been true, so the key is looked at.
+    /// Turns a message into work. The subject alone names the key: whatever the body and the headers contain, this
+    /// message may have replaced a true one, so the owner is asked for the key.
     async fn hand_over(
         &self,
         message: &Delivery,
@@ -298,7 +298,7 @@ impl Intake {
         let id = match subject::decode_subject(&self.entity, &message.subject) {
             Ok(id) => id,
             Err(error) => {
-                // It names no entity, so it can have replaced no entity's notification.
+                // It names no entity, so it cannot have replaced the notification of one.
                 self.progress.malformed.inc();
                 if self.said.may_say() {
                     let subject = &message.subject;

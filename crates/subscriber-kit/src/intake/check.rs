@@ -1,4 +1,4 @@
-//! How far intake has got: recorded in the read model, which is looked at for what it should hold.
+//! Stores the position of intake in the read model, and checks that the read model still holds what it should.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -8,7 +8,7 @@ use super::{Intake, Over, Session, source::ConsumerState};
 use crate::read_model::replica::Looked;
 
 impl Intake {
-    /// Records the position, and whether the first catch-up is done. Returns the latter.
+    /// Stores the position, and whether the first catch-up is complete. Returns the latter.
     pub(super) async fn check(
         &self,
         session: &mut Session,
@@ -16,14 +16,14 @@ impl Intake {
     ) -> Result<bool, Over> {
         self.progress.stream_pending.set(state.pending as i64);
         if let Some(more) = self.said.left_out() {
-            tracing::warn!(entity = %self.entity, more, "malformed messages, not all of them logged");
+            tracing::warn!(entity = %self.entity, more, "there were more malformed messages than were logged");
         }
-        // An acknowledgement that is denied fails nowhere here. All comes again, forever.
+        // A denied acknowledgement causes no error here, but everything is redelivered forever.
         let said = self.source.last_error().filter(|_| state.ack_pending > 0);
         let said = said.map(|said| format!("intake: the broker said: {said}"));
         self.progress.set_intake_error(said);
         let floor = state.ack_floor;
-        // Until the gap is handled, the old position is the true one.
+        // Until the gap is handled, the old position remains the true one.
         let gap_closed = session.gap.left() == 0;
         let (mark, recent, at) = (&mut session.mark, self.recent.so_far(), Instant::now());
         let handled = gap_closed.then_some(floor);
@@ -32,7 +32,7 @@ impl Intake {
             Looked::Same => {}
             Looked::Gone => return Err(Over::ReplicaGone),
             Looked::Lost => {
-                // What was lost comes again.
+                // What was lost will be read again.
                 self.recent.forget(&recent);
                 return Err(Over::ReadModelReplaced);
             }
@@ -41,7 +41,7 @@ impl Intake {
             self.progress.position.store(floor, Relaxed);
         }
         let nothing_left = state.pending == 0 && state.ack_pending == 0;
-        // What the first catch-up must reach is where the stream ended when the session began.
+        // The first catch-up is complete at the sequence where the stream ended when the session began.
         let target = session.consumer.opened().last_sequence;
         let done = gap_closed && (floor >= target || nothing_left);
         if done && !self.progress.caught_up.swap(true, Relaxed) {

@@ -13,9 +13,9 @@ use crate::work::run::Lane;
 const MAX_SINCE_LAST_CHECK: u64 = 1_000;
 
 impl Intake {
-    /// A key that is rewritten again and again moves to the tail of the stream each time, and under
-    /// backlog the durable consumer would not reach it until that stops. So while there is backlog,
-    /// fresh notifications are also taken as they are published.
+    /// A key that keeps changing moves to the end of the stream each time, so during a backlog the durable consumer
+    /// would not reach it until the changes stop. So during a backlog, fresh notifications are also received as they
+    /// are published.
     pub(super) async fn follow_fresh(
         &self,
         session: &mut Session,

@@ -1,8 +1,7 @@
 //! The guarded write: the kit's guard and the service's own SQL in one transaction.
 //!
-//! The guard is a table, not memory: another replica may be applying the same entity right now,
-//! and only the database sees both. *Newer wins*: rows that are not newer than what is applied
-//! never reach the service's `apply`.
+//! The guard is a table, not memory, because another replica may be applying the same entity right now, and only the
+//! database sees both. *Newer wins*: states that are not newer than what is applied never reach the service's `apply`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,26 +25,26 @@ use crate::{
     read_model::recent::Recent,
 };
 
-/// What became of one entity of a batch.
+/// The result for one entity of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Applied {
     /// It was newer and is committed.
     Newer,
-    /// The read model had this version, and now has it as the handler's revision keeps it.
+    /// The read model had this version already, and now has it in the form of the handler's revision.
     Again,
     /// The read model had this version or a later one already.
     NotNewer,
-    /// The database could not take it now; nothing is wrong with the entity.
+    /// The database could not apply it now; nothing is wrong with the entity.
     Later(String),
     /// It failed alone, and the error does not say whether it is to blame.
     Unclear(String),
-    /// It failed alone, while others can be applied: it is tried again, apart from them.
+    /// It failed alone while others can be applied: it is retried apart from them.
     Failed(String),
     /// This entity's data cannot be applied.
     Refused(String),
 }
 
-/// How many entities are tried alone before a database that takes none of them is taken to be at fault.
+/// Number of entities that fail alone, without any success, after which the database counts as being at fault.
 const MAX_FRUITLESS: usize = 2;
 
 /// Runs batches through the guard and the service's `apply`.
@@ -53,7 +52,7 @@ pub(crate) struct Applier<A> {
     db: Database,
     entity: EntityName,
     handler: A,
-    /// That of the handler.
+    /// The handler's revision.
     revision: i64,
     recent: Arc<Recent>,
     guard: Arc<str>,
@@ -82,7 +81,7 @@ impl<A: Apply> Applier<A> {
               WHERE known.entity = $1 AND known.id = r.id AND known.version = r.version \
               AND (known.revision <> $3 OR known.revised_version <> known.version)) RETURNING id"
         );
-        // CROSS JOIN keeps the JSON outside: SQLite would else take it apart for each dead letter.
+        // CROSS JOIN makes the JSON the outer loop; otherwise SQLite would parse it for each dead letter.
         let close = format!(
             "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id IN \
              (SELECT r.id FROM {set} CROSS JOIN nudge_dead_letter AS dead \
@@ -90,12 +89,12 @@ impl<A: Apply> Applier<A> {
               AND (r.version >= dead.floor OR dead.floor > $3))"
         );
         let (guard, again, close) = (guard.into(), again.into(), close.into());
-        // Once: a handler may have to work it out, and every batch needs it.
+        // Only once, since every batch needs it and a handler may have to compute it.
         let revision = handler.revision();
         Self { db, entity, handler, revision, recent, guard, again, close }
     }
 
-    /// Applies a batch and says what became of each entity. Reorders `entities`.
+    /// Applies a batch and returns the result for each entity. Reorders `entities`.
     pub(crate) async fn apply(
         &self,
         entities: &mut [EntityState<A::State>],
@@ -112,7 +111,7 @@ impl<A: Apply> Applier<A> {
                     let applied = |id| winners.get(id).cloned().unwrap_or(Applied::NotNewer);
                     results.extend(part.iter().map(|one| (one.id.clone(), applied(&one.id))));
                 }
-                // The connection may be to blame, and the next one is new.
+                // The connection may be at fault, and the next one is new.
                 Err(failure) if failure.refuses_session() && !afresh => {
                     afresh = true;
                     parts.push(part);
@@ -145,8 +144,8 @@ impl<A: Apply> Applier<A> {
         results
     }
 
-    /// Guard, the service's own writes, and closing of dead letters: all or nothing. Returns which
-    /// entities the handler got, and why.
+    /// The guard, the service's own writes, and the closing of dead letters, in one transaction. Returns which entities
+    /// the handler got, and why.
     async fn one_transaction(
         &self,
         part: &mut [EntityState<A::State>],
@@ -179,7 +178,7 @@ impl<A: Apply> Applier<A> {
             _ => None,
         };
         let winners: HashMap<_, _> = part.iter().filter_map(applied).collect();
-        // By id, so that two batches do not lock the service's rows in different orders.
+        // By ID, so that two batches do not lock the service's rows in different orders.
         part.sort_by(|a, b| {
             let order = |e: &EntityState<A::State>| !winners.contains_key(&e.id);
             order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id))
@@ -194,11 +193,11 @@ impl<A: Apply> Applier<A> {
         sqlx::query(AssertSqlSafe(self.close.clone()))
             .bind(self.entity.as_str())
             .bind(set.as_str())
-            // A floor that is not believed keeps nothing open.
+            // A floor that is too high to believe must not keep a dead letter open.
             .bind(Version::highest_believed(clock::now()).to_i64())
             .execute(&mut *tx)
             .await?;
-        // A commit that was cut off may have happened: trying again is safe, the guard sees it.
+        // A commit whose answer was lost may have happened. A retry is safe, because of the guard.
         tx.commit().await?;
         Ok(winners)
     }
@@ -208,7 +207,7 @@ fn ids(rows: Vec<(String,)>) -> HashSet<String> {
     rows.into_iter().map(|(id,)| id).collect()
 }
 
-/// The database is in trouble: what is left would only meet it too.
+/// The database is at fault, so the rest would fail as well.
 fn later<S>(
     left: &[&mut [EntityState<S>]],
     error: String,
@@ -235,7 +234,7 @@ impl<E: Into<BoxError>> From<E> for Failure {
     }
 }
 
-/// What a piece of the service's own code said as it panicked.
+/// The message of a panic in the service's own code.
 pub(crate) fn panic_message(work: &str, panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -262,7 +261,7 @@ mod tests {
         }
     }
 
-    /// Joined the wrong way round, thousands of dead letters would slow down every batch.
+    /// With the wrong join order, thousands of dead letters would slow down every batch.
     #[tokio::test]
     async fn closing_looks_dead_letters_up_by_key_instead_of_scanning_them() {
         let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();

@@ -1,13 +1,13 @@
-//! How far intake has got, kept in the read model's own database.
+//! The position of intake, stored in the read model's own database.
 //!
-//! The broker remembers what was acknowledged, and the database what was applied. They can part: a
-//! read model may be emptied, restored from a backup, or lose its last commits with the power. So
-//! the durable consumer's name carries an id that is kept here, and so does the stream sequence up
-//! to which everything was handled. No row here: a new id, a new consumer, everything from the
-//! start. A position behind the consumer's: what lies between is read again.
+//! The broker remembers what was acknowledged, and the database what was applied. The two can differ: a read model may
+//! be emptied, restored from a backup, or lose its last commits in a power failure. So an ID that is part of the
+//! durable consumer's name is stored here, beside the sequence up to which everything is handled. Without a row, there
+//! is a new ID, and so a new consumer, which reads everything from the start. If the position is behind the consumer's,
+//! the messages in between are read again.
 //!
-//! The row also says in which place it was written. In a copy of the database it is another: the copy takes an id
-//! of its own, or the two would share one consumer, and each would be told of half of the changes.
+//! The row also says where it was written. A copy of the database notices that it is elsewhere, and takes a new ID;
+//! otherwise the two would share a consumer, and each would get half of the changes.
 
 use nudge_protocol::EntityName;
 use nudge_runtime::{Database, clock, row};
@@ -18,11 +18,11 @@ use uuid::Uuid;
 pub(crate) struct Position {
     /// Part of the durable consumer's name.
     pub(crate) consumer: String,
-    /// Which incarnation of the stream `position` belongs to.
+    /// Identifies the stream that `position` belongs to: a recreated one has another value.
     pub(crate) stream_created: String,
-    /// Everything up to this stream sequence is handled, as every replica says: see [`super::replica`].
+    /// Every message up to this sequence is handled by every replica: see [`super::replica`].
     pub(crate) position: u64,
-    /// Whether the first catch-up is done.
+    /// Whether the first catch-up is complete.
     pub(crate) caught_up: bool,
 }
 
@@ -58,8 +58,8 @@ impl Positions {
         Self { db, entity }
     }
 
-    /// The row, made new when there is none, and given a new id when this is a copy of the database that it was
-    /// made in.
+    /// The row. It is created if there is none, and gets a new ID if this is a copy of the database in which it was
+    /// created.
     pub(crate) async fn load(&self) -> Result<Position, sqlx::Error> {
         let place = self.db.place_of("nudge_intake").await?;
         if let Some(row) = self.row().await?
@@ -67,13 +67,13 @@ impl Positions {
         {
             return Ok(row.into());
         }
-        // The unused id of a replica that comes second is thrown away.
+        // If another replica was first, its ID stays and this one is dropped.
         let id = || Uuid::new_v4().simple().to_string();
         let insert = "INSERT INTO nudge_intake (entity, consumer, stream_created, position, place) \
                       VALUES ($1, $2, '', 0, $3) ON CONFLICT (entity) DO NOTHING";
         let insert = sqlx::query(insert).bind(self.entity.as_str()).bind(id()).bind(place.clone());
         self.db.write(insert).await?;
-        // It was made by a release that did not look.
+        // The row was written by a release that did not store the place.
         let adopt = "UPDATE nudge_intake SET place = $2 WHERE entity = $1 AND place IS NULL";
         let adopt = sqlx::query(adopt).bind(self.entity.as_str()).bind(place.clone());
         self.db.write(adopt).await?;
@@ -86,7 +86,7 @@ impl Positions {
         self.read().await?.ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// The row as it is, if there is one.
+    /// The row, if there is one.
     pub(crate) async fn read(&self) -> Result<Option<Position>, sqlx::Error> {
         Ok(self.row().await?.map(Position::from))
     }
@@ -98,8 +98,8 @@ impl Positions {
         self.db.run(query.fetch_optional(self.db.reader())).await
     }
 
-    /// Puts the position back to where the durable consumer is: the broker lost what it had
-    /// acknowledged, and will use those sequences again.
+    /// Moves the position back to that of the durable consumer: the broker lost what it had acknowledged, and will use
+    /// those sequences again.
     pub(crate) async fn go_back(&self, found: &Position, to: u64) -> Result<(), sqlx::Error> {
         let sql = "UPDATE nudge_intake SET position = $4 \
                    WHERE entity = $1 AND consumer = $2 AND stream_created = $3 AND position > $4";
@@ -108,7 +108,7 @@ impl Positions {
         self.db.write(query).await.map(drop)
     }
 
-    /// Records that the first catch-up is done.
+    /// Stores that the first catch-up is complete.
     pub(crate) async fn caught_up(&self, consumer: &str) -> Result<(), sqlx::Error> {
         let sql = "UPDATE nudge_intake SET caught_up_at = $3 WHERE entity = $1 AND consumer = $2";
         let now = clock::now().unix_micros();

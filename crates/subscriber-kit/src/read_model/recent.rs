@@ -1,9 +1,9 @@
-//! What this program found in the read model lately, or put there, to notice that the database lost it: an
-//! older copy of it was put back, or a server took over that lacked the last commits. The broker counts
-//! that as handled and would not bring it again.
+//! The versions that this program has recently found in the read model or written to it. They show whether the database
+//! has lost something: an older copy was restored, or a standby took over that lacked the last commits. The broker
+//! counts these messages as handled and would not redeliver them.
 //!
-//! All of it is remembered until the position has moved on: a copy that has that position has it all. One
-//! entity for many would not do, since just that one may be changed again right after.
+//! All of them are remembered until the position has moved on, since a copy with that position has them all. A sample
+//! would not be enough, since exactly those entities may have changed again right afterwards.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,10 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use sqlx::{Any, AssertSqlSafe, Executor};
 
-/// Most entities that are remembered; of more, some.
+/// Maximum number of entities remembered. Beyond it, some are dropped.
 const MAX_RECENT: usize = 1_024;
 
-/// Entities, each at a version that the database had. It never has an older one again.
+/// Entities with versions that the database had. It must never have older ones again.
 pub(crate) type Applied = BTreeMap<EntityId, Version>;
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Recent {
         Self { db, entity, applied: Mutex::default() }
     }
 
-    /// The database has these, at these versions or later ones.
+    /// Notes that the database has these versions or later ones.
     pub(crate) fn note(&self, entities: impl Iterator<Item = (EntityId, Version)>) {
         let mut applied = self.applied();
         for (id, version) in entities {
@@ -46,12 +46,12 @@ impl Recent {
         }
     }
 
-    /// All that is remembered now.
+    /// Everything that is remembered now.
     pub(crate) fn so_far(&self) -> Applied {
         self.applied().clone()
     }
 
-    /// Whether the database still has these. To be run by [`Database::run`].
+    /// Whether the database still has these versions or later ones. To be run by [`Database::run`].
     pub(crate) async fn are_kept(
         &self,
         applied: &Applied,
@@ -72,7 +72,7 @@ impl Recent {
         Ok(count.cast_unsigned() == applied.len() as u64)
     }
 
-    /// These need not be remembered any more, unless they have got newer.
+    /// Forgets these, except for those that have become newer.
     pub(crate) fn forget(&self, applied: &Applied) {
         self.applied().retain(|id, version| applied.get(id) != Some(version));
     }

@@ -1,11 +1,12 @@
-//! How far each replica of a service has got, in the read model's own database.
+//! The progress of each replica of a service, stored in the read model's own database.
 //!
-//! A replica cannot tell whether what *another* one committed is still there. The other acknowledged it, so the
-//! broker counts it as handled; but an older copy of the database may have been put back between two looks, with the
-//! position where this replica last saw it. So each replica records for itself up to where everything that it
-//! was given is kept, and the position is the least of these: a low watermark, as stream processors have it. A copy of
-//! the database that holds a replica's own mark holds all that the replica had committed before; a copy that does
-//! not is noticed by that replica, or by the others once it is silent, and they read again from the position.
+//! A replica cannot know whether the commits of *another* one are still there. The other has acknowledged them, so the
+//! broker counts them as handled; but an older copy of the database may have been restored between two checks, with the
+//! position where this replica last saw it. So each replica stores its own mark, the sequence up to which everything
+//! that was delivered to it is committed, and the position is the lowest mark: a low watermark, as in stream
+//! processing. A copy of the database that contains a replica's last mark contains everything that the replica
+//! committed before. If a copy does not, that replica notices, or the others do once it is silent, and they read again
+//! from the position.
 
 use std::{
     collections::HashMap,
@@ -26,18 +27,18 @@ use super::{
     recent::{Applied, Recent},
 };
 
-/// A replica that is behind and has said nothing for so long is taken for gone: others read again what it may not
-/// have kept. Above the longest time between two looks.
+/// A replica that is behind and silent for this long counts as gone: others reread what it may not have committed.
+/// Longer than the longest time between two checks.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
 
-// $1 to $4: the entity, this replica, the consumer, the incarnation of the stream.
+// $1 to $4: the entity, this replica, the consumer, the creation time of the stream.
 const JOIN: &str = "INSERT INTO nudge_intake_replica AS mine \
     (entity, replica, consumer, stream_created, position, seen_at) \
     SELECT entity, $2, consumer, $4, $5, $6 FROM nudge_intake \
     WHERE entity = $1 AND consumer = $3 AND (stream_created <> $4 OR position >= $5) \
     ON CONFLICT (entity, replica) DO UPDATE SET consumer = excluded.consumer, \
     stream_created = excluded.stream_created, position = excluded.position, seen_at = excluded.seen_at";
-/// What others have said of another stream or another consumer counts no more.
+/// Marks of other replicas in another stream or for another consumer no longer count.
 const CLEAR: &str = "DELETE FROM nudge_intake_replica \
     WHERE entity = $1 AND replica <> $2 AND (consumer <> $3 OR stream_created <> $4)";
 const LOOK: &str = "SELECT stream_created, position, \
@@ -61,34 +62,34 @@ const BEHIND: &str = "SELECT replica, position, seen_at FROM nudge_intake_replic
     WHERE entity = $1 AND replica <> $2 AND consumer = $3 AND stream_created = $4 AND position < $5";
 const FORGET: &str = "DELETE FROM nudge_intake_replica WHERE entity = $1 AND replica = $2";
 
-/// What came of a look.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Looked {
-    /// This replica's mark has moved on: a copy of the database that holds it holds all that was there before.
+    /// This replica's mark has moved: a copy of the database that contains it contains everything before it.
     Moved,
-    /// There was nothing to record.
+    /// There was nothing to store.
     Same,
-    /// The read model was emptied, or put back to an older copy, under us.
+    /// The read model was emptied, or replaced by an older copy, while in use.
     Lost,
-    /// Another replica is gone, and perhaps what it committed last: all beyond the position is to be read again.
+    /// Another replica is gone, perhaps with its last commits: everything beyond the position must be read again.
     Gone,
 }
 
-/// What this replica last found in the database and put there.
+/// What this replica last found in the database and stored there.
 #[derive(Clone, Debug)]
 pub(crate) struct Mark {
     found: Position,
-    /// The incarnation of the stream that it is about.
+    /// The creation time of the stream that it belongs to.
     created: String,
-    /// Up to here, all that this replica was given is kept.
+    /// The sequence up to which everything that was delivered to this replica is committed.
     own: u64,
     /// Up to here, this replica reads everything again first.
     again: Option<u64>,
-    /// The others that are behind: what each last said, and since when.
+    /// The other replicas that are behind: the last values of each, and since when they are unchanged.
     behind: HashMap<String, (Said, Instant)>,
 }
 
-/// A replica's position, and when it said so.
+/// A replica's mark, and when it was stored.
 type Said = (i64, i64);
 
 row! {
@@ -114,31 +115,31 @@ pub(crate) struct Replica {
     db: Database,
     entity: EntityName,
     id: String,
-    /// Whether all that it was given, and had to read again, was kept at its last look.
+    /// Whether, at its last check, everything that was delivered to it or had to be reread was committed.
     owes_nothing: Arc<AtomicBool>,
 }
 
 impl Mark {
-    /// The part of the durable consumer's name that is kept here.
+    /// The part of the durable consumer's name that is stored here.
     pub(crate) fn consumer(&self) -> &str {
         &self.found.consumer
     }
 
-    /// Whether the row may have become this without having been put back.
+    /// Whether the row can have reached this state without a restore.
     fn leads_to(&self, now: &Row) -> bool {
         match now.stream_created == self.found.stream_created {
             true => now.position.unsigned_abs() >= self.found.position,
-            // Another replica was the first to record that the stream is another one.
+            // Another replica was the first to store that the stream was recreated.
             false => now.stream_created == self.created,
         }
     }
 
-    /// Where the position belongs, if that is not where it is.
+    /// The sequence to which the position must move, if it must.
     fn moves_to(&self, now: &Row) -> Option<i64> {
         now.least.filter(|least| now.stream_created != self.created || now.position < *least)
     }
 
-    /// The replicas that have said nothing for [`SILENT_AFTER`], of those that are `behind` now.
+    /// Those replicas in `behind` that have been silent for [`SILENT_AFTER`].
     fn silent(&mut self, behind: Vec<Behind>, now: Instant) -> Vec<String> {
         let said = |one: &Behind| (one.position, one.seen_at);
         let known = std::mem::take(&mut self.behind);
@@ -161,9 +162,9 @@ impl Replica {
         Self { db, entity, id: Uuid::new_v4().simple().to_string(), owes_nothing: Arc::default() }
     }
 
-    /// Takes part from `handled` on, before anything is delivered to this replica: until it records more, the
-    /// position does not move beyond. First it reads all again up to `again`. None if the row is no longer the one that
-    /// was `found`.
+    /// Joins at `handled`, before anything is delivered to this replica. The position does not move beyond that until
+    /// this replica stores a higher mark. Up to `again`, it rereads everything first. `None` if the row is no longer
+    /// the one that was `found`.
     pub(crate) async fn join(
         &self,
         found: Position,
@@ -187,8 +188,8 @@ impl Replica {
         Ok(joined.then_some(mark))
     }
 
-    /// Looks whether the database still holds what it did, and records that all that this replica was given up to
-    /// `floor` is kept; or, without a floor, only that it is alive.
+    /// Checks that the database still holds what it did, and stores that everything delivered to this replica up to
+    /// `floor` is committed or, without a floor, only that the replica is alive.
     pub(crate) async fn look(
         &self,
         mark: &mut Mark,
@@ -212,7 +213,7 @@ impl Replica {
         Ok(if moved { Looked::Moved } else { Looked::Same })
     }
 
-    /// The position, once what there is to record is recorded. None if something was lost.
+    /// Stores what there is to store, and returns the position. `None` if something was lost.
     async fn compare(
         &self,
         mark: &Mark,
@@ -230,7 +231,7 @@ impl Replica {
             return Ok(kept.then_some(row.position.unsigned_abs()));
         }
         drop(reader);
-        // Nothing is put back between these.
+        // This locks the rows first, so that no restore can come in between.
         let Some(mut tx) = self.locked(mark).await? else { return Ok(None) };
         let own = floor.unwrap_or(mark.own) as i64;
         let marking = self.about(MARK, mark).bind(mark.own as i64).bind(own).bind(now());
@@ -255,8 +256,8 @@ impl Replica {
         Ok(Some(least.unwrap_or(row.position).unsigned_abs()))
     }
 
-    /// Takes over from replicas that are behind and silent, if there are any: what they held back, this one holds
-    /// back, until it has joined and read it again.
+    /// Takes over from replicas that are behind and silent, if there are any. This replica then holds the position back
+    /// in their place, until it has joined again and reread the messages.
     async fn takes_over(&self, mark: &mut Mark, at: Instant) -> Result<bool, sqlx::Error> {
         let (own, position) = (mark.own as i64, mark.found.position as i64);
         let behind = self.db.run(async {
@@ -284,7 +285,7 @@ impl Replica {
         Ok(true)
     }
 
-    /// Ends: nothing more is committed by this replica. If it owes something, its row stays, and others take over.
+    /// Leaves: this replica commits nothing more. If it has unfinished messages, its row stays, and others take over.
     pub(crate) async fn leave(&self) -> Result<(), sqlx::Error> {
         if self.owes_nothing.load(SeqCst) {
             let forget = sqlx::query(FORGET).bind(self.entity.to_string()).bind(self.id.clone());

@@ -79,8 +79,8 @@ const UNKNOWN: Migration = Migration {
     postgres: "ALTER TABLE nudge_dead_letter ADD COLUMN unknown BIGINT NOT NULL DEFAULT 0",
 };
 
-/// A release that does not know of revisions leaves both columns as they are, so a row that it has written since has
-/// another `revised_version` than its version.
+/// A release without revisions leaves both columns unchanged, so the `revised_version` of a row that it has written
+/// since differs from its version.
 const REVISION: Migration = Migration {
     number: 4,
     title: "by which revision of a read model a row was applied",
