@@ -31,7 +31,7 @@ use super::{
 /// Longer than the longest time between two checks.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
 
-// $1 to $4: the entity, this replica, the consumer, the creation time of the stream.
+// Unless stated otherwise, $1 to $4: the entity, this replica, the consumer, the creation time of the stream.
 const JOIN: &str = "INSERT INTO nudge_intake_replica AS mine \
     (entity, replica, consumer, stream_created, position, seen_at) \
     SELECT entity, $2, consumer, $4, $5, $6 FROM nudge_intake \
@@ -48,6 +48,7 @@ const LOOK: &str = "SELECT stream_created, position, \
         AND consumer = $3 AND stream_created = $4) AS least \
     FROM nudge_intake WHERE entity = $1 AND consumer = $3";
 /// Every transaction that writes begins with it, so that none waits for another that waits for it.
+/// $1 and $2: the entity, the consumer.
 const LOCK: &str =
     "UPDATE nudge_intake SET position = position WHERE entity = $1 AND consumer = $2";
 const MARK: &str = "UPDATE nudge_intake_replica SET position = $6, seen_at = $7 \
@@ -55,9 +56,9 @@ const MARK: &str = "UPDATE nudge_intake_replica SET position = $6, seen_at = $7 
 /// What one replica has read again is kept, whoever was given it before.
 const RAISE: &str = "UPDATE nudge_intake_replica SET position = $5 \
     WHERE entity = $1 AND replica <> $2 AND consumer = $3 AND stream_created = $4 AND position < $5";
-const MOVE: &str = "UPDATE nudge_intake SET stream_created = $4, position = $5 \
-    WHERE entity = $1 AND consumer = $3 AND (stream_created <> $4 OR position < $5) \
-    AND EXISTS (SELECT 1 FROM nudge_intake_replica WHERE entity = $1 AND replica = $2)";
+/// $1 to $4: the entity, the consumer, the creation time of the stream, the position.
+const MOVE: &str = "UPDATE nudge_intake SET stream_created = $3, position = $4 \
+    WHERE entity = $1 AND consumer = $2 AND (stream_created <> $3 OR position < $4)";
 const BEHIND: &str = "SELECT replica, position, seen_at FROM nudge_intake_replica \
     WHERE entity = $1 AND replica <> $2 AND consumer = $3 AND stream_created = $4 AND position < $5";
 const FORGET: &str = "DELETE FROM nudge_intake_replica WHERE entity = $1 AND replica = $2";
@@ -221,16 +222,27 @@ impl Replica {
         recent: &Recent,
         applied: &Applied,
     ) -> Result<Option<u64>, sqlx::Error> {
-        let mut reader = self.db.reader().acquire().await?;
-        let row = self.row(mark, &mut reader).await?;
-        let as_left = |row: &Row| mark.leads_to(row) && row.own >= Some(mark.own as i64);
-        let Some(row) = row.filter(as_left) else { return Ok(None) };
-        let settled = mark.again.is_none() || floor.is_none();
-        if floor == Some(mark.own) && settled && mark.moves_to(&row).is_none() {
-            let kept = are_kept(recent, applied, &mut reader).await?;
-            return Ok(kept.then_some(row.position.unsigned_abs()));
+        if floor == Some(mark.own) && mark.again.is_none() {
+            let mut reader = self.db.reader().acquire().await?;
+            let row = self.row(mark, &mut reader).await?;
+            let as_left = |row: &Row| mark.leads_to(row) && row.own >= Some(mark.own as i64);
+            let Some(row) = row.filter(as_left) else { return Ok(None) };
+            if mark.moves_to(&row).is_none() {
+                let kept = are_kept(recent, applied, &mut reader).await?;
+                return Ok(kept.then_some(row.position.unsigned_abs()));
+            }
         }
-        drop(reader);
+        self.record(mark, floor, recent, applied).await
+    }
+
+    /// Stores the mark, and the position if that moves.
+    async fn record(
+        &self,
+        mark: &Mark,
+        floor: Option<u64>,
+        recent: &Recent,
+        applied: &Applied,
+    ) -> Result<Option<u64>, sqlx::Error> {
         // This locks the rows first, so that no restore can come in between.
         let Some(mut tx) = self.locked(mark).await? else { return Ok(None) };
         let own = floor.unwrap_or(mark.own) as i64;
@@ -250,7 +262,8 @@ impl Replica {
         let least = mutated!(OneReplicaSpeaksForAll: row.least => Some(own));
         let least = mark.moves_to(&Row { least, ..row });
         if let Some(least) = least {
-            self.about(MOVE, mark).bind(least).execute(&mut *tx).await?;
+            let moving = sqlx::query(MOVE).bind(self.entity.as_str()).bind(&mark.found.consumer);
+            moving.bind(&mark.created).bind(least).execute(&mut *tx).await?;
         }
         tx.commit().await?;
         Ok(Some(least.unwrap_or(row.position).unsigned_abs()))
