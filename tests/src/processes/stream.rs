@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{consumer::PullConsumer, message::StreamMessage, stream::Stream};
-use futures_util::TryStreamExt;
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, consumer::PullConsumer, message::StreamMessage},
+};
+use futures_util::{Stream, StreamExt, TryStreamExt, future};
 use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
 
 use super::World;
 
 impl World {
-    async fn stream(&self) -> Stream {
+    async fn stream(&self) -> jetstream::stream::Stream {
         let jetstream = self.nats().jetstream().await;
         jetstream.get_stream(subject::stream_name(&store())).await.expect("the stream is there")
     }
@@ -37,7 +40,18 @@ impl World {
     /// The version that the newest notification of a store names.
     pub async fn notified(&self, id: &str) -> Option<u64> {
         let message = self.notification(id).await?;
-        message.headers.get(VERSION_HEADER)?.as_str().parse().ok()
+        version(&message.headers)
+    }
+
+    /// Every notification of a store that reaches the broker from now on: its ID and the version that it names. The
+    /// stream shows only the newest of a store, and an owner soon replaces one that is too old.
+    pub async fn notifications(&self) -> impl Stream<Item = (String, u64)> + Unpin + use<> {
+        let subscriber = self.nats().subscribe(&subject::all_subjects(&store())).await;
+        subscriber.filter_map(|message| {
+            let id = subject::decode_subject(&store(), &message.subject).ok();
+            let version = message.headers.as_ref().and_then(version);
+            future::ready(id.map(|id| id.to_string()).zip(version))
+        })
     }
 
     async fn notification(&self, id: &str) -> Option<StreamMessage> {
@@ -55,6 +69,10 @@ impl World {
         let sent = jetstream.publish_with_headers(subject, headers, body).await;
         sent.expect("it is sent").await.expect("the stream takes it");
     }
+}
+
+fn version(headers: &HeaderMap) -> Option<u64> {
+    headers.get(VERSION_HEADER)?.as_str().parse().ok()
 }
 
 fn store() -> EntityName {

@@ -125,7 +125,7 @@ async fn tombstones_of_made_up_ids_are_bounded_in_rate_and_no_change_waits_for_t
     // It is created while its ID waits for a tombstone: the last one made up, with a version far ahead.
     let ahead = now() + 3_600_000_000;
     let subject = Wire::subject("newborn");
-    let mut shown = nats.jetstream().await.client().subscribe(subject).await.unwrap();
+    let mut shown = nats.subscribe(&subject).await;
     wire.announce("newborn", Some(&ahead.to_string())).await;
     eventually("some have their tombstone, and the others wait", || async {
         (rows(&owner.db).await.len() > STRANGERS_AT_ONCE).then_some(())

@@ -143,6 +143,15 @@ impl Nats {
     pub async fn jetstream(&self) -> jetstream::Context {
         jetstream::new(async_nats::connect(self.url()).await.expect("nats-server answers"))
     }
+
+    /// Every message that is published on these subjects from now on.
+    pub async fn subscribe(&self, subjects: &str) -> async_nats::Subscriber {
+        let jetstream = self.jetstream().await;
+        let subscriber = jetstream.client().subscribe(subjects.to_owned()).await;
+        // The server has the subscription once it answers a later request on the same connection.
+        jetstream.query_account().await.expect("nats-server answers");
+        subscriber.expect("a subscription")
+    }
 }
 
 /// `NATS_SERVER_BIN`, or what the project's own script finds or installs.
