@@ -8,6 +8,7 @@
 //! | `random` | no statement of any kind goes unnoticed |
 //! | `installing` | checking, creating, repairing and removing the triggers |
 //! | `once` | what only one of the databases has: `REPLACE`, `TRUNCATE`, roles |
+//! | `recording` | everything is recorded once after an installation |
 //! | `shells` | the databases' own tools, and subscribers that follow |
 //! | `writers` | many writers at once |
 
@@ -18,6 +19,7 @@ mod installing;
 mod lost;
 mod once;
 mod random;
+mod recording;
 mod shells;
 mod support;
 mod writers;

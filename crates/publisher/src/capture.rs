@@ -32,23 +32,23 @@
 //! |---|---|
 //! | `sqlite` | row triggers, and what `REPLACE` hides |
 //! | `postgres` | statement triggers over transition tables; row triggers for replicated rows |
+//! | `record` | records every entity once after an installation |
 //! | `watch` | checks that they are still there while the program runs |
 
 mod postgres;
+mod record;
 mod sqlite;
 mod watch;
 
-use futures_util::TryStreamExt;
-use nudge_protocol::{EntityId, EntityName};
+use nudge_protocol::EntityName;
 use nudge_runtime::{
-    Database, Tx, clock,
+    Database, Tx,
     database::{Kind, WorkError},
     set_sql::quoted,
 };
 use sqlx::AssertSqlSafe;
 
-use crate::change_log::outbox::bytes;
-
+pub use record::MAX_RECORDED_AT_ONCE;
 pub(crate) use watch::Capture;
 pub use watch::{INSTALL_PAUSE, LOOK_INTERVAL};
 
@@ -151,8 +151,8 @@ async fn look(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result<Optio
     }
 }
 
-/// Installs the triggers, unless exactly these exist. Whenever they had to be created, every entity is
-/// recorded once, since changes may have been missed.
+/// Installs the triggers, unless exactly these exist. Whenever they had to be created, every entity must be
+/// [recorded](record::record_all) once, since changes may have been missed.
 /// Returns the current definition.
 async fn install(
     db: &Database,
@@ -160,24 +160,26 @@ async fn install(
     tables: &Tables,
 ) -> Result<String, CaptureError> {
     let work = async {
+        let mut tx = db.snapshot().await?;
+        if look(&mut tx, entity, tables).await?.is_some() {
+            record::check_ids(&mut tx, entity, tables.of_root()).await?;
+        }
+        tx.commit().await?;
         // After waiting for another program that installs them, check what it has done.
-        let mut tx = db.begin_read_committed().await.map_err(Fault::from)?;
+        let mut tx = db.begin_read_committed().await?;
         if db.kind() == Kind::Postgres {
             postgres::lock(&mut tx).await?;
         }
         if let Some(plan) = look(&mut tx, entity, tables).await? {
             if db.kind() == Kind::Postgres {
-                postgres::wait(&mut tx, true).await?;
+                postgres::wait_at_most(&mut tx, postgres::TABLE_LOCK_TIMEOUT_MILLIS).await?;
             }
             remove(&mut tx, entity).await?;
             for statement in &plan.create {
                 execute(&mut tx, statement).await?;
             }
-            if db.kind() == Kind::Postgres {
-                postgres::wait(&mut tx, false).await?;
-            }
-            record_all(&mut tx, entity, tables).await?;
             note(&mut tx, entity, &plan.create.join("\n")).await?;
+            record::begin(&mut tx, entity).await?;
             tracing::info!(%entity, triggers = plan.triggers, "changes are captured by triggers");
         }
         // In the same transaction: another program may install its own right after.
@@ -238,70 +240,6 @@ async fn note(tx: &mut Tx, entity: &EntityName, definition: &str) -> Result<(), 
                ON CONFLICT (entity) DO UPDATE SET definition = excluded.definition";
     let query = sqlx::query(sql).bind(entity.as_str()).bind(definition.to_owned());
     query.execute(&mut **tx).await?;
-    Ok(())
-}
-
-/// Gives every existing entity a new version, and every other one in the log a tombstone.
-async fn record_all(tx: &mut Tx, entity: &EntityName, tables: &Tables) -> Result<(), Fault> {
-    let root = tables.of_root();
-    check_ids(tx, entity, root).await?;
-    let (table, key) = (quoted(&root.name), quoted(&root.key));
-    let version = "CASE WHEN log.version >= $2 THEN log.version + 1 ELSE $2 END";
-    let there = format!(
-        "INSERT INTO nudge_change_log AS log (entity, id, version, change, deleted, changed_at) \
-         SELECT $1, CAST({key} AS TEXT), $2, 'created', 0, $2 FROM {table} WHERE true ORDER BY 2 \
-         ON CONFLICT (entity, id) DO UPDATE SET version = {version}, changed_at = $2, \
-         change = CASE log.deleted WHEN 0 THEN 'updated' ELSE 'created' END, deleted = 0"
-    );
-    // Each database can hash or index only one of these; the other would take hours for a million rows.
-    let absent = match Kind::of(tx) {
-        Kind::Sqlite => format!("log.id NOT IN (SELECT CAST({key} AS TEXT) FROM {table})"),
-        Kind::Postgres => format!(
-            "NOT EXISTS (SELECT 1 FROM {table} AS root WHERE CAST(root.{key} AS TEXT) = log.id)"
-        ),
-    };
-    let gone = format!(
-        "UPDATE nudge_change_log AS log SET version = {version}, changed_at = $2, \
-         change = 'deleted', deleted = 1 WHERE log.entity = $1 AND log.deleted = 0 \
-         AND {absent}"
-    );
-    for sql in [there, gone] {
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(entity.as_str());
-        query.bind(clock::now().unix_micros()).execute(&mut **tx).await?;
-    }
-    Ok(())
-}
-
-/// Checks that every existing key is a valid ID: without one, nobody can be notified. Reads the keys one by one:
-/// there may be millions. A key that is not text, which SQLite accepts, is only logged, all in one line: nothing that follows could
-/// read it either, and the other rows must not wait for it.
-async fn check_ids(tx: &mut Tx, entity: &EntityName, root: &Table) -> Result<(), Fault> {
-    let (table, key) = (quoted(&root.name), quoted(&root.key));
-    let is_blob = match Kind::of(tx) {
-        Kind::Sqlite => format!("typeof({key}) = 'blob'"),
-        Kind::Postgres => "0".to_owned(),
-    };
-    let text = bytes(Kind::of(tx), &format!("CAST({key} AS TEXT)"));
-    let sql = format!("SELECT {text}, {is_blob} FROM {table}");
-    let mut ids = sqlx::query_as::<_, (Option<Vec<u8>>, i64)>(AssertSqlSafe(sql)).fetch(&mut **tx);
-    let (mut unreadable, mut first) = (0_u64, None);
-    while let Some((id, is_blob)) = ids.try_next().await? {
-        let id = id.unwrap_or_default();
-        let text = std::str::from_utf8(&id).ok().filter(|_| is_blob == 0);
-        let Some(text) = text else {
-            unreadable += 1;
-            first.get_or_insert_with(|| id.escape_ascii().to_string());
-            continue;
-        };
-        if let Err(problem) = EntityId::new(text) {
-            let id = text.chars().take(60).collect();
-            return Err(Fault::Id { table: root.name.clone(), id, problem: problem.to_string() });
-        }
-    }
-    if let Some(id) = first {
-        let table = &root.name;
-        tracing::error!(%entity, table, id, unreadable, "keys are not text: nobody can be notified of their rows");
-    }
     Ok(())
 }
 

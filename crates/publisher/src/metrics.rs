@@ -34,7 +34,7 @@ pub struct RelayHealth {
     pub connected: bool,
     /// Whether the broker was reachable then.
     pub broker_connected: bool,
-    /// Whether the stream was altered at the broker and cannot be altered back.
+    /// Whether the stream was altered at the broker and its configuration cannot be restored.
     pub altered: bool,
     /// Changes that are not yet in the stream.
     pub pending: u64,
@@ -109,7 +109,7 @@ impl Metrics {
         );
         registry.register(
             "nudge_relay_stream_altered",
-            "1 while the stream is altered at the broker and cannot be altered back",
+            "1 while the stream is altered at the broker and its configuration cannot be restored",
             self.altered.clone(),
         );
         registry.register(

@@ -79,7 +79,7 @@ pub trait Sink: Send + Sync + 'static {
     /// Describes the stream; creates it if it is missing.
     fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, StreamInfo>;
 
-    /// Alters the stream back to the required configuration. Returns what cannot be altered back, and why.
+    /// Restores the stream's required configuration. Returns what cannot be restored, and why.
     fn mend<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Option<String>>;
 
     /// Publishes a message, and returns its sequence in the stream.

@@ -183,7 +183,7 @@ fn is_kept_alone(info: &Info) -> bool {
     info.cluster.as_ref().is_none_or(alone)
 }
 
-/// Alters the stream back to the required configuration. Returns what cannot be altered, and why.
+/// Restores the stream's required configuration. Returns what cannot be restored, and why.
 async fn mend(jetstream: &Context, entity: &EntityName) -> Result<Option<String>, BoxError> {
     let Some(Found { mut config, .. }) = find(jetstream, entity).await? else { return Ok(None) };
     if let Some(why) = untouchable(&config) {

@@ -219,7 +219,7 @@ impl World {
         work(&mut self.state().chance.script)
     }
 
-    /// Random numbers of somebody's own.
+    /// The random numbers of this name.
     pub(crate) fn random_of(&self, name: &str) -> Random {
         self.state().chance.of(name)
     }
@@ -355,12 +355,12 @@ impl World {
         self.state().calls
     }
 
-    /// Somebody begins work that may change a database.
+    /// Notes that work begins which may change a database.
     pub(crate) fn works(&self) {
         self.state().works += 1;
     }
 
-    /// How often somebody did. While that stays the same, so does every database.
+    /// How often such work began. While that stays the same, so does every database.
     pub(crate) fn works_so_far(&self) -> u64 {
         self.state().works
     }

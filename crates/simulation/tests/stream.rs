@@ -30,7 +30,7 @@ pub(crate) struct Stream {
     pub(crate) room: AtomicUsize,
     /// Whether it takes nothing.
     pub(crate) refuses: AtomicBool,
-    /// Whether it is altered back when that is asked for.
+    /// Whether its configuration can be restored.
     pub(crate) can_be_mended: AtomicBool,
     pub(crate) altered: AtomicBool,
     pub(crate) published: AtomicUsize,

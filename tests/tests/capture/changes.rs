@@ -2,11 +2,11 @@
 
 use nudge_tests::id;
 
-use crate::capture::support::{INSERT_ABC, Shops, changes};
+use crate::capture::support::{INSERT_ABC, PUBLISHED, Shops, changes};
 
 /// Published, so that later changes are changes of something known.
 async fn publish(shops: &Shops) {
-    shops.run("UPDATE nudge_change_log SET published_version = version").await;
+    shops.run(PUBLISHED).await;
 }
 
 async fn abc() -> Shops {

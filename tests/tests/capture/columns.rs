@@ -7,7 +7,7 @@ use nudge_runtime::{
 use nudge_tests::{database, eventually};
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::support::{INSERT_ABC, Shops, changes, tables};
+use crate::capture::support::{INSERT_ABC, PUBLISHED, Shops, changes, tables};
 
 /// What the next releases do to the shops, one step each. SQLite cannot retype a column, so the table is recreated.
 const RELEASES: [Migration; 3] = [
@@ -41,6 +41,7 @@ async fn a_release_may_add_drop_and_retype_columns_and_its_changes_are_captured(
     shops.run(INSERT_ABC).await;
     for releases in 1..=RELEASES.len() {
         let migrations = &RELEASES[..releases];
+        shops.run(PUBLISHED).await;
         let before = shops.log().await;
         shops.opened_again().await.publisher.migrate("shops", migrations).await.unwrap();
         shops.capture(&tables()).await.unwrap();
@@ -51,6 +52,7 @@ async fn a_release_may_add_drop_and_retype_columns_and_its_changes_are_captured(
         assert_eq!(shops.recorded("INSERT INTO menu VALUES ('a', 1, 'x')").await.len(), 1);
         assert_eq!(shops.recorded("DELETE FROM menu").await.len(), 1);
         // The next start of the same release.
+        shops.run(PUBLISHED).await;
         let before = shops.log().await;
         shops.opened_again().await.publisher.migrate("shops", migrations).await.unwrap();
         shops.capture(&tables()).await.unwrap();

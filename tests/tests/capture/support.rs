@@ -27,6 +27,9 @@ const SHOPS: &str = "
 pub(crate) const INSERT_ABC: &str =
     "INSERT INTO shop VALUES ('a', 'A', 'code-a'), ('b', 'B', 'code-b'), ('c', 'C', 'code-c')";
 
+/// What a relay would say: until then, what was created stays "created" when it changes.
+pub(crate) const PUBLISHED: &str = "UPDATE nudge_change_log SET published_version = version";
+
 pub(crate) fn tables() -> Tables {
     Tables::root("shop", "id").child("menu", "shop_id").child("tag", "shop_id")
 }

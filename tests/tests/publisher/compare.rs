@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::publisher::support::{
     NO_RIGHT_TO_ALTER, Relay, age, compared, last_seq, message, messages, owner_of, published,
-    purgeable, shown, take_out, thing,
+    purgeable, shown, stream, take_out, thing,
 };
 
 /// Things in the order in which the relay checks them.
@@ -185,6 +185,10 @@ mod once {
         published(&owner.db).await;
         relay.stop().await;
         take_out(&nats, "locked").await;
+        // As many messages as before: counting them does not show that one is missing.
+        let jetstream = nats.jetstream().await;
+        let other = jetstream.publish("changes.thing.%00", "".into()).await;
+        other.unwrap().await.unwrap();
         nats.restart().await;
         let mut writer = owner.db.begin().await.unwrap();
         let lock = "SELECT version FROM nudge_change_log WHERE id = 'locked' FOR UPDATE";
@@ -196,6 +200,11 @@ mod once {
         .await;
         compared(&relay.publisher).await;
         writer.rollback().await.unwrap();
-        shown(&nats, &owner.db).await;
+        let stream = stream(&nats).await;
+        eventually("it is published again", || async {
+            stream.get_last_raw_message_by_subject("changes.thing.locked").await.ok()
+        })
+        .await;
+        published(&owner.db).await;
     }
 }

@@ -27,12 +27,12 @@ const AFTER: &str = "AFTER";
 const SEARCH_PATH: &str = "pg_catalog, pg_temp";
 /// Types that give each value exactly one text, whatever the session's settings.
 const KEY_TYPES: &[&str] = &["text", "character varying", "smallint", "integer", "bigint", "uuid"];
-/// Lets one program at a time check and install, however long the others take to record every entity.
+/// Lets one program at a time check and install, however long the others take.
 /// The number is used for nothing else.
 const LOCK: &str = "SET LOCAL lock_timeout = 0; SELECT count(pg_advisory_xact_lock(5210372))";
 /// Longest wait for a captured table, in milliseconds. Creating triggers takes a lock that waits for every transaction
 /// that uses the table, and all later ones queue behind it.
-const TABLE_LOCK_TIMEOUT_MILLIS: u32 = 1_000;
+pub(super) const TABLE_LOCK_TIMEOUT_MILLIS: u32 = 1_000;
 
 /// The plan, if the database does not match it yet.
 pub(super) async fn is_installed(
@@ -73,12 +73,21 @@ pub(super) async fn lock(tx: &mut Tx) -> Result<(), Fault> {
     Ok(())
 }
 
-/// From here on in this transaction, waits for locks are short, or unlimited.
-pub(super) async fn wait(tx: &mut Tx, briefly: bool) -> Result<(), Fault> {
-    let millis = if briefly { TABLE_LOCK_TIMEOUT_MILLIS } else { 0 };
+/// From here on in this transaction, no wait for a lock is longer.
+pub(super) async fn wait_at_most(tx: &mut Tx, millis: u32) -> Result<(), Fault> {
     let sql = format!("SET LOCAL lock_timeout = {millis}");
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await?;
     Ok(())
+}
+
+/// The type of a table's key.
+pub(super) async fn key_type(tx: &mut Tx, table: &Table) -> Result<String, Fault> {
+    Ok(describe(tx, table).await?.key_type)
+}
+
+/// The name of the function that records a set of entities.
+pub(super) fn touch(entity: &EntityName) -> String {
+    quoted(&format!("{}touch", prefix(entity)))
 }
 
 /// A trigger: its table, its name, its firing mode, and its [form](form).

@@ -23,7 +23,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{CaptureError, Fault, Tables, install, look, noted};
+use super::{CaptureError, Fault, Tables, install, look, noted, record::record_all};
 
 /// Interval between checks of the triggers while the program runs. A check reads the schema, but no table.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -79,7 +79,13 @@ impl Capture {
         let definition = install(&self.db, &self.entity, &self.tables).await?;
         *self.definition.lock() = definition;
         self.found(false);
-        Ok(())
+        self.record_all().await
+    }
+
+    /// Records every entity once, if that is left to do: by this program or by another that has ended since.
+    async fn record_all(&self) -> Result<(), CaptureError> {
+        let recorded = record_all(&self.db, &self.entity, self.tables.of_root()).await;
+        recorded.map_err(|fault| fault.of(&self.entity))
     }
 
     /// Whether changes are known to be lost.
@@ -102,7 +108,7 @@ impl Capture {
                     tracing::error!(%entity, "changes are not captured: the triggers are not as installed")
                 }
                 false => {
-                    tracing::info!(%entity, "changes are captured again, and every entity was recorded once")
+                    tracing::info!(%entity, "changes are captured again, and every entity is recorded once")
                 }
             }
         }
@@ -117,7 +123,9 @@ impl Capture {
                 () = self.look.notified() => {}
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
-            if let Err(error) = self.look_and_mend().await {
+            // Recording everything may take long.
+            let Some(looked) = stop.run_until_cancelled(self.look_and_mend()).await else { return };
+            if let Err(error) = looked {
                 tracing::warn!(entity = %self.entity, error = %chain(&error), "capture: cannot check the triggers; retrying");
             }
         }
@@ -140,7 +148,7 @@ impl Capture {
         match self.db.run(work).await {
             Ok(None) => {
                 self.found(false);
-                Ok(())
+                self.record_all().await
             }
             Ok(Some(_)) => {
                 self.found(true);

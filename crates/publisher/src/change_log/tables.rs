@@ -89,4 +89,15 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         CREATE INDEX nudge_change_log_place ON nudge_change_log (entity, published_seq)
             WHERE published_seq > 0;",
     },
+    Migration {
+        number: 7,
+        title: "how far everything is recorded after triggers were installed",
+        // `recording`: when they were installed; 0 once everything is recorded. `recorded_to`: up to which key it is.
+        sqlite: "
+        ALTER TABLE nudge_capture ADD COLUMN recording BIGINT NOT NULL DEFAULT 0;
+        ALTER TABLE nudge_capture ADD COLUMN recorded_to BLOB;",
+        postgres: "
+        ALTER TABLE nudge_capture ADD COLUMN recording BIGINT NOT NULL DEFAULT 0;
+        ALTER TABLE nudge_capture ADD COLUMN recorded_to BYTEA;",
+    },
 ];

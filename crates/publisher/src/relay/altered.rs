@@ -1,4 +1,4 @@
-//! A stream that was altered at the broker is altered back, or the difference is named.
+//! A stream that was altered at the broker is restored, or the difference is named.
 
 use nudge_runtime::{BoxError, problem::chain};
 use tokio::time::Instant;
@@ -11,15 +11,15 @@ use crate::sink::{Altered, StreamInfo};
 pub(super) struct Altering {
     /// Two parties that want it different must not alter it back all the time.
     mends: Again,
-    /// The difference that could not be altered back and was logged.
+    /// The difference that could not be restored and was logged.
     said: Option<Altered>,
-    /// Whether it lost acknowledged messages until it was altered back.
+    /// Whether it lost acknowledged messages until it was restored.
     pub(super) lost: bool,
 }
 
 impl Relay {
-    /// Checks the stream, and creates it if it is missing. If others have altered it, it is altered back first,
-    /// at once or, if they do so repeatedly, less and less often. What cannot be altered back is named, and work
+    /// Checks the stream, and creates it if it is missing. If others have altered it, it is restored first,
+    /// at once or, if they do so repeatedly, less and less often. What cannot be restored is named, and work
     /// goes on.
     pub(super) async fn look_at_stream(&mut self) -> Result<StreamInfo, BoxError> {
         let mut now = self.sink.ensure(self.log.entity()).await?;

@@ -16,7 +16,7 @@ use super::*;
 /// What a test waits for at most.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(200);
-/// As good as for ever.
+/// Longer than any test runs.
 const LONG: Duration = Duration::from_secs(3_600);
 const PATIENT: Limits = Limits { connections: 8, head: LONG, body_pause: LONG, write_pause: LONG };
 

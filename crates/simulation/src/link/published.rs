@@ -11,17 +11,17 @@ use tokio::{sync::Notify, time::sleep};
 use super::delivery::{Sender, delivery};
 use crate::{broker::Stored, fault::Fault, node::Node};
 
-/// Everyone who wants to be notified of what is published.
+/// The subscribers of what is published.
 #[derive(Default)]
 pub(crate) struct Published {
     /// Wakes those who wait for messages.
     pub(crate) woken: Notify,
-    /// Those who want it past their consumer.
+    /// Subscribers that get it directly instead of through their consumer.
     fresh: Mutex<Vec<(Weak<Node>, Sender)>>,
 }
 
 impl Published {
-    /// Somebody wants what is published from now on.
+    /// Subscribes to what is published from now on.
     pub(crate) fn follow(&self, node: &Arc<Node>, sender: Sender) {
         self.fresh.lock().push((Arc::downgrade(node), sender));
     }

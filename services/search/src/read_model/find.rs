@@ -3,7 +3,7 @@
 use nudge_protocol::{EntityId, Version};
 use nudge_runtime::{Database, database::Kind, paging::cut, row};
 use serde::Serialize;
-use sqlx::AssertSqlSafe;
+use sqlx::{Any, Arguments, AssertSqlSafe, Encode, Type, any::AnyArguments};
 use utoipa::ToSchema;
 
 use crate::{
@@ -61,14 +61,7 @@ pub async fn find(db: &Database, query: &StoreQuery) -> Result<Page, sqlx::Error
     }
     let look = || {
         let (sql, values) = statement(db.kind(), query);
-        let mut statement = sqlx::query_as::<_, Found>(AssertSqlSafe(sql));
-        for value in values.0 {
-            statement = match value {
-                Value::Text(text) => statement.bind(text),
-                Value::Int(number) => statement.bind(number),
-            };
-        }
-        statement.fetch_all(db.reader())
+        sqlx::query_as_with::<_, Found, _>(AssertSqlSafe(sql), values).fetch_all(db.reader())
     };
     let mut found = db.run_afresh(look).await?;
     let next = cut(&mut found, query.limit, |last| {
@@ -103,19 +96,19 @@ where
 
 /// The statement for a search, which asks for one row more than the page holds. It contains only the conditions
 /// of this search, so that the database can choose the index that fits them.
-fn statement(kind: Kind, query: &StoreQuery) -> (String, Values) {
-    let mut values = Values::default();
+fn statement(kind: Kind, query: &StoreQuery) -> (String, AnyArguments) {
+    let mut values = AnyArguments::default();
     let (source, mut conditions) = match &query.text {
         None => ("SELECT store.*, CAST(0 AS BIGINT) AS tier FROM store".to_owned(), Vec::new()),
         Some(text) => matches(kind, text, &mut values),
     };
     for (column, wanted) in [("category", &query.category), ("region", &query.region)] {
         if let Some(wanted) = wanted {
-            conditions.push(format!("store.{column} = {}", values.text(wanted)));
+            conditions.push(format!("store.{column} = {}", bind(&mut values, wanted.as_str())));
         }
     }
     if let Some(open) = query.open {
-        conditions.push(format!("store.open = {}", values.int(open.into())));
+        conditions.push(format!("store.open = {}", bind(&mut values, i64::from(open))));
     }
     let filter = match conditions.is_empty() {
         true => String::new(),
@@ -128,11 +121,11 @@ fn statement(kind: Kind, query: &StoreQuery) -> (String, Values) {
     };
     // Without a text all rows are in one tier; leaving it out lets an index provide the order.
     let (order, place) = match &query.text {
-        Some(_) => ("tier, name_key, id", format!("{}, ", values.int(tier))),
+        Some(_) => ("tier, name_key, id", format!("{}, ", bind(&mut values, tier))),
         None => ("name_key, id", String::new()),
     };
-    let place = format!("{place}{}, {}", values.text(name_key), values.text(id));
-    let limit = values.int(query.limit as i64 + 1);
+    let place = format!("{place}{}, {}", bind(&mut values, name_key), bind(&mut values, id));
+    let limit = bind(&mut values, query.limit as i64 + 1);
     let sql = format!(
         "SELECT id, name, category, category_written, region, region_written, open, version, \
          name_key, tier \
@@ -143,12 +136,12 @@ fn statement(kind: Kind, query: &StoreQuery) -> (String, Values) {
 }
 
 /// Selects the stores that a text matches, by the text index, with the tier of each.
-fn matches(kind: Kind, text: &Text, values: &mut Values) -> (String, Vec<String>) {
-    let name = values.text(text.name_key());
+fn matches(kind: Kind, text: &Text, values: &mut AnyArguments) -> (String, Vec<String>) {
+    let name = bind(values, text.name_key());
     let (index, condition) = match kind {
         // CROSS JOIN keeps SQLite from querying the index once for each store.
         Kind::Sqlite => {
-            let expression = values.text(&text.expression(kind));
+            let expression = bind(values, text.expression(kind));
             let matches = format!("store_words MATCH {expression}");
             ("store_words CROSS JOIN ", format!("{matches} AND store.row = store_words.rowid"))
         }
@@ -167,18 +160,18 @@ fn matches(kind: Kind, text: &Text, values: &mut Values) -> (String, Vec<String>
 /// The index finds the rows that have all pairs of characters; the text shows whether the pairs follow one
 /// another. Where the text is missing or belongs to another version, the positions in the index have to do,
 /// although it does not record all of them.
-fn matches_on_postgres(text: &Text, values: &mut Values) -> String {
-    let parts = values.text(&text.parts());
+fn matches_on_postgres(text: &Text, values: &mut AnyArguments) -> String {
+    let parts = bind(values, text.parts());
     let parts = format!("store.words @@ CAST({parts} AS tsquery)");
     let long = text.long_words().map(|word| {
-        let word = values.text(word);
+        let word = bind(values, word);
         format!("store.lines LIKE '%' || {word} || '%'")
     });
     let long: Vec<_> = long.collect();
     if long.is_empty() {
         return parts;
     }
-    let phrases = values.text(&text.expression(Kind::Postgres));
+    let phrases = bind(values, text.expression(Kind::Postgres));
     format!(
         "{parts} AND CASE WHEN store.lines_version = store.version THEN {} \
          ELSE store.words @@ CAST({phrases} AS tsquery) END",
@@ -186,29 +179,10 @@ fn matches_on_postgres(text: &Text, values: &mut Values) -> String {
     )
 }
 
-/// The values for the placeholders of a statement.
-#[derive(Default)]
-struct Values(Vec<Value>);
-
-enum Value {
-    Text(String),
-    Int(i64),
-}
-
-impl Values {
-    fn text(&mut self, text: &str) -> String {
-        self.add(Value::Text(text.to_owned()))
-    }
-
-    fn int(&mut self, number: i64) -> String {
-        self.add(Value::Int(number))
-    }
-
-    /// Adds the value and returns its placeholder.
-    fn add(&mut self, value: Value) -> String {
-        self.0.push(value);
-        format!("${}", self.0.len())
-    }
+/// Adds a value to a statement and returns its placeholder.
+fn bind<'t>(values: &mut AnyArguments, value: impl Encode<'t, Any> + Type<Any>) -> String {
+    values.add(value).expect("texts and numbers can always be bound");
+    format!("${}", values.len())
 }
 
 #[cfg(test)]
@@ -233,13 +207,7 @@ mod tests {
         let query = StoreQuery { text, category, region, open: Some(true), limit: 20, after: None };
         let (sql, values) = statement(db.kind(), &query);
         let explain = db.pick("EXPLAIN QUERY PLAN", "EXPLAIN");
-        let mut statement = sqlx::query(AssertSqlSafe(format!("{explain} {sql}")));
-        for value in values.0 {
-            statement = match value {
-                Value::Text(text) => statement.bind(text),
-                Value::Int(number) => statement.bind(number),
-            };
-        }
+        let statement = sqlx::query_with(AssertSqlSafe(format!("{explain} {sql}")), values);
         let steps = statement.fetch_all(db.reader()).await.unwrap();
         steps.iter().map(|step| step.get(step.len() - 1)).collect()
     }

@@ -5,13 +5,13 @@ use nudge_runtime::database::Kind;
 use nudge_tests::{Postgres, TestDatabase, database, eventually};
 use sqlx::{AnyConnection, Connection};
 
-use crate::capture::support::{INSERT_ABC, Shops, changes, tables};
+use crate::capture::support::{INSERT_ABC, PUBLISHED, Shops, changes, tables};
 
 async fn abc() -> Shops {
     let shops = Shops::of(Kind::Postgres).await;
     shops.run(INSERT_ABC).await;
     shops.run("INSERT INTO menu VALUES ('a', 1, 'x'); INSERT INTO tag VALUES (1, 'b', 'y')").await;
-    shops.run("UPDATE nudge_change_log SET published_version = version").await;
+    shops.run(PUBLISHED).await;
     shops
 }
 

@@ -5,13 +5,13 @@ use nudge_publisher::{Recording, capture::Tables};
 use nudge_runtime::database::Kind;
 use nudge_tests::TestDatabase;
 
-use crate::capture::support::{INSERT_ABC, Shops, changes};
+use crate::capture::support::{INSERT_ABC, PUBLISHED, Shops, changes};
 
 async fn abc() -> Shops {
     let shops = Shops::of(Kind::Sqlite).await;
     shops.run(INSERT_ABC).await;
     shops.run("INSERT INTO tag VALUES (1, 'a', 'x'), (2, 'b', 'y')").await;
-    shops.run("UPDATE nudge_change_log SET published_version = version").await;
+    shops.run(PUBLISHED).await;
     shops
 }
 
@@ -231,7 +231,7 @@ async fn a_row_that_gives_way_to_another_of_its_number_is_deleted() {
         let shops = of(&format!("CREATE TABLE shop ({names})")).await;
         shops.capture(&Tables::root("shop", "id")).await.unwrap();
         shops.run("INSERT INTO shop VALUES ('a', 'A'), ('b', 'B'), ('c', 'C')").await;
-        shops.run("UPDATE nudge_change_log SET published_version = version").await;
+        shops.run(PUBLISHED).await;
         for (sql, expected) in [
             (
                 format!("INSERT OR REPLACE INTO shop ({number}, id) VALUES (2, 'd')"),
