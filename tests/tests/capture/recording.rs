@@ -1,6 +1,6 @@
 //! After triggers were installed, every entity is recorded once, page by page.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use nudge_publisher::capture::{MAX_RECORDED_AT_ONCE, Tables};
 use nudge_runtime::database::Kind;
@@ -90,6 +90,10 @@ mod once {
             database::execute(shops.database.url(), &update).await;
         }
         shops.run("DELETE FROM shop WHERE id = 'b'").await;
+        // The page holds a while it waits for c: it must give way before the server ends either of them.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        let update = "UPDATE shop SET name = 'while c is held' WHERE id = 'a'";
+        sqlx::raw_sql(update).execute(&mut writer).await.expect("no deadlock");
         assert!(!start.is_finished(), "an entity is still locked");
         sqlx::raw_sql("COMMIT").execute(&mut writer).await.unwrap();
         start.await.unwrap().unwrap();
