@@ -89,8 +89,8 @@ struct Session {
     /// Number of messages that were reread bypassing the consumer and are not handled yet.
     gap: Countdown,
     withheld: Withheld,
-    /// Where the stream ended at the last check.
-    last_sequence: u64,
+    /// The sequence up to which the last check knew of messages.
+    counted_to: u64,
     /// Cancelled when the session ends, unless the program stops: then runs in progress are still finished and
     /// acknowledged.
     over: CancellationToken,
@@ -193,8 +193,8 @@ impl Intake {
         }
         self.progress.connected.set(1);
         self.progress.set_intake_error(None);
-        let (withheld, last_sequence) = (Withheld::default(), consumer.opened().last_sequence);
-        Ok(Session { mark, consumer, gap, withheld, last_sequence, over })
+        let (withheld, counted_to) = (Withheld::default(), consumer.opened().counted_to());
+        Ok(Session { mark, consumer, gap, withheld, counted_to, over })
     }
 
     /// Reads messages that the consumer counts as handled although this read model does not hold them, or that it does

@@ -35,7 +35,7 @@ impl Intake {
             (false, true) if state.pending == 0 => *fresh = None,
             _ => {}
         }
-        session.last_sequence = state.last_sequence;
+        session.counted_to = state.counted_to();
         Ok(())
     }
 
@@ -43,7 +43,7 @@ impl Intake {
     /// consumer brings all of it, too.
     async fn read_since_last_check(&self, session: &Session) -> Result<(), Over> {
         let last = session.consumer.state().await?.last_sequence;
-        let first = session.last_sequence.max(last.saturating_sub(MAX_SINCE_LAST_CHECK)) + 1;
+        let first = session.counted_to.max(last.saturating_sub(MAX_SINCE_LAST_CHECK)) + 1;
         if first > last {
             return Ok(());
         }

@@ -66,6 +66,12 @@ pub struct ConsumerState {
 }
 
 impl ConsumerState {
+    /// The sequence up to which [`pending`](Self::pending) certainly counts. The stream is read after the consumer, so
+    /// [`last_sequence`](Self::last_sequence) may already include messages that were published in between.
+    pub(crate) fn counted_to(&self) -> u64 {
+        self.last_sequence.min(self.delivered.saturating_add(self.pending))
+    }
+
     /// Whether the consumer is beyond the end of its stream, because the stream went back to an older state. The next
     /// messages would then count as delivered.
     pub fn is_ahead(&self) -> bool {
