@@ -20,6 +20,7 @@ mod session;
 use std::{
     future::Future,
     sync::{Arc, Once},
+    time::Instant,
 };
 
 use sqlx::{Any, AnyPool, Transaction};
@@ -218,26 +219,32 @@ impl Database {
         T: Send,
         E: WorkError + Send,
     {
+        let began = Instant::now();
         let done = match &self.driver {
             Driver::Awaited => work.await,
             Driver::Stepped(stepper) => driver::step(&**stepper, work).await,
         };
         if done.as_ref().is_err_and(E::doubts_session) {
-            self.sessions.doubt();
+            self.sessions.doubt(began);
         }
         done
     }
 
     /// [`run`](Self::run), and once more on a new connection if the database refused the work because of
-    /// its connection. For reads and writes alike: refused work was not done.
+    /// its connection. For reads and writes alike: refused work was not done. If connections were only
+    /// just replaced, it waits 200 ms before it replaces them again.
     pub async fn run_afresh<F, T, E>(&self, work: impl Fn() -> F + Send + Sync) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>> + Send,
         T: Send,
         E: WorkError + Send,
     {
+        let began = Instant::now();
         match self.run(work()).await {
-            Err(error) if error.refuses_session() => self.run(work()).await,
+            Err(error) if error.refuses_session() => {
+                self.sessions.replaced(began).await;
+                self.run(work()).await
+            }
             done => done,
         }
     }

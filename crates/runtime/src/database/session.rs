@@ -5,51 +5,77 @@
 //! currently open connections in doubt. Each is replaced when it is next needed.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 /// Least time between two doubts, so that pieces of work that fail on any connection do not keep replacing
 /// each other's connections.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// When connections were last in doubt. Cloning is cheap and shares it.
-#[derive(Clone, Debug)]
-pub(super) struct Sessions {
-    began: Instant,
-    /// In microseconds since `began`; 0 is never.
-    doubted: Arc<AtomicU64>,
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sessions(Arc<Mutex<Doubts>>);
+
+#[derive(Debug, Default)]
+struct Doubts {
+    /// No connection that was opened before is used again.
+    last: Option<Instant>,
+    /// A failure came too soon after the last one: there is another doubt when the interval has passed.
+    another: bool,
 }
 
-impl Default for Sessions {
-    fn default() -> Self {
-        Self { began: Instant::now(), doubted: Arc::default() }
+impl Doubts {
+    /// The last doubt, as of `now`.
+    fn last(&mut self, now: Instant) -> Option<Instant> {
+        if self.another && self.next().is_some_and(|next| next <= now) {
+            *self = Self { last: self.next(), another: false };
+        }
+        self.last
+    }
+
+    /// When the next doubt may be.
+    fn next(&self) -> Option<Instant> {
+        Some(self.last? + DOUBT_INTERVAL)
     }
 }
 
 impl Sessions {
-    /// Puts all connections that are open now in doubt.
-    pub(super) fn doubt(&self) {
-        let now = self.now();
-        let least = DOUBT_INTERVAL.as_micros() as u64;
-        let due = |before: u64| (before == 0 || now >= before + least).then_some(now);
-        if self.doubted.fetch_update(Relaxed, Relaxed, due).is_ok() {
-            tracing::warn!("replacing all open database connections");
+    /// Puts all connections that are open now in doubt, because of work that began at `began` and failed. If
+    /// they were in doubt since, that was the reason already. If not, but they were only just replaced, they
+    /// are replaced again after [`DOUBT_INTERVAL`].
+    pub(super) fn doubt(&self, began: Instant) {
+        let mut doubts = self.0.lock();
+        let now = Instant::now();
+        match doubts.last(now) {
+            Some(last) if began < last => return,
+            Some(last) if now < last + DOUBT_INTERVAL => doubts.another = true,
+            _ => doubts.last = Some(now),
         }
+        drop(doubts);
+        tracing::warn!("replacing all open database connections");
     }
 
     /// Whether a connection of this age may be used again.
     pub(super) fn trusts(&self, age: Duration) -> bool {
-        let doubted = self.doubted.load(Relaxed);
-        doubted == 0 || age.as_micros() < u128::from(self.now().saturating_sub(doubted))
+        let now = Instant::now();
+        let last = self.0.lock().last(now);
+        last.is_none_or(|last| age < now - last)
     }
 
-    /// At least 1, since 0 means never.
-    fn now(&self) -> u64 {
-        (self.began.elapsed().as_micros() as u64).max(1)
+    /// Waits until no connection is used that was open when work began at `began` and made them doubtful:
+    /// for at most [`DOUBT_INTERVAL`].
+    pub(super) async fn replaced(&self, began: Instant) {
+        let due = {
+            let mut doubts = self.0.lock();
+            let replaced = doubts.last(Instant::now()).is_none_or(|last| began < last);
+            if replaced || !doubts.another { None } else { doubts.next() }
+        };
+        if let Some(due) = due {
+            tokio::time::sleep_until(due.into()).await;
+        }
     }
 }
 
@@ -61,7 +87,7 @@ mod tests {
     fn a_doubt_is_about_the_connections_of_its_time() {
         let sessions = Sessions::default();
         assert!(sessions.trusts(Duration::from_secs(3_600)));
-        sessions.doubt();
+        sessions.doubt(Instant::now());
         assert!(!sessions.trusts(Duration::from_secs(1)));
         assert!(!sessions.clone().trusts(Duration::from_secs(1)));
         // The next one is trusted once the clock has moved.
@@ -69,14 +95,31 @@ mod tests {
     }
 
     #[test]
-    fn doubts_that_follow_at_once_are_one() {
+    fn failures_of_the_same_connections_are_one_doubt() {
         let sessions = Sessions::default();
-        sessions.doubt();
-        let first = sessions.doubted.load(Relaxed);
-        sessions.doubt();
-        assert_eq!(sessions.doubted.load(Relaxed), first);
-        sessions.doubted.store(0, Relaxed);
-        sessions.doubt();
-        assert!(sessions.doubted.load(Relaxed) >= first);
+        let began = Instant::now();
+        while Instant::now() <= began {}
+        sessions.doubt(began);
+        let first = sessions.0.lock().last;
+        sessions.doubt(began);
+        let doubts = sessions.0.lock();
+        assert_eq!((doubts.last, doubts.another), (first, false));
+    }
+
+    /// What was opened after one doubt may have gone bad as well, so the next one is late, but never lost.
+    #[tokio::test]
+    async fn a_failure_right_after_a_doubt_is_another_one_later() {
+        let sessions = Sessions::default();
+        sessions.doubt(Instant::now());
+        let first = sessions.0.lock().last.expect("it was just now");
+        let began = Instant::now();
+        sessions.doubt(began);
+        assert_eq!(sessions.0.lock().last, Some(first), "not at once");
+        let opened = Instant::now();
+        sessions.replaced(began).await;
+        assert!(first.elapsed() >= DOUBT_INTERVAL);
+        assert!(!sessions.trusts(opened.elapsed()));
+        assert_eq!(sessions.0.lock().last, Some(first + DOUBT_INTERVAL));
+        sessions.replaced(began).await;
     }
 }
