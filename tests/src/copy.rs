@@ -30,6 +30,8 @@ pub fn quick() -> Settings {
     settings.second_look_after = Duration::from_millis(200);
     settings.fetch_timeout = Duration::from_secs(30);
     settings.queue.min_distance = Duration::from_millis(20);
+    // It would hide what is lost otherwise.
+    settings.resync.enabled = false;
     settings
 }
 

@@ -25,6 +25,7 @@ mod read_model;
 mod read_model_fails;
 mod refill;
 mod restarts;
+mod resync;
 mod services;
 mod simulation;
 mod starts;

@@ -1,7 +1,7 @@
 //! `api/subscriber.openapi.json` describes the API of every subscriber, and nothing else. (A test of the kit shows that
 //! it is up to date with the code.)
 
-use nudge_tests::{Copy, Nats, Owner, eventually};
+use nudge_tests::{Copy, Nats, Owner, copy::quick, eventually};
 use serde_json::{Value, json};
 
 fn document() -> Value {
@@ -27,7 +27,9 @@ fn conforms(answer: &Value, schema: &str) {
 async fn every_documented_path_is_there_and_answers_as_documented() {
     let nats = Nats::start().await;
     let owner = Owner::start(&nats.broker("things").await).await;
-    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    let mut settings = quick();
+    settings.resync.enabled = true;
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
     copy.refuse(|id| (id == "bad").then(|| "refused".into()));
     owner.put("bad", json!({})).await;
     copy.wait(&owner.put("42", json!({})).await).await;
@@ -39,6 +41,7 @@ async fn every_documented_path_is_there_and_answers_as_documented() {
     conforms(&copy.get("dead-letters").await, "DeadLetters");
     conforms(&copy.get("status").await, "Status");
     conforms(&copy.status().await, "EntityStatus");
+    conforms(&copy.status().await["resync"], "ResyncStatus");
     conforms(&copy.get("applied/thing/42").await, "Applied");
     conforms(&copy.get("applied/thing/none").await, "Problem");
     let readiness = || async { copy.get("../../readyz").await };
@@ -65,8 +68,11 @@ async fn every_documented_path_is_there_and_answers_as_documented() {
             "/nudge/v1/dead-letters/discard" => "?entity=thing&id=none",
             _ => "",
         };
-        let request =
+        let mut request =
             http.request(method.parse().expect("a method"), format!("{base}{path}{query}"));
+        if path.ends_with("/resync") {
+            request = request.json(&json!({"entity": "thing"}));
+        }
         let status = request.send().await.expect("an answer").status();
         let documented = operation["responses"].as_object().expect("responses");
         assert!(documented.contains_key(status.as_str()), "{path}: {status}");

@@ -2,6 +2,7 @@
 
 pub(crate) mod dead_letters;
 pub(crate) mod import;
+pub(crate) mod resync;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod tombstones;

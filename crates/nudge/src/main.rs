@@ -27,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use nudge_runtime::args::parse_or_exit;
 
 use client::{Api, NATS_PORT_OFFSET};
-use commands::{dead_letters, status, store, tombstones, wait, watch};
+use commands::{dead_letters, resync, status, store, tombstones, wait, watch};
 use failure::Failure;
 
 /// Default for the first of the demo's ports.
@@ -41,6 +41,7 @@ Examples:
   nudge store put 42 --open false --wait     edit a store, and see when subscribers apply it
   nudge wait store/42@1767225600000001       wait until search and review have that version
   nudge status                               show how the services are doing
+  nudge resync                               compare them with the owner now, and repair
   nudge chaos run --seed 1 --minutes 2       break things, and check that everything converges
 
 Exit status: 0 done, 1 failed, 2 invalid command line, 3 timed out waiting, 4 a chaos run could not
@@ -87,6 +88,8 @@ enum Verb {
     Wait(wait::WaitArgs),
     /// Show how the services are doing
     Status,
+    /// Compare subscribers with the owner of what they follow now, and repair what differs
+    Resync(resync::ResyncArgs),
     /// List, replay or discard what subscribers could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersVerb),
@@ -137,6 +140,7 @@ async fn run(verb: Verb, Global { port_base, json }: Global) -> Result<(), Failu
         Verb::Watch(args) => watch::run(api, args, json).await,
         Verb::Wait(args) => wait::run(api, args, json).await,
         Verb::Status => status::run(api, json).await,
+        Verb::Resync(args) => resync::run(api, args, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
         Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
         Verb::Chaos(verb) => chaos::run(verb, json).await,

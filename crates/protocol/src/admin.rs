@@ -7,6 +7,7 @@
 
 mod dead_letter;
 mod event;
+mod resync;
 mod status;
 mod tombstone;
 
@@ -17,6 +18,7 @@ use crate::{EntityName, Timestamp, Version};
 
 pub use dead_letter::{DeadLetter, DeadLetterPage, NextDeadLetter};
 pub use event::{Event, EventKind, Missed};
+pub use resync::{Differences, ResyncRequest, ResyncStatus, Sweep};
 pub use status::{BreakerState, EntityStatus, Status};
 pub use tombstone::{
     Flagged, MAX_NEVER_EXISTED_IDS, NeverExisted, StrangerTombstone, StrangerTombstones,

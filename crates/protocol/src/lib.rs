@@ -14,10 +14,12 @@
 //! | [`write_token`] | `Nudge-Token`: "make this write visible to me" |
 //! | [`timestamp`] | instants, as text and as microseconds |
 //! | [`sync_api`] | the owner's HTTP API for callbacks |
+//! | [`digest`] | comparing ranges of entities with the owner |
 //! | [`admin`] | what every subscriber reports about itself |
 //! | [`object`] | strict JSON: objects and words only in their documented form, no duplicate fields |
 
 pub mod admin;
+pub mod digest;
 pub mod entity;
 pub mod notification;
 pub mod object;

@@ -5,6 +5,7 @@
 //! `published_version`), the tombstone of a deleted entity (kept forever), and the source of
 //! versions. It never grows beyond one row per entity, however often that is edited.
 
+mod digest;
 pub(crate) mod never_existed;
 pub(crate) mod outbox;
 mod repair;
@@ -46,6 +47,7 @@ struct Sql {
     record: Arc<str>,
     recorded: Arc<str>,
     page: Arc<str>,
+    digest: digest::Sql,
     outbox: outbox::Sql,
     restored: restored::Sql,
     never_existed: never_existed::Sql,
@@ -99,6 +101,7 @@ impl ChangeLog {
                 typed(kind, "log", &Column::Text("id"))
             )
             .into(),
+            digest: digest::Sql::new(kind),
             outbox: outbox::Sql::new(kind),
             restored: restored::Sql::new(kind),
             never_existed: never_existed::Sql::new(kind),

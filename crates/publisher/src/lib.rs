@@ -40,6 +40,7 @@
 //! | [`sync_api`] | the routes for callbacks, over one trait of the owner |
 //! | `tombstones` | the routes for an operator: tombstones of entities that never existed |
 
+mod allowance;
 pub mod capture;
 pub mod change_log;
 pub mod conditional;
@@ -288,7 +289,8 @@ impl<M> Publisher<M> {
     pub fn openapi_router<O: Owner>(&self, owner: O) -> OpenApiRouter {
         let desk = tombstones::Desk { log: self.log.clone(), metrics: self.metrics.clone() };
         let tombstones = tombstones::routes(self.entity()).with_state(desk);
-        sync_api::router(self.log.clone(), owner).merge(tombstones)
+        let (log, metrics, wake) = (self.log.clone(), self.metrics.clone(), self.wake.clone());
+        sync_api::router(log, owner, metrics, wake).merge(tombstones)
     }
 
     /// The relay's health.

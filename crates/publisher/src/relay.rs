@@ -23,7 +23,7 @@ mod compare;
 mod look;
 mod strangers;
 
-pub use strangers::{MAX_DEFERRED_STRANGERS, STRANGERS_AT_ONCE, STRANGERS_PER_SECOND};
+pub use strangers::MAX_DEFERRED_STRANGERS;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -37,6 +37,7 @@ use again::Again;
 use altered::Altering;
 use compare::Comparison;
 
+pub use crate::allowance::{STRANGERS_AT_ONCE, STRANGERS_PER_SECOND};
 use crate::{
     change_log::{
         ChangeLog,

@@ -3,6 +3,8 @@
 //! The router opens one read transaction per request, reads the versions in it, and hands it to
 //! the owner for the states, so that state and version are one snapshot.
 
+mod digest;
+
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
 
 use axum::{
@@ -24,14 +26,18 @@ use nudge_runtime::{
     paging::{PageSize, cut},
     path::PathId,
 };
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::Notify;
 use utoipa::{OpenApi as _, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    allowance::Allowance,
     change_log::{ChangeLog, Recorded},
     conditional::{IfNoneMatch, etag, if_none_match},
+    metrics::Metrics,
     tombstones,
 };
 
@@ -133,11 +139,21 @@ impl<O: Owner> States for O {
 struct Api {
     log: ChangeLog,
     owner: Box<dyn States>,
+    metrics: Metrics,
+    /// Wakes the relay.
+    wake: Arc<Notify>,
+    allowance: Mutex<Allowance>,
 }
 
-pub(crate) fn router<O: Owner>(log: ChangeLog, owner: O) -> OpenApiRouter {
+pub(crate) fn router<O: Owner>(
+    log: ChangeLog,
+    owner: O,
+    metrics: Metrics,
+    wake: Arc<Notify>,
+) -> OpenApiRouter {
     let routes = routes(log.entity());
-    routes.with_state(Arc::new(Api { log, owner: Box::new(owner) }))
+    let (owner, allowance) = (Box::new(owner), Mutex::default());
+    routes.with_state(Arc::new(Api { log, owner, metrics, wake, allowance }))
 }
 
 /// The OpenAPI document of the routes of an owner of this kind of entity: those for callbacks and for operators.
@@ -151,10 +167,16 @@ fn routes(entity: &EntityName) -> OpenApiRouter<Arc<Api>> {
     let routes = OpenApiRouter::default()
         .routes(routes!(batch_get))
         .routes(routes!(items))
+        .routes(routes!(digest::digest))
+        .routes(routes!(digest::recent))
+        .routes(routes!(digest::renew))
         .routes(routes!(get_one))
-        // Both words are also valid IDs: only POST means something else there.
+        // These words are also valid IDs: only POST means something else there.
         .route("/batch-get", get(get_one))
-        .route("/items", get(get_one));
+        .route("/items", get(get_one))
+        .route("/digest", get(get_one))
+        .route("/recent", get(get_one))
+        .route("/renew", get(get_one));
     OpenApiRouter::with_openapi(About::openapi()).nest(&format!("/sync/v1/{entity}"), routes)
 }
 
@@ -357,6 +379,10 @@ mod tests {
         let document = routes(&entity).into_openapi();
         let paths: Vec<_> = document.paths.paths.keys().map(String::as_str).collect();
         let base = "/sync/v1/charger";
-        assert_eq!(paths, ["batch-get", "items", "{id}"].map(|path| format!("{base}/{path}")));
+        assert_eq!(
+            paths,
+            ["batch-get", "digest", "items", "recent", "renew", "{id}"]
+                .map(|path| format!("{base}/{path}"))
+        );
     }
 }

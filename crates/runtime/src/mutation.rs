@@ -27,6 +27,8 @@ pub enum Mutation {
     BreakerNeverCloses,
     /// In the subscriber kit: every failed callback counts as the owner's fault.
     FailureIsTheOwners,
+    /// In the subscriber kit: what differs from the owner is not asked for.
+    DifferencesIgnored,
     /// In the publisher: the relay marks by version instead of by stream sequence.
     MarkByVersion,
     /// In the publisher: unmarked messages in the stream are not read.

@@ -308,6 +308,25 @@ impl Broker {
         }
     }
 
+    /// Loses the message on this subject for good. False if there is none.
+    pub(crate) fn forget(&mut self, subject: &str) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        let Some(at) = stream.on(subject) else { return false };
+        stream.messages.remove(&at);
+        stream.stand_for.remove(&at);
+        stream.forget_replaced();
+        true
+    }
+
+    /// Another program takes and acknowledges everything that waits for a consumer.
+    pub(crate) fn taken_by_others(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        for consumer in stream.consumers.values_mut() {
+            consumer.delivered = stream.last;
+            consumer.waiting.clear();
+        }
+    }
+
     /// The stream is deleted, with its consumers.
     pub(crate) fn delete_stream(&mut self) {
         self.stream = None;

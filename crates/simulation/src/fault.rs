@@ -121,6 +121,10 @@ faults! {
     Compaction,
     /// A consequence: a notification overtakes the backlog.
     FreshDelivery,
+    /// The broker loses one message for good, and nobody notices.
+    MessageForgotten,
+    /// Another program takes and acknowledges all of a subscriber's messages.
+    TakenByOthers,
 }
 
 impl fmt::Display for Fault {

@@ -82,6 +82,10 @@ mutants! {
     OneReplicaSpeaksForAll, TwoReplicas, "a replica moves the position over what another has not recorded";
     VersionFromClockAlone, Liveness, "versions are the clock's time, even when that goes back";
     TombstoneDroppedFromLog, Benign, "a deleted entity leaves the change log";
+    NeverCompared, Unannounced, "the read model is never compared with its owner";
+    DifferencesIgnored, Unannounced, "what differs from the owner is not asked for";
+    OverdueIgnored, Unannounced, "a change in flight is waited for, however long";
+    AheadNotReported, Unannounced, "an owner is not told of versions that it lost";
     StateInMessage, Benign, "messages hold the entity's data";
 }
 
@@ -116,6 +120,7 @@ impl Mutant {
             Self::RestoreUnnoticed => Mutation::RestoreUnnoticed,
             Self::LogPutBackUnnoticed => Mutation::LogPutBackUnnoticed,
             Self::VersionFromClockAlone => Mutation::VersionFromClockAlone,
+            Self::DifferencesIgnored => Mutation::DifferencesIgnored,
             _ => return None,
         })
     }

@@ -9,14 +9,16 @@ use axum::{
 };
 use nudge_protocol::{
     Change, EntityId, EntityName, Version,
+    digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
     sync_api::{BatchGetAnswer, BatchGetRequest, Item, ItemStatus, ItemsPage, ItemsRequest},
 };
 use nudge_publisher::Publisher;
 use nudge_runtime::{BoxError, Database, Tx, database::Migration, set_sql};
 use nudge_subscriber_kit::owner_client::{
-    FetchError, FetchErrorKind, Fetching, OwnerClient, Probing, read_answer, refusal,
+    Asking, FetchError, FetchErrorKind, Fetching, OwnerClient, Probing, read_answer, refusal,
 };
 use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 use tokio::time::sleep;
 use tower::ServiceExt;
@@ -164,6 +166,38 @@ impl OwnerClient for Client {
             read_answer::<ItemsPage>(&answer).map(drop)
         })
     }
+
+    fn digest<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a DigestRequest,
+    ) -> Asking<'a, DigestAnswer> {
+        Box::pin(self.call(entity, "digest", request))
+    }
+
+    fn recent<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a RecentRequest,
+    ) -> Asking<'a, RecentAnswer> {
+        Box::pin(self.call(entity, "recent", request))
+    }
+
+    fn items<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a ItemsRequest,
+    ) -> Asking<'a, ItemsPage> {
+        Box::pin(self.call(entity, "items", request))
+    }
+
+    fn renew<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a RenewRequest,
+    ) -> Asking<'a, Renewed> {
+        Box::pin(self.call(entity, "renew", request))
+    }
 }
 
 fn broken(error: impl std::fmt::Display) -> FetchError {
@@ -180,6 +214,31 @@ fn spoilt(world: &World, answer: &Bytes) -> Bytes {
 }
 
 impl Client {
+    /// A call that asks for no states.
+    async fn call<Q: Serialize, T: DeserializeOwned>(
+        &self,
+        entity: &EntityName,
+        call: &str,
+        request: &Q,
+    ) -> Result<T, FetchError> {
+        let (node, world) = (&self.node, &self.node.world);
+        node.boundary(Fault::CrashBeforeFetch).await;
+        world.tell(format!("{} asks for {call}", node.name));
+        sleep(node.usual(USUAL)).await;
+        node.alive().await;
+        self.fail().await?;
+        let body = serde_json::to_vec(request).map_err(broken)?;
+        let mut answer = self.ask(&format!("/sync/v1/{entity}/{call}"), body).await?;
+        let slow = world.strikes(Fault::OwnerSlow);
+        sleep(if slow { world.length_of(Fault::OwnerSlow, SLOW) } else { node.usual(USUAL) }).await;
+        if world.strikes(Fault::OwnerHalf) {
+            answer = spoilt(world, &answer);
+        }
+        let answer = read_answer(&answer);
+        node.boundary(Fault::CrashAfterFetch).await;
+        answer
+    }
+
     /// No answer, or a wrong one.
     async fn fail(&self) -> Result<(), FetchError> {
         let world = &self.node.world;

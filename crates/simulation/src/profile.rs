@@ -22,6 +22,9 @@ pub enum Profile {
     TwoReplicas,
     /// Everything that heals by itself at once; then it does heal, and silence is required.
     Liveness,
+    /// Losses that no message tells of: comparing with the owner must find them. In all other profiles nothing is
+    /// compared, since that would hide what notifications lose.
+    Unannounced,
 }
 
 /// A fault, and how often it happens when it could, in a thousand.
@@ -29,13 +32,14 @@ type Rate = (Fault, u64);
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Benign,
         Self::HintsOnly,
         Self::Lossy,
         Self::CrashPoints,
         Self::TwoReplicas,
         Self::Liveness,
+        Self::Unannounced,
     ];
 
     /// Replicas of the subscriber, and relays.
@@ -53,6 +57,7 @@ impl Profile {
             Self::CrashPoints => CRASHES,
             Self::TwoReplicas => REPLICAS,
             Self::Liveness => EVERYTHING,
+            Self::Unannounced => UNANNOUNCED,
         }
     }
 
@@ -60,7 +65,7 @@ impl Profile {
     pub fn consequences(self) -> &'static [Fault] {
         use Fault::*;
         match self {
-            Self::Benign | Self::Lossy => &[Compaction, FreshDelivery],
+            Self::Benign | Self::Lossy | Self::Unannounced => &[Compaction, FreshDelivery],
             _ => &[Compaction, FreshDelivery, Redelivery],
         }
     }
@@ -204,6 +209,24 @@ const EVERYTHING: &[Rate] = &[
     (CrashOwnerInTransaction, 30),
 ];
 
+const UNANNOUNCED: &[Rate] = &[
+    (Delay, 200),
+    (Duplicate, 40),
+    (MessageForgotten, 150),
+    (TakenByOthers, 100),
+    (PartitionRelay, 60),
+    (PartitionSubscriber, 40),
+    (OwnerError, 60),
+    (OwnerDown, 10),
+    (OwnerHalf, 40),
+    (OwnerSlow, 150),
+    (OwnerRestored, 60),
+    (CrashBeforeFetch, 20),
+    (CrashAfterFetch, 20),
+    (CrashInTransaction, 10),
+    (CrashAfterDatabase, 20),
+];
+
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -213,6 +236,7 @@ impl fmt::Display for Profile {
             Self::CrashPoints => "crash-points",
             Self::TwoReplicas => "two-replicas",
             Self::Liveness => "liveness",
+            Self::Unannounced => "unannounced",
         })
     }
 }

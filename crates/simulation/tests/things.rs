@@ -76,6 +76,11 @@ fn liveness() {
     every_seed_holds(Profile::Liveness);
 }
 
+#[test]
+fn unannounced() {
+    every_seed_holds(Profile::Unannounced);
+}
+
 /// What the simulation found in Nudge: a seed that finds it, should it come back, and the test that holds
 /// it by itself. What a seed does changes with the code; the test stays.
 const FOUND: &[(Profile, u64, &str)] = &[
@@ -106,6 +111,21 @@ const FOUND: &[(Profile, u64, &str)] = &[
         Profile::Lossy,
         2373,
         "the same, while there are versions to read that the log lost: only here",
+    ),
+    (
+        Profile::Unannounced,
+        4,
+        "what_waits_for_something_that_the_owner_denies_comes_to_an_end in tests/tests/resync.rs",
+    ),
+    (
+        Profile::Unannounced,
+        119,
+        "what is to be removed was reported several times at once: only here",
+    ),
+    (
+        Profile::Unannounced,
+        671,
+        "what the owner lost was left to the retries of a parked key: only here",
     ),
 ];
 

@@ -7,6 +7,7 @@ mod http;
 mod intake;
 mod mirror;
 mod read_model;
+mod resync;
 mod retry;
 mod service;
 mod settings;
@@ -21,7 +22,7 @@ pub use http::openapi;
 pub use mirror::{Mirror, TableError};
 pub use retry::RetryPolicy;
 pub use service::{Running, Service, Started};
-pub use settings::{Limits, Settings};
+pub use settings::{Limits, ResyncSettings, Settings};
 pub use subscriber::{Builder, StartError, Subscriber};
 
 // The ports, for tests and simulations.
@@ -43,8 +44,12 @@ pub use serde_json;
 pub use sqlx;
 pub use tokio;
 
-/// For this repository's fuzzers. Not part of the API.
+/// For this repository's fuzzers and benchmarks. Not part of the API.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::{callback::breaker, work::outcome};
+    pub use crate::{
+        callback::breaker,
+        resync::{Compared, Comparer, Difference, Ours, Rows},
+        work::outcome,
+    };
 }

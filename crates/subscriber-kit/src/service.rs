@@ -22,6 +22,8 @@ use crate::{
 
 /// The setting for the address to listen on.
 const BIND: &str = "bind";
+/// The setting for how much of its owners' time comparing may take.
+const RESYNC_PERCENT: &str = "resync-percent";
 
 type Add = Box<dyn FnOnce(Builder, &str) -> Builder + Send>;
 type Configure = Box<dyn FnOnce(Builder) -> Builder + Send>;
@@ -60,6 +62,7 @@ struct Follow {
 /// | `DATABASE_URL` | `sqlite:PATH` or `postgres://…` | none, it must be set |
 /// | `BIND` | the address to listen on, loopback only | from [`listen`](Self::listen), otherwise a free port |
 /// | `STORE_OWNER_URL` | the owner of `store`; there is one setting per entity | from [`follow`](Self::follow) |
+/// | `RESYNC_PERCENT` | how much of its owners' time comparing with them may take; 0 switches it off | 1 |
 /// | `NATS_URL`, … | the broker and its credentials | `nats://127.0.0.1:7122` |
 /// | `LOG`, `LOG_FORMAT` | what to log, and how | `info`, `text` |
 ///
@@ -141,6 +144,12 @@ impl Service {
             .help("Address to listen on; loopback only")
             .default_value("127.0.0.1:0")
             .value_parser(loopback_address);
+        let resync_percent = Arg::new(RESYNC_PERCENT)
+            .long(RESYNC_PERCENT)
+            .env("RESYNC_PERCENT")
+            .value_name("PERCENT")
+            .help("How much of its owners' time comparing with them may take; 0 switches it off [default: 1]")
+            .value_parser(clap::value_parser!(u32).range(0..=100));
         let info = InfoBuilder::new().title(name).version("1.0.0").build();
         Self {
             name,
@@ -148,7 +157,8 @@ impl Service {
             command: ServiceArgs::augment_args(Command::new(name))
                 .about(format!("The service {name}"))
                 .after_help(help)
-                .arg(bind),
+                .arg(bind)
+                .arg(resync_percent),
             about: OpenApiBuilder::new().info(info).build(),
             documents: Vec::new(),
             data: None,
@@ -320,6 +330,9 @@ impl Service {
         }
         for configure in self.configure {
             builder = configure(builder);
+        }
+        if let Some(percent) = matches.get_one(RESYNC_PERCENT) {
+            builder = builder.resync_percent(*percent);
         }
         let subscriber = builder.start(stop.clone()).await?;
         let tasks = TaskTracker::new();

@@ -53,6 +53,8 @@ pub struct Settings {
     /// Number of messages waiting at the broker beyond which fresh notifications are also taken from a plain
     /// subscription, so that they need not wait behind the backlog.
     pub max_backlog_messages: u64,
+    /// How the read model is compared with its owner.
+    pub resync: ResyncSettings,
     /// How long runs in progress may take to finish when the service stops.
     pub stop_deadline: Duration,
 }
@@ -91,7 +93,42 @@ impl Default for Settings {
             },
             revision_check_interval: Duration::from_secs(60),
             max_backlog_messages: 500,
+            resync: ResyncSettings::default(),
             stop_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How the read model is compared with its owner, continuously and in the background.
+#[derive(Clone, Copy, Debug)]
+pub struct ResyncSettings {
+    /// Whether it is.
+    pub enabled: bool,
+    /// Pause between the end of one comparison of everything and the next.
+    pub interval: Duration,
+    /// Maximum share of the time for which the owner works for it, for this subscriber, in hundredths. The whole of a
+    /// large read model then takes longer.
+    pub owner_percent: u32,
+    /// How often the newest 1,000 entities are compared, beside everything.
+    pub recent_interval: Duration,
+    /// How long something must differ before it counts as a difference.
+    pub confirm_after: Duration,
+    /// After how long a change in flight is asked for, whether its notification comes or not.
+    pub overdue_after: Duration,
+    /// Entities that are compared at a time. At most 65,536, what an owner reads for one answer.
+    pub page: usize,
+}
+
+impl Default for ResyncSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(10),
+            owner_percent: 1,
+            recent_interval: Duration::from_secs(2),
+            confirm_after: Duration::from_secs(1),
+            overdue_after: Duration::from_secs(30),
+            page: 32_768,
         }
     }
 }

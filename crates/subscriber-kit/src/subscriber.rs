@@ -20,6 +20,7 @@ use crate::{
         applied::Waiters, dead_letter::DeadLetters, guard::Applier, position::Positions,
         recent::Recent, replica::Replica, revision::Revisions, tables,
     },
+    resync::{Parts, Resync, ledger::Ledger},
     retry::InARow,
     settings::Settings,
     telemetry::{events::Events, progress::Progress, seldom::Seldom},
@@ -112,6 +113,8 @@ pub(crate) struct Followed {
     pub(crate) progress: Arc<Progress>,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) waiters: Waiters,
+    /// How far it is compared with its owner; `None` if it is not.
+    pub(crate) ledger: Option<Ledger>,
     queue: mpsc::Sender<Incoming>,
 }
 
@@ -265,6 +268,13 @@ impl Builder {
         self
     }
 
+    /// Sets how much of its owners' time comparing with them may take, in percent; 0 switches it off.
+    pub fn resync_percent(mut self, percent: u32) -> Self {
+        self.settings.resync.enabled = percent > 0;
+        self.settings.resync.owner_percent = percent;
+        self
+    }
+
     /// Migrates the kit's tables and starts every task. They run until `stop` is cancelled.
     pub async fn start(self, stop: CancellationToken) -> Result<Subscriber, StartError> {
         if self.follows.is_empty() {
@@ -387,7 +397,22 @@ impl Starting {
             let (progress, queue) = (progress.clone(), queue.clone());
             self.tasks.spawn(refill::run(revisions, progress, queue, self.settings, stop()));
         }
-        Ok(Followed { entity, owner, progress, dead_letters, waiters, queue })
+        let ledger = self.settings.resync.enabled.then(|| {
+            let ledger = Ledger::new(self.db.clone(), entity.clone());
+            let parts = Parts {
+                db: self.db.clone(),
+                entity: entity.clone(),
+                owner: owner.clone(),
+                progress: progress.clone(),
+                queue: queue.clone(),
+                paused: self.paused.clone(),
+                settings: self.settings.resync,
+                tombstones: !self.no_tombstones.iter().any(|name| name == entity.as_str()),
+            };
+            self.tasks.spawn(Resync::new(parts, ledger.clone()).run(stop()));
+            ledger
+        });
+        Ok(Followed { entity, owner, progress, dead_letters, waiters, ledger, queue })
     }
 }
 

@@ -14,6 +14,7 @@ const APPLY: &str = "crates/subscriber-kit/src/read_model/guard.rs";
 const SETTLE: &str = "crates/subscriber-kit/src/work/settle.rs";
 const DEAD_LETTER: &str = "crates/subscriber-kit/src/read_model/dead_letter.rs";
 const REENTRY: &str = "crates/subscriber-kit/src/work/reentry.rs";
+const RESYNC: &str = "crates/subscriber-kit/src/resync/repair.rs";
 
 /// A rule that can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +98,8 @@ pub enum Rule {
     /// Parked keys come back to the work queue:
     /// `crates/subscriber-kit/src/work/reentry.rs`, `round`.
     Reentry,
-    /// Changes that were lost for good are found by comparing versions with the owner's. Not built yet.
+    /// Changes that were lost for good are found by comparing versions with the owner's:
+    /// `crates/subscriber-kit/src/resync/repair.rs`, `Resync::repair`.
     Resync,
 }
 
@@ -169,7 +171,8 @@ impl Rule {
                 (DEAD_LETTER, Some("DeadLetters"), "park")
             }
             Reentry => (REENTRY, None, "round"),
-            PlaceInStream | Resync => return None,
+            Rule::Resync => (RESYNC, Some("Resync"), "repair"),
+            PlaceInStream => return None,
         };
         Some(Code { path, owner, function })
     }

@@ -4,12 +4,13 @@ use console::style;
 use futures_util::future::join_all;
 use nudge_protocol::{
     Timestamp,
-    admin::{BreakerState, EntityStatus, Status},
+    admin::{BreakerState, EntityStatus, ResyncStatus, Status},
 };
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::json;
 
+use super::resync;
 use crate::{
     client::{Api, Service},
     failure::Failure,
@@ -159,6 +160,7 @@ fn to_lines(
         "breaker",
         "broker",
         "last progress",
+        "equal to the owner",
     ])];
     let mut errors = Vec::new();
     for (service, answer) in subscribers {
@@ -168,6 +170,11 @@ fn to_lines(
                     rows.push(entity_row(*service, entity, now));
                     let error = entity.last_error.as_ref();
                     errors.extend(error.map(|error| format!("{}: {error}", service.name())));
+                    let waiting = entity.resync.iter().map(|resync| resync.removals_waiting);
+                    errors.extend(waiting.filter(|waiting| *waiting > 0).map(|waiting| {
+                        let (name, of) = (service.name(), &entity.entity);
+                        format!("{name}: the owner does not have {waiting} ({of}) that are here; see nudge resync")
+                    }));
                 }
             }
             Err(_) => rows.push(away(*service, "—", rows[0].len())),
@@ -216,7 +223,25 @@ fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<St
         breaker.to_string(),
         link,
         progress.unwrap_or_else(|| "—".to_owned()),
+        status.resync.as_ref().map_or_else(|| "—".to_owned(), |resync| equality(resync, now)),
     ]
+}
+
+/// What the last comparison with the owner found, and when; and how far the one in progress is.
+fn equality(resync: &ResyncStatus, now: Timestamp) -> String {
+    let ago = |at| duration(now.seconds_since(at)) + " ago";
+    let last = resync.last.as_ref().map(|last| match last.differences.sum() {
+        0 => style(ago(last.ended_at.unwrap_or(last.began_at))).green().to_string(),
+        _ => style(resync::described(&last.differences)).yellow().to_string(),
+    });
+    let current = resync.current.as_ref().filter(|current| current.compared > 0);
+    let current = current.map(|current| format!("{} compared", current.compared));
+    let said: Vec<_> = last.into_iter().chain(current).collect();
+    match (said.is_empty(), &resync.waits_for) {
+        (true, Some(why)) => style(why).yellow().to_string(),
+        (true, None) => "not compared yet".to_owned(),
+        (false, _) => said.join(", "),
+    }
 }
 
 /// A number that should be 0.

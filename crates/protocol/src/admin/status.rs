@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::ResyncStatus;
 use crate::{EntityName, Timestamp};
 
 /// The status of a subscriber.
@@ -104,6 +105,10 @@ pub struct EntityStatus {
     #[serde(default)]
     #[schema(required)]
     pub last_error: Option<String>,
+    /// How the read model is compared with the owner; null if it is not.
+    #[serde(default)]
+    #[schema(required)]
+    pub resync: Option<ResyncStatus>,
 }
 
 /// The state of the circuit breaker to an owner.

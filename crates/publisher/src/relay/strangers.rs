@@ -1,9 +1,7 @@
 //! IDs that the stream holds and the owner does not know (*strangers*): made up by somebody, or lost in a restore.
 //!
 //! Each gets a tombstone, above the version in the stream, so that subscribers have something to return
-//! to. A tombstone stays forever, so their rate is limited: the first [`STRANGERS_AT_ONCE`] at once, then
-//! [`STRANGERS_PER_SECOND`]. Those not allowed one yet are kept here, so that nothing else waits
-//! for them.
+//! to. Those not allowed one yet are kept here, so that nothing else waits for them.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,12 +10,11 @@ use nudge_runtime::BoxError;
 use tokio::time::Instant;
 
 use super::Relay;
-use crate::change_log::outbox::{Pending, Published};
+use crate::{
+    allowance::Allowance,
+    change_log::outbox::{Pending, Published},
+};
 
-/// Tombstones that a relay makes without a pause, for IDs that it has no record of.
-pub const STRANGERS_AT_ONCE: usize = 2_000;
-/// How many more it may make each second.
-pub const STRANGERS_PER_SECOND: usize = 100;
 /// Most IDs that wait for a tombstone. Beyond that, the stream is read no further until some have
 /// theirs; the owner's changes are published all the same.
 pub const MAX_DEFERRED_STRANGERS: usize = 20_000;
@@ -30,8 +27,7 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Strangers {
     deferred: HashMap<EntityId, Published>,
-    allowed: usize,
-    since: Instant,
+    allowance: Allowance,
     /// When their tombstones are counted next; `None` if there are none.
     next_count: Option<Instant>,
     /// Whether the stream must be read from its beginning, and when that is allowed.
@@ -44,8 +40,7 @@ impl Strangers {
         let now = Instant::now();
         Self {
             deferred: HashMap::new(),
-            allowed: STRANGERS_AT_ONCE,
-            since: now,
+            allowance: Allowance::default(),
             next_count: Some(now),
             read_again: false,
             next_reading: now,
@@ -54,22 +49,12 @@ impl Strangers {
 
     /// How many tombstones may be made now.
     pub(super) fn allowed(&mut self) -> usize {
-        let seconds = self.since.elapsed().as_secs();
-        let more =
-            usize::try_from(seconds).unwrap_or(usize::MAX).saturating_mul(STRANGERS_PER_SECOND);
-        self.allowed = self.allowed.saturating_add(more).min(STRANGERS_AT_ONCE);
-        // Unused allowance is not saved up.
-        self.since = match self.allowed {
-            STRANGERS_AT_ONCE => Instant::now(),
-            _ => self.since + Duration::from_secs(seconds),
-        };
-        self.allowed
+        self.allowance.allowed()
     }
 
     /// Notes how many were made.
     pub(super) fn made(&mut self, strangers: u64) {
-        self.allowed =
-            self.allowed.saturating_sub(usize::try_from(strangers).unwrap_or(usize::MAX));
+        self.allowance.made(strangers);
         if strangers > 0 {
             self.next_count = Some(Instant::now());
         }
@@ -198,25 +183,11 @@ mod tests {
     use nudge_protocol::Version;
 
     use super::*;
+    use crate::allowance::STRANGERS_AT_ONCE;
 
     fn shown(n: usize) -> Published {
         let id = EntityId::new(&n.to_string()).unwrap();
         Published { id, version: Version::new(7).unwrap(), seq: n as u64 }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn so_many_are_allowed_at_once_and_then_so_many_a_second() {
-        let mut strangers = Strangers::new();
-        tokio::time::advance(Duration::from_millis(700)).await;
-        assert_eq!(strangers.allowed(), STRANGERS_AT_ONCE);
-        strangers.made(STRANGERS_AT_ONCE as u64);
-        assert_eq!(strangers.allowed(), 0);
-        tokio::time::advance(Duration::from_millis(1_500)).await;
-        assert_eq!(strangers.allowed(), STRANGERS_PER_SECOND);
-        tokio::time::advance(Duration::from_millis(500)).await;
-        assert_eq!(strangers.allowed(), 2 * STRANGERS_PER_SECOND);
-        tokio::time::advance(Duration::from_secs(3_600)).await;
-        assert_eq!(strangers.allowed(), STRANGERS_AT_ONCE);
     }
 
     #[tokio::test(start_paused = true)]

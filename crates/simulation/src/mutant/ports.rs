@@ -11,14 +11,15 @@ use std::{
 use futures_util::{StreamExt, future::ready};
 use nudge_protocol::{
     Change, EntityId, EntityName, Notification, Version,
+    digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
     notification::parse_version_header,
     subject::decode_subject,
-    sync_api::{Item, ItemStatus},
+    sync_api::{Item, ItemStatus, ItemsPage, ItemsRequest},
 };
 use nudge_publisher::sink::{self, Message, Sink, Stored};
 use nudge_runtime::BoxError;
 use nudge_subscriber_kit::{
-    owner_client::{Fetching, OwnerClient, Probing},
+    owner_client::{self, Fetching, OwnerClient, Probing},
     source::{
         AckHandle, Asking, Consumer, ConsumerState, Deliveries, Delivery, Durable, Sending, Source,
     },
@@ -304,6 +305,54 @@ impl OwnerClient for WrongClient {
 
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
         self.client.probe(entity)
+    }
+
+    fn digest<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a DigestRequest,
+    ) -> owner_client::Asking<'a, DigestAnswer> {
+        Box::pin(async move {
+            let mut answer = self.client.digest(entity, request).await?;
+            match self.wrong.mutant {
+                Mutant::NeverCompared => answer.in_flight = None,
+                Mutant::OverdueIgnored => {
+                    answer.in_flight.iter_mut().flatten().for_each(|one| one.seconds = 0);
+                }
+                _ => {}
+            }
+            Ok(answer)
+        })
+    }
+
+    fn recent<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a RecentRequest,
+    ) -> owner_client::Asking<'a, RecentAnswer> {
+        match self.wrong.mutant {
+            Mutant::NeverCompared => Box::pin(ready(Ok(RecentAnswer { rows: None }))),
+            _ => self.client.recent(entity, request),
+        }
+    }
+
+    fn items<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a ItemsRequest,
+    ) -> owner_client::Asking<'a, ItemsPage> {
+        self.client.items(entity, request)
+    }
+
+    fn renew<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a RenewRequest,
+    ) -> owner_client::Asking<'a, Renewed> {
+        match self.wrong.mutant {
+            Mutant::AheadNotReported => Box::pin(ready(Ok(Renewed::default()))),
+            _ => self.client.renew(entity, request),
+        }
     }
 }
 

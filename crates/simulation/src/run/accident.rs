@@ -45,6 +45,7 @@ impl Theatre {
         let world = &self.world;
         let id = self.some_id();
         self.somebody_publishes(&id);
+        self.messages_vanish(&id);
         for fault in [Fault::Poison, Fault::OwnerPoison] {
             if world.strikes(fault) {
                 self.clone().poison(fault, id.clone());
@@ -84,6 +85,19 @@ impl Theatre {
             for _ in 0..=world.pick(Fault::UnknownSubject, 4) {
                 self.others_publish();
             }
+        }
+    }
+
+    /// Messages are lost for good, unnoticed.
+    fn messages_vanish(&self, id: &str) {
+        let (world, subject) = (&self.world, self.subject(id));
+        if world.strikes(Fault::MessageForgotten)
+            && world.with_broker(|broker| broker.forget(&subject))
+        {
+            world.tell(format!("the broker loses what it had of {id}"));
+        }
+        if world.strikes(Fault::TakenByOthers) {
+            world.with_broker(Broker::taken_by_others);
         }
     }
 

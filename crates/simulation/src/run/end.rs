@@ -62,7 +62,9 @@ impl Theatre {
                 .differs(&except)
                 .map(|difference| format!("{}{difference}", read_model.whose))
         });
-        differences.next().or_else(|| self.stream_differs())
+        // What the broker has lost for good stays lost there until it changes again.
+        let whole = self.world.profile() != Profile::Unannounced;
+        differences.next().or_else(|| whole.then(|| self.stream_differs()).flatten())
     }
 
     fn stream_differs(&self) -> Option<String> {

@@ -28,6 +28,7 @@ use crate::{
     owner::{self, Changes, Client, Entities},
     plain::{Plain, database},
     plan::{KEY, RELAY},
+    profile::Profile,
     read_model::ReadModel,
     world::World,
 };
@@ -218,6 +219,10 @@ impl Theatre {
 /// backlog.
 fn settings(world: &World) -> Settings {
     let mut settings = Settings::default();
+    // Where notifications alone must do, comparing would hide what they lose.
+    settings.resync.enabled = world.profile() == Profile::Unannounced;
+    // Several pages.
+    settings.resync.page = 2;
     if world.below(3) == 0 {
         settings.ack_wait = SHORT_ACK_WAIT;
     }

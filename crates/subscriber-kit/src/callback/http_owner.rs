@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt;
 use nudge_protocol::{
     EntityId, EntityName, Object,
+    digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
     sync_api::{BatchGetAnswer, BatchGetRequest, ItemsPage, ItemsRequest},
 };
 use nudge_runtime::problem::chain;
@@ -12,7 +13,7 @@ use reqwest::{StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    callback::owner_client::{FetchError, FetchErrorKind, Fetching, OwnerClient, Probing},
+    callback::owner_client::{Asking, FetchError, FetchErrorKind, Fetching, OwnerClient, Probing},
     settings::Settings,
 };
 
@@ -94,6 +95,38 @@ impl OwnerClient for HttpOwner {
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
         let request = ItemsRequest { after: None, limit: Some(1) };
         Box::pin(async move { self.post(entity, "items", request).await.map(|_: ItemsPage| ()) })
+    }
+
+    fn digest<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a DigestRequest,
+    ) -> Asking<'a, DigestAnswer> {
+        Box::pin(self.post(entity, "digest", request))
+    }
+
+    fn recent<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a RecentRequest,
+    ) -> Asking<'a, RecentAnswer> {
+        Box::pin(self.post(entity, "recent", request))
+    }
+
+    fn items<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a ItemsRequest,
+    ) -> Asking<'a, ItemsPage> {
+        Box::pin(self.post(entity, "items", request))
+    }
+
+    fn renew<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a RenewRequest,
+    ) -> Asking<'a, Renewed> {
+        Box::pin(self.post(entity, "renew", request))
     }
 }
 

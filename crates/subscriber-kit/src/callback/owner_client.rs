@@ -2,7 +2,11 @@
 
 use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
 
-use nudge_protocol::{EntityId, EntityName, sync_api::Item};
+use nudge_protocol::{
+    EntityId, EntityName,
+    digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
+    sync_api::{Item, ItemsPage, ItemsRequest},
+};
 
 /// What a failed callback means. Callers match on this, never on a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +43,14 @@ impl FetchError {
     }
 }
 
+/// The future of a call to the owner.
+pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, FetchError>> + Send + 'a>>;
+
 /// The future of a callback.
-pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Vec<Item>, FetchError>> + Send + 'a>>;
+pub type Fetching<'a> = Asking<'a, Vec<Item>>;
 
 /// The future of a probe.
-pub type Probing<'a> = Pin<Box<dyn Future<Output = Result<(), FetchError>> + Send + 'a>>;
+pub type Probing<'a> = Asking<'a, ()>;
 
 /// The port to an owner: HTTP in production, simulated in tests.
 pub trait OwnerClient: Send + Sync + 'static {
@@ -60,6 +67,54 @@ pub trait OwnerClient: Send + Sync + 'static {
     /// known that the owner has answered. An owner need not support it: if it says so
     /// ([`FetchErrorKind::Misconfigured`]), it does answer.
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a>;
+
+    /// What the owner has in ranges of entities. An owner need not offer it: [`FetchErrorKind::Misconfigured`] says
+    /// so, and [`items`](Self::items) is read instead.
+    fn digest<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a DigestRequest,
+    ) -> Asking<'a, DigestAnswer> {
+        let _ = (entity, request);
+        not_offered()
+    }
+
+    /// What the owner published last. Without it, differences among the newest entities are found no sooner than
+    /// others.
+    fn recent<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a RecentRequest,
+    ) -> Asking<'a, RecentAnswer> {
+        let _ = (entity, request);
+        not_offered()
+    }
+
+    /// A page of the owner's list of all entities. An owner that does not offer it cannot be compared with.
+    fn items<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a ItemsRequest,
+    ) -> Asking<'a, ItemsPage> {
+        let _ = (entity, request);
+        not_offered()
+    }
+
+    /// Asks for fresh versions of entities that differ here although their versions are not older than the owner's.
+    /// Without it, such differences stay.
+    fn renew<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        request: &'a RenewRequest,
+    ) -> Asking<'a, Renewed> {
+        let _ = (entity, request);
+        not_offered()
+    }
+}
+
+fn not_offered<'a, T: 'a>() -> Asking<'a, T> {
+    let error = FetchError::new(FetchErrorKind::Misconfigured, "the owner does not offer this");
+    Box::pin(async move { Err(error) })
 }
 
 /// Fetches all of `ids`, asking again for those that an answer leaves out. Every round makes progress, so this

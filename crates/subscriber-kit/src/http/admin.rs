@@ -43,6 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(status::status))
         .routes(routes!(status::pause))
         .routes(routes!(status::resume))
+        .routes(routes!(status::resync))
         .routes(routes!(wait::applied))
         .routes(routes!(wait::wait))
         .routes(routes!(events::events))

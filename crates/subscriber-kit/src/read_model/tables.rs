@@ -2,7 +2,7 @@
 
 use nudge_runtime::database::Migration;
 
-pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, PLACE, UNKNOWN, REVISION, REPLICA];
+pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, PLACE, UNKNOWN, REVISION, REPLICA, RESYNC];
 
 const FIRST: Migration = Migration {
     number: 1,
@@ -124,5 +124,35 @@ const REPLICA: Migration = Migration {
             position BIGINT NOT NULL,
             seen_at BIGINT NOT NULL,
             PRIMARY KEY (entity, replica)
+        );",
+};
+
+/// `sweep` and `last_sweep` are comparisons as JSON: see `nudge_protocol::admin::Sweep`.
+const RESYNC: Migration = Migration {
+    number: 6,
+    title: "how far the read model is compared with its owner",
+    sqlite: "
+        CREATE TABLE nudge_resync (
+            entity TEXT PRIMARY KEY,
+            holder TEXT NOT NULL,
+            seen_at BIGINT NOT NULL,
+            sweep TEXT,
+            last_sweep TEXT,
+            removals BIGINT NOT NULL DEFAULT 0,
+            waits_for TEXT,
+            wanted BIGINT NOT NULL DEFAULT 0,
+            allow_removals BIGINT NOT NULL DEFAULT 0
+        );",
+    postgres: "
+        CREATE TABLE nudge_resync (
+            entity TEXT COLLATE \"C\" PRIMARY KEY,
+            holder TEXT NOT NULL,
+            seen_at BIGINT NOT NULL,
+            sweep TEXT,
+            last_sweep TEXT,
+            removals BIGINT NOT NULL DEFAULT 0,
+            waits_for TEXT,
+            wanted BIGINT NOT NULL DEFAULT 0,
+            allow_removals BIGINT NOT NULL DEFAULT 0
         );",
 };

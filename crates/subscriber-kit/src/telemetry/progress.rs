@@ -6,7 +6,7 @@ use nudge_protocol::{EntityName, Timestamp};
 use nudge_runtime::clock;
 use parking_lot::Mutex;
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -25,11 +25,16 @@ pub(crate) struct Progress {
     pub(crate) replaced: Counter,
     pub(crate) given_up: Counter,
     pub(crate) refilled: Counter,
+    pub(crate) compared: Counter,
+    pub(crate) sweeps: Counter,
+    /// By kind.
+    pub(crate) differences: Family<[(&'static str, &'static str); 1], Counter>,
     pub(crate) queued: Gauge,
     pub(crate) processing: Gauge,
     pub(crate) retrying: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) dead_letters: Gauge,
+    pub(crate) removals_waiting: Gauge,
     pub(crate) stream_pending: Gauge,
     pub(crate) connected: Gauge,
     pub(crate) breaker_open: Gauge,
@@ -67,11 +72,15 @@ impl Progress {
             replaced: Counter::default(),
             given_up: Counter::default(),
             refilled: Counter::default(),
+            compared: Counter::default(),
+            sweeps: Counter::default(),
+            differences: Family::default(),
             queued: Gauge::default(),
             processing: Gauge::default(),
             retrying: Gauge::default(),
             parked: Gauge::default(),
             dead_letters: Gauge::default(),
+            removals_waiting: Gauge::default(),
             stream_pending: Gauge::default(),
             connected: Gauge::default(),
             breaker_open: Gauge::default(),
@@ -140,6 +149,8 @@ impl Progress {
                 "Keys read again because another revision of the read model applied them",
                 &self.refilled,
             ),
+            ("nudge_resync_compared", "Entities compared with the owner", &self.compared),
+            ("nudge_resync_sweeps", "Comparisons of everything that ended", &self.sweeps),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -158,6 +169,11 @@ impl Progress {
                 &self.dead_letters,
             ),
             (
+                "nudge_resync_removals_waiting",
+                "Entities that the owner does not have, and that only an operator's word removes",
+                &self.removals_waiting,
+            ),
+            (
                 "nudge_stream_pending",
                 "Messages that the broker has not delivered yet",
                 &self.stream_pending,
@@ -171,6 +187,11 @@ impl Progress {
         ] {
             registry.register(name, help, gauge.clone());
         }
+        registry.register(
+            "nudge_resync_differences",
+            "Entities that differed from the owner's, without those whose change was in flight",
+            self.differences.clone(),
+        );
         registry.register(
             "nudge_convergence_lag_seconds",
             "Time from the owner's commit until the row is applied",

@@ -117,10 +117,14 @@ impl World {
             ("NATS_URL", format!("nats://{}", address(to_nats))),
             ("BIND", self.api(replica).address(service)),
         ];
-        launch.env.push(match to_owner {
-            Some(line) => ("STORE_OWNER_URL", format!("http://{}", address(line))),
-            None => ("SAMPLE", "false".to_owned()),
-        });
+        match to_owner {
+            Some(line) => {
+                launch.env.push(("STORE_OWNER_URL", format!("http://{}", address(line))));
+                // Notifications alone must do: comparing would hide what they lose.
+                launch.env.push(("RESYNC_PERCENT", "0".to_owned()));
+            }
+            None => launch.env.push(("SAMPLE", "false".to_owned())),
+        }
         self.add(at, launch);
         Ok(())
     }

@@ -22,7 +22,10 @@ fn search() -> Router {
         {"entity": "store", "applied": 63, "lag_seconds": 0.0021, "queued": 0, "processing": 1,
          "retrying": 0, "parked": 2, "dead_letters": 1, "breaker": "closed", "paused": false,
          "last_progress": "2026-01-01T00:00:00Z", "connected": true, "new_field": {},
-         "last_error": "the owner answered 503"}]});
+         "last_error": "the owner answered 503",
+         "resync": {"last": {"began_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:01Z",
+                             "compared": 63, "differences": {"missing": 2}},
+                    "removals_waiting": 150}}]});
     Router::new().route(STATUS_PATH, get(async move || Json(status)))
 }
 
@@ -37,13 +40,31 @@ async fn the_table_shows_who_is_away_and_what_wants_attention() {
     assert!(lines[1].starts_with("store-info  store   3        120"), "{lines:#?}");
     assert!(lines[2].starts_with("review      review  —        —"), "{lines:#?}");
     assert!(lines[2].ends_with("does not answer"), "{lines:#?}");
-    assert!(lines[5].contains("2.1 ms") && lines[5].ends_with("3.0 s ago"), "{lines:#?}");
+    assert!(
+        lines[5].contains("2.1 ms") && lines[5].ends_with("3.0 s ago      2 missing"),
+        "{lines:#?}"
+    );
     assert!(lines[6].ends_with("does not answer"), "{lines:#?}");
     assert_eq!(lines[7], "  search: the owner answered 503");
+    assert!(lines[8].starts_with("  search: the owner does not have 150 (store)"), "{lines:#?}");
     let json = to_json(&owners, &subscribers);
     assert_eq!(json["owners"]["store-info"]["pending"], 3);
     assert_eq!(json["subscribers"]["search"]["entities"][0]["dead_letters"], 1);
     assert!(json["subscribers"]["review"]["error"].is_string());
+}
+
+#[test]
+fn equality_says_when_all_was_equal_how_far_it_is_or_why_it_is_not_known() {
+    let now = "2026-01-01T00:00:03Z".parse().unwrap();
+    let said = |resync: serde_json::Value| {
+        let resync = serde_json::from_value(resync).unwrap();
+        strip_ansi_codes(&equality(&resync, now)).into_owned()
+    };
+    let sweep = json!({"began_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:01Z", "compared": 7});
+    assert_eq!(said(json!({})), "not compared yet");
+    assert_eq!(said(json!({"waits_for": "the owner is failing"})), "the owner is failing");
+    assert_eq!(said(json!({"last": sweep})), "2.0 s ago");
+    assert_eq!(said(json!({"last": sweep, "current": sweep})), "2.0 s ago, 7 compared");
 }
 
 #[tokio::test]

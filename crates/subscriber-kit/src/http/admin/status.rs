@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use axum::extract::State;
+use axum::{extract::State, http::StatusCode};
 use nudge_protocol::{
-    Timestamp,
-    admin::{EntityStatus, Paused, Status},
+    Object, Timestamp,
+    admin::{EntityStatus, Paused, ResyncRequest, ResyncStatus, Status},
 };
-use nudge_runtime::Problem;
+use nudge_runtime::{Problem, body::Json};
 
 use super::Api;
 use crate::subscriber::Subscriber;
@@ -23,6 +23,10 @@ pub(super) async fn status(State(shared): Api) -> Result<axum::Json<Status>, Pro
     for followed in &shared.followed {
         let progress = &followed.progress;
         let counts = followed.dead_letters.counts().await?;
+        let resync = match &followed.ledger {
+            Some(ledger) => Some(ledger.read().await?.status),
+            None => None,
+        };
         let last_progress = progress.last_progress.load(Relaxed);
         entities.push(EntityStatus {
             entity: followed.entity.clone(),
@@ -44,6 +48,7 @@ pub(super) async fn status(State(shared): Api) -> Result<axum::Json<Status>, Pro
             malformed: progress.malformed.get(),
             callbacks: progress.callbacks.get(),
             last_error: progress.last_error(),
+            resync,
         });
     }
     let ready = Subscriber { shared: shared.clone() }.is_ready();
@@ -67,4 +72,27 @@ pub(super) async fn pause(State(shared): Api) -> axum::Json<Paused> {
 pub(super) async fn resume(State(shared): Api) -> axum::Json<Paused> {
     shared.paused.send_replace(false);
     axum::Json(Paused { paused: false })
+}
+
+/// Compare with the owner now
+///
+/// Compares every entity again, from the beginning and without pauses. `status` shows how far it is.
+#[utoipa::path(post, path = "/resync", operation_id = "resync", tag = "subscriber",
+request_body = ResyncRequest, responses(
+    (status = 202, description = "It begins", body = ResyncStatus),
+    (status = 404, description = "This service does not follow the entity"),
+    (status = 409, description = "This service is not compared with its owner: it is switched off"),
+    (status = 503, description = "The database is busy or unavailable"),
+))]
+pub(super) async fn resync(
+    State(shared): Api,
+    Json(Object(request)): Json<Object<ResyncRequest>>,
+) -> Result<(StatusCode, axum::Json<ResyncStatus>), Problem> {
+    let followed = &shared.followed[shared.place_of(request.entity.as_str())?];
+    let Some(ledger) = &followed.ledger else {
+        let detail = format!("{} is not compared with its owner", request.entity);
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    };
+    ledger.ask(request.allow_removals).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(ledger.read().await?.status)))
 }

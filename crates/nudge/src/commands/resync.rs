@@ -1,0 +1,143 @@
+//! `nudge resync`: compares subscribers with the owners of what they follow, now.
+
+use std::time::Duration;
+
+use clap::Args;
+use console::style;
+use futures_util::future::join_all;
+use nudge_protocol::{
+    EntityName, Timestamp,
+    admin::{Differences, EntityStatus, ResyncRequest, ResyncStatus, Status, Sweep},
+};
+use nudge_runtime::clock;
+use reqwest::Method;
+use serde::Serialize;
+
+use super::{status::STATUS_PATH, wait::subscribers};
+use crate::{
+    client::{Api, Service},
+    failure::Failure,
+    output,
+};
+
+/// How often a subscriber is asked how far it is.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Arguments of `nudge resync`.
+#[derive(Args, Debug)]
+pub(crate) struct ResyncArgs {
+    /// The subscriber to compare
+    #[arg(long, value_name = "WHO", default_value = "all", value_parser = ["search", "review", "all"])]
+    subscriber: String,
+    /// The kind of entity
+    #[arg(long, value_name = "ENTITY", default_value = "store")]
+    entity: EntityName,
+    /// Remove entities that the owner does not have, however many they are
+    #[arg(long)]
+    allow_removals: bool,
+    /// How long to wait for the result, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+}
+
+/// What one subscriber found.
+#[derive(Debug, Serialize)]
+struct Found {
+    subscriber: &'static str,
+    sweep: Sweep,
+    removals_waiting: u64,
+}
+
+/// Runs `nudge resync`.
+pub(crate) async fn run(api: Api, args: ResyncArgs, json: bool) -> Result<(), Failure> {
+    let compare = async |service| compare(&api, service, &args).await;
+    let found = join_all(subscribers(&args.subscriber).into_iter().map(compare)).await;
+    let mut failure = None;
+    for found in found {
+        match found {
+            Ok(found) => {
+                match json {
+                    true => output::json(&found)?,
+                    false => output::line(to_line(&found, &args.entity))?,
+                }
+                if found.removals_waiting > 0 {
+                    failure.get_or_insert_with(|| waiting(&found));
+                }
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn compare(api: &Api, service: Service, args: &ResyncArgs) -> Result<Found, Failure> {
+    let (asked, timeout) = (clock::now(), Duration::from_secs(args.timeout));
+    let body = ResyncRequest { entity: args.entity.clone(), allow_removals: args.allow_removals };
+    let request = api.request(Method::POST, service, "/nudge/v1/resync").json(&body);
+    let _: ResyncStatus = api.json(service, request).await?;
+    let wait = async {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            let request = api.request(Method::GET, service, STATUS_PATH);
+            let status: Status = api.json(service, request).await?;
+            if let Some((sweep, removals_waiting)) = ended(status, &args.entity, asked) {
+                return Ok(Found { subscriber: service.name(), sweep, removals_waiting });
+            }
+        }
+    };
+    let late = || {
+        let (name, seconds) = (service.name(), args.timeout);
+        Failure::TimedOut(format!("{name} is not compared within {seconds} s; it goes on"))
+    };
+    tokio::time::timeout(timeout, wait).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// The comparison that began after this moment, if it has ended.
+fn ended(status: Status, entity: &EntityName, asked: Timestamp) -> Option<(Sweep, u64)> {
+    let of = |status: &EntityStatus| status.entity == *entity;
+    let resync = status.entities.into_iter().find(of)?.resync?;
+    let sweep = resync.last.filter(|sweep| sweep.began_at >= asked)?;
+    Some((sweep, resync.removals_waiting))
+}
+
+fn waiting(found: &Found) -> Failure {
+    Failure::failed(format!(
+        "{}: the owner does not have {} entities that are here. If it is the right owner, --allow-removals removes them",
+        found.subscriber, found.removals_waiting
+    ))
+}
+
+fn to_line(found: &Found, entity: &EntityName) -> String {
+    let Found { subscriber, sweep, removals_waiting } = found;
+    let compared = format!("{subscriber:<8} {} × {entity} compared", sweep.compared);
+    let except = match sweep.set_aside {
+        0 => String::new(),
+        1 => ", except 1 that is parked or a dead letter".to_owned(),
+        many => format!(", except {many} that are parked or dead letters"),
+    };
+    if sweep.differences.sum() == 0 {
+        return format!("{compared}, {}{except}", style("all equal").green());
+    }
+    let differed = style(described(&sweep.differences)).yellow();
+    match removals_waiting {
+        0 => format!("{compared}, repaired: {differed}{except}"),
+        _ => format!("{compared}, not all repaired: {differed}{except}"),
+    }
+}
+
+/// Such as `2 missing, 1 ghost`.
+pub(crate) fn described(differences: &Differences) -> String {
+    let Differences { missing, lagging, ahead, stale, ghosts } = *differences;
+    let counts = [
+        (missing, "missing"),
+        (lagging, "lagging"),
+        (ahead, "ahead of the owner"),
+        (stale, "deleted on one side only"),
+        (ghosts, "unknown to the owner"),
+    ];
+    let some = counts.into_iter().filter(|(count, _)| *count > 0);
+    some.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

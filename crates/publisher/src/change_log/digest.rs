@@ -1,0 +1,218 @@
+//! The change log as a subscriber compares itself with it: ranges of rows, and what it cannot know yet.
+
+use std::{collections::HashSet, sync::Arc};
+
+use nudge_protocol::{
+    EntityId, Version,
+    digest::{
+        Digest, DigestAnswer, DigestRequest, Handled, InFlight, MAX_DIGEST_ROWS, MAX_IN_FLIGHT,
+        MAX_LISTED_ROWS, MAX_RECENT, Range, RangeDigest, RangeRow,
+    },
+};
+use nudge_runtime::{
+    Tx, clock,
+    database::{Kind, Text},
+    row,
+    set_sql::{Column, typed},
+};
+use sqlx::{AssertSqlSafe, FromRow};
+
+use super::ChangeLog;
+
+/// Statements whose text depends on the database, written once.
+#[derive(Debug)]
+pub(super) struct Sql {
+    bounded: Arc<str>,
+    to_the_end: Arc<str>,
+    beyond: Arc<str>,
+    pending: Arc<str>,
+    recent: Arc<str>,
+}
+
+row! {
+    struct RowInRange { id: Text, version: i64, deleted: i64 }
+}
+
+row! {
+    struct Moving { id: Text, version: i64, changed_at: i64 }
+}
+
+impl Sql {
+    pub(super) fn new(kind: Kind) -> Self {
+        let id = typed(kind, "log", &Column::Text("id"));
+        let from = "FROM nudge_change_log AS log WHERE log.entity = $1 AND";
+        let rows = |to: &str| {
+            format!(
+                "SELECT {id} AS id, log.version, log.deleted {from} log.id > $2{to} ORDER BY log.id LIMIT $3"
+            )
+        };
+        // Saying that sequences begin at 1 and versions are above 0 makes both databases choose the partial indexes.
+        let moving = |which: &str| {
+            format!("SELECT {id} AS id, log.version, log.changed_at {from} {which} LIMIT $2")
+        };
+        Self {
+            bounded: rows(" AND log.id <= $4").into(),
+            to_the_end: rows("").into(),
+            beyond: moving("log.published_seq > 0 AND log.published_seq > $3").into(),
+            recent: format!(
+                "SELECT {id} AS id, log.version, log.deleted {from} log.published_seq > 0 AND log.published_seq <= $3 \
+                 AND log.version = log.published_version ORDER BY log.published_seq DESC LIMIT $2"
+            )
+            .into(),
+            pending: moving("log.version > 0 AND log.version <> log.published_version").into(),
+        }
+    }
+}
+
+impl ChangeLog {
+    /// What the log has in these ranges. To be run by [`Database::run`](nudge_runtime::Database::run), in a snapshot.
+    pub(crate) async fn digests(
+        &self,
+        tx: &mut Tx,
+        request: &DigestRequest,
+    ) -> Result<DigestAnswer, sqlx::Error> {
+        let Some(mut in_flight) = self.in_flight(tx, &request.handled).await? else {
+            return Ok(DigestAnswer { ranges: Vec::new(), in_flight: None });
+        };
+        let left_out: HashSet<_> = in_flight.iter().map(|one| one.id.clone()).collect();
+        let mut left = if request.list { MAX_LISTED_ROWS } else { MAX_DIGEST_ROWS };
+        let mut ranges = Vec::with_capacity(request.ranges.len());
+        for range in &request.ranges {
+            if left == 0 {
+                break;
+            }
+            let (mut rows, looked_at, to) = self.rows_in(tx, range, left).await?;
+            left -= looked_at;
+            let whole = to == range.to;
+            rows.retain(|row| !left_out.contains(&row.id));
+            let count = rows.len() as u64;
+            ranges.push(match request.list {
+                true => RangeDigest { to, count, digest: None, rows: Some(rows) },
+                false => RangeDigest { to, count, digest: Some(Digest::of(&rows)), rows: None },
+            });
+            if !whole {
+                break;
+            }
+        }
+        in_flight.retain(|one| request.ranges.iter().any(|range| range.holds(&one.id)));
+        Ok(DigestAnswer { ranges, in_flight: Some(in_flight) })
+    }
+
+    /// Up to `limit` rows of a range, how many rows were read for that, and the last ID that was looked at. Rows with
+    /// an invalid ID, which SQLite may have, are left out: nobody could ask for them.
+    async fn rows_in(
+        &self,
+        tx: &mut Tx,
+        range: &Range,
+        limit: usize,
+    ) -> Result<(Vec<RangeRow>, usize, Option<EntityId>), sqlx::Error> {
+        let sql = match range.to {
+            Some(_) => &self.sql.digest.bounded,
+            None => &self.sql.digest.to_the_end,
+        };
+        let query = sqlx::query(AssertSqlSafe(sql.clone()))
+            .bind(self.entity.as_str())
+            .bind(range.after.as_ref().map_or("", EntityId::as_str))
+            // One more, to see whether there are any.
+            .bind(limit as i64 + 1);
+        let query = match &range.to {
+            Some(to) => query.bind(to.as_str()),
+            None => query,
+        };
+        let mut rows = query.fetch_all(&mut **tx).await?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let looked_at = rows.len();
+        let mut valid = Vec::with_capacity(looked_at);
+        for row in &rows {
+            match RowInRange::from_row(row).and_then(RowInRange::read) {
+                Ok(row) => valid.push(row),
+                Err(error) => {
+                    tracing::error!(entity = %self.entity, %error, "a row of nudge_change_log has an invalid ID");
+                }
+            }
+        }
+        let to = match more {
+            // If none is valid, the rest of the range holds nothing that could be compared.
+            true => valid.last().map(|row| row.id.clone()).or_else(|| range.to.clone()),
+            false => range.to.clone(),
+        };
+        Ok((valid, looked_at, to))
+    }
+
+    /// What was published last, up to what a subscriber has handled; `None` if that is another stream.
+    pub(crate) async fn recent(
+        &self,
+        tx: &mut Tx,
+        handled: &Handled,
+    ) -> Result<Option<Vec<RangeRow>>, sqlx::Error> {
+        if !self.is_stream(tx, handled).await? {
+            return Ok(None);
+        }
+        let seq = i64::try_from(handled.seq).unwrap_or(i64::MAX);
+        let query = sqlx::query(AssertSqlSafe(self.sql.digest.recent.clone()));
+        let query = query.bind(self.entity.as_str()).bind(MAX_RECENT as i64).bind(seq);
+        let rows = query.fetch_all(&mut **tx).await?;
+        let read = |row| RowInRange::from_row(row).and_then(RowInRange::read).ok();
+        let mut rows: Vec<_> = rows.iter().filter_map(read).collect();
+        rows.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(Some(rows))
+    }
+
+    /// Whether it was published to the stream that a subscriber has handled.
+    async fn is_stream(&self, tx: &mut Tx, handled: &Handled) -> Result<bool, sqlx::Error> {
+        let sql = "SELECT created FROM nudge_relay_stream WHERE entity = $1";
+        let query = sqlx::query_as(sql).bind(self.entity.as_str());
+        let created: Option<(String,)> = query.fetch_optional(&mut **tx).await?;
+        Ok(created.is_some_and(|(created,)| created == handled.stream_created))
+    }
+
+    /// What a subscriber that has handled this much cannot know yet; `None` if that is too much to name, or if it is
+    /// another stream.
+    async fn in_flight(
+        &self,
+        tx: &mut Tx,
+        handled: &Handled,
+    ) -> Result<Option<Vec<InFlight>>, sqlx::Error> {
+        if !self.is_stream(tx, handled).await? {
+            return Ok(None);
+        }
+        let most = MAX_IN_FLIGHT as i64 + 1;
+        let seq = i64::try_from(handled.seq).unwrap_or(i64::MAX);
+        let beyond = sqlx::query(AssertSqlSafe(self.sql.digest.beyond.clone()));
+        let beyond = beyond.bind(self.entity.as_str()).bind(most).bind(seq);
+        let mut rows = beyond.fetch_all(&mut **tx).await?;
+        let pending = sqlx::query(AssertSqlSafe(self.sql.digest.pending.clone()));
+        let pending = pending.bind(self.entity.as_str()).bind(most);
+        rows.extend(pending.fetch_all(&mut **tx).await?);
+        if rows.len() > MAX_IN_FLIGHT {
+            return Ok(None);
+        }
+        let now = clock::now().unix_micros();
+        let moving = |row| Moving::from_row(row).ok()?.read(now);
+        let mut moving: Vec<_> = rows.iter().filter_map(moving).collect();
+        moving.sort_by(|a, b| a.id.cmp(&b.id));
+        moving.dedup_by(|a, b| a.id == b.id);
+        Ok(Some(moving))
+    }
+}
+
+impl RowInRange {
+    fn read(self) -> Result<RangeRow, sqlx::Error> {
+        Ok(RangeRow {
+            id: super::decode(EntityId::new(&self.id.0))?,
+            version: super::decode(Version::try_from(self.version))?,
+            deleted: self.deleted != 0,
+        })
+    }
+}
+
+impl Moving {
+    fn read(self, now: i64) -> Option<InFlight> {
+        Some(InFlight {
+            id: EntityId::new(&self.id.0).ok()?,
+            version: Version::try_from(self.version).ok()?,
+            seconds: now.saturating_sub(self.changed_at).unsigned_abs() / 1_000_000,
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! The routes by which a subscriber compares itself with the owner.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use nudge_protocol::{
+    EntityId, Object, Version,
+    digest::{
+        DigestAnswer, DigestRequest, Held, MAX_RENEWED, RecentAnswer, RecentRequest, RenewRequest,
+        Renewed,
+    },
+};
+use nudge_runtime::{Problem, body::Json};
+
+use super::{Api, no_store};
+use crate::change_log::outbox::Published;
+
+/// Digests of up to 256 ranges of entities
+///
+/// All from one snapshot, with what is in flight to this subscriber left out and named instead. An answer covers at
+/// most 65,536 rows, or lists 10,000, and may end before the last range does: ask again for the rest.
+#[utoipa::path(post, path = "/digest", operation_id = "syncDigest", tag = "sync",
+request_body = DigestRequest, responses(
+    (status = 200, description = "What the owner has in each range", body = DigestAnswer),
+))]
+pub(super) async fn digest(
+    State(api): State<Arc<Api>>,
+    Json(Object(request)): Json<Object<DigestRequest>>,
+) -> Result<Response, Problem> {
+    request.check().map_err(|error| Problem::field("ranges", error.to_string()))?;
+    let look = || async {
+        let mut tx = api.log.db().snapshot().await?;
+        api.log.digests(&mut tx, &request).await
+    };
+    Ok(no_store(axum::Json(api.log.db().run_afresh(look).await?)))
+}
+
+/// What was published last, up to what a subscriber has handled
+///
+/// At most 1,000 entities. The subscriber must have all of them in these versions or later ones.
+#[utoipa::path(post, path = "/recent", operation_id = "syncRecent", tag = "sync",
+request_body = RecentRequest, responses(
+    (status = 200, description = "The entities with their versions", body = RecentAnswer),
+))]
+pub(super) async fn recent(
+    State(api): State<Arc<Api>>,
+    Json(Object(request)): Json<Object<RecentRequest>>,
+) -> Result<Response, Problem> {
+    let look = || async {
+        let mut tx = api.log.db().snapshot().await?;
+        api.log.recent(&mut tx, &request.handled).await
+    };
+    let rows = api.log.db().run_afresh(look).await?;
+    Ok(no_store(axum::Json(RecentAnswer { rows })))
+}
+
+/// Give fresh versions to up to 512 entities
+///
+/// A subscriber has versions of them that are not older than the owner's, although they differ: the owner was
+/// restored, or somebody edited the read model. With a fresh version, every copy returns to what the owner has. An ID
+/// that the owner has no record of gets a tombstone: 2,000 at once, and then 100 a second.
+#[utoipa::path(post, path = "/renew", operation_id = "syncRenew", tag = "sync",
+request_body = RenewRequest, responses(
+    (status = 200, description = "How many got one, and how many must be asked for again", body = Renewed),
+))]
+pub(super) async fn renew(
+    State(api): State<Arc<Api>>,
+    Json(Object(RenewRequest { items })): Json<Object<RenewRequest>>,
+) -> Result<axum::Json<Renewed>, Problem> {
+    if !(1..=MAX_RENEWED).contains(&items.len()) {
+        return Err(Problem::field("items", format!("must contain 1 to {MAX_RENEWED} entities")));
+    }
+    let mut ids: Vec<&EntityId> = items.iter().map(|held| &held.id).collect();
+    ids.sort();
+    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Problem::field("items", "must contain each entity once"));
+    }
+    // An equal version that stands for something else must be exceeded, too.
+    let shown = |Held { id, version }: Held| {
+        let version = Version::new(version.get() + 1).unwrap_or(version);
+        Published { id, version, seq: 0 }
+    };
+    let shown: Vec<_> = items.into_iter().map(shown).collect();
+    let allowed = api.allowance.lock().allowed();
+    let done = api.log.renew(&shown, allowed).await?;
+    api.allowance.lock().made(done.strangers);
+    if done.strangers > 0 {
+        let made = done.strangers;
+        tracing::warn!(entity = %api.log.entity(), made, "a subscriber has entities that this owner does not know: tombstones made");
+        api.metrics.stranger_tombstones.set(api.log.count_strangers().await? as i64);
+    }
+    let renewed = done.renewed.saturating_sub(done.left);
+    if renewed > 0 {
+        api.metrics.renewed.inc_by(renewed);
+        api.wake.notify_one();
+    }
+    Ok(axum::Json(Renewed { renewed, left: done.left + done.deferred.len() as u64 }))
+}

@@ -1,0 +1,249 @@
+//! Compares the read model with its owner, continuously and in the background, and repairs what differs.
+//!
+//! Notifications can be lost for good, and rows can be edited behind the kit's back. No message tells of either. So
+//! every version here is compared with the owner's, page by page in order of IDs: digests of ranges first, and
+//! single entities only where those differ (`compare.rs`). A difference that is found twice is repaired in the usual
+//! way:
+//!
+//! - What is missing or lags behind goes onto the work queue, as backlog.
+//! - What the owner does not have, or only in an older version, is reported to it, and it gives the entity a fresh
+//!   version. Nothing passes the guard.
+//!
+//! An owner that suddenly knows little may be the wrong one: if many entities would be removed, an operator has to
+//! allow it.
+
+mod compare;
+pub(crate) mod difference;
+pub(crate) mod ledger;
+mod page;
+mod proof;
+mod recent;
+mod repair;
+mod rows;
+
+use std::{sync::Arc, time::Duration};
+
+use nudge_protocol::{
+    EntityName, Version,
+    admin::{ResyncStatus, Sweep},
+    digest::Held,
+};
+use nudge_runtime::{BoxError, Database, clock};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    compare::{Compared, Comparer, Ours},
+    difference::Difference,
+    rows::Rows,
+};
+use self::{
+    ledger::{Ledger, Wanted},
+    page::Page,
+    recent::Recent,
+};
+use crate::{
+    callback::owner_link::OwnerLink, read_model::position::Positions, settings::ResyncSettings,
+    telemetry::progress::Progress, work::worker::Incoming,
+};
+
+/// Pause before another attempt when there is nothing to compare yet, or the owner or the database fails.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a replica that does not compare checks whether it has to.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(10);
+/// How often to check whether an operator wants a comparison now.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Compares one followed entity.
+pub(crate) struct Resync {
+    entity: EntityName,
+    owner: OwnerLink,
+    rows: Rows,
+    positions: Positions,
+    ledger: Ledger,
+    progress: Arc<Progress>,
+    queue: mpsc::Sender<Incoming>,
+    paused: watch::Receiver<bool>,
+    settings: ResyncSettings,
+    status: ResyncStatus,
+    recent: Recent,
+    /// Removals that wait for the end of the sweep, which shows how many they are.
+    removals: Vec<Held>,
+}
+
+/// What it needs of the followed entity.
+pub(crate) struct Parts {
+    pub(crate) db: Database,
+    pub(crate) entity: EntityName,
+    pub(crate) owner: OwnerLink,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) queue: mpsc::Sender<Incoming>,
+    pub(crate) paused: watch::Receiver<bool>,
+    pub(crate) settings: ResyncSettings,
+    /// Whether the owner keeps tombstones.
+    pub(crate) tombstones: bool,
+}
+
+impl Resync {
+    pub(crate) fn new(parts: Parts, ledger: Ledger) -> Self {
+        let Parts { db, entity, owner, progress, queue, paused, settings, tombstones } = parts;
+        let rows = Rows { db: db.clone(), entity: entity.clone(), tombstones };
+        let positions = Positions::new(db, entity.clone());
+        let (status, removals) = (ResyncStatus::default(), Vec::new());
+        Self {
+            entity,
+            owner,
+            rows,
+            positions,
+            ledger,
+            progress,
+            queue,
+            paused,
+            settings,
+            status,
+            recent: Recent::default(),
+            removals,
+        }
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let work = async {
+            loop {
+                if let Err(error) = self.hold_and_sweep().await {
+                    let (entity, why) = (&self.entity, error.to_string());
+                    // Once, however long it lasts.
+                    if self.status.waits_for.as_ref() != Some(&why) {
+                        tracing::warn!(%entity, %error, "cannot compare the read model with its owner: retrying");
+                    }
+                    self.waits_for(&why).await;
+                    sleep(RETRY_INTERVAL).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+        // If the database is away, others take over once this replica is silent.
+        let _ = tokio::time::timeout(RETRY_INTERVAL, self.ledger.leave()).await;
+    }
+
+    /// One sweep, if no other replica does it.
+    async fn hold_and_sweep(&mut self) -> Result<(), BoxError> {
+        if *self.paused.borrow() {
+            // Another replica may compare meanwhile.
+            sleep(LOOK_INTERVAL).await;
+            return Ok(());
+        }
+        if !self.ledger.claim().await? {
+            sleep(STANDBY_INTERVAL).await;
+            return Ok(());
+        }
+        let waits_for = self.status.waits_for.take();
+        let stored = self.ledger.read().await?.status;
+        // After a restart, the sweep goes on where the last page ended.
+        self.status = ResyncStatus { waits_for, ..stored };
+        self.removals.clear();
+        let mut pause = self.settings.interval;
+        loop {
+            if !self.pause(pause).await? {
+                return Ok(());
+            }
+            pause = match self.page().await? {
+                Page::NotYet(why) => {
+                    self.waits_for(why).await;
+                    RETRY_INTERVAL
+                }
+                Page::Done { last, took } => {
+                    if last {
+                        self.end_sweep().await?;
+                    }
+                    self.status.waits_for = None;
+                    self.ledger.save(&self.status).await?;
+                    let rest = took * (100 / self.settings.owner_percent.clamp(1, 100) - 1);
+                    if last { rest.max(self.settings.interval) } else { rest }
+                }
+            };
+        }
+    }
+
+    /// A pause, unless an operator wants a comparison now. Returns whether this replica still compares.
+    async fn pause(&mut self, pause: Duration) -> Result<bool, BoxError> {
+        let (due, mut claim) = (Instant::now() + pause, Instant::now());
+        loop {
+            if *self.paused.borrow() {
+                self.ledger.leave().await?;
+                return Ok(false);
+            }
+            if Instant::now() >= claim {
+                if !self.ledger.claim().await? {
+                    return Ok(false);
+                }
+                claim = Instant::now() + STANDBY_INTERVAL;
+            }
+            match self.ledger.read().await?.wanted {
+                Some(Wanted::Anew) => {
+                    (self.status.current, self.removals) = (None, Vec::new());
+                    self.ledger.begun().await?;
+                    return Ok(true);
+                }
+                // What is not possible yet is not tried in vain.
+                Some(Wanted::Begun) if self.status.waits_for.is_none() => return Ok(true),
+                _ if Instant::now() >= due => return Ok(true),
+                _ => {
+                    self.recent().await?;
+                    sleep_until(due.min(Instant::now() + LOOK_INTERVAL)).await;
+                }
+            }
+        }
+    }
+
+    /// Ends a sweep: removals are few enough, or wait.
+    async fn end_sweep(&mut self) -> Result<(), BoxError> {
+        let allowed = self.ledger.read().await?.allow_removals;
+        let Some(mut sweep) = self.status.current.take() else { return Ok(()) };
+        sweep.ended_at = Some(clock::now());
+        sweep.after = None;
+        self.remove(&sweep, allowed).await?;
+        if sweep.differences.sum() > 0 {
+            let (entity, differences) = (&self.entity, sweep.differences);
+            tracing::warn!(%entity, ?differences, compared = sweep.compared, "the read model differed from its owner");
+        }
+        self.ledger.ended(sweep.removals == 0).await?;
+        self.progress.sweeps.inc();
+        self.status.last = Some(sweep);
+        Ok(())
+    }
+
+    async fn waits_for(&mut self, why: &str) {
+        self.status.waits_for = Some(why.to_owned());
+        // Without the database, this is not worth another message.
+        let _ = self.ledger.save(&self.status).await;
+    }
+}
+
+fn begin() -> Sweep {
+    Sweep {
+        began_at: clock::now(),
+        ended_at: None,
+        after: None,
+        compared: 0,
+        differences: Default::default(),
+        set_aside: 0,
+        removals: 0,
+    }
+}
+
+/// Whether no owner can have given this version yet.
+fn is_beyond_belief(version: Version) -> bool {
+    version > Version::highest_believed(clock::now())
+}
+
+/// What a subscriber reports to its owner.
+fn held(difference: &Difference) -> Held {
+    Held { id: difference.id.clone(), version: difference.ours }
+}

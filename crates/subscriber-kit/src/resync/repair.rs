@@ -1,0 +1,158 @@
+//! Repairs what differs, in the usual way: by the work queue, and by fresh versions of the owner.
+
+use std::time::Duration;
+
+use nudge_protocol::{
+    EntityId, Version,
+    admin::{Differences, Sweep},
+    digest::{Held, MAX_RENEWED, RenewRequest},
+};
+use nudge_runtime::{BoxError, mutated};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Resync, begin,
+    difference::{Difference, Kind},
+    held, is_beyond_belief,
+};
+use crate::{callback::owner_client::FetchErrorKind, work::worker::Incoming};
+
+/// Removals of one sweep that need no operator's word, however few entities there are.
+pub(super) const FEW_REMOVALS: u64 = 100;
+/// Most removals that wait in memory for the end of a sweep. The next sweep finds the others.
+const MAX_WAITING_REMOVALS: usize = 10_000;
+/// Keys that are put onto the work queue at a time.
+const KEYS_AT_A_TIME: usize = 256;
+/// How often to check whether they are applied.
+const LOOK: Duration = Duration::from_millis(50);
+/// Longest wait without progress until they are. The next sweep finds what is left.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Resync {
+    /// Counts what was found.
+    pub(super) fn note(&mut self, confirmed: &[Difference], overdue: &[Difference], compared: u64) {
+        let sweep = self.status.current.get_or_insert_with(begin);
+        self.progress.compared.inc_by(compared);
+        for one in confirmed.iter().chain(overdue) {
+            *count(&mut sweep.differences, one.kind) += 1;
+            self.progress.differences.get_or_create(&[("kind", one.kind.as_str())]).inc();
+        }
+    }
+
+    /// Repairs what was found on a page, except for removals, which wait until the end of the sweep.
+    pub(super) async fn repair(
+        &mut self,
+        confirmed: Vec<Difference>,
+        overdue: Vec<Difference>,
+    ) -> Result<(), BoxError> {
+        let (mut ask, mut report) = (overdue, Vec::new());
+        for one in confirmed {
+            match one.kind {
+                Kind::Missing | Kind::Lagging => {
+                    mutated!(DifferencesIgnored: ask.push(one) => drop(one));
+                }
+                // The next sweep finds it with a version that the owner can exceed.
+                _ if is_beyond_belief(one.ours) => self.rows.lower(&one).await?,
+                _ if one.removes => self.keep_removal(held(&one)),
+                _ => report.push(held(&one)),
+            }
+        }
+        self.renew(report).await?;
+        for part in ask.chunks(KEYS_AT_A_TIME) {
+            self.apply(part).await?;
+        }
+        Ok(())
+    }
+
+    fn keep_removal(&mut self, removal: Held) {
+        self.status.current.get_or_insert_with(begin).removals += 1;
+        if self.removals.len() < MAX_WAITING_REMOVALS {
+            self.removals.push(removal);
+        }
+    }
+
+    /// Puts keys onto the work queue, and waits until they are applied. A page is only left behind then: a crash
+    /// before that looks at it again.
+    async fn apply(&self, part: &[Difference]) -> Result<(), BoxError> {
+        for one in part {
+            self.enqueue(one.id.clone(), one.theirs).await?;
+        }
+        let (mut fewest, mut since) = (usize::MAX, Instant::now());
+        while since.elapsed() < PATIENCE {
+            let behind = self.rows.behind(part).await?;
+            if behind == 0 {
+                break;
+            }
+            if behind < fewest {
+                (fewest, since) = (behind, Instant::now());
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Removes what the owner does not have, if that is little or allowed.
+    pub(super) async fn remove(&mut self, sweep: &Sweep, allowed: bool) -> Result<(), BoxError> {
+        let removals = std::mem::take(&mut self.removals);
+        let few = (sweep.compared / 100).max(FEW_REMOVALS);
+        if sweep.removals > few && !allowed {
+            if self.status.removals_waiting != sweep.removals {
+                tracing::error!(
+                    entity = %self.entity,
+                    removals = sweep.removals,
+                    compared = sweep.compared,
+                    "the owner does not have many entities that are here: is it the right owner? They are removed once \
+                     `nudge resync --allow-removals` allows it"
+                );
+            }
+            self.status.removals_waiting = sweep.removals;
+            self.progress.removals_waiting.set(sweep.removals as i64);
+            return Ok(());
+        }
+        self.status.removals_waiting = 0;
+        self.progress.removals_waiting.set(0);
+        if !self.rows.tombstones {
+            // The owner forgets what it deletes. It is asked twice whether it has.
+            for Held { id, .. } in removals {
+                self.enqueue(id, Version::NONE).await?;
+            }
+            return Ok(());
+        }
+        self.renew(removals).await.map(drop)
+    }
+
+    pub(super) async fn enqueue(&self, id: EntityId, floor: Version) -> Result<(), BoxError> {
+        let queued = self.queue.send(Incoming::unasked(id, floor, 0)).await;
+        queued.map_err(|_| "the subscriber has stopped".into())
+    }
+
+    /// Reports versions that the owner does not have. It gives those entities fresh ones, and publishes them. Returns
+    /// whether it offers that.
+    pub(super) async fn renew(&self, mut report: Vec<Held>) -> Result<bool, BoxError> {
+        while !report.is_empty() {
+            let items = report.split_off(report.len().saturating_sub(MAX_RENEWED));
+            let renewed = self.owner.client.renew(&self.entity, &RenewRequest { items }).await;
+            match renewed {
+                // What it leaves out is found again by the next sweep.
+                Ok(_) => {}
+                Err(error) if error.kind == FetchErrorKind::Misconfigured => {
+                    let entity = &self.entity;
+                    tracing::warn!(%entity, %error, "the owner gives no fresh versions: what only an owner can repair stays");
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn count(differences: &mut Differences, kind: Kind) -> &mut u64 {
+    match kind {
+        Kind::Missing => &mut differences.missing,
+        Kind::Lagging => &mut differences.lagging,
+        Kind::Ahead => &mut differences.ahead,
+        Kind::Stale => &mut differences.stale,
+        Kind::Ghost => &mut differences.ghosts,
+    }
+}

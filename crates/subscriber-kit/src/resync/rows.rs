@@ -1,0 +1,122 @@
+//! What the subscriber has itself: the versions that are applied.
+
+use std::collections::{HashMap, HashSet};
+
+use nudge_protocol::{
+    EntityId, EntityName, Version,
+    digest::{Range, RangeRow},
+};
+use nudge_runtime::{
+    Database, clock,
+    set_sql::{Column, rows, strings},
+};
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+
+use super::difference::Difference;
+
+const IN_RANGE: &str = "SELECT id, version, deleted FROM nudge_applied \
+    WHERE entity = $1 AND id > $2 AND id <= $3 AND deleted <= $5 ORDER BY id LIMIT $4";
+const TO_THE_END: &str = "SELECT id, version, deleted FROM nudge_applied \
+    WHERE entity = $1 AND id > $2 AND deleted <= $4 ORDER BY id LIMIT $3";
+
+/// The applied versions of one kind of entity.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// The read model's database.
+    pub db: Database,
+    /// The entity.
+    pub entity: EntityName,
+    /// Whether tombstones are compared. Not if the owner forgets what it deletes.
+    pub tombstones: bool,
+}
+
+impl Rows {
+    /// Up to `limit` rows of a range, in bytewise order of IDs, and the part of the range that they are.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn of(
+        &self,
+        range: &Range,
+        limit: usize,
+    ) -> Result<(Vec<RangeRow>, Range), sqlx::Error> {
+        let after = range.after.as_ref().map_or("", EntityId::as_str).to_owned();
+        let query = match &range.to {
+            Some(to) => {
+                let query = sqlx::query_as(IN_RANGE).bind(self.entity.as_str()).bind(after);
+                query.bind(to.as_str()).bind(limit as i64).bind(i64::from(self.tombstones))
+            }
+            None => {
+                let query = sqlx::query_as(TO_THE_END).bind(self.entity.as_str()).bind(after);
+                query.bind(limit as i64).bind(i64::from(self.tombstones))
+            }
+        };
+        let rows: Vec<(String, i64, i64)> = self.db.run(query.fetch_all(self.db.reader())).await?;
+        let full = rows.len() == limit;
+        let rows: Vec<_> = rows.into_iter().filter_map(read).collect();
+        let to = match full {
+            true => rows.last().map(|row| row.id.clone()).or_else(|| range.to.clone()),
+            false => range.to.clone(),
+        };
+        Ok((rows, Range { after: range.after.clone(), to }))
+    }
+
+    /// The rows of these entities, in bytewise order of IDs.
+    pub(crate) async fn those<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a EntityId>,
+    ) -> Result<Vec<RangeRow>, sqlx::Error> {
+        let ids: Vec<_> = ids.collect();
+        let ids_sql = strings(self.db.kind(), "$2");
+        let sql = format!(
+            "SELECT id, version, deleted FROM nudge_applied WHERE entity = $1 AND id IN {ids_sql} ORDER BY id"
+        );
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
+        let query = query.bind(serde_json::json!(ids).to_string());
+        let rows: Vec<(String, i64, i64)> = self.db.run(query.fetch_all(self.db.reader())).await?;
+        Ok(rows.into_iter().filter_map(read).collect())
+    }
+
+    /// How many of these have not reached the owner's version.
+    pub(crate) async fn behind(&self, of: &[Difference]) -> Result<usize, sqlx::Error> {
+        let rows = self.those(of.iter().map(|one| &one.id)).await?;
+        let applied: HashMap<_, _> = rows.into_iter().map(|row| (row.id, row.version)).collect();
+        let is_behind =
+            |one: &&Difference| applied.get(&one.id).copied().unwrap_or_default() < one.theirs;
+        Ok(of.iter().filter(is_behind).count())
+    }
+
+    /// Those of these that are parked, or dead letters of the owner's version or a later one.
+    pub(crate) async fn set_aside(
+        &self,
+        of: &[Difference],
+    ) -> Result<HashSet<EntityId>, sqlx::Error> {
+        let set = rows(self.db.kind(), "$2", &[Column::Text("id"), Column::Int("version")]);
+        // CROSS JOIN makes the JSON the outer loop.
+        let sql = format!(
+            "SELECT r.id FROM {set} CROSS JOIN nudge_dead_letter AS dead WHERE dead.entity = $1 \
+             AND dead.id = r.id AND (dead.next_at IS NOT NULL OR dead.floor >= r.version)"
+        );
+        let row = |one: &Difference| json!({"id": one.id, "version": one.theirs});
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
+        let query = query.bind(Value::from_iter(of.iter().map(row)).to_string());
+        let rows: Vec<(String,)> = self.db.run(query.fetch_all(self.db.reader())).await?;
+        Ok(rows.into_iter().filter_map(|(id,)| EntityId::new(&id).ok()).collect())
+    }
+
+    /// Lowers a version that no owner can have given yet to the time of day: nothing could ever replace it.
+    pub(crate) async fn lower(&self, one: &Difference) -> Result<(), sqlx::Error> {
+        let sql =
+            "UPDATE nudge_applied SET version = $4 WHERE entity = $1 AND id = $2 AND version = $3";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(one.id.as_str());
+        let query = query.bind(one.ours.to_i64()).bind(clock::now().unix_micros());
+        self.db.write(query).await.map(drop)
+    }
+}
+
+/// A row. The guard writes valid IDs and versions only.
+fn read((id, version, deleted): (String, i64, i64)) -> Option<RangeRow> {
+    let (id, version) = (EntityId::new(&id).ok()?, Version::try_from(version).ok()?);
+    Some(RangeRow { id, version, deleted: deleted != 0 })
+}
