@@ -1,13 +1,13 @@
 //! The routes by which a subscriber compares itself with the owner.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, response::Response};
 use nudge_protocol::{
     EntityId, Object, Version,
     digest::{
-        DigestAnswer, DigestRequest, Held, MAX_RENEWED, RecentAnswer, RecentRequest, RenewRequest,
-        Renewed,
+        DigestAnswer, DigestRequest, Held, MAX_RANGES, MAX_RENEWED, RecentAnswer, RecentRequest,
+        RenewRequest, Renewed,
     },
 };
 use nudge_runtime::{Problem, body::Json};
@@ -27,7 +27,9 @@ pub(super) async fn digest(
     State(api): State<Arc<Api>>,
     Json(Object(request)): Json<Object<DigestRequest>>,
 ) -> Result<Response, Problem> {
-    request.check().map_err(|error| Problem::field("ranges", error.to_string()))?;
+    if !request.is_valid() {
+        return Err(Problem::field("ranges", format!("must contain 1 to {MAX_RANGES} ranges")));
+    }
     let look = || async {
         let mut tx = api.log.db().snapshot().await?;
         api.log.digests(&mut tx, &request).await
@@ -70,17 +72,18 @@ pub(super) async fn renew(
     if !(1..=MAX_RENEWED).contains(&items.len()) {
         return Err(Problem::field("items", format!("must contain 1 to {MAX_RENEWED} entities")));
     }
-    let mut ids: Vec<&EntityId> = items.iter().map(|held| &held.id).collect();
-    ids.sort();
-    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(Problem::field("items", "must contain each entity once"));
+    // Of an entity that occurs twice, the highest version counts.
+    let mut highest: BTreeMap<EntityId, Version> = BTreeMap::new();
+    for Held { id, version } in items {
+        let known = highest.entry(id).or_default();
+        *known = version.max(*known);
     }
     // An equal version that stands for something else must be exceeded, too.
-    let shown = |Held { id, version }: Held| {
+    let shown = |(id, version): (EntityId, Version)| {
         let version = Version::new(version.get() + 1).unwrap_or(version);
         Published { id, version, seq: 0 }
     };
-    let shown: Vec<_> = items.into_iter().map(shown).collect();
+    let shown: Vec<_> = highest.into_iter().map(shown).collect();
     let allowed = api.allowance.lock().allowed();
     let done = api.log.renew(&shown, allowed).await?;
     api.allowance.lock().made(done.strangers);
