@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, sync_api::ItemsRequest};
-use nudge_runtime::Database;
+use nudge_runtime::{Broker, Database};
 use nudge_subscriber_kit::{
     Mirror, ResyncSettings, Settings, Subscriber,
     owner_client::{Asking, Fetching, HttpOwner, OwnerClient, Probing},
@@ -36,6 +36,26 @@ async fn filled(owner: &Owner, things: usize) {
     let ids: Vec<_> = (0..things).map(|n| format!("t{n:03}")).collect();
     let things: Vec<_> = ids.iter().map(|id| (&**id, json!({"name": id}))).collect();
     owner.put_all(&things).await;
+}
+
+/// An owner, and a copy that equals it.
+struct World {
+    nats: Nats,
+    broker: Broker,
+    owner: Owner,
+    copy: Copy,
+}
+
+impl World {
+    async fn start(things: usize, settings: Settings) -> Self {
+        let nats = Nats::start().await;
+        let broker = nats.broker("things").await;
+        let owner = Owner::start(&broker).await;
+        filled(&owner, things).await;
+        let copy = Copy::start_with(&broker, &owner, settings).await;
+        equal(&copy, &owner).await;
+        Self { nats, broker, owner, copy }
+    }
 }
 
 async fn versions(db: &Database, sql: &'static str) -> BTreeMap<String, (i64, i64)> {
@@ -134,12 +154,7 @@ async fn rows_deleted_altered_and_added_by_hand_are_found_and_repaired() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_suddenly_knows_little_removes_nothing_without_an_operators_word() {
-    let nats = Nats::start().await;
-    let broker = nats.broker("things").await;
-    let owner = Owner::start(&broker).await;
-    filled(&owner, THINGS).await;
-    let copy = Copy::start_with(&broker, &owner, eager()).await;
-    equal(&copy, &owner).await;
+    let World { nats: _nats, broker, owner, copy, .. } = World::start(THINGS, eager()).await;
     // The relay would notice, too.
     owner.go_away().await;
     alter(&owner.db, "DELETE FROM nudge_change_log WHERE id > 't100'").await;
@@ -175,14 +190,9 @@ async fn an_owner_that_suddenly_knows_little_removes_nothing_without_an_operator
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_is_never_published_arrives_all_the_same() {
-    let nats = Nats::start().await;
-    let broker = nats.broker("things").await;
-    let owner = Owner::start(&broker).await;
-    filled(&owner, 3).await;
     let mut settings = eager();
     settings.resync.overdue_after = Duration::from_secs(1);
-    let copy = Copy::start_with(&broker, &owner, settings).await;
-    equal(&copy, &owner).await;
+    let World { nats: _nats, owner, copy, .. } = World::start(3, settings).await;
     // Without its relay.
     owner.go_away().await;
     owner.come_back().await;
@@ -196,15 +206,10 @@ async fn a_change_that_is_never_published_arrives_all_the_same() {
 /// Comparing everything would find them too, but much later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_difference_among_the_newest_is_found_at_once() {
-    let nats = Nats::start().await;
-    let broker = nats.broker("things").await;
-    let owner = Owner::start(&broker).await;
-    filled(&owner, THINGS).await;
     let mut settings = eager();
     settings.resync.interval = Duration::from_secs(3_600);
     settings.resync.recent_interval = Duration::from_millis(100);
-    let copy = Copy::start_with(&broker, &owner, settings).await;
-    equal(&copy, &owner).await;
+    let World { nats: _nats, owner, copy, .. } = World::start(THINGS, settings).await;
     handled(&copy, &owner).await;
     for sql in [
         "DELETE FROM nudge_applied WHERE id = 't001'",
@@ -223,15 +228,10 @@ async fn a_difference_among_the_newest_is_found_at_once() {
 /// Whatever a subscriber cannot know yet is no difference.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_in_flight_are_no_differences() {
-    let nats = Nats::start().await;
-    let broker = nats.broker("things").await;
-    let owner = Owner::start(&broker).await;
-    filled(&owner, THINGS).await;
     let mut settings = eager();
     settings.resync.interval = Duration::ZERO;
     settings.resync.confirm_after = Duration::ZERO;
-    let copy = Copy::start_with(&broker, &owner, settings).await;
-    equal(&copy, &owner).await;
+    let World { nats: _nats, owner, copy, .. } = World::start(THINGS, settings).await;
     let sweeps = copy.metric("nudge_resync_sweeps_total").await;
     let mut edits = 0;
     while copy.metric("nudge_resync_sweeps_total").await < sweeps + 20 {
@@ -284,18 +284,13 @@ async fn a_dead_letter_is_not_asked_for_again_and_again() {
 /// No retry can finish what waits for a version that the owner lost, or for an ID that it never had.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_something_that_the_owner_denies_comes_to_an_end() {
-    let nats = Nats::start().await;
-    let broker = nats.broker("things").await;
-    let owner = Owner::start(&broker).await;
-    filled(&owner, 3).await;
     let mut settings = eager();
     settings.resync.overdue_after = Duration::from_secs(1);
     // Once parked, they would be retried much later.
     settings.parked_retry.initial = Duration::from_secs(600);
     settings.parked_retry.max = settings.parked_retry.initial;
     settings.unknown_retry = settings.parked_retry;
-    let copy = Copy::start_with(&broker, &owner, settings).await;
-    equal(&copy, &owner).await;
+    let World { nats, owner, copy, .. } = World::start(3, settings).await;
     // Its relay would find the versions that it does not have.
     owner.go_away().await;
     owner.come_back().await;
@@ -407,16 +402,11 @@ async fn an_owner_that_only_lists_its_entities_is_compared_with_too() {
 /// A restart goes on where the last page ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_comparison_that_is_interrupted_goes_on_where_it_was() {
-    let nats = Nats::start().await;
-    let broker = nats.broker("things").await;
-    let owner = Owner::start(&broker).await;
-    filled(&owner, THINGS).await;
     let mut settings = eager();
     settings.resync.page = 10;
     // After each page, so long a pause that it is stopped in the middle.
     settings.resync.interval = Duration::from_millis(1);
-    let copy = Copy::start_with(&broker, &owner, settings).await;
-    equal(&copy, &owner).await;
+    let World { nats: _nats, broker, owner, copy, .. } = World::start(THINGS, settings).await;
     let stored = async |copy: &Copy| {
         let query = sqlx::query_as("SELECT sweep FROM nudge_resync");
         let row: Option<(Option<String>,)> = query.fetch_optional(copy.db.reader()).await.unwrap();
