@@ -207,6 +207,11 @@ impl Copy {
         self.model.keep.refuse(None);
     }
 
+    /// Makes it impossible to read what is kept of this thing.
+    pub fn unreadable(&self, id: &str) {
+        self.model.keep.unreadable(id);
+    }
+
     /// Every (id, version) that reached `apply`, in order. Includes work that was rolled back.
     pub fn applied(&self) -> Vec<(String, u64)> {
         self.model.keep.applied()

@@ -1,6 +1,6 @@
 //! The `apply` of the copies: it keeps each thing's whole body, and can be made to fail or to wait.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 use nudge_runtime::{
     BoxError, Tx,
@@ -40,6 +40,7 @@ pub struct Keep {
     refuse: Arc<Mutex<Option<Refuse>>>,
     hold: Arc<Mutex<Option<Hold>>>,
     applied: Arc<Mutex<Vec<(String, u64)>>>,
+    unreadable: Arc<Mutex<Option<String>>>,
 }
 
 impl Keep {
@@ -51,6 +52,10 @@ impl Keep {
 
     pub(crate) fn refuse(&self, refuse: Option<Refuse>) {
         *self.refuse.lock() = refuse;
+    }
+
+    pub(crate) fn unreadable(&self, id: &str) {
+        *self.unreadable.lock() = Some(id.to_owned());
     }
 
     pub(crate) fn applied(&self) -> Vec<(String, u64)> {
@@ -92,6 +97,22 @@ impl Apply for Keep {
         let applied = entities.iter().map(|e| (e.id.to_string(), e.version.get()));
         self.applied.lock().extend(applied);
         Ok(())
+    }
+
+    async fn read(
+        &self,
+        tx: &mut Tx,
+        ids: &RangeInclusive<&str>,
+    ) -> Result<Option<BTreeMap<String, Value>>, BoxError> {
+        let sql = "SELECT id, version, body FROM copy WHERE id BETWEEN $1 AND $2";
+        let query = sqlx::query_as(sql).bind(ids.start().to_string()).bind(ids.end().to_string());
+        let rows: Vec<(String, i64, String)> = query.fetch_all(&mut **tx).await?;
+        let unreadable = self.unreadable.lock().clone();
+        if rows.iter().any(|(id, ..)| Some(id) == unreadable.as_ref()) {
+            return Err("it cannot be read".into());
+        }
+        let row = |(id, version, body)| (id, serde_json::json!([version, body]));
+        Ok(Some(rows.into_iter().map(row).collect()))
     }
 }
 

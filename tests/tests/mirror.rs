@@ -76,7 +76,7 @@ where
     S: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
     let mut tx = db.begin().await.unwrap();
-    json!(mirror.read(&mut tx).await.unwrap())
+    json!(mirror.read_all(&mut tx).await.unwrap())
 }
 
 #[tokio::test]

@@ -1,5 +1,9 @@
 //! What no notification tells of is found by comparing with the owner, and repaired.
 
+mod certificate;
+mod contents;
+mod losses;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, sync_api::ItemsRequest};
@@ -18,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// More than a page holds.
 const THINGS: usize = 300;
 
-/// Compares all the time.
+/// Compares versions all the time.
 fn eager() -> Settings {
     let resync = ResyncSettings {
         enabled: true,
@@ -27,6 +31,8 @@ fn eager() -> Settings {
         recent_interval: Duration::from_secs(600),
         confirm_after: Duration::from_millis(200),
         overdue_after: Duration::from_secs(600),
+        contents_interval: Duration::from_secs(600),
+        newest_contents_interval: Duration::from_secs(600),
         page: 128,
     };
     Settings { resync, ..quick() }

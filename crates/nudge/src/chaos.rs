@@ -1,7 +1,7 @@
 //! `nudge chaos`: runs the demo's programs under random faults and edits, and checks that they converge.
 //!
 //! ```text
-//! seed ► plan ► start everything ► edits and faults ► heal ► compare every store ► report
+//! seed ► plan ► start everything ► edits and faults ► heal ► compare every store ► plant ► compare again ► report
 //! ```
 //!
 //! | module | what it holds |
@@ -10,6 +10,7 @@
 //! | [`database`], [`world`] | the database server; the programs and lines, and everything together |
 //! | [`inject`] | starts and ends a fault |
 //! | [`edits`], [`follow`] | the edits, and what subscribers and readers see meanwhile |
+//! | [`plant`] | differences that no notification tells of |
 //! | [`mod@run`], [`board`], [`picture`], [`report`] | a run, and what it shows |
 //!
 //! Programs, lines and the comparison are those of [`nudge_testbed`].
@@ -46,6 +47,7 @@ mod follow;
 mod inject;
 mod picture;
 mod plan;
+mod plant;
 mod report;
 mod run;
 mod world;

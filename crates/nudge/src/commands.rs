@@ -1,5 +1,6 @@
 //! The verbs, one module each.
 
+pub(crate) mod audit;
 pub(crate) mod dead_letters;
 pub(crate) mod import;
 pub(crate) mod resync;

@@ -27,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use nudge_runtime::args::parse_or_exit;
 
 use client::{Api, NATS_PORT_OFFSET};
-use commands::{dead_letters, resync, status, store, tombstones, wait, watch};
+use commands::{audit, dead_letters, resync, status, store, tombstones, wait, watch};
 use failure::Failure;
 
 /// Default for the first of the demo's ports.
@@ -42,6 +42,7 @@ Examples:
   nudge wait store/42@1767225600000001       wait until search and review have that version
   nudge status                               show how the services are doing
   nudge resync                               compare them with the owner now, and repair
+  nudge audit                                how consistent they have been, in nines
   nudge chaos run --seed 1 --minutes 2       break things, and check that everything converges
 
 Exit status: 0 done, 1 failed, 2 invalid command line, 3 timed out waiting, 4 a chaos run could not
@@ -90,6 +91,8 @@ enum Verb {
     Status,
     /// Compare subscribers with the owner of what they follow now, and repair what differs
     Resync(resync::ResyncArgs),
+    /// Report how consistent subscribers have been with owners, or certify it
+    Audit(audit::AuditArgs),
     /// List, replay or discard what subscribers could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersVerb),
@@ -141,6 +144,7 @@ async fn run(verb: Verb, Global { port_base, json }: Global) -> Result<(), Failu
         Verb::Wait(args) => wait::run(api, args, json).await,
         Verb::Status => status::run(api, json).await,
         Verb::Resync(args) => resync::run(api, args, json).await,
+        Verb::Audit(args) => audit::run(api, args, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
         Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
         Verb::Chaos(verb) => chaos::run(verb, json).await,

@@ -5,6 +5,7 @@
 //! a reader ignores unknown fields, and takes missing ones as their default, or as `None`
 //! where that means "unknown". A writer omits nothing, as the published document says.
 
+mod audit;
 mod dead_letter;
 mod event;
 mod resync;
@@ -16,9 +17,13 @@ use utoipa::ToSchema;
 
 use crate::{EntityName, Timestamp, Version};
 
+pub use audit::{
+    Agreement, AuditDay, AuditStatus, ByAge, Certificate, Certificates, Certified,
+    MAX_NAMED_IN_FLIGHT,
+};
 pub use dead_letter::{DeadLetter, DeadLetterPage, NextDeadLetter};
 pub use event::{Event, EventKind, Missed};
-pub use resync::{Differences, ResyncRequest, ResyncStatus, Sweep};
+pub use resync::{ContentsPass, ContentsStatus, Differences, ResyncRequest, ResyncStatus, Sweep};
 pub use status::{BreakerState, EntityStatus, Status};
 pub use tombstone::{
     Flagged, MAX_NEVER_EXISTED_IDS, NeverExisted, StrangerTombstone, StrangerTombstones,

@@ -6,12 +6,15 @@
 //! SHA-256 of one line for each entity: `LENGTH:ID VERSION DELETED`, with the ID's length in bytes, 0 or 1 for
 //! `DELETED`, and a line feed at the end.
 
+mod set;
+
 use std::{collections::HashSet, fmt::Write};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
+pub use self::set::SetDigest;
 use crate::{EntityId, Version, object};
 
 /// Most ranges in one [`DigestRequest`].
@@ -47,9 +50,7 @@ impl Digest {
         let (mut hash, mut line) = (Sha256::new(), String::new());
         for row in rows {
             line.clear();
-            let (id, deleted) = (row.id.as_str(), u8::from(row.deleted));
-            // Writing to a string cannot fail.
-            let _ = writeln!(line, "{}:{id} {} {deleted}", id.len(), row.version);
+            write_line(&mut line, row);
             hash.update(&line);
         }
         let mut text = String::with_capacity(32);
@@ -63,6 +64,13 @@ impl Digest {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The line of an entity.
+fn write_line(line: &mut String, row: &RangeRow) {
+    let (id, deleted) = (row.id.as_str(), u8::from(row.deleted));
+    // Writing to a string cannot fail.
+    let _ = writeln!(line, "{}:{id} {} {deleted}", id.len(), row.version);
 }
 
 /// The entities whose IDs come after `after`, up to and including `to`, in bytewise order.

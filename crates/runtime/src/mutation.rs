@@ -29,6 +29,18 @@ pub enum Mutation {
     FailureIsTheOwners,
     /// In the subscriber kit: what differs from the owner is not asked for.
     DifferencesIgnored,
+    /// In the subscriber kit: what the owner does not have is left alone.
+    GhostsKept,
+    /// In the subscriber kit: parked keys wait for what the owner denies.
+    DeniedKeysKept,
+    /// In the subscriber kit: contents that differ are not applied again.
+    AlteredRowsKept,
+    /// In the subscriber kit: rows that were never applied are left alone.
+    StrayRowsKept,
+    /// In the subscriber kit: contents are compared with another version's state.
+    ContentsOfAnyVersion,
+    /// In the subscriber kit: contents are written without asking the guard.
+    ContentsPastTheGuard,
     /// In the publisher: the relay marks by version instead of by stream sequence.
     MarkByVersion,
     /// In the publisher: unmarked messages in the stream are not read.

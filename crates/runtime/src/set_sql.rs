@@ -88,6 +88,28 @@ pub fn typed(kind: Kind, table: &str, column: &Column) -> String {
     }
 }
 
+/// An expression for all of these columns as one text, whatever they hold. Rows that differ in any of them have
+/// different texts.
+///
+/// ```
+/// use nudge_runtime::{database::Kind, set_sql::columns_as_text};
+/// assert_eq!(columns_as_text(Kind::Postgres, &["name", "open"]), "CAST(ROW(\"name\", \"open\") AS text)");
+/// assert_eq!(columns_as_text(Kind::Sqlite, &["name"]), "typeof(\"name\") || ' ' || hex(\"name\")");
+/// ```
+pub fn columns_as_text(kind: Kind, columns: &[&str]) -> String {
+    let column = |column: &&str| match (kind, quoted(column)) {
+        // Values of any type fit into any column, and text need not be UTF-8.
+        (Kind::Sqlite, name) => format!("typeof({name}) || ' ' || hex({name})"),
+        (Kind::Postgres, name) => name,
+    };
+    let columns: Vec<_> = columns.iter().map(column).collect();
+    match kind {
+        Kind::Sqlite if columns.is_empty() => "''".to_owned(),
+        Kind::Sqlite => columns.join(" || ' ' || "),
+        Kind::Postgres => format!("CAST(ROW({}) AS text)", columns.join(", ")),
+    }
+}
+
 /// A subquery over the JSON array of strings in parameter `parameter`, for `id IN …`.
 ///
 /// ```

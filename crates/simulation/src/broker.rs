@@ -48,6 +48,8 @@ struct Stream {
     messages: BTreeMap<u64, Stored>,
     /// The highest version that each message named, or one that it replaced.
     stand_for: BTreeMap<u64, u64>,
+    /// Whether the next message leaves the one before on its subject where it is.
+    keeps_old: bool,
     consumers: BTreeMap<String, Consumer>,
 }
 
@@ -110,6 +112,7 @@ impl Broker {
                 last: 0,
                 messages: BTreeMap::new(),
                 stand_for: BTreeMap::new(),
+                keeps_old: false,
                 consumers: BTreeMap::new(),
             });
         }
@@ -120,7 +123,8 @@ impl Broker {
     pub(crate) fn publish(&mut self, stored: Stored) -> Option<u64> {
         let stream = self.stream.as_mut()?;
         let mut stands_for = stored.names().unwrap_or(0);
-        if let Some(old) = stream.on(&stored.subject) {
+        let keeps_old = std::mem::take(&mut stream.keeps_old);
+        if let Some(old) = stream.on(&stored.subject).filter(|_| !keeps_old) {
             stream.messages.remove(&old);
             stands_for = stands_for.max(stream.stand_for.remove(&old).unwrap_or(0));
         }
@@ -318,6 +322,13 @@ impl Broker {
         true
     }
 
+    /// The next message does not replace the one before on its subject.
+    pub(crate) fn keep_old(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.keeps_old = true;
+        }
+    }
+
     /// Another program takes and acknowledges everything that waits for a consumer.
     pub(crate) fn taken_by_others(&mut self) {
         let Some(stream) = &mut self.stream else { return };
@@ -334,9 +345,9 @@ impl Broker {
 }
 
 impl Stream {
-    /// The sequence of the message on this subject.
+    /// The sequence of the newest message on this subject.
     fn on(&self, subject: &str) -> Option<u64> {
-        let mut messages = self.messages.iter();
+        let mut messages = self.messages.iter().rev();
         messages.find(|(_, stored)| stored.subject == subject).map(|(sequence, _)| *sequence)
     }
 

@@ -53,6 +53,10 @@ impl Fate for Befalls {
         })
     }
 
+    fn may_read(&self) -> bool {
+        self.wrong.may_read()
+    }
+
     fn after(&self) -> Boxed<'_, ()> {
         Box::pin(async move {
             if std::mem::take(&mut *self.crashes_after.lock()) {

@@ -125,6 +125,12 @@ faults! {
     MessageForgotten,
     /// Another program takes and acknowledges all of a subscriber's messages.
     TakenByOthers,
+    /// Somebody writes into a service's own tables.
+    RowEdited,
+    /// The broker delivers nothing for a while.
+    DeliveryStops,
+    /// The broker keeps a message that was replaced.
+    TwoOfOneSubject,
 }
 
 impl fmt::Display for Fault {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     http::Request,
 };
 use nudge_runtime::{Database, database::Driver};
@@ -22,6 +22,7 @@ use tower::ServiceExt;
 use crate::{
     broker::Broker,
     fate::Befalls,
+    fault::Fault,
     history::History,
     link::Link,
     mutant::{
@@ -51,6 +52,8 @@ pub(crate) struct Follower {
     /// All of its tables, if they can be restored to an older copy: a virtual one cannot be copied row by
     /// row.
     pub(crate) tables: Vec<String>,
+    /// Whether an edit of its rows can be noticed.
+    pub(crate) can_be_read: bool,
     pub(crate) backed_up: AtomicBool,
     /// Its replicas as last started, and the program of each.
     replicas: Mutex<BTreeMap<usize, (Arc<Node>, Subscriber)>>,
@@ -80,13 +83,18 @@ impl Follower {
         plant(&db, Table::DeadLetter, plain.world.mutant()).await;
         let (world, name) = (plain.world.clone(), name.to_owned());
         let whose = if one_of_several { format!("{name}: ") } else { String::new() };
-        let (seen, held, looked) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let read_model = ReadModel { world, name, whose, service, db, history, seen, held, looked };
+        let read = db.run(service.can_be_read(&db)).await;
+        let can_be_read = read.expect("the read model can be read");
+        let (seen, edited) = (Mutex::default(), Mutex::default());
+        let (held, looked) = (Mutex::default(), Mutex::default());
+        let read_model =
+            ReadModel { world, name, whose, service, db, history, seen, edited, held, looked };
         Self {
             read_model: Arc::new(read_model),
             poison: Arc::default(),
             unanswered: Arc::default(),
             tables,
+            can_be_read,
             backed_up: AtomicBool::new(false),
             replicas: Mutex::default(),
         }
@@ -132,6 +140,41 @@ impl Follower {
         }
     }
 
+    /// Somebody writes something else into the row of an entity, deletes it, or adds one.
+    pub(crate) async fn edit(&self, id: &str) {
+        let ReadModel { world, name, service, db, edited, history, .. } = &*self.read_model;
+        let deletes = world.pick(Fault::RowEdited, 3) == 0;
+        let state = world.with_random(|random| service.state(random));
+        let version = self.read_model.version_of(id);
+        if version.is_none() {
+            // The owner gives a tombstone to what it does not know.
+            history.may_be_renewed();
+        }
+        edited.lock().insert(id.to_owned());
+        let work = service.edit(db, id, version.unwrap_or(1), (!deletes).then_some(state));
+        db.run(work).await.expect("the read model works");
+        world.tell(format!("somebody edits the row of {id} at {name}"));
+        world.works();
+    }
+
+    /// What a replica reports of differences of these kinds, if it has found any since it started.
+    pub(crate) async fn reports(&self, kinds: &[&str]) -> Option<String> {
+        let replicas = self.replicas.lock().clone();
+        for (_, subscriber) in replicas.values() {
+            let metrics = asked(subscriber, "/metrics").await?;
+            let metrics = String::from_utf8_lossy(&metrics).into_owned();
+            let is_kind =
+                |line: &str| kinds.iter().any(|kind| line.contains(&format!("kind=\"{kind}\"")));
+            let mut lines =
+                metrics.lines().filter(|line| line.starts_with("nudge_resync_differences_total"));
+            let found = lines.find(|line| is_kind(line) && !line.ends_with(" 0"));
+            if let Some(line) = found {
+                return Some(line.to_owned());
+            }
+        }
+        None
+    }
+
     /// The work it has left, if any.
     pub(crate) async fn left(&self) -> Option<String> {
         let (world, db) = (&self.read_model.world, &self.read_model.db);
@@ -161,17 +204,21 @@ async fn left_at(node: &Node, subscriber: &Subscriber) -> Option<String> {
     if node.is_dead() {
         return Some("has ended".to_owned());
     }
-    let status = Request::get("/nudge/v1/status").body(Body::empty()).expect("a request");
-    let asked = timeout(PATIENCE, subscriber.router().oneshot(status)).await;
-    let Ok(Ok(answer)) = asked else {
+    let Some(body) = asked(subscriber, "/nudge/v1/status").await else {
         return Some("does not report its status".to_owned());
     };
-    let body = to_bytes(answer.into_body(), MAX_STATUS_BYTES).await.unwrap_or_default();
     let status: Value = serde_json::from_slice(&body).unwrap_or_default();
     ["queued", "processing", "retrying", "parked", "dead_letters"].into_iter().find_map(|figure| {
         let figures = &status["entities"][0][figure];
         (figures.as_u64() != Some(0)).then(|| format!("has {figures} keys {figure}"))
     })
+}
+
+/// What a replica answers.
+async fn asked(subscriber: &Subscriber, path: &str) -> Option<Bytes> {
+    let request = Request::get(path).body(Body::empty()).expect("a request");
+    let answer = timeout(PATIENCE, subscriber.router().oneshot(request)).await.ok()?.ok()?;
+    to_bytes(answer.into_body(), MAX_STATUS_BYTES).await.ok()
 }
 
 /// All tables of a read model, or none if one of them is virtual.

@@ -49,10 +49,15 @@ impl History {
         self.versions().note(id, Committed { version, state, at });
     }
 
+    /// From now on there may be versions that no edit made.
+    pub(crate) fn may_be_renewed(&self) {
+        self.restored.store(true, SeqCst);
+    }
+
     /// Records that the owner is restored to these versions.
     pub(crate) fn owner_is_restored(&self, to: &BTreeMap<String, u64>) {
         self.versions().go_back(to);
-        self.restored.store(true, SeqCst);
+        self.may_be_renewed();
     }
 
     /// Records versions that the owner's relay made. Each is recorded before an edit makes another.

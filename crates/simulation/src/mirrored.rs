@@ -64,6 +64,6 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Service for Mirror
     }
 
     async fn read(&self, tx: &mut Tx) -> Result<BTreeMap<String, Value>, sqlx::Error> {
-        (self.mirror)().read(tx).await
+        (self.mirror)().read_all(tx).await
     }
 }

@@ -86,6 +86,14 @@ mutants! {
     DifferencesIgnored, Unannounced, "what differs from the owner is not asked for";
     OverdueIgnored, Unannounced, "a change in flight is waited for, however long";
     AheadNotReported, Unannounced, "an owner is not told of versions that it lost";
+    InFlightIsADifference, Unannounced, "what the owner names as in flight is compared all the same";
+    GhostsKept, Unannounced, "what the owner does not have is left alone";
+    DeniedKeysKept, Unannounced, "parked keys wait for what the owner denies";
+    ContentsNeverCompared, Unannounced, "what the read model holds is never compared";
+    AlteredRowsKept, Unannounced, "contents that differ are not applied again";
+    StrayRowsKept, Unannounced, "rows that were never applied are left alone";
+    ContentsOfAnyVersion, Unannounced, "contents are compared with another version's state";
+    ContentsPastTheGuard, Unannounced, "contents are written without asking the guard";
     StateInMessage, Benign, "messages hold the entity's data";
 }
 
@@ -121,6 +129,12 @@ impl Mutant {
             Self::LogPutBackUnnoticed => Mutation::LogPutBackUnnoticed,
             Self::VersionFromClockAlone => Mutation::VersionFromClockAlone,
             Self::DifferencesIgnored => Mutation::DifferencesIgnored,
+            Self::GhostsKept => Mutation::GhostsKept,
+            Self::DeniedKeysKept => Mutation::DeniedKeysKept,
+            Self::AlteredRowsKept => Mutation::AlteredRowsKept,
+            Self::StrayRowsKept => Mutation::StrayRowsKept,
+            Self::ContentsOfAnyVersion => Mutation::ContentsOfAnyVersion,
+            Self::ContentsPastTheGuard => Mutation::ContentsPastTheGuard,
             _ => return None,
         })
     }

@@ -93,6 +93,7 @@ async fn play(theatre: &Arc<Theatre>) {
     if !world.is_violated() {
         theatre.nothing_is_left().await;
         theatre.stays_in_step().await;
+        theatre.no_difference_is_invented().await;
     }
     theatre.stop.cancel();
 }

@@ -1,10 +1,10 @@
 //! The service under test, as described by its author.
 
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, future::Future, ops::RangeInclusive, pin::Pin, sync::Arc};
 
 use nudge_chance::Random;
-use nudge_protocol::EntityId;
-use nudge_runtime::{BoxError, Database, Tx};
+use nudge_protocol::{EntityId, Version};
+use nudge_runtime::{BoxError, Database, Tx, clock};
 use nudge_subscriber_kit::{Apply, Builder, EntityState, owner_client::OwnerClient};
 use serde_json::Value;
 
@@ -56,6 +56,9 @@ pub(crate) trait Fate: Send + Sync {
 
     /// After it, in the same transaction.
     fn after(&self) -> Boxed<'_, ()>;
+
+    /// Whether the kit can read what it wrote.
+    fn may_read(&self) -> bool;
 }
 
 /// The service's own `apply`, wrapped in that.
@@ -84,6 +87,17 @@ impl<H: Apply> Apply for Befallen<H> {
         self.fate.after().await;
         Ok(())
     }
+
+    async fn read(
+        &self,
+        tx: &mut Tx,
+        ids: &RangeInclusive<&str>,
+    ) -> Result<Option<BTreeMap<String, Value>>, BoxError> {
+        match self.fate.may_read() {
+            true => self.handler.read(tx, ids).await,
+            false => Ok(None),
+        }
+    }
 }
 
 /// A type-erased service, so that different ones can be in one run.
@@ -96,6 +110,16 @@ pub(crate) trait AnyService: Send + Sync {
         &'a self,
         tx: &'a mut Tx,
     ) -> Boxed<'a, Result<BTreeMap<String, Value>, sqlx::Error>>;
+    /// Whether its `apply` says how to read what it wrote.
+    fn can_be_read<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<bool, BoxError>>;
+    /// Writes to its tables what it would write for this state: past the kit, which knows nothing of it.
+    fn edit<'a>(
+        &'a self,
+        db: &'a Database,
+        id: &'a str,
+        version: u64,
+        state: Option<Value>,
+    ) -> Boxed<'a, Result<(), BoxError>>;
     /// Makes a subscriber follow the entity with the service's `apply`, wrapped in that fate.
     fn follow(
         &self,
@@ -132,6 +156,32 @@ impl<S: Service> AnyService for S {
         tx: &'a mut Tx,
     ) -> Boxed<'a, Result<BTreeMap<String, Value>, sqlx::Error>> {
         Box::pin(Service::read(self, tx))
+    }
+
+    fn can_be_read<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<bool, BoxError>> {
+        Box::pin(async move {
+            let mut tx = db.snapshot().await?;
+            Ok(self.handler(db).read(&mut tx, &(""..="")).await?.is_some())
+        })
+    }
+
+    fn edit<'a>(
+        &'a self,
+        db: &'a Database,
+        id: &'a str,
+        version: u64,
+        state: Option<Value>,
+    ) -> Boxed<'a, Result<(), BoxError>> {
+        Box::pin(async move {
+            let (id, version) = (EntityId::new(id)?, Version::new(version)?);
+            let (state, changed_at) =
+                (state.map(serde_json::from_value).transpose()?, clock::now());
+            let mut tx = db.begin().await?;
+            self.handler(db)
+                .apply(&mut tx, &[EntityState { id, version, changed_at, state }])
+                .await?;
+            Ok(tx.commit().await?)
+        })
     }
 
     fn follow(

@@ -249,6 +249,11 @@ impl World {
         true
     }
 
+    /// Whether this fault has happened.
+    pub(crate) fn has_happened(&self, fault: Fault) -> bool {
+        self.state().happened.iter().any(|happened| happened.fault == fault)
+    }
+
     /// A number below `limit` about the fault that just happened.
     pub(crate) fn pick(&self, fault: Fault, limit: u64) -> u64 {
         self.state().chance.about(fault).below(limit)

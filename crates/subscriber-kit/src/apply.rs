@@ -2,11 +2,12 @@
 
 pub(crate) mod shape;
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future, ops::RangeInclusive};
 
 use nudge_protocol::{EntityId, Timestamp, Version};
 use nudge_runtime::{BoxError, Database, Tx};
 use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 
 /// The current state of one entity, as its owner answered.
 #[derive(Clone, Debug)]
@@ -82,9 +83,9 @@ pub trait Apply: Send + Sync + 'static {
     /// Writes these states to the service's tables.
     ///
     /// The kit passes only states that are newer than what was applied before, or the same if another
-    /// [`revision`](Self::revision) applied it. They are sorted by ID, so that two batches cannot deadlock. `tx`
-    /// also contains the kit's own writes, and the kit commits it. Do no I/O outside `tx`: the work may be rolled
-    /// back and repeated.
+    /// [`revision`](Self::revision) applied it, if what is [`read`](Self::read) of it is wrong, or if an operator wants
+    /// everything applied again. They are sorted by ID, so that two batches cannot deadlock. `tx` also contains the
+    /// kit's own writes, and the kit commits it. Do no I/O outside `tx`: the work may be rolled back and repeated.
     ///
     /// # Errors
     /// [`blame`](nudge_runtime::database::blame) decides whose fault an error is. If it is the database's, the
@@ -98,4 +99,40 @@ pub trait Apply: Send + Sync + 'static {
         tx: &mut Tx,
         entities: &[EntityState<Self::State>],
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// What the read model holds of the entities whose IDs lie in `ids`, both ends included, in bytewise order: for each
+    /// ID that occurs in the tables, anything that shows whether what [`apply`](Self::apply) wrote is still there.
+    ///
+    /// With this, somebody's edit of the tables is found and repaired: each state is read from its owner about once a
+    /// day, or more often in a small read model, and applied in a transaction that is rolled back. What is read before
+    /// and after must be the same. So leave out what `apply` does not write, or writes differently each time, such as
+    /// the time. [`Mirror`](crate::Mirror) defines this itself.
+    ///
+    /// `None`, the default, means that nobody edits the tables.
+    ///
+    /// ```
+    /// # use std::{collections::BTreeMap, ops::RangeInclusive};
+    /// # use nudge_runtime::{BoxError, Tx};
+    /// # use serde_json::{Value, json};
+    /// async fn read(
+    ///     tx: &mut Tx,
+    ///     ids: &RangeInclusive<&str>,
+    /// ) -> Result<Option<BTreeMap<String, Value>>, BoxError> {
+    ///     let sql = "SELECT id, name FROM names WHERE id BETWEEN $1 AND $2";
+    ///     let query = sqlx::query_as(sql).bind(ids.start().to_string()).bind(ids.end().to_string());
+    ///     let rows: Vec<(String, Option<String>)> = query.fetch_all(&mut **tx).await?;
+    ///     Ok(Some(rows.into_iter().map(|(id, name)| (id, json!(name))).collect()))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// What cannot be read counts as wrong, unless nothing can be read.
+    fn read(
+        &self,
+        tx: &mut Tx,
+        ids: &RangeInclusive<&str>,
+    ) -> impl Future<Output = Result<Option<BTreeMap<String, Json>>, BoxError>> + Send {
+        let _ = (tx, ids);
+        async { Ok(None) }
+    }
 }

@@ -2,7 +2,10 @@
 
 mod table;
 
-use std::{collections::BTreeMap, future::Future, marker::PhantomData, pin::Pin, sync::Arc};
+use std::{
+    collections::BTreeMap, future::Future, marker::PhantomData, ops::RangeInclusive, pin::Pin,
+    sync::Arc,
+};
 
 use nudge_protocol::{EntityId, Version};
 use nudge_runtime::{BoxError, Database, Tx, database::Kind, set_sql::Set};
@@ -136,7 +139,7 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn read(&self, tx: &mut Tx) -> Result<BTreeMap<String, Json>, sqlx::Error> {
+    pub async fn read_all(&self, tx: &mut Tx) -> Result<BTreeMap<String, Json>, sqlx::Error> {
         let sql = self.table.read(Kind::of(tx), self.deleted, self.version);
         let rows: Vec<(String, String)> =
             sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut **tx).await?;
@@ -146,7 +149,7 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
         rows.into_iter().map(read).collect()
     }
 
-    /// What [`read`](Self::read) returns for an entity in this state. For tests.
+    /// What [`read_all`](Self::read_all) returns for an entity in this state. For tests.
     ///
     /// # Errors
     /// If `state` is not a valid state.
@@ -206,5 +209,17 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Apply for Mirror<S
             Some(hook) => hook(tx, entities).await,
             None => Ok(()),
         }
+    }
+
+    async fn read(
+        &self,
+        tx: &mut Tx,
+        ids: &RangeInclusive<&str>,
+    ) -> Result<Option<BTreeMap<String, Json>>, BoxError> {
+        let sql = self.table.whole(Kind::of(tx));
+        let query = sqlx::query_as(AssertSqlSafe(sql));
+        let query = query.bind(ids.start().to_string()).bind(ids.end().to_string());
+        let rows: Vec<(String, String)> = query.fetch_all(&mut **tx).await?;
+        Ok(Some(rows.into_iter().map(|(id, row)| (id, Json::String(row))).collect()))
     }
 }

@@ -1,6 +1,7 @@
 //! The kit's own tables in the read model's database, and the guard of the service's tables.
 
 pub(crate) mod applied;
+pub(crate) mod contents;
 pub(crate) mod dead_letter;
 pub(crate) mod guard;
 pub(crate) mod position;

@@ -12,7 +12,10 @@
 //! An owner that suddenly knows little may be the wrong one: if many entities would be removed, an operator has to
 //! allow it.
 
+mod ages;
+pub(crate) mod agreed;
 mod compare;
+pub(crate) mod contents;
 pub(crate) mod difference;
 pub(crate) mod ledger;
 mod page;
@@ -35,15 +38,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    ages::Ages,
+    contents::{Auditor, Contents},
+    ledger::{Ledger, Wanted},
+    page::Page,
+    recent::Recent,
+};
 pub use self::{
     compare::{Compared, Comparer, Ours},
     difference::Difference,
     rows::Rows,
-};
-use self::{
-    ledger::{Ledger, Wanted},
-    page::Page,
-    recent::Recent,
 };
 use crate::{
     callback::owner_link::OwnerLink, read_model::position::Positions, settings::ResyncSettings,
@@ -70,6 +75,10 @@ pub(crate) struct Resync {
     settings: ResyncSettings,
     status: ResyncStatus,
     recent: Recent,
+    auditor: Auditor,
+    ages: Ages,
+    /// [`rows`](Self::rows) with tombstones, even if those are not compared.
+    every_row: Rows,
     /// Removals that wait for the end of the sweep, which shows how many they are.
     removals: Vec<Held>,
 }
@@ -83,14 +92,17 @@ pub(crate) struct Parts {
     pub(crate) queue: mpsc::Sender<Incoming>,
     pub(crate) paused: watch::Receiver<bool>,
     pub(crate) settings: ResyncSettings,
+    pub(crate) contents: Arc<dyn Contents>,
     /// Whether the owner keeps tombstones.
     pub(crate) tombstones: bool,
 }
 
 impl Resync {
     pub(crate) fn new(parts: Parts, ledger: Ledger) -> Self {
-        let Parts { db, entity, owner, progress, queue, paused, settings, tombstones } = parts;
+        let Parts { db, entity, owner, progress, queue, paused, settings, contents, tombstones } =
+            parts;
         let rows = Rows { db: db.clone(), entity: entity.clone(), tombstones };
+        let every_row = Rows { tombstones: true, ..rows.clone() };
         let positions = Positions::new(db, entity.clone());
         let (status, removals) = (ResyncStatus::default(), Vec::new());
         Self {
@@ -105,6 +117,9 @@ impl Resync {
             settings,
             status,
             recent: Recent::default(),
+            ages: Ages::default(),
+            auditor: Auditor::new(contents, &settings),
+            every_row,
             removals,
         }
     }
@@ -186,8 +201,11 @@ impl Resync {
                 claim = Instant::now() + STANDBY_INTERVAL;
             }
             match self.ledger.read().await?.wanted {
-                Some(Wanted::Anew) => {
-                    (self.status.current, self.removals) = (None, Vec::new());
+                Some(Wanted::Anew { full }) => {
+                    self.status.current = Some(Sweep { full, ..begin() });
+                    self.removals.clear();
+                    // Before the word is used up: a crash in between must not lose it.
+                    self.ledger.save(&self.status).await?;
                     self.ledger.begun().await?;
                     return Ok(true);
                 }
@@ -196,6 +214,8 @@ impl Resync {
                 _ if Instant::now() >= due => return Ok(true),
                 _ => {
                     self.recent().await?;
+                    self.contents().await?;
+                    self.look_again().await?;
                     sleep_until(due.min(Instant::now() + LOOK_INTERVAL)).await;
                 }
             }
@@ -230,10 +250,12 @@ fn begin() -> Sweep {
     Sweep {
         began_at: clock::now(),
         ended_at: None,
+        full: false,
         after: None,
         compared: 0,
         differences: Default::default(),
         set_aside: 0,
+        agreed: Default::default(),
         removals: 0,
     }
 }

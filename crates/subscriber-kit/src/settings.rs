@@ -115,7 +115,11 @@ pub struct ResyncSettings {
     pub confirm_after: Duration,
     /// After how long a change in flight is asked for, whether its notification comes or not.
     pub overdue_after: Duration,
-    /// Entities that are compared at a time. At most 65,536, what an owner reads for one answer.
+    /// Shortest pause between two pages of 256 entities whose contents are compared.
+    pub contents_interval: Duration,
+    /// How often the contents of the newest 1,000 entities are compared, beside everything.
+    pub newest_contents_interval: Duration,
+    /// Entities whose versions are compared at a time. At most 65,536, what an owner reads for one answer.
     pub page: usize,
 }
 
@@ -128,6 +132,8 @@ impl Default for ResyncSettings {
             recent_interval: Duration::from_secs(2),
             confirm_after: Duration::from_secs(1),
             overdue_after: Duration::from_secs(30),
+            contents_interval: Duration::from_secs(2),
+            newest_contents_interval: Duration::from_secs(60),
             page: 32_768,
         }
     }

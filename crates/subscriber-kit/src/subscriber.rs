@@ -115,6 +115,8 @@ pub(crate) struct Followed {
     pub(crate) waiters: Waiters,
     /// How far it is compared with its owner; `None` if it is not.
     pub(crate) ledger: Option<Ledger>,
+    /// Whether the owner keeps tombstones.
+    pub(crate) tombstones: bool,
     queue: mpsc::Sender<Incoming>,
 }
 
@@ -346,6 +348,7 @@ impl Starting {
         let (queue, incoming) = mpsc::channel(INCOMING_CAPACITY);
         let replica = Replica::new(self.db.clone(), entity.clone());
         let revision = handler.revision();
+        let tombstones = !self.no_tombstones.iter().any(|name| name == entity.as_str());
         let batches = Arc::new(Batches {
             owner: owner.clone(),
             applier: Applier::new(self.db.clone(), entity.clone(), handler, recent.clone()),
@@ -363,7 +366,7 @@ impl Starting {
             settings: self.settings,
             applying: InARow::default(),
             after_commit: self.after_commit.clone(),
-            no_tombstones: self.no_tombstones.iter().any(|name| name == entity.as_str()),
+            no_tombstones: !tombstones,
         });
         let intake = Intake {
             service: self.service.clone(),
@@ -380,6 +383,7 @@ impl Starting {
             settings: self.settings,
         };
         let stop = || self.stop.clone();
+        let contents = batches.clone();
         let worker = Worker::new(batches, incoming, self.paused.clone()).run(stop());
         let (worker, intake) = (self.tasks.spawn(worker), self.tasks.spawn(intake.run(stop())));
         self.tasks.spawn(leave(replica, worker, intake));
@@ -407,12 +411,13 @@ impl Starting {
                 queue: queue.clone(),
                 paused: self.paused.clone(),
                 settings: self.settings.resync,
-                tombstones: !self.no_tombstones.iter().any(|name| name == entity.as_str()),
+                contents,
+                tombstones,
             };
             self.tasks.spawn(Resync::new(parts, ledger.clone()).run(stop()));
             ledger
         });
-        Ok(Followed { entity, owner, progress, dead_letters, waiters, ledger, queue })
+        Ok(Followed { entity, owner, progress, dead_letters, waiters, ledger, tombstones, queue })
     }
 }
 

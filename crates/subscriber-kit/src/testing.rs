@@ -10,7 +10,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
-use nudge_protocol::{EntityId, EntityName, Version};
+use nudge_protocol::{EntityId, EntityName, Version, admin::AppliedVersion};
 use nudge_runtime::{Database, clock, database::Durability};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -18,6 +18,8 @@ use tower::ServiceExt;
 use crate::{
     apply::{Apply, EntityState},
     read_model::{
+        applied::Waiters,
+        contents::Altered,
         guard::{Applied, Applier},
         recent::Recent,
     },
@@ -52,7 +54,7 @@ impl<A: Apply> ReadModel<A> {
     pub async fn on(database: Database, handler: A) -> Self {
         Subscriber::migrate(&database).await.expect("the kit's tables can be created");
         handler.prepare(&database).await.expect("the read model's tables can be created");
-        let entity = EntityName::new("entity").expect("a valid name");
+        let entity = entity();
         let recent = Arc::new(Recent::new(database.clone(), entity.clone()));
         let applier = Applier::new(database.clone(), entity, handler, recent);
         Self { database, applier, version: AtomicU64::new(0) }
@@ -75,6 +77,24 @@ impl<A: Apply> ReadModel<A> {
         self.apply(id, None).await;
     }
 
+    /// Whether the tables hold what the handler writes for this state of an entity, as [`Apply::read`] shows: the check
+    /// that finds edits by hand. `false` if the entity is not applied.
+    ///
+    /// # Panics
+    /// If the ID is invalid, the handler cannot read the state, or it does not define [`Apply::read`].
+    pub async fn holds(&self, id: &str, state: Value) -> bool {
+        let state = serde_json::from_value(state).expect("a state that the handler can read");
+        let id = EntityId::new(id).expect("a valid ID");
+        let waiters = Waiters::new(self.database.clone(), entity());
+        let applied = waiters.applied(&id).await.expect("the database works");
+        let Some(AppliedVersion { version, .. }) = applied else { return false };
+        let (ids, changed_at) = ([id.as_str()..=id.as_str()], clock::now());
+        let mut states = [EntityState { id: id.clone(), version, changed_at, state: Some(state) }];
+        let altered = self.applier.altered(&ids, &mut states).await;
+        let altered = altered.expect("it can be read").expect("the handler defines `read`");
+        altered == Altered::default()
+    }
+
     async fn apply(&self, id: &str, state: Option<A::State>) {
         let id = EntityId::new(id).expect("a valid ID");
         let version = self.version.fetch_add(1, Ordering::Relaxed) + 1;
@@ -83,6 +103,10 @@ impl<A: Apply> ReadModel<A> {
         let applied = self.applier.apply(&mut [state]).await;
         assert!(matches!(applied[..], [(_, Applied::Newer)]), "not applied: {applied:?}");
     }
+}
+
+fn entity() -> EntityName {
+    EntityName::new("entity").expect("a valid name")
 }
 
 impl<A> std::fmt::Debug for ReadModel<A> {

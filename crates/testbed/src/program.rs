@@ -133,6 +133,12 @@ impl Program {
         &self.launch
     }
 
+    /// Sets an environment variable for its next start.
+    pub fn set_env(&mut self, name: &'static str, value: &str) {
+        self.launch.env.retain(|(set, _)| *set != name);
+        self.launch.env.push((name, value.to_owned()));
+    }
+
     /// Starts it, with nothing left of the previous process.
     ///
     /// # Errors

@@ -80,6 +80,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!((operations, own), (29, 5));
+        assert_eq!((operations, own), (30, 5));
     }
 }

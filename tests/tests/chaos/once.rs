@@ -30,6 +30,8 @@ fn everyone_converges_after_faults_of_every_kind_and_the_plan_can_be_carried_out
         assert!(report["edits"].as_u64() > Some(500), "{report}");
         assert!(report["callbacks"].as_u64() > Some(50), "{report}");
         assert!(report["converge_seconds"].as_f64().is_some(), "{report}");
+        assert_eq!(report["planted"], 14, "{report}");
+        assert!(report["found_seconds"].as_f64().is_some(), "{report}");
         // On other systems, a program's disk cannot be made to appear full.
         if cfg!(target_os = "linux") {
             assert_eq!(report["never"], json!([]), "{report}");

@@ -51,6 +51,10 @@ pub(super) struct Report {
     failed_starts: u64,
     messages: Messages,
     converge_seconds: Option<f64>,
+    /// Differences that no notification told of, once everything was equal.
+    planted: u64,
+    /// Until comparing had found and repaired them all.
+    found_seconds: Option<f64>,
     /// Calls to the owner. All four are lower bounds.
     callbacks: u64,
     /// Per change and subscriber. One call is for up to [`MAX_BATCH_STORES`].
@@ -85,6 +89,10 @@ struct Messages {
 #[derive(Debug, Default)]
 pub(super) struct Ending {
     pub(super) converged_after: Option<f64>,
+    /// Differences that were planted once everything was equal.
+    pub(super) planted: u64,
+    /// Seconds after which everything was equal again.
+    pub(super) found_after: Option<f64>,
     /// In the last comparison.
     pub(super) differences: Vec<Difference>,
     /// Why there was no last comparison, if there was none.
@@ -139,6 +147,8 @@ impl Report {
                 dropped: counts.dropped.load(Relaxed),
             },
             converge_seconds: ending.converged_after,
+            planted: ending.planted,
+            found_seconds: ending.found_after,
             callbacks,
             callbacks_per_change: callbacks as f64 / followed,
             stores_asked,
@@ -203,6 +213,15 @@ impl Report {
         ));
         for (service, seconds) in &self.longest_gap_seconds {
             lines.push(format!("longest gap in reads of {service}: {}", duration(*seconds)));
+        }
+        if self.planted > 0 {
+            let planted = count(self.planted, "planted difference");
+            lines.push(match self.found_seconds {
+                Some(seconds) => {
+                    format!("{planted}: all found and repaired {} after", duration(seconds))
+                }
+                None => format!("{planted}: not all were found"),
+            });
         }
         lines.extend(self.differences.iter().map(|difference| format!("differs: {difference}")));
         if self.differences_total > self.differences.len() {

@@ -75,7 +75,27 @@ impl Run<'_> {
             return Ending { broken: self.world.broken(), ..Ending::default() };
         }
         self.picture.tell("healed; comparing everything");
-        self.converge(&snapshot(written)).await
+        let ending = self.converge(&snapshot(written)).await;
+        match ending.converged_after {
+            Some(_) => self.find_planted(&snapshot(written), ending).await,
+            None => ending,
+        }
+    }
+
+    /// Notifications have done their part. What is planted now, only comparing finds.
+    async fn find_planted(&self, written: &Written, ending: Ending) -> Ending {
+        let planted = match self.world.plant().await {
+            Ok(planted) => planted,
+            Err(why) => {
+                self.world.broke(format!("differences could not be planted: {why}"));
+                return Ending { broken: self.world.broken(), ..ending };
+            }
+        };
+        self.picture.tell(&format!("planted {planted} differences; waiting until they are found"));
+        let found = self.converge(written).await;
+        let found_after = found.converged_after;
+        let converged_after = found_after.and(ending.converged_after);
+        Ending { converged_after, planted, found_after, ..found }
     }
 
     async fn fault(&self, start: Instant, place: usize, fault: &Fault, board: &Board) {

@@ -32,6 +32,9 @@ pub(crate) struct ResyncArgs {
     /// The kind of entity
     #[arg(long, value_name = "ENTITY", default_value = "store")]
     entity: EntityName,
+    /// Also read every entity from its owner and apply it again, even if it does not differ
+    #[arg(long)]
+    full: bool,
     /// Remove entities that the owner does not have, however many they are
     #[arg(long)]
     allow_removals: bool,
@@ -40,17 +43,31 @@ pub(crate) struct ResyncArgs {
     timeout: u64,
 }
 
+impl ResyncArgs {
+    fn asked(&self) -> Asked {
+        let (entity, full, allow_removals) = (self.entity.clone(), self.full, self.allow_removals);
+        let request = ResyncRequest { entity, full, allow_removals };
+        Asked { request, timeout: Duration::from_secs(self.timeout) }
+    }
+}
+
+/// What to compare, and how long to wait for it.
+pub(super) struct Asked {
+    pub(super) request: ResyncRequest,
+    pub(super) timeout: Duration,
+}
+
 /// What one subscriber found.
 #[derive(Debug, Serialize)]
-struct Found {
+pub(super) struct Found {
     subscriber: &'static str,
-    sweep: Sweep,
+    pub(super) sweep: Sweep,
     removals_waiting: u64,
 }
 
 /// Runs `nudge resync`.
 pub(crate) async fn run(api: Api, args: ResyncArgs, json: bool) -> Result<(), Failure> {
-    let compare = async |service| compare(&api, service, &args).await;
+    let compare = async |service| compare(&api, service, args.asked()).await;
     let found = join_all(subscribers(&args.subscriber).into_iter().map(compare)).await;
     let mut failure = None;
     for found in found {
@@ -70,9 +87,10 @@ pub(crate) async fn run(api: Api, args: ResyncArgs, json: bool) -> Result<(), Fa
     failure.map_or(Ok(()), Err)
 }
 
-async fn compare(api: &Api, service: Service, args: &ResyncArgs) -> Result<Found, Failure> {
-    let (asked, timeout) = (clock::now(), Duration::from_secs(args.timeout));
-    let body = ResyncRequest { entity: args.entity.clone(), allow_removals: args.allow_removals };
+/// Has everything compared, and waits for the result.
+pub(super) async fn compare(api: &Api, service: Service, asked: Asked) -> Result<Found, Failure> {
+    let Asked { request: body, timeout } = asked;
+    let asked = clock::now();
     let request = api.request(Method::POST, service, "/nudge/v1/resync").json(&body);
     let _: ResyncStatus = api.json(service, request).await?;
     let wait = async {
@@ -80,13 +98,13 @@ async fn compare(api: &Api, service: Service, args: &ResyncArgs) -> Result<Found
             tokio::time::sleep(LOOK_INTERVAL).await;
             let request = api.request(Method::GET, service, STATUS_PATH);
             let status: Status = api.json(service, request).await?;
-            if let Some((sweep, removals_waiting)) = ended(status, &args.entity, asked) {
+            if let Some((sweep, removals_waiting)) = ended(status, &body.entity, asked) {
                 return Ok(Found { subscriber: service.name(), sweep, removals_waiting });
             }
         }
     };
     let late = || {
-        let (name, seconds) = (service.name(), args.timeout);
+        let (name, seconds) = (service.name(), timeout.as_secs());
         Failure::TimedOut(format!("{name} is not compared within {seconds} s; it goes on"))
     };
     tokio::time::timeout(timeout, wait).await.unwrap_or_else(|_| Err(late()))
@@ -109,7 +127,8 @@ fn waiting(found: &Found) -> Failure {
 
 fn to_line(found: &Found, entity: &EntityName) -> String {
     let Found { subscriber, sweep, removals_waiting } = found;
-    let compared = format!("{subscriber:<8} {} × {entity} compared", sweep.compared);
+    let again = if sweep.full { " and applied again" } else { "" };
+    let compared = format!("{subscriber:<8} {} × {entity} compared{again}", sweep.compared);
     let except = match sweep.set_aside {
         0 => String::new(),
         1 => ", except 1 that is parked or a dead letter".to_owned(),

@@ -4,7 +4,7 @@ use console::style;
 use futures_util::future::join_all;
 use nudge_protocol::{
     Timestamp,
-    admin::{BreakerState, EntityStatus, ResyncStatus, Status},
+    admin::{BreakerState, EntityStatus, ResyncStatus, Status, Sweep},
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -223,25 +223,39 @@ fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<St
         breaker.to_string(),
         link,
         progress.unwrap_or_else(|| "—".to_owned()),
-        status.resync.as_ref().map_or_else(|| "—".to_owned(), |resync| equality(resync, now)),
+        status
+            .resync
+            .as_ref()
+            .map_or_else(|| "—".to_owned(), |resync| equality(resync, status.applied, now)),
     ]
 }
 
-/// What the last comparison with the owner found, and when; and how far the one in progress is.
-fn equality(resync: &ResyncStatus, now: Timestamp) -> String {
+/// What the last comparison with the owner found, and when; and how far the one in progress is, of so many entities.
+fn equality(resync: &ResyncStatus, entities: u64, now: Timestamp) -> String {
     let ago = |at| duration(now.seconds_since(at)) + " ago";
     let last = resync.last.as_ref().map(|last| match last.differences.sum() {
         0 => style(ago(last.ended_at.unwrap_or(last.began_at))).green().to_string(),
         _ => style(resync::described(&last.differences)).yellow().to_string(),
     });
     let current = resync.current.as_ref().filter(|current| current.compared > 0);
-    let current = current.map(|current| format!("{} compared", current.compared));
-    let said: Vec<_> = last.into_iter().chain(current).collect();
+    let current = current.map(|current| progress_of(current, entities, now));
+    let contents = resync.contents.last.as_ref().map(|pass| match pass.altered + pass.strays {
+        0 => format!("contents {}", ago(pass.ended_at.unwrap_or(pass.began_at))),
+        edited => style(format!("{edited} edited by somebody")).yellow().to_string(),
+    });
+    let said: Vec<_> = last.into_iter().chain(current).chain(contents).collect();
     match (said.is_empty(), &resync.waits_for) {
         (true, Some(why)) => style(why).yellow().to_string(),
         (true, None) => "not compared yet".to_owned(),
         (false, _) => said.join(", "),
     }
+}
+
+/// Such as `38 % compared, 2m left`.
+fn progress_of(sweep: &Sweep, entities: u64, now: Timestamp) -> String {
+    let share = (sweep.compared as f64 / entities.max(sweep.compared) as f64).clamp(0.0, 1.0);
+    let left = now.seconds_since(sweep.began_at).max(0.0) * (1.0 / share - 1.0);
+    format!("{:.0} % compared, {} left", share * 100.0, duration(left))
 }
 
 /// A number that should be 0.

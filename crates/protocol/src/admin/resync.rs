@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{Agreement, AuditStatus};
 use crate::{EntityId, EntityName, Timestamp};
 
 /// One comparison of everything that a subscriber and an owner have.
@@ -14,6 +15,10 @@ pub struct Sweep {
     #[serde(default)]
     #[schema(required)]
     pub ended_at: Option<Timestamp>,
+    /// Whether everything is also read from the owner and applied again, even if it does not differ.
+    #[serde(default)]
+    #[schema(required)]
+    pub full: bool,
     /// The ID up to which everything is compared; null at the beginning, and after the end.
     #[serde(default)]
     #[schema(required)]
@@ -30,6 +35,10 @@ pub struct Sweep {
     #[serde(default)]
     #[schema(required)]
     pub set_aside: u64,
+    /// What was the same on both sides.
+    #[serde(default)]
+    #[schema(required)]
+    pub agreed: Agreement,
     /// Entities that the owner does not have, or has deleted in an older version. They are only removed here if they
     /// are few, or an operator says so.
     #[serde(default)]
@@ -69,6 +78,47 @@ impl Differences {
     }
 }
 
+/// One pass over what a subscriber's own tables hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContentsPass {
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When it ended; null if it has not.
+    #[serde(default)]
+    #[schema(required)]
+    pub ended_at: Option<Timestamp>,
+    /// The ID up to which everything is compared; null at the beginning, and after the end.
+    #[serde(default)]
+    #[schema(required)]
+    pub after: Option<EntityId>,
+    /// Entities compared, including tombstones. The newest are compared more often.
+    #[serde(default)]
+    #[schema(required)]
+    pub compared: u64,
+    /// Entities whose rows were not what the service writes: they were written again.
+    #[serde(default)]
+    #[schema(required)]
+    pub altered: u64,
+    /// Rows of entities that were never applied.
+    #[serde(default)]
+    #[schema(required)]
+    pub strays: u64,
+}
+
+/// How a subscriber compares what its own tables hold with the owner's states. Empty for a service that does not say
+/// how to read them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContentsStatus {
+    /// The pass in progress; null between two.
+    #[serde(default)]
+    #[schema(required)]
+    pub current: Option<ContentsPass>,
+    /// The last complete pass.
+    #[serde(default)]
+    #[schema(required)]
+    pub last: Option<ContentsPass>,
+}
+
 /// How a subscriber compares itself with the owner of an entity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResyncStatus {
@@ -88,6 +138,14 @@ pub struct ResyncStatus {
     #[serde(default)]
     #[schema(required)]
     pub removals_waiting: u64,
+    /// Comparing what the tables hold, beyond versions.
+    #[serde(default)]
+    #[schema(required)]
+    pub contents: ContentsStatus,
+    /// How consistent it has been.
+    #[serde(default)]
+    #[schema(required)]
+    pub audit: AuditStatus,
 }
 
 /// `POST resync`: compare now.
@@ -96,6 +154,9 @@ pub struct ResyncStatus {
 pub struct ResyncRequest {
     /// The followed entity.
     pub entity: EntityName,
+    /// Whether everything is also read from the owner and applied again, even if it does not differ.
+    #[serde(default)]
+    pub full: bool,
     /// Whether entities that the owner does not have may be removed here, however many they are.
     #[serde(default)]
     pub allow_removals: bool,

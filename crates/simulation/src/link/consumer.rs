@@ -29,6 +29,9 @@ use crate::{
     node::Node,
 };
 
+/// Longest time for which nothing is delivered.
+const MAX_STANDSTILL: Duration = Duration::from_secs(20);
+
 impl Source for Link {
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>> {
         Box::pin(async move {
@@ -152,6 +155,10 @@ impl Opened {
             if !node.has_link() {
                 let _ = sender.send(Err("the connection is lost".into())).await;
                 return;
+            }
+            if world.strikes(Fault::DeliveryStops) {
+                sleep(world.length_of(Fault::DeliveryStops, MAX_STANDSTILL)).await;
+                continue;
             }
             let now = world.elapsed();
             let asker = Asker {

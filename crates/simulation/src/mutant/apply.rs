@@ -21,6 +21,11 @@ impl WrongApply {
         Self { mutant, seen: Mutex::default() }
     }
 
+    /// Whether the kit can read what was applied.
+    pub(crate) fn may_read(&self) -> bool {
+        self.mutant != Some(Mutant::ContentsNeverCompared)
+    }
+
     /// Returns the indices of those that the service is given.
     pub(crate) async fn before(
         &self,

@@ -316,6 +316,7 @@ impl OwnerClient for WrongClient {
             let mut answer = self.client.digest(entity, request).await?;
             match self.wrong.mutant {
                 Mutant::NeverCompared => answer.in_flight = None,
+                Mutant::InFlightIsADifference => answer.in_flight = Some(Vec::new()),
                 Mutant::OverdueIgnored => {
                     answer.in_flight.iter_mut().flatten().for_each(|one| one.seconds = 0);
                 }

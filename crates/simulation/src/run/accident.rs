@@ -46,6 +46,11 @@ impl Theatre {
         let id = self.some_id();
         self.somebody_publishes(&id);
         self.messages_vanish(&id);
+        for follower in self.followers.iter().filter(|follower| follower.can_be_read) {
+            if world.strikes(Fault::RowEdited) {
+                follower.edit(&id).await;
+            }
+        }
         for fault in [Fault::Poison, Fault::OwnerPoison] {
             if world.strikes(fault) {
                 self.clone().poison(fault, id.clone());
@@ -95,6 +100,9 @@ impl Theatre {
             && world.with_broker(|broker| broker.forget(&subject))
         {
             world.tell(format!("the broker loses what it had of {id}"));
+        }
+        if world.strikes(Fault::TwoOfOneSubject) {
+            world.with_broker(Broker::keep_old);
         }
         if world.strikes(Fault::TakenByOthers) {
             world.with_broker(Broker::taken_by_others);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
 
 use super::theatre::Theatre;
-use crate::profile::Profile;
+use crate::{fault::Fault, profile::Profile};
 
 /// Time allowed to converge once everything is healed. Virtual, so it costs nothing.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
@@ -103,6 +103,21 @@ impl Theatre {
             }
         }
         None
+    }
+
+    /// What only a restored owner or somebody's edit can cause is reported after one of those alone.
+    pub(crate) async fn no_difference_is_invented(&self) {
+        let world = &self.world;
+        if [Fault::OwnerRestored, Fault::RowEdited].iter().any(|fault| world.has_happened(*fault)) {
+            return;
+        }
+        for follower in &self.followers {
+            if let Some(line) =
+                follower.reports(&["ghost", "stale", "ahead", "altered", "stray"]).await
+            {
+                world.violated(format!("{}{line}, and nobody did that", follower.read_model.whose));
+            }
+        }
     }
 
     /// Nothing is left to do: no message, no call.

@@ -39,6 +39,8 @@ const KEYS: u64 = 4;
 const MAX_DOWN: Duration = Duration::from_secs(4);
 /// The time until redelivery, in some runs.
 const SHORT_ACK_WAIT: Duration = Duration::from_secs(6);
+/// How often contents are compared.
+const CONTENTS_INTERVAL: Duration = Duration::from_secs(8);
 /// How far clocks jump, in microseconds.
 const MAX_SKEW_MICROS: u64 = 3_600_000_000;
 
@@ -223,6 +225,8 @@ fn settings(world: &World) -> Settings {
     settings.resync.enabled = world.profile() == Profile::Unannounced;
     // Several pages.
     settings.resync.page = 2;
+    // Rarely, since it is work for the database each time.
+    settings.resync.contents_interval = CONTENTS_INTERVAL;
     if world.below(3) == 0 {
         settings.ack_wait = SHORT_ACK_WAIT;
     }

@@ -1,6 +1,6 @@
 //! A service that keeps each thing's whole state.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use nudge_runtime::{
     BoxError, Database, Tx,
@@ -39,6 +39,17 @@ impl Apply for Keep {
             sqlx::query(sqlx::AssertSqlSafe(sql)).bind(batch.clone()).execute(&mut **tx).await?;
         }
         Ok(())
+    }
+
+    async fn read(
+        &self,
+        tx: &mut Tx,
+        ids: &RangeInclusive<&str>,
+    ) -> Result<Option<BTreeMap<String, Value>>, BoxError> {
+        let sql = "SELECT id, state FROM copy WHERE id BETWEEN $1 AND $2";
+        let query = sqlx::query_as(sql).bind(ids.start().to_string()).bind(ids.end().to_string());
+        let rows: Vec<(String, String)> = query.fetch_all(&mut **tx).await?;
+        Ok(Some(rows.into_iter().map(|(id, state)| (id, state.into())).collect()))
     }
 }
 

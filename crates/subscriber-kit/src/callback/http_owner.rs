@@ -92,6 +92,10 @@ impl OwnerClient for HttpOwner {
         })
     }
 
+    fn address(&self) -> String {
+        self.base_url.clone()
+    }
+
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
         let request = ItemsRequest { after: None, limit: Some(1) };
         Box::pin(async move { self.post(entity, "items", request).await.map(|_: ItemsPage| ()) })

@@ -63,6 +63,11 @@ pub trait OwnerClient: Send + Sync + 'static {
         fields: &'a [&'static str],
     ) -> Fetching<'a>;
 
+    /// Its address, for reports.
+    fn address(&self) -> String {
+        "its owner".to_owned()
+    }
+
     /// Checks whether the owner answers at all, with a request about no particular key. Used while no key is
     /// known that the owner has answered. An owner need not support it: if it says so
     /// ([`FetchErrorKind::Misconfigured`]), it does answer.

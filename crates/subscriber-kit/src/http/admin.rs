@@ -44,6 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(status::pause))
         .routes(routes!(status::resume))
         .routes(routes!(status::resync))
+        .routes(routes!(status::certificates))
         .routes(routes!(wait::applied))
         .routes(routes!(wait::wait))
         .routes(routes!(events::events))
@@ -61,7 +62,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 
 impl Subscriber {
     /// `/livez`, `/readyz`, `/metrics`, and `/nudge/v1/*` of the contract: `status`,
-    /// `applied/{entity}/{id}`, `wait`, `events`, `dead-letters`, `pause`, `resume`.
+    /// `applied/{entity}/{id}`, `wait`, `events`, `dead-letters`, `pause`, `resume`, `resync`, `certificates`.
     pub fn router(&self) -> Router {
         self.openapi_router().into()
     }

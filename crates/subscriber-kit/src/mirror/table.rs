@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use nudge_runtime::{
     Database, Tx,
     database::{Kind, WorkError},
-    set_sql::{Set, quoted},
+    set_sql::{Set, columns_as_text, quoted},
 };
 use serde_json::{Map, Value as Json};
 use sqlx::AssertSqlSafe;
@@ -232,5 +232,14 @@ impl Table {
         let there = deleted.map_or(String::new(), |d| format!(" WHERE {} = 0", quoted(d)));
         let (key, table) = (quoted(Set::KEY), quoted(self.name));
         format!("SELECT {key}, CAST({function}({}) AS text) FROM {table}{there}", object.join(", "))
+    }
+
+    /// A query that reads every column of the rows from one ID to another, whatever somebody has written there: as an ID
+    /// and a text.
+    pub(super) fn whole(&self, kind: Kind) -> String {
+        let columns: Vec<_> = self.columns.iter().map(|column| column.name).collect();
+        let (key, table, row) =
+            (quoted(Set::KEY), quoted(self.name), columns_as_text(kind, &columns));
+        format!("SELECT {key}, {row} FROM {table} WHERE {key} BETWEEN $1 AND $2")
     }
 }

@@ -81,7 +81,7 @@ impl DeadLetters {
     }
 
     /// Writes keys to the table, or updates their last failure. Leaves out a key that another replica has meanwhile
-    /// applied at the version that the owner answered, or later. The version of a message is not enough to leave a key
+    /// applied at the version that the owner answered, or later; not one that was to be applied again. The version of a message is not enough to leave a key
     /// out: it may be lower than that of the change that the message replaced.
     ///
     /// If another replica reports late that an older version was refused, retries of a newer one continue.
@@ -110,7 +110,8 @@ impl DeadLetters {
              (entity, id, floor, error, attempts, first_failed_at, last_failed_at, next_at, unknown) \
              SELECT $1, r.id, r.floor, r.error, r.attempts, $3, $3, r.next_at, r.unknown FROM {} \
              WHERE NOT EXISTS (SELECT 1 FROM nudge_applied a WHERE a.entity = $1 AND a.id = r.id \
-                               AND r.answered > 0 AND a.version >= r.answered) ORDER BY r.id \
+                               AND r.answered > 0 AND (a.version > r.answered \
+                               OR a.version = r.answered AND a.revised_version = a.version)) ORDER BY r.id \
              ON CONFLICT (entity, id) DO UPDATE SET \
              floor = CASE WHEN excluded.floor > dead.floor THEN excluded.floor ELSE dead.floor END, \
              error = excluded.error, attempts = excluded.attempts, \
@@ -354,9 +355,9 @@ mod tests {
         Parking { answered: v(answered), ..parking(answered, None) }
     }
 
-    const APPLY: &str = "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at) \
-                         VALUES ('store', '42', $1, 0, 0) \
-                         ON CONFLICT (entity, id) DO UPDATE SET version = excluded.version";
+    const APPLY: &str = "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at, revised_version) \
+                         VALUES ('store', '42', $1, 0, 0, $1) ON CONFLICT (entity, id) \
+                         DO UPDATE SET version = excluded.version, revised_version = excluded.version";
 
     async fn rows_in(table: &DeadLetters) -> u64 {
         let counts = table.counts().await.unwrap();
@@ -387,8 +388,15 @@ mod tests {
                 table.park(&[refused(overtaken)]).await.unwrap();
                 assert_eq!(rows_in(table).await, 0, "{overtaken}");
             }
-            table.park(&[refused(6)]).await.unwrap();
-            assert_eq!(rows_in(table).await, 1);
+            // Unless it was to be applied again.
+            let outdate = sqlx::query("UPDATE nudge_applied SET revised_version = 0");
+            table.db.write(outdate).await.unwrap();
+            table.park(&[refused(4)]).await.unwrap();
+            assert_eq!(rows_in(table).await, 0);
+            for refused_at in [5, 6] {
+                table.park(&[refused(refused_at)]).await.unwrap();
+                assert_eq!(rows_in(table).await, 1, "{refused_at}");
+            }
         })
         .await;
     }

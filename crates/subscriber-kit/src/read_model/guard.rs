@@ -21,7 +21,7 @@ use nudge_runtime::{
 use sqlx::AssertSqlSafe;
 
 use crate::{
-    apply::{Apply, EntityState, NO_REVISION},
+    apply::{Apply, EntityState},
     read_model::recent::Recent,
 };
 
@@ -30,7 +30,8 @@ use crate::{
 pub(crate) enum Applied {
     /// It was newer and is committed.
     Newer,
-    /// The read model had this version already, and now has it in the form of the handler's revision.
+    /// The read model had this version already, in the form of another revision or altered by somebody, and now has it
+    /// as the handler writes it.
     Again,
     /// The read model had this version or a later one already.
     NotNewer,
@@ -49,11 +50,11 @@ const MAX_FRUITLESS: usize = 2;
 
 /// Runs batches through the guard and the service's `apply`.
 pub(crate) struct Applier<A> {
-    db: Database,
-    entity: EntityName,
-    handler: A,
+    pub(super) db: Database,
+    pub(super) entity: EntityName,
+    pub(super) handler: A,
     /// The handler's revision.
-    revision: i64,
+    pub(super) revision: i64,
     recent: Arc<Recent>,
     guard: Arc<str>,
     again: Arc<str>,
@@ -162,7 +163,7 @@ impl<A: Apply> Applier<A> {
             .bind(clock::now().unix_micros())
             .bind(self.revision);
         let newer = ids(newer.fetch_all(&mut *tx).await?);
-        let again = match newer.len() < part.len() && self.revision != NO_REVISION {
+        let again = match newer.len() < part.len() {
             true => {
                 let again = sqlx::query_as(AssertSqlSafe(self.again.clone()))
                     .bind(self.entity.as_str())
@@ -216,9 +217,9 @@ fn later<S>(
     left.map(move |entity| (entity.id.clone(), Applied::Later(error.clone())))
 }
 
-struct Failure {
-    blame: Blame,
-    error: BoxError,
+pub(super) struct Failure {
+    pub(super) blame: Blame,
+    pub(super) error: BoxError,
 }
 
 impl WorkError for Failure {

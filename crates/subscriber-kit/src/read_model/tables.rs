@@ -2,7 +2,8 @@
 
 use nudge_runtime::database::Migration;
 
-pub(crate) const MIGRATIONS: &[Migration] = &[FIRST, PLACE, UNKNOWN, REVISION, REPLICA, RESYNC];
+pub(crate) const MIGRATIONS: &[Migration] =
+    &[FIRST, PLACE, UNKNOWN, REVISION, REPLICA, RESYNC, CONTENTS];
 
 const FIRST: Migration = Migration {
     number: 1,
@@ -155,4 +156,17 @@ const RESYNC: Migration = Migration {
             wanted BIGINT NOT NULL DEFAULT 0,
             allow_removals BIGINT NOT NULL DEFAULT 0
         );",
+};
+
+/// A [`ContentsStatus`](nudge_protocol::admin::ContentsStatus) and an
+/// [`AuditStatus`](nudge_protocol::admin::AuditStatus) as JSON.
+const CONTENTS: Migration = Migration {
+    number: 7,
+    title: "how far the contents of the read model are compared, and how consistent it has been",
+    sqlite: "
+        ALTER TABLE nudge_resync ADD COLUMN contents TEXT;
+        ALTER TABLE nudge_resync ADD COLUMN audit TEXT;",
+    postgres: "
+        ALTER TABLE nudge_resync ADD COLUMN contents TEXT;
+        ALTER TABLE nudge_resync ADD COLUMN audit TEXT;",
 };

@@ -61,6 +61,8 @@ pub struct Comparer {
     overdue_after: Duration,
     /// The time that the owner took to answer.
     pub took: Duration,
+    /// What was named as in flight in any answer, and so left out of what it says.
+    pub left_out: HashSet<EntityId>,
 }
 
 impl Ours {
@@ -100,7 +102,8 @@ impl Ours {
 impl Comparer {
     /// Compares with the owner that this client asks.
     pub fn new(client: Arc<dyn OwnerClient>, entity: EntityName, overdue_after: Duration) -> Self {
-        Self { client, entity, offers_digests: true, overdue_after, took: Duration::ZERO }
+        let (took, left_out) = (Duration::ZERO, HashSet::new());
+        Self { client, entity, offers_digests: true, overdue_after, took, left_out }
     }
 
     /// Compares a range from its beginning, as far as one answer of the owner goes.
@@ -240,6 +243,10 @@ impl Comparer {
         let began = Instant::now();
         let answer = self.client.digest(&self.entity, &request).await;
         self.took += began.elapsed();
+        if let Ok(answer) = &answer {
+            let in_flight = answer.in_flight.iter().flatten();
+            self.left_out.extend(in_flight.map(|one| one.id.clone()));
+        }
         answer
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use nudge_protocol::{
     EntityName,
-    admin::{ResyncStatus, Sweep},
+    admin::{ContentsStatus, ResyncStatus, Sweep},
 };
 use nudge_runtime::{Database, clock, row};
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 /// A replica that has given no sign for this long no longer compares. Longer than the longest pause between two signs.
@@ -16,7 +17,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(60);
 const CLAIM: &str = "INSERT INTO nudge_resync AS held (entity, holder, seen_at) VALUES ($1, $2, $3) \
     ON CONFLICT (entity) DO UPDATE SET holder = excluded.holder, seen_at = excluded.seen_at \
     WHERE held.holder = excluded.holder OR held.seen_at < $4";
-const SAVE: &str = "UPDATE nudge_resync SET sweep = $3, last_sweep = $4, removals = $5, waits_for = $6, seen_at = $7 \
+const SAVE: &str = "UPDATE nudge_resync SET sweep = $3, last_sweep = $4, removals = $5, waits_for = $6, seen_at = $7, audit = $8 \
     WHERE entity = $1 AND holder = $2";
 
 row! {
@@ -27,6 +28,8 @@ row! {
         waits_for: Option<String>,
         wanted: i64,
         allow_removals: i64,
+        contents: Option<String>,
+        audit: Option<String>,
     }
 }
 
@@ -34,6 +37,8 @@ row! {
 const WANTED: i64 = 1;
 /// It has begun.
 const BEGUN: i64 = 2;
+/// An operator wants everything compared and applied again.
+const WANTED_IN_FULL: i64 = 3;
 
 /// The row of one followed entity.
 #[derive(Clone, Debug)]
@@ -56,8 +61,8 @@ pub(crate) struct Entries {
 /// A comparison that an operator wants now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// From the beginning.
-    Anew,
+    /// From the beginning. If `full`, everything is also applied again.
+    Anew { full: bool },
     /// It has begun.
     Begun,
 }
@@ -84,21 +89,24 @@ impl Ledger {
 
     /// What is stored.
     pub(crate) async fn read(&self) -> Result<Entries, sqlx::Error> {
-        let sql = "SELECT sweep, last_sweep, removals, waits_for, wanted, allow_removals \
+        let sql = "SELECT sweep, last_sweep, removals, waits_for, wanted, allow_removals, contents, audit \
                    FROM nudge_resync WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
         let row: Option<Row> = self.db.run(query.fetch_optional(self.db.reader())).await?;
         let Some(row) = row else { return Ok(Entries::default()) };
-        // What another release wrote in a form of its own begins anew.
-        let sweep = |text: Option<String>| -> Option<Sweep> { serde_json::from_str(&text?).ok() };
+        // Whatever else another release wrote begins anew.
+        let (current, last) = (from_json(row.sweep), from_json(row.last_sweep));
         let status = ResyncStatus {
-            current: sweep(row.sweep),
-            last: sweep(row.last_sweep),
+            current,
+            last,
             waits_for: row.waits_for,
             removals_waiting: row.removals.unsigned_abs(),
+            contents: from_json(row.contents).unwrap_or_default(),
+            audit: from_json(row.audit).unwrap_or_default(),
         };
         let wanted = match row.wanted {
-            WANTED => Some(Wanted::Anew),
+            WANTED => Some(Wanted::Anew { full: false }),
+            WANTED_IN_FULL => Some(Wanted::Anew { full: true }),
             BEGUN => Some(Wanted::Begun),
             _ => None,
         };
@@ -111,23 +119,32 @@ impl Ledger {
         let query = sqlx::query(SAVE).bind(self.entity.as_str()).bind(self.holder.clone());
         let query = query.bind(text(&status.current)).bind(text(&status.last));
         let query = query.bind(status.removals_waiting as i64).bind(status.waits_for.clone());
-        self.db.write(query.bind(clock::now().unix_micros())).await.map(drop)
+        let query = query.bind(clock::now().unix_micros());
+        self.db.write(query.bind(serde_json::json!(status.audit).to_string())).await.map(drop)
     }
 
-    /// An operator wants a comparison now, and may allow removals, however many.
-    pub(crate) async fn ask(&self, allow_removals: bool) -> Result<(), sqlx::Error> {
+    /// Stores how far comparing contents has got. Does nothing if another replica compares by now.
+    pub(crate) async fn save_contents(&self, contents: &ContentsStatus) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE nudge_resync SET contents = $3 WHERE entity = $1 AND holder = $2";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(self.holder.clone());
+        self.db.write(query.bind(serde_json::json!(contents).to_string())).await.map(drop)
+    }
+
+    /// An operator wants a comparison now, may want everything applied again, and may allow removals, however many.
+    pub(crate) async fn ask(&self, full: bool, allow_removals: bool) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO nudge_resync AS held (entity, holder, seen_at, wanted, allow_removals) \
                    VALUES ($1, '', 0, $2, $3) ON CONFLICT (entity) DO UPDATE SET wanted = excluded.wanted, \
                    allow_removals = CASE WHEN excluded.allow_removals = 1 THEN 1 ELSE held.allow_removals END";
-        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(WANTED);
+        let query = sqlx::query(sql).bind(self.entity.as_str());
+        let query = query.bind(if full { WANTED_IN_FULL } else { WANTED });
         self.db.write(query.bind(i64::from(allow_removals))).await.map(drop)
     }
 
     /// The comparison that an operator wanted has begun.
     pub(crate) async fn begun(&self) -> Result<(), sqlx::Error> {
-        let sql = "UPDATE nudge_resync SET wanted = $2 WHERE entity = $1 AND wanted = $3";
-        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(BEGUN).bind(WANTED);
-        self.db.write(query).await.map(drop)
+        let sql = "UPDATE nudge_resync SET wanted = $2 WHERE entity = $1 AND wanted IN ($3, $4)";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(BEGUN);
+        self.db.write(query.bind(WANTED).bind(WANTED_IN_FULL)).await.map(drop)
     }
 
     /// A comparison of everything has ended. If nothing was left to remove, an operator's word is used up.
@@ -137,4 +154,9 @@ impl Ledger {
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(BEGUN);
         self.db.write(query.bind(i64::from(clean))).await.map(drop)
     }
+}
+
+/// What this release wrote, or another one in a form that this one understands.
+fn from_json<T: DeserializeOwned>(text: Option<String>) -> Option<T> {
+    serde_json::from_str(&text?).ok()
 }

@@ -11,7 +11,9 @@ use nudge_runtime::BoxError;
 use tokio::time::sleep;
 
 use super::{
-    Compared, Comparer, Difference, Ours, Resync, begin,
+    Compared, Comparer, Difference, Ours, Resync,
+    agreed::agree,
+    begin,
     difference::{Kind, found_twice},
 };
 
@@ -51,6 +53,10 @@ impl Resync {
             except.extend(differences.iter().map(|one| one.id.clone()));
             self.end_by_proof(&range, &except).await?;
         }
+        let mut left_out = std::mem::take(&mut comparer.left_out);
+        // Even if they turn out to be none.
+        left_out.extend(differences.iter().map(|one| one.id.clone()));
+        left_out.retain(|id| range.holds(id));
         let confirmed = self.confirm(&mut comparer, &leaves, differences).await?;
         let found = confirmed.len() + overdue.len();
         let (confirmed, overdue) = (self.unknown(confirmed).await?, self.unknown(overdue).await?);
@@ -58,8 +64,15 @@ impl Resync {
         let compared = ours.count(&range);
         self.note(&confirmed, &overdue, compared);
         self.repair(confirmed, overdue).await?;
+        if self.status.current.as_ref().is_some_and(|sweep| sweep.full) {
+            let inside = ours.rows.iter().filter(|row| range.holds(&row.id));
+            let ids: Vec<_> = inside.map(|row| row.id.clone()).collect();
+            self.again(&ids).await?;
+        }
         let Some(current) = &mut self.status.current else { return Err("no sweep".into()) };
         current.compared += compared;
+        let rows = ours.rows.iter().filter(|row| range.holds(&row.id));
+        agree(&mut current.agreed, rows, &left_out);
         current.set_aside += set_aside as u64;
         current.after.clone_from(&range.to);
         Ok(Page::Done { last: range.to.is_none(), took: comparer.took })

@@ -7,7 +7,7 @@ use nudge_protocol::{
     EntityId, Version,
     digest::{Held, Range},
 };
-use nudge_runtime::{BoxError, row};
+use nudge_runtime::{BoxError, mutated, row};
 use sqlx::AssertSqlSafe;
 
 use super::{Resync, rows::Rows};
@@ -27,7 +27,9 @@ impl Resync {
         except: &HashSet<EntityId>,
     ) -> Result<(), BoxError> {
         let mut report = Vec::new();
-        for Parked { id, floor, unknown, version } in self.rows.parked(range).await? {
+        let parked = self.rows.parked(range).await?;
+        for Parked { id, floor, unknown, version } in mutated!(DeniedKeysKept: parked => Vec::new())
+        {
             let (Ok(id), Ok(floor_version)) = (EntityId::new(&id), Version::try_from(floor)) else {
                 continue;
             };

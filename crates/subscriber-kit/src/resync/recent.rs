@@ -1,7 +1,10 @@
 //! The newest entities are compared every few seconds, beside everything: what was lost lately is found soon. The
 //! owner finds them by their place in the stream, for which it has an index.
 
-use nudge_protocol::digest::{Handled, RangeRow, RecentRequest};
+use nudge_protocol::{
+    EntityId,
+    digest::{Handled, RangeRow, RecentRequest},
+};
 use nudge_runtime::BoxError;
 use tokio::time::{Instant, sleep};
 
@@ -17,6 +20,13 @@ pub(super) struct Recent {
     next: Option<Instant>,
     handled: Option<Handled>,
     rows: Vec<RangeRow>,
+}
+
+impl Recent {
+    /// The newest entities, as far as is known.
+    pub(super) fn ids(&self) -> Vec<EntityId> {
+        self.rows.iter().map(|row| row.id.clone()).collect()
+    }
 }
 
 impl Resync {

@@ -25,18 +25,40 @@ const MAX_WAITING_REMOVALS: usize = 10_000;
 const KEYS_AT_A_TIME: usize = 256;
 /// How often to check whether they are applied.
 const LOOK: Duration = Duration::from_millis(50);
-/// Longest wait without progress until they are. The next sweep finds what is left.
+/// Longest wait without progress until they are.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A wait until nothing is left, as long as that makes progress.
+struct Waiting {
+    fewest: usize,
+    since: Instant,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        Self { fewest: usize::MAX, since: Instant::now() }
+    }
+
+    /// Whether to go on waiting if so many are left.
+    fn goes_on(&mut self, left: usize) -> bool {
+        if left < self.fewest {
+            *self = Self { fewest: left, since: Instant::now() };
+        }
+        left > 0 && self.since.elapsed() < PATIENCE
+    }
+}
 
 impl Resync {
     /// Counts what was found.
     pub(super) fn note(&mut self, confirmed: &[Difference], overdue: &[Difference], compared: u64) {
         let sweep = self.status.current.get_or_insert_with(begin);
         self.progress.compared.inc_by(compared);
+        self.ages.watch(confirmed.iter().chain(overdue));
         for one in confirmed.iter().chain(overdue) {
             *count(&mut sweep.differences, one.kind) += 1;
             self.progress.differences.get_or_create(&[("kind", one.kind.as_str())]).inc();
         }
+        self.count(compared, (confirmed.len() + overdue.len()) as u64);
     }
 
     /// Repairs what was found on a page, except for removals, which wait until the end of the sweep.
@@ -64,7 +86,7 @@ impl Resync {
         Ok(())
     }
 
-    fn keep_removal(&mut self, removal: Held) {
+    pub(super) fn keep_removal(&mut self, removal: Held) {
         self.status.current.get_or_insert_with(begin).removals += 1;
         if self.removals.len() < MAX_WAITING_REMOVALS {
             self.removals.push(removal);
@@ -77,16 +99,30 @@ impl Resync {
         for one in part {
             self.enqueue(one.id.clone(), one.theirs).await?;
         }
-        let (mut fewest, mut since) = (usize::MAX, Instant::now());
-        while since.elapsed() < PATIENCE {
-            let behind = self.rows.behind(part).await?;
-            if behind == 0 {
-                break;
-            }
-            if behind < fewest {
-                (fewest, since) = (behind, Instant::now());
-            }
+        let mut waiting = Waiting::new();
+        // The next sweep finds what is left.
+        while waiting.goes_on(self.rows.behind(part).await?) {
             sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Lets every one of these be read and applied again.
+    pub(super) async fn again(&self, ids: &[EntityId]) -> Result<(), BoxError> {
+        for part in ids.chunks(KEYS_AT_A_TIME) {
+            self.every_row.outdate(part).await?;
+            for id in part {
+                self.enqueue(id.clone(), Version::NONE).await?;
+            }
+            // Dead letters are none of these; all others must be read before the page is left behind.
+            let mut waiting = Waiting::new();
+            while waiting.goes_on(self.every_row.outdated(part).await?) {
+                sleep(LOOK).await;
+            }
+            if waiting.fewest > 0 {
+                return Err("what was to be applied again is not".into());
+            }
+            self.progress.refilled.inc_by(part.len() as u64);
         }
         Ok(())
     }
@@ -94,6 +130,7 @@ impl Resync {
     /// Removes what the owner does not have, if that is little or allowed.
     pub(super) async fn remove(&mut self, sweep: &Sweep, allowed: bool) -> Result<(), BoxError> {
         let removals = std::mem::take(&mut self.removals);
+        let removals = mutated!(GhostsKept: removals => Vec::new());
         let few = (sweep.compared / 100).max(FEW_REMOVALS);
         if sweep.removals > few && !allowed {
             if self.status.removals_waiting != sweep.removals {

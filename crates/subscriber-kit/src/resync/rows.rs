@@ -105,6 +105,33 @@ impl Rows {
         Ok(rows.into_iter().filter_map(|(id,)| EntityId::new(&id).ok()).collect())
     }
 
+    /// Lets these be applied again in the same version.
+    pub(crate) async fn outdate(&self, ids: &[EntityId]) -> Result<(), sqlx::Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let of = strings(self.db.kind(), "$2");
+        let sql = format!(
+            "UPDATE nudge_applied SET revised_version = 0 WHERE entity = $1 AND id IN {of}"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str());
+        self.db.write(query.bind(json!(ids).to_string())).await.map(drop)
+    }
+
+    /// How many of these have not been applied again. What is parked or a dead letter does not count.
+    pub(crate) async fn outdated(&self, ids: &[EntityId]) -> Result<usize, sqlx::Error> {
+        let of = strings(self.db.kind(), "$2");
+        let sql = format!(
+            "SELECT count(*) FROM nudge_applied AS applied WHERE entity = $1 AND id IN {of} \
+             AND revised_version <> version AND NOT EXISTS \
+             (SELECT 1 FROM nudge_dead_letter AS dead WHERE dead.entity = applied.entity AND dead.id = applied.id)"
+        );
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
+        let query = query.bind(json!(ids).to_string());
+        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
     /// Lowers a version that no owner can have given yet to the time of day: nothing could ever replace it.
     pub(crate) async fn lower(&self, one: &Difference) -> Result<(), sqlx::Error> {
         let sql =

@@ -25,6 +25,7 @@ pub(crate) struct Progress {
     pub(crate) replaced: Counter,
     pub(crate) given_up: Counter,
     pub(crate) refilled: Counter,
+    pub(crate) contents_compared: Counter,
     pub(crate) compared: Counter,
     pub(crate) sweeps: Counter,
     /// By kind.
@@ -72,6 +73,7 @@ impl Progress {
             replaced: Counter::default(),
             given_up: Counter::default(),
             refilled: Counter::default(),
+            contents_compared: Counter::default(),
             compared: Counter::default(),
             sweeps: Counter::default(),
             differences: Family::default(),
@@ -150,6 +152,11 @@ impl Progress {
                 &self.refilled,
             ),
             ("nudge_resync_compared", "Entities compared with the owner", &self.compared),
+            (
+                "nudge_resync_contents_compared",
+                "Entities whose contents were compared with the owner's state",
+                &self.contents_compared,
+            ),
             ("nudge_resync_sweeps", "Comparisons of everything that ended", &self.sweeps),
         ] {
             registry.register(name, help, counter.clone());
@@ -189,7 +196,7 @@ impl Progress {
         }
         registry.register(
             "nudge_resync_differences",
-            "Entities that differed from the owner's, without those whose change was in flight",
+            "Entities that differed from the owner's, in version or in contents; what was in flight is not counted",
             self.differences.clone(),
         );
         registry.register(

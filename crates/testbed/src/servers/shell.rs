@@ -36,7 +36,7 @@ fn sqlite(path: &str, sql: &str) -> Output {
 }
 
 /// The shell that belongs to the tests' server, wherever that is installed.
-fn psql() -> &'static PathBuf {
+pub fn psql() -> &'static PathBuf {
     static PSQL: OnceLock<PathBuf> = OnceLock::new();
     PSQL.get_or_init(|| {
         let mut find = Command::new("python3");

@@ -1,14 +1,32 @@
 //! Writes the owner's states to the tables: a whole batch in a few statements.
 
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
 use nudge_protocol::{EntityId, Version};
-use nudge_runtime::{BoxError, Database, Tx, database::Kind, set_sql::Set};
-use nudge_subscriber_kit::{Apply, EntityState};
+use nudge_runtime::{
+    BoxError, Database, Tx,
+    database::Kind,
+    set_sql::{Set, columns_as_text},
+};
+use nudge_subscriber_kit::{Apply, EntityState, serde_json::Value};
 use serde::Serialize;
+use sqlx::AssertSqlSafe;
 
 use crate::{bigram, read_model::migrate, store::StoreState};
 
 const TABLE: &str = "store";
 const INDEX: &str = "store_words";
+/// The columns that both databases have.
+const READ: &[&str] = &[
+    "version",
+    "name",
+    "category",
+    "category_written",
+    "region",
+    "region_written",
+    "open",
+    "name_key",
+];
 
 /// SQLite: the existing row shows whether the store's text has changed.
 const UPSERT: &str = "INSERT INTO store ({columns}, text_changed) SELECT {columns}, 1 FROM {rows} \
@@ -56,6 +74,25 @@ impl Apply for Stores {
             }
         }
         Ok(())
+    }
+
+    /// Every column but those that only serve the next write. `text_hash` stands for the words in SQLite's index.
+    async fn read(
+        &self,
+        tx: &mut Tx,
+        ids: &RangeInclusive<&str>,
+    ) -> Result<Option<BTreeMap<String, Value>>, BoxError> {
+        let kind = Kind::of(tx);
+        let words: &[_] = match kind {
+            Kind::Sqlite => &["text_hash"],
+            Kind::Postgres => &["words", "lines", "lines_version"],
+        };
+        let row = columns_as_text(kind, &[READ, words].concat());
+        let sql = format!("SELECT id, {row} FROM store WHERE id BETWEEN $1 AND $2");
+        let query = sqlx::query_as(AssertSqlSafe(sql));
+        let query = query.bind(ids.start().to_string()).bind(ids.end().to_string());
+        let rows: Vec<(String, String)> = query.fetch_all(&mut **tx).await?;
+        Ok(Some(rows.into_iter().map(|(id, row)| (id, row.into())).collect()))
     }
 }
 

@@ -88,3 +88,17 @@ fn a_failure_says_what_differs_and_how_to_see_it_again() {
     );
     assert!(text.ends_with("did not converge: 45 differences"), "{text}");
 }
+
+#[test]
+fn what_was_planted_must_be_found() {
+    let planted = Ending { planted: 14, ..Ending::default() };
+    let found = Ending { converged_after: Some(1.0), found_after: Some(20.0), ..planted };
+    let report = report_of(found, &[]);
+    assert_eq!(report.verdict, Verdict::Converged);
+    let text = report.lines().join("\n");
+    assert!(text.contains("14 planted differences: all found and repaired 20.0 s after"), "{text}");
+    let report = report_of(Ending { planted: 14, ..Ending::default() }, &[]);
+    assert_eq!(report.verdict, Verdict::Diverged);
+    let text = report.lines().join("\n");
+    assert!(text.contains("14 planted differences: not all were found"), "{text}");
+}

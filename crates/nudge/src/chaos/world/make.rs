@@ -17,6 +17,7 @@ use crate::{
     chaos::{
         database::Server,
         plan::{Place, Plan, Target},
+        plant,
     },
     client::{Api, Service},
     dev::{data_dir::DataDir, guard},
@@ -121,7 +122,7 @@ impl World {
             Some(line) => {
                 launch.env.push(("STORE_OWNER_URL", format!("http://{}", address(line))));
                 // Notifications alone must do: comparing would hide what they lose.
-                launch.env.push(("RESYNC_PERCENT", "0".to_owned()));
+                launch.env.push((plant::SETTING, "0".to_owned()));
             }
             None => launch.env.push(("SAMPLE", "false".to_owned())),
         }

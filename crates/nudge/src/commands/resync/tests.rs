@@ -36,7 +36,7 @@ fn subscriber(differences: Value, waiting: u64, asked: Arc<Mutex<Vec<Value>>>) -
 
 fn args(allow_removals: bool) -> ResyncArgs {
     let (subscriber, entity) = ("search".to_owned(), EntityName::new("store").unwrap());
-    ResyncArgs { subscriber, entity, allow_removals, timeout: 60 }
+    ResyncArgs { subscriber, entity, full: false, allow_removals, timeout: 60 }
 }
 
 #[tokio::test]
@@ -44,8 +44,8 @@ async fn it_waits_for_the_comparison_that_began_after_it_asked() {
     let asked = Arc::default();
     let search = subscriber(json!({"missing": 2, "ghosts": 1}), 0, Arc::clone(&asked));
     let stubs = stub::start([(Service::Search, search)]).await;
-    let found = compare(&stubs.api, Service::Search, &args(false)).await.unwrap();
-    assert_eq!(*asked.lock(), [json!({"entity": "store", "allow_removals": false})]);
+    let found = compare(&stubs.api, Service::Search, args(false).asked()).await.unwrap();
+    assert_eq!(*asked.lock(), [json!({"entity": "store", "full": false, "allow_removals": false})]);
     assert!(found.sweep.began_at > Timestamp::from_unix_micros(0));
     let line = console::strip_ansi_codes(&to_line(&found, &EntityName::new("store").unwrap()))
         .into_owned();
@@ -66,10 +66,12 @@ async fn nothing_that_differs_is_said_in_two_words_and_what_is_known_to_differ_i
     let sweep = Sweep {
         began_at: clock::now(),
         ended_at: None,
+        full: true,
         after: None,
         compared: 7_264,
         differences: Differences::default(),
         set_aside: 1,
+        agreed: Default::default(),
         removals: 0,
     };
     let found = Found { subscriber: "review", sweep, removals_waiting: 0 };
@@ -77,6 +79,6 @@ async fn nothing_that_differs_is_said_in_two_words_and_what_is_known_to_differ_i
         .into_owned();
     assert_eq!(
         line,
-        "review   7264 × store compared, all equal, except 1 that is parked or a dead letter"
+        "review   7264 × store compared and applied again, all equal, except 1 that is parked or a dead letter"
     );
 }

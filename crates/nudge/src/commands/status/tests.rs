@@ -58,13 +58,20 @@ fn equality_says_when_all_was_equal_how_far_it_is_or_why_it_is_not_known() {
     let now = "2026-01-01T00:00:03Z".parse().unwrap();
     let said = |resync: serde_json::Value| {
         let resync = serde_json::from_value(resync).unwrap();
-        strip_ansi_codes(&equality(&resync, now)).into_owned()
+        strip_ansi_codes(&equality(&resync, 10, now)).into_owned()
     };
     let sweep = json!({"began_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:01Z", "compared": 7});
     assert_eq!(said(json!({})), "not compared yet");
     assert_eq!(said(json!({"waits_for": "the owner is failing"})), "the owner is failing");
     assert_eq!(said(json!({"last": sweep})), "2.0 s ago");
-    assert_eq!(said(json!({"last": sweep, "current": sweep})), "2.0 s ago, 7 compared");
+    assert_eq!(
+        said(json!({"last": sweep, "current": sweep})),
+        "2.0 s ago, 70 % compared, 1.3 s left"
+    );
+    let contents = json!({"last": sweep});
+    assert_eq!(said(json!({"last": sweep, "contents": contents})), "2.0 s ago, contents 2.0 s ago");
+    let edited = json!({"last": {"began_at": "2026-01-01T00:00:00Z", "altered": 2, "strays": 1}});
+    assert_eq!(said(json!({"last": sweep, "contents": edited})), "2.0 s ago, 3 edited by somebody");
 }
 
 #[tokio::test]

@@ -5,12 +5,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use axum::{extract::State, http::StatusCode};
 use nudge_protocol::{
     Object, Timestamp,
-    admin::{EntityStatus, Paused, ResyncRequest, ResyncStatus, Status},
+    admin::{Certificates, Certified, EntityStatus, Paused, ResyncRequest, ResyncStatus, Status},
 };
 use nudge_runtime::{Problem, body::Json};
 
 use super::Api;
-use crate::subscriber::Subscriber;
+use crate::{
+    resync::agreed::certify,
+    subscriber::{Followed, Subscriber},
+};
 
 /// Show the status of each followed entity
 #[utoipa::path(get, path = "/status", operation_id = "status", tag = "subscriber", responses(
@@ -76,7 +79,7 @@ pub(super) async fn resume(State(shared): Api) -> axum::Json<Paused> {
 
 /// Compare with the owner now
 ///
-/// Compares every entity again, from the beginning and without pauses. `status` shows how far it is.
+/// Compares every entity again, from the beginning. `status` shows how far it is.
 #[utoipa::path(post, path = "/resync", operation_id = "resync", tag = "subscriber",
 request_body = ResyncRequest, responses(
     (status = 202, description = "It begins", body = ResyncStatus),
@@ -93,6 +96,32 @@ pub(super) async fn resync(
         let detail = format!("{} is not compared with its owner", request.entity);
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
-    ledger.ask(request.allow_removals).await?;
+    ledger.ask(request.full, request.allow_removals).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(ledger.read().await?.status)))
+}
+
+/// Certify that this service equals its owners
+///
+/// For each followed entity, a certificate of the last complete comparison, if it found both sides equal: what they have,
+/// its digest, and what was in flight. `scripts/check-certificate` recomputes it from the two databases.
+#[utoipa::path(get, path = "/certificates", operation_id = "certificates", tag = "subscriber", responses(
+    (status = 200, description = "A certificate for each entity, or why there is none", body = Certificates),
+    (status = 503, description = "The database is busy or unavailable"),
+))]
+pub(super) async fn certificates(State(shared): Api) -> Result<axum::Json<Certificates>, Problem> {
+    let mut certificates = Vec::with_capacity(shared.followed.len());
+    for Followed { entity, owner, ledger, tombstones, .. } in &shared.followed {
+        let entity = entity.clone();
+        certificates.push(match ledger {
+            Some(ledger) => {
+                let names = (shared.service.clone(), entity, owner.client.address());
+                certify(ledger.read().await?.status, names, *tombstones)
+            }
+            None => {
+                let why_not = Some("comparing is switched off".to_owned());
+                Certified { entity, certificate: None, why_not }
+            }
+        });
+    }
+    Ok(axum::Json(Certificates { certificates }))
 }

@@ -1,0 +1,68 @@
+//! What was the same on both sides: collected page by page, and certified at the end.
+
+use std::collections::HashSet;
+
+use nudge_protocol::{
+    EntityId, EntityName,
+    admin::{Agreement, Certificate, Certified, MAX_NAMED_IN_FLIGHT, ResyncStatus},
+    digest::RangeRow,
+};
+
+/// Adds the rows of a page, without those that were left out of the comparison.
+pub(super) fn agree<'a>(
+    agreed: &mut Agreement,
+    rows: impl Iterator<Item = &'a RangeRow>,
+    left_out: &HashSet<EntityId>,
+) {
+    for row in rows.filter(|row| !left_out.contains(&row.id)) {
+        agreed.digest.add(row);
+        *(if row.deleted { &mut agreed.tombstones } else { &mut agreed.entities }) += 1;
+    }
+    let mut left_out: Vec<_> = left_out.iter().cloned().collect();
+    left_out.sort();
+    let room = MAX_NAMED_IN_FLIGHT.saturating_sub(agreed.in_flight.len());
+    agreed.more_in_flight += left_out.len().saturating_sub(room) as u64;
+    agreed.in_flight.extend(left_out.into_iter().take(room));
+}
+
+/// Certifies the last complete comparison, if it found both sides equal.
+pub(crate) fn certify(
+    status: ResyncStatus,
+    (service, entity, owner): (String, EntityName, String),
+    tombstones: bool,
+) -> Certified {
+    let why_not =
+        |why: String| Certified { entity: entity.clone(), certificate: None, why_not: Some(why) };
+    let Some((last, as_of)) = status.last.and_then(|last| last.ended_at.map(|at| (last, at)))
+    else {
+        return why_not(status.waits_for.unwrap_or_else(|| "nothing is compared yet".to_owned()));
+    };
+    let (differed, agreed) = (last.differences.sum(), last.agreed);
+    if differed > 0 {
+        return why_not(format!(
+            "{differed} entities differed; they are equal once a comparison finds none"
+        ));
+    }
+    if last.set_aside > 0 {
+        let set_aside = last.set_aside;
+        return why_not(format!("{set_aside} entities differ and are parked or dead letters"));
+    }
+    if agreed.more_in_flight > 0 {
+        let many = agreed.in_flight.len() as u64 + agreed.more_in_flight;
+        return why_not(format!("{many} changes were in flight, more than a certificate can name"));
+    }
+    let contents = status.contents.last.filter(|pass| pass.altered + pass.strays == 0);
+    let certificate = Certificate {
+        service,
+        entity: entity.clone(),
+        owner,
+        began_at: last.began_at,
+        as_of,
+        entities: agreed.entities,
+        tombstones: tombstones.then_some(agreed.tombstones),
+        digest: agreed.digest,
+        in_flight: agreed.in_flight,
+        contents_as_of: contents.and_then(|pass| pass.ended_at),
+    };
+    Certified { entity, certificate: Some(certificate), why_not: None }
+}
