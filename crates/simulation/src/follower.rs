@@ -39,6 +39,8 @@ use crate::{
 
 /// Time allowed for a subscriber to report its status.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// An entity that no owner has.
+const STRAY: &str = "key-stray";
 /// Largest status, in bytes.
 const MAX_STATUS_BYTES: usize = 1 << 20;
 
@@ -145,6 +147,8 @@ impl Follower {
         let ReadModel { world, name, service, db, edited, history, .. } = &*self.read_model;
         let deletes = world.pick(Fault::RowEdited, 3) == 0;
         let state = world.with_random(|random| service.state(random));
+        // Or adds one that nobody else knows of.
+        let id = if world.pick(Fault::RowEdited, 4) == 0 { STRAY } else { id };
         let version = self.read_model.version_of(id);
         if version.is_none() {
             // The owner gives a tombstone to what it does not know.

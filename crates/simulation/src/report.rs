@@ -1,6 +1,10 @@
 //! The results of one run, and of many.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use crate::{
     chance::Draw,
@@ -32,6 +36,7 @@ pub struct Outcome {
     pub latest: Duration,
     pub(crate) faults: Vec<(Draw, Fault)>,
     consequences: BTreeMap<Fault, u64>,
+    impossible: BTreeSet<Fault>,
 }
 
 impl Outcome {
@@ -47,6 +52,7 @@ impl Outcome {
             calls: world.calls(),
             latest: world.latest(),
             consequences: world.consequences(),
+            impossible: world.impossible(),
             faults: happened.iter().map(|one| (one.draw, one.fault)).collect(),
         }
     }
@@ -129,6 +135,8 @@ pub struct Summary {
     pub latest: Duration,
     /// How often each fault and consequence happened.
     pub faults: BTreeMap<Fault, u64>,
+    /// Faults that cannot happen to these services.
+    pub(crate) impossible: BTreeSet<Fault>,
     /// Only a part was run, because of `SIMULATION_SEED` or `SIMULATION_PROFILE`.
     pub(crate) is_part: bool,
 }
@@ -139,12 +147,14 @@ impl Summary {
         self.elapsed += outcome.elapsed;
         self.calls += outcome.calls;
         self.latest = self.latest.max(outcome.latest);
+        self.impossible.extend(&outcome.impossible);
         for (fault, count) in outcome.faults() {
             *self.faults.entry(fault).or_default() += count;
         }
     }
 
-    /// Faults of the profile, and consequences, that never happened. With `SIMULATION_SEED` set, that means
+    /// Faults of the profile, and consequences, that never happened although they could: nobody would notice an edited
+    /// row of a service without [`Apply::read`](nudge_subscriber_kit::Apply::read). With `SIMULATION_SEED` set, that means
     /// nothing, and the list is empty.
     pub fn never(&self, profile: Profile) -> Vec<Fault> {
         if self.is_part {
@@ -152,7 +162,9 @@ impl Summary {
         }
         let kinds = profile.faults().iter().map(|(fault, _)| fault);
         let kinds = kinds.chain(profile.consequences()).copied();
-        kinds.filter(|fault| !self.faults.contains_key(fault)).collect()
+        kinds
+            .filter(|fault| !self.faults.contains_key(fault) && !self.impossible.contains(fault))
+            .collect()
     }
 
     /// Programs that crashed.

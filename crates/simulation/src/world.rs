@@ -48,6 +48,7 @@ struct State {
     /// Faults are drawn, but do not happen.
     healed: bool,
     happened: Vec<Happened>,
+    impossible: BTreeSet<Fault>,
     trace: Vec<(Duration, String)>,
     hash: DefaultHasher,
     /// The story is too long: an endless loop ends here.
@@ -82,6 +83,7 @@ impl World {
             chance: Chance::new(plan.profile, plan.seed),
             healed: false,
             happened: Vec::new(),
+            impossible: BTreeSet::new(),
             trace: Vec::new(),
             hash: DefaultHasher::new(),
             endless: false,
@@ -247,6 +249,15 @@ impl World {
         drop(state);
         self.tell(format!("fault: {fault} #{}", draw.1));
         true
+    }
+
+    /// This fault cannot happen in this run.
+    pub(crate) fn rule_out(&self, fault: Fault) {
+        self.state().impossible.insert(fault);
+    }
+
+    pub(crate) fn impossible(&self) -> BTreeSet<Fault> {
+        self.state().impossible.clone()
     }
 
     /// Whether this fault has happened.

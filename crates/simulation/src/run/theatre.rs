@@ -97,6 +97,9 @@ impl Theatre {
                 Follower::open(name, service, several, history.clone(), plain.clone()).await;
             followers.push(Arc::new(follower));
         }
+        if !followers.iter().any(|follower| follower.can_be_read) {
+            world.rule_out(Fault::RowEdited);
+        }
         let (settings, losses) = (settings(&world), Losses::new(&world));
         Arc::new(Self {
             replicas: cast.replicas_in(world.profile()),

@@ -26,6 +26,8 @@ const PAGE: usize = 256;
 /// How much longer a pause between two pages lasts than the owner's budget demands: most of that is for comparing
 /// versions.
 const SHARE: u32 = 4;
+/// Longest pause, even if the owner is slow: so 1,000,000 entities are compared within a day.
+const MAX_PAUSE: Duration = Duration::from_secs(20);
 /// An ID above all that can occur.
 const HIGHEST: &str = "\u{10FFFF}";
 
@@ -126,7 +128,8 @@ impl Resync {
         }
         self.ledger.save_contents(&self.status.contents).await?;
         let pause = took * (100 / self.settings.owner_percent.clamp(1, 100)) * SHARE;
-        self.auditor.next = Instant::now() + pause.max(self.settings.contents_interval);
+        let pause = pause.min(MAX_PAUSE).max(self.settings.contents_interval);
+        self.auditor.next = Instant::now() + pause;
         Ok(())
     }
 
