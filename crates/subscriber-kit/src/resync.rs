@@ -214,7 +214,11 @@ impl Resync {
                 _ if Instant::now() >= due => return Ok(true),
                 _ => {
                     self.recent().await?;
-                    self.contents().await?;
+                    // Versions are compared all the same.
+                    if let Err(error) = self.contents().await {
+                        let entity = &self.entity;
+                        tracing::warn!(%entity, %error, "cannot compare contents: retrying later");
+                    }
                     self.look_again().await?;
                     sleep_until(due.min(Instant::now() + LOOK_INTERVAL)).await;
                 }

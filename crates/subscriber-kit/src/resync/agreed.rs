@@ -51,6 +51,11 @@ pub(crate) fn certify(
         let many = agreed.in_flight.len() as u64 + agreed.more_in_flight;
         return why_not(format!("{many} changes were in flight, more than a certificate can name"));
     }
+    // An older release compared a part, and added nothing up.
+    let known = agreed.entities + agreed.tombstones + agreed.in_flight.len() as u64;
+    if known < last.compared {
+        return why_not("the last comparison was not made by this release alone".to_owned());
+    }
     let contents = status.contents.last.filter(|pass| pass.altered + pass.strays == 0);
     let certificate = Certificate {
         service,

@@ -112,6 +112,8 @@ impl Resync {
         if Instant::now() < self.auditor.next {
             return Ok(());
         }
+        // Even if it fails.
+        self.auditor.next = Instant::now() + MAX_PAUSE.max(self.settings.contents_interval);
         let after = self.status.contents.current.as_ref().and_then(|pass| pass.after.clone());
         let (rows, range) = self.every_row.of(&Range { after, to: None }, PAGE).await?;
         let first = range.after.as_ref().map_or("", EntityId::as_str);

@@ -1,6 +1,6 @@
 //! One page of a comparison: what is here, what differs, and whether it still does a moment later.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{collections::HashSet, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use nudge_protocol::{
     admin::BreakerState,
@@ -63,9 +63,12 @@ impl Resync {
         let set_aside = found - confirmed.len() - overdue.len();
         let compared = ours.count(&range);
         self.note(&confirmed, &overdue, compared);
+        // What the owner does not have waits for an operator's word.
+        let except: HashSet<_> = confirmed.iter().map(|one| one.id.clone()).collect();
         self.repair(confirmed, overdue).await?;
         if self.status.current.as_ref().is_some_and(|sweep| sweep.full) {
-            let inside = ours.rows.iter().filter(|row| range.holds(&row.id));
+            let inside = ours.rows.iter();
+            let inside = inside.filter(|row| range.holds(&row.id) && !except.contains(&row.id));
             let ids: Vec<_> = inside.map(|row| row.id.clone()).collect();
             self.again(&ids).await?;
         }

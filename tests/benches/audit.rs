@@ -1,0 +1,136 @@
+//! How long it takes until what no message tells of is found and repaired, with default settings, while the owner
+//! goes on writing; and before that, how fast an empty subscriber fills.
+//!
+//! `ROWS=1000000 cargo bench -p nudge-tests --bench audit`, with `NUDGE_TEST_DATABASE=postgres` for PostgreSQL. Versions
+//! are altered in 1,000 rows; with `CONTENTS=1`, contents in 1,000 others, which takes as long as a pass over all of them.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    time::{Duration, Instant},
+};
+
+use nudge_runtime::{Database, database::Kind};
+use nudge_subscriber_kit::{ResyncSettings, Settings};
+use nudge_tests::{Copy, Nats, Owner, owner::ENTITY};
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+use tokio::time::sleep;
+
+/// Rows that are altered behind the read model's back.
+const PLANTED: usize = 1_000;
+/// Pause between two looks at what is repaired.
+const LOOK: Duration = Duration::from_millis(200);
+/// Pause between two edits of the owner's.
+const EDIT: Duration = Duration::from_millis(50);
+/// An ID, from a number: in order of numbers, IDs jump about.
+const ID: &str = "'store-' || (1000000 + (n * 7919) % 10000019)";
+
+#[tokio::main]
+async fn main() {
+    let rows: usize = env::var("ROWS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000);
+    let nats = Nats::start().await;
+    let broker = nats.broker("things").await;
+    let owner = Owner::start_silent().await;
+    println!("{:?}, {rows} entities", owner.db.kind());
+    fill(&owner.db, rows).await;
+    let began = Instant::now();
+    owner.second_relay(&broker);
+    let settings = Settings { resync: ResyncSettings::default(), ..Settings::default() };
+    let copy = Copy::start_with(&broker, &owner, settings).await;
+    while count(&copy.db, "SELECT count(*) FROM copy").await < rows as i64 {
+        sleep(LOOK).await;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "  filled in {seconds:.0} s: {:.0} entities/s, publishing included",
+        rows as f64 / seconds
+    );
+    let edits = async {
+        for n in 0.. {
+            owner.put(&format!("edited-{}", n % 1_000), json!({"name": n})).await;
+            sleep(EDIT).await;
+        }
+    };
+    let figures = async {
+        swept(&copy, 1).await;
+        let version = "UPDATE nudge_applied SET version = version - 1 WHERE id = '{id}'";
+        planted(&copy, rows, 1, version, "SELECT id FROM nudge_applied WHERE version % 2 = 1")
+            .await;
+        if env::var("CONTENTS").is_ok() {
+            let contents = "UPDATE copy SET body = '{}' WHERE id = '{id}'";
+            planted(&copy, rows, 2, contents, "SELECT id FROM copy WHERE body = '{}'").await;
+        }
+    };
+    tokio::select! {
+        () = edits => {}
+        () = figures => {}
+    }
+}
+
+/// Alters some rows, and prints how long it takes until they are as before.
+async fn planted(copy: &Copy, rows: usize, offset: usize, alter: &str, altered: &'static str) {
+    let step = rows / PLANTED;
+    let numbers = (0..PLANTED).map(|n| n * step + offset);
+    let ids: Vec<_> =
+        numbers.map(|n| format!("store-{}", 1_000_000 + n * 7919 % 10_000_019)).collect();
+    let mut tx = copy.db.begin().await.expect("a transaction");
+    for id in &ids {
+        let sql = alter.replace("{id}", id);
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await.expect("it is altered");
+    }
+    tx.commit().await.expect("all are altered");
+    let (began, mut after) = (Instant::now(), Vec::new());
+    let mut left: BTreeSet<String> = ids.into_iter().collect();
+    while !left.is_empty() {
+        sleep(LOOK).await;
+        let list = serde_json::to_string(&left).expect("JSON");
+        let of = nudge_runtime::set_sql::strings(copy.db.kind(), "$1");
+        let sql = format!("{altered} AND id IN {of}");
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(list);
+        let still: Vec<(String,)> = query.fetch_all(copy.db.reader()).await.expect("rows");
+        let still: BTreeSet<String> = still.into_iter().map(|(id,)| id).collect();
+        let repaired = left.len() - still.len();
+        after.extend(std::iter::repeat_n(began.elapsed().as_secs_f64(), repaired));
+        left = still;
+    }
+    let at = |share: f64| after[((after.len() - 1) as f64 * share) as usize];
+    println!(
+        "  {} altered: found and repaired after {:.1} s (p50), {:.1} s (p99), {:.1} s (all)",
+        after.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+/// Waits until everything has been compared so often.
+async fn swept(copy: &Copy, times: u64) {
+    while copy.metric("nudge_resync_sweeps_total").await < times {
+        sleep(LOOK).await;
+    }
+}
+
+async fn count(db: &Database, sql: &'static str) -> i64 {
+    let (count,): (i64,) = sqlx::query_as(sql).fetch_one(db.reader()).await.expect("a count");
+    count
+}
+
+/// What the owner has before its relay first runs. All versions are even.
+async fn fill(db: &Database, rows: usize) {
+    let numbers = match db.kind() {
+        Kind::Sqlite => format!(
+            "(WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < {rows} - 1) SELECT n FROM n)"
+        ),
+        Kind::Postgres => format!("(SELECT n FROM generate_series(0, {rows}::bigint - 1) AS n)"),
+    };
+    let things =
+        format!("INSERT INTO thing SELECT {ID}, '{{\"name\":\"thing\"}}' FROM {numbers} AS n");
+    let log = format!(
+        "INSERT INTO nudge_change_log (entity, id, version, change, deleted, changed_at) \
+         SELECT '{ENTITY}', {ID}, 1700000000000000 + 2 * n, 'created', 0, 0 FROM {numbers} AS n"
+    );
+    for sql in [things, log] {
+        db.write(sqlx::query(AssertSqlSafe(sql))).await.expect("the rows are written");
+    }
+}
