@@ -77,8 +77,6 @@ pub(crate) struct Resync {
     recent: Recent,
     auditor: Auditor,
     ages: Ages,
-    /// [`rows`](Self::rows) with tombstones, even if those are not compared.
-    every_row: Rows,
     /// Removals that wait for the end of the sweep, which shows how many they are.
     removals: Vec<Held>,
 }
@@ -102,7 +100,6 @@ impl Resync {
         let Parts { db, entity, owner, progress, queue, paused, settings, contents, tombstones } =
             parts;
         let rows = Rows { db: db.clone(), entity: entity.clone(), tombstones };
-        let every_row = Rows { tombstones: true, ..rows.clone() };
         let positions = Positions::new(db, entity.clone());
         let (status, removals) = (ResyncStatus::default(), Vec::new());
         Self {
@@ -119,7 +116,6 @@ impl Resync {
             recent: Recent::default(),
             ages: Ages::default(),
             auditor: Auditor::new(contents, &settings),
-            every_row,
             removals,
         }
     }

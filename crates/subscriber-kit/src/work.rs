@@ -10,4 +10,5 @@ pub(crate) mod reentry;
 pub(crate) mod refill;
 pub(crate) mod run;
 pub(crate) mod settle;
+pub(crate) mod waiting;
 pub(crate) mod worker;

@@ -9,7 +9,7 @@ use console::style;
 use futures_util::future::join_all;
 use nudge_protocol::{
     Timestamp,
-    admin::{AuditStatus, Certificates, EntityStatus, ResyncRequest, ResyncStatus, Status},
+    admin::{AuditStatus, ByAge, Certificates, EntityStatus, ResyncRequest, ResyncStatus},
 };
 use nudge_runtime::clock;
 use reqwest::Method;
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     resync::{Asked, compare, described},
-    status::STATUS_PATH,
+    status,
     wait::subscribers,
 };
 use crate::{
@@ -71,7 +71,7 @@ type Printed = (Vec<String>, Option<Failure>);
 
 /// Compares everything that a subscriber follows, and certifies it.
 async fn certificates(api: &Api, service: Service, timeout: Duration) -> Result<Printed, Failure> {
-    for entity in status(api, service).await?.entities {
+    for entity in status::of(api, service).await?.entities {
         for _ in 0..MAX_COMPARISONS {
             let request =
                 ResyncRequest { entity: entity.entity.clone(), full: false, allow_removals: false };
@@ -99,7 +99,7 @@ async fn certificates(api: &Api, service: Service, timeout: Duration) -> Result<
 
 async fn record(api: &Api, service: Service, json: bool) -> Result<Printed, Failure> {
     let (mut lines, now) = (Vec::new(), clock::now());
-    for entity in status(api, service).await?.entities {
+    for entity in status::of(api, service).await?.entities {
         if json {
             let (name, entity, resync) = (service.name(), entity.entity, entity.resync);
             lines.push(json!({"subscriber": name, "entity": entity, "resync": resync}).to_string());
@@ -108,10 +108,6 @@ async fn record(api: &Api, service: Service, json: bool) -> Result<Printed, Fail
         }
     }
     Ok((lines, None))
-}
-
-async fn status(api: &Api, service: Service) -> Result<Status, Failure> {
-    api.json(service, api.request(Method::GET, service, STATUS_PATH)).await
 }
 
 /// What has been found of one followed entity.
@@ -134,14 +130,12 @@ fn said(subscriber: &str, status: &EntityStatus, now: Timestamp) -> Vec<String> 
 
 fn versions(resync: &ResyncStatus, now: Timestamp) -> String {
     let Some(last) = &resync.last else { return "never all compared yet".to_owned() };
-    let ended = last.ended_at.unwrap_or(last.began_at);
-    let (took, ago) = (ended.seconds_since(last.began_at), now.seconds_since(ended));
     let found = match last.differences.sum() {
         0 => style("all equal".to_owned()).green(),
         _ => style(described(&last.differences)).yellow(),
     };
-    let (took, ago) = (duration(took), duration(ago));
-    format!("{} compared in {took}, {ago} ago: {found}", last.compared)
+    let compared = compared(last.compared, last.began_at, last.ended_at, now);
+    format!("{compared}: {found}")
 }
 
 fn contents(resync: &ResyncStatus, now: Timestamp) -> String {
@@ -151,14 +145,19 @@ fn contents(resync: &ResyncStatus, now: Timestamp) -> String {
             None => "not compared, or not yet".to_owned(),
         };
     };
-    let ended = last.ended_at.unwrap_or(last.began_at);
-    let (took, ago) = (ended.seconds_since(last.began_at), now.seconds_since(ended));
-    let (took, ago) = (duration(took), duration(ago));
     let found = match last.altered + last.strays {
         0 => style("as the owner says".to_owned()).green(),
         edited => style(format!("{edited} edited by somebody, written again")).yellow(),
     };
-    format!("{} compared in {took}, {ago} ago: {found}", last.compared)
+    let compared = compared(last.compared, last.began_at, last.ended_at, now);
+    format!("{compared}: {found}")
+}
+
+/// Such as `7264 compared in 5.0 s, 2 min 03 s ago`.
+fn compared(entities: u64, began: Timestamp, ended: Option<Timestamp>, now: Timestamp) -> String {
+    let ended = ended.unwrap_or(began);
+    let took = duration(ended.seconds_since(began));
+    format!("{entities} compared in {took}, {} ago", duration(now.seconds_since(ended)))
 }
 
 /// How consistent it has been today and yesterday, in words.
@@ -168,9 +167,7 @@ fn consistency(audit: &AuditStatus, now: Timestamp) -> Vec<String> {
     let Some(since) = days().map(|day| day.began_at).min().filter(|_| compared > 0) else {
         return Vec::new();
     };
-    let sum = |age: fn(&nudge_protocol::admin::ByAge) -> u64| -> u64 {
-        days().map(|day| age(&day.differed)).sum()
-    };
+    let sum = |age: fn(&ByAge) -> u64| -> u64 { days().map(|day| age(&day.differed)).sum() };
     let ages = [
         ("1 s", sum(|ages| ages.one_second)),
         ("10 s", sum(|ages| ages.ten_seconds)),

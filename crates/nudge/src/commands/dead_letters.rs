@@ -3,13 +3,13 @@
 use clap::{Args, Subcommand};
 use nudge_protocol::{
     EntityId, EntityName, Timestamp,
-    admin::{DeadLetter, DeadLetterPage, NextDeadLetter, Status},
+    admin::{DeadLetter, DeadLetterPage, NextDeadLetter},
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{status::STATUS_PATH, wait::subscribers};
+use super::{status, wait::subscribers};
 use crate::{
     client::{Api, Service, refusal, segment},
     failure::Failure,
@@ -128,8 +128,7 @@ impl Which {
         };
         let mut followers = Vec::new();
         for service in &services {
-            let status: Status =
-                api.json(*service, api.request(Method::GET, *service, STATUS_PATH)).await?;
+            let status = status::of(api, *service).await?;
             if status.entities.iter().any(|followed| followed.entity == *entity) {
                 followers.push(*service);
             }

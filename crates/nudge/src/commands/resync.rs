@@ -13,7 +13,7 @@ use nudge_runtime::clock;
 use reqwest::Method;
 use serde::Serialize;
 
-use super::{status::STATUS_PATH, wait::subscribers};
+use super::{status, wait::subscribers};
 use crate::{
     client::{Api, Service},
     failure::Failure,
@@ -96,8 +96,7 @@ pub(super) async fn compare(api: &Api, service: Service, asked: Asked) -> Result
     let wait = async {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
-            let request = api.request(Method::GET, service, STATUS_PATH);
-            let status: Status = api.json(service, request).await?;
+            let status = status::of(api, service).await?;
             if let Some((sweep, removals_waiting)) = ended(status, &body.entity, asked) {
                 return Ok(Found { subscriber: service.name(), sweep, removals_waiting });
             }

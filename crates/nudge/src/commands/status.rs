@@ -61,10 +61,7 @@ pub(crate) async fn run(api: Api, json: bool) -> Result<(), Failure> {
 }
 
 async fn ask_subscribers(api: &Api) -> Answers<Status> {
-    let ask = async |service| {
-        let request = api.request(Method::GET, service, STATUS_PATH);
-        (service, api.json(service, request).await)
-    };
+    let ask = async |service| (service, of(api, service).await);
     join_all(Service::SUBSCRIBERS.map(ask)).await
 }
 
@@ -228,6 +225,11 @@ fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<St
             .as_ref()
             .map_or_else(|| "—".to_owned(), |resync| equality(resync, status.applied, now)),
     ]
+}
+
+/// What a subscriber reports.
+pub(super) async fn of(api: &Api, service: Service) -> Result<Status, Failure> {
+    api.json(service, api.request(Method::GET, service, STATUS_PATH)).await
 }
 
 /// What the last comparison with the owner found, and when; and how far the one in progress is, of so many entities.

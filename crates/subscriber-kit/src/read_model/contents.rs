@@ -86,9 +86,9 @@ impl<A: Apply> Applier<A> {
         let applied = self.applied(&mut tx, &asked, true).await?;
         let Some(before) = self.contents(&mut tx, ranges).await? else { return Ok(None) };
         // What is behind, ahead or outdated is the business of others. Every version has one state, so the rest agrees.
+        let any = mutated!(ContentsOfAnyVersion: false => true);
+        let any = mutated!(ContentsPastTheGuard: any => true);
         let is_current = |one: &EntityState<A::State>| {
-            let any = mutated!(ContentsOfAnyVersion: false => true);
-            let any = mutated!(ContentsPastTheGuard: any => true);
             applied.get(one.id.as_str()).is_some_and(|row| {
                 let is_revised = self.revision == NO_REVISION
                     || (row.revision, row.revised_version) == (self.revision, row.version);
@@ -99,13 +99,7 @@ impl<A: Apply> Applier<A> {
         };
         states.sort_by(|a, b| is_current(b).cmp(&is_current(a)).then_with(|| a.id.cmp(&b.id)));
         let current = &states[..states.partition_point(is_current)];
-        if !current.is_empty() {
-            let work = self.handler.apply(&mut tx, current);
-            match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(applied) => applied.map_err(Failure::from)?,
-                Err(panic) => return Err(panic_message("apply", &*panic).into()),
-            }
-        }
+        self.hand_over(&mut tx, current).await?;
         let after = self.contents(&mut tx, ranges).await?.unwrap_or_default();
         let differs = |one: &&EntityState<A::State>| {
             before.get(one.id.as_str()) != after.get(one.id.as_str())

@@ -81,8 +81,8 @@ impl DeadLetters {
     }
 
     /// Writes keys to the table, or updates their last failure. Leaves out a key that another replica has meanwhile
-    /// applied at the version that the owner answered, or later; not one that was to be applied again. The version of a message is not enough to leave a key
-    /// out: it may be lower than that of the change that the message replaced.
+    /// applied at the version that the owner answered, or later; not one that was to be applied again. The version of a
+    /// message is not enough to leave a key out: it may be lower than that of the change that the message replaced.
     ///
     /// If another replica reports late that an older version was refused, retries of a newer one continue.
     pub(crate) async fn park(&self, keys: &[Parking]) -> Result<(), sqlx::Error> {

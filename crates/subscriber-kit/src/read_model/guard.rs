@@ -12,7 +12,7 @@ use std::{
 use futures_util::FutureExt;
 use nudge_protocol::{EntityId, EntityName, Version};
 use nudge_runtime::{
-    BoxError, Database, clock,
+    BoxError, Database, Tx, clock,
     database::{Blame, WorkError, blame},
     mutated,
     problem::chain,
@@ -184,13 +184,7 @@ impl<A: Apply> Applier<A> {
             let order = |e: &EntityState<A::State>| !winners.contains_key(&e.id);
             order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id))
         });
-        if !winners.is_empty() {
-            let work = self.handler.apply(&mut tx, &part[..winners.len()]);
-            match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(applied) => applied.map_err(Failure::from)?,
-                Err(panic) => return Err(panic_message("apply", &*panic).into()),
-            }
-        }
+        self.hand_over(&mut tx, &part[..winners.len()]).await?;
         sqlx::query(AssertSqlSafe(self.close.clone()))
             .bind(self.entity.as_str())
             .bind(set.as_str())
@@ -201,6 +195,21 @@ impl<A: Apply> Applier<A> {
         // A commit whose answer was lost may have happened. A retry is safe, because of the guard.
         tx.commit().await?;
         Ok(winners)
+    }
+
+    /// Passes states to the handler, if there are any. Its panic is an error.
+    pub(super) async fn hand_over(
+        &self,
+        tx: &mut Tx,
+        states: &[EntityState<A::State>],
+    ) -> Result<(), Failure> {
+        if states.is_empty() {
+            return Ok(());
+        }
+        match AssertUnwindSafe(self.handler.apply(tx, states)).catch_unwind().await {
+            Ok(applied) => applied.map_err(Failure::from),
+            Err(panic) => Err(panic_message("apply", &*panic).into()),
+        }
     }
 }
 
@@ -244,10 +253,7 @@ pub(crate) fn panic_message(work: &str, panic: &(dyn std::any::Any + Send)) -> S
 
 #[cfg(test)]
 mod tests {
-    use nudge_runtime::{
-        Tx,
-        database::{Durability, Kind},
-    };
+    use nudge_runtime::database::{Durability, Kind};
     use nudge_testbed::TestDatabase;
 
     use super::*;

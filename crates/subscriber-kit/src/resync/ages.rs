@@ -90,7 +90,7 @@ impl Resync {
     pub(super) async fn look_again(&mut self) -> Result<(), BoxError> {
         let due = self.ages.due();
         if !due.is_empty() {
-            let here = self.every_row.those(due.iter()).await?;
+            let here = self.rows.those(due.iter()).await?;
             let day = day(&mut self.status.audit, clock::now());
             self.ages.look(&due, &here, &mut day.differed);
         }

@@ -9,12 +9,8 @@ use nudge_protocol::{
 };
 
 /// Adds the rows of a page, without those that were left out of the comparison.
-pub(super) fn agree<'a>(
-    agreed: &mut Agreement,
-    rows: impl Iterator<Item = &'a RangeRow>,
-    left_out: &HashSet<EntityId>,
-) {
-    for row in rows.filter(|row| !left_out.contains(&row.id)) {
+pub(super) fn agree(agreed: &mut Agreement, rows: &[RangeRow], left_out: &HashSet<EntityId>) {
+    for row in rows.iter().filter(|row| !left_out.contains(&row.id)) {
         agreed.digest.add(row);
         *(if row.deleted { &mut agreed.tombstones } else { &mut agreed.entities }) += 1;
     }

@@ -72,7 +72,7 @@ impl Ours {
     }
 
     /// The rows that lie in a range, which must be within this one.
-    fn within(&self, range: &Range) -> &[RangeRow] {
+    pub(super) fn within(&self, range: &Range) -> &[RangeRow] {
         let before = |row: &RangeRow| range.after.as_ref().is_some_and(|after| row.id <= *after);
         let begin = self.rows.partition_point(before);
         let inside = |row: &RangeRow| range.to.as_ref().is_none_or(|to| row.id <= *to);

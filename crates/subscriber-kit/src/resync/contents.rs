@@ -12,7 +12,7 @@ use nudge_protocol::{
 use nudge_runtime::{BoxError, clock, mutated};
 use tokio::time::Instant;
 
-use super::Resync;
+use super::{Resync, rows::Rows};
 use crate::{
     apply::Apply,
     callback::owner_client::fetch_all,
@@ -115,7 +115,9 @@ impl Resync {
         // Even if it fails.
         self.auditor.next = Instant::now() + MAX_PAUSE.max(self.settings.contents_interval);
         let after = self.status.contents.current.as_ref().and_then(|pass| pass.after.clone());
-        let (rows, range) = self.every_row.of(&Range { after, to: None }, PAGE).await?;
+        // With tombstones, even if their versions are not compared.
+        let rows = Rows { tombstones: true, ..self.rows.clone() };
+        let (rows, range) = rows.of(&Range { after, to: None }, PAGE).await?;
         let first = range.after.as_ref().map_or("", EntityId::as_str);
         let last = range.to.as_ref().map_or(HIGHEST, EntityId::as_str);
         let took = self.audit(&[first..=last], &rows).await?;
@@ -138,7 +140,7 @@ impl Resync {
     /// The contents of the newest entities.
     async fn newest_contents(&mut self) -> Result<(), BoxError> {
         for page in self.recent.ids().chunks(PAGE) {
-            let applied = self.every_row.those(page.iter()).await?;
+            let applied = self.rows.those(page.iter()).await?;
             let ranges: Vec<_> = page.iter().map(|id| id.as_str()..=id.as_str()).collect();
             self.audit(&ranges, &applied).await?;
         }
@@ -170,7 +172,7 @@ impl Resync {
             }
         }
         let altered = mutated!(AlteredRowsKept: altered => Vec::new());
-        self.every_row.outdate(&altered).await?;
+        self.rows.outdate(&altered).await?;
         let strangers: HashSet<_> = unknown.iter().collect();
         for id in altered.iter().chain(strays.iter().filter(|id| !strangers.contains(id))) {
             self.enqueue(id.clone(), Version::NONE).await?;

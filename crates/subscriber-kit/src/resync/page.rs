@@ -61,20 +61,19 @@ impl Resync {
         let found = confirmed.len() + overdue.len();
         let (confirmed, overdue) = (self.unknown(confirmed).await?, self.unknown(overdue).await?);
         let set_aside = found - confirmed.len() - overdue.len();
-        let compared = ours.count(&range);
+        let rows = ours.within(&range);
+        let compared = rows.len() as u64;
         self.note(&confirmed, &overdue, compared);
         // What the owner does not have waits for an operator's word.
         let except: HashSet<_> = confirmed.iter().map(|one| one.id.clone()).collect();
         self.repair(confirmed, overdue).await?;
         if self.status.current.as_ref().is_some_and(|sweep| sweep.full) {
-            let inside = ours.rows.iter();
-            let inside = inside.filter(|row| range.holds(&row.id) && !except.contains(&row.id));
-            let ids: Vec<_> = inside.map(|row| row.id.clone()).collect();
+            let others = rows.iter().filter(|row| !except.contains(&row.id));
+            let ids: Vec<_> = others.map(|row| row.id.clone()).collect();
             self.again(&ids).await?;
         }
         let Some(current) = &mut self.status.current else { return Err("no sweep".into()) };
         current.compared += compared;
-        let rows = ours.rows.iter().filter(|row| range.holds(&row.id));
         agree(&mut current.agreed, rows, &left_out);
         current.set_aside += set_aside as u64;
         current.after.clone_from(&range.to);
@@ -151,12 +150,5 @@ impl Resync {
             matches!(one.kind, Kind::Missing | Kind::Lagging) && set_aside.contains(&one.id)
         };
         Ok(found.into_iter().filter(|one| !retried(one)).collect())
-    }
-}
-
-impl Ours {
-    /// Number of entities here that lie in a range.
-    fn count(&self, range: &Range) -> u64 {
-        self.rows.iter().filter(|row| range.holds(&row.id)).count() as u64
     }
 }

@@ -8,14 +8,17 @@ use nudge_protocol::{
     digest::{Held, MAX_RENEWED, RenewRequest},
 };
 use nudge_runtime::{BoxError, mutated};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{
     Resync, begin,
     difference::{Difference, Kind},
     held, is_beyond_belief,
 };
-use crate::{callback::owner_client::FetchErrorKind, work::worker::Incoming};
+use crate::{
+    callback::owner_client::FetchErrorKind,
+    work::{waiting::Waiting, worker::Incoming},
+};
 
 /// Removals of one sweep that need no operator's word, however few entities there are.
 pub(super) const FEW_REMOVALS: u64 = 100;
@@ -27,26 +30,6 @@ const KEYS_AT_A_TIME: usize = 256;
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait without progress until they are.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A wait until nothing is left, as long as that makes progress.
-struct Waiting {
-    fewest: usize,
-    since: Instant,
-}
-
-impl Waiting {
-    fn new() -> Self {
-        Self { fewest: usize::MAX, since: Instant::now() }
-    }
-
-    /// Whether to go on waiting if so many are left.
-    fn goes_on(&mut self, left: usize) -> bool {
-        if left < self.fewest {
-            *self = Self { fewest: left, since: Instant::now() };
-        }
-        left > 0 && self.since.elapsed() < PATIENCE
-    }
-}
 
 impl Resync {
     /// Counts what was found.
@@ -99,7 +82,7 @@ impl Resync {
         for one in part {
             self.enqueue(one.id.clone(), one.theirs).await?;
         }
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiting::new(PATIENCE);
         // The next sweep finds what is left.
         while waiting.goes_on(self.rows.behind(part).await?) {
             sleep(LOOK).await;
@@ -110,16 +93,16 @@ impl Resync {
     /// Lets every one of these be read and applied again.
     pub(super) async fn again(&self, ids: &[EntityId]) -> Result<(), BoxError> {
         for part in ids.chunks(KEYS_AT_A_TIME) {
-            self.every_row.outdate(part).await?;
+            self.rows.outdate(part).await?;
             for id in part {
                 self.enqueue(id.clone(), Version::NONE).await?;
             }
             // Dead letters are none of these; all others must be read before the page is left behind.
-            let mut waiting = Waiting::new();
-            while waiting.goes_on(self.every_row.outdated(part).await?) {
+            let mut waiting = Waiting::new(PATIENCE);
+            while waiting.goes_on(self.rows.outdated(part).await?) {
                 sleep(LOOK).await;
             }
-            if waiting.fewest > 0 {
+            if waiting.is_in_vain() {
                 return Err("what was to be applied again is not".into());
             }
             self.progress.refilled.inc_by(part.len() as u64);

@@ -79,12 +79,12 @@ impl Rows {
     }
 
     /// How many of these have not reached the owner's version.
-    pub(crate) async fn behind(&self, of: &[Difference]) -> Result<usize, sqlx::Error> {
+    pub(crate) async fn behind(&self, of: &[Difference]) -> Result<u64, sqlx::Error> {
         let rows = self.those(of.iter().map(|one| &one.id)).await?;
         let applied: HashMap<_, _> = rows.into_iter().map(|row| (row.id, row.version)).collect();
         let is_behind =
             |one: &&Difference| applied.get(&one.id).copied().unwrap_or_default() < one.theirs;
-        Ok(of.iter().filter(is_behind).count())
+        Ok(of.iter().filter(is_behind).count() as u64)
     }
 
     /// Those of these that are parked, or dead letters of the owner's version or a later one.
@@ -119,7 +119,7 @@ impl Rows {
     }
 
     /// How many of these have not been applied again. What is parked or a dead letter does not count.
-    pub(crate) async fn outdated(&self, ids: &[EntityId]) -> Result<usize, sqlx::Error> {
+    pub(crate) async fn outdated(&self, ids: &[EntityId]) -> Result<u64, sqlx::Error> {
         let of = strings(self.db.kind(), "$2");
         let sql = format!(
             "SELECT count(*) FROM nudge_applied AS applied WHERE entity = $1 AND id IN {of} \
@@ -129,7 +129,7 @@ impl Rows {
         let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
         let query = query.bind(json!(ids).to_string());
         let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok(usize::try_from(count).unwrap_or(0))
+        Ok(count.unsigned_abs())
     }
 
     /// Lowers a version that no owner can have given yet to the time of day: nothing could ever replace it.

@@ -8,8 +8,10 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    read_model::revision::Revisions, settings::Settings, telemetry::progress::Progress,
-    work::worker::Incoming,
+    read_model::revision::Revisions,
+    settings::Settings,
+    telemetry::progress::Progress,
+    work::{waiting::Waiting, worker::Incoming},
 };
 
 /// Keys per page.
@@ -91,15 +93,8 @@ async fn once(
 
 /// Waits until this page is done, or makes no more progress.
 async fn done(revisions: &Revisions, after: &str, last: &EntityId) -> Result<(), sqlx::Error> {
-    let (mut fewest, mut since) = (u64::MAX, Instant::now());
-    while since.elapsed() < PATIENCE {
-        let left = revisions.left(after, last).await?;
-        if left == 0 {
-            break;
-        }
-        if left < fewest {
-            (fewest, since) = (left, Instant::now());
-        }
+    let mut waiting = Waiting::new(PATIENCE);
+    while waiting.goes_on(revisions.left(after, last).await?) {
         tokio::time::sleep(LOOK).await;
     }
     Ok(())

@@ -41,7 +41,7 @@ search: 7264 × store
 /// A subscriber that is equal at the second comparison, with one certificate and one refusal.
 fn subscriber() -> Router {
     let looks = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let status = async move || {
+    let answer = async move || {
         // The first look is for the names alone.
         let look = looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let missing = if look < 2 { 1 } else { 0 };
@@ -60,7 +60,7 @@ fn subscriber() -> Router {
     ]});
     Router::new()
         .route("/nudge/v1/resync", post(async || (StatusCode::ACCEPTED, Json(json!({})))))
-        .route(STATUS_PATH, get(status))
+        .route(status::STATUS_PATH, get(answer))
         .route("/nudge/v1/certificates", get(async move || Json(certificates.clone())))
 }
 

@@ -18,8 +18,8 @@ type Log = Arc<Mutex<Vec<String>>>;
 
 /// A subscriber that follows one entity.
 fn follower(entity: &'static str) -> Router {
-    let status = json!({"entities": [{"entity": entity}]});
-    Router::new().route(STATUS_PATH, get(async move || Json(status)))
+    let answer = json!({"entities": [{"entity": entity}]});
+    Router::new().route(status::STATUS_PATH, get(async move || Json(answer)))
 }
 
 async fn empty() -> Json<serde_json::Value> {

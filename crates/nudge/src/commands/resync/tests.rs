@@ -21,7 +21,7 @@ fn subscriber(differences: Value, waiting: u64, asked: Arc<Mutex<Vec<Value>>>) -
             (StatusCode::ACCEPTED, Json(json!({})))
         }
     };
-    let status = async move || {
+    let answer = async move || {
         *looks.lock() += 1;
         let began_at = match *looks.lock() {
             1 => Timestamp::from_unix_micros(0),
@@ -31,7 +31,9 @@ fn subscriber(differences: Value, waiting: u64, asked: Arc<Mutex<Vec<Value>>>) -
         let resync = json!({"last": last, "removals_waiting": waiting});
         Json(json!({"entities": [{"entity": "store", "resync": resync}]}))
     };
-    Router::new().route("/nudge/v1/resync", post(post_resync)).route(STATUS_PATH, get(status))
+    Router::new()
+        .route("/nudge/v1/resync", post(post_resync))
+        .route(status::STATUS_PATH, get(answer))
 }
 
 fn args(allow_removals: bool) -> ResyncArgs {
