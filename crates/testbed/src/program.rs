@@ -18,6 +18,18 @@ pub mod guard;
 
 pub use guard::{Guard, STOP_PATIENCE};
 
+/// How long a frozen program may take until all its threads are.
+const FREEZE_PATIENCE: Duration = Duration::from_millis(250);
+const FREEZE_POLL: Duration = Duration::from_millis(1);
+/// How long it is thawed before it is frozen once more.
+const FREEZE_PAUSE: Duration = Duration::from_millis(10);
+
+/// What [`Program::freeze`] waits for, without taking note of it.
+const FROZEN_OR_ENDED: WaitIdOptions = WaitIdOptions::STOPPED
+    .union(WaitIdOptions::EXITED)
+    .union(WaitIdOptions::NOWAIT)
+    .union(WaitIdOptions::NOHANG);
+
 /// How a program is started.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -219,12 +231,25 @@ impl Program {
     }
 
     /// Freezes it (SIGSTOP), and returns once all its threads are frozen. False if it is not running.
+    ///
+    /// A program that is just starting a child by `vfork` cannot be frozen before the child executes something, and a
+    /// child in the same process group that was frozen first never does. So it is thawed and frozen again.
     pub fn freeze(&self) -> bool {
         let Some(pid) = self.pid() else { return false };
-        self.signal(Signal::STOP);
-        let stops = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        let status = waitid(WaitId::Pid(pid), stops);
-        status.is_ok_and(|status| status.is_some_and(|status| status.stopped()))
+        loop {
+            self.signal(Signal::STOP);
+            let sent = Instant::now();
+            while sent.elapsed() < FREEZE_PATIENCE {
+                match waitid(WaitId::Pid(pid), FROZEN_OR_ENDED) {
+                    Ok(Some(status)) => return status.stopped(),
+                    Ok(None) => std::thread::sleep(FREEZE_POLL),
+                    Err(_) => return false,
+                }
+            }
+            self.signal(Signal::CONT);
+            // Time for the child to execute it.
+            std::thread::sleep(FREEZE_PAUSE);
+        }
     }
 
     /// Thaws it (SIGCONT).

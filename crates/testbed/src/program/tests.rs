@@ -74,6 +74,18 @@ async fn what_is_frozen_stands_still_until_it_is_thawed_and_can_be_killed() {
 }
 
 #[tokio::test]
+async fn one_that_is_just_starting_a_child_is_frozen_too() {
+    let (mut program, said) = script("echo up; while :; do /bin/true; done");
+    program.start().unwrap();
+    says(&said, "up").await;
+    for _ in 0..100 {
+        assert!(program.freeze());
+        program.thaw();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[tokio::test]
 async fn an_input_is_held_while_the_program_stops() {
     // The shell waits for `cat`, which waits for the end of the input.
     let (mut program, said) = script("trap 'exit 3' TERM; echo up; cat");
