@@ -2,6 +2,7 @@
 
 mod certificate;
 mod contents;
+mod full;
 mod losses;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -13,7 +14,7 @@ use nudge_subscriber_kit::{
     owner_client::{Asking, Fetching, HttpOwner, OwnerClient, Probing},
 };
 use nudge_tests::{
-    Copy, Nats, Owner, QUIET, TestDatabase, Wire, copy::quick, eventually, owner::ENTITY,
+    Copy, Fault, Nats, Owner, QUIET, TestDatabase, Wire, copy::quick, eventually, owner::ENTITY,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -93,6 +94,12 @@ async fn handled(copy: &Copy, owner: &Owner) {
         (position == last).then_some(())
     })
     .await;
+}
+
+/// Asks for a comparison.
+async fn ask(copy: &Copy, body: Value) {
+    let request = reqwest::Client::new().post(copy.admin("resync")).json(&body);
+    assert_eq!(request.send().await.unwrap().status(), 202);
 }
 
 async fn alter(db: &Database, sql: &'static str) {
@@ -177,8 +184,7 @@ async fn an_owner_that_suddenly_knows_little_removes_nothing_without_an_operator
     assert_eq!(copy.all().await.len(), THINGS);
 
     let allow = json!({"entity": ENTITY, "allow_removals": true});
-    let request = reqwest::Client::new().post(copy.admin("resync")).json(&allow);
-    assert_eq!(request.send().await.unwrap().status(), 202);
+    ask(&copy, allow).await;
     owner.second_relay(&broker);
     equal(&copy, &owner).await;
     assert_eq!(copy.all().await.len(), 101);

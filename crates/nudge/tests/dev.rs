@@ -38,6 +38,17 @@ async fn a_demo_that_is_killed_leaves_no_child_behind() {
     demo.is_gone(pids).await;
 }
 
+/// It may have been killed between starting a program and saying so.
+#[tokio::test]
+async fn a_demo_that_is_killed_leaves_nothing_behind_of_which_it_has_not_told() {
+    let demo = Demo::of_services_with_children();
+    let (child, mut pids) = demo.start().await;
+    pids.extend(demo.children().await);
+    signal(&child, Signal::KILL);
+    ends(child).await;
+    demo.is_gone(pids).await;
+}
+
 /// To start a program takes files, too.
 #[tokio::test]
 async fn a_service_that_is_killed_while_connections_pile_up_at_the_console_is_started_again() {

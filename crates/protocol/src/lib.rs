@@ -29,7 +29,7 @@ pub mod timestamp;
 pub mod version;
 pub mod write_token;
 
-pub use entity::{EntityId, EntityName, InvalidEntityId, InvalidEntityName};
+pub use entity::{EntityId, EntityName, InvalidEntityId, InvalidEntityName, MAX_ENTITY_ID_BYTES};
 pub use notification::{Change, Notification};
 pub use object::{Object, Unambiguous};
 pub use timestamp::Timestamp;

@@ -94,12 +94,17 @@ pub fn typed(kind: Kind, table: &str, column: &Column) -> String {
 /// ```
 /// use nudge_runtime::{database::Kind, set_sql::columns_as_text};
 /// assert_eq!(columns_as_text(Kind::Postgres, &["name", "open"]), "CAST(ROW(\"name\", \"open\") AS text)");
-/// assert_eq!(columns_as_text(Kind::Sqlite, &["name"]), "typeof(\"name\") || ' ' || hex(\"name\")");
+/// let text = columns_as_text(Kind::Sqlite, &["name"]);
+/// assert_eq!(text, r#"CASE typeof("name") WHEN 'real' THEN quote("name") ELSE typeof("name") || ' ' || hex("name") END"#);
 /// ```
 pub fn columns_as_text(kind: Kind, columns: &[&str]) -> String {
     let column = |column: &&str| match (kind, quoted(column)) {
-        // Values of any type fit into any column, and text need not be UTF-8.
-        (Kind::Sqlite, name) => format!("typeof({name}) || ' ' || hex({name})"),
+        // Values of any type fit into any column, and text need not be UTF-8. A real number as text is rounded, except
+        // by `quote`.
+        (Kind::Sqlite, name) => format!(
+            "CASE typeof({name}) WHEN 'real' THEN quote({name}) \
+             ELSE typeof({name}) || ' ' || hex({name}) END"
+        ),
         (Kind::Postgres, name) => name,
     };
     let columns: Vec<_> = columns.iter().map(column).collect();
@@ -120,5 +125,28 @@ pub fn strings(kind: Kind, parameter: &str) -> String {
     match kind {
         Kind::Sqlite => format!("(SELECT value FROM json_each({parameter}))"),
         Kind::Postgres => format!("(SELECT json_array_elements_text({parameter}::json))"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::database::{Database, Durability};
+
+    #[tokio::test]
+    async fn what_differs_in_the_last_bit_or_the_type_has_another_text() {
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        let values =
+            ["0.3", "0.1 + 0.2", "3", "3.0", "'3'", "x'33'", "NULL", "''", "'real'", "x'ff'"];
+        let mut texts = HashSet::new();
+        for value in values {
+            let of = columns_as_text(Kind::Sqlite, &["a", "b"]);
+            let sql = format!("SELECT {of} FROM (SELECT {value} AS a, 1 AS b)");
+            let query = sqlx::query_as(sqlx::AssertSqlSafe(sql));
+            let (text,): (String,) = query.fetch_one(db.reader()).await.unwrap();
+            assert!(texts.insert(text), "{value}");
+        }
     }
 }

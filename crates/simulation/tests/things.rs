@@ -100,6 +100,18 @@ const FOUND: &[(Profile, u64, &str)] = &[
         "a_broker_that_went_back_and_was_filled_up_by_others_is_brought_up_to_date in \
          tests/tests/publisher/repair.rs",
     ),
+    (
+        Profile::Unannounced,
+        648,
+        "contents_that_somebody_altered_deleted_or_added_are_found_and_repaired in \
+         tests/tests/resync/contents.rs",
+    ),
+    (Profile::Unannounced, 737, "the same"),
+    (
+        Profile::Unannounced,
+        16,
+        "a stray row must not be taken for applied in a version that no owner has given",
+    ),
     (Profile::Liveness, 24_994, "the same: one of the last messages was written over, too"),
     (
         Profile::Lossy,

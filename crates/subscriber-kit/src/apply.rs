@@ -24,6 +24,8 @@ pub struct EntityState<S> {
 
 /// The [`revision`](Apply::revision) of a read model that does not define one.
 pub(crate) const NO_REVISION: i64 = 0;
+/// Rows that [`Apply::read`] need not exceed.
+pub const MAX_READ_ROWS: usize = 10_000;
 
 /// What a service does with current states: the one thing that its author must write. For a plain copy of some
 /// fields, use [`Mirror`](crate::Mirror) instead.
@@ -108,6 +110,10 @@ pub trait Apply: Send + Sync + 'static {
     /// and after must be the same. So leave out what `apply` does not write, or writes differently each time, such as
     /// the time. [`Mirror`](crate::Mirror) defines this itself.
     ///
+    /// A range usually contains 256 entities, but somebody may have added a million rows: what lies beyond the first
+    /// [`MAX_READ_ROWS`] may be left out. On PostgreSQL, the column of the IDs needs `COLLATE "C"`; otherwise the range
+    /// is another one than the kit means, and the kit says so.
+    ///
     /// `None`, the default, means that nobody edits the tables.
     ///
     /// ```
@@ -118,7 +124,7 @@ pub trait Apply: Send + Sync + 'static {
     ///     tx: &mut Tx,
     ///     ids: &RangeInclusive<&str>,
     /// ) -> Result<Option<BTreeMap<String, Value>>, BoxError> {
-    ///     let sql = "SELECT id, name FROM names WHERE id BETWEEN $1 AND $2";
+    ///     let sql = "SELECT id, name FROM names WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT 10000";
     ///     let query = sqlx::query_as(sql).bind(ids.start().to_string()).bind(ids.end().to_string());
     ///     let rows: Vec<(String, Option<String>)> = query.fetch_all(&mut **tx).await?;
     ///     Ok(Some(rows.into_iter().map(|(id, name)| (id, json!(name))).collect()))

@@ -17,7 +17,7 @@ pub mod testing;
 mod work;
 
 // What the author of a service writes, and what runs it.
-pub use apply::{Apply, EntityState};
+pub use apply::{Apply, EntityState, MAX_READ_ROWS};
 pub use http::openapi;
 pub use mirror::{Mirror, TableError};
 pub use retry::RetryPolicy;

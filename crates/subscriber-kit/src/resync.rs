@@ -24,10 +24,10 @@ mod recent;
 mod repair;
 mod rows;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use nudge_protocol::{
-    EntityName, Version,
+    EntityId, EntityName, Version,
     admin::{ResyncStatus, Sweep},
     digest::Held,
 };
@@ -78,7 +78,9 @@ pub(crate) struct Resync {
     auditor: Auditor,
     ages: Ages,
     /// Removals that wait for the end of the sweep, which shows how many they are.
-    removals: Vec<Held>,
+    removals: BTreeMap<EntityId, Version>,
+    /// When it last said that it still compares, while it waited for keys.
+    looked_on: Instant,
 }
 
 /// What it needs of the followed entity.
@@ -101,7 +103,7 @@ impl Resync {
             parts;
         let rows = Rows { db: db.clone(), entity: entity.clone(), tombstones };
         let positions = Positions::new(db, entity.clone());
-        let (status, removals) = (ResyncStatus::default(), Vec::new());
+        let (status, removals) = (ResyncStatus::default(), BTreeMap::new());
         Self {
             entity,
             owner,
@@ -117,6 +119,7 @@ impl Resync {
             ages: Ages::default(),
             auditor: Auditor::new(contents, &settings),
             removals,
+            looked_on: Instant::now(),
         }
     }
 
@@ -197,24 +200,20 @@ impl Resync {
                 claim = Instant::now() + STANDBY_INTERVAL;
             }
             match self.ledger.read().await?.wanted {
-                Some(Wanted::Anew { full }) => {
-                    self.status.current = Some(Sweep { full, ..begin() });
+                Some(Wanted::Anew { full }) if full || !self.is_full() => {
+                    self.status.current = Some(Sweep { full, ..self.begin() });
                     self.removals.clear();
                     // Before the word is used up: a crash in between must not lose it.
                     self.ledger.save(&self.status).await?;
                     self.ledger.begun().await?;
                     return Ok(true);
                 }
-                // What is not possible yet is not tried in vain.
-                Some(Wanted::Begun) if self.status.waits_for.is_none() => return Ok(true),
+                // A full one comes to its end before another begins. What is not possible yet is not tried in vain.
+                Some(_) if self.status.waits_for.is_none() => return Ok(true),
                 _ if Instant::now() >= due => return Ok(true),
                 _ => {
                     self.recent().await?;
-                    // Versions are compared all the same.
-                    if let Err(error) = self.contents().await {
-                        let entity = &self.entity;
-                        tracing::warn!(%entity, %error, "cannot compare contents: retrying later");
-                    }
+                    self.contents_or_why_not().await?;
                     self.look_again().await?;
                     sleep_until(due.min(Instant::now() + LOOK_INTERVAL)).await;
                 }
@@ -239,24 +238,36 @@ impl Resync {
         Ok(())
     }
 
+    /// A comparison that begins now.
+    fn begin(&self) -> Sweep {
+        Sweep {
+            began_at: clock::now(),
+            ended_at: None,
+            full: false,
+            owner: self.owner.client.address(),
+            after: None,
+            compared: 0,
+            differences: Default::default(),
+            set_aside: 0,
+            agreed: Default::default(),
+            removals: 0,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.status.current.as_ref().is_some_and(|sweep| sweep.full)
+    }
+
+    /// The sweep in progress.
+    fn current(&mut self) -> &mut Sweep {
+        let begin = self.begin();
+        self.status.current.get_or_insert(begin)
+    }
+
     async fn waits_for(&mut self, why: &str) {
         self.status.waits_for = Some(why.to_owned());
         // Without the database, this is not worth another message.
         let _ = self.ledger.save(&self.status).await;
-    }
-}
-
-fn begin() -> Sweep {
-    Sweep {
-        began_at: clock::now(),
-        ended_at: None,
-        full: false,
-        after: None,
-        compared: 0,
-        differences: Default::default(),
-        set_aside: 0,
-        agreed: Default::default(),
-        removals: 0,
     }
 }
 

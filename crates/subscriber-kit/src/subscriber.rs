@@ -342,12 +342,12 @@ impl Starting {
         }
         let progress = Arc::new(Progress::new());
         progress.register(&mut self.registry, &entity);
-        let dead_letters = DeadLetters::new(self.db.clone(), entity.clone());
         let waiters = Waiters::new(self.db.clone(), entity.clone());
         let recent = Arc::new(Recent::new(self.db.clone(), entity.clone()));
         let (queue, incoming) = mpsc::channel(INCOMING_CAPACITY);
         let replica = Replica::new(self.db.clone(), entity.clone());
         let revision = handler.revision();
+        let dead_letters = DeadLetters::new(self.db.clone(), entity.clone(), revision);
         let tombstones = !self.no_tombstones.iter().any(|name| name == entity.as_str());
         let batches = Arc::new(Batches {
             owner: owner.clone(),

@@ -92,7 +92,7 @@ impl<A: Apply> ReadModel<A> {
         let mut states = [EntityState { id: id.clone(), version, changed_at, state: Some(state) }];
         let altered = self.applier.altered(&ids, &mut states).await;
         let altered = altered.expect("it can be read").expect("the handler defines `read`");
-        altered == Altered::default()
+        altered == Altered { compared: 1, ..Altered::default() }
     }
 
     async fn apply(&self, id: &str, state: Option<A::State>) {

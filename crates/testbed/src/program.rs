@@ -52,7 +52,7 @@ pub struct Launch {
     /// Whether [`Program::set_disk_full`] may be used on it. Its log is then written by us: a file that it
     /// writes itself could not be written to either.
     pub disk_may_be_full: bool,
-    /// Ends it when we can no longer do so. Only for a program with its own process group.
+    /// Ends it when we can no longer do so. It then has the guard's process group, and only itself gets our signals.
     pub guard: Option<Guard>,
     /// Whether the guard ends it after the others.
     pub last: bool,
@@ -113,8 +113,14 @@ impl Launch {
             }
         };
         command.stdout(out).stderr(err);
-        if self.own_group {
-            command.process_group(0);
+        match &self.guard {
+            Some(guard) => {
+                command.process_group(guard.group());
+            }
+            None if self.own_group => {
+                command.process_group(0);
+            }
+            None => {}
         }
         // If we panic, nothing stays behind.
         command.kill_on_drop(true);
@@ -234,6 +240,10 @@ impl Program {
     ///
     /// A program that is just starting a child by `vfork` cannot be frozen before the child executes something, and a
     /// child in the same process group that was frozen first never does. So it is thawed and frozen again.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it takes a moment, and what is frozen is not simulated"
+    )]
     pub fn freeze(&self) -> bool {
         let Some(pid) = self.pid() else { return false };
         loop {
@@ -296,7 +306,7 @@ impl Program {
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
             // It may have just ended.
-            let _ = match self.launch.own_group {
+            let _ = match self.launch.own_group && self.launch.guard.is_none() {
                 true => kill_process_group(pid, signal),
                 false => kill_process(pid, signal),
             };

@@ -139,18 +139,27 @@ fn versions(resync: &ResyncStatus, now: Timestamp) -> String {
 }
 
 fn contents(resync: &ResyncStatus, now: Timestamp) -> String {
+    let waits = resync.contents.waits_for.as_ref();
+    let waits =
+        waits.map_or(String::new(), |why| style(format!("; waits: {why}")).yellow().to_string());
     let Some(last) = &resync.contents.last else {
         return match &resync.contents.current {
-            Some(pass) => format!("{} compared so far, {} edited", pass.compared, pass.altered),
-            None => "not compared, or not yet".to_owned(),
+            Some(pass) => {
+                format!("{} compared so far, {} edited{waits}", pass.compared, pass.altered)
+            }
+            None => format!("not compared, or not yet{waits}"),
         };
     };
     let found = match last.altered + last.strays {
         0 => style("as the owner says".to_owned()).green(),
         edited => style(format!("{edited} edited by somebody, written again")).yellow(),
     };
+    let left_out = match last.left_out {
+        0 => String::new(),
+        many => format!(", {many} left out: in flight, or dead letters"),
+    };
     let compared = compared(last.compared, last.began_at, last.ended_at, now);
-    format!("{compared}: {found}")
+    format!("{compared}: {found}{left_out}{waits}")
 }
 
 /// Such as `7264 compared in 5.0 s, 2 min 03 s ago`.

@@ -97,7 +97,7 @@ pub(super) async fn compare(api: &Api, service: Service, asked: Asked) -> Result
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             let status = status::of(api, service).await?;
-            if let Some((sweep, removals_waiting)) = ended(status, &body.entity, asked) {
+            if let Some((sweep, removals_waiting)) = ended(status, &body, asked) {
                 return Ok(Found { subscriber: service.name(), sweep, removals_waiting });
             }
         }
@@ -109,11 +109,12 @@ pub(super) async fn compare(api: &Api, service: Service, asked: Asked) -> Result
     tokio::time::timeout(timeout, wait).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// The comparison that began after this moment, if it has ended.
-fn ended(status: Status, entity: &EntityName, asked: Timestamp) -> Option<(Sweep, u64)> {
-    let of = |status: &EntityStatus| status.entity == *entity;
+/// The comparison of this kind that began after this moment, if it has ended.
+fn ended(status: Status, request: &ResyncRequest, asked: Timestamp) -> Option<(Sweep, u64)> {
+    let of = |status: &EntityStatus| status.entity == request.entity;
     let resync = status.entities.into_iter().find(of)?.resync?;
-    let sweep = resync.last.filter(|sweep| sweep.began_at >= asked)?;
+    let is_that = |sweep: &Sweep| sweep.began_at >= asked && (sweep.full || !request.full);
+    let sweep = resync.last.filter(is_that)?;
     Some((sweep, resync.removals_waiting))
 }
 

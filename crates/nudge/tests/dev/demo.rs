@@ -35,6 +35,24 @@ impl Demo {
         Self::of("sleep 600".to_owned())
     }
 
+    /// Each with a child of its own, of which nobody else is told.
+    pub(crate) fn of_services_with_children() -> Self {
+        Self::of("sh -c 'sleep 600 & echo $! >\"$0.child\"; exec sleep 600' \"$2\"".to_owned())
+    }
+
+    /// The children of [those](Self::of_services_with_children).
+    pub(crate) async fn children(&self) -> Vec<Pid> {
+        let child = |service| {
+            let text = fs::read_to_string(self.path(&format!("{service}.child"))).ok()?;
+            Pid::from_raw(text.trim().parse().ok()?)
+        };
+        eventually("each has its child", || {
+            let children: Vec<_> = SERVICES.into_iter().filter_map(child).collect();
+            (children.len() == SERVICES.len()).then_some(children)
+        })
+        .await
+    }
+
     /// The real services.
     pub(crate) fn of_real_services() -> Self {
         Self::of(format!("'{NUDGE}' \"$@\""))

@@ -58,6 +58,10 @@ pub struct Certificate {
     /// When the last complete comparison of contents ended without finding anything; null if there was none.
     #[schema(required)]
     pub contents_as_of: Option<Timestamp>,
+    /// Entities that the comparison of contents left out, mostly since a change of them was in flight.
+    #[serde(default)]
+    #[schema(required)]
+    pub contents_left_out: u64,
 }
 
 /// The certificate of one followed entity, or why there is none.

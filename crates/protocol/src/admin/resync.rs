@@ -19,6 +19,10 @@ pub struct Sweep {
     #[serde(default)]
     #[schema(required)]
     pub full: bool,
+    /// The owner that it is compared with: its address.
+    #[serde(default)]
+    #[schema(required)]
+    pub owner: String,
     /// The ID up to which everything is compared; null at the beginning, and after the end.
     #[serde(default)]
     #[schema(required)]
@@ -95,6 +99,11 @@ pub struct ContentsPass {
     #[serde(default)]
     #[schema(required)]
     pub compared: u64,
+    /// Entities left out: a change of them was in flight, the owner could not answer for them, or they are parked or
+    /// dead letters.
+    #[serde(default)]
+    #[schema(required)]
+    pub left_out: u64,
     /// Entities whose rows were not what the service writes: they were written again.
     #[serde(default)]
     #[schema(required)]
@@ -117,6 +126,10 @@ pub struct ContentsStatus {
     #[serde(default)]
     #[schema(required)]
     pub last: Option<ContentsPass>,
+    /// Why nothing can be compared at the moment; null if it can.
+    #[serde(default)]
+    #[schema(required)]
+    pub waits_for: Option<String>,
 }
 
 /// How a subscriber compares itself with the owner of an entity.

@@ -10,7 +10,7 @@ use nudge_runtime::{
 use serde_json::{Map, Value as Json};
 use sqlx::AssertSqlSafe;
 
-use crate::apply::shape::Value;
+use crate::apply::{MAX_READ_ROWS, shape::Value};
 
 /// Advisory lock that makes replicas prepare the table one at a time. An arbitrary number that nothing else uses.
 const LOCK: i64 = 0x6e75_6467_6501;
@@ -235,11 +235,19 @@ impl Table {
     }
 
     /// A query that reads every column of the rows from one ID to another, whatever somebody has written there: as an ID
-    /// and a text.
+    /// and a text. At most [`MAX_READ_ROWS`] of them.
     pub(super) fn whole(&self, kind: Kind) -> String {
         let columns: Vec<_> = self.columns.iter().map(|column| column.name).collect();
         let (key, table, row) =
             (quoted(Set::KEY), quoted(self.name), columns_as_text(kind, &columns));
-        format!("SELECT {key}, {row} FROM {table} WHERE {key} BETWEEN $1 AND $2")
+        // A table that was there before may have another order.
+        let bytewise = match kind {
+            Kind::Sqlite => "",
+            Kind::Postgres => " COLLATE \"C\"",
+        };
+        format!(
+            "SELECT {key}, {row} FROM {table} WHERE {key}{bytewise} BETWEEN $1 AND $2 \
+             ORDER BY {key}{bytewise} LIMIT {MAX_READ_ROWS}"
+        )
     }
 }

@@ -22,18 +22,25 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 use super::guard::{Applier, Failure, panic_message};
-use crate::apply::{Apply, EntityState, NO_REVISION};
+use crate::apply::{Apply, EntityState, MAX_READ_ROWS, NO_REVISION};
 
 /// IDs from one to another, both ends included, in bytewise order.
 pub(crate) type Ids<'a> = RangeInclusive<&'a str>;
 
+/// Most entities that are read once more alone when a range does not contain them.
+const MAX_PROBES: usize = 8;
+
 /// What differs between the read model's tables and the owner's states.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Altered {
+    /// How many were compared. The others are in flight, or cannot be applied at the moment.
+    pub(crate) compared: u64,
     /// Entities whose contents are not what `apply` writes.
     pub(crate) altered: Vec<EntityId>,
     /// IDs that can be read although they were never applied.
     pub(crate) strays: Vec<EntityId>,
+    /// Entities that are to be applied again already.
+    pub(crate) marked: Vec<EntityId>,
 }
 
 row! {
@@ -45,7 +52,8 @@ impl<A: Apply> Applier<A> {
     /// how to read. Reorders `states`.
     ///
     /// # Errors
-    /// If the database fails, or nothing can be read or applied. An entity for which alone that fails counts as altered.
+    /// If the database fails, or nothing can be read or applied, or ranges are not read in bytewise order. An entity
+    /// whose data alone is to blame counts as altered.
     pub(crate) async fn altered(
         &self,
         ranges: &[Ids<'_>],
@@ -62,11 +70,20 @@ impl<A: Apply> Applier<A> {
             let range = [id.as_str()..=id.as_str()];
             let alone = self.rehearse(&range, slice::from_mut(state));
             match self.db.run(alone).await {
-                Ok(altered) => all.altered.extend(altered.unwrap_or_default().altered),
+                Ok(one) => {
+                    let one = one.unwrap_or_default();
+                    all.compared += one.compared;
+                    all.altered.extend(one.altered);
+                    all.marked.extend(one.marked);
+                }
                 Err(failure) if failure.blame == Blame::Database => return Err(failure.error),
-                Err(_) => {
+                Err(failure) => {
                     failed += 1;
-                    all.altered.push(id);
+                    // A lock that is not granted, for instance, says nothing about what is stored.
+                    if failure.blame == Blame::Data {
+                        all.compared += 1;
+                        all.altered.push(id);
+                    }
                 }
             }
         }
@@ -90,8 +107,10 @@ impl<A: Apply> Applier<A> {
         let any = mutated!(ContentsPastTheGuard: any => true);
         let is_current = |one: &EntityState<A::State>| {
             applied.get(one.id.as_str()).is_some_and(|row| {
-                let is_revised = self.revision == NO_REVISION
-                    || (row.revision, row.revised_version) == (self.revision, row.version);
+                let is_revised = match self.revision {
+                    NO_REVISION => row.revised_version >= 0,
+                    revision => (row.revision, row.revised_version) == (revision, row.version),
+                };
                 let is_same =
                     row.version == one.version.to_i64() && row.deleted == one.state.is_none();
                 any || is_revised && is_same
@@ -101,6 +120,7 @@ impl<A: Apply> Applier<A> {
         let current = &states[..states.partition_point(is_current)];
         self.hand_over(&mut tx, current).await?;
         let after = self.contents(&mut tx, ranges).await?.unwrap_or_default();
+        self.probe(&mut tx, current, &after).await?;
         let differs = |one: &&EntityState<A::State>| {
             before.get(one.id.as_str()) != after.get(one.id.as_str())
         };
@@ -111,8 +131,37 @@ impl<A: Apply> Applier<A> {
         let known = self.applied(&mut tx, &unasked, false).await?;
         let strays = unasked.into_iter().filter(|id| !known.contains_key(*id));
         let strays = strays.filter_map(|id| EntityId::new(id).ok()).collect();
+        let marked = applied.values().filter(|row| row.revised_version < 0);
+        let marked = marked.filter_map(|row| EntityId::new(&row.id).ok()).collect();
         mutated!(ContentsPastTheGuard: tx.rollback().await? => tx.commit().await?);
-        Ok(Some(Altered { altered, strays }))
+        Ok(Some(Altered { compared: current.len() as u64, altered, strays, marked }))
+    }
+
+    /// Looks whether a range contains the IDs that lie in it. What is left out of it would never be compared.
+    async fn probe(
+        &self,
+        tx: &mut Tx,
+        current: &[EntityState<A::State>],
+        read: &BTreeMap<String, Value>,
+    ) -> Result<(), Failure> {
+        let is_absent = |one: &&EntityState<A::State>| {
+            one.state.is_some() && !read.contains_key(one.id.as_str())
+        };
+        let absent: Vec<_> = current.iter().filter(is_absent).map(|one| one.id.as_str()).collect();
+        if read.len() >= MAX_READ_ROWS {
+            return Ok(());
+        }
+        for id in absent.iter().step_by(absent.len().div_ceil(MAX_PROBES).max(1)) {
+            let alone = self.contents(tx, &[*id..=*id]).await?.unwrap_or_default();
+            if alone.contains_key(*id) {
+                let error = format!(
+                    "a range that contains {id:?} is read without it: the IDs are not in bytewise order, \
+                     so their column needs COLLATE \"C\""
+                );
+                return Err(Failure { blame: Blame::Database, error: error.into() });
+            }
+        }
+        Ok(())
     }
 
     /// What can be read, of the IDs in these ranges alone.

@@ -15,6 +15,8 @@ use nudge_runtime::{
 };
 use sqlx::AssertSqlSafe;
 
+use super::revision::is_outdated;
+
 /// Longest error text stored, in bytes.
 const MAX_ERROR_BYTES: usize = 1_000;
 /// How long a row that re-entered the queue is not handed out again.
@@ -61,6 +63,8 @@ pub(crate) struct Counts {
 pub(crate) struct DeadLetters {
     db: Database,
     entity: EntityName,
+    /// The handler's revision.
+    revision: i64,
 }
 
 row! {
@@ -76,8 +80,8 @@ row! {
 }
 
 impl DeadLetters {
-    pub(crate) fn new(db: Database, entity: EntityName) -> Self {
-        Self { db, entity }
+    pub(crate) fn new(db: Database, entity: EntityName, revision: i64) -> Self {
+        Self { db, entity, revision }
     }
 
     /// Writes keys to the table, or updates their last failure. Leaves out a key that another replica has meanwhile
@@ -111,14 +115,15 @@ impl DeadLetters {
              SELECT $1, r.id, r.floor, r.error, r.attempts, $3, $3, r.next_at, r.unknown FROM {} \
              WHERE NOT EXISTS (SELECT 1 FROM nudge_applied a WHERE a.entity = $1 AND a.id = r.id \
                                AND r.answered > 0 AND (a.version > r.answered \
-                               OR a.version = r.answered AND a.revised_version = a.version)) ORDER BY r.id \
+                               OR a.version = r.answered AND NOT {})) ORDER BY r.id \
              ON CONFLICT (entity, id) DO UPDATE SET \
              floor = CASE WHEN excluded.floor > dead.floor THEN excluded.floor ELSE dead.floor END, \
              error = excluded.error, attempts = excluded.attempts, \
              last_failed_at = excluded.last_failed_at, unknown = excluded.unknown, \
              next_at = CASE WHEN excluded.next_at IS NULL AND dead.next_at IS NOT NULL \
              AND dead.floor > excluded.floor THEN dead.next_at ELSE excluded.next_at END",
-            rows(self.db.kind(), "$2", &columns)
+            rows(self.db.kind(), "$2", &columns),
+            is_outdated("a", "$4")
         );
         let work = async {
             let mut tx = self.db.begin().await?;
@@ -126,7 +131,7 @@ impl DeadLetters {
                 self.wait_for_appliers(&mut tx, &set).await?;
             }
             let query = sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str());
-            query.bind(set).bind(now).execute(&mut *tx).await?;
+            query.bind(set).bind(now).bind(self.revision).execute(&mut *tx).await?;
             tx.commit().await
         };
         self.db.run(work).await
@@ -322,6 +327,7 @@ mod tests {
     use nudge_testbed::TestDatabase;
 
     use super::*;
+    use crate::apply::NO_REVISION;
 
     /// Runs a test on an empty table of each kind of database.
     async fn on_each(test: impl AsyncFn(&DeadLetters)) {
@@ -329,7 +335,8 @@ mod tests {
             let database = TestDatabase::of(kind).await;
             let db = database.open().await;
             db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
-            test(&DeadLetters::new(db.clone(), EntityName::new("store").unwrap())).await;
+            let entity = EntityName::new("store").unwrap();
+            test(&DeadLetters::new(db.clone(), entity, NO_REVISION)).await;
             db.close().await;
         }
     }
@@ -389,7 +396,7 @@ mod tests {
                 assert_eq!(rows_in(table).await, 0, "{overtaken}");
             }
             // Unless it was to be applied again.
-            let outdate = sqlx::query("UPDATE nudge_applied SET revised_version = 0");
+            let outdate = sqlx::query("UPDATE nudge_applied SET revised_version = -1");
             table.db.write(outdate).await.unwrap();
             table.park(&[refused(4)]).await.unwrap();
             assert_eq!(rows_in(table).await, 0);

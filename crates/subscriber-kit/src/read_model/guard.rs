@@ -22,7 +22,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::{
     apply::{Apply, EntityState},
-    read_model::recent::Recent,
+    read_model::{recent::Recent, revision::is_outdated},
 };
 
 /// The result for one entity of a batch.
@@ -80,7 +80,8 @@ impl<A: Apply> Applier<A> {
              WHERE entity = $1 AND id IN \
              (SELECT r.id FROM {set} CROSS JOIN nudge_applied AS known \
               WHERE known.entity = $1 AND known.id = r.id AND known.version = r.version \
-              AND (known.revision <> $3 OR known.revised_version <> known.version)) RETURNING id"
+              AND {}) RETURNING id",
+            is_outdated("known", "$3")
         );
         // CROSS JOIN makes the JSON the outer loop; otherwise SQLite would parse it for each dead letter.
         let close = format!(
@@ -257,11 +258,17 @@ mod tests {
     use nudge_testbed::TestDatabase;
 
     use super::*;
+    use crate::apply::NO_REVISION;
 
-    struct Nothing;
+    /// Keeps nothing, in this revision.
+    struct Nothing(i64);
 
     impl Apply for Nothing {
         type State = serde_json::Value;
+
+        fn revision(&self) -> i64 {
+            self.0
+        }
 
         async fn apply(&self, _: &mut Tx, _: &[EntityState<Self::State>]) -> Result<(), BoxError> {
             Ok(())
@@ -275,7 +282,7 @@ mod tests {
         db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
         let store = EntityName::new("store").unwrap();
         let recent = Arc::new(Recent::new(db.clone(), store.clone()));
-        let applier = Applier::new(db.clone(), store, Nothing, recent);
+        let applier = Applier::new(db.clone(), store, Nothing(NO_REVISION), recent);
         let explain = format!("EXPLAIN QUERY PLAN {}", applier.close);
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
             .bind("store")
@@ -288,6 +295,42 @@ mod tests {
         let by_key =
             |step: &String| step.contains("SEARCH dead") && step.contains("entity=? AND id=?");
         assert!(plan.iter().any(by_key), "{plan:?}");
+    }
+
+    /// Rows of a release without revisions are right, unless the service has one by now.
+    #[tokio::test]
+    async fn the_same_version_is_applied_again_only_if_it_is_marked_or_of_another_revision() {
+        for kind in [Kind::Sqlite, Kind::Postgres] {
+            let database = TestDatabase::of(kind).await;
+            let db = database.open().await;
+            db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
+            let store = EntityName::new("store").unwrap();
+            let (id, changed_at) = (EntityId::new("42").unwrap(), clock::now());
+            let (version, state) = (Version::new(5).unwrap(), Some(serde_json::json!(1)));
+            for (revision, stored, expected) in [
+                (NO_REVISION, None, Applied::Newer),
+                (NO_REVISION, None, Applied::NotNewer),
+                (NO_REVISION, Some(0), Applied::NotNewer),
+                (NO_REVISION, Some(-1), Applied::Again),
+                (NO_REVISION, None, Applied::NotNewer),
+                (3, None, Applied::Again),
+                (3, None, Applied::NotNewer),
+                (3, Some(4), Applied::Again),
+                (3, Some(-1), Applied::Again),
+            ] {
+                if let Some(stored) = stored {
+                    let sql = "UPDATE nudge_applied SET revised_version = $1";
+                    db.write(sqlx::query(sql).bind(stored)).await.unwrap();
+                }
+                let recent = Arc::new(Recent::new(db.clone(), store.clone()));
+                let applier = Applier::new(db.clone(), store.clone(), Nothing(revision), recent);
+                let state = state.clone();
+                let mut entities = [EntityState { id: id.clone(), version, changed_at, state }];
+                let applied = applier.apply(&mut entities).await;
+                assert_eq!(applied, [(id.clone(), expected)], "{kind:?} {revision} {stored:?}");
+            }
+            db.close().await;
+        }
     }
 
     /// It began while the server was read-only, for instance. Only the next one can write.
@@ -306,7 +349,7 @@ mod tests {
             tx.commit().await.unwrap();
             let store = EntityName::new("store").unwrap();
             let recent = Arc::new(Recent::new(db.clone(), store.clone()));
-            let applier = Applier::new(db.clone(), store, Nothing, recent);
+            let applier = Applier::new(db.clone(), store, Nothing(NO_REVISION), recent);
             let (id, changed_at) = (EntityId::new("42").unwrap(), clock::now());
             let (version, state) = (Version::new(1).unwrap(), Some(serde_json::json!(1)));
             let mut entities = [EntityState { id: id.clone(), version, changed_at, state }];

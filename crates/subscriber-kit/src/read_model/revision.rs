@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use nudge_protocol::{EntityId, EntityName};
 use nudge_runtime::{Database, clock};
+use sqlx::AssertSqlSafe;
+
+use crate::apply::NO_REVISION;
 
 /// A revision that was not claimed for this long no longer counts. Well above the time between two claims.
 const GONE_AFTER: Duration = Duration::from_secs(300);
@@ -14,11 +17,26 @@ const GONE_AFTER: Duration = Duration::from_secs(300);
 const CLAIM: &str = "INSERT INTO nudge_revision AS counts (entity, revision, seen_at) VALUES ($1, $2, $3) \
     ON CONFLICT (entity) DO UPDATE SET revision = excluded.revision, seen_at = excluded.seen_at \
     WHERE counts.revision = excluded.revision OR counts.seen_at < $4";
-/// Rows of another revision, or written since by a release without revisions. Deleted entities have nothing to fill.
-const OUTDATED: &str = "SELECT id FROM nudge_applied WHERE entity = $1 AND id > $2 AND deleted = 0 \
-    AND (revision <> $3 OR revised_version <> version) ORDER BY id LIMIT $4";
-const LEFT: &str = "SELECT count(*) FROM nudge_applied WHERE entity = $1 AND id > $2 AND id <= $3 AND deleted = 0 \
-    AND (revision <> $4 OR revised_version <> version)";
+/// The `revised_version` of a row that is to be applied again, whatever its revision.
+pub(crate) const AGAIN: i64 = -1;
+
+/// A condition: whether a row of `nudge_applied` is to be applied again in the same version, by the revision in this
+/// parameter. It is of another revision, or written since by a release without revisions, or marked for that.
+pub(crate) fn is_outdated(row: &str, revision: &str) -> String {
+    format!(
+        "({row}.revised_version < 0 OR {revision} <> {NO_REVISION} \
+         AND ({row}.revision <> {revision} OR {row}.revised_version <> {row}.version))"
+    )
+}
+
+/// A condition: whether the entity of a row of `nudge_applied` is neither parked nor a dead letter. Those are retried
+/// as such.
+pub(crate) fn is_not_set_aside(row: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM nudge_dead_letter AS dead \
+         WHERE dead.entity = {row}.entity AND dead.id = {row}.id)"
+    )
+}
 
 /// A revision of one entity's read model.
 #[derive(Clone, Debug)]
@@ -38,21 +56,36 @@ impl Revisions {
         Ok(self.db.write(query.bind(now).bind(before)).await? > 0)
     }
 
-    /// The next IDs after `after` that must be read again.
+    /// The next IDs after `after` that must be read again. What is parked or a dead letter is retried as such, so it is
+    /// left out, unless `set_aside`.
     pub(crate) async fn outdated(
         &self,
         after: &str,
         limit: usize,
+        set_aside: bool,
     ) -> Result<Vec<EntityId>, sqlx::Error> {
-        let query = sqlx::query_as(OUTDATED).bind(self.entity.as_str()).bind(after);
-        let query = query.bind(self.revision).bind(limit as i64);
+        // Deleted entities have nothing to fill.
+        let sql = format!(
+            "SELECT id FROM nudge_applied AS applied WHERE entity = $1 AND id > $2 AND deleted = 0 \
+             AND {} AND ($5 = 1 OR {}) ORDER BY id LIMIT $4",
+            is_outdated("applied", "$3"),
+            is_not_set_aside("applied")
+        );
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(after);
+        let query = query.bind(self.revision).bind(limit as i64).bind(i64::from(set_aside));
         let rows: Vec<(String,)> = self.db.run(query.fetch_all(self.db.reader())).await?;
         Ok(rows.into_iter().filter_map(|(id,)| EntityId::new(&id).ok()).collect())
     }
 
     /// Number of outdated rows after `after` and up to `last`.
     pub(crate) async fn left(&self, after: &str, last: &EntityId) -> Result<u64, sqlx::Error> {
-        let query = sqlx::query_as(LEFT).bind(self.entity.as_str()).bind(after);
+        let sql = format!(
+            "SELECT count(*) FROM nudge_applied AS applied WHERE entity = $1 AND id > $2 AND id <= $3 \
+             AND deleted = 0 AND {} AND {}",
+            is_outdated("applied", "$4"),
+            is_not_set_aside("applied")
+        );
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(after);
         let query = query.bind(last.as_str()).bind(self.revision);
         let (left,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
         Ok(left.unsigned_abs())
@@ -84,5 +117,27 @@ mod tests {
         db.write(sqlx::query(sql)).await.unwrap();
         assert!(older.claim(false).await.unwrap());
         assert!(!newer.claim(false).await.unwrap());
+    }
+
+    /// Whatever a release cannot apply would be asked for in every pass.
+    #[tokio::test]
+    async fn what_is_a_dead_letter_is_read_again_only_once() {
+        let db = Database::open("sqlite::memory:", Durability::Refillable).await.unwrap();
+        db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
+        let revisions =
+            Revisions { db: db.clone(), entity: EntityName::new("store").unwrap(), revision: 7 };
+        for sql in [
+            "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at) \
+             VALUES ('store', '1', 1, 0, 0), ('store', '2', 1, 0, 0)",
+            "INSERT INTO nudge_dead_letter \
+             (entity, id, floor, error, attempts, first_failed_at, last_failed_at) \
+             VALUES ('store', '2', 1, '', 1, 0, 0)",
+        ] {
+            db.write(sqlx::query(sql)).await.unwrap();
+        }
+        let [first, second] = ["1", "2"].map(|id| EntityId::new(id).unwrap());
+        assert_eq!(revisions.outdated("", 9, true).await.unwrap(), [first.clone(), second.clone()]);
+        assert_eq!(revisions.outdated("", 9, false).await.unwrap(), [first]);
+        assert_eq!(revisions.left("", &second).await.unwrap(), 1);
     }
 }

@@ -52,6 +52,9 @@ pub(crate) fn certify(
     if known < last.compared {
         return why_not("the last comparison was not made by this release alone".to_owned());
     }
+    if last.owner != owner {
+        return why_not(format!("the last comparison was with another owner, {}", last.owner));
+    }
     let contents = status.contents.last.filter(|pass| pass.altered + pass.strays == 0);
     let certificate = Certificate {
         service,
@@ -63,7 +66,54 @@ pub(crate) fn certify(
         tombstones: tombstones.then_some(agreed.tombstones),
         digest: agreed.digest,
         in_flight: agreed.in_flight,
-        contents_as_of: contents.and_then(|pass| pass.ended_at),
+        contents_as_of: contents.as_ref().and_then(|pass| pass.ended_at),
+        contents_left_out: contents.map_or(0, |pass| pass.left_out),
     };
     Certified { entity, certificate: Some(certificate), why_not: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_protocol::admin::{ContentsPass, Sweep};
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is certified of these comparisons.
+    fn certified(sweep: serde_json::Value, pass: serde_json::Value) -> Certified {
+        let sweep: Sweep = serde_json::from_value(sweep).unwrap();
+        let pass: ContentsPass = serde_json::from_value(pass).unwrap();
+        let mut status = ResyncStatus { last: Some(sweep), ..ResyncStatus::default() };
+        status.contents.last = Some(pass);
+        let names =
+            ("search".to_owned(), EntityName::new("store").unwrap(), "http://owner".to_owned());
+        certify(status, names, true)
+    }
+
+    #[test]
+    fn only_what_was_compared_is_certified() {
+        let (began, ended) = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:05.000000Z");
+        let sweep = json!({"began_at": began, "ended_at": ended, "owner": "http://owner",
+                           "compared": 3, "agreed": {"entities": 2, "in_flight": ["7"]}});
+        let pass = json!({"began_at": began, "ended_at": ended, "compared": 2, "left_out": 1});
+        let certificate = certified(sweep.clone(), pass.clone()).certificate.unwrap();
+        assert_eq!(json!(certificate.contents_as_of), json!(ended));
+        assert_eq!(certificate.contents_left_out, 1);
+        let mut altered = pass.clone();
+        altered["strays"] = json!(1);
+        let certificate = certified(sweep.clone(), altered).certificate.unwrap();
+        assert_eq!(certificate.contents_as_of, None);
+        for (field, value, why) in [
+            ("owner", json!("http://before"), "with another owner, http://before"),
+            ("compared", json!(4), "not made by this release alone"),
+            ("set_aside", json!(2), "2 entities differ and are parked"),
+            ("differences", json!({"ghosts": 2}), "2 entities differed"),
+            ("ended_at", json!(null), "nothing is compared yet"),
+        ] {
+            let mut sweep = sweep.clone();
+            sweep[field] = value;
+            let why_not = certified(sweep, pass.clone()).why_not.unwrap();
+            assert!(why_not.contains(why), "{why_not}");
+        }
+    }
 }

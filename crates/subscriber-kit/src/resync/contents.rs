@@ -1,21 +1,21 @@
 //! Whether the read model holds what its owner says, not only in the same versions: everything in turn, slowly, and the
 //! newest entities every minute. What was altered behind the kit's back is applied again.
 
-use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use nudge_protocol::{
-    EntityId, Version,
+    EntityId, MAX_ENTITY_ID_BYTES, Version,
     admin::{ContentsPass, ContentsStatus},
     digest::{Held, Range, RangeRow},
-    sync_api::ItemStatus,
+    sync_api::{Item, ItemStatus},
 };
 use nudge_runtime::{BoxError, clock, mutated};
 use tokio::time::Instant;
 
-use super::{Resync, rows::Rows};
+use super::{RETRY_INTERVAL, Resync, rows::Rows};
 use crate::{
     apply::Apply,
-    callback::owner_client::fetch_all,
+    callback::owner_client::{FetchError, fetch_all},
     read_model::contents::{Altered, Ids},
     settings::ResyncSettings,
     work::{batch::Batches, outcome::read_item},
@@ -28,16 +28,17 @@ const PAGE: usize = 256;
 const SHARE: u32 = 4;
 /// Longest pause, even if the owner is slow: so 1,000,000 entities are compared within a day.
 const MAX_PAUSE: Duration = Duration::from_secs(20);
-/// An ID above all that can occur.
-const HIGHEST: &str = "\u{10FFFF}";
+/// Into how many parts a page is divided if the owner fails for it.
+const PARTS: usize = 16;
 
 /// The contents of one page.
 #[derive(Debug, Default)]
 pub(crate) struct Audited {
     /// What differs; `None` if the handler does not say how to read.
     altered: Option<Altered>,
-    /// Of the strays, those that the owner does not have either.
+    /// The strays that the owner does not have either, and those that it has.
     unknown: Vec<EntityId>,
+    known: Vec<EntityId>,
     /// How long the owner took.
     took: Duration,
 }
@@ -59,26 +60,43 @@ impl<A: Apply> Contents for Batches<A> {
         applied: &'a [RangeRow],
     ) -> Pin<Box<dyn Future<Output = Result<Audited, BoxError>> + Send + 'a>> {
         Box::pin(async move {
-            let (owner, entity) = (&*self.owner.client, &self.settling.entity);
             let asked: Vec<_> = applied.iter().map(|row| row.id.clone()).collect();
-            let began = Instant::now();
-            // What the owner cannot answer now is compared in the next pass.
-            let (items, _) = fetch_all(owner, entity, &asked, self.fields).await;
-            let mut took = began.elapsed();
+            let mut took = Duration::ZERO;
+            let items = self.fetch(&asked, &mut took).await?;
             let read = items.iter().filter_map(|item| read_item(item, clock::now()).ok()?.1);
             let mut states: Vec<_> = read.collect();
             let altered = self.applier.altered(ranges, &mut states).await?;
             let strays = altered.as_ref().map_or(&[][..], |altered| &altered.strays);
-            let mut unknown = Vec::new();
+            let (mut unknown, mut known) = (Vec::new(), Vec::new());
             for strays in strays.chunks(PAGE) {
-                let began = Instant::now();
-                let (items, _) = fetch_all(owner, entity, strays, self.fields).await;
-                took += began.elapsed();
-                let strangers = items.into_iter().filter(|item| item.status == ItemStatus::Unknown);
-                unknown.extend(strangers.map(|item| item.id));
+                for item in self.fetch(strays, &mut took).await? {
+                    let is_unknown = item.status == ItemStatus::Unknown;
+                    (if is_unknown { &mut unknown } else { &mut known }).push(item.id);
+                }
             }
-            Ok(Audited { altered, unknown, took })
+            Ok(Audited { altered, unknown, known, took })
         })
+    }
+}
+
+impl<A: Apply> Batches<A> {
+    /// The owner's states of these. Leaves out those for which it fails, unless it fails for all.
+    async fn fetch(&self, ids: &[EntityId], took: &mut Duration) -> Result<Vec<Item>, FetchError> {
+        let (owner, entity) = (&*self.owner.client, &self.settling.entity);
+        let began = Instant::now();
+        let (mut items, mut fetched) = fetch_all(owner, entity, ids, self.fields).await;
+        if fetched.is_err() {
+            items.clear();
+            for part in ids.chunks(ids.len().div_ceil(PARTS)) {
+                let (some, result) = fetch_all(owner, entity, part, self.fields).await;
+                items.extend(some);
+                if result.is_ok() {
+                    fetched = Ok(());
+                }
+            }
+        }
+        *took += began.elapsed();
+        fetched.map(|()| items)
     }
 }
 
@@ -100,28 +118,48 @@ impl Auditor {
 }
 
 impl Resync {
-    /// Compares the next contents, if it is time.
-    pub(super) async fn contents(&mut self) -> Result<(), BoxError> {
-        if !self.auditor.readable || self.why_not().is_some() {
+    /// Compares the next contents, if it is time. Versions are compared even if that fails.
+    pub(super) async fn contents_or_why_not(&mut self) -> Result<(), BoxError> {
+        let why_not = match self.contents().await {
+            Ok(false) => return Ok(()),
+            Ok(true) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        if self.status.contents.waits_for == why_not {
             return Ok(());
+        }
+        if let Some(error) = &why_not {
+            let entity = &self.entity;
+            tracing::warn!(%entity, %error, "cannot compare contents: retrying");
+        }
+        self.status.contents.waits_for = why_not;
+        Ok(self.ledger.save_contents(&self.status.contents).await?)
+    }
+
+    /// Compares the next contents, if it is time. Returns whether it was.
+    async fn contents(&mut self) -> Result<bool, BoxError> {
+        if !self.auditor.readable || self.why_not().is_some() {
+            return Ok(false);
         }
         if Instant::now() >= self.auditor.newest {
             self.auditor.newest = Instant::now() + self.settings.newest_contents_interval;
             self.newest_contents().await?;
         }
         if Instant::now() < self.auditor.next {
-            return Ok(());
+            return Ok(false);
         }
         // Even if it fails.
-        self.auditor.next = Instant::now() + MAX_PAUSE.max(self.settings.contents_interval);
+        self.auditor.next = Instant::now() + RETRY_INTERVAL.max(self.settings.contents_interval);
         let after = self.status.contents.current.as_ref().and_then(|pass| pass.after.clone());
         // With tombstones, even if their versions are not compared.
         let rows = Rows { tombstones: true, ..self.rows.clone() };
         let (rows, range) = rows.of(&Range { after, to: None }, PAGE).await?;
         let first = range.after.as_ref().map_or("", EntityId::as_str);
-        let last = range.to.as_ref().map_or(HIGHEST, EntityId::as_str);
+        // Above all that can occur.
+        let highest = "\u{10FFFF}".repeat(MAX_ENTITY_ID_BYTES / 4);
+        let last = range.to.as_ref().map_or(highest.as_str(), EntityId::as_str);
         let took = self.audit(&[first..=last], &rows).await?;
-        let ContentsStatus { current, last } = &mut self.status.contents;
+        let ContentsStatus { current, last, .. } = &mut self.status.contents;
         if let Some(pass) = current {
             pass.after.clone_from(&range.to);
         }
@@ -134,7 +172,7 @@ impl Resync {
         let pause = took * (100 / self.settings.owner_percent.clamp(1, 100)) * SHARE;
         let pause = pause.min(MAX_PAUSE).max(self.settings.contents_interval);
         self.auditor.next = Instant::now() + pause;
-        Ok(())
+        Ok(true)
     }
 
     /// The contents of the newest entities.
@@ -154,15 +192,20 @@ impl Resync {
         applied: &[RangeRow],
     ) -> Result<Duration, BoxError> {
         let audited = self.auditor.contents.audit(ranges, applied).await?;
-        let Audited { altered: Some(Altered { altered, strays }), unknown, took } = audited else {
+        let Audited { altered: Some(found), unknown, known, took } = audited else {
             self.auditor.readable = false;
             return Ok(Duration::ZERO);
         };
+        let Altered { compared, altered, strays, marked } = found;
+        // What is marked was on the work queue of a replica that has ended, or still is.
+        let again = [known, marked].concat();
+        let again = self.rows.not_set_aside(again).await?;
         let pass = self.status.contents.current.get_or_insert_with(begin);
-        pass.compared += applied.len() as u64;
+        pass.compared += compared;
+        pass.left_out += applied.len() as u64 - compared;
         pass.altered += altered.len() as u64;
         pass.strays += strays.len() as u64;
-        self.progress.contents_compared.inc_by(applied.len() as u64);
+        self.progress.contents_compared.inc_by(compared);
         for (kind, found) in [("altered", &altered), ("stray", &strays)] {
             if !found.is_empty() {
                 let count = found.len() as u64;
@@ -173,13 +216,17 @@ impl Resync {
         }
         let altered = mutated!(AlteredRowsKept: altered => Vec::new());
         self.rows.outdate(&altered).await?;
-        let strangers: HashSet<_> = unknown.iter().collect();
-        for id in altered.iter().chain(strays.iter().filter(|id| !strangers.contains(id))) {
-            self.enqueue(id.clone(), Version::NONE).await?;
+        for id in altered.into_iter().chain(again) {
+            self.enqueue(id, Version::NONE).await?;
+        }
+        let unknown = mutated!(StrayRowsKept: unknown => Vec::new());
+        if !self.rows.tombstones {
+            self.rows.adopt(&unknown).await?;
+            return Ok(took);
         }
         // The owner gives it a tombstone, which removes the row. No version is below this one.
         let version = Version::new(1)?;
-        for id in mutated!(StrayRowsKept: unknown => Vec::new()) {
+        for id in unknown {
             self.keep_removal(Held { id, version });
         }
         Ok(took)
@@ -192,6 +239,7 @@ fn begin() -> ContentsPass {
         ended_at: None,
         after: None,
         compared: 0,
+        left_out: 0,
         altered: 0,
         strays: 0,
     }

@@ -133,11 +133,13 @@ impl Ledger {
     /// An operator wants a comparison now, may want everything applied again, and may allow removals, however many.
     pub(crate) async fn ask(&self, full: bool, allow_removals: bool) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO nudge_resync AS held (entity, holder, seen_at, wanted, allow_removals) \
-                   VALUES ($1, '', 0, $2, $3) ON CONFLICT (entity) DO UPDATE SET wanted = excluded.wanted, \
+                   VALUES ($1, '', 0, $2, $3) ON CONFLICT (entity) DO UPDATE SET \
+                   wanted = CASE WHEN held.wanted = $4 THEN held.wanted ELSE excluded.wanted END, \
                    allow_removals = CASE WHEN excluded.allow_removals = 1 THEN 1 ELSE held.allow_removals END";
         let query = sqlx::query(sql).bind(self.entity.as_str());
         let query = query.bind(if full { WANTED_IN_FULL } else { WANTED });
-        self.db.write(query.bind(i64::from(allow_removals))).await.map(drop)
+        let query = query.bind(i64::from(allow_removals)).bind(WANTED_IN_FULL);
+        self.db.write(query).await.map(drop)
     }
 
     /// The comparison that an operator wanted has begun.

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use nudge_protocol::{
-    admin::BreakerState,
+    admin::{BreakerState, Sweep},
     digest::{Handled, Range},
     sync_api::MAX_ITEMS_LIMIT,
 };
@@ -13,8 +13,8 @@ use tokio::time::sleep;
 use super::{
     Compared, Comparer, Difference, Ours, Resync,
     agreed::agree,
-    begin,
     difference::{Kind, found_twice},
+    repair::KEYS_AT_A_TIME,
 };
 
 /// How many times longer something must differ if the owner does not say what is in flight.
@@ -34,12 +34,18 @@ impl Resync {
         if let Some(why) = self.why_not() {
             return Ok(Page::NotYet(why));
         }
-        let current = self.status.current.take().unwrap_or_else(begin);
-        let after = current.after.clone();
-        self.status.current = Some(current);
+        let owner = self.owner.client.address();
+        let full = self.is_full();
+        if self.status.current.as_ref().is_some_and(|sweep| sweep.owner != owner) {
+            self.status.current = Some(Sweep { full, ..self.begin() });
+            self.removals.clear();
+        }
+        let after = self.current().after.clone();
+        // What is applied again is counted in requests, not in sums.
+        let limit = if full { KEYS_AT_A_TIME } else { usize::MAX }.min(self.settings.page);
         let (client, overdue_after) = (self.owner.client.clone(), self.settings.overdue_after);
         let mut comparer = Comparer::new(client, self.entity.clone(), overdue_after);
-        let Some(ours) = self.ours(&Range { after, to: None }, self.settings.page).await? else {
+        let Some(ours) = self.ours(&Range { after, to: None }, limit).await? else {
             return Ok(Page::NotYet("the position in the stream is not known"));
         };
         let compared = comparer.compare(&ours).await?;
@@ -59,20 +65,23 @@ impl Resync {
         left_out.retain(|id| range.holds(id));
         let confirmed = self.confirm(&mut comparer, &leaves, differences).await?;
         let found = confirmed.len() + overdue.len();
-        let (confirmed, overdue) = (self.unknown(confirmed).await?, self.unknown(overdue).await?);
-        let set_aside = found - confirmed.len() - overdue.len();
         let rows = ours.within(&range);
         let compared = rows.len() as u64;
-        self.note(&confirmed, &overdue, compared);
+        self.progress.compared.inc_by(compared);
+        let not_seen = rows.iter().filter(|row| left_out.contains(&row.id)).count();
+        self.observe(compared - not_seen as u64, confirmed.iter().chain(&overdue));
+        let (confirmed, overdue) = (self.unknown(confirmed).await?, self.unknown(overdue).await?);
+        let set_aside = found - confirmed.len() - overdue.len();
+        self.note(confirmed.iter().chain(&overdue));
         // What the owner does not have waits for an operator's word.
         let except: HashSet<_> = confirmed.iter().map(|one| one.id.clone()).collect();
         self.repair(confirmed, overdue).await?;
-        if self.status.current.as_ref().is_some_and(|sweep| sweep.full) {
+        if full {
             let others = rows.iter().filter(|row| !except.contains(&row.id));
             let ids: Vec<_> = others.map(|row| row.id.clone()).collect();
             self.again(&ids).await?;
         }
-        let Some(current) = &mut self.status.current else { return Err("no sweep".into()) };
+        let current = self.current();
         current.compared += compared;
         agree(&mut current.agreed, rows, &left_out);
         current.set_aside += set_aside as u64;

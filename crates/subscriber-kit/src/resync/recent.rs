@@ -44,8 +44,9 @@ impl Resync {
         // Asked again, so that what has changed since counts.
         self.recent.handled = None;
         let confirmed = found_twice(first, &self.newest_differences().await?);
+        self.observe_new(&confirmed);
         let confirmed = self.unknown(confirmed).await?;
-        self.note(&confirmed, &[], 0);
+        self.note(confirmed.iter());
         self.repair(confirmed, Vec::new()).await
     }
 

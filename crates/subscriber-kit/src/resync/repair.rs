@@ -1,6 +1,6 @@
 //! Repairs what differs, in the usual way: by the work queue, and by fresh versions of the owner.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use nudge_protocol::{
     EntityId, Version,
@@ -8,10 +8,10 @@ use nudge_protocol::{
     digest::{Held, MAX_RENEWED, RenewRequest},
 };
 use nudge_runtime::{BoxError, mutated};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
-    Resync, begin,
+    LOOK_INTERVAL, Resync,
     difference::{Difference, Kind},
     held, is_beyond_belief,
 };
@@ -25,7 +25,7 @@ pub(super) const FEW_REMOVALS: u64 = 100;
 /// Most removals that wait in memory for the end of a sweep. The next sweep finds the others.
 const MAX_WAITING_REMOVALS: usize = 10_000;
 /// Keys that are put onto the work queue at a time.
-const KEYS_AT_A_TIME: usize = 256;
+pub(super) const KEYS_AT_A_TIME: usize = 256;
 /// How often to check whether they are applied.
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait without progress until they are.
@@ -33,15 +33,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Resync {
     /// Counts what was found.
-    pub(super) fn note(&mut self, confirmed: &[Difference], overdue: &[Difference], compared: u64) {
-        let sweep = self.status.current.get_or_insert_with(begin);
-        self.progress.compared.inc_by(compared);
-        self.ages.watch(confirmed.iter().chain(overdue));
-        for one in confirmed.iter().chain(overdue) {
-            *count(&mut sweep.differences, one.kind) += 1;
+    pub(super) fn note<'a>(&mut self, found: impl Iterator<Item = &'a Difference>) {
+        for one in found {
+            *count(&mut self.current().differences, one.kind) += 1;
             self.progress.differences.get_or_create(&[("kind", one.kind.as_str())]).inc();
         }
-        self.count(compared, (confirmed.len() + overdue.len()) as u64);
     }
 
     /// Repairs what was found on a page, except for removals, which wait until the end of the sweep.
@@ -69,43 +65,57 @@ impl Resync {
         Ok(())
     }
 
-    pub(super) fn keep_removal(&mut self, removal: Held) {
-        self.status.current.get_or_insert_with(begin).removals += 1;
+    pub(super) fn keep_removal(&mut self, Held { id, version }: Held) {
+        // A page that is looked at again adds nothing.
         if self.removals.len() < MAX_WAITING_REMOVALS {
-            self.removals.push(removal);
+            let is_new = self.removals.insert(id, version).is_none();
+            self.current().removals += u64::from(is_new);
+        } else if !self.removals.contains_key(&id) {
+            self.current().removals += 1;
         }
     }
 
     /// Puts keys onto the work queue, and waits until they are applied. A page is only left behind then: a crash
     /// before that looks at it again.
-    async fn apply(&self, part: &[Difference]) -> Result<(), BoxError> {
+    async fn apply(&mut self, part: &[Difference]) -> Result<(), BoxError> {
         for one in part {
             self.enqueue(one.id.clone(), one.theirs).await?;
         }
         let mut waiting = Waiting::new(PATIENCE);
         // The next sweep finds what is left.
         while waiting.goes_on(self.rows.behind(part).await?) {
-            sleep(LOOK).await;
+            self.look_on().await?;
         }
         Ok(())
     }
 
     /// Lets every one of these be read and applied again.
-    pub(super) async fn again(&self, ids: &[EntityId]) -> Result<(), BoxError> {
-        for part in ids.chunks(KEYS_AT_A_TIME) {
-            self.rows.outdate(part).await?;
-            for id in part {
-                self.enqueue(id.clone(), Version::NONE).await?;
+    pub(super) async fn again(&mut self, ids: &[EntityId]) -> Result<(), BoxError> {
+        self.rows.outdate(ids).await?;
+        for id in ids {
+            self.enqueue(id.clone(), Version::NONE).await?;
+        }
+        // Dead letters are none of these; all others must be read before the page is left behind.
+        let mut waiting = Waiting::new(PATIENCE);
+        while waiting.goes_on(self.rows.outdated(ids).await?) {
+            self.look_on().await?;
+        }
+        if waiting.is_in_vain() {
+            return Err("what was to be applied again is not".into());
+        }
+        self.progress.refilled.inc_by(ids.len() as u64);
+        Ok(())
+    }
+
+    /// A moment in which keys are being applied. This replica still compares, however long that takes.
+    async fn look_on(&mut self) -> Result<(), BoxError> {
+        sleep(LOOK).await;
+        if self.looked_on.elapsed() >= LOOK_INTERVAL {
+            if !self.ledger.claim().await? {
+                return Err("another replica compares by now".into());
             }
-            // Dead letters are none of these; all others must be read before the page is left behind.
-            let mut waiting = Waiting::new(PATIENCE);
-            while waiting.goes_on(self.rows.outdated(part).await?) {
-                sleep(LOOK).await;
-            }
-            if waiting.is_in_vain() {
-                return Err("what was to be applied again is not".into());
-            }
-            self.progress.refilled.inc_by(part.len() as u64);
+            self.look_again().await?;
+            self.looked_on = Instant::now();
         }
         Ok(())
     }
@@ -113,7 +123,7 @@ impl Resync {
     /// Removes what the owner does not have, if that is little or allowed.
     pub(super) async fn remove(&mut self, sweep: &Sweep, allowed: bool) -> Result<(), BoxError> {
         let removals = std::mem::take(&mut self.removals);
-        let removals = mutated!(GhostsKept: removals => Vec::new());
+        let removals = mutated!(GhostsKept: removals => BTreeMap::new());
         let few = (sweep.compared / 100).max(FEW_REMOVALS);
         if sweep.removals > few && !allowed {
             if self.status.removals_waiting != sweep.removals {
@@ -133,12 +143,13 @@ impl Resync {
         self.progress.removals_waiting.set(0);
         if !self.rows.tombstones {
             // The owner forgets what it deletes. It is asked twice whether it has.
-            for Held { id, .. } in removals {
+            for id in removals.into_keys() {
                 self.enqueue(id, Version::NONE).await?;
             }
             return Ok(());
         }
-        self.renew(removals).await.map(drop)
+        let removals = removals.into_iter().map(|(id, version)| Held { id, version });
+        self.renew(removals.collect()).await.map(drop)
     }
 
     pub(super) async fn enqueue(&self, id: EntityId, floor: Version) -> Result<(), BoxError> {

@@ -8,12 +8,14 @@ use nudge_protocol::{
 };
 use nudge_runtime::{
     Database, clock,
+    database::Kind,
     set_sql::{Column, rows, strings},
 };
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 use super::difference::Difference;
+use crate::read_model::revision::{AGAIN, is_not_set_aside};
 
 const IN_RANGE: &str = "SELECT id, version, deleted FROM nudge_applied \
     WHERE entity = $1 AND id > $2 AND id <= $3 AND deleted <= $5 ORDER BY id LIMIT $4";
@@ -111,11 +113,53 @@ impl Rows {
             return Ok(());
         }
         let of = strings(self.db.kind(), "$2");
+        // In order of IDs, as appliers lock them.
+        let of = match self.db.kind() {
+            Kind::Sqlite => of,
+            Kind::Postgres => format!(
+                "(SELECT id FROM nudge_applied WHERE entity = $1 AND id IN {of} ORDER BY id FOR UPDATE)"
+            ),
+        };
         let sql = format!(
-            "UPDATE nudge_applied SET revised_version = 0 WHERE entity = $1 AND id IN {of}"
+            "UPDATE nudge_applied SET revised_version = {AGAIN} WHERE entity = $1 AND id IN {of}"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str());
         self.db.write(query.bind(json!(ids).to_string())).await.map(drop)
+    }
+
+    /// Takes IDs that only the service's own tables have for applied, in a version below all others. So they are
+    /// found as what the owner does not have, and removed like that. Only for an owner without tombstones, which gives
+    /// no version to what it does not have.
+    pub(crate) async fn adopt(&self, ids: &[EntityId]) -> Result<(), sqlx::Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let sql = format!(
+            "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at, revised_version) \
+             SELECT $1, r.id, 1, 0, $3, 1 FROM {} WHERE true ORDER BY r.id ON CONFLICT (entity, id) DO NOTHING",
+            rows(self.db.kind(), "$2", &[Column::Text("id")])
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str());
+        let query =
+            query.bind(Value::from_iter(ids.iter().map(|id| json!({"id": id}))).to_string());
+        self.db.write(query.bind(clock::now().unix_micros())).await.map(drop)
+    }
+
+    /// Of these, those that are neither parked nor dead letters.
+    pub(crate) async fn not_set_aside(
+        &self,
+        mut ids: Vec<EntityId>,
+    ) -> Result<Vec<EntityId>, sqlx::Error> {
+        if !ids.is_empty() {
+            let of = strings(self.db.kind(), "$2");
+            let sql = format!("SELECT id FROM nudge_dead_letter WHERE entity = $1 AND id IN {of}");
+            let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
+            let query = query.bind(json!(ids).to_string());
+            let rows: Vec<(String,)> = self.db.run(query.fetch_all(self.db.reader())).await?;
+            let set_aside: HashSet<_> = rows.into_iter().map(|(id,)| id).collect();
+            ids.retain(|id| !set_aside.contains(id.as_str()));
+        }
+        Ok(ids)
     }
 
     /// How many of these have not been applied again. What is parked or a dead letter does not count.
@@ -123,8 +167,8 @@ impl Rows {
         let of = strings(self.db.kind(), "$2");
         let sql = format!(
             "SELECT count(*) FROM nudge_applied AS applied WHERE entity = $1 AND id IN {of} \
-             AND revised_version <> version AND NOT EXISTS \
-             (SELECT 1 FROM nudge_dead_letter AS dead WHERE dead.entity = applied.entity AND dead.id = applied.id)"
+             AND revised_version < 0 AND {}",
+            is_not_set_aside("applied")
         );
         let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
         let query = query.bind(json!(ids).to_string());

@@ -69,7 +69,8 @@ async fn once(
             }
             claimed = Some(Instant::now());
         }
-        let page = revisions.outdated(&after, PAGE).await?;
+        // A new release may well be able to apply what an older one could not.
+        let page = revisions.outdated(&after, PAGE, starts).await?;
         let Some(last) = page.last().cloned() else { break };
         if total == 0 {
             tracing::info!(entity = %revisions.entity, "the read model has a new revision: reading all entities again");

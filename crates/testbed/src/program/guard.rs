@@ -2,7 +2,8 @@
 //! itself killed and can no longer do so.
 //!
 //! It reads from a pipe which processes are running. However its parent ends, the pipe closes; the processes still on
-//! the list are then stopped, in order.
+//! the list are then stopped, in order. All have the guard's process group, which it kills at the very end: its parent may
+//! have been killed between starting a process and reporting it.
 
 use std::{
     ffi::OsStr,
@@ -15,7 +16,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{
+    Pid, Signal, getpgrp, getpid, kill_process, kill_process_group, test_kill_process,
+};
 
 /// Time that a program gets to stop by itself, whoever asks it to.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -45,7 +48,12 @@ impl Guard {
         Ok(Self(Arc::new(Mutex::new(child))))
     }
 
-    /// Reports that a program with its own process group is running. One that is `last` is stopped after the others.
+    /// The process group of all that it guards.
+    pub(super) fn group(&self) -> i32 {
+        self.0.lock().id().cast_signed()
+    }
+
+    /// Reports that a program is running. One that is `last` is stopped after the others.
     pub fn add(&self, pid: u32, last: bool) {
         self.tell(&format!("+{pid} {}", u8::from(last)));
     }
@@ -71,7 +79,8 @@ impl Guard {
     }
 }
 
-/// The guard itself. Returns once its input and every process on its list have ended.
+/// The guard itself. Once its input and every process on its list have ended, it kills its process group, itself
+/// included, if that is its own.
 pub fn run() {
     let mut children: Vec<(Pid, bool)> = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -79,6 +88,9 @@ pub fn run() {
     }
     for last in [false, true] {
         stop(children.iter().filter(|child| child.1 == last).map(|child| child.0).collect());
+    }
+    if getpgrp() == getpid() {
+        let _ = kill_process_group(getpgrp(), Signal::KILL);
     }
 }
 
@@ -95,19 +107,19 @@ fn note(children: &mut Vec<(Pid, bool)>, line: &str) {
     }
 }
 
-fn stop(groups: Vec<Pid>) {
+fn stop(programs: Vec<Pid>) {
     let deadline = Instant::now() + STOP_PATIENCE;
-    for &group in &groups {
-        let _ = kill_process_group(group, Signal::TERM);
+    for &program in &programs {
+        let _ = kill_process(program, Signal::TERM);
     }
-    let lives = |group: &&Pid| test_kill_process_group(**group).is_ok();
-    while groups.iter().any(|group| lives(&group)) && Instant::now() < deadline {
+    let lives = |program: &&Pid| test_kill_process(**program).is_ok();
+    while programs.iter().any(|program| lives(&program)) && Instant::now() < deadline {
         // No runtime runs here, and nothing else waits for this thread.
         #[expect(clippy::disallowed_methods, reason = "the guard is one thread without a runtime")]
         std::thread::sleep(POLL_INTERVAL);
     }
-    for group in groups.iter().filter(lives) {
-        let _ = kill_process_group(*group, Signal::KILL);
+    for program in programs.iter().filter(lives) {
+        let _ = kill_process(*program, Signal::KILL);
     }
 }
 

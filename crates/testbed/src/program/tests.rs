@@ -81,7 +81,7 @@ async fn one_that_is_just_starting_a_child_is_frozen_too() {
     for _ in 0..100 {
         assert!(program.freeze());
         program.thaw();
-        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -8,7 +8,7 @@ use nudge_runtime::{
     database::Kind,
     set_sql::{Set, columns_as_text},
 };
-use nudge_subscriber_kit::{Apply, EntityState, serde_json::Value};
+use nudge_subscriber_kit::{Apply, EntityState, MAX_READ_ROWS, serde_json::Value};
 use serde::Serialize;
 use sqlx::AssertSqlSafe;
 
@@ -88,7 +88,9 @@ impl Apply for Stores {
             Kind::Postgres => &["words", "lines", "lines_version"],
         };
         let row = columns_as_text(kind, &[READ, words].concat());
-        let sql = format!("SELECT id, {row} FROM store WHERE id BETWEEN $1 AND $2");
+        let sql = format!(
+            "SELECT id, {row} FROM store WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT {MAX_READ_ROWS}"
+        );
         let query = sqlx::query_as(AssertSqlSafe(sql));
         let query = query.bind(ids.start().to_string()).bind(ids.end().to_string());
         let rows: Vec<(String, String)> = query.fetch_all(&mut **tx).await?;

@@ -33,6 +33,12 @@ search: 7264 × store
     none differed for 1 min: consistent to 6 nines within 1 min (99.9999 %)
     none differed for 5 min: consistent to 6 nines within 5 min (99.9999 %)";
     assert_eq!(plain(&said("search", &status(resync), now)), expected);
+    let pass = json!({"began_at": "2026-01-01T03:00:00Z", "ended_at": "2026-01-01T03:00:05Z", "compared": 7260,
+                      "left_out": 4, "strays": 1});
+    let waits = json!({"contents": {"last": pass, "waits_for": "it cannot be read"}});
+    let expected = "contents: 7260 compared in 5.0 s, 5.0 s ago: 1 edited by somebody, written again, \
+                    4 left out: in flight, or dead letters; waits: it cannot be read";
+    assert!(plain(&said("search", &status(waits), now)).contains(expected));
     let waits = json!({"waits_for": "the owner is failing"});
     assert!(plain(&said("search", &status(waits), now)).ends_with("  waits: the owner is failing"));
     assert!(plain(&said("search", &status(Value::Null), now)).contains("switched off"));

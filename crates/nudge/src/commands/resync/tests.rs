@@ -54,6 +54,20 @@ async fn it_waits_for_the_comparison_that_began_after_it_asked() {
     assert_eq!(line, "search   7 × store compared, repaired: 2 missing, 1 unknown to the owner");
 }
 
+#[test]
+fn only_a_comparison_of_the_kind_that_was_asked_for_counts() {
+    let (now, entity) = (clock::now(), EntityName::new("store").unwrap());
+    let status = |full| -> Status {
+        let last = json!({"began_at": now, "full": full});
+        let entities = json!([{"entity": "store", "resync": {"last": last}}]);
+        serde_json::from_value(json!({"entities": entities})).unwrap()
+    };
+    for (asked, made, counts) in [(true, false, false), (true, true, true), (false, true, true)] {
+        let request = ResyncRequest { entity: entity.clone(), full: asked, allow_removals: false };
+        assert_eq!(ended(status(made), &request, now).is_some(), counts, "{asked} {made}");
+    }
+}
+
 #[tokio::test]
 async fn removals_that_wait_are_a_failure_that_names_the_way_out() {
     let asked = Arc::default();
@@ -69,6 +83,7 @@ async fn nothing_that_differs_is_said_in_two_words_and_what_is_known_to_differ_i
         began_at: clock::now(),
         ended_at: None,
         full: true,
+        owner: String::new(),
         after: None,
         compared: 7_264,
         differences: Differences::default(),
