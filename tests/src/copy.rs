@@ -62,6 +62,11 @@ impl ReadModel {
         self.after_commit = Some(Arc::new(hook));
     }
 
+    /// Makes `apply` fail for the IDs for which `refuse` returns an error.
+    pub fn refuse(&self, refuse: impl Fn(&str) -> Option<BoxError> + Send + Sync + 'static) {
+        self.keep.refuse(Some(Arc::new(refuse)));
+    }
+
     /// Opens the database, with the handler's table in it.
     pub async fn open(&self) -> Database {
         let db = self.database.open().await;
@@ -199,7 +204,7 @@ impl Copy {
 
     /// Makes `apply` fail for the IDs for which `refuse` returns an error.
     pub fn refuse(&self, refuse: impl Fn(&str) -> Option<BoxError> + Send + Sync + 'static) {
-        self.model.keep.refuse(Some(Arc::new(refuse)));
+        self.model.refuse(refuse);
     }
 
     /// Makes `apply` work again.

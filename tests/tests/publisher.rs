@@ -11,5 +11,5 @@ mod restored;
 mod several_relays;
 mod strangers;
 mod stream;
-mod support;
+pub(crate) mod support;
 mod unreadable;

@@ -4,6 +4,7 @@ mod certificate;
 mod contents;
 mod full;
 mod losses;
+mod rebuild;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -35,6 +36,7 @@ fn eager() -> Settings {
         contents_interval: Duration::from_secs(600),
         newest_contents_interval: Duration::from_secs(600),
         page: 128,
+        ready_when_equal: false,
     };
     Settings { resync, ..quick() }
 }

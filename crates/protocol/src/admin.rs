@@ -24,7 +24,7 @@ pub use audit::{
 pub use dead_letter::{DeadLetter, DeadLetterPage, NextDeadLetter};
 pub use event::{Event, EventKind, Missed};
 pub use resync::{ContentsPass, ContentsStatus, Differences, ResyncRequest, ResyncStatus, Sweep};
-pub use status::{BreakerState, EntityStatus, Status};
+pub use status::{BreakerState, CatchingUp, EntityStatus, Status};
 pub use tombstone::{
     Flagged, MAX_NEVER_EXISTED_IDS, NeverExisted, StrangerTombstone, StrangerTombstones,
 };
@@ -39,12 +39,17 @@ pub struct Liveness {
 /// `GET /readyz`: whether the read model may be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
-    /// The database answers, every followed entity has caught up once, and the service is not stopping.
+    /// The database answers, every followed entity has caught up once, and the service is not stopping. If it was
+    /// started to be ready only when equal, every followed entity has been found equal to its owner.
     pub ready: bool,
     /// Whether the database answers.
     pub database: bool,
     /// The entities that have never caught up with their owner yet.
     pub catching_up: Vec<EntityName>,
+    /// The entities that have not been found equal to their owner yet, if that is waited for.
+    #[serde(default)]
+    #[schema(required)]
+    pub comparing: Vec<EntityName>,
 }
 
 /// `GET applied/{entity}/{id}` and `GET wait`: what the read model holds for an entity.

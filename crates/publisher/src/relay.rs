@@ -59,6 +59,8 @@ pub const HELD_PAUSE: Duration = Duration::from_secs(1);
 pub const MAX_HELD_ROWS: usize = 20_000;
 /// Shortest time between two counts of more pending rows than a round takes.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
+/// How many times longer than a count the pause after it is: of 1,000,000 rows, one takes seconds.
+const COUNT_SHARE: u32 = 50;
 /// Longest time that a relay takes to stop.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failure to reach the broker or the database.
@@ -255,6 +257,7 @@ impl Relay {
             let all;
             (marked, all) = self.mark(&published).await?;
             self.metrics.published.inc_by(published.len() as u64);
+            self.metrics.pending.dec_by(published.len() as i64);
             let first: HashSet<_> =
                 pending.iter().filter(|row| row.is_first).map(|row| &row.id).collect();
             self.expected += published.iter().filter(|one| first.contains(&one.id)).count() as u64;
@@ -332,12 +335,13 @@ impl Relay {
         Ok(())
     }
 
-    /// Counts what is pending while that is more than a round takes. It reads all of them, so not at each round.
+    /// Counts what is pending while that is more than a round takes. It reads all of them, so not at each round. In
+    /// between, what is published is subtracted.
     async fn count_many(&mut self) {
-        let now = Instant::now();
-        if now >= self.next_count {
-            self.next_count = now + COUNT_PAUSE;
+        let began = Instant::now();
+        if began >= self.next_count {
             self.metrics.note_pending(&self.log).await;
+            self.next_count = Instant::now() + COUNT_PAUSE.max(began.elapsed() * COUNT_SHARE);
         }
     }
 

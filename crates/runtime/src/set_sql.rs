@@ -9,10 +9,12 @@
 //! order of a CROSS JOIN. Otherwise it may scan the table and parse the JSON for each row of
 //! it, which turns milliseconds into minutes.
 
+mod lines;
 mod set;
 
 use crate::database::Kind;
 
+pub use lines::{Line, lines, read_lines};
 pub use set::{Set, quoted};
 
 /// A column of a JSON row: its name, which is also the object's field, and its type.

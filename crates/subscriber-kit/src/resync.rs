@@ -24,7 +24,11 @@ mod recent;
 mod repair;
 mod rows;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use nudge_protocol::{
     EntityId, EntityName, Version,
@@ -153,12 +157,16 @@ impl Resync {
             sleep(LOOK_INTERVAL).await;
             return Ok(());
         }
-        if !self.ledger.claim().await? {
+        let holds = self.ledger.claim().await?;
+        let stored = self.ledger.read().await?.status;
+        if stored.last.as_ref().is_some_and(is_equal) {
+            self.progress.found_equal.store(true, Relaxed);
+        }
+        if !holds {
             sleep(STANDBY_INTERVAL).await;
             return Ok(());
         }
         let waits_for = self.status.waits_for.take();
-        let stored = self.ledger.read().await?.status;
         // After a restart, the sweep goes on where the last page ended.
         self.status = ResyncStatus { waits_for, ..stored };
         self.removals.clear();
@@ -210,6 +218,7 @@ impl Resync {
                 }
                 // A full one comes to its end before another begins. What is not possible yet is not tried in vain.
                 Some(_) if self.status.waits_for.is_none() => return Ok(true),
+                None if self.is_awaited() => return Ok(true),
                 _ if Instant::now() >= due => return Ok(true),
                 _ => {
                     self.recent().await?;
@@ -234,6 +243,9 @@ impl Resync {
         }
         self.ledger.ended(sweep.removals == 0).await?;
         self.progress.sweeps.inc();
+        if is_equal(&sweep) {
+            self.progress.found_equal.store(true, Relaxed);
+        }
         self.status.last = Some(sweep);
         Ok(())
     }
@@ -258,6 +270,15 @@ impl Resync {
         self.status.current.as_ref().is_some_and(|sweep| sweep.full)
     }
 
+    /// Whether somebody waits until it is ready, and nothing keeps it from comparing. After a comparison that found
+    /// differences, it takes its time.
+    fn is_awaited(&self) -> bool {
+        let ResyncStatus { current, last, waits_for, .. } = &self.status;
+        let has_begun = current.is_some() || last.is_none();
+        let is_awaited = self.settings.ready_when_equal && !self.progress.found_equal.load(Relaxed);
+        is_awaited && has_begun && waits_for.is_none()
+    }
+
     /// The sweep in progress.
     fn current(&mut self) -> &mut Sweep {
         let begin = self.begin();
@@ -269,6 +290,11 @@ impl Resync {
         // Without the database, this is not worth another message.
         let _ = self.ledger.save(&self.status).await;
     }
+}
+
+/// Whether a complete comparison found nothing that differs.
+fn is_equal(sweep: &Sweep) -> bool {
+    sweep.differences.sum() == 0 && sweep.set_aside == 0
 }
 
 /// Whether no owner can have given this version yet.

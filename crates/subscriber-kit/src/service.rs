@@ -25,6 +25,9 @@ const BIND: &str = "bind";
 /// The setting for how much of its owners' time comparing may take.
 const RESYNC_PERCENT: &str = "resync-percent";
 
+/// The setting that makes it ready only once it was found equal to its owners.
+const READY_WHEN_EQUAL: &str = "ready-when-equal";
+
 type Add = Box<dyn FnOnce(Builder, &str) -> Builder + Send>;
 type Configure = Box<dyn FnOnce(Builder) -> Builder + Send>;
 type PartFuture = Pin<Box<dyn Future<Output = Result<OpenApiRouter, BoxError>> + Send>>;
@@ -63,6 +66,7 @@ struct Follow {
 /// | `BIND` | the address to listen on, loopback only | from [`listen`](Self::listen), otherwise a free port |
 /// | `STORE_OWNER_URL` | the owner of `store`; there is one setting per entity | from [`follow`](Self::follow) |
 /// | `RESYNC_PERCENT` | how much of its owners' time comparing with them may take; 0 switches it off | 1 |
+/// | `READY_WHEN_EQUAL` | `true`: ready only once it was found equal to its owners, to build a read model anew beside the one that serves | `false` |
 /// | `NATS_URL`, … | the broker and its credentials | `nats://127.0.0.1:7122` |
 /// | `LOG`, `LOG_FORMAT` | what to log, and how | `info`, `text` |
 ///
@@ -150,6 +154,16 @@ impl Service {
             .value_name("PERCENT")
             .help("How much of its owners' time comparing with them may take; 0 switches it off [default: 1]")
             .value_parser(clap::value_parser!(u32).range(0..=100));
+        let ready_when_equal = Arg::new(READY_WHEN_EQUAL)
+            .long(READY_WHEN_EQUAL)
+            .env("READY_WHEN_EQUAL")
+            .value_name("BOOL")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .help("Be ready only once it was found equal to its owners, to build a read model anew beside the one that serves")
+            .value_parser(clap::value_parser!(bool));
         let info = InfoBuilder::new().title(name).version("1.0.0").build();
         Self {
             name,
@@ -158,7 +172,8 @@ impl Service {
                 .about(format!("The service {name}"))
                 .after_help(help)
                 .arg(bind)
-                .arg(resync_percent),
+                .arg(resync_percent)
+                .arg(ready_when_equal),
             about: OpenApiBuilder::new().info(info).build(),
             documents: Vec::new(),
             data: None,
@@ -333,6 +348,9 @@ impl Service {
         }
         if let Some(percent) = matches.get_one(RESYNC_PERCENT) {
             builder = builder.resync_percent(*percent);
+        }
+        if matches.get_one(READY_WHEN_EQUAL) == Some(&true) {
+            builder = builder.ready_when_equal(true);
         }
         let subscriber = builder.start(stop.clone()).await?;
         let tasks = TaskTracker::new();

@@ -121,6 +121,8 @@ pub struct ResyncSettings {
     pub newest_contents_interval: Duration,
     /// Entities whose versions are compared at a time. At most 65,536, what an owner reads for one answer.
     pub page: usize,
+    /// See [`Builder::ready_when_equal`](crate::Builder::ready_when_equal).
+    pub ready_when_equal: bool,
 }
 
 impl Default for ResyncSettings {
@@ -135,6 +137,7 @@ impl Default for ResyncSettings {
             contents_interval: Duration::from_secs(2),
             newest_contents_interval: Duration::from_secs(60),
             page: 32_768,
+            ready_when_equal: false,
         }
     }
 }

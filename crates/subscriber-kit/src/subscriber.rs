@@ -1,6 +1,12 @@
 //! Puts the parts together: the builder, and the handle of the running tasks.
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use nudge_protocol::{EntityId, EntityName, InvalidEntityName, Version, sync_api::MAX_FIELDS};
 use nudge_runtime::{BoxError, Broker, Database, database::OpenError};
@@ -54,6 +60,11 @@ pub enum StartError {
     /// No entity was followed.
     #[error("a subscriber must follow at least one entity")]
     FollowsNothing,
+    /// It would never be ready.
+    #[error(
+        "a subscriber that is ready only when equal to its owners must compare itself with them"
+    )]
+    NeverEqual,
     /// A handler cannot create the tables that it writes to.
     #[error("cannot prepare the read model of {entity}")]
     Prepare {
@@ -137,6 +148,8 @@ pub(crate) struct Shared {
     pub(crate) db: Database,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) stop: CancellationToken,
+    /// See [`Builder::ready_when_equal`].
+    pub(crate) ready_when_equal: bool,
     tasks: TaskTracker,
 }
 
@@ -196,12 +209,15 @@ impl Subscriber {
         }
     }
 
-    /// Whether every followed entity has caught up once since this read model was created. A subscriber stays
-    /// ready during an outage of the broker or of an owner, and serves what it has.
+    /// Whether every followed entity has caught up once since this read model was created, and was found equal to its
+    /// owner if [that is waited for](Builder::ready_when_equal). A subscriber stays ready during an outage of the
+    /// broker or of an owner, and serves what it has.
     pub fn is_ready(&self) -> bool {
-        let caught_up =
-            |f: &Followed| f.progress.caught_up.load(std::sync::atomic::Ordering::Relaxed);
-        !self.shared.stop.is_cancelled() && self.shared.followed.iter().all(caught_up)
+        let is_ready = |f: &Followed| {
+            f.progress.caught_up.load(Relaxed)
+                && (!self.shared.ready_when_equal || f.progress.found_equal.load(Relaxed))
+        };
+        !self.shared.stop.is_cancelled() && self.shared.followed.iter().all(is_ready)
     }
 
     /// Adds metrics of the service's own to `/metrics`.
@@ -277,10 +293,22 @@ impl Builder {
         self
     }
 
+    /// Makes it ready only once a comparison of everything has found each followed entity equal to its owner, which
+    /// begins at once and without pauses. So a read model can be built anew beside the one that serves: start the service
+    /// with an empty database as well, and switch when it is ready.
+    pub fn ready_when_equal(mut self, ready_when_equal: bool) -> Self {
+        self.settings.resync.ready_when_equal = ready_when_equal;
+        self
+    }
+
     /// Migrates the kit's tables and starts every task. They run until `stop` is cancelled.
     pub async fn start(self, stop: CancellationToken) -> Result<Subscriber, StartError> {
         if self.follows.is_empty() {
             return Err(StartError::FollowsNothing);
+        }
+        let ready_when_equal = self.settings.resync.ready_when_equal;
+        if ready_when_equal && !self.settings.resync.enabled {
+            return Err(StartError::NeverEqual);
         }
         Subscriber::migrate(&self.db).await?;
         let (paused, _) = watch::channel(false);
@@ -312,8 +340,19 @@ impl Builder {
         starting.tasks.close();
         let Starting { service, db, source, events, registry, tasks, stop, .. } = starting;
         let (owned, registry) = (self.owned, Mutex::new(registry));
-        let shared =
-            Shared { service, followed, owned, events, paused, registry, db, source, stop, tasks };
+        let shared = Shared {
+            service,
+            followed,
+            owned,
+            events,
+            paused,
+            registry,
+            db,
+            source,
+            stop,
+            ready_when_equal,
+            tasks,
+        };
         Ok(Subscriber { shared: Arc::new(shared) })
     }
 }

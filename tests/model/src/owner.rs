@@ -3,7 +3,7 @@
 use crate::{
     protocol::{Action, Protocol},
     rule::Rule,
-    state::{Delivery, Key, Message, Relay, Round, State},
+    state::{Delivery, Key, Message, Parked, Relay, Round, State},
 };
 
 impl Protocol {
@@ -18,6 +18,12 @@ impl Protocol {
             may(state.left.forgotten > 0 && key.message.is_some(), Action::Forget(k));
             may(state.left.foreign > 0 && key.version > 0, Action::Foreign(k));
             may(state.left.echoes > 0 && key.version > 0, Action::Echo(k));
+            let quiet = key.message.is_none_or(|one| one.delivery == Delivery::Acknowledged)
+                && key.published_version == key.version
+                && key.parked == Parked::No
+                && state.relays.iter().all(|relay| relay.rounds[k] == Round::Idle)
+                && !state.replicas.iter().any(|replica| replica.works_on(k));
+            may(state.left.restores > 0 && key.version > 0 && quiet, Action::Restore(k));
         }
         for (r, relay) in state.relays[..self.scenario.relays].iter().enumerate() {
             self.relay_actions(state, r, relay, actions);
@@ -54,7 +60,8 @@ impl Protocol {
         match action {
             Action::Edit(k) => {
                 state.left.edits -= 1;
-                state.keys[k].written += 1;
+                let exists = state.keys[k].written % 2 == 1;
+                state.keys[k].change(!exists);
                 match self.has(Rule::RecordWithChange) {
                     true => state.keys[k].version = state.keys[k].written,
                     false => state.keys[k].unrecorded = true,
@@ -85,6 +92,13 @@ impl Protocol {
             Action::Forget(k) => {
                 state.left.forgotten -= 1;
                 state.put(k, None);
+            }
+            // What was published for the older state is known to be published.
+            Action::Restore(k) => {
+                state.left.restores -= 1;
+                let key = &mut state.keys[k];
+                key.version -= 1;
+                (key.written, key.published_version) = (key.version, key.version);
             }
             Action::Foreign(k) => {
                 state.left.foreign -= 1;

@@ -32,6 +32,7 @@ pub enum Action {
     Forget(usize),
     Foreign(usize),
     Echo(usize),
+    Restore(usize),
     PutBack(usize, usize),
     Deliver(usize, usize),
     Redeliver(usize, usize),
@@ -48,6 +49,7 @@ pub enum Action {
     Crash(usize),
     Reenter(usize, usize),
     Resync(usize, usize),
+    Renew(usize, usize),
 }
 
 impl Action {
@@ -57,6 +59,7 @@ impl Action {
         use Action::*;
         match self {
             Edit(_) | OwnerCrash(_) | RelayCrash(_) | Lose(_) | Forget(_) | Foreign(_) => false,
+            Restore(_) => false,
             GiveUp(..) | Arrive(_) | Echo(_) | Timeout(..) | Fail(_) | Crash(_) => false,
             Answer { back, .. } => back == 0,
             _ => true,
@@ -83,6 +86,7 @@ impl fmt::Display for Action {
             Forget(k) => write!(f, "the broker loses the message of key {k} for good"),
             Foreign(k) => write!(f, "somebody publishes key {k} without a version"),
             Echo(k) => write!(f, "somebody publishes key {k} at version 1 again"),
+            Restore(k) => write!(f, "owner goes back to an older state of key {k}"),
             PutBack(r, k) => write!(f, "replica {r} resets the consumer for key {k}"),
             Deliver(r, k) => write!(f, "replica {r} gets the message of key {k}"),
             Redeliver(r, k) => write!(f, "replica {r} gets the message of key {k}, held by nobody"),
@@ -103,6 +107,7 @@ impl fmt::Display for Action {
             Crash(r) => write!(f, "replica {r} dies"),
             Reenter(r, k) => write!(f, "replica {r} retries parked key {k}"),
             Resync(r, k) => write!(f, "replica {r} compares key {k} with the owner"),
+            Renew(r, k) => write!(f, "replica {r} tells the owner which version it has of key {k}"),
         }
     }
 }

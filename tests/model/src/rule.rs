@@ -101,9 +101,13 @@ pub enum Rule {
     /// Changes that were lost for good are found by comparing versions with the owner's:
     /// `crates/subscriber-kit/src/resync/repair.rs`, `Resync::repair`.
     Resync,
+    /// An owner that went back to an older state is told of the newer version, and gives a fresh one above it, so that
+    /// nothing has to pass the guard:
+    /// `crates/subscriber-kit/src/resync/repair.rs`, `Resync::renew`.
+    Renew,
 }
 
-const _: () = assert!(Rule::ALL.len() == Resync as usize + 1, "a rule is missing in `ALL`");
+const _: () = assert!(Rule::ALL.len() == Renew as usize + 1, "a rule is missing in `ALL`");
 
 /// The code that keeps a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +122,7 @@ pub struct Code {
 
 impl Rule {
     /// Every rule, in the order in which a change encounters them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         RecordWithChange,
         MarkBySequence,
         PublishAgain,
@@ -146,6 +150,7 @@ impl Rule {
         OlderRefusalYields,
         Reentry,
         Resync,
+        Renew,
     ];
 
     /// The code that keeps it; `None` if there is none yet.
@@ -172,6 +177,7 @@ impl Rule {
             }
             Reentry => (REENTRY, None, "round"),
             Rule::Resync => (RESYNC, Some("Resync"), "repair"),
+            Renew => (RESYNC, Some("Resync"), "renew"),
             PlaceInStream => return None,
         };
         Some(Code { path, owner, function })

@@ -27,6 +27,8 @@ pub struct Left {
     pub timeouts: u8,
     /// Batches that fail until they are parked.
     pub failures: u8,
+    /// How often the owner goes back to the state before, when everything is handled.
+    pub restores: u8,
 }
 
 /// Who takes part, and what may happen.
@@ -68,6 +70,7 @@ const NONE: Left = Left {
     echoes: 0,
     timeouts: 0,
     failures: 0,
+    restores: 0,
 };
 
 const fn scenario(name: &'static str, counts: [usize; 3], left: Left) -> Scenario {
@@ -92,7 +95,7 @@ const fn blind(name: &'static str, counts: [usize; 3], left: Left) -> Scenario {
 }
 
 /// The scenarios in which the whole protocol must hold.
-pub const WHOLE: [Scenario; 21] = [
+pub const WHOLE: [Scenario; 23] = [
     blind("created, deleted, created", [1, 2, 2], Left { edits: 3, crashes: 1, ..NONE }),
     scenario(
         "messages are redelivered",
@@ -194,6 +197,22 @@ pub const WHOLE: [Scenario; 21] = [
             Left { edits: 3, forgotten: 2, stale: 1, crashes: 1, ..NONE },
         )
     },
+    Scenario {
+        resync: true,
+        ..blind(
+            "the owner goes back to an older state",
+            [1, 1, 2],
+            Left { edits: 3, restores: 2, stale: 1, crashes: 1, ..NONE },
+        )
+    },
+    Scenario {
+        resync: true,
+        ..blind(
+            "the owner goes back to an older state, and messages are lost for good",
+            [1, 2, 1],
+            Left { edits: 3, restores: 2, forgotten: 1, relay_crashes: 1, ..NONE },
+        )
+    },
 ];
 
 /// The smallest scenario in which a rule is needed.
@@ -236,6 +255,7 @@ pub fn without(rule: Rule) -> Scenario {
             let left = Left { edits: 2, failures: 1, ..NONE };
             Scenario { refused: Some((0, 1)), ..two_replicas(left) }
         }
+        Renew => Scenario { resync: true, ..small(Left { edits: 1, restores: 1, ..NONE }) },
         Resync => Scenario { resync: true, ..small(Left { edits: 1, forgotten: 1, ..NONE }) },
     };
     // Relays that check the stream repair what these rules prevent. Without the first rule, they would read the same

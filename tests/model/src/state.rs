@@ -41,11 +41,14 @@ pub(crate) enum Parked {
 /// One key: at the owner, in the stream, and in the read model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
-    /// How often the owner changed it. Equal to `version` unless a rule is removed.
+    /// The version of its state. Equal to `version` unless a rule is removed.
     pub(crate) written: Version,
     /// Only without [`RecordWithChange`](crate::Rule::RecordWithChange): changed, not recorded yet.
     pub(crate) unrecorded: bool,
     pub(crate) version: Version,
+    /// The highest version that the owner ever gave. A clock gives them, so an owner that goes back to an older state
+    /// gives none of them again.
+    pub(crate) given: Version,
     pub(crate) published_version: Version,
     pub(crate) published_seq: u8,
     /// The stream's last sequence, as far as this key can tell: only its order matters.
@@ -65,6 +68,15 @@ pub(crate) struct Key {
 /// The owner's answer for a key at a version: odd versions create it, even ones delete it.
 pub(crate) const fn state_at(version: Version) -> u8 {
     if version % 2 == 1 { version } else { 0 }
+}
+
+impl Key {
+    /// Changes it to a state that exists or not, in a version above all that were given.
+    pub(crate) fn change(&mut self, exists: bool) {
+        let next = self.given + 1;
+        self.written = if (next % 2 == 1) == exists { next } else { next + 1 };
+        self.given = self.written;
+    }
 }
 
 /// The progress of a relay with one row.

@@ -37,9 +37,12 @@ impl Protocol {
         let due = idle && matches!(key.parked, Parked::Retried(_));
         actions.extend((due && self.has(Rule::Reentry)).then_some(Action::Reenter(r, k)));
         let dead = matches!(key.parked, Parked::Dead(floor) if floor >= key.version);
-        let differs = idle && key.applied != key.version && !dead;
+        let differs = idle && key.applied < key.version && !dead;
         let compared = self.scenario.resync && self.has(Rule::Resync);
         actions.extend((compared && differs).then_some(Action::Resync(r, k)));
+        let ahead = idle && key.applied > key.version;
+        let renews = self.scenario.resync && self.has(Rule::Renew);
+        actions.extend((renews && ahead).then_some(Action::Renew(r, k)));
     }
 
     fn batch_actions(&self, state: &State, r: usize, actions: &mut Vec<Action>) {
@@ -118,6 +121,13 @@ impl Protocol {
             }
             Action::Resync(r, k) => {
                 push(state, r, k, Entry { floor: state.keys[k].version, ..Entry::default() });
+            }
+            // It gives the state that it has a fresh version, above that one. Without a state, that is a tombstone.
+            Action::Renew(_, k) => {
+                let key = &mut state.keys[k];
+                key.given = key.given.max(key.applied);
+                key.change(key.version % 2 == 1);
+                key.version = key.written;
             }
             _ => unreachable!("the owner's side takes {action:?}"),
         }

@@ -4,7 +4,7 @@ use console::style;
 use futures_util::future::join_all;
 use nudge_protocol::{
     Timestamp,
-    admin::{BreakerState, EntityStatus, ResyncStatus, Status, Sweep},
+    admin::{BreakerState, CatchingUp, EntityStatus, ResyncStatus, Status, Sweep},
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -220,16 +220,26 @@ fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<St
         breaker.to_string(),
         link,
         progress.unwrap_or_else(|| "—".to_owned()),
-        status
-            .resync
-            .as_ref()
-            .map_or_else(|| "—".to_owned(), |resync| equality(resync, status.applied, now)),
+        match (&status.catching_up, &status.resync) {
+            (Some(catching_up), _) => far(catching_up),
+            (None, Some(resync)) => equality(resync, status.applied, now),
+            (None, None) => "—".to_owned(),
+        },
     ]
 }
 
 /// What a subscriber reports.
 pub(super) async fn of(api: &Api, service: Service) -> Result<Status, Failure> {
     api.json(service, api.request(Method::GET, service, STATUS_PATH)).await
+}
+
+/// Such as `catching up: 20 %, 16.0 s left`.
+fn far(catching_up: &CatchingUp) -> String {
+    let CatchingUp { handled, left, seconds_left } = *catching_up;
+    let share = handled as f64 / (handled + left).max(1) as f64;
+    let left =
+        seconds_left.map_or_else(|| format!("{left} to go"), |left| duration(left) + " left");
+    format!("catching up: {:.0} %, {left}", share * 100.0)
 }
 
 /// What the last comparison with the owner found, and when; and how far the one in progress is, of so many entities.

@@ -85,6 +85,10 @@ pub struct EntityStatus {
     #[serde(default)]
     #[schema(required)]
     pub caught_up: bool,
+    /// How far it is; null once it is complete.
+    #[serde(default)]
+    #[schema(required)]
+    pub catching_up: Option<CatchingUp>,
     /// Messages that the broker had not delivered yet when last asked.
     #[serde(default)]
     #[schema(required, nullable = false)]
@@ -109,6 +113,19 @@ pub struct EntityStatus {
     #[serde(default)]
     #[schema(required)]
     pub resync: Option<ResyncStatus>,
+}
+
+/// How far the first catch-up of a read model is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CatchingUp {
+    /// Notifications handled since this replica started.
+    pub handled: u64,
+    /// Notifications that are left.
+    pub left: u64,
+    /// About how many seconds that takes, at the pace so far; null if nothing is handled yet.
+    #[serde(default)]
+    #[schema(required)]
+    pub seconds_left: Option<f64>,
 }
 
 /// The state of the circuit breaker to an owner.

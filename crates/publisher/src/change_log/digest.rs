@@ -13,7 +13,7 @@ use nudge_runtime::{
     Tx, clock,
     database::{Kind, Text},
     row,
-    set_sql::{Column, typed},
+    set_sql::{Column, Line, lines, read_lines, typed},
 };
 use sqlx::{AssertSqlSafe, FromRow};
 
@@ -42,9 +42,10 @@ impl Sql {
         let id = typed(kind, "log", &Column::Text("id"));
         let from = "FROM nudge_change_log AS log WHERE log.entity = $1 AND";
         let rows = |to: &str| {
-            format!(
-                "SELECT {id} AS id, log.version, log.deleted {from} log.id > $2{to} ORDER BY log.id LIMIT $3"
-            )
+            let rows = format!(
+                "SELECT log.id, log.version, log.deleted {from} log.id > $2{to} ORDER BY log.id LIMIT $3"
+            );
+            lines(kind, &rows)
         };
         // Saying that sequences begin at 1 and versions are above 0 makes both databases choose the partial indexes.
         let moving = |which: &str| {
@@ -110,7 +111,7 @@ impl ChangeLog {
             Some(_) => &self.sql.digest.bounded,
             None => &self.sql.digest.to_the_end,
         };
-        let query = sqlx::query(AssertSqlSafe(sql.clone()))
+        let query = sqlx::query_as(AssertSqlSafe(sql.clone()))
             .bind(self.entity.as_str())
             .bind(range.after.as_ref().map_or("", EntityId::as_str))
             // One more, to see whether there are any.
@@ -119,18 +120,15 @@ impl ChangeLog {
             Some(to) => query.bind(to.as_str()),
             None => query,
         };
-        let mut rows = query.fetch_all(&mut **tx).await?;
+        let (text,): (String,) = query.fetch_one(&mut **tx).await?;
+        let mut rows: Vec<_> = read_lines(&text).collect();
         let more = rows.len() > limit;
         rows.truncate(limit);
         let looked_at = rows.len();
-        let mut valid = Vec::with_capacity(looked_at);
-        for row in &rows {
-            match RowInRange::from_row(row).and_then(RowInRange::read) {
-                Ok(row) => valid.push(row),
-                Err(error) => {
-                    tracing::error!(entity = %self.entity, %error, "a row of nudge_change_log has an invalid ID");
-                }
-            }
+        let valid: Vec<_> = rows.into_iter().filter_map(|row| row_of(row?)).collect();
+        if valid.len() < looked_at {
+            let (entity, invalid) = (&self.entity, looked_at - valid.len());
+            tracing::error!(%entity, invalid, "rows of nudge_change_log have invalid IDs");
         }
         let to = match more {
             // If none is valid, the rest of the range holds nothing that could be compared.
@@ -195,6 +193,13 @@ impl ChangeLog {
         moving.dedup_by(|a, b| a.id == b.id);
         Ok(Some(moving))
     }
+}
+
+/// What is valid in every respect.
+fn row_of(line: Line) -> Option<RangeRow> {
+    let Line { id, version, deleted } = line;
+    let (id, version) = (EntityId::new(&id).ok()?, Version::try_from(version).ok()?);
+    Some(RangeRow { id, version, deleted })
 }
 
 impl RowInRange {

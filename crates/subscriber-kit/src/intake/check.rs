@@ -40,6 +40,8 @@ impl Intake {
         if gap_closed {
             self.progress.position.store(floor, Relaxed);
         }
+        let left = state.pending + state.ack_pending + session.gap.left() as u64;
+        self.progress.catch_up.note(left);
         let nothing_left = state.pending == 0 && state.ack_pending == 0;
         // The first catch-up is complete at the sequence where the stream ended when the session began.
         let target = session.consumer.opened().last_sequence;

@@ -9,7 +9,7 @@ use nudge_protocol::{
 use nudge_runtime::{
     Database, clock,
     database::Kind,
-    set_sql::{Column, rows, strings},
+    set_sql::{Column, lines, read_lines, rows, strings},
 };
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -44,19 +44,19 @@ impl Rows {
         limit: usize,
     ) -> Result<(Vec<RangeRow>, Range), sqlx::Error> {
         let after = range.after.as_ref().map_or("", EntityId::as_str).to_owned();
+        let sql = lines(self.db.kind(), if range.to.is_some() { IN_RANGE } else { TO_THE_END });
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(after);
         let query = match &range.to {
-            Some(to) => {
-                let query = sqlx::query_as(IN_RANGE).bind(self.entity.as_str()).bind(after);
-                query.bind(to.as_str()).bind(limit as i64).bind(i64::from(self.tombstones))
-            }
-            None => {
-                let query = sqlx::query_as(TO_THE_END).bind(self.entity.as_str()).bind(after);
-                query.bind(limit as i64).bind(i64::from(self.tombstones))
-            }
+            Some(to) => query.bind(to.as_str()),
+            None => query,
         };
-        let rows: Vec<(String, i64, i64)> = self.db.run(query.fetch_all(self.db.reader())).await?;
-        let full = rows.len() == limit;
-        let rows: Vec<_> = rows.into_iter().filter_map(read).collect();
+        let query = query.bind(limit as i64).bind(i64::from(self.tombstones));
+        let (text,): (String,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        let mut looked_at = 0;
+        let rows = read_lines(&text).inspect(|_| looked_at += 1).flatten();
+        let rows: Vec<_> =
+            rows.filter_map(|row| read((row.id, row.version, i64::from(row.deleted)))).collect();
+        let full = looked_at == limit;
         let to = match full {
             true => rows.last().map(|row| row.id.clone()).or_else(|| range.to.clone()),
             false => range.to.clone(),

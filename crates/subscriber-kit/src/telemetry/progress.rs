@@ -10,6 +10,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::catching_up::CatchUp;
+
 /// Live figures of one followed entity. Written by its tasks, read by `status` and `/metrics`.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -50,6 +52,10 @@ pub(crate) struct Progress {
     began: Timestamp,
     /// Whether the first catch-up of this read model is done.
     pub(crate) caught_up: AtomicBool,
+    /// How far it is.
+    pub(crate) catch_up: CatchUp,
+    /// Whether a comparison of everything has found this read model equal to its owner.
+    pub(crate) found_equal: AtomicBool,
     /// The last error of callbacks and the read model.
     last_error: Mutex<Option<String>>,
     /// The current error of intake.
@@ -92,6 +98,8 @@ impl Progress {
             position: AtomicU64::new(0),
             began: clock::now(),
             caught_up: AtomicBool::new(false),
+            catch_up: CatchUp::default(),
+            found_equal: AtomicBool::new(false),
             last_error: Mutex::new(None),
             intake_error: Mutex::new(None),
         }

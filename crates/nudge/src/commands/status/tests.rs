@@ -54,6 +54,13 @@ async fn the_table_shows_who_is_away_and_what_wants_attention() {
 }
 
 #[test]
+fn a_first_catch_up_says_how_far_it_is() {
+    let said = |handled, seconds_left| far(&CatchingUp { handled, left: 800, seconds_left });
+    assert_eq!(said(0, None), "catching up: 0 %, 800 to go");
+    assert_eq!(said(200, Some(16.0)), "catching up: 20 %, 16.0 s left");
+}
+
+#[test]
 fn equality_says_when_all_was_equal_how_far_it_is_or_why_it_is_not_known() {
     let now = "2026-01-01T00:00:03Z".parse().unwrap();
     let said = |resync: serde_json::Value| {

@@ -11,7 +11,7 @@ use nudge_protocol::admin::{BreakerState, Liveness, Readiness};
 use nudge_runtime::Problem;
 
 use super::Api;
-use crate::subscriber::Subscriber;
+use crate::{subscriber::Subscriber, telemetry::progress::Progress};
 
 /// Check that the process runs
 ///
@@ -25,8 +25,9 @@ pub(super) async fn livez() -> axum::Json<Liveness> {
 
 /// Check that the read model can be read
 ///
-/// Ready once the database answers and every followed entity has caught up for the first time. An outage of
-/// NATS or of an owner leaves it ready.
+/// Ready once the database answers and every followed entity has caught up for the first time; if the service was
+/// started with `READY_WHEN_EQUAL`, once every followed entity was also found equal to its owner. An outage of NATS or
+/// of an owner leaves it ready.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operations", responses(
     (status = 200, description = "Ready", body = Readiness),
     (status = 503, description = "Not ready", body = Readiness),
@@ -37,11 +38,18 @@ pub(super) async fn readyz(State(shared): Api) -> Response {
     // One read shows whether the database answers.
     let database = sqlx::query("SELECT 1").execute(shared.db.reader());
     let database = shared.db.run(database).await.is_ok();
-    let waiting = shared.followed.iter().filter(|one| !one.progress.caught_up.load(Relaxed));
-    let catching_up = waiting.map(|followed| followed.entity.clone()).collect();
+    let names = |which: fn(&Progress) -> bool| {
+        let those = shared.followed.iter().filter(|one| which(&one.progress));
+        those.map(|followed| followed.entity.clone()).collect()
+    };
+    let catching_up = names(|progress| !progress.caught_up.load(Relaxed));
+    let comparing = match shared.ready_when_equal {
+        true => names(|progress| !progress.found_equal.load(Relaxed)),
+        false => Vec::new(),
+    };
     let ready = database && subscriber.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, axum::Json(Readiness { ready, database, catching_up })).into_response()
+    (status, axum::Json(Readiness { ready, database, catching_up, comparing })).into_response()
 }
 
 /// Metrics, for Prometheus

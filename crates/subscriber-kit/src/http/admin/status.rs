@@ -46,6 +46,10 @@ pub(super) async fn status(State(shared): Api) -> Result<axum::Json<Status>, Pro
             connected: Some(shared.is_connected(followed)),
             broker_connected: Some(shared.source.is_connected()),
             caught_up: progress.caught_up.load(Relaxed),
+            catching_up: match progress.caught_up.load(Relaxed) {
+                true => None,
+                false => progress.catch_up.so_far(),
+            },
             stream_pending: Some(progress.stream_pending.get()),
             position: progress.position.load(Relaxed),
             malformed: progress.malformed.get(),
