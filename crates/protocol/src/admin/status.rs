@@ -32,7 +32,8 @@ pub struct Status {
 pub struct EntityStatus {
     /// The entity.
     pub entity: EntityName,
-    /// Entities whose state or tombstone is applied.
+    /// Entities whose state or tombstone is applied. A large number may be somewhat old: it is counted for at most a
+    /// fiftieth of the time.
     #[serde(default)]
     #[schema(required)]
     pub applied: u64,

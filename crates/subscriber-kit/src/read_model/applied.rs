@@ -14,17 +14,23 @@ use tokio::{sync::Notify, time::Instant};
 /// How often the table is read for versions that other replicas applied.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A count that takes less time is made whenever somebody asks.
+const CHEAP_COUNT: Duration = Duration::from_millis(10);
+/// How many times longer than it took any other count is valid: of 1,000,000 rows, one takes half a second.
+const COUNT_SHARE: u32 = 50;
+
 /// The applied versions of one kind of entity, and those who wait for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiters {
     db: Database,
     entity: EntityName,
+    counted: Arc<Mutex<Option<Counted>>>,
     waiting: Arc<Mutex<HashMap<EntityId, Arc<Notify>>>>,
 }
 
 impl Waiters {
     pub(crate) fn new(db: Database, entity: EntityName) -> Self {
-        Self { db, entity, waiting: Arc::default() }
+        Self { db, entity, counted: Arc::default(), waiting: Arc::default() }
     }
 
     /// The version applied for `id`.
@@ -53,12 +59,19 @@ impl Waiters {
         Ok(rows.into_iter().filter_map(|(id, _)| EntityId::new(&id).ok()).collect())
     }
 
-    /// Number of applied entities, including tombstones.
+    /// Number of applied entities, including tombstones. It reads all of them, so a large number may be some time old.
     pub(crate) async fn count(&self) -> Result<u64, sqlx::Error> {
+        let valid = |counted: &Counted| counted.is_valid();
+        if let Some(counted) = (*self.counted.lock()).filter(valid) {
+            return Ok(counted.count);
+        }
+        let began = Instant::now();
         let sql = "SELECT count(*) FROM nudge_applied WHERE entity = $1";
         let query = sqlx::query_as(sql).bind(self.entity.as_str());
         let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        let (count, at) = (u64::try_from(count).unwrap_or(0), Instant::now());
+        *self.counted.lock() = Some(Counted { count, at, took: at - began });
+        Ok(count)
     }
 
     /// Wakes those who wait for these IDs. Call it after the commit.
@@ -98,6 +111,20 @@ impl Waiters {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<EntityId, Arc<Notify>>> {
         self.waiting.lock()
+    }
+}
+
+/// A number, and how long counting took.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    count: u64,
+    at: Instant,
+    took: Duration,
+}
+
+impl Counted {
+    fn is_valid(&self) -> bool {
+        self.took >= CHEAP_COUNT && self.at.elapsed() < self.took * COUNT_SHARE
     }
 }
 
@@ -163,6 +190,18 @@ mod tests {
         let applied = waiting.await.unwrap().unwrap().unwrap();
         assert_eq!(applied.version.get(), 2);
         assert!(waiters.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_count_is_valid_for_longer_the_longer_it_took() {
+        let counted =
+            |took| Counted { count: 7, at: Instant::now(), took: Duration::from_millis(took) };
+        let (cheap, dear) = (counted(9), counted(500));
+        assert!(!cheap.is_valid() && dear.is_valid());
+        tokio::time::advance(Duration::from_secs(24)).await;
+        assert!(dear.is_valid());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!dear.is_valid());
     }
 
     #[tokio::test]
