@@ -30,10 +30,6 @@ pub(super) struct Sql {
 }
 
 row! {
-    struct RowInRange { id: Text, version: i64, deleted: i64 }
-}
-
-row! {
     struct Moving { id: Text, version: i64, changed_at: i64 }
 }
 
@@ -55,9 +51,12 @@ impl Sql {
             bounded: rows(" AND log.id <= $4").into(),
             to_the_end: rows("").into(),
             beyond: moving("log.published_seq > 0 AND log.published_seq > $3").into(),
-            recent: format!(
-                "SELECT {id} AS id, log.version, log.deleted {from} log.published_seq > 0 AND log.published_seq <= $3 \
-                 AND log.version = log.published_version ORDER BY log.published_seq DESC LIMIT $2"
+            recent: lines(
+                kind,
+                &format!(
+                    "SELECT log.id, log.version, log.deleted {from} log.published_seq > 0 AND log.published_seq <= $3 \
+                     AND log.version = log.published_version ORDER BY log.published_seq DESC LIMIT $2"
+                ),
             )
             .into(),
             pending: moving("log.version > 0 AND log.version <> log.published_version").into(),
@@ -148,11 +147,10 @@ impl ChangeLog {
             return Ok(None);
         }
         let seq = i64::try_from(handled.seq).unwrap_or(i64::MAX);
-        let query = sqlx::query(AssertSqlSafe(self.sql.digest.recent.clone()));
+        let query = sqlx::query_as(AssertSqlSafe(self.sql.digest.recent.clone()));
         let query = query.bind(self.entity.as_str()).bind(MAX_RECENT as i64).bind(seq);
-        let rows = query.fetch_all(&mut **tx).await?;
-        let read = |row| RowInRange::from_row(row).and_then(RowInRange::read).ok();
-        let mut rows: Vec<_> = rows.iter().filter_map(read).collect();
+        let (text,): (String,) = query.fetch_one(&mut **tx).await?;
+        let mut rows: Vec<_> = read_lines(&text).flatten().filter_map(row_of).collect();
         rows.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(Some(rows))
     }
@@ -200,16 +198,6 @@ fn row_of(line: Line) -> Option<RangeRow> {
     let Line { id, version, deleted } = line;
     let (id, version) = (EntityId::new(&id).ok()?, Version::try_from(version).ok()?);
     Some(RangeRow { id, version, deleted })
-}
-
-impl RowInRange {
-    fn read(self) -> Result<RangeRow, sqlx::Error> {
-        Ok(RangeRow {
-            id: super::decode(EntityId::new(&self.id.0))?,
-            version: super::decode(Version::try_from(self.version))?,
-            deleted: self.deleted != 0,
-        })
-    }
 }
 
 impl Moving {
