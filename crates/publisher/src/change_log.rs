@@ -8,6 +8,8 @@
 mod digest;
 pub(crate) mod never_existed;
 pub(crate) mod outbox;
+#[cfg(test)]
+mod plans;
 mod repair;
 pub(crate) mod restored;
 mod tables;

@@ -17,16 +17,16 @@ use nudge_runtime::{
 };
 use sqlx::{AssertSqlSafe, FromRow};
 
-use super::ChangeLog;
+use super::{ChangeLog, tables::beyond};
 
 /// Statements whose text depends on the database, written once.
 #[derive(Debug)]
 pub(super) struct Sql {
     bounded: Arc<str>,
     to_the_end: Arc<str>,
-    beyond: Arc<str>,
-    pending: Arc<str>,
-    recent: Arc<str>,
+    pub(super) beyond: Arc<str>,
+    pub(super) pending: Arc<str>,
+    pub(super) recent: Arc<str>,
 }
 
 row! {
@@ -43,14 +43,14 @@ impl Sql {
             );
             lines(kind, &rows)
         };
-        // Saying that sequences begin at 1 and versions are above 0 makes both databases choose the partial indexes.
+        // Saying that versions are above 0 makes both databases choose the partial index.
         let moving = |which: &str| {
             format!("SELECT {id} AS id, log.version, log.changed_at {from} {which} LIMIT $2")
         };
         Self {
             bounded: rows(" AND log.id <= $4").into(),
             to_the_end: rows("").into(),
-            beyond: moving("log.published_seq > 0 AND log.published_seq > $3").into(),
+            beyond: moving(&beyond("log.published_seq", "$3")).into(),
             recent: lines(
                 kind,
                 &format!(

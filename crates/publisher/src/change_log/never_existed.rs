@@ -23,8 +23,8 @@ const STRANGERS: &str = "entity = $1 AND stranger_version <> 0 AND stranger_vers
 /// Statements whose text depends on the database, written once.
 #[derive(Debug)]
 pub(super) struct Sql {
-    count: Arc<str>,
-    page: Arc<str>,
+    pub(super) count: Arc<str>,
+    pub(super) page: Arc<str>,
     flag: Arc<str>,
 }
 
@@ -92,35 +92,5 @@ impl ChangeLog {
         };
         let flagged = self.db.run_afresh(flag).await?;
         Ok(flagged.iter().filter_map(|(id,)| EntityId::new(id).ok()).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use nudge_protocol::EntityName;
-    use nudge_runtime::{Database, database::Durability};
-
-    use super::*;
-    use crate::change_log::MIGRATIONS;
-
-    /// The log may be long, and they are counted again and again.
-    #[tokio::test]
-    async fn strangers_are_found_by_an_index_of_their_own() {
-        let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
-        db.migrate("publisher", MIGRATIONS).await.unwrap();
-        let log = ChangeLog::new(db, EntityName::new("store").unwrap());
-        for sql in [&log.sql.never_existed.count, &log.sql.never_existed.page] {
-            let explain = format!("EXPLAIN QUERY PLAN {sql}");
-            let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
-                .bind("store")
-                .bind("")
-                .bind(1_i64)
-                .fetch_all(log.db.reader())
-                .await
-                .unwrap();
-            let steps: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
-            assert!(steps[0].contains("nudge_change_log_strangers"), "{steps:?}");
-            assert_eq!(steps.len(), 1, "in the order of the index");
-        }
     }
 }

@@ -20,13 +20,13 @@ use super::ChangeLog;
 use crate::sink::Stored;
 
 /// Every version is above 0; saying so makes SQLite choose the index of pending rows.
-const COUNT_PENDING: &str = "SELECT count(*) FROM nudge_change_log \
+pub(super) const COUNT_PENDING: &str = "SELECT count(*) FROM nudge_change_log \
     WHERE entity = $1 AND version > 0 AND version <> published_version";
 
 /// Sequences begin at 1; saying so makes both databases choose the index of sequences.
-const HIGHEST_PLACE: &str = "SELECT COALESCE(max(published_seq), 0) FROM nudge_change_log \
+pub(super) const HIGHEST_PLACE: &str = "SELECT COALESCE(max(published_seq), 0) FROM nudge_change_log \
     WHERE entity = $1 AND published_seq > 0";
-const LAST: &str = "SELECT id, published_version, published_seq FROM nudge_change_log \
+pub(super) const LAST: &str = "SELECT id, published_version, published_seq FROM nudge_change_log \
     WHERE entity = $1 AND published_seq > 0 AND published_version <> 0 ORDER BY published_seq DESC LIMIT $2";
 
 /// A row that is not yet in the stream.
@@ -93,11 +93,11 @@ impl Published {
 /// Statements whose text depends on the database, written once.
 #[derive(Debug)]
 pub(super) struct Sql {
-    newest: Arc<str>,
-    oldest: Arc<str>,
-    mark: Arc<str>,
-    behind: Arc<str>,
-    kept: Arc<str>,
+    pub(super) newest: Arc<str>,
+    pub(super) oldest: Arc<str>,
+    pub(super) mark: Arc<str>,
+    pub(super) behind: Arc<str>,
+    pub(super) kept: Arc<str>,
     take_out: Arc<str>,
 }
 
@@ -337,47 +337,6 @@ mod tests {
         let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
         db.migrate("publisher", MIGRATIONS).await.unwrap();
         ChangeLog::new(db, EntityName::new("store").unwrap())
-    }
-
-    /// What SQLite says it would do, step by step.
-    async fn plan(log: &ChangeLog, sql: &str) -> String {
-        let explain = format!("EXPLAIN QUERY PLAN {sql}");
-        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(explain))
-            .bind("store")
-            .bind("[]")
-            .fetch_all(log.db.reader())
-            .await
-            .unwrap();
-        let steps: Vec<_> = plan.into_iter().map(|(.., step)| step).collect();
-        steps.join("\n")
-    }
-
-    /// Joined the wrong way round, marking one round of 2,000 rows takes minutes.
-    #[tokio::test]
-    async fn marking_looks_rows_up_by_key_instead_of_scanning_the_log() {
-        let log = log().await;
-        let of = &log.sql.outbox;
-        for (sql, table) in [(&of.mark, "known"), (&of.behind, "log"), (&of.kept, "log")] {
-            let plan = plan(&log, sql).await;
-            let by_key = |step: &str| {
-                step.contains(&format!("SEARCH {table}")) && step.contains("entity=? AND id=?")
-            };
-            assert!(plan.lines().any(by_key), "{plan}");
-        }
-    }
-
-    /// They are looked for twice a second when nothing happens, in a log of any size.
-    #[tokio::test]
-    async fn pending_rows_and_places_are_found_by_their_index_and_in_its_order() {
-        let log = log().await;
-        let of = &log.sql.outbox;
-        for sql in [&*of.newest, &*of.oldest, COUNT_PENDING, HIGHEST_PLACE, LAST] {
-            let index = if sql.contains("published_seq > 0") { "place" } else { "pending" };
-            let plan = plan(&log, sql).await;
-            assert!(plan.contains(&format!("nudge_change_log_{index} (entity=?")), "{plan}");
-            let scans_the_log = plan.lines().any(|step| step.contains("SCAN nudge_change_log"));
-            assert!(!scans_the_log && !plan.contains("B-TREE FOR ORDER"), "{plan}");
-        }
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use sqlx::{Any, AssertSqlSafe};
 use super::{
     ChangeLog,
     outbox::{Published, bytes, read_id},
+    tables::beyond,
 };
 use crate::sink::StreamInfo;
 
@@ -30,7 +31,7 @@ impl StreamRow {
 
 /// Which rows to make pending again. `$2` is the parameter.
 #[derive(Clone, Copy, Debug)]
-enum Which {
+pub(super) enum Which {
     Ids,
     Beyond,
     /// Sequences of another stream, which are all meaningless now.
@@ -43,15 +44,14 @@ impl Which {
             // Also those that are already pending: an earlier acknowledgement must not count for
             // them either.
             Self::Ids => format!("id IN {}", strings(kind, "$2")),
-            // None is below 0; saying so makes the database choose the index of sequences.
-            Self::Beyond => "published_seq > 0 AND published_seq > $2".to_owned(),
+            Self::Beyond => beyond("published_seq", "$2"),
             // Skip rows that already say so: a log may be long, and a writer may have them locked.
             Self::InAnother => "(published_version <> 0 OR published_seq <> $2)".to_owned(),
         }
     }
 
     /// Makes rows pending again, and returns those that are skipped because they are locked.
-    fn unpublish(self, kind: Kind) -> String {
+    pub(super) fn unpublish(self, kind: Kind) -> String {
         let condition = self.condition(kind);
         let seq = match self {
             // The check takes time: what was marked meanwhile has a higher sequence.

@@ -2,6 +2,13 @@
 
 use nudge_runtime::database::Migration;
 
+/// The condition for what was published beyond a sequence. None is below 0: saying so makes both databases choose the
+/// index of sequences. It must come last, since SQLite seeks by the first bound and filters by the second: the other way
+/// round, it reads every row that was ever published.
+pub(super) fn beyond(column: &str, seq: &str) -> String {
+    format!("{column} > {seq} AND {column} > 0")
+}
+
 pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration {
         number: 1,

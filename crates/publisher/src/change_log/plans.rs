@@ -1,0 +1,119 @@
+//! How much SQLite works for each statement that is run again and again, whatever the size of the log. `EXPLAIN QUERY
+//! PLAN` does not say it: of two bounds of one column, SQLite seeks by one and filters by the other, and a plan that
+//! reads the whole index looks like one that reads three rows. So the steps of its virtual machine are counted.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use nudge_protocol::EntityName;
+use nudge_runtime::{
+    Database,
+    database::{Durability, Kind},
+};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+
+use super::{ChangeLog, MIGRATIONS, outbox, repair::Which};
+
+/// Rows of the log, each published, by increasing sequence.
+const ROWS: i64 = 5_000;
+/// Steps that finding a few rows takes at most. A scan takes several for each row.
+const FEW: u64 = 1_000;
+
+#[derive(Clone, Copy)]
+enum Bind {
+    Text(&'static str),
+    Int(i64),
+}
+use Bind::{Int, Text};
+
+struct Log {
+    statements: ChangeLog,
+    connection: SqliteConnection,
+    steps: Arc<AtomicU64>,
+    _dir: tempfile::TempDir,
+}
+
+impl Log {
+    async fn new(analyzed: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("log.db").display());
+        let db = Database::open(&url, Durability::Refillable).await.unwrap();
+        db.migrate("publisher", MIGRATIONS).await.unwrap();
+        let fill = format!(
+            "INSERT INTO nudge_change_log (entity, id, version, change, deleted, changed_at, published_version, \
+             published_seq) WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {ROWS}) \
+             SELECT 'store', 's' || (n * 7919 % 10007), n, 'updated', 0, 0, n, n FROM n"
+        );
+        db.write(sqlx::query(AssertSqlSafe(fill))).await.unwrap();
+        if analyzed {
+            db.write(sqlx::query("ANALYZE")).await.unwrap();
+        }
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        // Reads the schema, which is not to be counted.
+        sqlx::query("SELECT 1 FROM nudge_change_log").fetch_one(&mut connection).await.unwrap();
+        let steps = Arc::new(AtomicU64::new(0));
+        let counted = steps.clone();
+        connection.lock_handle().await.unwrap().set_progress_handler(1, move || {
+            counted.fetch_add(1, Relaxed);
+            true
+        });
+        let statements = ChangeLog::new(db, EntityName::new("store").unwrap());
+        Self { statements, connection, steps, _dir: dir }
+    }
+
+    /// How many rows it returns, and the steps that takes.
+    async fn run(&mut self, sql: &str, binds: &[Bind]) -> (usize, u64) {
+        let before = self.steps.load(Relaxed);
+        let mut query = sqlx::query(AssertSqlSafe(sql.to_owned())).bind("store");
+        for bind in binds {
+            query = match *bind {
+                Text(text) => query.bind(text),
+                Int(int) => query.bind(int),
+            };
+        }
+        let rows = query.fetch_all(&mut self.connection).await.unwrap().len();
+        (rows, self.steps.load(Relaxed) - before)
+    }
+}
+
+/// They are run twice a second, for each request of a subscriber, or for each batch that is published.
+#[tokio::test]
+async fn what_is_run_again_and_again_does_not_read_the_whole_log() {
+    // Statistics, which an operator may let SQLite collect, change its plans.
+    for analyzed in [false, true] {
+        let mut log = Log::new(analyzed).await;
+        let sql = log.statements.sql.clone();
+        let near_the_end = Int(ROWS - 3);
+        let published = Text(
+            r#"[{"id":"s7919","version":1,"seq":9000},{"id":"s5831","version":2,"seq":9001}]"#,
+        );
+        let beyond = Which::Beyond.unpublish(Kind::Sqlite);
+        let cases: &[(&str, &[Bind], usize)] = &[
+            (&sql.outbox.newest, &[Int(100), Text("[]")], 0),
+            (&sql.outbox.oldest, &[Int(100), Text("[]")], 0),
+            (&sql.outbox.behind, &[published], 2),
+            (&sql.outbox.kept, &[published], 1),
+            (&sql.outbox.mark, &[published, Text("a server")], 0),
+            (outbox::COUNT_PENDING, &[], 1),
+            (outbox::HIGHEST_PLACE, &[], 1),
+            (outbox::LAST, &[Int(3)], 3),
+            (&sql.digest.beyond, &[Int(10_000), near_the_end], 5),
+            (&sql.digest.pending, &[Int(10_000)], 0),
+            (&sql.digest.recent, &[Int(10), near_the_end], 1),
+            (&sql.never_existed.count, &[], 1),
+            (&sql.never_existed.page, &[Text(""), Int(100)], 0),
+            (&beyond, &[near_the_end, Int(ROWS)], 0),
+        ];
+        for (sql, binds, expected) in cases {
+            let (rows, steps) = log.run(sql, binds).await;
+            assert_eq!(rows, *expected, "{sql}");
+            assert!(steps < FEW, "{steps} steps: {sql}");
+        }
+        // The counter does see a scan.
+        let scan = "SELECT count(*) FROM nudge_change_log WHERE change = $1";
+        let (_, steps) = log.run(scan, &[]).await;
+        assert!(steps > FEW, "{steps} steps for a scan");
+    }
+}
