@@ -56,6 +56,7 @@ async fn main() {
         (resync.interval, resync.owner_percent) = (Duration::ZERO, 100);
     }
     let settings = Settings { resync, ..Settings::default() };
+    let before = memory();
     let began = Instant::now();
     let copy = Copy::start_with(&broker, &owner, settings).await;
     while count(&copy.db, "SELECT count(*) FROM copy").await < rows as i64 {
@@ -63,9 +64,10 @@ async fn main() {
     }
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "  an empty subscriber filled in {seconds:.0} s: {:.0} entities/s; {} of memory, the owner's included",
+        "  an empty subscriber filled in {seconds:.0} s: {:.0} entities/s; {} of memory, the owner's included ({} before)",
         rows as f64 / seconds,
-        memory()
+        memory(),
+        before
     );
     if audits > 0 {
         return audited(&owner, &copy, rows, audits).await;
@@ -78,9 +80,12 @@ async fn main() {
     };
     let figures = async {
         swept(&copy, 1).await;
-        let version = "UPDATE nudge_applied SET version = version - 1 WHERE id = '{id}'";
-        planted(&copy, rows, 1, version, "SELECT id FROM nudge_applied WHERE version % 2 = 1")
-            .await;
+        // By the whole key: without the entity, each would read all rows.
+        let of = format!("entity = '{ENTITY}'");
+        let version =
+            format!("UPDATE nudge_applied SET version = version - 1 WHERE {of} AND id = '{{id}}'");
+        let altered = format!("SELECT id FROM nudge_applied WHERE {of} AND version % 2 = 1");
+        planted(&copy, rows, 1, &version, &altered).await;
         if env::var("CONTENTS").is_ok() {
             let contents = "UPDATE copy SET body = '{}' WHERE id = '{id}'";
             planted(&copy, rows, 2, contents, "SELECT id FROM copy WHERE body = '{}'").await;
@@ -129,8 +134,9 @@ async fn audited(owner: &Owner, copy: &Copy, rows: usize, audits: u64) {
                 }
                 // Settled, so that it is not in flight any more.
                 sleep(Duration::from_secs(2)).await;
-                let sql =
-                    format!("UPDATE nudge_applied SET version = version - 1 WHERE id = '{lost}'");
+                let sql = format!(
+                    "UPDATE nudge_applied SET version = version - 1 WHERE entity = '{ENTITY}' AND id = '{lost}'"
+                );
                 let before = copy.metric("nudge_resync_sweeps_total").await;
                 copy.db.write(sqlx::query(AssertSqlSafe(sql))).await.expect("it is altered");
                 let found = differences(copy).await;
@@ -163,7 +169,7 @@ async fn differences(copy: &Copy) -> u64 {
 }
 
 /// Alters some rows, and prints how long it takes until they are as before.
-async fn planted(copy: &Copy, rows: usize, offset: usize, alter: &str, altered: &'static str) {
+async fn planted(copy: &Copy, rows: usize, offset: usize, alter: &str, altered: &str) {
     let step = rows / PLANTED;
     let numbers = (0..PLANTED).map(|n| n * step + offset);
     let ids: Vec<_> = numbers.map(id).collect();

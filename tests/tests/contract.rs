@@ -84,7 +84,7 @@ mod once {
     async fn a_stream_holds_the_newest_message_of_each_subject(ports: &Ports) {
         assert!(!ports.opens().await, "there is no stream yet");
         let empty = ports.sink.ensure(&ports.entity).await.unwrap();
-        assert_eq!((empty.last_seq, empty.messages), (0, 0));
+        assert_eq!((empty.last_seq, empty.subjects), (0, 0));
         let mut last = 0;
         for (id, version) in [("a", "1"), ("b", "2"), ("a", "3")] {
             let sequence = ports.publish(id, version).await;
@@ -92,7 +92,7 @@ mod once {
             last = sequence;
         }
         let now = ports.sink.ensure(&ports.entity).await.unwrap();
-        assert_eq!((now.last_seq, now.messages, &now.created), (last, 2, &empty.created));
+        assert_eq!((now.last_seq, now.subjects, &now.created), (last, 2, &empty.created));
     }
 
     async fn a_consumer_brings_each_message_until_it_is_acknowledged(ports: &Ports) {
@@ -252,7 +252,7 @@ mod once {
         assert!(ports.sink.publish(&ports.entity, ports.message("a", "6")).await.is_err());
         let after = ports.sink.ensure(&ports.entity).await.unwrap();
         assert_ne!(after.created, before);
-        assert_eq!((after.last_seq, after.messages), (0, 0));
+        assert_eq!((after.last_seq, after.subjects), (0, 0));
         assert_eq!(ports.open().await.opened().created, after.created);
     }
 

@@ -3,6 +3,7 @@
 mod batch_get;
 mod change_log;
 mod compare;
+mod doubled;
 mod notifications;
 mod one_and_all;
 mod outages;

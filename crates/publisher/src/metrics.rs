@@ -17,7 +17,7 @@ pub(crate) struct Metrics {
     pub(crate) pending: Gauge,
     pub(crate) connected: Gauge,
     pub(crate) broker_connected: Gauge,
-    /// 1 while the stream's configuration is wrong.
+    /// 1 while the stream is not as it must be.
     pub(crate) altered: Gauge,
     pub(crate) comparing: Gauge,
     pub(crate) unreadable: Counter,
@@ -34,7 +34,8 @@ pub struct RelayHealth {
     pub connected: bool,
     /// Whether the broker was reachable then.
     pub broker_connected: bool,
-    /// Whether the stream was altered at the broker and its configuration cannot be restored.
+    /// Whether the stream is not as it must be, and that cannot be mended: it was altered at the broker, or holds several
+    /// messages of one subject.
     pub altered: bool,
     /// Changes that are not yet in the stream.
     pub pending: u64,
@@ -109,7 +110,7 @@ impl Metrics {
         );
         registry.register(
             "nudge_relay_stream_altered",
-            "1 while the stream is altered at the broker and its configuration cannot be restored",
+            "1 while the stream is not as it must be, and that cannot be mended: altered at the broker, or with several messages of one subject",
             self.altered.clone(),
         );
         registry.register(

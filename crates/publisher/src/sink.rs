@@ -25,13 +25,17 @@ pub struct StreamInfo {
     pub created: String,
     /// The stream's last sequence.
     pub last_seq: u64,
-    /// How many messages it holds.
-    pub messages: u64,
+    /// For how many subjects it holds a message. There are as many messages, except if the broker keeps several of one
+    /// subject, which must not hide that one of another subject is missing.
+    pub subjects: u64,
     /// The run of the server that keeps it. A restarted server has another one, since it may have lost what
     /// it had acknowledged. `None` where one server is not enough, as in a cluster.
     pub server: Option<String>,
     /// What is wrong with its configuration.
     pub altered: Option<Altered>,
+    /// Whether it holds several messages of one subject although its limit is one. Only a single server can be asked: of
+    /// several, one that is just replacing a message counts both.
+    pub doubled: bool,
 }
 
 /// How the stream's configuration at the broker differs from the required one.

@@ -11,7 +11,7 @@ use async_nats::{
         context::RequestError,
         message::PublishMessage,
         response::Response,
-        stream::{ClusterInfo, Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
+        stream::{ClusterInfo, Config, DiscardPolicy, Info, RetentionPolicy, State, StorageType},
     },
 };
 use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
@@ -20,7 +20,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use altered::{Members, compare, told, untouchable};
+use altered::{Members, PER_SUBJECT, compare, told, untouchable};
 
 use crate::sink::{Asking, Looked, Message, Sink, Stored, StreamInfo};
 
@@ -67,10 +67,11 @@ impl Sink for Broker {
             Ok(StreamInfo {
                 created: info.created.to_string(),
                 last_seq: info.state.last_sequence,
-                messages: info.state.messages,
+                subjects: subjects(&info.state),
                 // The server that answers is the one that keeps the stream.
                 server: is_kept_alone(&info).then(|| self.client.server_info().server_id),
                 altered: told(&compare(entity, &config)),
+                doubled: is_doubled(&info),
             })
         })
     }
@@ -133,7 +134,7 @@ impl Sink for Broker {
 /// How many entities the stream holds; none if it does not exist.
 pub async fn told_of(broker: &Broker, entity: &EntityName) -> Result<u64, BoxError> {
     let found = find(&broker.jetstream, entity).await.map_err(|error| broker.explain(error))?;
-    Ok(found.map_or(0, |found| found.info.state.messages))
+    Ok(found.map_or(0, |found| subjects(&found.info.state)))
 }
 
 /// The stream as the broker describes it.
@@ -183,11 +184,29 @@ fn is_kept_alone(info: &Info) -> bool {
     info.cluster.as_ref().is_none_or(alone)
 }
 
-/// Restores the stream's required configuration. Returns what cannot be restored, and why.
+/// For how many subjects the stream holds a message. A server that does not say holds one message of each.
+fn subjects(state: &State) -> u64 {
+    if state.subjects_count > 0 { state.subjects_count } else { state.messages }
+}
+
+/// Whether the stream holds more messages than subjects, which a server may do after a crash.
+fn is_doubled(info: &Info) -> bool {
+    is_kept_alone(info) && info.state.messages > subjects(&info.state)
+}
+
+/// Restores the stream's required configuration, and one message for each subject. Returns what cannot be restored, and
+/// why.
 async fn mend(jetstream: &Context, entity: &EntityName) -> Result<Option<String>, BoxError> {
-    let Some(Found { mut config, .. }) = find(jetstream, entity).await? else { return Ok(None) };
+    let Some(Found { mut config, info }) = find(jetstream, entity).await? else { return Ok(None) };
     if let Some(why) = untouchable(&config) {
         return Ok(Some(why.to_owned()));
+    }
+    if compare(entity, &config).is_empty() && is_doubled(&info) {
+        // The server looks through its subjects when their limit is lowered.
+        config.insert(PER_SUBJECT.to_owned(), 2.into());
+        if let Err(error) = update(jetstream, entity, &config).await? {
+            return Ok(Some(error.to_string()));
+        }
     }
     let altered = compare(entity, &config);
     let all = altered.iter().fold(config.clone(), |config, member| member.mended(config));

@@ -3,7 +3,10 @@
 //! Pure: `now` is passed in. It guarantees exactly what
 //! `nudge_subscriber_kit::source` and `nudge_publisher::sink` document.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -59,6 +62,7 @@ pub(crate) struct ConsumerInfo {
     pub(crate) created: u64,
     pub(crate) last: u64,
     pub(crate) messages: u64,
+    pub(crate) subjects: u64,
     pub(crate) delivered: u64,
     pub(crate) ack_floor: u64,
     pub(crate) ack_pending: u64,
@@ -160,6 +164,7 @@ impl Broker {
             created: stream.created,
             last: stream.last,
             messages: stream.messages.len() as u64,
+            subjects: stream.newest().len() as u64,
             ..ConsumerInfo::default()
         };
         if let Some(consumer) = consumer {
@@ -338,6 +343,14 @@ impl Broker {
         }
     }
 
+    /// Of each subject, the newest message is kept.
+    pub(crate) fn thin_out(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        let newest: BTreeSet<_> = stream.newest().into_values().collect();
+        stream.messages.retain(|sequence, _| newest.contains(sequence));
+        stream.forget_replaced();
+    }
+
     /// The stream is deleted, with its consumers.
     pub(crate) fn delete_stream(&mut self) {
         self.stream = None;
@@ -349,6 +362,11 @@ impl Stream {
     fn on(&self, subject: &str) -> Option<u64> {
         let mut messages = self.messages.iter().rev();
         messages.find(|(_, stored)| stored.subject == subject).map(|(sequence, _)| *sequence)
+    }
+
+    /// The sequence of the newest message on each subject.
+    fn newest(&self) -> BTreeMap<&str, u64> {
+        self.messages.iter().map(|(sequence, stored)| (&*stored.subject, *sequence)).collect()
     }
 
     /// A message that was replaced is not delivered again.

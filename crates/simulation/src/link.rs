@@ -89,15 +89,20 @@ impl Sink for Link {
             Ok(sink::StreamInfo {
                 created: info.created.to_string(),
                 last_seq: info.last,
-                messages: info.messages,
+                subjects: info.subjects,
                 server: Some(self.node.world.with_broker(|broker| broker.epoch()).to_string()),
                 altered: None,
+                doubled: info.messages > info.subjects,
             })
         })
     }
 
     fn mend<'a>(&'a self, _: &'a EntityName) -> sink::Asking<'a, Option<String>> {
-        Box::pin(async { Ok(None) })
+        Box::pin(async {
+            self.ask().await?;
+            self.node.world.with_broker(broker::Broker::thin_out);
+            Ok(None)
+        })
     }
 
     fn publish<'a>(&'a self, _: &'a EntityName, message: sink::Message) -> sink::Asking<'a, u64> {

@@ -95,9 +95,10 @@ impl Sink for Stream {
         let info = StreamInfo {
             created: "once".to_owned(),
             last_seq: self.published.load(SeqCst) as u64,
-            messages: self.messages.lock().len() as u64,
+            subjects: self.messages.lock().len() as u64,
             server: Some(format!("run {}", self.server.load(SeqCst))),
             altered: self.altered.load(SeqCst).then(|| Altered { what: what(), loses: true }),
+            doubled: false,
         };
         Box::pin(async { Ok(info) })
     }

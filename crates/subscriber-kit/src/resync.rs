@@ -83,6 +83,8 @@ pub(crate) struct Resync {
     ages: Ages,
     /// Removals that wait for the end of the sweep, which shows how many they are.
     removals: BTreeMap<EntityId, Version>,
+    /// Whether anything differed in the last page.
+    differed: bool,
     /// When it last said that it still compares, while it waited for keys.
     looked_on: Instant,
 }
@@ -123,6 +125,7 @@ impl Resync {
             ages: Ages::default(),
             auditor: Auditor::new(contents, &settings),
             removals,
+            differed: false,
             looked_on: Instant::now(),
         }
     }
@@ -209,7 +212,8 @@ impl Resync {
             }
             match self.ledger.read().await?.wanted {
                 Some(Wanted::Anew { full }) if full || !self.is_full() => {
-                    self.status.current = Some(Sweep { full, ..self.begin() });
+                    self.status.current =
+                        Some(Sweep { full, ..begin(self.owner.client.address()) });
                     self.removals.clear();
                     // Before the word is used up: a crash in between must not lose it.
                     self.ledger.save(&self.status).await?;
@@ -250,22 +254,6 @@ impl Resync {
         Ok(())
     }
 
-    /// A comparison that begins now.
-    fn begin(&self) -> Sweep {
-        Sweep {
-            began_at: clock::now(),
-            ended_at: None,
-            full: false,
-            owner: self.owner.client.address(),
-            after: None,
-            compared: 0,
-            differences: Default::default(),
-            set_aside: 0,
-            agreed: Default::default(),
-            removals: 0,
-        }
-    }
-
     fn is_full(&self) -> bool {
         self.status.current.as_ref().is_some_and(|sweep| sweep.full)
     }
@@ -281,14 +269,30 @@ impl Resync {
 
     /// The sweep in progress.
     fn current(&mut self) -> &mut Sweep {
-        let begin = self.begin();
-        self.status.current.get_or_insert(begin)
+        let Self { status, owner, .. } = self;
+        status.current.get_or_insert_with(|| begin(owner.client.address()))
     }
 
     async fn waits_for(&mut self, why: &str) {
         self.status.waits_for = Some(why.to_owned());
         // Without the database, this is not worth another message.
         let _ = self.ledger.save(&self.status).await;
+    }
+}
+
+/// A comparison with the owner at this address that begins now.
+fn begin(owner: String) -> Sweep {
+    Sweep {
+        began_at: clock::now(),
+        ended_at: None,
+        full: false,
+        owner,
+        after: None,
+        compared: 0,
+        differences: Default::default(),
+        set_aside: 0,
+        agreed: Default::default(),
+        removals: 0,
     }
 }
 

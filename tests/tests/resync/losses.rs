@@ -1,8 +1,11 @@
 //! What another program takes away for good, with nobody saying so.
 
-use async_nats::jetstream::consumer::PullConsumer;
+use std::sync::Arc;
+
+use async_nats::jetstream::consumer::{FromConsumer, PullConsumer, pull};
 use futures_util::StreamExt;
 use nudge_tests::ReadModel;
+use sqlx::AssertSqlSafe;
 
 use super::*;
 use crate::publisher::support::published;
@@ -80,5 +83,62 @@ async fn a_broker_that_is_put_back_loses_nothing_for_good() {
     copy.post("resume").await;
     owner.put("t004", json!({"name": "changed since"})).await;
     equal(&copy, &owner).await;
+    copy.stop().await;
+}
+
+/// Its subscriber hears of nothing until the consumer is restored, and compares meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_filter_on_the_consumer_hides_arrives_and_the_filter_goes() {
+    let mut settings = eager();
+    settings.resync.overdue_after = Duration::from_secs(1);
+    let World { nats, owner, copy, .. } = World::start(THINGS, settings).await;
+    let wire = Wire::open(&nats).await;
+    let name = wire.consumer("copies").await;
+    let consumer: PullConsumer = wire.stream().get_consumer(&name).await.expect("it pulls");
+    let needed = consumer.cached_info().config.filter_subject.clone();
+    for round in 0..3 {
+        let mut config = consumer.cached_info().config.clone();
+        config.filter_subject = Wire::subject("nobody");
+        let config = FromConsumer::try_from_consumer_config(config).expect("it pulls");
+        wire.stream().update_consumer::<pull::Config>(config).await.expect("it is altered");
+        owner.put("t001", json!({ "name": round })).await;
+        owner.put(&format!("new-{round}"), json!({"name": "new"})).await;
+        owner.delete(&format!("t01{round}")).await;
+        equal(&copy, &owner).await;
+        eventually("the filter is gone", || async {
+            let config = wire.stream().consumer_info(&name).await.ok()?.config;
+            (config.filter_subject == needed).then_some(())
+        })
+        .await;
+    }
+    copy.stop().await;
+}
+
+/// Both compare: the copy comes with how far the original was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copied_read_model_and_its_original_both_find_what_is_wrong_in_them() {
+    let World { nats: _nats, broker, owner, copy } = World::start(THINGS, eager()).await;
+    let model: ReadModel = copy.stop().await;
+    let mut beside = model.clone();
+    beside.database = Arc::new(model.database.duplicate().await);
+    let (original, copy) =
+        (model.start(&broker, &owner).await, beside.start(&broker, &owner).await);
+    equal(&original, &owner).await;
+    equal(&copy, &owner).await;
+    handled(&copy, &owner).await;
+    for (subscriber, id) in [(&original, "t001"), (&copy, "t002")] {
+        let lost = format!("DELETE FROM nudge_applied WHERE entity = 'thing' AND id = '{id}'");
+        subscriber.db.write(sqlx::query(AssertSqlSafe(lost))).await.expect("it is lost");
+        let lost = format!("DELETE FROM copy WHERE id = '{id}'");
+        subscriber.db.write(sqlx::query(AssertSqlSafe(lost))).await.expect("it is lost");
+    }
+    owner.put("t003", json!({"name": "changed"})).await;
+    equal(&original, &owner).await;
+    assert_eq!(found(&original, "missing").await, 1);
+    // The copy is told of everything once more: what it has just applied, it also misses without comparing.
+    equal(&copy, &owner).await;
+    let (of_one, of_other) = (swept(&original).await, swept(&copy).await);
+    assert_eq!(of_one["agreed"]["digest"], of_other["agreed"]["digest"]);
+    original.stop().await;
     copy.stop().await;
 }

@@ -191,7 +191,7 @@ fn complaints(status: &OwnerStatus, entity: &str) -> Vec<String> {
         )
     });
     let altered = status.stream_altered.filter(|altered| *altered).map(|_| {
-        format!("its stream ({entity}) was altered at the broker, and its settings cannot be restored; see its log")
+        format!("its stream ({entity}) is not as it must be at the broker, and cannot be mended; see its log")
     });
     strangers.into_iter().chain(altered).collect()
 }

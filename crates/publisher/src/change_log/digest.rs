@@ -44,13 +44,17 @@ impl Sql {
             lines(kind, &rows)
         };
         // Saying that versions are above 0 makes both databases choose the partial index.
-        let moving = |which: &str| {
-            format!("SELECT {id} AS id, log.version, log.changed_at {from} {which} LIMIT $2")
+        // In its order, or PostgreSQL would read the whole log instead: it believes that many rows are meant, and that it
+        // will soon have enough of them.
+        let moving = |which: &str, by: &str| {
+            format!(
+                "SELECT {id} AS id, log.version, log.changed_at {from} {which} ORDER BY {by} LIMIT $2"
+            )
         };
         Self {
             bounded: rows(" AND log.id <= $4").into(),
             to_the_end: rows("").into(),
-            beyond: moving(&beyond("log.published_seq", "$3")).into(),
+            beyond: moving(&beyond("log.published_seq", "$3"), "log.published_seq").into(),
             recent: lines(
                 kind,
                 &format!(
@@ -59,7 +63,7 @@ impl Sql {
                 ),
             )
             .into(),
-            pending: moving("log.version > 0 AND log.version <> log.published_version").into(),
+            pending: moving("log.version > 0 AND log.version <> log.published_version", "log.version").into(),
         }
     }
 }
@@ -77,20 +81,18 @@ impl ChangeLog {
         let left_out: HashSet<_> = in_flight.iter().map(|one| one.id.clone()).collect();
         let mut left = if request.list { MAX_LISTED_ROWS } else { MAX_DIGEST_ROWS };
         let mut ranges = Vec::with_capacity(request.ranges.len());
-        for range in &request.ranges {
+        // Ranges that follow upon one another are read together.
+        for run in request.ranges.chunk_by(follows) {
             if left == 0 {
                 break;
             }
-            let (mut rows, looked_at, to) = self.rows_in(tx, range, left).await?;
+            let to = run.last().and_then(|range| range.to.clone());
+            let all = Range { after: run[0].after.clone(), to };
+            let (mut rows, looked_at, to) = self.rows_in(tx, &all, &run[0], left).await?;
             left -= looked_at;
-            let whole = to == range.to;
             rows.retain(|row| !left_out.contains(&row.id));
-            let count = rows.len() as u64;
-            ranges.push(match request.list {
-                true => RangeDigest { to, count, digest: None, rows: Some(rows) },
-                false => RangeDigest { to, count, digest: Some(Digest::of(&rows)), rows: None },
-            });
-            if !whole {
+            ranges.extend(divided(run, rows, to.as_ref(), request.list));
+            if to != all.to {
                 break;
             }
         }
@@ -98,12 +100,13 @@ impl ChangeLog {
         Ok(DigestAnswer { ranges, in_flight: Some(in_flight) })
     }
 
-    /// Up to `limit` rows of a range, how many rows were read for that, and the last ID that was looked at. Rows with
-    /// an invalid ID, which SQLite may have, are left out: nobody could ask for them.
+    /// Up to `limit` rows of a range that begins with `first`, how many rows were read for that, and the last ID that was
+    /// looked at. Rows with an invalid ID, which SQLite may have, are left out: nobody could ask for them.
     async fn rows_in(
         &self,
         tx: &mut Tx,
         range: &Range,
+        first: &Range,
         limit: usize,
     ) -> Result<(Vec<RangeRow>, usize, Option<EntityId>), sqlx::Error> {
         let sql = match range.to {
@@ -130,8 +133,8 @@ impl ChangeLog {
             tracing::error!(%entity, invalid, "rows of nudge_change_log have invalid IDs");
         }
         let to = match more {
-            // If none is valid, the rest of the range holds nothing that could be compared.
-            true => valid.last().map(|row| row.id.clone()).or_else(|| range.to.clone()),
+            // If none is valid, the rest of the first of its parts holds nothing that could be compared.
+            true => valid.last().map(|row| row.id.clone()).or_else(|| first.to.clone()),
             false => range.to.clone(),
         };
         Ok((valid, looked_at, to))
@@ -193,6 +196,41 @@ impl ChangeLog {
     }
 }
 
+/// Whether a range begins where the one before ends, and neither ends before it begins.
+fn follows(before: &Range, range: &Range) -> bool {
+    let rises = |range: &Range| range.to.is_none() || range.to > range.after;
+    before.to.is_some() && before.to == range.after && rises(before) && rises(range)
+}
+
+/// What lies in each of these ranges, up to the last ID that was looked at.
+fn divided(
+    ranges: &[Range],
+    rows: Vec<RangeRow>,
+    looked_to: Option<&EntityId>,
+    list: bool,
+) -> Vec<RangeDigest> {
+    let (mut rows, mut divided) = (rows.into_iter().peekable(), Vec::with_capacity(ranges.len()));
+    for range in ranges {
+        let ends_here = match (looked_to, &range.to) {
+            (Some(looked_to), Some(to)) => looked_to <= to,
+            (Some(_), None) => true,
+            (None, to) => to.is_none(),
+        };
+        let to = if ends_here { looked_to.cloned() } else { range.to.clone() };
+        let is_within = |row: &RangeRow| to.as_ref().is_none_or(|to| row.id <= *to);
+        let within: Vec<_> = std::iter::from_fn(|| rows.next_if(is_within)).collect();
+        let count = within.len() as u64;
+        divided.push(match list {
+            true => RangeDigest { to, count, digest: None, rows: Some(within) },
+            false => RangeDigest { to, count, digest: Some(Digest::of(&within)), rows: None },
+        });
+        if ends_here {
+            break;
+        }
+    }
+    divided
+}
+
 /// What is valid in every respect.
 fn row_of(line: Line) -> Option<RangeRow> {
     let Line { id, version, deleted } = line;
@@ -207,5 +245,88 @@ impl Moving {
             version: Version::try_from(self.version).ok()?,
             seconds: now.saturating_sub(self.changed_at).unsigned_abs() / 1_000_000,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nudge_protocol::{Change, EntityName};
+    use nudge_runtime::{Database, database::Durability};
+
+    use super::*;
+    use crate::change_log::MIGRATIONS;
+
+    const IDS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+    fn id(text: &str) -> EntityId {
+        EntityId::new(text).unwrap()
+    }
+
+    fn range(after: &str, to: &str) -> Range {
+        let end = |text: &str| (!text.is_empty()).then(|| id(text));
+        Range { after: end(after), to: end(to) }
+    }
+
+    async fn log() -> ChangeLog {
+        let db = Database::open("sqlite::memory:", Durability::Full).await.unwrap();
+        db.migrate("publisher", MIGRATIONS).await.unwrap();
+        let log = ChangeLog::new(db, EntityName::new("store").unwrap());
+        let mut tx = log.db.begin().await.unwrap();
+        log.record(&mut tx, &IDS.map(|text| (id(text), Change::Updated))).await.unwrap();
+        let published =
+            "UPDATE nudge_change_log SET published_version = version, published_seq = 1";
+        sqlx::query(published).execute(&mut *tx).await.unwrap();
+        let stream = "INSERT INTO nudge_relay_stream (entity, created, known_seq) VALUES ('store', 'now', 1)";
+        sqlx::query(stream).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        log
+    }
+
+    async fn ask(log: &ChangeLog, ranges: &[Range], list: bool) -> Vec<RangeDigest> {
+        let handled = Handled { stream_created: "now".to_owned(), seq: 1 };
+        let request = DigestRequest { ranges: ranges.to_vec(), handled, list };
+        let mut tx = log.db.snapshot().await.unwrap();
+        log.digests(&mut tx, &request).await.unwrap().ranges
+    }
+
+    /// Also those that nobody asks for: that overlap, fall, or are empty.
+    #[tokio::test]
+    async fn ranges_asked_for_together_have_the_answers_of_each_alone() {
+        let log = log().await;
+        let together = [
+            vec![range("", "b"), range("b", "d"), range("d", "")],
+            vec![range("", "b"), range("b", "bb"), range("bb", "bc"), range("bc", "d")],
+            vec![range("a", "c"), range("d", "f"), range("f", "g")],
+            vec![range("a", "c"), range("c", "b"), range("b", "e")],
+            vec![range("", ""), range("a", "b"), range("b", "b"), range("b", "")],
+            vec![range("x", "y"), range("y", "")],
+        ];
+        for ranges in together {
+            for list in [false, true] {
+                let mut alone = Vec::new();
+                for range in &ranges {
+                    alone.extend(ask(&log, std::slice::from_ref(range), list).await);
+                }
+                assert_eq!(ask(&log, &ranges, list).await, alone, "{ranges:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_answer_has_no_room_for_is_left_to_the_next() {
+        let log = log().await;
+        let ranges = [range("", "c"), range("c", "e"), range("e", "")];
+        let mut tx = log.db.snapshot().await.unwrap();
+        for (limit, ends) in
+            [(2, vec!["b"]), (3, vec!["c"]), (4, vec!["c", "d"]), (6, vec!["c", "e", "f"])]
+        {
+            let (rows, looked_at, to) =
+                log.rows_in(&mut tx, &range("", ""), &ranges[0], limit).await.unwrap();
+            assert_eq!(looked_at, limit);
+            let found = divided(&ranges, rows, to.as_ref(), true);
+            let of: Vec<_> = found.iter().map(|one| one.to.clone().unwrap()).collect();
+            assert_eq!(of, ends.into_iter().map(id).collect::<Vec<_>>());
+            assert_eq!(found.iter().map(|one| one.count).sum::<u64>(), limit as u64);
+        }
     }
 }

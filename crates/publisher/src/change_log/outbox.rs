@@ -19,9 +19,10 @@ use sqlx::AssertSqlSafe;
 use super::ChangeLog;
 use crate::sink::Stored;
 
-/// Every version is above 0; saying so makes SQLite choose the index of pending rows.
-pub(super) const COUNT_PENDING: &str = "SELECT count(*) FROM nudge_change_log \
-    WHERE entity = $1 AND version > 0 AND version <> published_version";
+/// Every version is above 0; saying so makes SQLite choose the index of pending rows. In its order, or PostgreSQL would
+/// read the whole log, of which it believes that all is pending.
+pub(super) const COUNT_PENDING: &str = "SELECT count(*) FROM (SELECT version FROM nudge_change_log \
+    WHERE entity = $1 AND version > 0 AND version <> published_version ORDER BY version) AS pending";
 
 /// Sequences begin at 1; saying so makes both databases choose the index of sequences.
 pub(super) const HIGHEST_PLACE: &str = "SELECT COALESCE(max(published_seq), 0) FROM nudge_change_log \

@@ -1,6 +1,8 @@
-//! How much SQLite works for each statement that is run again and again, whatever the size of the log. `EXPLAIN QUERY
-//! PLAN` does not say it: of two bounds of one column, SQLite seeks by one and filters by the other, and a plan that
-//! reads the whole index looks like one that reads three rows. So the steps of its virtual machine are counted.
+//! How much the databases work for each statement that is run again and again, whatever the size of the log.
+//!
+//! SQLite's `EXPLAIN QUERY PLAN` does not say it: of two bounds of one column, SQLite seeks by one and filters by the other,
+//! and a plan that reads the whole index looks like one that reads three rows. So the steps of its virtual machine are
+//! counted. PostgreSQL says what it would do for any parameters.
 
 use std::sync::{
     Arc,
@@ -21,7 +23,7 @@ const ROWS: i64 = 5_000;
 /// Steps that finding a few rows takes at most. A scan takes several for each row.
 const FEW: u64 = 1_000;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Bind {
     Text(&'static str),
     Int(i64),
@@ -78,42 +80,89 @@ impl Log {
     }
 }
 
-/// They are run twice a second, for each request of a subscriber, or for each batch that is published.
+/// What is run twice a second, for each request of a subscriber, or for each batch that is published: the statement, its
+/// parameters after the entity, and how many rows it returns on SQLite.
+fn repeated(log: &ChangeLog) -> Vec<(String, Vec<Bind>, usize)> {
+    let sql = &log.sql;
+    let published =
+        Text(r#"[{"id":"s7919","version":1,"seq":90000},{"id":"s5831","version":2,"seq":90001}]"#);
+    let near_the_end = Int(ROWS - 3);
+    let cases: [(&str, &[Bind], usize); 13] = [
+        (&sql.outbox.newest, &[Int(100), Text("[]")], 0),
+        (&sql.outbox.oldest, &[Int(100), Text("[]")], 0),
+        (&sql.outbox.behind, &[published], 2),
+        (&sql.outbox.kept, &[published], 1),
+        (&sql.outbox.mark, &[published, Text("a server")], 0),
+        (outbox::COUNT_PENDING, &[], 1),
+        (outbox::HIGHEST_PLACE, &[], 1),
+        (outbox::LAST, &[Int(3)], 3),
+        (&sql.digest.beyond, &[Int(10_000), near_the_end], 5),
+        (&sql.digest.pending, &[Int(10_000)], 0),
+        (&sql.digest.recent, &[Int(10), near_the_end], 1),
+        (&sql.never_existed.count, &[], 1),
+        (&sql.never_existed.page, &[Text(""), Int(100)], 0),
+    ];
+    cases.map(|(sql, binds, rows)| (sql.to_owned(), binds.to_vec(), rows)).into()
+}
+
 #[tokio::test]
 async fn what_is_run_again_and_again_does_not_read_the_whole_log() {
     // Statistics, which an operator may let SQLite collect, change its plans.
     for analyzed in [false, true] {
         let mut log = Log::new(analyzed).await;
-        let sql = log.statements.sql.clone();
-        let near_the_end = Int(ROWS - 3);
-        let published = Text(
-            r#"[{"id":"s7919","version":1,"seq":9000},{"id":"s5831","version":2,"seq":9001}]"#,
-        );
+        let mut cases = repeated(&log.statements);
         let beyond = Which::Beyond.unpublish(Kind::Sqlite);
-        let cases: &[(&str, &[Bind], usize)] = &[
-            (&sql.outbox.newest, &[Int(100), Text("[]")], 0),
-            (&sql.outbox.oldest, &[Int(100), Text("[]")], 0),
-            (&sql.outbox.behind, &[published], 2),
-            (&sql.outbox.kept, &[published], 1),
-            (&sql.outbox.mark, &[published, Text("a server")], 0),
-            (outbox::COUNT_PENDING, &[], 1),
-            (outbox::HIGHEST_PLACE, &[], 1),
-            (outbox::LAST, &[Int(3)], 3),
-            (&sql.digest.beyond, &[Int(10_000), near_the_end], 5),
-            (&sql.digest.pending, &[Int(10_000)], 0),
-            (&sql.digest.recent, &[Int(10), near_the_end], 1),
-            (&sql.never_existed.count, &[], 1),
-            (&sql.never_existed.page, &[Text(""), Int(100)], 0),
-            (&beyond, &[near_the_end, Int(ROWS)], 0),
-        ];
+        cases.push((beyond, vec![Int(ROWS - 3), Int(ROWS)], 0));
         for (sql, binds, expected) in cases {
-            let (rows, steps) = log.run(sql, binds).await;
-            assert_eq!(rows, *expected, "{sql}");
+            let (rows, steps) = log.run(&sql, &binds).await;
+            assert_eq!(rows, expected, "{sql}");
             assert!(steps < FEW, "{steps} steps: {sql}");
         }
         // The counter does see a scan.
         let scan = "SELECT count(*) FROM nudge_change_log WHERE change = $1";
         let (_, steps) = log.run(scan, &[]).await;
         assert!(steps > FEW, "{steps} steps for a scan");
+    }
+}
+
+mod once {
+    use nudge_testbed::TestDatabase;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whatever_is_asked_postgres_does_not_read_the_whole_log() {
+        let database = TestDatabase::of(Kind::Postgres).await;
+        let db = database.open().await;
+        db.migrate("publisher", MIGRATIONS).await.unwrap();
+        let fill = format!(
+            "INSERT INTO nudge_change_log (entity, id, version, change, deleted, changed_at, published_version, \
+             published_seq) SELECT 'store', 's' || n, n, 'updated', 0, 0, n, n FROM generate_series(1, {}) AS n",
+            ROWS * 10
+        );
+        db.write(sqlx::query(AssertSqlSafe(fill))).await.unwrap();
+        db.write(sqlx::query("ANALYZE")).await.unwrap();
+        let log = ChangeLog::new(db.clone(), EntityName::new("store").unwrap());
+        let mut tx = db.begin().await.unwrap();
+        sqlx::query("SET plan_cache_mode = force_generic_plan").execute(&mut *tx).await.unwrap();
+        let mut cases = repeated(&log);
+        let scan = "SELECT count(*) FROM nudge_change_log WHERE change = $1";
+        cases.push((scan.to_owned(), vec![], 1));
+        let last = cases.len() - 1;
+        for (number, (sql, binds, _)) in cases.iter().enumerate() {
+            let prepare = format!("PREPARE s{number} AS {sql}");
+            sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *tx).await.unwrap();
+            let value = |bind: &Bind| match bind {
+                Text(text) => format!("'{text}'"),
+                Int(int) => int.to_string(),
+            };
+            let values: Vec<_> = [Text("store")].iter().chain(binds).map(value).collect();
+            let explain = format!("EXPLAIN EXECUTE s{number} ({})", values.join(", "));
+            let plan: Vec<(String,)> =
+                sqlx::query_as(AssertSqlSafe(explain)).fetch_all(&mut *tx).await.unwrap();
+            let plan: Vec<_> = plan.into_iter().map(|(line,)| line).collect();
+            let scans = plan.iter().any(|line| line.contains("Seq Scan on nudge_change_log"));
+            assert_eq!(scans, number == last, "{sql}\n{}", plan.join("\n"));
+        }
     }
 }

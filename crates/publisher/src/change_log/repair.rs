@@ -76,7 +76,11 @@ impl Which {
 }
 
 row! {
-    struct PublishedRow { id: Vec<u8>, version: i64, published: i64, seq: i64, wanted: i64 }
+    struct PublishedRow { id: Vec<u8>, version: i64, published: i64, seq: i64 }
+}
+
+row! {
+    struct Rows { number: i64, published: i64, last: Option<Vec<u8>> }
 }
 
 /// Rows of the log, in ID order.
@@ -104,30 +108,45 @@ impl ChangeLog {
         limit: usize,
     ) -> Result<PublishedPage, sqlx::Error> {
         let kind = self.db.kind();
-        let (after_id, only_text) = match kind {
-            // A row whose ID is not text is never published.
-            Kind::Sqlite => ("CAST($2 AS TEXT)", "AND typeof(id) = 'text'"),
-            Kind::Postgres => ("convert_from($2, 'UTF8')", ""),
+        // A row whose ID is not text is never published.
+        let (after_id, last_id, only_text) = match kind {
+            Kind::Sqlite => ("CAST($2 AS TEXT)", "CAST($4 AS TEXT)", "AND typeof(id) = 'text'"),
+            Kind::Postgres => ("convert_from($2, 'UTF8')", "convert_from($4, 'UTF8')", ""),
         };
-        let sql = format!(
-            "SELECT {} AS id, version, published_version AS published, published_seq AS seq, \
-             CASE WHEN changed_at >= $3 THEN 1 ELSE 0 END AS wanted \
-             FROM nudge_change_log WHERE entity = $1 AND id > {after_id} {only_text} \
-             ORDER BY id LIMIT $4",
+        let from =
+            format!("FROM nudge_change_log WHERE entity = $1 AND id > {after_id} {only_text}");
+        let count = format!(
+            "SELECT count(*) AS number, {} AS last, \
+             COALESCE(sum(CASE WHEN published_version <> 0 THEN 1 ELSE 0 END), 0) AS published \
+             FROM (SELECT id, published_version {from} ORDER BY id LIMIT $3) AS page",
+            bytes(kind, "max(id)")
+        );
+        let changed = format!(
+            "SELECT {} AS id, version, published_version AS published, published_seq AS seq {from} \
+             AND changed_at >= $3 AND id <= {last_id}",
             bytes(kind, "id")
         );
-        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
-        let query = query.bind(after.to_vec()).bind(since.unix_micros()).bind(limit as i64);
-        let rows: Vec<PublishedRow> = self.db.run(query.fetch_all(self.db.reader())).await?;
-        let mut page = PublishedPage { rows: rows.len() as u64, ..PublishedPage::default() };
-        if rows.len() == limit {
-            page.next = rows.last().map(|row| row.id.clone());
-        }
-        for row in rows {
-            page.published += u64::from(row.published != 0);
-            if row.wanted == 0 {
-                continue;
-            }
+        let entity = self.entity.as_str();
+        // Row by row, only what changed: that is little, and crossing from SQLite's thread is slow.
+        let look = || async {
+            let mut tx = self.db.snapshot().await?;
+            let query = sqlx::query_as(AssertSqlSafe(count.clone())).bind(entity);
+            let rows: Rows =
+                query.bind(after.to_vec()).bind(limit as i64).fetch_one(&mut *tx).await?;
+            let Some(last) = rows.last.clone() else { return Ok((rows, Vec::new())) };
+            let query = sqlx::query_as(AssertSqlSafe(changed.clone())).bind(entity);
+            let query = query.bind(after.to_vec()).bind(since.unix_micros()).bind(last);
+            let changed: Vec<PublishedRow> = query.fetch_all(&mut *tx).await?;
+            Ok::<_, sqlx::Error>((rows, changed))
+        };
+        let (rows, changed) = self.db.run_afresh(look).await?;
+        let mut page = PublishedPage {
+            rows: rows.number.unsigned_abs(),
+            published: rows.published.unsigned_abs(),
+            next: rows.last.filter(|_| rows.number as usize == limit),
+            ..PublishedPage::default()
+        };
+        for row in changed {
             match row.version == row.published {
                 true => page.looked_for.extend(Published::read(&row.id, row.published, row.seq)),
                 false => page.pending.extend(read_id(&row.id)),
@@ -303,9 +322,10 @@ mod tests {
         let stream = StreamInfo {
             created: "now".to_owned(),
             last_seq: 9,
-            messages: 1,
+            subjects: 1,
             server,
             altered: None,
+            doubled: false,
         };
         log.set_stream(&stream, 9).await.unwrap();
         assert_eq!(log.stream().await.unwrap().unwrap().checked, None);

@@ -11,6 +11,8 @@ use crate::sink::{Altered, StreamInfo};
 pub(super) struct Altering {
     /// Two parties that want it different must not alter it back all the time.
     mends: Again,
+    /// The same for several messages of one subject, which no other mend may have to wait for.
+    thins: Again,
     /// The difference that could not be restored and was logged.
     said: Option<Altered>,
     /// Whether it lost acknowledged messages until it was restored.
@@ -41,13 +43,22 @@ impl Relay {
             now = self.sink.ensure(entity).await?;
             self.altering.lost |= loses && !now.altered.as_ref().is_some_and(|now| now.loses);
         }
+        if now.altered.is_none() && now.doubled && self.altering.thins.is_due(Instant::now()) {
+            let entity = self.log.entity();
+            tracing::warn!(%entity, "the stream holds several messages of one subject: making the server look for them");
+            self.altering.thins.done(Instant::now());
+            if let Some(refused) = self.sink.mend(entity).await? {
+                tracing::warn!(%entity, refused, "the stream still holds several messages of one subject");
+            }
+            now = self.sink.ensure(entity).await?;
+        }
         self.name_altered(&now, refused.as_deref());
         Ok(now)
     }
 
     /// One log line for each alteration that stays, not one at each check.
     fn name_altered(&mut self, now: &StreamInfo, refused: Option<&str>) {
-        self.metrics.altered.set(i64::from(now.altered.is_some()));
+        self.metrics.altered.set(i64::from(now.altered.is_some() || now.doubled));
         let entity = self.log.entity();
         if let Some(altered) = &now.altered
             && self.altering.said != now.altered

@@ -57,7 +57,7 @@ pub(super) struct Comparison {
     wanted: Wanted,
     /// Nothing is looked up, and everything wanted is published again: the broker cannot answer, or has gone back.
     blind: bool,
-    /// How many messages the stream held when it began, and which run of the server kept it.
+    /// For how many subjects the stream held a message when it began, and which run of the server kept it.
     messages: u64,
     server: Option<String>,
     /// The ID up to which the log is read.
@@ -72,7 +72,7 @@ pub(super) struct Comparison {
 
 impl Comparison {
     pub(super) fn new(wanted: Wanted, blind: bool, now: &StreamInfo) -> Self {
-        let (messages, server) = (now.messages, now.server.clone());
+        let (messages, server) = (now.subjects, now.server.clone());
         let (after, rows, published, missing) = (Vec::new(), 0, 0, 0);
         Self { wanted, blind, messages, server, after, rows, published, missing }
     }
@@ -183,7 +183,7 @@ impl Relay {
             self.metrics.republished.inc();
         }
         // Fewer messages than published entities: some that changed long ago are missing.
-        if ended.published > now.messages && ended.wanted != Wanted::Everything {
+        if ended.published > now.subjects && ended.wanted != Wanted::Everything {
             self.compare_everything(&now);
             return Ok(());
         }

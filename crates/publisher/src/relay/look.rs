@@ -54,7 +54,7 @@ impl Relay {
             if self.short && self.comparison.is_none() {
                 self.compare_everything(&now);
             }
-            self.expected = now.messages;
+            self.expected = now.subjects;
             self.stream = Some(now);
             self.next_check = Instant::now() + STREAM_CHECK_INTERVAL;
             return Ok(());
@@ -113,8 +113,8 @@ impl Relay {
         // A subject never loses its message. What two relays publish at the same time is expected
         // twice, so the log has the last word.
         let emptied = !looked_anew
-            && now.messages < self.expected
-            && log.count_published().await? > self.sink.ensure(log.entity()).await?.messages;
+            && now.subjects < self.expected
+            && log.count_published().await? > self.sink.ensure(log.entity()).await?.subjects;
         self.locked.extend(left);
         if emptied {
             self.compare_everything(&now);

@@ -30,7 +30,7 @@ const OURS: [&str; 24] = [
     "max_consumers",
     MAX_MESSAGE_SIZE,
     "max_msgs",
-    "max_msgs_per_subject",
+    PER_SUBJECT,
     MIRROR,
     "no_ack",
     "persist_mode",
@@ -43,6 +43,8 @@ const OURS: [&str; 24] = [
 ];
 /// Those of them by which a stream drops acknowledged messages, or keeps them under another subject.
 const LOSES: [&str; 5] = ["discard", "max_age", "max_msgs", "retention", "subject_transform"];
+/// How many messages of one subject the stream keeps.
+pub(super) const PER_SUBJECT: &str = "max_msgs_per_subject";
 /// Members whose larger values do no harm.
 const MAX_MESSAGE_SIZE: &str = "max_msg_size";
 /// Nothing can be published to a mirror; the broker may let it become a stream of its own, which would cut it off from

@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use super::difference::{Difference, Kind, differences};
 use crate::callback::owner_client::{FetchError, FetchErrorKind, OwnerClient};
 
-/// Into how many parts a range is divided.
-const PARTS: usize = 8;
+/// Into how many parts a range is divided. The digest of each costs 80 bytes, and each further level costs the owner a
+/// reading of all that differs.
+const PARTS: usize = 64;
 /// Rows of a range that is listed instead of divided further.
 const LISTED_ROWS: usize = 64;
 
@@ -59,6 +60,8 @@ pub struct Comparer {
     pub offers_digests: bool,
     /// After how long a change in flight is overdue.
     overdue_after: Duration,
+    /// Whether something is likely to differ, so that the owner need not read everything once more to say where.
+    pub likely: bool,
     /// The time that the owner took to answer.
     pub took: Duration,
     /// What was named as in flight in any answer, and so left out of what it says.
@@ -103,7 +106,7 @@ impl Comparer {
     /// Compares with the owner that this client asks.
     pub fn new(client: Arc<dyn OwnerClient>, entity: EntityName, overdue_after: Duration) -> Self {
         let (took, left_out) = (Duration::ZERO, HashSet::new());
-        Self { client, entity, offers_digests: true, overdue_after, took, left_out }
+        Self { client, entity, offers_digests: true, overdue_after, likely: false, took, left_out }
     }
 
     /// Compares a range from its beginning, as far as one answer of the owner goes.
@@ -123,7 +126,7 @@ impl Comparer {
     async fn compare_digests(&mut self, ours: &Ours) -> Result<Compared, FetchError> {
         let mut compared = Compared::default();
         // Usually nothing differs, and one digest says so.
-        let asked = vec![ours.range.clone()];
+        let asked = if self.likely { ours.divide(&ours.range) } else { vec![ours.range.clone()] };
         let answer = self.ask(asked.clone(), ours, false).await?;
         let Some(in_flight) = &answer.in_flight else { return Ok(compared) };
         compared.overdue = self.overdue(in_flight, ours);

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::{
     Compared, Comparer, Difference, Ours, Resync,
     agreed::agree,
+    begin,
     difference::{Kind, found_twice},
     repair::KEYS_AT_A_TIME,
 };
@@ -37,7 +38,7 @@ impl Resync {
         let owner = self.owner.client.address();
         let full = self.is_full();
         if self.status.current.as_ref().is_some_and(|sweep| sweep.owner != owner) {
-            self.status.current = Some(Sweep { full, ..self.begin() });
+            self.status.current = Some(Sweep { full, ..begin(owner.clone()) });
             self.removals.clear();
         }
         let after = self.current().after.clone();
@@ -45,11 +46,12 @@ impl Resync {
         let limit = if full { KEYS_AT_A_TIME } else { usize::MAX }.min(self.settings.page);
         let (client, overdue_after) = (self.owner.client.clone(), self.settings.overdue_after);
         let mut comparer = Comparer::new(client, self.entity.clone(), overdue_after);
+        comparer.likely = self.differed;
         let Some(ours) = self.ours(&Range { after, to: None }, limit).await? else {
             return Ok(Page::NotYet("the position in the stream is not known"));
         };
         let compared = comparer.compare(&ours).await?;
-        let Compared { range: Some(range), leaves, differences, in_flight, overdue } = compared
+        let Compared { range: Some(range), leaves, differences, in_flight, mut overdue } = compared
         else {
             return Ok(Page::NotYet(
                 "too much is in flight, or the owner publishes to another stream",
@@ -59,6 +61,9 @@ impl Resync {
             except.extend(differences.iter().map(|one| one.id.clone()));
             self.end_by_proof(&range, &except).await?;
         }
+        // What lies beyond is found with the next page.
+        overdue.retain(|one| range.holds(&one.id));
+        self.differed = !differences.is_empty();
         let mut left_out = std::mem::take(&mut comparer.left_out);
         // Even if they turn out to be none.
         left_out.extend(differences.iter().map(|one| one.id.clone()));
@@ -69,7 +74,9 @@ impl Resync {
         let compared = rows.len() as u64;
         self.progress.compared.inc_by(compared);
         let not_seen = rows.iter().filter(|row| left_out.contains(&row.id)).count();
-        self.observe(compared - not_seen as u64, confirmed.iter().chain(&overdue));
+        // Those found are among the ones left out.
+        let seen = compared - not_seen as u64 + found as u64;
+        self.observe(seen, confirmed.iter().chain(&overdue));
         let (confirmed, overdue) = (self.unknown(confirmed).await?, self.unknown(overdue).await?);
         let set_aside = found - confirmed.len() - overdue.len();
         self.note(confirmed.iter().chain(&overdue));
