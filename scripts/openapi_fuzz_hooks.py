@@ -1,6 +1,7 @@
 """What no schema can say, for scripts/openapi-fuzz: such requests are not made."""
 
 import re
+from urllib.parse import unquote
 
 import schemathesis
 
@@ -25,11 +26,17 @@ def texts(value):
             yield from texts(one)
 
 
+def id_in_path(case):
+    """The id as it is meant: in a path, it is percent-encoded."""
+    named = (case.path_parameters or {}).get("id")
+    return unquote(named) if isinstance(named, str) else named
+
+
 def ids(case):
     """The ids that a request names."""
-    for container in (case.path_parameters, case.query):
-        if isinstance(container, dict):
-            yield from texts([container.get(name) for name in ("id", "after") if name in container])
+    yield from texts([id_in_path(case)])
+    if isinstance(case.query, dict):
+        yield from texts([case.query.get(name) for name in ("id", "after") if name in case.query])
     if isinstance(case.body, dict):
         yield from texts([case.body.get(name) for name in ("id", "after", "ids") if name in case.body])
 
@@ -71,5 +78,5 @@ def filter_case(context, case):
         return False
     # A body may repeat the id in its path, and name no other.
     if case.method in ("PUT", "PATCH") and isinstance(case.body, dict) and "id" in case.body:
-        return case.body["id"] == (case.path_parameters or {}).get("id")
+        return case.body["id"] == id_in_path(case)
     return True

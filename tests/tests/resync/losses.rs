@@ -134,7 +134,7 @@ async fn a_copied_read_model_and_its_original_both_find_what_is_wrong_in_them() 
     }
     owner.put("t003", json!({"name": "changed"})).await;
     equal(&original, &owner).await;
-    assert_eq!(found(&original, "missing").await, 1);
+    assert!(found(&original, "missing").await > 0, "no message told of it");
     // The copy is told of everything once more: what it has just applied, it also misses without comparing.
     equal(&copy, &owner).await;
     let (of_one, of_other) = (swept(&original).await, swept(&copy).await);
