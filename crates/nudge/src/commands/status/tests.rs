@@ -108,7 +108,10 @@ async fn an_owner_whose_stream_is_altered_and_takes_nothing_is_named() {
     let lines = to_lines(&owners, &subscribers, "2026-01-01T00:00:03Z".parse().unwrap());
     let lines: Vec<_> = lines.iter().map(|line| strip_ansi_codes(line).into_owned()).collect();
     assert!(lines[1].ends_with("refused"), "{lines:#?}");
-    assert!(lines[3].starts_with("  store-info: its stream (store) is not as it must be"), "{lines:#?}");
+    assert!(
+        lines[3].starts_with("  store-info: its stream (store) is not as it must be"),
+        "{lines:#?}"
+    );
 }
 
 #[test]
