@@ -122,6 +122,16 @@ async fn openapi_json(State(text): State<Arc<str>>) -> Answer {
     ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
 }
 
+/// What to do if `api/` holds another document of a service than this one: for tests of this repository.
+#[doc(hidden)]
+pub fn outdated(service: &str, document: &str) -> Option<String> {
+    let file = format!("api/{service}.openapi.json");
+    let place = format!("{}/../../{file}", env!("CARGO_MANIFEST_DIR"));
+    let written = std::fs::read_to_string(place).unwrap_or_default();
+    let write = format!("cargo run -q -p {service} -- openapi > {file}");
+    (written != document).then(|| format!("{file} is out of date: regenerate it with\n{write}"))
+}
+
 /// The paths of a router that are missing in its document, and vice versa: for tests. Axum shows
 /// the paths of a router only in its `Debug` text.
 #[doc(hidden)]
