@@ -125,6 +125,7 @@ async fn a_copied_read_model_and_its_original_both_find_what_is_wrong_in_them() 
         (model.start(&broker, &owner).await, beside.start(&broker, &owner).await);
     equal(&original, &owner).await;
     equal(&copy, &owner).await;
+    handled(&original, &owner).await;
     handled(&copy, &owner).await;
     for (subscriber, id) in [(&original, "t001"), (&copy, "t002")] {
         let lost = format!("DELETE FROM nudge_applied WHERE entity = 'thing' AND id = '{id}'");
@@ -137,8 +138,12 @@ async fn a_copied_read_model_and_its_original_both_find_what_is_wrong_in_them() 
     assert!(found(&original, "missing").await > 0, "no message told of it");
     // The copy is told of everything once more: what it has just applied, it also misses without comparing.
     equal(&copy, &owner).await;
+    // What is still in flight for one of them is left out of its digest.
+    published(&owner.db).await;
+    handled(&original, &owner).await;
+    handled(&copy, &owner).await;
     let (of_one, of_other) = (swept(&original).await, swept(&copy).await);
-    assert_eq!(of_one["agreed"]["digest"], of_other["agreed"]["digest"]);
+    assert_eq!(of_one["agreed"], of_other["agreed"]);
     original.stop().await;
     copy.stop().await;
 }
