@@ -84,7 +84,7 @@ impl World {
     /// Like [`new`](Self::new), on databases of this kind.
     pub async fn on(kind: Kind, binary: &str) -> Self {
         let mut databases = BTreeMap::new();
-        for service in Service::ALL {
+        for service in Service::COMPARED {
             databases.insert(service, TestDatabase::of(kind).await);
         }
         Self {

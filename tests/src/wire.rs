@@ -88,8 +88,9 @@ impl Wire {
     /// The name of the durable consumer of a service.
     pub async fn consumer(&self, service: &str) -> String {
         let names: Vec<_> = self.stream.consumer_names().try_collect().await.expect("names");
-        let prefix = format!("{service}-{ENTITY}-");
-        let name = names.into_iter().find(|name: &String| name.starts_with(&prefix));
+        let entity = EntityName::new(ENTITY).expect("a name");
+        let is_its = |name: &String| subject::consumer_service(name, &entity) == Some(service);
+        let name = names.into_iter().find(is_its);
         name.expect("the service has a consumer")
     }
 

@@ -1,6 +1,6 @@
 //! Requests to the services, with one-line errors.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::{EntityId, WriteToken, subject};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -8,7 +8,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 pub(crate) use nudge_testbed::Service;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, peers::Peer};
 
 /// Longest wait for a whole answer, except where a command sets another.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,8 +25,8 @@ pub(crate) const NATS_PORT_OFFSET: u16 = 22;
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     http: reqwest::Client,
-    /// In the order of [`Service::ALL`].
-    ports: [u16; 3],
+    /// The demo's in the order of [`Service::ALL`], then others.
+    peers: Arc<[Peer]>,
 }
 
 impl Api {
@@ -35,9 +35,26 @@ impl Api {
         Self::with_ports(Service::ALL.map(|service| service.port(port_base)))
     }
 
-    /// For the services on these ports, in the order of [`Service::ALL`].
-    pub(crate) fn with_ports(ports: [u16; 3]) -> Self {
-        Self { http: built(client()), ports }
+    /// For the demo's services on these ports, in the order of [`Service::ALL`].
+    pub(crate) fn with_ports(ports: [u16; Service::ALL.len()]) -> Self {
+        let peers =
+            Service::ALL.into_iter().zip(ports).map(|(service, port)| Peer::of(service, port));
+        Self { http: built(client()), peers: peers.collect() }
+    }
+
+    /// The same with these services, the first of which are those of the demo.
+    pub(crate) fn with(self, peers: Vec<Peer>) -> Self {
+        Self { peers: peers.into(), ..self }
+    }
+
+    /// All services.
+    pub(crate) fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// A service of the demo.
+    pub(crate) fn of(&self, service: Service) -> Peer {
+        self.peers[service as usize]
     }
 
     /// The same, with a new connection for each request.
@@ -47,87 +64,78 @@ impl Api {
 
     /// The path of a request to a service as it would be sent, without its query: a URL resolves `.` and
     /// `..`.
-    pub(crate) fn path_as_sent(&self, service: Service, path: &str) -> Option<String> {
-        let url: reqwest::Url = format!("http://{}{path}", self.address(service)).parse().ok()?;
+    pub(crate) fn path_as_sent(&self, peer: Peer, path: &str) -> Option<String> {
+        let url: reqwest::Url = format!("{}{path}", peer.url()).parse().ok()?;
         Some(url.path().to_owned())
     }
 
-    /// Where a service listens.
-    pub(crate) fn address(&self, service: Service) -> String {
-        format!("127.0.0.1:{}", self.port(service))
-    }
-
-    /// The port of a service.
-    pub(crate) fn port(&self, service: Service) -> u16 {
-        self.ports[service as usize]
-    }
-
     /// A request that must be answered soon.
-    pub(crate) fn request(&self, method: Method, service: Service, path: &str) -> RequestBuilder {
-        self.long_request(method, service, path).timeout(ANSWER_TIMEOUT)
+    pub(crate) fn request(&self, method: Method, peer: Peer, path: &str) -> RequestBuilder {
+        self.long_request(method, peer, path).timeout(ANSWER_TIMEOUT)
     }
 
     /// A request without a time limit, for streams.
-    pub(crate) fn long_request(
-        &self,
-        method: Method,
-        service: Service,
-        path: &str,
-    ) -> RequestBuilder {
-        self.http.request(method, format!("http://{}{path}", self.address(service)))
+    pub(crate) fn long_request(&self, method: Method, peer: Peer, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", peer.url()))
     }
 
     /// Sends a request; any status is an answer.
     pub(crate) async fn send(
         &self,
-        service: Service,
+        peer: Peer,
         request: RequestBuilder,
     ) -> Result<Response, Failure> {
-        request.send().await.map_err(|error| self.transport(service, &error))
+        request.send().await.map_err(|error| self.transport(peer, &error))
     }
 
     /// Sends a request; anything but 2xx is a failure that carries the problem's detail.
     pub(crate) async fn expect(
         &self,
-        service: Service,
+        peer: Peer,
         request: RequestBuilder,
     ) -> Result<Response, Failure> {
-        let response = self.send(service, request).await?;
+        let response = self.send(peer, request).await?;
         match response.status().is_success() {
             true => Ok(response),
-            false => Err(refusal(service, response).await),
+            false => Err(refusal(peer, response).await),
         }
     }
 
     /// Sends a request and reads the JSON of a 2xx answer.
     pub(crate) async fn json<T: DeserializeOwned>(
         &self,
-        service: Service,
+        peer: Peer,
         request: RequestBuilder,
     ) -> Result<T, Failure> {
-        let response = self.expect(service, request).await?;
-        self.body(service, response).await
+        let response = self.expect(peer, request).await?;
+        self.body(peer, response).await
     }
 
     /// The JSON of an answer.
     pub(crate) async fn body<T: DeserializeOwned>(
         &self,
-        service: Service,
+        peer: Peer,
         response: Response,
     ) -> Result<T, Failure> {
-        let bytes = response.bytes().await.map_err(|error| self.transport(service, &error))?;
+        let bytes = response.bytes().await.map_err(|error| self.transport(peer, &error))?;
         serde_json::from_slice(&bytes).map_err(|error| {
-            let name = service.name();
+            let name = peer.name();
             Failure::failed(format!("{name} sent an unexpected answer: {error}"))
         })
     }
 
     /// One line for a request that got no answer.
-    pub(crate) fn transport(&self, service: Service, error: &reqwest::Error) -> Failure {
-        let address = self.address(service);
-        let name = service.name();
+    pub(crate) fn transport(&self, peer: Peer, error: &reqwest::Error) -> Failure {
+        let address = peer.address();
+        let name = peer.name();
         if error.is_connect() {
-            Failure::failed(format!("nothing answers on {address}: is \"make demo\" running?"))
+            // Where others run is not for us to say.
+            match peer.demo() {
+                Some(_) => Failure::failed(format!(
+                    "nothing answers on {address}: is \"make demo\" running?"
+                )),
+                None => Failure::failed(format!("{name}: nothing answers on {address}")),
+            }
         } else if error.is_timeout() {
             Failure::failed(format!("{name} on {address} did not answer in time"))
         } else {
@@ -187,7 +195,7 @@ struct FieldError {
 }
 
 /// One line for an answer that is not 2xx.
-pub(crate) async fn refusal(service: Service, mut response: Response) -> Failure {
+pub(crate) async fn refusal(peer: Peer, mut response: Response) -> Failure {
     let status = response.status();
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -196,10 +204,10 @@ pub(crate) async fn refusal(service: Service, mut response: Response) -> Failure
             break;
         }
     }
-    Failure::failed(describe(service, status, &body))
+    Failure::failed(describe(peer, status, &body))
 }
 
-fn describe(service: Service, status: StatusCode, body: &[u8]) -> String {
+fn describe(peer: Peer, status: StatusCode, body: &[u8]) -> String {
     let problem: ProblemBody = serde_json::from_slice(body).unwrap_or_default();
     let fields: Vec<_> =
         problem.errors.iter().map(|error| format!("{}: {}", error.field, error.detail)).collect();
@@ -211,7 +219,7 @@ fn describe(service: Service, status: StatusCode, body: &[u8]) -> String {
     };
     // A problem's text comes from outside: it must stay one line.
     let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("{reason} ({} answered {})", service.name(), status.as_u16())
+    format!("{reason} ({} answered {})", peer.name(), status.as_u16())
 }
 
 #[cfg(test)]

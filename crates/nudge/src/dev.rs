@@ -1,7 +1,7 @@
 //! `nudge dev`: everything on this machine, in the foreground, until Ctrl-C.
 //!
 //! ```text
-//! lock the data directory ► check the ports ► guard ► NATS ► store-info, search, review ► console
+//! lock the data directory ► check the ports ► guard ► NATS ► the services ► console
 //!                                                         and back again when it stops
 //! ```
 //!
@@ -28,7 +28,9 @@ use self::{
 use crate::{
     client::{Api, Service},
     failure::Failure,
-    output, service, signals,
+    output,
+    peers::{self, Also, Peer},
+    service, signals,
 };
 
 mod console;
@@ -70,11 +72,13 @@ pub(crate) struct DevArgs {
 }
 
 /// Runs until told to stop.
-pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
+pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<(), Failure> {
     let began = Instant::now();
     private::keep_new_files();
     let stop = signals::stop();
     let talk = Talk::new();
+    let mut peers = Api::new(port_base).peers().to_vec();
+    peers::merge(&mut peers, also.peers()?);
     let database_url = args.database_url.as_deref().map(postgres::parse).transpose()?;
     let exe = std::env::current_exe().map_err(|error| {
         Failure::failed(format!("cannot find this program's own path: {error}"))
@@ -113,7 +117,7 @@ pub(crate) async fn run(port_base: u16, args: DevArgs) -> Result<(), Failure> {
     let kept = kept_in(&data, postgres.as_ref());
     let keep = postgres.map(|postgres| tokio::spawn(postgres.keep(talk.clone())));
     let _lock_of_the_database = keep.map(AbortOnDropHandle::new);
-    let demo = Demo { port_base, broker, guard, talk, stop, kept };
+    let demo = Demo { port_base, peers, broker, guard, talk, stop, kept };
     let nats = nats::launch(&nats_exe, port_base, &data);
     let result = demo.run(nats, services, &exe, began).await;
     demo.talk.done();
@@ -151,6 +155,8 @@ async fn prepare(
 
 struct Demo {
     port_base: u16,
+    /// Its services, and others that the console shows.
+    peers: Vec<Peer>,
     broker: Broker,
     guard: Guard,
     talk: Talk,
@@ -176,7 +182,7 @@ impl Demo {
         let restarts = services.iter().chain([&nats]);
         let restarts = restarts.map(|kept| (kept.name().to_owned(), kept.restarts())).collect();
         let state = console::Console::new(
-            Api::new(self.port_base),
+            Api::new(self.port_base).with(self.peers.clone()),
             self.broker.clone(),
             restarts,
             self.stop.clone(),
@@ -212,7 +218,7 @@ impl Demo {
         };
 
         self.stop.cancel();
-        self.talk.doing("stopping store-info, search and review");
+        self.talk.doing("stopping the services");
         stop_services.cancel();
         service_tasks.join_all().await;
         self.talk.doing("stopping NATS");
@@ -231,7 +237,7 @@ impl Demo {
     async fn wait_ready(&self, console: &console::Console) {
         loop {
             let states = console.look().await;
-            let waiting = states.iter().filter(|state| !state.ready).map(|state| state.name);
+            let waiting = states.iter().filter(|state| state.is_missing()).map(|state| state.name);
             let waiting: Vec<_> = waiting.collect();
             if waiting.is_empty() {
                 return;
@@ -254,11 +260,9 @@ fn service_env(
         ("NATS_URL", nats::url(port_base)),
         ("BIND", format!("127.0.0.1:{}", service.port(port_base))),
     ];
-    match service {
-        Service::StoreInfo => env.push(("SAMPLE", sample.to_string())),
-        Service::Search | Service::Review => {
-            env.push(("STORE_OWNER_URL", Service::StoreInfo.url(port_base)));
-        }
+    env.extend(service.asks().iter().map(|(setting, other)| (*setting, other.url(port_base))));
+    if service == Service::StoreInfo {
+        env.push(("SAMPLE", sample.to_string()));
     }
     env
 }

@@ -7,6 +7,8 @@
 //! | [`service`] | runs one of the services |
 //! | [`commands`] | the other verbs, which talk HTTP to the services |
 //! | [`client`] | requests, with one-line errors |
+//! | [`peers`] | which services there are, and where |
+//! | [`roles`] | which of them own or follow what |
 //! | [`sse`] | server-sent events |
 
 mod chaos;
@@ -15,6 +17,8 @@ mod commands;
 mod dev;
 mod failure;
 mod output;
+mod peers;
+mod roles;
 mod service;
 mod signals;
 mod sse;
@@ -26,9 +30,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use nudge_runtime::args::parse_or_exit;
 
-use client::{Api, NATS_PORT_OFFSET};
+use client::NATS_PORT_OFFSET;
 use commands::{audit, dead_letters, resync, status, store, tombstones, wait, watch};
 use failure::Failure;
+use peers::Also;
 
 /// Default for the first of the demo's ports.
 const DEFAULT_PORT_BASE: u16 = 7_100;
@@ -39,7 +44,7 @@ Examples:
   nudge dev --database-url postgres://me@h/d the same, with the data in PostgreSQL
   nudge watch                                see changes arrive, in another terminal
   nudge store put 42 --open false --wait     edit a store, and see when subscribers apply it
-  nudge wait store/42@1767225600000001       wait until search and review have that version
+  nudge wait store/42@1767225600000001       wait until all subscribers have that version
   nudge status                               show how the services are doing
   nudge resync                               compare them with the owner now, and repair
   nudge audit                                how consistent they have been, in nines
@@ -48,7 +53,7 @@ Examples:
 Exit status: 0 done, 1 failed, 2 invalid command line, 3 timed out waiting, 4 a chaos run could not
 be carried out.";
 
-/// Update a store and watch search and review follow
+/// Update a store and watch the subscribers follow
 #[derive(Debug, Parser)]
 #[command(name = "nudge", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 struct Cli {
@@ -58,9 +63,9 @@ struct Cli {
     verb: Verb,
 }
 
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 struct Global {
-    /// First port of the demo: console +0, store-info +1, search +2, review +3, NATS +22
+    /// First port of the demo: console +0, store-info +1, search +2, review +3, favourites +5, ads +6, NATS +22
     #[arg(
         long,
         global = true,
@@ -74,6 +79,8 @@ struct Global {
     /// Print JSON, one value per line
     #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
+    #[command(flatten)]
+    also: Also,
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,7 +95,7 @@ enum Verb {
     /// Wait until subscribers have applied a write
     Wait(wait::WaitArgs),
     /// Show how the services are doing
-    Status,
+    Status(status::StatusArgs),
     /// Compare subscribers with the owner of what they follow now, and repair what differs
     Resync(resync::ResyncArgs),
     /// Report how consistent subscribers have been with owners, or certify it
@@ -135,20 +142,26 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(verb: Verb, Global { port_base, json }: Global) -> Result<(), Failure> {
-    let api = Api::new(port_base);
+async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(), Failure> {
     match verb {
-        Verb::Dev(args) => dev::run(port_base, args).await,
+        Verb::Dev(args) => return dev::run(port_base, &also, args).await,
+        Verb::Chaos(verb) => return chaos::run(verb, json).await,
+        Verb::Guard | Verb::Service(_) => unreachable!("main handles these itself"),
+        _ => {}
+    }
+    let (api, known) = peers::find(port_base, &also).await?;
+    match verb {
         Verb::Store(verb) => store::run(api, verb, json).await,
         Verb::Watch(args) => watch::run(api, args, json).await,
         Verb::Wait(args) => wait::run(api, args, json).await,
-        Verb::Status => status::run(api, json).await,
+        Verb::Status(args) => status::run(api, known.holders, args, json).await,
         Verb::Resync(args) => resync::run(api, args, json).await,
         Verb::Audit(args) => audit::run(api, args, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
         Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
-        Verb::Chaos(verb) => chaos::run(verb, json).await,
-        Verb::Guard | Verb::Service(_) => unreachable!("main handles these itself"),
+        Verb::Dev(_) | Verb::Chaos(_) | Verb::Guard | Verb::Service(_) => {
+            unreachable!("they need no services")
+        }
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) async fn run(ServiceArgs { words }: ServiceArgs) -> ExitCode {
         Some(Service::StoreInfo) => store_info::program(words).await,
         Some(Service::Search) => search::service().run_with(words).await,
         Some(Service::Review) => review::service().run_with(words).await,
+        Some(Service::Favourites) => favourites::service().run_with(words).await,
+        Some(Service::Ads) => ads::service().run_with(words).await,
         None => {
             let names = Service::ALL.map(Service::name).join(", ");
             Failure::Usage(format!("the services are {names}")).report()

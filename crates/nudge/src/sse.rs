@@ -5,7 +5,10 @@ use std::{collections::VecDeque, time::Duration};
 use reqwest::{Method, StatusCode, header};
 use tokio::sync::mpsc;
 
-use crate::client::{Api, Service, refusal};
+use crate::{
+    client::{Api, refusal},
+    peers::Peer,
+};
 
 /// Path of a subscriber's event stream.
 const EVENTS_PATH: &str = "/nudge/v1/events";
@@ -94,26 +97,26 @@ impl Parser {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// Connected; events follow.
-    Up(Service),
+    Up(Peer),
     /// Not connected, and why. Reported once per outage.
-    Down(Service, String),
+    Down(Peer, String),
     /// An event.
-    Event(Service, SseEvent),
+    Event(Peer, SseEvent),
 }
 
 /// Sends a service's events to `sender` for as long as someone receives them. Reconnects
 /// whenever the stream ends.
-pub(crate) async fn follow(api: Api, service: Service, sender: mpsc::Sender<Signal>) {
+pub(crate) async fn follow(api: Api, peer: Peer, sender: mpsc::Sender<Signal>) {
     let mut delay = MIN_RECONNECT_DELAY;
     let mut told_down = false;
     loop {
-        let ended = follow_once(&api, service, &sender).await;
+        let ended = follow_once(&api, peer, &sender).await;
         let Ended { was_up, reason } = ended;
         if was_up {
             (delay, told_down) = (MIN_RECONNECT_DELAY, false);
         }
         if !std::mem::replace(&mut told_down, true)
-            && sender.send(Signal::Down(service, reason)).await.is_err()
+            && sender.send(Signal::Down(peer, reason)).await.is_err()
         {
             return;
         }
@@ -130,17 +133,17 @@ struct Ended {
     reason: String,
 }
 
-async fn follow_once(api: &Api, service: Service, sender: &mpsc::Sender<Signal>) -> Ended {
+async fn follow_once(api: &Api, peer: Peer, sender: &mpsc::Sender<Signal>) -> Ended {
     let ended = |was_up, reason: String| Ended { was_up, reason };
     let request = api
-        .long_request(Method::GET, service, EVENTS_PATH)
+        .long_request(Method::GET, peer, EVENTS_PATH)
         .header(header::ACCEPT, "text/event-stream");
-    let mut response = match api.send(service, request).await {
+    let mut response = match api.send(peer, request).await {
         Ok(response) if response.status() == StatusCode::OK => response,
-        Ok(response) => return ended(false, refusal(service, response).await.to_string()),
+        Ok(response) => return ended(false, refusal(peer, response).await.to_string()),
         Err(failure) => return ended(false, failure.to_string()),
     };
-    if sender.send(Signal::Up(service)).await.is_err() {
+    if sender.send(Signal::Up(peer)).await.is_err() {
         return ended(true, String::new());
     }
     let mut parser = Parser::default();
@@ -152,12 +155,12 @@ async fn follow_once(api: &Api, service: Service, sender: &mpsc::Sender<Signal>)
         match chunk {
             Ok(Ok(Some(bytes))) => parser.push(&bytes),
             Ok(Ok(None) | Err(_)) => {
-                return ended(true, format!("{} closed its event stream", service.name()));
+                return ended(true, format!("{} closed its event stream", peer.name()));
             }
-            Err(_) => return ended(true, format!("{} went silent", service.name())),
+            Err(_) => return ended(true, format!("{} went silent", peer.name())),
         }
         while let Some(event) = parser.next_event() {
-            if sender.send(Signal::Event(service, event)).await.is_err() {
+            if sender.send(Signal::Event(peer, event)).await.is_err() {
                 return ended(true, String::new());
             }
         }

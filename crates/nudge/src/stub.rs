@@ -3,7 +3,10 @@
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::client::{Api, Service};
+use crate::{
+    client::{Api, Service},
+    peers::Peer,
+};
 
 /// Running stubs. Dropping them stops them.
 pub(crate) struct Stubs {
@@ -11,23 +14,24 @@ pub(crate) struct Stubs {
     _tasks: JoinSet<()>,
 }
 
-/// Serves each router as its service, on the port where [`Stubs::api`] expects it. Nobody listens on
-/// the other services' ports.
+/// Serves each router as its service, on the port where [`Stubs::api`] expects it. Nobody listens on the ports of the
+/// others among [`Service::COMPARED`]; further services there are none.
 pub(crate) async fn start(services: impl IntoIterator<Item = (Service, Router)>) -> Stubs {
     let mut tasks = JoinSet::new();
-    // All three are bound at once, so that the ports differ.
+    // All are bound at once, so that the ports differ.
     let mut listeners = Vec::new();
-    for _ in Service::ALL {
+    for _ in Service::COMPARED {
         listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
     }
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    let ports = [port(&listeners[0]), port(&listeners[1]), port(&listeners[2])];
+    let at = |service: Service| Peer::of(service, port(&listeners[service as usize]));
+    let peers = Service::COMPARED.map(at).to_vec();
     let mut listeners: Vec<_> = listeners.into_iter().map(Some).collect();
     for (service, router) in services {
         let listener = listeners[service as usize].take().expect("each service once");
         tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
     }
-    Stubs { api: Api::with_ports(ports), _tasks: tasks }
+    Stubs { api: Api::new(0).with(peers), _tasks: tasks }
 }
 
 /// Ports on which nobody listens.

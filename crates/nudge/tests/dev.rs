@@ -20,7 +20,7 @@ async fn a_signal_stops_everything_in_order_and_is_a_success() {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(0), "{stderr}");
         let place = |text: &str| stderr.find(text).unwrap_or_else(|| panic!("{text}: {stderr}"));
-        assert!(place("stopping store-info") < place("stopping NATS"), "{stderr}");
+        assert!(place("stopping the services") < place("stopping NATS"), "{stderr}");
         demo.is_gone(pids).await;
         for service in SERVICES {
             fs::remove_file(demo.path(&format!("{service}.pid"))).unwrap();

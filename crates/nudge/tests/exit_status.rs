@@ -42,7 +42,7 @@ fn a_command_line_that_makes_no_sense_is_told_apart() {
     check(&["store", "get", "."], 2, "cannot be part of a URL");
     check(&["store", "get", ""], 2, "an ID must not be empty");
     check(&["wait", "store/42"], 2, "a token is");
-    check(&["wait", "store/42@17", "--subscriber", "ads"], 2, "search");
+    check(&["wait", "store/42@17", "--subscriber", "adverts"], 2, "search");
     check(&["dead-letters", "discard"], 2, "give an entity and an ID");
     check(&["dead-letters", "discard", "store", "42", "--all"], 2, "cannot be used with");
     check(&["store", "put", "42", "--open", "perhaps"], 2, "--open");

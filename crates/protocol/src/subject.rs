@@ -39,6 +39,25 @@ pub fn encode_token(id: &EntityId) -> String {
     utf8_percent_encode(id.as_str(), ENCODED).to_string()
 }
 
+/// The name of a subscriber's durable consumer. `read_model` tells read models of the same service apart, and has no `-`.
+pub fn consumer_name(service: &str, entity: &EntityName, read_model: &str) -> String {
+    format!("{service}-{entity}-{read_model}")
+}
+
+/// The service that a consumer of an entity's stream belongs to; `None` if it was not named by [`consumer_name`].
+///
+/// ```
+/// use nudge_protocol::{EntityName, subject::consumer_service};
+/// let store = EntityName::new("store").unwrap();
+/// assert_eq!(consumer_service("my-search-store-1f3c", &store), Some("my-search"));
+/// assert_eq!(consumer_service("nats-cli-42", &store), None);
+/// ```
+pub fn consumer_service<'a>(consumer: &'a str, entity: &EntityName) -> Option<&'a str> {
+    let (named, read_model) = consumer.rsplit_once('-')?;
+    let service = named.strip_suffix(entity.as_str())?.strip_suffix('-')?;
+    (!service.is_empty() && !read_model.is_empty()).then_some(service)
+}
+
 /// Why a subject or token names no entity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSubject {
@@ -130,6 +149,17 @@ mod tests {
             if let (Ok(a), Ok(b)) = (EntityId::new(&a), EntityId::new(&b)) {
                 prop_assert_eq!(a == b, encode_token(&a) == encode_token(&b));
             }
+        }
+
+        #[test]
+        fn a_consumer_belongs_to_the_service_that_named_it(
+            service in "[a-z][a-z0-9_-]{0,9}",
+            entity in "[a-z][a-z0-9_-]{0,9}",
+            read_model in "[0-9a-f]{1,8}",
+        ) {
+            let entity = EntityName::new(&entity).unwrap();
+            let name = consumer_name(&service, &entity, &read_model);
+            prop_assert_eq!(consumer_service(&name, &entity), Some(service.as_str()));
         }
 
         #[test]

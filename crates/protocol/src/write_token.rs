@@ -7,6 +7,9 @@ use crate::{EntityId, EntityName, Version, subject};
 /// Name of the header, on an owner's answer to a write and on a reader's request.
 pub const WRITE_TOKEN_HEADER: &str = "Nudge-Token";
 
+/// Most tokens that a request can wait for.
+pub const MAX_TOKENS: usize = 16;
+
 /// The name of a write: `store/42@1767225600000001`.
 ///
 /// The ID is percent-encoded as in a subject, so that the token is a legal header value whatever

@@ -167,7 +167,7 @@ impl Intake {
         let mut position = self.positions.load().await?;
         let caught_up = &self.progress.caught_up;
         caught_up.store(position.caught_up, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("{}-{}-{}", self.service, self.entity, position.consumer);
+        let name = subject::consumer_name(&self.service, &self.entity, &position.consumer);
         let (service, entity, settings) = (&self.service, &self.entity, &self.settings);
         let durable = Durable { service, entity, name: &name, settings };
         let consumer = self.source.open(durable).await?;

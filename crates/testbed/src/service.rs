@@ -9,12 +9,19 @@ pub enum Service {
     Search,
     /// Follows stores, owns reviews.
     Review,
+    /// Follows stores, keeps each user's favourites.
+    Favourites,
+    /// Follows stores, chooses which to advertise.
+    Ads,
 }
 
 impl Service {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 3] = [Self::StoreInfo, Self::Search, Self::Review];
-    /// Those that follow stores.
+    pub const ALL: [Self; 5] =
+        [Self::StoreInfo, Self::Search, Self::Review, Self::Favourites, Self::Ads];
+    /// The owner of stores, and those whose copies of them are disturbed and compared with it in every field.
+    pub const COMPARED: [Self; 3] = [Self::StoreInfo, Self::Search, Self::Review];
+    /// Those of them that follow stores.
     pub const SUBSCRIBERS: [Self; 2] = [Self::Search, Self::Review];
 
     /// Its name.
@@ -23,7 +30,41 @@ impl Service {
             Self::StoreInfo => "store-info",
             Self::Search => "search",
             Self::Review => "review",
+            Self::Favourites => "favourites",
+            Self::Ads => "ads",
         }
+    }
+
+    /// The name of its PostgreSQL schema.
+    pub const fn schema(self) -> &'static str {
+        match self {
+            Self::StoreInfo => "store_info",
+            _ => self.name(),
+        }
+    }
+
+    /// What it owns.
+    pub const fn owns(self) -> Option<&'static str> {
+        match self {
+            Self::StoreInfo => Some("store"),
+            Self::Review => Some("review"),
+            Self::Search | Self::Favourites | Self::Ads => None,
+        }
+    }
+
+    /// The services that it asks, each by the setting that names its URL.
+    pub const fn asks(self) -> &'static [(&'static str, Self)] {
+        match self {
+            Self::StoreInfo => &[],
+            Self::Search | Self::Review | Self::Favourites | Self::Ads => {
+                &[("STORE_OWNER_URL", Self::StoreInfo)]
+            }
+        }
+    }
+
+    /// Whether it is a subscriber.
+    pub const fn follows_something(self) -> bool {
+        !self.asks().is_empty()
     }
 
     /// The service of this name.
@@ -33,11 +74,34 @@ impl Service {
 
     /// Its port, if the demo's ports begin at `port_base`.
     pub const fn port(self, port_base: u16) -> u16 {
-        port_base + 1 + self as u16
+        port_base
+            + match self {
+                Self::StoreInfo => 1,
+                Self::Search => 2,
+                Self::Review => 3,
+                Self::Favourites => 5,
+                Self::Ads => 6,
+            }
     }
 
     /// Its base URL, if the demo's ports begin at `port_base`.
     pub fn url(self, port_base: u16) -> String {
         format!("http://127.0.0.1:{}", self.port(port_base))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lists are indexed by it.
+    #[test]
+    fn a_service_is_at_its_place() {
+        for (place, service) in Service::ALL.into_iter().enumerate() {
+            assert_eq!(service as usize, place);
+        }
+        for (place, service) in Service::COMPARED.into_iter().enumerate() {
+            assert_eq!(service as usize, place);
+        }
     }
 }

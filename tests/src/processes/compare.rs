@@ -90,7 +90,7 @@ fn comparison(world: &World) -> Comparison {
         };
         world.roster.up(service).into_iter().map(asked)
     };
-    Comparison::new(Service::ALL.into_iter().flat_map(up).collect())
+    Comparison::new(Service::COMPARED.into_iter().flat_map(up).collect())
 }
 
 /// The owner's state of every store, if all others agree.

@@ -20,7 +20,8 @@ impl World {
     async fn consumer(&self, service: &str) -> PullConsumer {
         let stream = self.stream().await;
         let names: Vec<_> = stream.consumer_names().try_collect().await.expect("names");
-        let name = names.iter().find(|name: &&String| name.starts_with(service));
+        let is_its = |name: &&String| subject::consumer_service(name, &store()) == Some(service);
+        let name = names.iter().find(is_its);
         stream.get_consumer(name.expect("it has a consumer")).await.expect("it is there")
     }
 

@@ -67,14 +67,14 @@ pub(super) async fn write(
 /// Tries one replica after the other until one answers; the n-th edit begins with the n-th. An edit
 /// without an answer may have been carried out all the same, which only the owner knows.
 async fn carry_out(world: &World, n: usize, edit: &Edit, written: &Arc<Mutex<Written>>) {
-    let service = Service::StoreInfo;
     let path = store_path(&edit.id).expect("no id of ours is a dot");
     for api in world.apis.iter().cycle().skip(n % world.apis.len()) {
-        let mut request = api.request(edit.method.clone(), service, &path);
+        let owner = api.of(Service::StoreInfo);
+        let mut request = api.request(edit.method.clone(), owner, &path);
         if let Some(body) = &edit.body {
             request = request.json(body);
         }
-        let answer = api.send(service, request.timeout(ANSWER_TIMEOUT)).await;
+        let answer = api.send(owner, request.timeout(ANSWER_TIMEOUT)).await;
         if let Ok(answer) = answer {
             let status = answer.status().as_u16();
             match status {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     client::Service,
-    commands::status::{STATUS_PATH, metric},
+    roles::{STATUS_PATH, metric},
 };
 
 /// Interval between polls of a status.
@@ -52,13 +52,14 @@ struct Look {
 impl Look {
     async fn at(subscriber: &Subscriber<'_>) -> Self {
         let Subscriber { api, service, .. } = *subscriber;
-        let get = |path| api.request(Method::GET, service, path).timeout(ANSWER_TIMEOUT);
-        let status = api.json::<Status>(service, get(STATUS_PATH)).await.ok();
+        let peer = api.of(service);
+        let get = |path| api.request(Method::GET, peer, path).timeout(ANSWER_TIMEOUT);
+        let status = api.json::<Status>(peer, get(STATUS_PATH)).await.ok();
         let store = |status: Status| {
             status.entities.into_iter().find(|status| status.entity.as_str() == "store")
         };
         let counters = async {
-            let answer = api.expect(service, get("/metrics")).await.ok()?;
+            let answer = api.expect(peer, get("/metrics")).await.ok()?;
             answer.text().await.ok()
         };
         let counters = counters.await.unwrap_or_default();
@@ -88,8 +89,8 @@ pub(super) async fn read(subscriber: &Subscriber<'_>, board: &Board, place: usiz
     };
     let mut gap = Gap::new(Instant::now());
     loop {
-        let request = api.request(Method::GET, service, &path).timeout(ANSWER_TIMEOUT);
-        let answer = api.send(service, request).await;
+        let request = api.request(Method::GET, api.of(service), &path).timeout(ANSWER_TIMEOUT);
+        let answer = api.send(api.of(service), request).await;
         // "Deleted" and "unknown" are answers, too.
         let good = answer.is_ok_and(|answer| matches!(answer.status().as_u16(), 200 | 404 | 410));
         let longest = gap.note(Instant::now(), good);

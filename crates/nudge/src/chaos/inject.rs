@@ -107,11 +107,12 @@ impl World {
             }
             Wish::DeleteConsumer(on) => on.to_string(),
         };
+        let is_its = |name: &&String| subject::consumer_service(name, &store) == Some(on.as_str());
         let stream = self.broker.jetstream.get_stream_no_info(name).await;
         let stream = stream.map_err(|error| error.to_string())?;
         let names: Result<Vec<String>, _> = stream.consumer_names().try_collect().await;
         let names = names.map_err(|error| error.to_string())?;
-        let name = names.iter().find(|name| name.starts_with(&on)).ok_or("it has no consumer")?;
+        let name = names.iter().find(is_its).ok_or("it has no consumer")?;
         stream.delete_consumer(name).await.map(drop).map_err(|error| error.to_string())
     }
 }

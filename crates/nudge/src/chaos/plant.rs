@@ -69,7 +69,7 @@ async fn into(
 ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
     let table = match service {
         Service::Review => "known_store",
-        Service::Search | Service::StoreInfo => "store",
+        _ => "store",
     };
     let db = Database::open(url, Durability::Refillable).await?;
     let sql = format!(

@@ -30,6 +30,7 @@ use crate::{
     client::{Api, Service},
     dev::data_dir::DataDir,
     failure::Failure,
+    peers::Peer,
 };
 
 mod make;
@@ -81,8 +82,8 @@ impl World {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
             for api in &self.apis {
-                for service in Service::ALL {
-                    while !is_ready(api, service).await {
+                for peer in Service::COMPARED.map(|service| api.of(service)) {
+                    while !is_ready(api, peer).await {
                         tokio::time::sleep(POLL_INTERVAL).await;
                     }
                 }
@@ -115,7 +116,7 @@ impl World {
         let asked = |name: String, service, api: &Api| Asked {
             name,
             service,
-            url: format!("http://{}", api.address(service)),
+            url: api.of(service).url().to_owned(),
         };
         let owners = self.replicas().map(|(replica, api)| {
             let place = Place { on: Target::StoreInfo, replica };
@@ -271,9 +272,9 @@ fn log_of(program: &Program) -> &Path {
     }
 }
 
-async fn is_ready(api: &Api, service: Service) -> bool {
-    let request = api.request(Method::GET, service, "/readyz");
-    api.expect(service, request.timeout(Duration::from_secs(2))).await.is_ok()
+async fn is_ready(api: &Api, peer: Peer) -> bool {
+    let request = api.request(Method::GET, peer, "/readyz");
+    api.expect(peer, request.timeout(Duration::from_secs(2))).await.is_ok()
 }
 
 /// Whether a line of a log is the first that a panic prints.

@@ -7,18 +7,25 @@ use crate::stub;
 #[tokio::test]
 async fn nothing_listening_asks_whether_the_demo_runs() {
     let api = stub::nobody().await;
-    let request = api.request(Method::GET, Service::StoreInfo, "/stores");
-    let failure = api.expect(Service::StoreInfo, request).await.unwrap_err();
-    let address = api.address(Service::StoreInfo);
+    let request = api.request(Method::GET, api.of(Service::StoreInfo), "/stores");
+    let failure = api.expect(api.of(Service::StoreInfo), request).await.unwrap_err();
+    let address = api.of(Service::StoreInfo).address();
     let line = format!("nothing answers on {address}: is \"make demo\" running?");
     assert_eq!(failure, Failure::Failed(line));
+}
+
+#[tokio::test]
+async fn of_a_service_that_is_not_of_the_demo_nobody_is_asked_to_make_it() {
+    let (api, peer) = (stub::nobody().await, Peer::new("ads", "http://127.0.0.1:1"));
+    let failure = api.expect(peer, api.request(Method::GET, peer, "/")).await.unwrap_err();
+    assert_eq!(failure, Failure::failed("ads: nothing answers on 127.0.0.1:1"));
 }
 
 async fn refused_with(problem: Problem) -> String {
     let router = Router::new().route("/stores", get(async move || problem.clone()));
     let stub = stub::start([(Service::StoreInfo, router)]).await;
-    let request = stub.api.request(Method::GET, Service::StoreInfo, "/stores");
-    stub.api.expect(Service::StoreInfo, request).await.unwrap_err().to_string()
+    let request = stub.api.request(Method::GET, stub.api.of(Service::StoreInfo), "/stores");
+    stub.api.expect(stub.api.of(Service::StoreInfo), request).await.unwrap_err().to_string()
 }
 
 #[tokio::test]
@@ -38,7 +45,7 @@ async fn every_wrong_field_is_named() {
 
 #[test]
 fn an_answer_that_is_no_problem_still_says_something() {
-    let line = describe(Service::Search, StatusCode::BAD_GATEWAY, b"<html>");
+    let line = describe(Peer::of(Service::Search, 1), StatusCode::BAD_GATEWAY, b"<html>");
     assert_eq!(line, "Bad Gateway (search answered 502)");
 }
 

@@ -9,21 +9,19 @@ use console::style;
 use futures_util::future::join_all;
 use nudge_protocol::{
     Timestamp,
-    admin::{AuditStatus, ByAge, Certificates, EntityStatus, ResyncRequest, ResyncStatus},
+    admin::{AuditStatus, ByAge, Certificates, EntityStatus, ResyncRequest, ResyncStatus, Status},
 };
 use nudge_runtime::clock;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{
-    resync::{Asked, compare, described},
-    status,
-    wait::subscribers,
-};
+use super::resync::{Asked, compare, described};
 use crate::{
-    client::{Api, Service},
+    client::Api,
     failure::Failure,
     output::{self, duration},
+    peers::Peer,
+    roles::{self, Subscriber},
 };
 use nines::within;
 
@@ -34,7 +32,7 @@ const MAX_COMPARISONS: usize = 3;
 #[derive(Args, Debug)]
 pub(crate) struct AuditArgs {
     /// The subscriber
-    #[arg(long, value_name = "WHO", default_value = "all", value_parser = ["search", "review", "all"])]
+    #[arg(long, value_name = "WHO", default_value = "all")]
     subscriber: String,
     /// Compare everything now and print a certificate for each followed entity, as one line of JSON:
     /// scripts/check-certificate recomputes it from the two databases
@@ -47,14 +45,14 @@ pub(crate) struct AuditArgs {
 
 /// Runs `nudge audit`.
 pub(crate) async fn run(api: Api, args: AuditArgs, json: bool) -> Result<(), Failure> {
-    let services = subscribers(&args.subscriber);
+    let subscribers = roles::subscribers(&api, &args.subscriber).await?;
     let timeout = Duration::from_secs(args.timeout);
-    let one = async |service| match args.certificate {
-        true => certificates(&api, service, timeout).await,
-        false => record(&api, service, json).await,
+    let one = async |Subscriber { peer, status }| match args.certificate {
+        true => certificates(&api, peer, status?, timeout).await,
+        false => Ok((record(peer, status?, json), None)),
     };
     let mut failure = None;
-    for lines in join_all(services.into_iter().map(one)).await {
+    for lines in join_all(subscribers.into_iter().map(one)).await {
         match lines {
             Ok((lines, failed)) => {
                 lines.into_iter().try_for_each(output::line)?;
@@ -70,26 +68,31 @@ pub(crate) async fn run(api: Api, args: AuditArgs, json: bool) -> Result<(), Fai
 type Printed = (Vec<String>, Option<Failure>);
 
 /// Compares everything that a subscriber follows, and certifies it.
-async fn certificates(api: &Api, service: Service, timeout: Duration) -> Result<Printed, Failure> {
-    for entity in status::of(api, service).await?.entities {
+async fn certificates(
+    api: &Api,
+    peer: Peer,
+    status: Status,
+    timeout: Duration,
+) -> Result<Printed, Failure> {
+    for entity in status.entities {
         for _ in 0..MAX_COMPARISONS {
             let request =
                 ResyncRequest { entity: entity.entity.clone(), full: false, allow_removals: false };
-            let found = compare(api, service, Asked { request, timeout }).await?;
+            let found = compare(api, peer, Asked { request, timeout }).await?;
             if found.sweep.differences.sum() == 0 {
                 break;
             }
         }
     }
-    let request = api.request(Method::GET, service, "/nudge/v1/certificates");
-    let Certificates { certificates } = api.json(service, request).await?;
+    let request = api.request(Method::GET, peer, "/nudge/v1/certificates");
+    let Certificates { certificates } = api.json(peer, request).await?;
     let (mut lines, mut failure) = (Vec::new(), None);
     for certified in certificates {
         match (certified.certificate, certified.why_not) {
             (Some(certificate), _) => lines.push(json!(certificate).to_string()),
             (None, why_not) => {
                 let why_not = why_not.unwrap_or_else(|| "no certificate".to_owned());
-                let (name, entity) = (service.name(), certified.entity);
+                let (name, entity) = (peer.name(), certified.entity);
                 failure = Some(Failure::failed(format!("{name}, {entity}: {why_not}")));
             }
         }
@@ -97,17 +100,18 @@ async fn certificates(api: &Api, service: Service, timeout: Duration) -> Result<
     Ok((lines, failure))
 }
 
-async fn record(api: &Api, service: Service, json: bool) -> Result<Printed, Failure> {
+/// What has been found so far.
+fn record(peer: Peer, status: Status, json: bool) -> Vec<String> {
     let (mut lines, now) = (Vec::new(), clock::now());
-    for entity in status::of(api, service).await?.entities {
+    for entity in status.entities {
         if json {
-            let (name, entity, resync) = (service.name(), entity.entity, entity.resync);
+            let (name, entity, resync) = (peer.name(), entity.entity, entity.resync);
             lines.push(json!({"subscriber": name, "entity": entity, "resync": resync}).to_string());
         } else {
-            lines.extend(said(service.name(), &entity, now));
+            lines.extend(said(peer.name(), &entity, now));
         }
     }
-    Ok((lines, None))
+    lines
 }
 
 /// What has been found of one followed entity.

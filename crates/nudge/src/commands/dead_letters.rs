@@ -9,11 +9,12 @@ use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{status, wait::subscribers};
 use crate::{
-    client::{Api, Service, refusal, segment},
+    client::{Api, refusal, segment},
     failure::Failure,
     output::{self, duration},
+    peers::Peer,
+    roles,
 };
 
 const PATH: &str = "/nudge/v1/dead-letters";
@@ -41,7 +42,7 @@ pub(crate) enum DeadLettersVerb {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Which {
     /// Subscriber
-    #[arg(long, value_name = "WHO", default_value = "all", value_parser = ["search", "review", "all"])]
+    #[arg(long, value_name = "WHO", default_value = "all")]
     subscriber: String,
     /// Only this kind of entity
     entity: Option<EntityName>,
@@ -64,7 +65,7 @@ pub(crate) struct Chosen {
 struct Row {
     subscriber: &'static str,
     #[serde(skip)]
-    service: Service,
+    peer: Peer,
     #[serde(flatten)]
     letter: DeadLetter,
 }
@@ -86,21 +87,22 @@ pub(crate) async fn run(api: Api, verb: DeadLettersVerb, json: bool) -> Result<(
 
 async fn ls(api: &Api, which: &Which, json: bool) -> Result<(), Failure> {
     let (mut rows, mut more) = (Vec::new(), Vec::new());
-    for service in which.followers(api).await? {
-        let mut pages = Pages::new(which, service);
+    let followers = which.followers(api).await?;
+    for peer in &followers {
+        let mut pages = Pages::new(which, *peer);
         let mut listed = 0;
         while let Some(page) = pages.next(api).await? {
             listed += page.len();
             rows.extend(page);
             if listed >= MAX_ROWS && !pages.is_over() {
-                more.push(service.name());
+                more.push(peer.name());
                 break;
             }
         }
     }
     match json {
         true => rows.iter().try_for_each(output::json)?,
-        false if rows.is_empty() => output::line(none(which))?,
+        false if rows.is_empty() => output::line(none(&followers))?,
         false => show(&rows, nudge_runtime::clock::now()).iter().try_for_each(output::line)?,
     }
     match more.is_empty() {
@@ -113,32 +115,14 @@ async fn ls(api: &Api, which: &Which, json: bool) -> Result<(), Failure> {
 }
 
 /// Says that nothing was found, and where.
-fn none(which: &Which) -> String {
-    let asked: Vec<_> =
-        subscribers(&which.subscriber).iter().map(|service| service.name()).collect();
-    format!("no dead letters at {}", asked.join(" and "))
+fn none(asked: &[Peer]) -> String {
+    format!("no dead letters at {}", roles::list(asked))
 }
 
 impl Which {
     /// The subscribers to ask: those that follow the entity.
-    async fn followers(&self, api: &Api) -> Result<Vec<Service>, Failure> {
-        let services = subscribers(&self.subscriber);
-        let Some(entity) = &self.entity else {
-            return Ok(services);
-        };
-        let mut followers = Vec::new();
-        for service in &services {
-            let status = status::of(api, *service).await?;
-            if status.entities.iter().any(|followed| followed.entity == *entity) {
-                followers.push(*service);
-            }
-        }
-        if followers.is_empty() {
-            let names: Vec<_> = services.iter().map(|service| service.name()).collect();
-            let names = names.join(" and ");
-            return Err(Failure::failed(format!("{entity} is not followed by {names}")));
-        }
-        Ok(followers)
+    async fn followers(&self, api: &Api) -> Result<Vec<Peer>, Failure> {
+        roles::followers(api, &self.subscriber, self.entity.as_ref()).await
     }
 
     fn holds(&self, letter: &DeadLetter) -> bool {
@@ -150,14 +134,14 @@ impl Which {
 /// One subscriber's rows, page by page.
 struct Pages<'a> {
     which: &'a Which,
-    service: Service,
+    peer: Peer,
     /// Where the next page begins; none after the last.
     next: Option<Option<NextDeadLetter>>,
 }
 
 impl<'a> Pages<'a> {
-    fn new(which: &'a Which, service: Service) -> Self {
-        Self { which, service, next: Some(None) }
+    fn new(which: &'a Which, peer: Peer) -> Self {
+        Self { which, peer, next: Some(None) }
     }
 
     fn is_over(&self) -> bool {
@@ -181,12 +165,12 @@ impl<'a> Pages<'a> {
                 query.extend(self.which.entity.iter().map(|entity| ("entity", entity.to_string())))
             }
         }
-        let request = api.request(Method::GET, self.service, PATH).query(&query);
-        let page: DeadLetterPage = api.json(self.service, request).await?;
+        let request = api.request(Method::GET, self.peer, PATH).query(&query);
+        let page: DeadLetterPage = api.json(self.peer, request).await?;
         self.next = page.next.map(Some);
-        let (service, which) = (self.service, self.which);
+        let (peer, which) = (self.peer, self.which);
         let meant = page.items.into_iter().filter(|letter| which.holds(letter));
-        let named = |letter| Row { subscriber: service.name(), service, letter };
+        let named = |letter| Row { subscriber: peer.name(), peer, letter };
         Ok(Some(meant.map(named).collect()))
     }
 }
@@ -221,8 +205,9 @@ async fn act(api: &Api, action: Action, chosen: Chosen, json: bool) -> Result<()
         return Err(Failure::Usage(line.into()));
     }
     let (mut done, mut failures) = (0_u64, Vec::new());
-    for service in which.followers(api).await? {
-        let mut pages = Pages::new(which, service);
+    let followers = which.followers(api).await?;
+    for peer in &followers {
+        let mut pages = Pages::new(which, *peer);
         // A page goes on after its last id, so that what is removed or comes back meanwhile skips nothing.
         while let Some(page) = pages.next(api).await? {
             for row in page {
@@ -235,11 +220,11 @@ async fn act(api: &Api, action: Action, chosen: Chosen, json: bool) -> Result<()
                         action.tell(&row, json)?;
                     }
                     // It would say so of each.
-                    StatusCode::SERVICE_UNAVAILABLE => return Err(refusal(service, answer).await),
+                    StatusCode::SERVICE_UNAVAILABLE => return Err(refusal(*peer, answer).await),
                     _ => failures.push(format!(
                         "{}: {}",
                         row.letter.id,
-                        refusal(service, answer).await
+                        refusal(*peer, answer).await
                     )),
                 }
             }
@@ -252,7 +237,7 @@ async fn act(api: &Api, action: Action, chosen: Chosen, json: bool) -> Result<()
     }
     match done {
         0 if which.id.is_some() => Err(Failure::failed("there is no such dead letter")),
-        0 if !json => output::line(none(which)),
+        0 if !json => output::line(none(&followers)),
         _ => Ok(()),
     }
 }
@@ -266,22 +251,20 @@ impl Action {
     }
 
     async fn ask(self, api: &Api, row: &Row) -> Result<Response, Failure> {
-        let Row { service, letter: DeadLetter { entity, id, .. }, .. } = row;
+        let Row { peer, letter: DeadLetter { entity, id, .. }, .. } = row;
         let by_query = |verb: &str| {
-            let request = api.request(Method::POST, *service, &format!("{PATH}/{verb}"));
+            let request = api.request(Method::POST, *peer, &format!("{PATH}/{verb}"));
             request.query(&[("entity", entity.as_str()), ("id", id.as_str())])
         };
         let path = segment(id).map(|id| format!("{PATH}/{entity}/{id}"));
         let request = match (self, path) {
-            (Self::Replay, Ok(path)) => {
-                api.request(Method::POST, *service, &format!("{path}/replay"))
-            }
-            (Self::Discard, Ok(path)) => api.request(Method::DELETE, *service, &path),
+            (Self::Replay, Ok(path)) => api.request(Method::POST, *peer, &format!("{path}/replay")),
+            (Self::Discard, Ok(path)) => api.request(Method::DELETE, *peer, &path),
             // No path can hold it.
             (Self::Replay, Err(_)) => by_query("replay"),
             (Self::Discard, Err(_)) => by_query("discard"),
         };
-        api.send(*service, request).await
+        api.send(*peer, request).await
     }
 
     fn tell(self, row: &Row, json: bool) -> Result<(), Failure> {

@@ -107,10 +107,10 @@ async fn send(api: &Api, parts: Parts, counts: &Counts) -> Result<Report, Failur
     loop {
         let lines_before = counts.lines();
         let request = api
-            .long_request(Method::POST, Service::StoreInfo, "/stores/import")
+            .long_request(Method::POST, api.of(Service::StoreInfo), "/stores/import")
             .header(header::CONTENT_TYPE, "application/x-ndjson")
             .body(Body::wrap_stream(parts::next(parts.clone())));
-        match api.json::<Report>(Service::StoreInfo, request).await {
+        match api.json::<Report>(api.of(Service::StoreInfo), request).await {
             Ok(part) => report.add(part, lines_before),
             Err(failure) if lines_before == 0 => return Err(failure),
             Err(failure) => {

@@ -13,12 +13,7 @@ use nudge_runtime::clock;
 use reqwest::Method;
 use serde::Serialize;
 
-use super::{status, wait::subscribers};
-use crate::{
-    client::{Api, Service},
-    failure::Failure,
-    output,
-};
+use crate::{client::Api, failure::Failure, output, peers::Peer, roles};
 
 /// How often a subscriber is asked how far it is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -27,7 +22,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Args, Debug)]
 pub(crate) struct ResyncArgs {
     /// The subscriber to compare
-    #[arg(long, value_name = "WHO", default_value = "all", value_parser = ["search", "review", "all"])]
+    #[arg(long, value_name = "WHO", default_value = "all")]
     subscriber: String,
     /// The kind of entity
     #[arg(long, value_name = "ENTITY", default_value = "store")]
@@ -67,15 +62,17 @@ pub(super) struct Found {
 
 /// Runs `nudge resync`.
 pub(crate) async fn run(api: Api, args: ResyncArgs, json: bool) -> Result<(), Failure> {
-    let compare = async |service| compare(&api, service, args.asked()).await;
-    let found = join_all(subscribers(&args.subscriber).into_iter().map(compare)).await;
+    let compare = async |peer| compare(&api, peer, args.asked()).await;
+    let followers = roles::followers(&api, &args.subscriber, Some(&args.entity)).await?;
+    let width = followers.iter().map(|peer| peer.name().len()).max().unwrap_or(0);
+    let found = join_all(followers.into_iter().map(compare)).await;
     let mut failure = None;
     for found in found {
         match found {
             Ok(found) => {
                 match json {
                     true => output::json(&found)?,
-                    false => output::line(to_line(&found, &args.entity))?,
+                    false => output::line(to_line(&found, &args.entity, width))?,
                 }
                 if found.removals_waiting > 0 {
                     failure.get_or_insert_with(|| waiting(&found));
@@ -88,22 +85,22 @@ pub(crate) async fn run(api: Api, args: ResyncArgs, json: bool) -> Result<(), Fa
 }
 
 /// Has everything compared, and waits for the result.
-pub(super) async fn compare(api: &Api, service: Service, asked: Asked) -> Result<Found, Failure> {
+pub(super) async fn compare(api: &Api, peer: Peer, asked: Asked) -> Result<Found, Failure> {
     let Asked { request: body, timeout } = asked;
     let asked = clock::now();
-    let request = api.request(Method::POST, service, "/nudge/v1/resync").json(&body);
-    let _: ResyncStatus = api.json(service, request).await?;
+    let request = api.request(Method::POST, peer, "/nudge/v1/resync").json(&body);
+    let _: ResyncStatus = api.json(peer, request).await?;
     let wait = async {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
-            let status = status::of(api, service).await?;
+            let status = roles::status(api, peer).await?;
             if let Some((sweep, removals_waiting)) = ended(status, &body, asked) {
-                return Ok(Found { subscriber: service.name(), sweep, removals_waiting });
+                return Ok(Found { subscriber: peer.name(), sweep, removals_waiting });
             }
         }
     };
     let late = || {
-        let (name, seconds) = (service.name(), timeout.as_secs());
+        let (name, seconds) = (peer.name(), timeout.as_secs());
         Failure::TimedOut(format!("{name} is not compared within {seconds} s; it goes on"))
     };
     tokio::time::timeout(timeout, wait).await.unwrap_or_else(|_| Err(late()))
@@ -125,10 +122,10 @@ fn waiting(found: &Found) -> Failure {
     ))
 }
 
-fn to_line(found: &Found, entity: &EntityName) -> String {
+fn to_line(found: &Found, entity: &EntityName, width: usize) -> String {
     let Found { subscriber, sweep, removals_waiting } = found;
     let again = if sweep.full { " and applied again" } else { "" };
-    let compared = format!("{subscriber:<8} {} × {entity} compared{again}", sweep.compared);
+    let compared = format!("{subscriber:<width$}  {} × {entity} compared{again}", sweep.compared);
     let except = match sweep.set_aside {
         0 => String::new(),
         1 => ", except 1 that is parked or a dead letter".to_owned(),

@@ -1,150 +1,182 @@
 //! `nudge status`: how each subscriber is doing, and what owners have not published yet.
 
+use clap::Args;
 use console::style;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use nudge_protocol::{
     Timestamp,
     admin::{BreakerState, CatchingUp, EntityStatus, ResyncStatus, Status, Sweep},
 };
-use reqwest::Method;
-use serde::Serialize;
+use nudge_runtime::{Broker, problem};
 use serde_json::json;
 
 use super::resync;
 use crate::{
-    client::{Api, Service},
+    client::Api,
     failure::Failure,
     output::{self, duration},
+    peers::{self, Holder, Peer},
+    roles::{self, OwnerStatus},
 };
 
-/// Path of a subscriber's status.
-pub(crate) const STATUS_PATH: &str = "/nudge/v1/status";
-/// Services that own an entity, and its name.
-pub(crate) const OWNERS: [(Service, &str); 2] =
-    [(Service::StoreInfo, "store"), (Service::Review, "review")];
-
-/// The state of an owner's relay, from its metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct OwnerStatus {
-    /// Changes that are committed and not published yet.
-    pub(crate) pending: Option<u64>,
-    /// Whether it reaches the stream, and the stream accepts what it publishes.
-    pub(crate) connected: Option<bool>,
-    /// Whether the broker is reachable.
-    pub(crate) broker_connected: Option<bool>,
-    /// Whether others have altered its stream, and it cannot alter it back.
-    pub(crate) stream_altered: Option<bool>,
-    /// Notifications published since its start.
-    pub(crate) published: Option<u64>,
-    /// Least number of entities that its stream holds and it does not know.
-    pub(crate) strangers: Option<u64>,
-    /// Tombstones that it made because its stream holds IDs that it has no record of.
-    pub(crate) stranger_tombstones: Option<u64>,
+/// Arguments of `nudge status`.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// Also ask this NATS server who holds a consumer: it knows subscribers that nobody has named
+    // Its value is not shown: it may hold a password.
+    #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
+    nats_url: Option<String>,
 }
 
-type Answers<T> = Vec<(Service, Result<T, Failure>)>;
+/// What one service says of itself.
+struct Looked {
+    peer: Peer,
+    owned: Result<Vec<OwnerStatus>, Failure>,
+    status: Result<Option<Status>, Failure>,
+}
 
 /// Runs `nudge status`.
-pub(crate) async fn run(api: Api, json: bool) -> Result<(), Failure> {
-    let (owners, subscribers) =
-        futures_util::future::join(ask_owners(&api), ask_subscribers(&api)).await;
+pub(crate) async fn run(
+    api: Api,
+    mut holders: Vec<Holder>,
+    args: StatusArgs,
+    json: bool,
+) -> Result<(), Failure> {
+    let looked = look(&api).await;
+    if let Some(url) = args.nats_url {
+        let broker = Broker::connect(&url, "nudge-status").await;
+        let broker = broker.map_err(|error| Failure::failed(problem::chain(&error)))?;
+        holders = peers::holders(&broker).await?;
+    }
+    let silent = silent(&looked, holders);
     if json {
-        output::json(&to_json(&owners, &subscribers))?;
+        output::json(&to_json(&looked, &silent))?;
     } else {
-        for line in to_lines(&owners, &subscribers, nudge_runtime::clock::now()) {
+        for line in to_lines(&looked, &silent, nudge_runtime::clock::now()) {
             output::line(line)?;
         }
     }
-    let failed = owners.into_iter().filter_map(|(_, answer)| answer.err());
-    let mut failed = failed.chain(subscribers.into_iter().filter_map(|(_, answer)| answer.err()));
-    failed.next().map_or(Ok(()), Err)
+    looked.into_iter().find_map(failure).map_or(Ok(()), Err)
 }
 
-async fn ask_subscribers(api: &Api) -> Answers<Status> {
-    let ask = async |service| (service, of(api, service).await);
-    join_all(Service::SUBSCRIBERS.map(ask)).await
+async fn look(api: &Api) -> Vec<Looked> {
+    let ask = async |peer| {
+        let (owned, status) = join(roles::owned(api, peer), roles::followed(api, peer)).await;
+        Looked { peer, owned, status }
+    };
+    join_all(api.peers().iter().copied().map(ask)).await
 }
 
-async fn ask_owners(api: &Api) -> Answers<OwnerStatus> {
-    let ask = async |(service, entity)| (service, ask_owner(api, service, entity).await);
-    join_all(OWNERS.map(ask)).await
+/// Those that hold a consumer and were not asked.
+fn silent(looked: &[Looked], mut holders: Vec<Holder>) -> Vec<Holder> {
+    let asked = |holder: &Holder| {
+        looked.iter().any(|one| match &one.status {
+            Ok(Some(status)) => status.service == holder.service,
+            Ok(None) => false,
+            // What it calls itself is not known.
+            Err(_) => one.peer.name() == holder.service,
+        })
+    };
+    holders.retain(|holder| !asked(holder));
+    holders
 }
 
-/// The contract has no status of owners; their metrics say the same.
-async fn ask_owner(api: &Api, service: Service, entity: &str) -> Result<OwnerStatus, Failure> {
-    let response = api.expect(service, api.request(Method::GET, service, "/metrics")).await?;
-    let text = response.text().await.map_err(|error| api.transport(service, &error))?;
-    let flag = |name| metric(&text, name, entity).map(|number| number == 1);
-    Ok(OwnerStatus {
-        pending: metric(&text, "nudge_relay_pending", entity),
-        connected: flag("nudge_relay_connected"),
-        broker_connected: flag("nudge_relay_broker_connected"),
-        stream_altered: flag("nudge_relay_stream_altered"),
-        published: metric(&text, "nudge_relay_published_total", entity),
-        strangers: metric(&text, "nudge_relay_strangers", entity),
-        stranger_tombstones: metric(&text, "nudge_relay_stranger_tombstones", entity),
-    })
-}
-
-/// A whole number from OpenMetrics text: the sample of this name with this entity's label.
-pub(crate) fn metric(text: &str, name: &str, entity: &str) -> Option<u64> {
-    let label = format!("entity=\"{entity}\"");
-    text.lines().find_map(|line| {
-        let labels = line.strip_prefix(name)?.strip_prefix('{')?;
-        let (labels, value) = labels.split_once('}')?;
-        let value: f64 = value.split_whitespace().next()?.parse().ok()?;
-        labels.split(',').any(|one| one == label).then_some(value as u64)
-    })
-}
-
-fn to_json(owners: &Answers<OwnerStatus>, subscribers: &Answers<Status>) -> serde_json::Value {
-    fn members<T: Serialize>(answers: &Answers<T>) -> serde_json::Map<String, serde_json::Value> {
-        let member = |(service, answer): &(Service, Result<T, Failure>)| {
-            let value = match answer {
-                Ok(status) => json!(status),
-                Err(failure) => json!({ "error": failure.to_string() }),
-            };
-            (service.name().to_owned(), value)
-        };
-        answers.iter().map(member).collect()
+fn failure(looked: Looked) -> Option<Failure> {
+    match (looked.owned, looked.status) {
+        (Err(failure), _) | (_, Err(failure)) => Some(failure),
+        (Ok(owned), Ok(None)) if owned.is_empty() => {
+            let (name, address) = (looked.peer.name(), looked.peer.address());
+            Some(Failure::failed(format!(
+                "{name} on {address} is neither an owner nor a subscriber"
+            )))
+        }
+        _ => None,
     }
-    json!({ "owners": members(owners), "subscribers": members(subscribers) })
 }
 
-fn to_lines(
-    owners: &Answers<OwnerStatus>,
-    subscribers: &Answers<Status>,
-    now: Timestamp,
-) -> Vec<String> {
-    let heading = |cells: &[&str]| cells.iter().map(|cell| style(cell).dim().to_string()).collect();
-    let mut rows: Vec<Vec<String>> =
-        vec![heading(&["owner", "of", "pending", "published", "broker"])];
-    for ((service, answer), (_, entity)) in owners.iter().zip(OWNERS) {
-        rows.push(match answer {
-            Ok(status) => vec![
-                service.name().to_owned(),
-                entity.to_owned(),
+fn to_json(looked: &[Looked], silent: &[Holder]) -> serde_json::Value {
+    let error = |failure: &Failure| json!({ "error": failure.to_string() });
+    let (mut owners, mut subscribers) = (serde_json::Map::new(), serde_json::Map::new());
+    let mut owned = Vec::new();
+    for one in looked {
+        let name = one.peer.name();
+        match &one.owned {
+            Ok(all) => {
+                owners.extend(all.first().map(|first| (name.to_owned(), json!(first))));
+                owned.extend(all.iter().map(|one| json!({ "service": name, "status": one })));
+            }
+            Err(failure) if owns_something(one.peer) => {
+                owners.insert(name.to_owned(), error(failure));
+            }
+            Err(_) => {}
+        }
+        match &one.status {
+            Ok(Some(status)) => drop(subscribers.insert(name.to_owned(), json!(status))),
+            Err(failure) if !roles::follows_nothing(one.peer) => {
+                subscribers.insert(name.to_owned(), error(failure));
+            }
+            _ => {}
+        }
+    }
+    json!({ "owners": owners, "owned": owned, "subscribers": subscribers, "silent": silent })
+}
+
+/// Of the demo's services it is known while they are away.
+fn owns_something(peer: Peer) -> bool {
+    peer.demo().is_some_and(|service| service.owns().is_some())
+}
+
+fn heading(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| style(cell).dim().to_string()).collect()
+}
+
+fn to_lines(looked: &[Looked], silent: &[Holder], now: Timestamp) -> Vec<String> {
+    let mut lines = of_owners(looked);
+    lines.push(String::new());
+    lines.extend(of_subscribers(looked, now));
+    lines.extend(silent.iter().map(|holder| {
+        let Holder { service, entity, pulling, pending } = holder;
+        let does = if *pulling { "pulls them" } else { "does not pull them now" };
+        let line = format!(
+            "  {service} holds a consumer of changes of {entity}, {pending} pending, and {does}; \
+             --also {service}=URL shows more"
+        );
+        style(line.replace(char::is_control, " ")).yellow().to_string()
+    }));
+    lines
+}
+
+fn of_owners(looked: &[Looked]) -> Vec<String> {
+    let mut rows = vec![heading(&["owner", "of", "pending", "published", "broker"])];
+    let (mut troubles, mut remarks) = (Vec::new(), Vec::new());
+    for Looked { peer, owned, .. } in looked {
+        let name = peer.name();
+        let away_from = peer.demo().and_then(|service| service.owns()).filter(|_| owned.is_err());
+        rows.extend(away_from.map(|entity| away(*peer, entity, rows[0].len())));
+        for status in owned.iter().flatten() {
+            rows.push(vec![
+                name.to_owned(),
+                status.entity.to_string(),
                 attention(status.pending.unwrap_or_default() as i64),
                 status.published.map_or_else(|| "—".to_owned(), |number| number.to_string()),
                 way_out(status),
-            ],
-            Err(_) => away(*service, entity, rows[0].len()),
-        });
+            ]);
+            troubles.extend(complaints(status).into_iter().map(|said| format!("  {name}: {said}")));
+            let made = status.stranger_tombstones.filter(|made| *made > 0);
+            remarks.extend(made.map(|made| {
+                let (entity, hint) = (&status.entity, "made up by somebody, or lost in a restore");
+                format!("  {name}: {made} tombstones ({entity}) for IDs that it has no record of: {hint}; see nudge tombstones")
+            }));
+        }
     }
     let mut lines = output::table(&rows);
-    for ((service, answer), (_, entity)) in owners.iter().zip(OWNERS) {
-        let said = answer.iter().flat_map(|status| complaints(status, entity));
-        let said = said.map(|said| format!("  {}: {said}", service.name()));
-        lines.extend(said.map(|line| style(line).red().to_string()));
-    }
-    lines.extend(owners.iter().zip(OWNERS).filter_map(|((service, answer), (_, entity))| {
-        let made = answer.as_ref().ok()?.stranger_tombstones.filter(|made| *made > 0)?;
-        let (name, hint) = (service.name(), "made up by somebody, or lost in a restore");
-        let line = format!("  {name}: {made} tombstones ({entity}) for IDs that it has no record of: {hint}; see nudge tombstones");
-        Some(style(line).yellow().to_string())
-    }));
-    lines.push(String::new());
-    let mut rows: Vec<Vec<String>> = vec![heading(&[
+    lines.extend(troubles.into_iter().map(|line| style(line).red().to_string()));
+    lines.extend(remarks.into_iter().map(|line| style(line).yellow().to_string()));
+    lines
+}
+
+fn of_subscribers(looked: &[Looked], now: Timestamp) -> Vec<String> {
+    let mut rows = vec![heading(&[
         "subscriber",
         "follows",
         "applied",
@@ -160,30 +192,33 @@ fn to_lines(
         "equal to the owner",
     ])];
     let mut errors = Vec::new();
-    for (service, answer) in subscribers {
-        match answer {
+    for Looked { peer, status, .. } in looked {
+        let name = peer.name();
+        match status {
             Ok(status) => {
-                for entity in &status.entities {
-                    rows.push(entity_row(*service, entity, now));
+                for entity in status.iter().flat_map(|status| &status.entities) {
+                    rows.push(entity_row(*peer, entity, now));
                     let error = entity.last_error.as_ref();
-                    errors.extend(error.map(|error| format!("{}: {error}", service.name())));
+                    errors.extend(error.map(|error| format!("{name}: {error}")));
                     let waiting = entity.resync.iter().map(|resync| resync.removals_waiting);
                     errors.extend(waiting.filter(|waiting| *waiting > 0).map(|waiting| {
-                        let (name, of) = (service.name(), &entity.entity);
+                        let of = &entity.entity;
                         format!("{name}: the owner does not have {waiting} ({of}) that are here; see nudge resync")
                     }));
                 }
             }
-            Err(_) => rows.push(away(*service, "—", rows[0].len())),
+            Err(_) if roles::follows_nothing(*peer) => {}
+            Err(_) => rows.push(away(*peer, "—", rows[0].len())),
         }
     }
-    lines.extend(output::table(&rows));
+    let mut lines = output::table(&rows);
     lines.extend(errors.iter().map(|error| style(format!("  {error}")).yellow().to_string()));
     lines
 }
 
 /// Problems of an owner's stream.
-fn complaints(status: &OwnerStatus, entity: &str) -> Vec<String> {
+fn complaints(status: &OwnerStatus) -> Vec<String> {
+    let entity = &status.entity;
     let strangers = status.strangers.filter(|strangers| *strangers > 0).map(|strangers| {
         format!(
             "its stream holds at least {strangers} ({entity}) that it does not know: was its database lost? \
@@ -196,7 +231,7 @@ fn complaints(status: &OwnerStatus, entity: &str) -> Vec<String> {
     strangers.into_iter().chain(altered).collect()
 }
 
-fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<String> {
+fn entity_row(peer: Peer, status: &EntityStatus, now: Timestamp) -> Vec<String> {
     let breaker = match status.breaker {
         Some(BreakerState::Closed) => style("closed").green(),
         Some(state) => style(state.as_str()).red(),
@@ -208,7 +243,7 @@ fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<St
         false => way_in(status),
     };
     vec![
-        service.name().to_owned(),
+        peer.name().to_owned(),
         status.entity.to_string(),
         status.applied.to_string(),
         status.lag_seconds.map_or_else(|| "—".to_owned(), duration),
@@ -226,11 +261,6 @@ fn entity_row(service: Service, status: &EntityStatus, now: Timestamp) -> Vec<St
             (None, None) => "—".to_owned(),
         },
     ]
-}
-
-/// What a subscriber reports.
-pub(super) async fn of(api: &Api, service: Service) -> Result<Status, Failure> {
-    api.json(service, api.request(Method::GET, service, STATUS_PATH)).await
 }
 
 /// Such as `catching up: 20 %, 16.0 s left`.
@@ -303,8 +333,8 @@ fn link(connected: Option<bool>) -> String {
 }
 
 /// A row of dashes that ends in the reason.
-fn away(service: Service, entity: &str, columns: usize) -> Vec<String> {
-    let mut row = vec![service.name().to_owned(), entity.to_owned()];
+fn away(peer: Peer, entity: &str, columns: usize) -> Vec<String> {
+    let mut row = vec![peer.name().to_owned(), entity.to_owned()];
     row.resize(columns - 1, "—".to_owned());
     row.push(style("does not answer").red().to_string());
     row

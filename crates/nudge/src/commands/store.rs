@@ -66,7 +66,7 @@ pub(crate) struct PutArgs {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct WaitFlag {
-    /// Wait until search and review have applied it
+    /// Wait until all subscribers have applied it
     #[arg(long)]
     wait: bool,
 }
@@ -87,7 +87,7 @@ async fn put(api: &Api, args: PutArgs, json: bool) -> Result<(), Failure> {
     let request = match &args.file {
         Some(file) => {
             let whole = whole_store(&read_file(file).await?, &args.id)?;
-            api.request(Method::PUT, OWNER, &path).json(&whole)
+            api.request(Method::PUT, api.of(OWNER), &path).json(&whole)
         }
         None => {
             let fields = args.fields.to_json();
@@ -98,7 +98,7 @@ async fn put(api: &Api, args: PutArgs, json: bool) -> Result<(), Failure> {
             edit(api, &path, before.is_some(), &fields)
         }
     };
-    let response = api.expect(OWNER, request).await?;
+    let response = api.expect(api.of(OWNER), request).await?;
     let done = match (response.status(), response.headers().get(header::ETAG), before) {
         (StatusCode::CREATED, ..) => "created",
         (_, Some(after), Some(before)) if *after == before => "unchanged",
@@ -111,16 +111,16 @@ async fn put(api: &Api, args: PutArgs, json: bool) -> Result<(), Failure> {
 fn edit(api: &Api, path: &str, exists: bool, fields: &Map<String, Value>) -> RequestBuilder {
     match exists {
         true => api
-            .request(Method::PATCH, OWNER, path)
+            .request(Method::PATCH, api.of(OWNER), path)
             .header(header::CONTENT_TYPE, "application/merge-patch+json")
             .body(Value::from(fields.clone()).to_string()),
-        false => api.request(Method::PUT, OWNER, path).json(fields),
+        false => api.request(Method::PUT, api.of(OWNER), path).json(fields),
     }
 }
 
 /// The entity tag of the store, if it exists.
 async fn current_tag(api: &Api, path: &str) -> Result<Option<header::HeaderValue>, Failure> {
-    let response = api.send(OWNER, api.request(Method::GET, OWNER, path)).await?;
+    let response = api.send(api.of(OWNER), api.request(Method::GET, api.of(OWNER), path)).await?;
     let tag = response.headers().get(header::ETAG).cloned();
     Ok(tag.filter(|_| response.status() == StatusCode::OK))
 }
@@ -149,8 +149,8 @@ fn whole_store(bytes: &[u8], id: &EntityId) -> Result<Value, Failure> {
 }
 
 async fn remove(api: &Api, id: &EntityId, wait: WaitFlag, json: bool) -> Result<(), Failure> {
-    let request = api.request(Method::DELETE, OWNER, &store_path(id)?);
-    let response = api.expect(OWNER, request).await?;
+    let request = api.request(Method::DELETE, api.of(OWNER), &store_path(id)?);
+    let response = api.expect(api.of(OWNER), request).await?;
     written(api, "deleted", &response, wait, json).await
 }
 
@@ -170,7 +170,7 @@ async fn written(
         output::line(format!("Nudge-Token: {token}"))?;
     }
     let waited = match wait {
-        true => wait::wait_for(api, &Service::SUBSCRIBERS, &token, WAIT_TIMEOUT).await?,
+        true => wait::wait_for(api, "all", std::slice::from_ref(&token), WAIT_TIMEOUT).await?,
         false => Vec::new(),
     };
     if json {
@@ -206,11 +206,11 @@ fn how_soon(waited: &wait::Waited, token: &WriteToken, done: &str) -> String {
 }
 
 async fn get(api: &Api, id: &EntityId, json: bool) -> Result<(), Failure> {
-    let request = api.request(Method::GET, OWNER, &store_path(id)?);
-    let response = api.expect(OWNER, request).await?;
+    let request = api.request(Method::GET, api.of(OWNER), &store_path(id)?);
+    let response = api.expect(api.of(OWNER), request).await?;
     let tag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
     let version = tag.unwrap_or_default().trim_matches('"').to_owned();
-    let store = api.body::<Map<String, Value>>(OWNER, response).await?;
+    let store = api.body::<Map<String, Value>>(api.of(OWNER), response).await?;
     if json {
         return output::json(&store);
     }

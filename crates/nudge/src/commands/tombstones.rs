@@ -8,11 +8,12 @@ use nudge_protocol::{
 use reqwest::Method;
 use serde_json::json;
 
-use super::status::OWNERS;
 use crate::{
-    client::{Api, Service},
+    client::Api,
     failure::Failure,
     output::{self, duration},
+    peers::Peer,
+    roles::owner_of,
 };
 
 /// Where an owner lists them.
@@ -57,30 +58,23 @@ pub(crate) async fn run(api: Api, verb: TombstonesVerb, json: bool) -> Result<()
     }
 }
 
-fn owner_of(entity: &EntityName) -> Result<Service, Failure> {
-    let owner = OWNERS.iter().find(|(_, owned)| *owned == entity.as_str());
-    owner
-        .map(|(service, _)| *service)
-        .ok_or_else(|| Failure::failed(format!("no service here owns {entity}")))
-}
-
 async fn page(
     api: &Api,
-    service: Service,
+    peer: Peer,
     entity: &EntityName,
     after: Option<&EntityId>,
 ) -> Result<StrangerTombstones, Failure> {
     let mut query = vec![("limit", PAGE_ROWS.to_string())];
     query.extend(after.map(|after| ("after", after.to_string())));
-    let request = api.request(Method::GET, service, &format!("{PATH}/{entity}")).query(&query);
-    api.json(service, request).await
+    let request = api.request(Method::GET, peer, &format!("{PATH}/{entity}")).query(&query);
+    api.json(peer, request).await
 }
 
 async fn ls(api: &Api, entity: &EntityName, json: bool) -> Result<(), Failure> {
-    let (service, now) = (owner_of(entity)?, nudge_runtime::clock::now());
+    let (peer, now) = (owner_of(api, entity).await?, nudge_runtime::clock::now());
     let (mut after, mut any) = (None, false);
     loop {
-        let page = page(api, service, entity, after.as_ref()).await?;
+        let page = page(api, peer, entity, after.as_ref()).await?;
         for row in &page.items {
             any = true;
             match json {
@@ -97,7 +91,7 @@ async fn ls(api: &Api, entity: &EntityName, json: bool) -> Result<(), Failure> {
         true => Ok(()),
         false => output::line(format!(
             "{} has a record of every {entity} that it has a tombstone for",
-            service.name()
+            peer.name()
         )),
     }
 }
@@ -108,14 +102,14 @@ fn ago(now: Timestamp, at: Timestamp) -> String {
 
 async fn never_existed(api: &Api, chosen: Chosen, json: bool) -> Result<(), Failure> {
     let Chosen { entity, ids, all } = chosen;
-    let service = owner_of(&entity)?;
+    let peer = owner_of(api, &entity).await?;
     let (mut flagged, mut refused) = (0, Vec::new());
     let mut flag = async |ids: &[EntityId]| {
         for ids in ids.chunks(MAX_NEVER_EXISTED_IDS) {
             let request =
-                api.request(Method::POST, service, &format!("{PATH}/{entity}/never-existed"));
+                api.request(Method::POST, peer, &format!("{PATH}/{entity}/never-existed"));
             let request = request.json(&NeverExisted { ids: ids.to_vec() });
-            let answer: Flagged = api.json(service, request).await?;
+            let answer: Flagged = api.json(peer, request).await?;
             flagged += answer.flagged.len();
             refused.extend(answer.no_tombstone);
         }
@@ -125,7 +119,7 @@ async fn never_existed(api: &Api, chosen: Chosen, json: bool) -> Result<(), Fail
     // What is flagged is listed no more, but a page goes on after its last id: that ends whatever happens.
     let mut next = all.then_some(None);
     while let Some(after) = next {
-        let page = page(api, service, &entity, after.as_ref()).await?;
+        let page = page(api, peer, &entity, after.as_ref()).await?;
         let ids: Vec<_> = page.items.into_iter().map(|row| row.id).collect();
         flag(&ids).await?;
         next = page.next.map(Some);

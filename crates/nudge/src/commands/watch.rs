@@ -16,9 +16,11 @@ use self::{
     screen::Screen,
 };
 use crate::{
-    client::{Api, Service},
+    client::Api,
     failure::Failure,
-    output, signals,
+    output,
+    peers::Peer,
+    roles, signals,
     sse::{self, Signal},
 };
 
@@ -61,6 +63,10 @@ enum View {
 
 struct Watch {
     api: Api,
+    /// Those that are followed, in the order of their columns.
+    subscribers: Vec<Peer>,
+    /// Their names.
+    names: Vec<&'static str>,
     only: Option<EntityId>,
     board: Board,
     up: Vec<bool>,
@@ -72,9 +78,10 @@ struct Watch {
 
 /// Runs until Ctrl-C, SIGTERM or the wanted number of changes.
 pub(crate) async fn run(api: Api, args: WatchArgs, json: bool) -> Result<(), Failure> {
+    let subscribers = roles::followers(&api, "all", None).await?;
     let (sender, mut signals) = mpsc::channel(MAX_WAITING);
-    for service in Service::SUBSCRIBERS {
-        tokio::spawn(sse::follow(api.clone(), service, sender.clone()));
+    for peer in &subscribers {
+        tokio::spawn(sse::follow(api.clone(), *peer, sender.clone()));
     }
     drop(sender);
     let (notes, mut told) = mpsc::channel(MAX_WAITING);
@@ -87,8 +94,10 @@ pub(crate) async fn run(api: Api, args: WatchArgs, json: bool) -> Result<(), Fai
     let mut watch = Watch {
         api,
         only: args.id,
-        board: Board::new(Service::SUBSCRIBERS.len()),
-        up: vec![false; Service::SUBSCRIBERS.len()],
+        board: Board::new(subscribers.len()),
+        up: vec![false; subscribers.len()],
+        names: subscribers.iter().map(|peer| peer.name()).collect(),
+        subscribers,
         view,
         wanted,
         notes,
@@ -120,14 +129,14 @@ impl Watch {
     /// Waits until each subscriber is connected or known to be away. When all are away there is
     /// nothing to watch.
     async fn first_contact(&mut self, signals: &mut mpsc::Receiver<Signal>) -> Result<(), Failure> {
-        let mut first = vec![None; Service::SUBSCRIBERS.len()];
+        let mut first = vec![None; self.subscribers.len()];
         while first.contains(&None) {
             let Some(signal) = signals.recv().await else {
                 break;
             };
             match signal {
-                Signal::Up(service) | Signal::Down(service, _) => {
-                    first[number(service)] = Some(signal);
+                Signal::Up(peer) | Signal::Down(peer, _) => {
+                    first[self.number(peer)] = Some(signal);
                 }
                 Signal::Event(..) => self.signal(signal)?,
             }
@@ -143,21 +152,23 @@ impl Watch {
 
     fn signal(&mut self, signal: Signal) -> Result<(), Failure> {
         match signal {
-            Signal::Up(service) => {
-                let subscriber = number(service);
+            Signal::Up(peer) => {
+                let subscriber = self.number(peer);
                 self.up[subscriber] = true;
-                tokio::spawn(ask_follows(self.api.clone(), service, self.notes.clone()));
-                self.remark(service, "is connected")
+                let (api, notes) = (self.api.clone(), self.notes.clone());
+                tokio::spawn(ask_follows(api, peer, subscriber, notes));
+                self.remark(peer, "is connected")
             }
-            Signal::Down(service, reason) => {
-                self.up[number(service)] = false;
-                self.remark(service, &format!("is away, trying again ({reason})"))
+            Signal::Down(peer, reason) => {
+                let subscriber = self.number(peer);
+                self.up[subscriber] = false;
+                self.remark(peer, &format!("is away, trying again ({reason})"))
             }
-            Signal::Event(service, line) => match event::read(&line.data) {
+            Signal::Event(peer, line) => match event::read(&line.data) {
                 Some(Told::Event(event)) => {
                     if self.only.as_ref().is_none_or(|only| *only == event.id) {
                         let now = nudge_runtime::clock::now();
-                        let begun = self.board.take(number(service), &event, now);
+                        let begun = self.board.take(self.number(peer), &event, now);
                         // When too many wait, the row goes without a name.
                         begun.map(|key| self.wanted.try_send(key));
                     }
@@ -165,11 +176,16 @@ impl Watch {
                 }
                 Some(Told::Missed(count)) => {
                     let what = format!("sent {count} events too fast to be shown");
-                    self.remark(service, &what)
+                    self.remark(peer, &what)
                 }
                 None => Ok(()),
             },
         }
+    }
+
+    fn number(&self, peer: Peer) -> usize {
+        let number = self.subscribers.iter().position(|one| *one == peer);
+        number.expect("only these are followed")
     }
 
     fn note(&mut self, note: Note) {
@@ -183,44 +199,46 @@ impl Watch {
     }
 
     /// A remark on the connection. On a terminal the bottom line shows it already.
-    fn remark(&self, service: Service, what: &str) -> Result<(), Failure> {
+    fn remark(&self, peer: Peer, what: &str) -> Result<(), Failure> {
         if !matches!(self.view, View::Terminal(_)) {
-            eprintln!("watch: {} {what}", service.name());
+            eprintln!("watch: {} {what}", peer.name());
         }
         Ok(())
     }
 
     fn ask_again(&mut self) {
         for (subscriber, key) in self.board.overdue(&self.up, MAX_QUESTIONS) {
-            tokio::spawn(ask_applied(self.api.clone(), subscriber, key, self.notes.clone()));
+            let peer = self.subscribers[subscriber];
+            let notes = self.notes.clone();
+            tokio::spawn(ask_applied(self.api.clone(), peer, subscriber, key, notes));
         }
     }
 
     fn show(&mut self) -> Result<(), Failure> {
         let due = self.board.due(nudge_runtime::clock::now());
-        let names = Service::SUBSCRIBERS.map(Service::name);
+        let names = &self.names;
         let View::Terminal(screen) = &mut self.view else {
             return self.tell(&due);
         };
         let (height, width) = screen.size();
-        let layout = Layout::new(Some(width));
-        let lines = |row: &Row| render::lines(row, &names, &layout);
+        let layout = Layout::new(Some(width), names);
+        let lines = |row: &Row| render::lines(row, names, &layout);
         let finished: Vec<_> = due.iter().flat_map(lines).collect();
         let most = MAX_LIVE_ROWS.min(height.saturating_sub(2));
         let rows: Vec<_> = self.board.live().filter(|row| !row.is_settled()).take(most).collect();
         let mut live: Vec<_> = rows.into_iter().flat_map(lines).take(most).collect();
-        live.push(render::footer(&self.board, &names, &self.up, &layout));
+        live.push(render::footer(&self.board, names, &self.up, &layout));
         screen.draw(&finished, &live)
     }
 
     /// Writes changes to a file or a pipe.
     fn tell(&self, rows: &[Row]) -> Result<(), Failure> {
-        let names = Service::SUBSCRIBERS.map(Service::name);
+        let names = &self.names;
         for row in rows {
             match self.view {
-                View::Json => output::json(&render::row_json(row, &names))?,
+                View::Json => output::json(&render::row_json(row, names))?,
                 _ => {
-                    for line in render::lines(row, &names, &Layout::new(None)) {
+                    for line in render::lines(row, names, &Layout::new(None, names)) {
                         output::line(line)?;
                     }
                 }
@@ -230,12 +248,12 @@ impl Watch {
     }
 
     fn finish(mut self) -> Result<(), Failure> {
-        let names = Service::SUBSCRIBERS.map(Service::name);
+        let names = self.names.clone();
         let rest = self.board.finish();
         let seconds = self.began.elapsed().as_secs_f64();
         let summary = render::summary(&self.board, &names, seconds);
         if let View::Terminal(screen) = &mut self.view {
-            let layout = Layout::new(Some(screen.size().1));
+            let layout = Layout::new(Some(screen.size().1), &names);
             let rows = rest.iter().flat_map(|row| render::lines(row, &names, &layout));
             let rule = style("─".repeat(screen.size().1.saturating_sub(1))).dim().to_string();
             let last: Vec<_> = rows.chain([rule]).chain(summary).collect();
@@ -247,8 +265,4 @@ impl Watch {
             _ => summary.iter().try_for_each(output::line),
         }
     }
-}
-
-fn number(service: Service) -> usize {
-    Service::SUBSCRIBERS.iter().position(|s| *s == service).expect("only subscribers are followed")
 }

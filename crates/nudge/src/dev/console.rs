@@ -31,8 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::proxy;
 use crate::{
-    client::{Api, Service},
-    commands::status::STATUS_PATH,
+    client::Api,
+    peers::{self, Known, Named, Peer, SERVICES_PATH},
+    roles,
     sse::{Signal, follow},
 };
 
@@ -64,7 +65,16 @@ pub(super) struct Console {
 pub(super) struct PartState {
     pub(super) name: &'static str,
     pub(super) ready: bool,
+    /// Whether it belongs to the demo; others are only shown.
+    pub(super) of_the_demo: bool,
     restarts: u64,
+}
+
+impl PartState {
+    /// Whether the demo is not ready because of it.
+    pub(super) fn is_missing(&self) -> bool {
+        self.of_the_demo && !self.ready
+    }
 }
 
 impl Console {
@@ -81,15 +91,20 @@ impl Console {
 
     /// Checks every part now.
     pub(super) async fn look(&self) -> Vec<PartState> {
-        let services = Service::ALL.map(|service| async move {
-            let request = self.newcomer.long_request(Method::GET, service, "/readyz");
-            let answer = self.newcomer.expect(service, request.timeout(LOOK_TIMEOUT)).await;
-            (service.name(), answer.is_ok())
+        let services = self.newcomer.peers().iter().map(|&peer| async move {
+            let request = self.newcomer.long_request(Method::GET, peer, "/readyz");
+            let answer = self.newcomer.expect(peer, request.timeout(LOOK_TIMEOUT)).await;
+            (peer.name(), answer.is_ok(), peer.demo().is_some())
         });
-        let nats = async { ("NATS", nats::is_ready(&self.broker).await) };
+        let nats = async { ("NATS", nats::is_ready(&self.broker).await, true) };
         let (nats, services) = future::join(nats, future::join_all(services)).await;
         let restarts = |name| self.restarts.get(name).map_or(0, |restarts| restarts.load(Relaxed));
-        let state = |(name, ready)| PartState { name, ready, restarts: restarts(name) };
+        let state = |(name, ready, of_the_demo)| PartState {
+            name,
+            ready,
+            of_the_demo,
+            restarts: restarts(name),
+        };
         [nats].into_iter().chain(services).map(state).collect()
     }
 }
@@ -109,6 +124,7 @@ pub(super) fn router(console: Console) -> Router {
         .route("/livez", get(async || Json(json!({"live": true}))))
         .route("/readyz", get(readyz))
         .route("/api/status", get(status))
+        .route(SERVICES_PATH, get(services))
         .route("/api/events", get(events))
         .route("/api/{service}/{*path}", any(proxy::forward))
         .with_state(console)
@@ -147,7 +163,8 @@ fn asset(kind: &str, text: &'static str) -> Response {
 /// 200 if every part is ready, else 503 naming those that are not.
 async fn readyz(State(console): State<Console>) -> Response {
     let parts = console.look().await;
-    let waiting: Vec<_> = parts.iter().filter(|part| !part.ready).map(|part| part.name).collect();
+    let waiting: Vec<_> =
+        parts.iter().filter(|part| part.is_missing()).map(|part| part.name).collect();
     if waiting.is_empty() && !console.stop.is_cancelled() {
         return Json(json!({"ready": true, "parts": parts})).into_response();
     }
@@ -162,20 +179,48 @@ async fn readyz(State(console): State<Console>) -> Response {
         .into_response()
 }
 
-/// Every part, and each subscriber's status.
+/// Every part, what each owner has not published, and each subscriber's status; `null` of one that is away.
 async fn status(State(console): State<Console>) -> Json<Value> {
     let api = &console.api;
-    let statuses = Service::SUBSCRIBERS.map(|service| async move {
-        let request = api.long_request(Method::GET, service, STATUS_PATH).timeout(LOOK_TIMEOUT);
-        let status = api.json::<Value>(service, request).await.unwrap_or(Value::Null);
-        (service.name().to_owned(), status)
+    let roles = api.peers().iter().map(|&peer| async move {
+        let asked = future::join(roles::owned(api, peer), roles::followed(api, peer));
+        (peer, tokio::time::timeout(LOOK_TIMEOUT, asked).await.ok())
     });
-    let (parts, statuses) = future::join(console.look(), future::join_all(statuses)).await;
-    let statuses: serde_json::Map<_, _> = statuses.into_iter().collect();
-    Json(json!({"parts": parts, "subscribers": statuses}))
+    let (parts, roles) = future::join(console.look(), future::join_all(roles)).await;
+    let (mut owners, mut subscribers) = (serde_json::Map::new(), serde_json::Map::new());
+    for (peer, asked) in roles {
+        let name = peer.name();
+        let (owned, status) = match asked {
+            Some((owned, status)) => (owned.ok(), status.ok()),
+            None => (None, None),
+        };
+        match owned {
+            Some(owned) if owned.is_empty() => {}
+            Some(owned) => drop(owners.insert(name.to_owned(), json!(owned))),
+            None if peer.demo().is_some_and(|service| service.owns().is_some()) => {
+                owners.insert(name.to_owned(), Value::Null);
+            }
+            None => {}
+        }
+        match status {
+            Some(None) => {}
+            Some(Some(status)) => drop(subscribers.insert(name.to_owned(), json!(status))),
+            None if roles::follows_nothing(peer) => {}
+            None => drop(subscribers.insert(name.to_owned(), Value::Null)),
+        }
+    }
+    Json(json!({"parts": parts, "owners": owners, "subscribers": subscribers}))
 }
 
-/// The events of all subscribers in one stream. Each is named after its subscriber.
+/// The services that this console knows, for the command line.
+async fn services(State(console): State<Console>) -> Json<Known> {
+    let of = |peer: &Peer| Named { name: peer.name().to_owned(), url: peer.url().to_owned() };
+    // The services are worth knowing without the broker, too.
+    let holders = peers::holders(&console.broker).await.unwrap_or_default();
+    Json(Known { services: console.api.peers().iter().map(of).collect(), holders })
+}
+
+/// What all subscribers tell, in one stream.
 async fn events(
     State(console): State<Console>,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
@@ -184,17 +229,21 @@ async fn events(
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     };
     let (sender, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
-    for service in Service::SUBSCRIBERS {
-        tokio::spawn(follow(console.api.clone(), service, sender.clone()));
+    let subscribers = roles::followers(&console.api, "all", None).await;
+    for peer in subscribers.unwrap_or_default() {
+        tokio::spawn(follow(console.api.clone(), peer, sender.clone()));
     }
+    drop(sender);
     let events = stream::unfold((receiver, permit), |(mut receiver, permit)| async {
         let event = match receiver.recv().await? {
-            Signal::Up(service) => named("link", json!({"subscriber": service.name(), "up": true})),
-            Signal::Down(service, _) => {
-                named("link", json!({"subscriber": service.name(), "up": false}))
+            Signal::Up(peer) => named("link", &json!({"subscriber": peer.name(), "up": true})),
+            Signal::Down(peer, _) => {
+                named("link", &json!({"subscriber": peer.name(), "up": false}))
             }
-            Signal::Event(service, event) => {
-                sse::Event::default().event(service.name()).data(event.data)
+            Signal::Event(peer, event) => {
+                // What is no JSON comes from something else than a subscriber.
+                let told: Value = serde_json::from_str(&event.data).unwrap_or_default();
+                named("told", &json!({"subscriber": peer.name(), "event": told}))
             }
         };
         Some((Ok(event), (receiver, permit)))
@@ -203,7 +252,7 @@ async fn events(
     Ok(Sse::new(until_stop).keep_alive(KeepAlive::default()))
 }
 
-fn named(event: &str, data: Value) -> sse::Event {
+fn named(event: &str, data: &Value) -> sse::Event {
     sse::Event::default().event(event).data(data.to_string())
 }
 

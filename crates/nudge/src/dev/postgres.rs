@@ -95,7 +95,7 @@ impl Postgres {
     }
 
     async fn look_at(&mut self, service: Service) -> Result<(), Failure> {
-        let schema = schema(service);
+        let schema = service.schema();
         let comment = "SELECT coalesce(obj_description(oid, 'pg_namespace'), '') \
                        FROM pg_namespace WHERE nspname = $1::text";
         let comment: Option<String> = sqlx::query_scalar(comment)
@@ -127,7 +127,7 @@ impl Postgres {
 
     /// For people.
     pub(super) fn describe(&self) -> String {
-        let schemas = Service::ALL.map(schema).join(", ");
+        let schemas = Service::ALL.map(Service::schema).join(", ");
         format!("PostgreSQL, database {}, schemas {schemas}", self.name)
     }
 
@@ -160,7 +160,7 @@ impl Postgres {
                 format!("{MARK}, {id}")
             }
         };
-        for schema in Service::ALL.map(schema) {
+        for schema in Service::ALL.map(Service::schema) {
             if !self.schemas.contains(&schema) {
                 let (name, text) = (identifier(schema), literal(&mark));
                 let _ = write!(sql, "CREATE SCHEMA {name}; COMMENT ON SCHEMA {name} IS {text};");
@@ -183,7 +183,7 @@ impl Postgres {
             .map_err(|error| failed("cannot be read", &error))?;
         // Its answer is here; how the connection ends no longer matters.
         let _ = connection.close().await;
-        let schema = schema(service);
+        let schema = service.schema();
         match found == schema {
             true => Ok(()),
             false => Err(refused(format!(
@@ -227,18 +227,9 @@ impl Postgres {
     }
 }
 
-/// The schema of a service.
-fn schema(service: Service) -> &'static str {
-    match service {
-        Service::StoreInfo => "store_info",
-        Service::Search => "search",
-        Service::Review => "review",
-    }
-}
-
 /// `url` with another `options`: sqlx passes on all of them, and for PostgreSQL the last wins.
 fn service_url(url: &Url, service: Service) -> String {
-    let ours = format!("options=-c%20search_path%3D{}", schema(service));
+    let ours = format!("options=-c%20search_path%3D{}", service.schema());
     let given = url.query().filter(|given| !given.is_empty());
     let mut url = url.clone();
     url.set_query(Some(&given.map_or(ours.clone(), |given| format!("{given}&{ours}"))));

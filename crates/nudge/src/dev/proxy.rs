@@ -12,7 +12,7 @@ use nudge_runtime::{
     body::{MAX_BODY_BYTES, read_body},
 };
 
-use crate::client::{Api, Service};
+use crate::client::Api;
 
 /// Request headers that are passed on.
 const REQUEST_HEADERS: [HeaderName; 3] =
@@ -27,7 +27,7 @@ pub(super) async fn forward(
     Path((name, _)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Some(service) = Service::named(&name) else {
+    let Some(peer) = api.peers().iter().copied().find(|peer| peer.name() == name) else {
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no service {name:?}")));
     };
     let (parts, body) = request.into_parts();
@@ -38,15 +38,15 @@ pub(super) async fn forward(
         let detail = "the console passes on only reads, and writes of stores and reviews";
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail));
     }
-    if api.path_as_sent(service, &path).as_deref() != path.split('?').next() {
+    if api.path_as_sent(peer, &path).as_deref() != path.split('?').next() {
         let detail = "a path must not contain the segments . and .., or a backslash";
         return Err(Problem::parameter("path", detail));
     }
     let body = read_body(body, MAX_BODY_BYTES).await?;
     let headers = only(&parts.headers, &REQUEST_HEADERS);
-    let request = api.request(parts.method, service, &path).headers(headers).body(body);
+    let request = api.request(parts.method, peer, &path).headers(headers).body(body);
     let answer = api
-        .send(service, request)
+        .send(peer, request)
         .await
         .map_err(|failure| Problem::new(StatusCode::BAD_GATEWAY, failure.to_string()))?;
     let (status, headers) = (answer.status(), only(answer.headers(), &RESPONSE_HEADERS));
@@ -78,7 +78,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::stub;
+    use crate::{client::Service, stub};
 
     #[test]
     fn reads_are_allowed_anywhere_and_writes_where_people_edit() {

@@ -5,7 +5,7 @@ use futures_util::stream;
 use proptest::prelude::*;
 
 use super::*;
-use crate::stub;
+use crate::{client::Service, stub};
 
 fn parse(text: &str) -> Vec<(String, String)> {
     let mut parser = Parser::default();
@@ -83,14 +83,15 @@ async fn a_stream_that_ends_is_connected_again() {
     );
     let stub = stub::start([(Service::Search, router)]).await;
     let (sender, mut receiver) = mpsc::channel(8);
-    let task = tokio::spawn(follow(stub.api.clone(), Service::Search, sender));
+    let search = stub.api.of(Service::Search);
+    let task = tokio::spawn(follow(stub.api.clone(), search, sender));
     for _ in 0..2 {
-        assert!(matches!(receiver.recv().await, Some(Signal::Up(Service::Search))));
+        assert_eq!(receiver.recv().await, Some(Signal::Up(search)));
         match receiver.recv().await {
-            Some(Signal::Event(Service::Search, event)) => assert_eq!(event.data, "1"),
+            Some(Signal::Event(from, event)) if from == search => assert_eq!(event.data, "1"),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(receiver.recv().await, Some(Signal::Down(Service::Search, _))));
+        assert!(matches!(receiver.recv().await, Some(Signal::Down(from, _)) if from == search));
     }
     drop(receiver);
     // Nobody listens any more, so the follower ends by itself.
@@ -101,8 +102,9 @@ async fn a_stream_that_ends_is_connected_again() {
 async fn an_outage_is_told_once() {
     let api = stub::nobody().await;
     let (sender, mut receiver) = mpsc::channel(8);
-    tokio::spawn(follow(api, Service::Review, sender));
-    let Some(Signal::Down(Service::Review, reason)) = receiver.recv().await else {
+    let review = api.of(Service::Review);
+    tokio::spawn(follow(api, review, sender));
+    let Some(Signal::Down(_, reason)) = receiver.recv().await else {
         panic!("the first signal should be the outage");
     };
     assert!(reason.contains("nothing answers"), "{reason}");

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 const NUDGE: &str = env!("CARGO_BIN_EXE_nudge");
-pub(crate) const SERVICES: [&str; 3] = ["store-info", "search", "review"];
+pub(crate) const SERVICES: [&str; 5] = ["store-info", "search", "review", "favourites", "ads"];
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// From the base to the port of NATS.
@@ -72,7 +72,7 @@ impl Demo {
         let copied = std::process::Command::new("cp").arg(&text).arg(&path).status();
         assert!(copied.unwrap().success());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let base = Base::free(&[0, 1, 2, 3, NATS_OFFSET]);
+        let base = Base::free(&[0, 1, 2, 3, 4, 5, 6, NATS_OFFSET]);
         Self { directory, port_base: base.port(), _base: base }
     }
 

@@ -9,7 +9,10 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use nudge_protocol::{WriteToken, write_token::WRITE_TOKEN_HEADER};
+use nudge_protocol::{
+    WriteToken,
+    write_token::{MAX_TOKENS, WRITE_TOKEN_HEADER},
+};
 use nudge_runtime::Problem;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -20,8 +23,6 @@ use crate::{
 
 /// Longest wait of a request with a token.
 pub(crate) const TOKEN_WAIT: Duration = Duration::from_secs(2);
-/// Maximum number of tokens on one request.
-const MAX_TOKENS: usize = 16;
 
 impl Subscriber {
     /// Makes every route of `router` honour `Nudge-Token`: the request, read or write, proceeds once

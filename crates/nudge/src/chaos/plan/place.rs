@@ -45,6 +45,7 @@ impl Target {
             Service::StoreInfo => (Self::StoreInfo, Self::StoreInfoToNats, None),
             Service::Search => (Self::Search, Self::SearchToNats, Some(Self::SearchToStoreInfo)),
             Service::Review => (Self::Review, Self::ReviewToNats, Some(Self::ReviewToStoreInfo)),
+            Service::Favourites | Service::Ads => panic!("it is not among those compared"),
         }
     }
 }

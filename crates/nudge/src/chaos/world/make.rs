@@ -40,7 +40,11 @@ impl World {
         let nats_port = port()?;
         let mut apis = Vec::new();
         for _ in 0..plan.replicas {
-            apis.push(Api::with_ports([port()?, port()?, port()?]));
+            let mut ports = [0; Service::ALL.len()];
+            for one in &mut ports {
+                *one = port()?;
+            }
+            apis.push(Api::with_ports(ports));
         }
         let url = format!("nats://127.0.0.1:{nats_port}");
         let broker = Broker::connect(&url, "nudge-chaos").await;
@@ -61,7 +65,7 @@ impl World {
             broken: Default::default(),
         };
         world.add_nats(&nats_exe, nats_port);
-        for service in Service::ALL {
+        for service in Service::COMPARED {
             for replica in 1..=plan.replicas {
                 world.add_lines(service, replica, nats_port, plan.seed).await?;
                 world.add_service(service, replica, exe)?;
@@ -87,10 +91,10 @@ impl World {
         seed: u64,
     ) -> Result<(), Failure> {
         let (_, to_nats, to_owner) = Target::of(service);
-        let owner_port = self.api(replica).port(Service::StoreInfo);
+        let owner_port = self.api(replica).of(Service::StoreInfo).port();
         let notifications = match service {
             Service::StoreInfo => Way::There,
-            Service::Search | Service::Review => Way::Back,
+            _ => Way::Back,
         };
         let lines = [Some((to_nats, nats_port, Some(notifications)))];
         let lines = lines.into_iter().chain([to_owner.map(|on| (on, owner_port, None))]);
@@ -116,7 +120,7 @@ impl World {
         launch.env = vec![
             ("DATABASE_URL", database_url),
             ("NATS_URL", format!("nats://{}", address(to_nats))),
-            ("BIND", self.api(replica).address(service)),
+            ("BIND", self.api(replica).of(service).address().to_owned()),
         ];
         match to_owner {
             Some(line) => {

@@ -6,7 +6,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::stub;
+use crate::{client::Service, roles::STATUS_PATH, stub};
 
 fn plain(lines: &[String]) -> String {
     console::strip_ansi_codes(&lines.join("\n")).into_owned()
@@ -66,7 +66,7 @@ fn subscriber() -> Router {
     ]});
     Router::new()
         .route("/nudge/v1/resync", post(async || (StatusCode::ACCEPTED, Json(json!({})))))
-        .route(status::STATUS_PATH, get(answer))
+        .route(STATUS_PATH, get(answer))
         .route("/nudge/v1/certificates", get(async move || Json(certificates.clone())))
 }
 
@@ -74,7 +74,9 @@ fn subscriber() -> Router {
 async fn a_certificate_is_one_line_and_what_cannot_be_certified_is_a_failure() {
     let stubs = stub::start([(Service::Search, subscriber())]).await;
     let timeout = Duration::from_secs(60);
-    let (lines, failure) = certificates(&stubs.api, Service::Search, timeout).await.unwrap();
+    let search = stubs.api.of(Service::Search);
+    let told = roles::status(&stubs.api, search).await.unwrap();
+    let (lines, failure) = certificates(&stubs.api, search, told, timeout).await.unwrap();
     assert_eq!(lines.len(), 1);
     let certificate: Value = serde_json::from_str(&lines[0]).unwrap();
     assert_eq!((&certificate["service"], &certificate["entities"]), (&json!("search"), &json!(7)));

@@ -12,14 +12,18 @@ use axum::{
 use parking_lot::Mutex;
 
 use super::*;
-use crate::stub::{self, Stubs};
+use crate::{
+    client::Service,
+    roles::STATUS_PATH,
+    stub::{self, Stubs},
+};
 
 type Log = Arc<Mutex<Vec<String>>>;
 
 /// A subscriber that follows one entity.
 fn follower(entity: &'static str) -> Router {
     let answer = json!({"entities": [{"entity": entity}]});
-    Router::new().route(status::STATUS_PATH, get(async move || Json(answer)))
+    Router::new().route(STATUS_PATH, get(async move || Json(answer)))
 }
 
 async fn empty() -> Json<serde_json::Value> {
@@ -101,7 +105,7 @@ fn chosen(entity: Option<&str>, id: Option<&str>, all: bool) -> Chosen {
 async fn every_page_is_listed() {
     let (stub, _) = subscribers_with_rows().await;
     let which = chosen(None, None, true).which;
-    let mut pages = Pages::new(&which, Service::Search);
+    let mut pages = Pages::new(&which, stub.api.of(Service::Search));
     let mut rows = Vec::new();
     while let Some(page) = pages.next(&stub.api).await.unwrap() {
         rows.extend(page);
@@ -170,5 +174,6 @@ async fn what_nobody_follows_is_not_said_to_have_no_dead_letters() {
     assert_eq!(failure.to_string(), "shop is not followed by search and review");
     let which = chosen(Some("store"), None, false).which;
     ls(&stub.api, &which, false).await.unwrap();
-    assert_eq!(none(&which), "no dead letters at search and review");
+    let asked = which.followers(&stub.api).await.unwrap();
+    assert_eq!(none(&asked), "no dead letters at search and review");
 }

@@ -113,8 +113,8 @@ fn position(sent_bytes: u64, sent_lines: u64, done_lines: Option<u64>) -> u64 {
 
 /// How many lines the owner has finished since its start.
 async fn done_lines(api: &Api) -> Option<u64> {
-    let request = api.long_request(Method::GET, Service::StoreInfo, "/metrics");
-    let answer = api.expect(Service::StoreInfo, request.timeout(ASK_TIMEOUT)).await.ok()?;
+    let request = api.long_request(Method::GET, api.of(Service::StoreInfo), "/metrics");
+    let answer = api.expect(api.of(Service::StoreInfo), request.timeout(ASK_TIMEOUT)).await.ok()?;
     sum(&answer.text().await.ok()?)
 }
 

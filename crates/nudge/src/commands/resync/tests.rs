@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::stub;
+use crate::{client::Service, roles::STATUS_PATH, stub};
 
 /// Ends a comparison at the second look after it was asked for one, with these differences.
 fn subscriber(differences: Value, waiting: u64, asked: Arc<Mutex<Vec<Value>>>) -> Router {
@@ -31,9 +31,7 @@ fn subscriber(differences: Value, waiting: u64, asked: Arc<Mutex<Vec<Value>>>) -
         let resync = json!({"last": last, "removals_waiting": waiting});
         Json(json!({"entities": [{"entity": "store", "resync": resync}]}))
     };
-    Router::new()
-        .route("/nudge/v1/resync", post(post_resync))
-        .route(status::STATUS_PATH, get(answer))
+    Router::new().route("/nudge/v1/resync", post(post_resync)).route(STATUS_PATH, get(answer))
 }
 
 fn args(allow_removals: bool) -> ResyncArgs {
@@ -46,12 +44,13 @@ async fn it_waits_for_the_comparison_that_began_after_it_asked() {
     let asked = Arc::default();
     let search = subscriber(json!({"missing": 2, "ghosts": 1}), 0, Arc::clone(&asked));
     let stubs = stub::start([(Service::Search, search)]).await;
-    let found = compare(&stubs.api, Service::Search, args(false).asked()).await.unwrap();
+    let found =
+        compare(&stubs.api, stubs.api.of(Service::Search), args(false).asked()).await.unwrap();
     assert_eq!(*asked.lock(), [json!({"entity": "store", "full": false, "allow_removals": false})]);
     assert!(found.sweep.began_at > Timestamp::from_unix_micros(0));
-    let line = console::strip_ansi_codes(&to_line(&found, &EntityName::new("store").unwrap()))
+    let line = console::strip_ansi_codes(&to_line(&found, &EntityName::new("store").unwrap(), 8))
         .into_owned();
-    assert_eq!(line, "search   7 × store compared, repaired: 2 missing, 1 unknown to the owner");
+    assert_eq!(line, "search    7 × store compared, repaired: 2 missing, 1 unknown to the owner");
 }
 
 #[test]
@@ -92,10 +91,10 @@ async fn nothing_that_differs_is_said_in_two_words_and_what_is_known_to_differ_i
         removals: 0,
     };
     let found = Found { subscriber: "review", sweep, removals_waiting: 0 };
-    let line = console::strip_ansi_codes(&to_line(&found, &EntityName::new("store").unwrap()))
+    let line = console::strip_ansi_codes(&to_line(&found, &EntityName::new("store").unwrap(), 8))
         .into_owned();
     assert_eq!(
         line,
-        "review   7264 × store compared and applied again, all equal, except 1 that is parked or a dead letter"
+        "review    7264 × store compared and applied again, all equal, except 1 that is parked or a dead letter"
     );
 }

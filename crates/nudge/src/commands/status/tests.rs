@@ -2,20 +2,12 @@ use axum::{Json, Router, routing::get};
 use console::strip_ansi_codes;
 
 use super::*;
-use crate::stub;
+use crate::{client::Service, roles::STATUS_PATH, stub};
 
 const METRICS: &str = "# TYPE nudge_relay_pending gauge\n\
-    nudge_relay_pending{entity=\"other\"} 9\n\
     nudge_relay_pending{entity=\"store\"} 3\n\
     nudge_relay_connected{entity=\"store\"} 1\n\
     nudge_relay_published_total{entity=\"store\"} 120\n# EOF\n";
-
-#[test]
-fn a_metric_is_found_by_its_name_and_entity() {
-    assert_eq!(metric(METRICS, "nudge_relay_pending", "store"), Some(3));
-    assert_eq!(metric(METRICS, "nudge_relay", "store"), None);
-    assert_eq!(metric(METRICS, "nudge_relay_pending", "review"), None);
-}
 
 fn search() -> Router {
     let status = json!({"service": "search", "ready": true, "paused": false, "entities": [
@@ -33,9 +25,9 @@ fn search() -> Router {
 async fn the_table_shows_who_is_away_and_what_wants_attention() {
     let owner = Router::new().route("/metrics", get(async || METRICS));
     let stub = stub::start([(Service::StoreInfo, owner), (Service::Search, search())]).await;
-    let (owners, subscribers) = (ask_owners(&stub.api).await, ask_subscribers(&stub.api).await);
+    let looked = look(&stub.api).await;
     let now = "2026-01-01T00:00:03Z".parse().unwrap();
-    let lines = to_lines(&owners, &subscribers, now);
+    let lines = to_lines(&looked, &[], now);
     let lines: Vec<_> = lines.iter().map(|line| strip_ansi_codes(line).into_owned()).collect();
     assert!(lines[1].starts_with("store-info  store   3        120"), "{lines:#?}");
     assert!(lines[2].starts_with("review      review  —        —"), "{lines:#?}");
@@ -47,7 +39,7 @@ async fn the_table_shows_who_is_away_and_what_wants_attention() {
     assert!(lines[6].ends_with("does not answer"), "{lines:#?}");
     assert_eq!(lines[7], "  search: the owner answered 503");
     assert!(lines[8].starts_with("  search: the owner does not have 150 (store)"), "{lines:#?}");
-    let json = to_json(&owners, &subscribers);
+    let json = to_json(&looked, &[]);
     assert_eq!(json["owners"]["store-info"]["pending"], 3);
     assert_eq!(json["subscribers"]["search"]["entities"][0]["dead_letters"], 1);
     assert!(json["subscribers"]["review"]["error"].is_string());
@@ -88,8 +80,8 @@ async fn an_owner_whose_stream_tells_of_more_than_it_knows_is_named() {
     let metrics = METRICS.replace("# EOF", more);
     let owner = Router::new().route("/metrics", get(async move || metrics));
     let stub = stub::start([(Service::StoreInfo, owner), (Service::Search, search())]).await;
-    let (owners, subscribers) = (ask_owners(&stub.api).await, ask_subscribers(&stub.api).await);
-    let lines = to_lines(&owners, &subscribers, "2026-01-01T00:00:03Z".parse().unwrap());
+    let looked = look(&stub.api).await;
+    let lines = to_lines(&looked, &[], "2026-01-01T00:00:03Z".parse().unwrap());
     let line = strip_ansi_codes(&lines[3]).into_owned();
     assert!(line.starts_with("  store-info: its stream holds at least 997 (store)"), "{lines:#?}");
     let line = strip_ansi_codes(&lines[4]).into_owned();
@@ -104,8 +96,8 @@ async fn an_owner_whose_stream_is_altered_and_takes_nothing_is_named() {
     let metrics = metrics.replace("# EOF", further);
     let owner = Router::new().route("/metrics", get(async move || metrics));
     let stub = stub::start([(Service::StoreInfo, owner), (Service::Search, search())]).await;
-    let (owners, subscribers) = (ask_owners(&stub.api).await, ask_subscribers(&stub.api).await);
-    let lines = to_lines(&owners, &subscribers, "2026-01-01T00:00:03Z".parse().unwrap());
+    let looked = look(&stub.api).await;
+    let lines = to_lines(&looked, &[], "2026-01-01T00:00:03Z".parse().unwrap());
     let lines: Vec<_> = lines.iter().map(|line| strip_ansi_codes(line).into_owned()).collect();
     assert!(lines[1].ends_with("refused"), "{lines:#?}");
     assert!(
@@ -130,6 +122,7 @@ fn a_broker_that_is_there_and_brings_nothing_is_not_away() {
 
 #[tokio::test]
 async fn a_service_that_is_away_makes_the_command_fail() {
-    let failure = run(stub::nobody().await, true).await.unwrap_err();
+    let failure =
+        run(stub::nobody().await, vec![], StatusArgs { nats_url: None }, true).await.unwrap_err();
     assert!(failure.to_string().starts_with("nothing answers on 127.0.0.1:"), "{failure}");
 }

@@ -9,7 +9,7 @@ use nudge_protocol::{Version, admin::StrangerTombstone};
 use parking_lot::Mutex;
 
 use super::*;
-use crate::stub;
+use crate::{client::Service, stub};
 
 type Ids = Arc<Mutex<BTreeSet<String>>>;
 
@@ -36,7 +36,9 @@ fn owner(ids: &Ids) -> Router {
             asked.ids.into_iter().partition(|id| there.remove(id.as_str()));
         Json(Flagged { flagged, no_tombstone })
     };
+    let metrics = "nudge_relay_pending{entity=\"store\"} 0\n";
     Router::new()
+        .route("/metrics", get(async move || metrics))
         .route("/nudge/v1/tombstones/store", get(list))
         .route("/nudge/v1/tombstones/store/never-existed", post(flag))
 }

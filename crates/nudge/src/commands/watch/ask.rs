@@ -2,20 +2,15 @@
 
 use std::collections::HashSet;
 
-use nudge_protocol::{
-    EntityName, Timestamp, Version,
-    admin::{AppliedVersion, Status},
-};
+use nudge_protocol::{EntityName, Timestamp, Version, admin::AppliedVersion};
 use reqwest::Method;
 use tokio::sync::mpsc;
 
-use super::{
-    number,
-    row::{Description, Key},
-};
+use super::row::{Description, Key};
 use crate::{
-    client::{Api, Service, segment},
-    commands::status,
+    client::{Api, segment},
+    peers::Peer,
+    roles,
 };
 
 /// Results of requests in the background.
@@ -26,20 +21,29 @@ pub(super) enum Note {
     Found { subscriber: usize, key: Key, version: Version, applied_at: Timestamp },
 }
 
-pub(super) async fn ask_follows(api: Api, service: Service, notes: mpsc::Sender<Note>) {
-    let request = api.request(Method::GET, service, status::STATUS_PATH);
-    if let Ok(status) = api.json::<Status>(service, request).await {
+pub(super) async fn ask_follows(
+    api: Api,
+    peer: Peer,
+    subscriber: usize,
+    notes: mpsc::Sender<Note>,
+) {
+    if let Ok(status) = roles::status(&api, peer).await {
         let entities = status.entities.into_iter().map(|entity| entity.entity).collect();
-        let _ = notes.send(Note::Follows(number(service), entities)).await;
+        let _ = notes.send(Note::Follows(subscriber, entities)).await;
     }
 }
 
-pub(super) async fn ask_applied(api: Api, subscriber: usize, key: Key, notes: mpsc::Sender<Note>) {
-    let service = Service::SUBSCRIBERS[subscriber];
+pub(super) async fn ask_applied(
+    api: Api,
+    peer: Peer,
+    subscriber: usize,
+    key: Key,
+    notes: mpsc::Sender<Note>,
+) {
     let Ok(id) = segment(&key.1) else { return };
     let path = format!("/nudge/v1/applied/{}/{id}", key.0);
-    let request = api.request(Method::GET, service, &path);
-    if let Ok(AppliedVersion { version, applied_at, .. }) = api.json(service, request).await {
+    let request = api.request(Method::GET, peer, &path);
+    if let Ok(AppliedVersion { version, applied_at, .. }) = api.json(peer, request).await {
         let _ = notes.send(Note::Found { subscriber, key, version, applied_at }).await;
     }
 }

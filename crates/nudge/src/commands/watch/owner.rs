@@ -3,7 +3,10 @@
 //! Best effort: a watch must not slow down what it watches. All keys that came up since the last
 //! answer go into one batch, and there is one request at a time.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use nudge_protocol::{
     EntityId, EntityName,
@@ -17,16 +20,19 @@ use super::{
     ask::Note,
     row::{Description, Key},
 };
-use crate::client::{Api, Service};
+use crate::{client::Api, peers::Peer, roles};
 
 /// Most keys that wait to be asked for; rows of further ones have no name.
 pub(super) const MAX_WAITING_KEYS: usize = 4_096;
+/// Pause before an owner that was not found is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Most names that are remembered, for entities deleted later.
 const MAX_NAMES: usize = 20_000;
 
 /// Answers keys with descriptions until nobody wants them any more.
 pub(super) async fn describe(api: Api, mut keys: mpsc::Receiver<Key>, notes: mpsc::Sender<Note>) {
     let mut names: HashMap<Key, String> = HashMap::new();
+    let mut owners = Owners::default();
     let mut waiting = Vec::new();
     while keys.recv_many(&mut waiting, MAX_BATCH_IDS).await > 0 {
         let mut by_entity: HashMap<EntityName, Vec<EntityId>> = HashMap::new();
@@ -36,7 +42,7 @@ pub(super) async fn describe(api: Api, mut keys: mpsc::Receiver<Key>, notes: mps
         for (entity, mut ids) in by_entity {
             ids.sort_unstable();
             ids.dedup();
-            let mut items = ask(&api, &entity, &ids).await;
+            let mut items = owners.ask(&api, &entity, &ids).await;
             if names.len() > MAX_NAMES {
                 names.clear();
             }
@@ -63,18 +69,37 @@ pub(super) async fn describe(api: Api, mut keys: mpsc::Receiver<Key>, notes: mps
     }
 }
 
-async fn ask(api: &Api, entity: &EntityName, ids: &[EntityId]) -> HashMap<EntityId, Item> {
-    let owner = match entity.as_str() {
-        "store" => Service::StoreInfo,
-        "review" => Service::Review,
-        _ => return HashMap::new(),
-    };
-    let path = format!("/sync/v1/{entity}/batch-get");
-    let wanted = BatchGetRequest { ids: ids.to_vec(), fields: Some(vec!["name".to_owned()]) };
-    let request = api.request(Method::POST, owner, &path).json(&wanted);
-    let answer = api.json::<BatchGetAnswer>(owner, request).await;
-    let items = answer.map(|answer| answer.items).unwrap_or_default();
-    items.into_iter().map(|item| (item.id.clone(), item)).collect()
+/// Who owns what, as far as it was found.
+#[derive(Default)]
+struct Owners(HashMap<EntityName, (Option<Peer>, Instant)>);
+
+impl Owners {
+    async fn of(&mut self, api: &Api, entity: &EntityName) -> Option<Peer> {
+        match self.0.get(entity) {
+            Some((Some(owner), _)) => Some(*owner),
+            Some((None, looked)) if looked.elapsed() < LOOK_AGAIN => None,
+            _ => {
+                let owner = roles::owner_of(api, entity).await.ok();
+                self.0.insert(entity.clone(), (owner, Instant::now()));
+                owner
+            }
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        api: &Api,
+        entity: &EntityName,
+        ids: &[EntityId],
+    ) -> HashMap<EntityId, Item> {
+        let Some(owner) = self.of(api, entity).await else { return HashMap::new() };
+        let path = format!("/sync/v1/{entity}/batch-get");
+        let wanted = BatchGetRequest { ids: ids.to_vec(), fields: Some(vec!["name".to_owned()]) };
+        let request = api.request(Method::POST, owner, &path).json(&wanted);
+        let answer = api.json::<BatchGetAnswer>(owner, request).await;
+        let items = answer.map(|answer| answer.items).unwrap_or_default();
+        items.into_iter().map(|item| (item.id.clone(), item)).collect()
+    }
 }
 
 fn name_of(item: &Item) -> Option<String> {
@@ -87,15 +112,19 @@ fn name_of(item: &Item) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Json, Router, routing::post};
+    use axum::{
+        Json, Router,
+        routing::{get, post},
+    };
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::stub;
+    use crate::{client::Service, stub};
 
     #[tokio::test]
     async fn keys_that_wait_are_asked_for_in_one_batch() {
-        let router = Router::new().route(
+        let metrics = "nudge_relay_pending{entity=\"store\"} 0\n";
+        let router = Router::new().route("/metrics", get(async move || metrics)).route(
             "/sync/v1/store/batch-get",
             post(async |Json(request): Json<Value>| {
                 assert_eq!(request, json!({"ids": ["a", "b"], "fields": ["name"]}));

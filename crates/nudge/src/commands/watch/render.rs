@@ -16,8 +16,8 @@ const RESULT_WIDTH: usize = 9;
 const TIME_WIDTH: usize = 12;
 /// Width of a version in microseconds, with its `@`.
 const WHOLE_VERSION_WIDTH: usize = 17;
-/// Width of a subscriber's name.
-const SUBSCRIBER_WIDTH: usize = 6;
+/// Width of what is said of all subscribers where there is no room for each.
+const SHORT_RESULTS_WIDTH: usize = 34;
 /// Width of an entity's name, at least.
 const MIN_NAME_WIDTH: usize = 12;
 /// Width of an entity's name, at most: about 14 Korean syllables.
@@ -38,11 +38,13 @@ pub(crate) struct Layout {
     key: usize,
     name: usize,
     whole_version: bool,
+    /// Whether each subscriber has a column.
+    columns: bool,
 }
 
 impl Layout {
     /// For a terminal this wide; `None` for a file or a pipe, which has no width.
-    pub(crate) fn new(width: Option<usize>) -> Self {
+    pub(crate) fn new(width: Option<usize>, subscribers: &[&str]) -> Self {
         let room = width.unwrap_or(usize::MAX);
         let (time, entity, whole_version) = (room >= 96, room >= 104, room >= 126);
         let key = match room {
@@ -54,10 +56,13 @@ impl Layout {
         let others = key
             + if time { TIME_WIDTH + 2 } else { 0 }
             + if whole_version { WHOLE_VERSION_WIDTH } else { SHORT_VERSION_DIGITS + 2 }
-            + 2 * (SUBSCRIBER_WIDTH + 1 + RESULT_WIDTH)
-            + 12;
-        let name = room.saturating_sub(others).clamp(MIN_NAME_WIDTH, MAX_NAME_WIDTH);
-        Self { width, time, entity, key, name, whole_version }
+            + 10;
+        let each = subscribers.iter().map(|name| measure_text_width(name) + 1 + RESULT_WIDTH + 2);
+        let each: usize = each.sum::<usize>().saturating_sub(2);
+        let columns = others + each + MIN_NAME_WIDTH <= room;
+        let results = if columns { each } else { SHORT_RESULTS_WIDTH };
+        let name = room.saturating_sub(others + results).clamp(MIN_NAME_WIDTH, MAX_NAME_WIDTH);
+        Self { width, time, entity, key, name, whole_version, columns }
     }
 
     fn fit(&self, line: &str) -> String {
@@ -81,9 +86,11 @@ pub(crate) fn lines(row: &Row, subscribers: &[&str], layout: &Layout) -> Vec<Str
     columns.push(name(row, layout));
     columns.push(style(version(row, layout)).dim().to_string());
     let steps = row.steps.iter().zip(subscribers);
-    let steps: Vec<_> = steps.map(|(step, name)| result(step, name)).collect();
     columns.push(style("→").dim().to_string());
-    columns.push(steps.join("  "));
+    columns.push(match layout.columns {
+        true => steps.map(|(step, name)| result(step, name)).collect::<Vec<_>>().join("  "),
+        false => results(&row.steps, subscribers),
+    });
     let mut line = columns.join("  ").trim_end().to_owned();
     let late = style("  (late)").dim().to_string();
     let room = layout.width.unwrap_or(usize::MAX);
@@ -147,6 +154,31 @@ fn result(step: &Step, subscriber: &str) -> String {
         }
     };
     format!("{} {shown}", style(subscriber).dim())
+}
+
+/// All results in a few words: how many have it, and who does not, or who was the last.
+fn results(steps: &[Step], subscribers: &[&str]) -> String {
+    let steps = steps.iter().zip(subscribers).filter(|(step, _)| **step != Step::NotFollowed);
+    let steps: Vec<_> = steps.collect();
+    let all = steps.len();
+    let has = steps.iter().filter(|(step, _)| step.is_good()).count();
+    let dead = steps.iter().find(|(step, _)| matches!(step, Step::DeadLetter { .. }));
+    let retried = steps.iter().find(|(step, _)| matches!(step, Step::Retrying { .. }));
+    let open = steps.iter().find(|(step, _)| !step.is_final());
+    let lag = |step: &Step| match step {
+        Step::Applied { lag_ms } => *lag_ms,
+        _ => None,
+    };
+    let lags = steps.iter().filter_map(|(step, name)| Some((lag(step)?, name)));
+    let slowest = lags.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    let (text, name) = match (dead, retried, open, slowest) {
+        (Some((_, name)), ..) => (style("✗ dead".to_owned()).red().bold(), name),
+        (_, Some((_, name)), ..) => (style("↻ retry".to_owned()).yellow(), name),
+        (_, _, Some((_, name)), _) => (style("waiting".to_owned()).dim(), name),
+        (_, _, _, Some((ms, name))) => (style(duration(ms / 1e3)).green(), name),
+        (None, None, None, None) => return format!("{has}/{all}"),
+    };
+    format!("{has}/{all}  {} {text}", style(name).dim())
 }
 
 fn pad(text: &str, width: usize) -> String {

@@ -39,6 +39,11 @@ impl Step {
         !matches!(self, Self::Waiting | Self::Received | Self::Fetched | Self::Retrying { .. })
     }
 
+    /// Whether the read model has this version, or a later one.
+    pub(crate) const fn is_good(&self) -> bool {
+        matches!(self, Self::Applied { .. } | Self::Ignored | Self::Overtaken { .. })
+    }
+
     /// The step after an event.
     pub(super) fn after(&self, event: &Event) -> Self {
         let detail = || event.detail.clone().unwrap_or_default();

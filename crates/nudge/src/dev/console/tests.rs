@@ -2,7 +2,10 @@ use axum::{body::Bytes, extract::Path as Segments, http::HeaderMap, routing::pat
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::stub::{self, Stubs};
+use crate::{
+    client::Service,
+    stub::{self, Stubs},
+};
 
 struct Fixture {
     base: String,
@@ -13,12 +16,18 @@ struct Fixture {
 
 /// A console in front of stub services, without NATS.
 async fn start(services: Vec<(Service, Router)>) -> Fixture {
+    start_with(services, Vec::new()).await
+}
+
+async fn start_with(services: Vec<(Service, Router)>, others: Vec<Peer>) -> Fixture {
     let stubs = stub::start(services).await;
+    let mut peers = stubs.api.peers().to_vec();
+    peers::merge(&mut peers, others);
     // Nobody listens there: the broker connects in the background, or never.
     let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
     let stop = CancellationToken::new();
     let restarts = HashMap::from([("search".to_owned(), Arc::new(AtomicU64::new(3)))]);
-    let console = Console::new(stubs.api.clone(), broker, restarts, stop.clone());
+    let console = Console::new(stubs.api.clone().with(peers), broker, restarts, stop.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router(console)).await.unwrap() });
@@ -39,7 +48,10 @@ async fn whoever_is_not_ready_is_named() {
     let body: Value = answer.json().await.unwrap();
     assert_eq!(body["ready"], false);
     assert_eq!(body["not_ready"], json!(["NATS", "review"]));
-    assert_eq!(body["parts"][2], json!({"name": "search", "ready": true, "restarts": 3}));
+    assert_eq!(
+        body["parts"][2],
+        json!({"name": "search", "ready": true, "of_the_demo": true, "restarts": 3})
+    );
 }
 
 #[tokio::test]
@@ -97,7 +109,7 @@ async fn a_service_that_is_away_or_unknown_is_a_problem() {
             .as_u16()
     };
     assert_eq!(status("/api/search/stores").await, 502);
-    assert_eq!(status("/api/favourites/stores").await, 404);
+    assert_eq!(status("/api/charging/stores").await, 404);
 }
 
 #[tokio::test]
@@ -106,12 +118,15 @@ async fn events_of_all_subscribers_come_in_one_stream_that_ends_with_the_demo() 
         let once = stream::iter([Ok::<_, Infallible>("data: {\"kind\":\"applied\"}\n\n")]);
         axum::body::Body::from_stream(once.chain(stream::pending()))
     };
-    let search = Router::new().route("/nudge/v1/events", get(events));
+    let status = async || Json(json!({"entities": [{"entity": "store"}]}));
+    let search =
+        Router::new().route("/nudge/v1/events", get(events)).route(roles::STATUS_PATH, get(status));
     let fixture = start(vec![(Service::Search, search)]).await;
     let url = format!("{}/api/events", fixture.base);
     let mut answer = fixture.client.get(url).send().await.unwrap();
     let mut text = String::new();
-    while !(text.contains("event: search\ndata: {\"kind\":\"applied\"}")
+    let told = r#"{"event":{"kind":"applied"},"subscriber":"search"}"#;
+    while !(text.contains(&format!("event: told\ndata: {told}"))
         && text.contains("\"subscriber\":\"review\",\"up\":false"))
     {
         let chunk = answer.chunk().await.unwrap().expect("the stream goes on");
@@ -119,4 +134,26 @@ async fn events_of_all_subscribers_come_in_one_stream_that_ends_with_the_demo() 
     }
     fixture.stop.cancel();
     while answer.chunk().await.unwrap().is_some() {}
+}
+
+#[tokio::test]
+async fn others_are_shown_and_listed_and_nothing_waits_for_them() {
+    let status = async || Json(json!({"service": "charging-map", "entities": []}));
+    let map = Router::new().route(roles::STATUS_PATH, get(status));
+    let charging = stub::start([(Service::Search, map)]).await;
+    let url = charging.api.of(Service::Search).url();
+    let fixture = start_with(vec![], vec![Peer::new("charging", url)]).await;
+    let get = async |path: &str| -> Value {
+        let answer = fixture.client.get(format!("{}{path}", fixture.base)).send().await.unwrap();
+        answer.json().await.unwrap()
+    };
+    let body = get("/api/status").await;
+    assert_eq!(body["subscribers"]["charging"]["service"], "charging-map");
+    assert_eq!(body["subscribers"]["review"], Value::Null);
+    assert_eq!(body["subscribers"].get("store-info"), None);
+    let listed = get("/api/services").await["services"].take();
+    assert!(listed.as_array().unwrap().contains(&json!({"name": "charging", "url": url})));
+    let missing = get("/readyz").await["not_ready"].take();
+    assert!(!missing.as_array().unwrap().contains(&json!("charging")), "{missing}");
+    assert_eq!(get("/api/charging/nudge/v1/status").await["service"], "charging-map");
 }

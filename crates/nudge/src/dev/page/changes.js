@@ -1,6 +1,6 @@
 // The changes, as reported by the subscribers.
 
-import { $, SUBSCRIBERS, element, json, milliseconds, storePath } from "./common.js";
+import { $, eachSubscriber, element, json, milliseconds, storePath } from "./common.js";
 import { light } from "./services.js";
 
 const MAX_ROWS = 100;
@@ -9,10 +9,26 @@ const MAX_NAMES_IN_FLIGHT = 4;
 
 const rows = new Map(); // "entity/id@version" → row
 const names = new Map(); // id → name
+const columns = [];
 let changes = 0;
 let namesInFlight = 0;
 let nameless = []; // rows that wait for their name, newest last
 let onArrival = () => {};
+
+function addCell(row, column) {
+  const cell = element("td", "lag");
+  row.cells.set(column, cell);
+  row.line.append(cell);
+}
+
+// A column for a subscriber, also in the rows that are there.
+function addColumn(name) {
+  columns.push(name);
+  const heading = element("th", "lag", name);
+  heading.scope = "col";
+  $("heading").append(heading);
+  for (const row of rows.values()) addCell(row, name);
+}
 
 function rowOf(event) {
   const key = `${event.entity}/${event.id}@${event.version}`;
@@ -27,9 +43,9 @@ function rowOf(event) {
     element("td", "", new Date().toLocaleTimeString([], { hour12: false })),
     store,
     element("td", "", `…${String(event.version).slice(-6)}`),
-    ...SUBSCRIBERS.map(() => element("td", "lag")),
   );
-  const row = { line, name, cells: [...line.querySelectorAll(".lag")] };
+  const row = { line, name, cells: new Map() };
+  columns.forEach((column) => addCell(row, column));
   rows.set(key, row);
   $("changes").querySelector(".empty")?.remove();
   $("changes").prepend(line);
@@ -70,9 +86,10 @@ function onEvent(subscriber, event) {
   if (event.version === undefined) return;
   // A repetition of something that has left the table is not new.
   if (event.kind === "ignored" && !rows.has(`${event.entity}/${event.id}@${event.version}`)) return;
-  const column = SUBSCRIBERS.indexOf(subscriber);
   const row = rowOf(event);
-  const cell = row.cells[column];
+  const cell = row.cells.get(subscriber);
+  // A subscriber that does not follow stores has no column.
+  if (!cell) return;
   if (event.deleted && !row.line.classList.contains("deleted")) {
     row.line.classList.add("deleted");
     row.name.after(element("span", "mark", "deleted"));
@@ -101,16 +118,18 @@ function onEvent(subscriber, event) {
 
 // How long a subscriber took to apply a version, if its event has been seen.
 export function lagSeen(subscriber, id, version) {
-  const cell = rows.get(`store/${id}@${version}`)?.cells[SUBSCRIBERS.indexOf(subscriber)];
+  const cell = rows.get(`store/${id}@${version}`)?.cells.get(subscriber);
   return cell?.dataset.ms === undefined ? undefined : Number(cell.dataset.ms);
 }
 
 // Follows the events, and calls `arrival` for each change that a subscriber has applied.
 export function follow(arrival) {
   onArrival = arrival;
+  eachSubscriber(addColumn);
   // The browser reconnects by itself.
   const source = new EventSource("api/events");
-  for (const subscriber of SUBSCRIBERS) {
-    source.addEventListener(subscriber, (message) => onEvent(subscriber, JSON.parse(message.data)));
-  }
+  source.addEventListener("told", (message) => {
+    const { subscriber, event } = JSON.parse(message.data);
+    if (event?.entity) onEvent(subscriber, event);
+  });
 }

@@ -1,6 +1,21 @@
 // Shared by the parts of the page.
 
-export const SUBSCRIBERS = ["search", "review"];
+// The subscribers that follow stores, in the order in which they were found. Only `found` adds to them.
+export const subscribers = [];
+
+const whenFound = [];
+
+// Calls `then` with each subscriber: those that are known, and those that will be.
+export function eachSubscriber(then) {
+  whenFound.push(then);
+  subscribers.forEach(then);
+}
+
+export function found(name) {
+  if (subscribers.includes(name)) return;
+  subscribers.push(name);
+  for (const then of whenFound) then(name);
+}
 
 export const $ = (id) => document.getElementById(id);
 

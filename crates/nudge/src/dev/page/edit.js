@@ -1,7 +1,7 @@
 // Finds and edits a store, and shows how soon each subscriber has applied it.
 
 import { lagSeen } from "./changes.js";
-import { $, SUBSCRIBERS, element, json, milliseconds, storePath } from "./common.js";
+import { $, eachSubscriber, element, json, milliseconds, storePath, subscribers } from "./common.js";
 
 const FIND_DELAY_MS = 120;
 const MAX_FOUND = 4;
@@ -78,10 +78,19 @@ async function save(submitted) {
   }
 }
 
+function addToRace(subscriber) {
+  const line = element("li");
+  line.id = `race-${subscriber}`;
+  const bar = element("span", "bar");
+  bar.append(element("i"));
+  line.append(element("span", "who", subscriber), bar, element("output", "", ""));
+  $("race").append(line);
+}
+
 function startRace(token, id, version) {
-  race = { id, version, missing: new Set(SUBSCRIBERS), slowest: 1 };
+  race = { id, version, missing: new Set(subscribers), among: new Set(subscribers), slowest: 1 };
   $("race").hidden = false;
-  for (const subscriber of SUBSCRIBERS) {
+  for (const subscriber of subscribers) {
     const line = $(`race-${subscriber}`);
     line.querySelector("output").textContent = "…";
     line.querySelector(".bar").classList.add("waiting");
@@ -119,7 +128,7 @@ function showArrival(subscriber, ms) {
   line.querySelector(".bar").classList.remove("waiting");
   line.dataset.ms = ms;
   race.slowest = Math.max(race.slowest, ms);
-  for (const other of SUBSCRIBERS.filter((name) => !race.missing.has(name))) {
+  for (const other of [...race.among].filter((name) => !race.missing.has(name))) {
     const share = Number($(`race-${other}`).dataset.ms) / race.slowest;
     $(`race-${other}`).querySelector("i").style.width = `${Math.max(4, 100 * share)}%`;
   }
@@ -130,6 +139,7 @@ let finding;
 
 // Makes the form work.
 export function start() {
+  eachSubscriber(addToRace);
   $("find").addEventListener("input", () => {
     clearTimeout(finding);
     finding = setTimeout(find, FIND_DELAY_MS);

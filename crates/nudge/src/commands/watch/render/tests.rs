@@ -24,7 +24,7 @@ fn applied(ms: f64) -> Step {
 }
 
 fn shown(row: &Row, width: Option<usize>) -> Vec<String> {
-    let lines = lines(row, &NAMES, &Layout::new(width));
+    let lines = lines(row, &NAMES, &Layout::new(width, &NAMES));
     lines.iter().map(|line| strip_ansi_codes(line).into_owned()).collect()
 }
 
@@ -44,7 +44,7 @@ fn a_change_reads_from_the_commit_to_each_subscriber() {
 fn a_narrow_terminal_gets_fewer_columns_and_no_wrapped_line() {
     let row = row([applied(2.1), Step::Retrying { times: 3, detail: "x".repeat(300) }]);
     for width in 20..160 {
-        for line in lines(&row, &NAMES, &Layout::new(Some(width))) {
+        for line in lines(&row, &NAMES, &Layout::new(Some(width), &NAMES)) {
             assert!(measure_text_width(&line) < width, "{width}: {line}");
         }
     }
@@ -103,4 +103,29 @@ fn the_summary_has_a_line_per_subscriber() {
     assert_eq!(lines[3], "  review  0        —       —       —       0       0        0");
     let json = summary_json(&board, &NAMES, 65.0);
     assert_eq!(json["subscribers"]["review"]["lag_seconds"], Value::Null);
+}
+
+#[test]
+fn where_there_is_no_room_for_each_subscriber_they_are_counted() {
+    const MANY: [&str; 5] = ["search", "review", "storefront", "favourites", "ads"];
+    let shown = |steps: [Step; 5], width| {
+        let mut row = row([Step::Waiting, Step::Waiting]);
+        row.steps = steps.to_vec();
+        let line = &lines(&row, &MANY, &Layout::new(width, &MANY))[0];
+        strip_ansi_codes(line).into_owned()
+    };
+    let all = || [applied(1.0), applied(12.0), Step::NotFollowed, Step::Ignored, applied(3.0)];
+    let wide = shown(all(), None);
+    assert!(wide.ends_with("favourites    had it  ads    3.0 ms"), "{wide}");
+    for width in 80..120 {
+        let line = shown(all(), Some(width));
+        assert!(line.ends_with("→  4/4  review 12.0 ms"), "{width}: {line}");
+        let mut one = all();
+        one[4] = Step::Fetched;
+        assert!(shown(one.clone(), Some(width)).ends_with("3/4  ads waiting"), "{width}");
+        one[3] = Step::Retrying { times: 2, detail: String::new() };
+        assert!(shown(one.clone(), Some(width)).ends_with("2/4  favourites ↻ retry"), "{width}");
+        one[0] = Step::DeadLetter { detail: String::new() };
+        assert!(shown(one, Some(width)).ends_with("1/4  search ✗ dead"), "{width}");
+    }
 }
