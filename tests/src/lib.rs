@@ -10,6 +10,7 @@
 //! | [`copy`] | a small subscriber of `thing`s: the real kit |
 //! | [`keep`] | its `apply`, which can be made to fail or to wait |
 //! | [`processes`] | the services as processes, to be killed, stopped and frozen |
+//! | [`python`] | the programs of `examples/python` |
 //! | [`services`] | store-info, search and review, in this process |
 //! | [`trial`] | edits, a fault, convergence, and the costs |
 //! | [`wire`] | publishing any message by hand |
@@ -21,6 +22,7 @@ pub mod keep;
 mod kept;
 pub mod owner;
 pub mod processes;
+pub mod python;
 pub mod services;
 pub mod trial;
 pub mod wire;

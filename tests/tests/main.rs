@@ -17,6 +17,7 @@ mod failures;
 mod faults;
 mod messages;
 mod mirror;
+mod other_languages;
 mod owner_contract;
 mod processes;
 mod promises;
