@@ -4,6 +4,7 @@
 //! the owner for the states, so that state and version are one snapshot.
 
 mod digest;
+pub mod document;
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
 

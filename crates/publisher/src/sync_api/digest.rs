@@ -99,3 +99,37 @@ pub(super) async fn renew(
     }
     Ok(axum::Json(Renewed { renewed, left: done.left + done.deferred.len() as u64 }))
 }
+
+#[cfg(test)]
+mod tests {
+    use nudge_protocol::digest::{Digest, RangeRow};
+
+    use super::*;
+
+    /// The blocks of text in the section about digests: the lines, and their digest.
+    fn example() -> (Vec<RangeRow>, String) {
+        let page = include_str!("../../../../docs/protocol.md");
+        let section = page.split_once("\n## 7. Digests").expect("the section").1;
+        let mut blocks = section.split("```text\n").skip(1);
+        let mut block = || blocks.next().expect("a block").split_once("```").expect("its end").0;
+        let row = |line: &str| {
+            let (length, rest) = line.split_once(':')?;
+            let (id, rest) = rest.split_at(length.parse().ok()?);
+            let (version, deleted) = rest.trim_start().split_once(' ')?;
+            let (id, version) = (EntityId::new(id).ok()?, version.parse().ok()?);
+            Some(RangeRow { id, version, deleted: deleted == "1" })
+        };
+        let rows = block().lines().map(|line| row(line).expect("an entity")).collect();
+        (rows, block().trim().to_owned())
+    }
+
+    #[test]
+    fn the_example_in_the_protocol_has_the_digest_that_is_written_there() {
+        let (mut rows, digest) = example();
+        assert_eq!(rows.len(), 3);
+        assert_eq!(Digest::of(&rows).as_str(), digest);
+        assert!(rows.is_sorted_by(|a, b| a.id < b.id));
+        rows[1].deleted = true;
+        assert_ne!(Digest::of(&rows).as_str(), digest);
+    }
+}
