@@ -31,7 +31,7 @@ use clap::{Args, Parser, Subcommand};
 use nudge_runtime::args::parse_or_exit;
 
 use client::NATS_PORT_OFFSET;
-use commands::{audit, dead_letters, resync, status, store, tombstones, wait, watch};
+use commands::{audit, conformance, dead_letters, resync, status, store, tombstones, wait, watch};
 use failure::Failure;
 use peers::Also;
 
@@ -100,6 +100,8 @@ enum Verb {
     Resync(resync::ResyncArgs),
     /// Report how consistent subscribers have been with owners, or certify it
     Audit(audit::AuditArgs),
+    /// Try an owner, in any language, against docs/protocol.md
+    Conformance(conformance::ConformanceArgs),
     /// List, replay or discard what subscribers could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersVerb),
@@ -146,6 +148,7 @@ async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(),
     match verb {
         Verb::Dev(args) => return dev::run(port_base, &also, args).await,
         Verb::Chaos(verb) => return chaos::run(verb, json).await,
+        Verb::Conformance(args) => return conformance::run(args, json).await,
         Verb::Guard | Verb::Service(_) => unreachable!("main handles these itself"),
         _ => {}
     }
@@ -159,9 +162,11 @@ async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(),
         Verb::Audit(args) => audit::run(api, args, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
         Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
-        Verb::Dev(_) | Verb::Chaos(_) | Verb::Guard | Verb::Service(_) => {
-            unreachable!("they need no services")
-        }
+        Verb::Dev(_)
+        | Verb::Chaos(_)
+        | Verb::Conformance(_)
+        | Verb::Guard
+        | Verb::Service(_) => unreachable!("they need no services"),
     }
 }
 

@@ -1,0 +1,137 @@
+//! `nudge conformance`: tries an owner, in any language, against `docs/protocol.md`.
+//!
+//! | module | what it tries |
+//! |---|---|
+//! | [`answers`] | what the owner says about what it has: statuses, versions, tombstones |
+//! | [`listing`] | its list, page by page |
+//! | [`requests`] | requests that it must refuse |
+//! | [`digests`] | its digests, recomputed from its list |
+//! | [`stream`] | its stream, and what stands in it |
+//! | [`writes`] | versions through deletion and concurrent writes |
+//! | [`snapshots`] | one snapshot for each answer, and pages while writes go on |
+//! | [`encodings`] | IDs of every allowed character |
+//! | [`target`] | requests to the owner |
+//! | [`report`] | what was found |
+
+mod answers;
+mod digests;
+mod encodings;
+mod listing;
+mod report;
+mod requests;
+mod snapshots;
+mod stream;
+mod target;
+mod writes;
+
+use std::time::Duration;
+
+use clap::Args;
+use nudge_protocol::EntityName;
+use nudge_runtime::{Broker, problem::chain};
+
+use crate::{failure::Failure, output};
+use report::{Doubt, Report};
+use target::{Target, Write};
+
+const AFTER_HELP: &str = "\
+Without --write-url, the owner is only read. With it, entities are written with PUT and deleted with DELETE; their IDs \
+begin with \"conformance\", and their tombstones stay in the owner. Without --nats, nothing on NATS is tried. What is not \
+tried is shown as such.
+
+Examples:
+  nudge conformance --owner http://127.0.0.1:7101 --entity store
+  nudge conformance --owner http://127.0.0.1:7101 --entity store --nats nats://127.0.0.1:7122 \\
+      --write-url 'http://127.0.0.1:7101/stores/{id}'
+
+Exit status: 0 no rule is broken, 1 some are, or the owner does not answer.";
+
+/// Longest wait for the NATS server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Arguments of `nudge conformance`.
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct ConformanceArgs {
+    /// The owner's base URL, to which `/sync/v1/ENTITY` is added
+    #[arg(long, value_name = "URL")]
+    owner: String,
+    /// The kind of entity
+    #[arg(long, value_name = "NAME")]
+    entity: EntityName,
+    /// The NATS server to which the owner publishes
+    #[arg(long, value_name = "URL")]
+    nats: Option<String>,
+    /// Where an entity is written (PUT) and deleted (DELETE); {id} stands for its percent-encoded ID
+    #[arg(long, value_name = "URL", value_parser = with_id)]
+    write_url: Option<String>,
+    /// What is written, JSON; {value} stands for a text that must come back in the entity's state
+    #[arg(
+        long,
+        value_name = "JSON",
+        default_value = r#"{"name":"{value}"}"#,
+        requires = "write_url"
+    )]
+    write_body: String,
+}
+
+fn with_id(url: &str) -> Result<String, String> {
+    let has = url.contains("{id}");
+    has.then(|| url.to_owned()).ok_or_else(|| "must contain {id}".to_owned())
+}
+
+/// Runs `nudge conformance`.
+pub(crate) async fn run(args: ConformanceArgs, json: bool) -> Result<(), Failure> {
+    let write = args.write_url.clone().map(|url| Write { url, body: args.write_body.clone() });
+    let target = Target::new(&args.owner, args.entity.clone(), write);
+    if let Err(Doubt::Broken(how) | Doubt::NotTried(how)) =
+        target.post("items", &serde_json::json!({})).await
+    {
+        return Err(Failure::failed(format!("{}: {how}", args.owner)));
+    }
+    let broker = match &args.nats {
+        Some(url) => Some(connected(url).await?),
+        None => None,
+    };
+    let report = tried(&target, broker.as_ref()).await;
+    match json {
+        true => output::json(&report)?,
+        false => report.lines().into_iter().try_for_each(output::line)?,
+    }
+    match report.broken() {
+        0 => Ok(()),
+        1 => Err(Failure::failed("the owner breaks 1 rule of the protocol")),
+        many => Err(Failure::failed(format!("the owner breaks {many} rules of the protocol"))),
+    }
+}
+
+/// Everything, in an order in which what is written comes last.
+async fn tried(target: &Target, broker: Option<&Broker>) -> Report {
+    let mut report = Report::default();
+    answers::check(target, &mut report).await;
+    listing::check(target, &mut report).await;
+    requests::check(target, &mut report).await;
+    writes::check(target, &mut report).await;
+    snapshots::check(target, &mut report).await;
+    encodings::check(target, &mut report).await;
+    stream::check(target, broker, &mut report).await;
+    digests::check(target, broker, &mut report).await;
+    report
+}
+
+async fn connected(url: &str) -> Result<Broker, Failure> {
+    let broker = Broker::connect(url, "nudge-conformance").await;
+    let broker = broker.map_err(|error| Failure::failed(chain(&error)))?;
+    // It connects in the background, and goes on trying.
+    let answers = tokio::time::timeout(CONNECT_TIMEOUT, broker.client.flush()).await;
+    match answers {
+        Ok(Ok(())) if broker.is_connected() => Ok(broker),
+        _ => Err(Failure::failed(format!("no NATS server answers at {url}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod tests;
