@@ -48,6 +48,7 @@ Examples:
   nudge status                               show how the services are doing
   nudge resync                               compare them with the owner now, and repair
   nudge audit                                how consistent they have been, in nines
+  nudge conformance --help                   try an owner in any language against the protocol
   nudge chaos run --seed 1 --minutes 2       break things, and check that everything converges
 
 Exit status: 0 done, 1 failed, 2 invalid command line, 3 timed out waiting, 4 a chaos run could not

@@ -1,5 +1,6 @@
 //! The command line as people and scripts run it, in one program.
 
+mod conformance;
 mod dev;
 mod exit_status;
 mod service;

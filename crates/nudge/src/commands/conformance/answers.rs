@@ -38,16 +38,25 @@ const NO_STORE: Rule = Rule {
 };
 const ONE: Rule = Rule {
     section: "3.4",
-    rule: "GET answers 200 with ETag, 304, 404, and 410 with the version of the deletion",
+    rule: "GET answers 200 with ETag, 304 if that is named, and 404 for an unknown ID",
     consequence: "tools and small subscribers take one for the other",
 };
+const GONE: Rule = Rule {
+    section: "3.4",
+    rule: "GET of a deleted entity answers 410 with the version of the deletion",
+    consequence: "tools and small subscribers take a deletion for an entity that never was",
+};
+/// An entity that is written and deleted.
+const DELETED: &str = "conformance-deleted";
 
 pub(super) async fn check(target: &Target, report: &mut Report) {
-    // So that there is one, whatever the owner has. Without writes, it is read as it is.
-    let written = match target.writes() {
-        Ok(_) => target.put(LIFE, &text(0)).await,
-        Err(_) => Ok(()),
+    // So that there is one of each, whatever the owner has. Without writes, it is read as it is.
+    let written = async {
+        target.put(LIFE, &text(0)).await?;
+        target.put(DELETED, &text(0)).await?;
+        target.delete(DELETED).await
     };
+    let written = if target.writes().is_ok() { written.await } else { Ok(()) };
     let some = match written {
         Ok(()) => target.some("", SOME).await,
         Err(doubt) => Err(doubt),
@@ -58,6 +67,7 @@ pub(super) async fn check(target: &Target, report: &mut Report) {
     report.note(UNKNOWN_IDS, unknown(target).await);
     report.note(NO_STORE, no_store(target).await);
     report.note(ONE, one(target, &rows).await);
+    report.note(GONE, gone(target, &rows).await);
 }
 
 async fn items(target: &Target, rows: &[Row]) -> Tried {
@@ -113,9 +123,6 @@ async fn no_store(target: &Target) -> Tried {
 async fn one(target: &Target, rows: &[Row]) -> Tried {
     let answer = target.get("conformance-never-recorded").await?;
     ensure(answer.status == 404, || format!("an unknown ID is answered with {}", answer.status))?;
-    if let Some(row) = rows.iter().find(|row| row.deleted) {
-        deleted(target, &row.id).await?;
-    }
     let plain = |row: &&Row| !row.deleted && row.id != "." && row.id != "..";
     let Some(row) = rows.iter().find(plain) else {
         return Err(Doubt::NotTried("the owner has no entity that exists".to_owned()));
@@ -135,6 +142,13 @@ async fn one(target: &Target, rows: &[Row]) -> Tried {
     })?;
     let unchanged = again.header("etag") == etag && again.status == 200;
     ensure(!unchanged, || "If-None-Match with the current version is answered with 200".to_owned())
+}
+
+async fn gone(target: &Target, rows: &[Row]) -> Tried {
+    match rows.iter().find(|row| row.deleted) {
+        Some(row) => deleted(target, &row.id).await,
+        None => Err(Doubt::NotTried(format!("none of the first {SOME} entities is deleted"))),
+    }
 }
 
 /// An entity that is deleted, asked for alone.

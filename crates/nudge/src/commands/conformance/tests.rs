@@ -47,7 +47,11 @@ async fn what_is_not_tried_is_said_and_not_held_against_the_owner() {
     let report = tried(&target, None).await;
     assert_eq!(report.broken(), 0);
     let lines = report.lines().join("\n");
-    for said in ["not tried: it needs writes: give --write-url", "not tried: it is about NATS: give --nats", "0 broken"] {
+    for said in [
+        "not tried: it needs writes: give --write-url",
+        "not tried: it is about NATS: give --nats",
+        "0 broken",
+    ] {
         assert!(lines.contains(said), "{said}: {lines}");
     }
 }
@@ -59,7 +63,7 @@ async fn each_fault_of_an_owners_answers_is_told() {
         (Fault::Twice, "batch-get answers each ID once", "was not asked, or answers it twice"),
         (Fault::UnknownIsDeleted, "never recorded is unknown", "it is \"deleted\""),
         (Fault::Cached, "no-store", "Cache-Control"),
-        (Fault::GoneIsMissing, "GET answers 200", "the deleted"),
+        (Fault::GoneIsMissing, "410 with the version", "the deleted"),
         (Fault::Disagrees, "agree about versions", "items lists"),
         (Fault::ByLength, "bytewise order", "comes after"),
         (Fault::NextIsFirst, "keeps to limit", "and the last ID"),
@@ -79,7 +83,11 @@ async fn each_fault_of_an_owners_writes_is_told() {
     for (fault, rule, how) in [
         (Fault::Forgets, "stays known as deleted", "is \"unknown\" where it should be \"deleted\""),
         (Fault::HidesDeleted, "stays known as deleted", "items does not list the deleted"),
-        (Fault::StartsAnew, "through deletion and re-creation", "after re-creation the version is 1"),
+        (
+            Fault::StartsAnew,
+            "through deletion and re-creation",
+            "after re-creation the version is 1",
+        ),
         (Fault::EarlyVersion, "several write at the same time", "version"),
         (Fault::LateState, "the same state", "was answered with write"),
         (Fault::TwoSnapshots, "one snapshot", "never stood together"),
