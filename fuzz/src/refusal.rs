@@ -6,10 +6,8 @@ use axum::http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{DATE, RETRY_AFTER},
 };
-use nudge_subscriber_kit::{
-    internals::breaker::{Breaker, MAX_RETRY_AFTER, Permit},
-    owner_client::{FetchErrorKind, refusal as read},
-};
+use nudge_runtime::breaker::{Breaker, MAX_RETRY_AFTER, Permit};
+use nudge_subscriber_kit::owner_client::{FetchErrorKind, refusal as read};
 
 /// The lines of the input are a status, a `Retry-After` and a `Date`; an empty line means that there is none.
 ///

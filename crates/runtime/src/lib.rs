@@ -15,11 +15,13 @@
 //! | [`logs`] | logs in which text from outside cannot do harm |
 //! | [`private`] | files that nobody else may read |
 //! | [`args`] | flags and environment, with one-line errors |
+//! | [`breaker`] | when to stop calling a service that fails |
 //! | [`clock`] | the current time, also in a simulation |
 //! | [`mutation`] | faults planted in the code for the simulation to find |
 
 pub mod args;
 pub mod body;
+pub mod breaker;
 pub mod broker;
 pub mod clock;
 pub mod database;

@@ -1,5 +1,7 @@
 //! Pages of rows: their size, and where the next one begins.
 
+use crate::problem::Problem;
+
 /// The limits of a page, in rows.
 #[derive(Clone, Copy, Debug)]
 pub struct PageSize {
@@ -32,6 +34,14 @@ impl PageSize {
         let rows = asked.unwrap_or(self.default);
         let within = (1..=self.max).contains(&rows);
         within.then_some(rows).ok_or(InvalidLimit { max: self.max })
+    }
+
+    /// [`rows`](Self::rows) for the parameter `limit` of a request.
+    ///
+    /// # Errors
+    /// 400 that names it.
+    pub fn limit(self, asked: Option<usize>) -> Result<usize, Problem> {
+        self.rows(asked).map_err(|error| Problem::parameter("limit", error.to_string()))
     }
 }
 

@@ -257,8 +257,9 @@ impl Intake {
                 biased;
                 Ok(()) = self.paused.changed() => {}
                 () = tokio::time::sleep_until(next_check) => {
+                    let asked_at = clock::now();
                     let state = session.consumer.state().await?;
-                    let caught_up = self.check(session, &state).await?;
+                    let caught_up = self.check(session, &state, asked_at).await?;
                     self.read_withheld(session, &state, paused).await?;
                     self.follow_fresh(session, &mut fresh, &state).await?;
                     let pause = if caught_up { CHECK_INTERVAL } else { CHECK_INTERVAL_CATCHING_UP };

@@ -26,6 +26,8 @@ pub use settings::{Limits, ResyncSettings, Settings};
 pub use subscriber::{Builder, StartError, Subscriber};
 
 // The ports, for tests and simulations.
+/// Calls of a service's own to other services.
+pub use callback::outgoing;
 pub use intake::source;
 /// The port to an owner: HTTP in production, simulated in tests.
 pub mod owner_client {
@@ -48,7 +50,6 @@ pub use tokio;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::{
-        callback::breaker,
         resync::{Compared, Comparer, Difference, Ours, Rows},
         work::outcome,
     };

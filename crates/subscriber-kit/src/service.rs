@@ -1,6 +1,9 @@
 //! A complete service: its settings, its parts, its `main`.
 
-use std::{env, ffi::OsString, future::Future, net::SocketAddr, pin::Pin, process::ExitCode};
+use std::{
+    collections::HashMap, env, ffi::OsString, future::Future, net::SocketAddr, pin::Pin,
+    process::ExitCode, sync::Arc,
+};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use nudge_runtime::{
@@ -65,6 +68,7 @@ struct Follow {
 /// | `DATABASE_URL` | `sqlite:PATH` or `postgres://…` | none, it must be set |
 /// | `BIND` | the address to listen on, loopback only | from [`listen`](Self::listen), otherwise a free port |
 /// | `STORE_OWNER_URL` | the owner of `store`; there is one setting per entity | from [`follow`](Self::follow) |
+/// | `SEARCH_URL` | the service `search`; there is one setting per service that this one calls | from [`calls`](Self::calls) |
 /// | `RESYNC_PERCENT` | how much of its owners' time comparing with them may take; 0 switches it off | 1 |
 /// | `READY_WHEN_EQUAL` | `true`: ready only once it was found equal to its owners, to build a read model anew beside the one that serves | `false` |
 /// | `NATS_URL`, … | the broker and its credentials | `nats://127.0.0.1:7122` |
@@ -79,6 +83,7 @@ pub struct Service {
     documents: Vec<OpenApi>,
     data: Option<(&'static str, &'static [Migration])>,
     follows: Vec<Follow>,
+    calls: Vec<&'static str>,
     configure: Vec<Configure>,
     parts: Vec<Part>,
 }
@@ -95,10 +100,19 @@ pub struct Started {
     pub subscriber: Subscriber,
     /// Cancelled when the service should stop.
     pub stop: CancellationToken,
+    urls: Arc<HashMap<&'static str, String>>,
     tasks: TaskTracker,
 }
 
 impl Started {
+    /// The base URL of a service that this one [calls](Service::calls), without a slash at its end.
+    ///
+    /// # Panics
+    /// If it calls no service of this name.
+    pub fn url(&self, name: &str) -> &str {
+        self.urls.get(name).unwrap_or_else(|| panic!("`calls` names no service {name:?}"))
+    }
+
     /// Spawns a task, which must end once [`stop`](Self::stop) is cancelled. The database is closed only after that.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
@@ -178,6 +192,7 @@ impl Service {
             documents: Vec::new(),
             data: None,
             follows: Vec::new(),
+            calls: Vec::new(),
             configure: Vec::new(),
             parts: Vec::new(),
         }
@@ -210,20 +225,22 @@ impl Service {
         handler: A,
     ) -> Self {
         let setting = format!("{}-owner-url", entity.replace('_', "-"));
-        let variable = setting.replace('-', "_").to_uppercase();
         // Following an entity twice is refused at the start, with its name.
         if self.follows.iter().all(|follow| follow.setting != setting) {
-            let arg = Arg::new(setting.clone())
-                .long(setting.clone())
-                .env(variable)
-                .value_name("URL")
-                .help(format!("Base URL of the owner of {entity}"))
-                .default_value(owner_url)
-                .value_parser(http_url);
-            self.command = self.command.arg(arg);
+            let help = format!("Base URL of the owner of {entity}");
+            self.command = self.command.arg(url_setting(&setting, owner_url, help));
         }
         let add = Box::new(move |builder: Builder, url: &str| builder.follow(entity, url, handler));
         self.follows.push(Follow { entity, setting, add });
+        self
+    }
+
+    /// Calls the service `name` while it answers requests. That service is at `url` unless the setting says otherwise:
+    /// `SEARCH_URL` for the service `search`. [`Started::url`] returns what was set. Call this once for each service.
+    pub fn calls(mut self, name: &'static str, url: &'static str) -> Self {
+        let help = format!("Base URL of {name}");
+        self.command = self.command.arg(url_setting(&url_of(name), url, help));
+        self.calls.push(name);
         self
     }
 
@@ -354,7 +371,11 @@ impl Service {
         }
         let subscriber = builder.start(stop.clone()).await?;
         let tasks = TaskTracker::new();
-        let started = Started { database, broker, subscriber, stop, tasks };
+        let url = |name: &&'static str| {
+            Some((*name, matches.get_one::<String>(&url_of(name))?.to_owned()))
+        };
+        let urls = Arc::new(self.calls.iter().filter_map(url).collect());
+        let started = Started { database, broker, subscriber, stop, urls, tasks };
         let mut router = OpenApiRouter::default();
         for part in self.parts {
             router = router.merge(part(started.clone()).await?);
@@ -369,4 +390,19 @@ impl Service {
         tracing::info!(%address, service = self.name, "listening");
         Ok(Running { address, database, subscriber, tasks, server })
     }
+}
+
+/// The setting for the URL of a service that is called.
+fn url_of(name: &str) -> String {
+    format!("{}-url", name.replace('_', "-"))
+}
+
+fn url_setting(setting: &str, default: &'static str, help: String) -> Arg {
+    Arg::new(setting.to_owned())
+        .long(setting.to_owned())
+        .env(setting.replace('-', "_").to_uppercase())
+        .value_name("URL")
+        .help(help)
+        .default_value(default)
+        .value_parser(http_url)
 }

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use nudge_protocol::{EntityId, EntityName, InvalidEntityName, Version, sync_api::MAX_FIELDS};
+use nudge_protocol::{
+    EntityId, EntityName, InvalidEntityName, Timestamp, Version, sync_api::MAX_FIELDS,
+};
 use nudge_runtime::{BoxError, Broker, Database, database::OpenError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -218,6 +220,16 @@ impl Subscriber {
                 && (!self.shared.ready_when_equal || f.progress.found_equal.load(Relaxed))
         };
         !self.shared.stop.is_cancelled() && self.shared.followed.iter().all(is_ready)
+    }
+
+    /// The last moment at which this read model is known to have held everything that its owners had announced; `None`
+    /// before the first one of this process. It is looked at about once a second while the broker is connected, so a
+    /// much older one means that notifications do not arrive, or cannot be applied. Losses that no message tells of are
+    /// not part of it.
+    pub fn current_at(&self) -> Option<Timestamp> {
+        let at = |f: &Followed| f.progress.current_at.load(Relaxed);
+        let oldest = self.shared.followed.iter().map(at).min()?;
+        (oldest > 0).then(|| Timestamp::from_unix_micros(oldest))
     }
 
     /// Adds metrics of the service's own to `/metrics`.

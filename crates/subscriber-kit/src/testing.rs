@@ -33,6 +33,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 pub struct ReadModel<A> {
     /// Its database.
     pub database: Database,
+    entity: EntityName,
     applier: Applier<A>,
     version: AtomicU64,
 }
@@ -52,12 +53,20 @@ impl<A: Apply> ReadModel<A> {
     /// # Panics
     /// If its tables cannot be created.
     pub async fn on(database: Database, handler: A) -> Self {
+        Self::of(database, "entity", handler).await
+    }
+
+    /// The read model of this entity in a database that may hold others, too.
+    ///
+    /// # Panics
+    /// If its tables cannot be created, or the name is invalid.
+    pub async fn of(database: Database, entity: &str, handler: A) -> Self {
         Subscriber::migrate(&database).await.expect("the kit's tables can be created");
         handler.prepare(&database).await.expect("the read model's tables can be created");
-        let entity = entity();
+        let entity = EntityName::new(entity).expect("a valid name");
         let recent = Arc::new(Recent::new(database.clone(), entity.clone()));
-        let applier = Applier::new(database.clone(), entity, handler, recent);
-        Self { database, applier, version: AtomicU64::new(0) }
+        let applier = Applier::new(database.clone(), entity.clone(), handler, recent);
+        Self { database, entity, applier, version: AtomicU64::new(0) }
     }
 
     /// Sets the owner's state of an entity.
@@ -85,7 +94,7 @@ impl<A: Apply> ReadModel<A> {
     pub async fn holds(&self, id: &str, state: Value) -> bool {
         let state = serde_json::from_value(state).expect("a state that the handler can read");
         let id = EntityId::new(id).expect("a valid ID");
-        let waiters = Waiters::new(self.database.clone(), entity());
+        let waiters = Waiters::new(self.database.clone(), self.entity.clone());
         let applied = waiters.applied(&id).await.expect("the database works");
         let Some(AppliedVersion { version, .. }) = applied else { return false };
         let (ids, changed_at) = ([id.as_str()..=id.as_str()], clock::now());
@@ -103,10 +112,6 @@ impl<A: Apply> ReadModel<A> {
         let applied = self.applier.apply(&mut [state]).await;
         assert!(matches!(applied[..], [(_, Applied::Newer)]), "not applied: {applied:?}");
     }
-}
-
-fn entity() -> EntityName {
-    EntityName::new("entity").expect("a valid name")
 }
 
 impl<A> std::fmt::Debug for ReadModel<A> {

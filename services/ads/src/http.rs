@@ -182,8 +182,7 @@ pub(crate) async fn ads(
             return Err(Problem::parameter(parameter, detail));
         }
     }
-    let limit = ADS.rows(limit);
-    let limit = limit.map_err(|error| Problem::parameter("limit", error.to_string()))?;
+    let limit = ADS.limit(limit)?;
     let found = campaigns.ads(&region, &category, limit).await?;
     let item = |Ad { campaign, store, name }: Ad| Item { id: store, name, campaign };
     let items: Vec<Item> = found.into_iter().map(item).collect();

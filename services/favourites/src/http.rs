@@ -161,8 +161,7 @@ pub(crate) async fn list(
     Named { user, .. }: Named,
     Query(PageQuery { after, limit }): Query<PageQuery>,
 ) -> Result<Json<FavouritesPage>, Problem> {
-    let limit = PAGE.rows(limit);
-    let limit = limit.map_err(|error| Problem::parameter("limit", error.to_string()))?;
+    let limit = PAGE.limit(limit)?;
     let place = |text: String| {
         let wrong = |_| Problem::parameter("after", "must be the `next` of another page");
         Uuid::try_parse(&text).map_err(wrong)

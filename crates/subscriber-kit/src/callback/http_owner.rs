@@ -2,18 +2,19 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt;
 use nudge_protocol::{
     EntityId, EntityName, Object,
     digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
     sync_api::{BatchGetAnswer, BatchGetRequest, ItemsPage, ItemsRequest},
 };
-use nudge_runtime::problem::chain;
 use reqwest::{StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    callback::owner_client::{Asking, FetchError, FetchErrorKind, Fetching, OwnerClient, Probing},
+    callback::{
+        outgoing::{body, client, transport},
+        owner_client::{Asking, FetchError, FetchErrorKind, Fetching, OwnerClient, Probing},
+    },
     settings::Settings,
 };
 
@@ -28,16 +29,7 @@ pub struct HttpOwner {
 impl HttpOwner {
     /// A client for the owner at `base_url`, such as `http://127.0.0.1:7101`.
     pub fn new(base_url: &str, settings: &Settings) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .timeout(settings.fetch_timeout)
-            .connect_timeout(settings.fetch_timeout / 4)
-            // Shorter than the keep-alive of common servers, so that a connection is not reused just as it closes.
-            .pool_idle_timeout(Duration::from_secs(20))
-            .tcp_nodelay(true)
-            .no_proxy()
-            // A redirect is a configuration error, which following it would hide.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let http = client(settings.fetch_timeout)?;
         let base_url = base_url.trim_end_matches('/').to_owned();
         Ok(Self { http, base_url, max_answer_bytes: settings.max_answer_bytes })
     }
@@ -55,17 +47,7 @@ impl HttpOwner {
         if status != StatusCode::OK {
             return Err(refusal(status, response.headers()));
         }
-        let mut body = Vec::new();
-        let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(transport)?;
-            if body.len() + chunk.len() > self.max_answer_bytes {
-                let message = format!("the answer exceeds {} bytes", self.max_answer_bytes);
-                return Err(FetchError::new(FetchErrorKind::Refused, message));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        read_answer(&body)
+        read_answer(&body(response, self.max_answer_bytes).await?)
     }
 }
 
@@ -134,14 +116,6 @@ impl OwnerClient for HttpOwner {
     }
 }
 
-fn transport(error: reqwest::Error) -> FetchError {
-    let kind = match error.is_connect() {
-        true => FetchErrorKind::Unavailable,
-        false => FetchErrorKind::Broken,
-    };
-    FetchError::new(kind, chain(&error))
-}
-
 /// What an answer other than `200` means.
 pub fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
     let retry_after = retry_after(headers, SystemTime::now());
@@ -180,8 +154,9 @@ fn kind_of(status: StatusCode, says_when: bool) -> FetchErrorKind {
 
 #[cfg(test)]
 mod tests {
+    use nudge_runtime::breaker;
+
     use super::*;
-    use crate::callback::breaker;
 
     #[test]
     fn no_status_is_taken_for_a_delete() {

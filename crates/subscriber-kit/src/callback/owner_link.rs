@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use nudge_protocol::{EntityId, EntityName};
+use nudge_runtime::breaker::Breaker;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
     callback::{
-        breaker::Breaker,
         owner_client::{FetchError, FetchErrorKind, OwnerClient, fetch_all},
         witness::{MAX_WITNESSES, Witnesses},
     },

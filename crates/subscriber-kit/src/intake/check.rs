@@ -2,17 +2,20 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use nudge_protocol::Timestamp;
 use tokio::time::Instant;
 
 use super::{Intake, Over, Session, source::ConsumerState};
 use crate::read_model::replica::Looked;
 
 impl Intake {
-    /// Stores the position, and whether the first catch-up is complete. Returns the latter.
+    /// Stores the position, and whether the first catch-up is complete. Returns the latter. `asked_at` is when the consumer
+    /// was asked for `state`.
     pub(super) async fn check(
         &self,
         session: &mut Session,
         state: &ConsumerState,
+        asked_at: Timestamp,
     ) -> Result<bool, Over> {
         self.progress.stream_pending.set(state.pending as i64);
         if let Some(more) = self.said.left_out() {
@@ -43,6 +46,9 @@ impl Intake {
         let left = state.pending + state.ack_pending + session.gap.left() as u64;
         self.progress.catch_up.note(left);
         let nothing_left = state.pending == 0 && state.ack_pending == 0;
+        if nothing_left && gap_closed {
+            self.progress.current_at.store(asked_at.unix_micros(), Relaxed);
+        }
         // The first catch-up is complete at the sequence where the stream ended when the session began.
         let target = session.consumer.opened().last_sequence;
         let done = gap_closed && (floor >= target || nothing_left);

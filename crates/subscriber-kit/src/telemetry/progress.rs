@@ -46,6 +46,9 @@ pub(crate) struct Progress {
     pub(crate) last_lag_micros: AtomicI64,
     /// When something was last applied or found up to date, in microseconds since the Unix epoch; 0 if never.
     pub(crate) last_progress: AtomicI64,
+    /// When the stream was last seen to hold nothing that is not handled here, in microseconds since the Unix epoch; 0 if
+    /// never.
+    pub(crate) current_at: AtomicI64,
     /// The sequence up to which every message is handled.
     pub(crate) position: AtomicU64,
     /// When this subscriber was started.
@@ -95,6 +98,7 @@ impl Progress {
             lag: Histogram::new(buckets),
             last_lag_micros: AtomicI64::new(0),
             last_progress: AtomicI64::new(0),
+            current_at: AtomicI64::new(0),
             position: AtomicU64::new(0),
             began: clock::now(),
             caught_up: AtomicBool::new(false),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nudge_protocol::{EntityId, Version, admin::BreakerState};
-use nudge_runtime::{clock, mutated};
+use nudge_runtime::{breaker::Permit, clock, mutated};
 use tokio::{
     sync::{mpsc, watch},
     task::{self, JoinSet},
@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apply::Apply,
     callback::{
-        breaker::Permit,
         owner_client::{FetchError, FetchErrorKind},
         owner_link::Condition,
     },

@@ -52,8 +52,7 @@ pub(crate) struct PageQuery {
 impl PageQuery {
     /// The ID to start after, if any, and the number of reviews, within bounds.
     pub(crate) fn checked(self) -> Result<(Option<EntityId>, usize), Problem> {
-        let limit = PAGE.rows(self.limit);
-        let limit = limit.map_err(|error| Problem::parameter("limit", error.to_string()))?;
+        let limit = PAGE.limit(self.limit)?;
         // `next` is always the ID of a review; brought to one form because IDs are compared as text.
         let id = |text: String| EntityId::new(&Uuid::try_parse(&text).ok()?.to_string()).ok();
         let wrong = || Problem::parameter("after", "must be the `next` of another page");

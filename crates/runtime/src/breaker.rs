@@ -1,10 +1,9 @@
-//! The circuit breaker between a followed entity and its owner. Pure: `now` is passed in.
+//! A circuit breaker in front of another service. Pure: `now` is passed in.
 //!
-//! While the owner fails, calls stop. One probe at a time, with growing pauses, finds out whether it is back.
-//! Nothing that happens while the breaker is open counts against any key.
+//! While the service fails, calls stop. One probe at a time, with growing pauses, finds out whether it is back.
 //!
-//! Each followed entity has its own breaker: an owner may fail for one kind of entity only, or not have that kind
-//! at all.
+//! In the subscriber kit, each followed entity has its own breaker to its owner: an owner may fail for one kind of entity
+//! only, or not have that kind at all. Nothing that happens while that breaker is open counts against any key.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ pub const FAILURES_TO_OPEN: u32 = 5;
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause between two probes.
 pub const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// Longest pause that an owner's `Retry-After` can ask for.
+/// Longest pause that a service's `Retry-After` can ask for.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What a caller may do now.
@@ -24,7 +23,7 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub enum Permit {
     /// Call freely.
     Full,
-    /// Probe the owner and report the result. No key is involved.
+    /// Probe the service and report the result.
     Probe,
     /// Do not call before this instant, then ask again.
     Wait(Instant),
@@ -35,10 +34,10 @@ pub enum Permit {
 pub struct Breaker {
     failures: u32,
     open: bool,
-    /// The last pause; `None` while the owner answers.
+    /// The last pause; `None` while the service answers.
     pause: Option<Duration>,
     until: Option<Instant>,
-    /// The end of the wait that the owner asked for in `Retry-After`. Nothing ends it sooner.
+    /// The end of the wait that the service asked for in `Retry-After`. Nothing ends it sooner.
     asked: Option<Instant>,
     probing: bool,
 }
@@ -55,7 +54,7 @@ impl Breaker {
         Self { failures: 0, open: false, pause: None, until: None, asked: None, probing: false }
     }
 
-    /// To be called before each call to the owner. A [`Permit::Probe`] must be followed by
+    /// To be called before each call to the service. A [`Permit::Probe`] must be followed by
     /// [`success`](Self::success), [`failure`](Self::failure) or [`let_through`](Self::let_through).
     pub fn permit(&mut self, now: Instant) -> Permit {
         match self.until.max(self.asked) {
@@ -69,7 +68,7 @@ impl Breaker {
         }
     }
 
-    /// A call was answered. Returns whether the owner had been failing: whether the breaker was open, or had been since
+    /// A call was answered. Returns whether the service had been failing: whether the breaker was open, or had been since
     /// the last answer. A `Retry-After` stays in force, since the answered call may have started before it.
     pub fn success(&mut self) -> bool {
         let failed_before = self.pause.is_some();
@@ -84,8 +83,8 @@ impl Breaker {
         *self = Self { asked, pause, failures: FAILURES_TO_OPEN - 1, ..Self::new() };
     }
 
-    /// A call failed through the owner's fault. `retry_after` is the wait that it asked for. Returns whether this
-    /// opened the breaker for the first time since the owner last answered.
+    /// A call failed through the service's fault. `retry_after` is the wait that it asked for. Returns whether this
+    /// opened the breaker for the first time since the service last answered.
     pub fn failure(&mut self, now: Instant, retry_after: Option<Duration>) -> bool {
         let was_well = self.pause.is_none();
         self.failures = self.failures.saturating_add(1);

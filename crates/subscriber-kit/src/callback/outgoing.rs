@@ -1,0 +1,52 @@
+//! Calls to other services over HTTP, whichever: within limits of time and size.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use nudge_runtime::problem::chain;
+
+use crate::callback::owner_client::{FetchError, FetchErrorKind};
+
+/// A client whose calls take at most `timeout`, the body included. It follows no redirect and uses no proxy.
+///
+/// # Errors
+/// If the system lets no client be created.
+pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .timeout(timeout)
+        .connect_timeout(timeout / 4)
+        // Shorter than the keep-alive of common servers, so that a connection is not reused just as it closes.
+        .pool_idle_timeout(Duration::from_secs(20))
+        .tcp_nodelay(true)
+        .no_proxy()
+        // A redirect is a configuration error, which following it would hide.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+}
+
+/// The body of an answer.
+///
+/// # Errors
+/// [`Refused`](FetchErrorKind::Refused) if it is longer than `max_bytes`; otherwise as in [`transport`].
+pub async fn body(response: reqwest::Response, max_bytes: usize) -> Result<Vec<u8>, FetchError> {
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(transport)?;
+        if body.len() + chunk.len() > max_bytes {
+            let message = format!("the answer exceeds {max_bytes} bytes");
+            return Err(FetchError::new(FetchErrorKind::Refused, message));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// What it means that a request or its answer did not arrive.
+pub fn transport(error: reqwest::Error) -> FetchError {
+    let kind = match error.is_connect() {
+        true => FetchErrorKind::Unavailable,
+        false => FetchErrorKind::Broken,
+    };
+    FetchError::new(kind, chain(&error))
+}

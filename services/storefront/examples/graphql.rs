@@ -1,0 +1,5 @@
+//! Prints the GraphQL schema: `api/storefront.graphql`.
+
+fn main() {
+    print!("{}", storefront::graphql::sdl());
+}
