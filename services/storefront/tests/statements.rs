@@ -19,34 +19,53 @@ mod counted {
     /// Hears each statement from the database driver.
     struct Ear;
 
-    impl Visit for Ear {
-        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-            let text = format!("{value:?}");
-            // What prepares a new connection is no part of an answer.
-            let prepares = ["PRAGMA", "SET"].iter().any(|word| text.contains(word));
-            if field.name() == "summary" && !prepares {
-                STATEMENTS.lock().unwrap().push(text);
+    /// One of them. Its text is in one field if it is short, and in the other if it is not.
+    #[derive(Default)]
+    struct Statement {
+        summary: String,
+        whole: String,
+    }
+
+    impl Visit for Statement {
+        fn record_str(&mut self, field: &Field, value: &str) {
+            match field.name() {
+                "summary" => value.clone_into(&mut self.summary),
+                "db.statement" => value.trim().clone_into(&mut self.whole),
+                _ => {}
             }
         }
+
+        fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
     }
 
     impl<S: tracing::Subscriber> Layer<S> for Ear {
         fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
             if event.metadata().target() == "sqlx::query" {
-                event.record(&mut Ear);
+                let mut heard = Statement::default();
+                event.record(&mut heard);
+                let text = if heard.whole.is_empty() { heard.summary } else { heard.whole };
+                // What prepares a new connection is no part of an answer.
+                if !["PRAGMA", "SET"].iter().any(|word| text.trim_start().starts_with(word)) {
+                    STATEMENTS.lock().unwrap().push(text);
+                }
             }
         }
     }
 
-    /// How many statements run until this is done.
-    pub(crate) async fn statements<T>(work: impl Future<Output = T>) -> (usize, T) {
+    /// The statements that run until this is done.
+    pub(crate) async fn heard<T>(work: impl Future<Output = T>) -> (Vec<String>, T) {
         static STARTED: OnceLock<()> = OnceLock::new();
         STARTED.get_or_init(|| tracing_subscriber::registry().with(Ear).init());
         STATEMENTS.lock().unwrap().clear();
         let done = work.await;
-        let statements = std::mem::take(&mut *STATEMENTS.lock().unwrap());
-        println!("{statements:#?}");
-        (statements.len(), done)
+        (std::mem::take(&mut *STATEMENTS.lock().unwrap()), done)
+    }
+
+    /// How many statements run until this is done.
+    pub(crate) async fn statements<T>(work: impl Future<Output = T>) -> (usize, T) {
+        let (texts, done) = heard(work).await;
+        println!("{texts:#?}");
+        (texts.len(), done)
     }
 }
 
@@ -98,4 +117,44 @@ async fn pages_and_lists_take_one_statement_and_graphql_no_more() {
     let (count, answer) = statements(world.query(&query)).await;
     assert_eq!((count, answer["errors"].clone()), (1, Value::Null));
     assert_eq!(answer["data"]["s49"]["name"], "s49");
+}
+
+mod once {
+    use sqlx::AssertSqlSafe;
+
+    use super::{counted::heard, fifty};
+    use crate::support::review;
+
+    /// However many reviews there are, of however many stores.
+    #[tokio::test]
+    async fn nothing_that_is_read_or_applied_reads_a_whole_table() {
+        let (world, _) = fifty().await;
+        let all = async {
+            world.page("s00").await;
+            world.list("source=search&limit=50").await;
+            world.query("{ stores(ids: [\"s00\"]) { phone newestReviews { id } } }").await;
+            world.review("r-s00", "s01", 3).await;
+            assert!(world.reviews.holds("r-s00", review("s01", 3)).await);
+            world.reviews.delete("r-s00").await;
+        };
+        let (texts, ()) = heard(all).await;
+        let own = |text: &&String| {
+            ["review", "rating", "FROM store"].iter().any(|table| text.contains(table))
+                && !["nudge_", "BEGIN", "COMMIT"].iter().any(|kit| text.contains(kit))
+        };
+        let mut looked_at = 0;
+        for text in texts.iter().filter(own) {
+            let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(sql).fetch_all(world.stores.database.reader()).await.unwrap();
+            for (_, _, _, step) in &plan {
+                let table = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
+                let whole =
+                    table.is_some_and(|table| ["store", "s", "review", "rating"].contains(&table));
+                assert!(!whole, "{step}, in {plan:#?} of {text}");
+            }
+            looked_at += 1;
+        }
+        assert!(looked_at >= 15, "{looked_at} of {texts:#?}");
+    }
 }
