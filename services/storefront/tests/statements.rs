@@ -7,6 +7,7 @@ mod counted {
         sync::{Mutex, OnceLock},
     };
 
+    use nudge_runtime::Database;
     use tracing::field::{Field, Visit};
     use tracing_subscriber::{
         Layer,
@@ -52,27 +53,24 @@ mod counted {
         }
     }
 
-    /// The statements that run until this is done.
-    pub(crate) async fn heard<T>(work: impl Future<Output = T>) -> (Vec<String>, T) {
+    /// The statements that run from the first call of this on.
+    pub(crate) fn listen() {
         static STARTED: OnceLock<()> = OnceLock::new();
         STARTED.get_or_init(|| tracing_subscriber::registry().with(Ear).init());
         STATEMENTS.lock().unwrap().clear();
-        let done = work.await;
-        (std::mem::take(&mut *STATEMENTS.lock().unwrap()), done)
     }
 
-    /// How many statements run until this is done.
-    pub(crate) async fn statements<T>(work: impl Future<Output = T>) -> (usize, T) {
-        let (texts, done) = heard(work).await;
-        println!("{texts:#?}");
-        (texts.len(), done)
+    /// What has run since. It closes the database, since a driver's thread may tell of a statement after it has answered.
+    pub(crate) async fn heard(database: &Database) -> Vec<String> {
+        database.close().await;
+        std::mem::take(&mut *STATEMENTS.lock().unwrap())
     }
 }
 
 use serde_json::{Value, json};
 
 use crate::support::World;
-use counted::statements;
+use counted::{heard, listen};
 
 async fn fifty() -> (World, Vec<String>) {
     let ids: Vec<_> = (0..50).map(|n| format!("s{n:02}")).collect();
@@ -85,59 +83,82 @@ async fn fifty() -> (World, Vec<String>) {
     (world, ids)
 }
 
+/// How many statements read the view, and how many of these read what only pages show.
+async fn reads(world: &World) -> (usize, usize) {
+    let all = heard(&world.stores.database).await;
+    let view: Vec<_> = all.iter().filter(|text| text.contains("FROM store AS s")).collect();
+    (view.len(), view.iter().filter(|text| text.contains("s.menus")).count())
+}
+
 #[tokio::test]
-async fn pages_and_lists_take_one_statement_and_graphql_no_more() {
+async fn a_page_takes_one_statement() {
+    let (world, _) = fifty().await;
+    listen();
+    assert_eq!(world.page("s00").await["rating"]["count"], 1);
+    assert_eq!(reads(&world).await, (1, 1));
+}
+
+#[tokio::test]
+async fn a_list_of_fifty_stores_takes_one_statement() {
     let (world, ids) = fifty().await;
-    let (count, page) = statements(world.page("s00")).await;
-    assert_eq!((count, &page["rating"]["count"]), (1, &json!(1)));
-    let (count, list) = statements(world.list("source=search&limit=50")).await;
-    assert_eq!((count, &list["ids"]), (1, &json!(ids)));
+    listen();
+    assert_eq!(world.list("source=search&limit=50").await["ids"], json!(ids));
+    assert_eq!(reads(&world).await, (1, 0));
+}
 
+#[tokio::test]
+async fn a_graphql_list_of_fifty_stores_with_ratings_takes_one_statement() {
+    let (world, _) = fifty().await;
+    listen();
     let query = "{ search(limit: 50) { items { id name rating { average count } } } }";
-    let (count, answer) = statements(world.query(query)).await;
+    let answer = world.query(query).await;
     let items = answer["data"]["search"]["items"].as_array().unwrap();
-    assert_eq!((count, items.len()), (1, 50), "{answer}");
-    assert_eq!(
-        items[4],
-        json!({"id": "s04", "name": "s04", "rating": {"average": 5.0, "count": 1}})
-    );
+    let expected = json!({"id": "s04", "name": "s04", "rating": {"average": 5.0, "count": 1}});
+    assert_eq!((items.len(), &items[4]), (50, &expected), "{answer}");
+    assert_eq!(reads(&world).await, (1, 0));
+}
 
-    // One more for what only pages show, however many stores there are.
+#[tokio::test]
+async fn what_only_pages_show_takes_one_more_for_the_whole_list() {
+    let (world, _) = fifty().await;
+    listen();
     let query = "{ search(limit: 50) { items { id phone menus { name } newestReviews(first: 1) { id } } } }";
-    let (count, answer) = statements(world.query(query)).await;
+    let answer = world.query(query).await;
     let items = answer["data"]["search"]["items"].as_array().unwrap();
-    assert_eq!((count, items.len()), (2, 50), "{answer}");
-    let expected = json!([{"id": "r-s49"}]);
-    assert_eq!(items[49]["newestReviews"], expected);
+    assert_eq!((items.len(), &items[49]["newestReviews"]), (50, &json!([{"id": "r-s49"}])));
+    assert_eq!(reads(&world).await, (2, 1));
+}
 
-    // Also for stores that are asked for one by one.
-    let fields: Vec<_> =
-        ids.iter().map(|id| format!("{id}: store(id: \"{id}\") {{ name }}")).collect();
-    let query = format!("{{ {} }}", fields.join(" "));
-    let (count, answer) = statements(world.query(&query)).await;
-    assert_eq!((count, answer["errors"].clone()), (1, Value::Null));
-    assert_eq!(answer["data"]["s49"]["name"], "s49");
+#[tokio::test]
+async fn stores_that_are_asked_for_one_by_one_are_read_together() {
+    let (world, ids) = fifty().await;
+    listen();
+    let field = |id: &String| format!("{id}: store(id: \"{id}\") {{ name }}");
+    let fields: Vec<_> = ids.iter().map(field).collect();
+    let answer = world.query(&format!("{{ {} }}", fields.join(" "))).await;
+    assert_eq!((&answer["data"]["s49"]["name"], &answer["errors"]), (&json!("s49"), &Value::Null));
+    assert_eq!(reads(&world).await, (1, 0));
 }
 
 mod once {
     use sqlx::AssertSqlSafe;
 
-    use super::{counted::heard, fifty};
+    use super::{fifty, heard, listen};
     use crate::support::review;
 
     /// However many reviews there are, of however many stores.
     #[tokio::test]
     async fn nothing_that_is_read_or_applied_reads_a_whole_table() {
         let (world, _) = fifty().await;
-        let all = async {
-            world.page("s00").await;
-            world.list("source=search&limit=50").await;
-            world.query("{ stores(ids: [\"s00\"]) { phone newestReviews { id } } }").await;
-            world.review("r-s00", "s01", 3).await;
-            assert!(world.reviews.holds("r-s00", review("s01", 3)).await);
-            world.reviews.delete("r-s00").await;
-        };
-        let (texts, ()) = heard(all).await;
+        listen();
+        world.page("s00").await;
+        world.list("source=search&limit=50").await;
+        world.query("{ stores(ids: [\"s00\"]) { phone newestReviews { id } } }").await;
+        world.review("r-s00", "s01", 3).await;
+        assert!(world.reviews.holds("r-s00", review("s01", 3)).await);
+        world.reviews.delete("r-s00").await;
+        let texts = heard(&world.stores.database).await;
+        let database = world.database.open().await;
         let own = |text: &&String| {
             ["review", "rating", "FROM store"].iter().any(|table| text.contains(table))
                 && !["nudge_", "BEGIN", "COMMIT"].iter().any(|kit| text.contains(kit))
@@ -146,7 +167,7 @@ mod once {
         for text in texts.iter().filter(own) {
             let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
             let plan: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(sql).fetch_all(world.stores.database.reader()).await.unwrap();
+                sqlx::query_as(sql).fetch_all(database.reader()).await.unwrap();
             for (_, _, _, step) in &plan {
                 let table = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
                 let whole =

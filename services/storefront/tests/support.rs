@@ -90,7 +90,7 @@ pub(crate) struct World {
     pub(crate) reviews: ReadModel<Reviews>,
     pub(crate) source: Fake,
     api: Api,
-    _database: TestDatabase,
+    pub(crate) database: TestDatabase,
 }
 
 /// Limits that do not make a test wait.
@@ -121,7 +121,7 @@ impl World {
         let then = then.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64;
         let current_at = move || Some(Timestamp::from_unix_micros(then));
         let lists = Lists::new(View::new(stores.database.clone()), sources, current_at);
-        Self { stores, reviews, source, api: Api::new(lists), _database: database }
+        Self { stores, reviews, source, api: Api::new(lists), database }
     }
 
     /// With open stores, of which each has its ID as its name.
