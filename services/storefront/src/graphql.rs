@@ -1,11 +1,11 @@
-//! The same view, as GraphQL. Look-ups are batched: what a request asks of any number of stores is read in one statement,
-//! and what only pages show in a second one, if it is asked for.
+//! The same view, as GraphQL. Look-ups are batched: a list of any number of stores is read in one statement, and what only
+//! pages show in a second one, if it is asked for.
 
 use std::{collections::HashMap, sync::Arc};
 
 use async_graphql::{
-    Context, EmptyMutation, EmptySubscription, ErrorExtensions, ID, Object, Request, Response,
-    Schema, SimpleObject, Variables,
+    Context, EmptyMutation, EmptySubscription, ErrorExtensions, ID, Lookahead, Object, Request,
+    Response, Schema, SimpleObject, Variables,
     dataloader::{DataLoader, HashMapCache, Loader},
 };
 use nudge_protocol::EntityId;
@@ -33,6 +33,9 @@ pub const LIST_COST: usize = 1_000;
 const MENUS_COST: usize = 10;
 /// Most stores that are asked for by their IDs in one field.
 pub const MAX_IDS: usize = 100;
+
+/// The fields of a store that only its page shows.
+const DETAILS: [&str; 5] = ["address", "phone", "description", "menus", "newestReviews"];
 
 type Loaders = DataLoader<Stores, HashMapCache>;
 
@@ -155,7 +158,7 @@ impl Query {
             return Err(wrong("ids", format!("must contain at most {MAX_IDS} IDs")));
         }
         let ids: Vec<_> = ids.iter().map(|id| entity_id("ids", id)).collect::<Result<_, _>>()?;
-        Ok(known(ctx, &ids).await?.0)
+        Ok(known(ctx, &ids, &ctx.look_ahead()).await?.0)
     }
 
     /// Stores that search finds. Null if it refuses what is asked for.
@@ -371,7 +374,7 @@ async fn list(
         Failure::Refused(errors) => refused(errors),
         Failure::Database(error) => failed(Arc::new(error)),
     })?;
-    let (items, unknown) = known(ctx, &ids).await?;
+    let (items, unknown) = known(ctx, &ids, &ctx.look_ahead().field("items")).await?;
     let fallback = fallback.map(|fallback| Fallback {
         reason: fallback.reason,
         detail: fallback.detail,
@@ -382,12 +385,18 @@ async fn list(
     Ok(Some(StoreList { items, unknown, next, fallback }))
 }
 
-/// Those of these stores that exist, in this order, and the IDs of the others.
+/// Those of these stores that exist, in this order, and the IDs of the others. `asked` is what is asked of each.
 async fn known(
     ctx: &Context<'_>,
     ids: &[EntityId],
+    asked: &Lookahead<'_>,
 ) -> async_graphql::Result<(Vec<Store>, Vec<ID>)> {
-    let found = ctx.data::<Loaders>()?.load_many(ids.iter().cloned()).await.map_err(failed)?;
+    let loaders = ctx.data::<Loaders>()?;
+    let found = loaders.load_many(ids.iter().cloned()).await.map_err(failed)?;
+    // All at once: the fields of single stores, which are resolved one by one, then find it there.
+    if DETAILS.iter().any(|field| asked.field(field).exists()) {
+        loaders.load_many(ids.iter().cloned().map(DetailsOf)).await.map_err(failed)?;
+    }
     let (mut stores, mut unknown) = (Vec::with_capacity(ids.len()), Vec::new());
     for id in ids {
         match found.get(id) {
