@@ -124,13 +124,28 @@ async fn a_page_that_was_edited_at_both_owners_shows_both_edits() {
         (list["fallback"]["basis"] == "remembered").then_some(())
     })
     .await;
-    eventually("the view knows that it is current", || async {
+    let age = async || {
         let (_, list) = town.get("/stores?source=search&open=true", "").await;
         let fallback = &list["fallback"];
         assert_eq!((&list["ids"], &fallback["basis"]), (&json!(["42"]), &json!("view")), "{list}");
         fallback["age_ms"].as_u64()
+    };
+    // It is looked at once a second.
+    let old = 3_000;
+    let is_current = async || age().await.filter(|age| *age < old);
+    eventually("the view knows that it is current", is_current).await;
+    let intake = async |change: &str| {
+        let url = format!("{}/nudge/v1/{change}", town.storefront);
+        assert!(town.http.post(url).send().await.unwrap().status().is_success());
+    };
+    intake("pause").await;
+    put("아직").await;
+    eventually("it gets older while it follows nothing", || async {
+        age().await.filter(|age| *age >= old)
     })
     .await;
+    intake("resume").await;
+    eventually("it is current again", is_current).await;
 
     let deleted = town.http.delete(format!("{}/stores/42", town.store_info)).send().await;
     let (status, _) = town.get("/stores/42", &token(&deleted.unwrap())).await;
