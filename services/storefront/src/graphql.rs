@@ -29,6 +29,8 @@ pub const MAX_DEPTH: usize = 16;
 pub const MAX_COMPLEXITY: usize = 10_000;
 /// What a list costs by itself, since it leads to a request to another service: so at most nine of these.
 pub const LIST_COST: usize = 1_000;
+
+/// What a request reads with.
 type Loaders = DataLoader<Stores, HashMapCache>;
 
 /// What the endpoints share. Cloning is cheap.
