@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nudge_subscriber_kit::internals::breaker::{FAILURES_TO_OPEN, FIRST_PAUSE, MAX_PAUSE};
+use nudge_runtime::breaker::{FAILURES_TO_OPEN, FIRST_PAUSE, MAX_PAUSE};
 use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, Wire, copy::quick, eventually};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
