@@ -66,7 +66,7 @@ struct Cli {
 
 #[derive(Args, Clone, Debug)]
 struct Global {
-    /// First port of the demo: console +0, store-info +1, search +2, review +3, favourites +5, ads +6, NATS +22
+    /// First port of the demo: console +0, store-info +1, search +2, review +3, storefront +4, favourites +5, ads +6, NATS +22
     #[arg(
         long,
         global = true,
@@ -163,11 +163,9 @@ async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(),
         Verb::Audit(args) => audit::run(api, args, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
         Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
-        Verb::Dev(_)
-        | Verb::Chaos(_)
-        | Verb::Conformance(_)
-        | Verb::Guard
-        | Verb::Service(_) => unreachable!("they need no services"),
+        Verb::Dev(_) | Verb::Chaos(_) | Verb::Conformance(_) | Verb::Guard | Verb::Service(_) => {
+            unreachable!("they need no services")
+        }
     }
 }
 

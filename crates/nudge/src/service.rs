@@ -39,6 +39,7 @@ pub(crate) async fn run(ServiceArgs { words }: ServiceArgs) -> ExitCode {
         Some(Service::StoreInfo) => store_info::program(words).await,
         Some(Service::Search) => search::service().run_with(words).await,
         Some(Service::Review) => review::service().run_with(words).await,
+        Some(Service::Storefront) => storefront::service().run_with(words).await,
         Some(Service::Favourites) => favourites::service().run_with(words).await,
         Some(Service::Ads) => ads::service().run_with(words).await,
         None => {

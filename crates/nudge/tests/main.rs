@@ -4,3 +4,4 @@ mod conformance;
 mod dev;
 mod exit_status;
 mod service;
+mod silent;

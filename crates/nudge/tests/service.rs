@@ -9,7 +9,7 @@ fn service(words: &[&str]) -> Output {
 
 #[test]
 fn each_service_reads_its_own_arguments() {
-    for name in ["store-info", "search", "review", "favourites", "ads"] {
+    for name in ["store-info", "search", "review", "storefront", "favourites", "ads"] {
         let document = service(&[name, "openapi"]);
         let document: serde_json::Value = serde_json::from_slice(&document.stdout).unwrap();
         let title = document["info"]["title"].as_str().unwrap();
@@ -36,6 +36,6 @@ fn a_service_that_does_not_exist_is_refused() {
         let output = service(words);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("store-info, search, review, favourites, ads"), "{said}");
+        assert!(said.contains("store-info, search, review, storefront, favourites, ads"), "{said}");
     }
 }

@@ -9,6 +9,8 @@ pub enum Service {
     Search,
     /// Follows stores, owns reviews.
     Review,
+    /// Follows stores and reviews, for front ends.
+    Storefront,
     /// Follows stores, keeps each user's favourites.
     Favourites,
     /// Follows stores, chooses which to advertise.
@@ -17,8 +19,14 @@ pub enum Service {
 
 impl Service {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 5] =
-        [Self::StoreInfo, Self::Search, Self::Review, Self::Favourites, Self::Ads];
+    pub const ALL: [Self; 6] = [
+        Self::StoreInfo,
+        Self::Search,
+        Self::Review,
+        Self::Storefront,
+        Self::Favourites,
+        Self::Ads,
+    ];
     /// The owner of stores, and those whose copies of them are disturbed and compared with it in every field.
     pub const COMPARED: [Self; 3] = [Self::StoreInfo, Self::Search, Self::Review];
     /// Those of them that follow stores.
@@ -30,6 +38,7 @@ impl Service {
             Self::StoreInfo => "store-info",
             Self::Search => "search",
             Self::Review => "review",
+            Self::Storefront => "storefront",
             Self::Favourites => "favourites",
             Self::Ads => "ads",
         }
@@ -48,7 +57,7 @@ impl Service {
         match self {
             Self::StoreInfo => Some("store"),
             Self::Review => Some("review"),
-            Self::Search | Self::Favourites | Self::Ads => None,
+            Self::Search | Self::Storefront | Self::Favourites | Self::Ads => None,
         }
     }
 
@@ -59,6 +68,13 @@ impl Service {
             Self::Search | Self::Review | Self::Favourites | Self::Ads => {
                 &[("STORE_OWNER_URL", Self::StoreInfo)]
             }
+            Self::Storefront => &[
+                ("STORE_OWNER_URL", Self::StoreInfo),
+                ("REVIEW_OWNER_URL", Self::Review),
+                ("SEARCH_URL", Self::Search),
+                ("FAVOURITES_URL", Self::Favourites),
+                ("ADS_URL", Self::Ads),
+            ],
         }
     }
 
@@ -79,6 +95,7 @@ impl Service {
                 Self::StoreInfo => 1,
                 Self::Search => 2,
                 Self::Review => 3,
+                Self::Storefront => 4,
                 Self::Favourites => 5,
                 Self::Ads => 6,
             }

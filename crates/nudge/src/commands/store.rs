@@ -185,9 +185,9 @@ async fn written(
         }
         output::json(&result)?;
     }
-    for one in waited.iter().filter(|one| !json && one.applied) {
-        output::line(format!("{:<8} {}", one.subscriber, how_soon(one, &token, done)))?;
-    }
+    let has_it = waited.iter().filter(|one| !json && one.applied);
+    let rows = has_it.map(|one| vec![one.subscriber.to_owned(), how_soon(one, &token, done)]);
+    output::table(&rows.collect::<Vec<_>>()).into_iter().try_for_each(output::line)?;
     wait::check(&waited, WAIT_TIMEOUT)
 }
 

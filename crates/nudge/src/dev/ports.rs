@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn the_ports_are_those_of_the_contract() {
         let ports: Vec<_> = all(7100).into_iter().map(|(port, _)| port).collect();
-        assert_eq!(ports, [7100, 7101, 7102, 7103, 7105, 7106, 7122]);
+        assert_eq!(ports, [7100, 7101, 7102, 7103, 7104, 7105, 7106, 7122]);
     }
 
     #[test]

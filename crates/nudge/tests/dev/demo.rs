@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 const NUDGE: &str = env!("CARGO_BIN_EXE_nudge");
-pub(crate) const SERVICES: [&str; 5] = ["store-info", "search", "review", "favourites", "ads"];
+pub(crate) const SERVICES: [&str; 6] =
+    ["store-info", "search", "review", "storefront", "favourites", "ads"];
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// From the base to the port of NATS.

@@ -36,9 +36,14 @@ async fn each_service_gets_a_schema_of_its_own_and_the_parameters_it_was_given()
         "sslmode=disable&options=-c%20statement_timeout%3D12345%20-c%20search_path%3Dpublic";
     let running =
         demo.start_with(&["--database-url", &format!("{}?{given}", database.url())]).await;
-    for (service, schema) in
-        SERVICES.into_iter().zip(["store_info", "search", "review", "favourites", "ads"])
-    {
+    for (service, schema) in SERVICES.into_iter().zip([
+        "store_info",
+        "search",
+        "review",
+        "storefront",
+        "favourites",
+        "ads",
+    ]) {
         let url = fs::read_to_string(demo.path(&format!("{service}.url"))).unwrap();
         assert_eq!(value(&url, "SELECT current_schema()::text").await, schema);
         assert_eq!(value(&url, "SELECT current_setting('statement_timeout')").await, "12345ms");
@@ -170,8 +175,11 @@ async fn a_data_directory_stays_with_its_database() {
     assert_eq!(value(other.url(), SCHEMAS).await, "0");
 
     // The data is gone, the streams are not: no longer the same database.
-    execute(database.url(), "DROP SCHEMA store_info, search, review, favourites, ads CASCADE")
-        .await;
+    execute(
+        database.url(),
+        "DROP SCHEMA store_info, search, review, storefront, favourites, ads CASCADE",
+    )
+    .await;
     demo.refusal(&args, 1).await;
     demo.stop(demo.start_with(&[fresh]).await).await;
 }

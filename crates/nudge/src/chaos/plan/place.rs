@@ -45,7 +45,9 @@ impl Target {
             Service::StoreInfo => (Self::StoreInfo, Self::StoreInfoToNats, None),
             Service::Search => (Self::Search, Self::SearchToNats, Some(Self::SearchToStoreInfo)),
             Service::Review => (Self::Review, Self::ReviewToNats, Some(Self::ReviewToStoreInfo)),
-            Service::Favourites | Service::Ads => panic!("it is not among those compared"),
+            Service::Storefront | Service::Favourites | Service::Ads => {
+                panic!("it is not among those compared")
+            }
         }
     }
 }

@@ -60,7 +60,8 @@ pub(super) struct Row {
 
 impl Target {
     pub(super) fn new(owner: &str, entity: EntityName, write: Option<Write>) -> Self {
-        let http = Client::builder().no_proxy().timeout(ANSWER_TIMEOUT);
+        // An owner may close the connection of a request that it refuses; the next one must not meet that.
+        let http = Client::builder().no_proxy().timeout(ANSWER_TIMEOUT).pool_max_idle_per_host(0);
         let http = http.redirect(reqwest::redirect::Policy::none()).build();
         let base = format!("{}/sync/v1/{entity}", owner.trim_end_matches('/'));
         Self { http: http.expect("a client of no certificates can be built"), base, entity, write }

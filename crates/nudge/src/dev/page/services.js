@@ -85,7 +85,7 @@ function showFollowed(part, status) {
 }
 
 function show({ parts, owners, subscribers }) {
-  for (const name of Object.keys(subscribers)) {
+  for (const { name } of parts.filter((part) => part.name in subscribers)) {
     const status = subscribers[name];
     showFollowed(card(name, "followers"), status);
     if (status === null || status.entities?.some((one) => one.entity === "store")) found(name);
