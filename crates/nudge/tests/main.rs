@@ -1,7 +1,7 @@
 //! The command line as people and scripts run it, in one program.
 
+mod broker;
 mod conformance;
 mod dev;
 mod exit_status;
 mod service;
-mod silent;

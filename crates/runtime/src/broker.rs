@@ -75,6 +75,13 @@ struct Explained {
     source: BoxError,
 }
 
+/// The subject that replies to a client of this name begin with. What a subject cannot contain becomes `_`: with a space or a
+/// wildcard in it, no reply would ever arrive.
+fn inbox_prefix(name: &str) -> String {
+    let unfit = |c: char| c.is_whitespace() || c.is_control() || "*>".contains(c);
+    format!("_INBOX_{}", name.replace(unfit, "_"))
+}
+
 impl Broker {
     /// Connects to the server at `url`, which may contain credentials, as `name`. Returns at once even if the
     /// server is down, and keeps trying for as long as the program runs.
@@ -92,7 +99,7 @@ impl Broker {
             .options()
             .name(name)
             // This allows permissions that give each service access to its own reply subjects only.
-            .custom_inbox_prefix(format!("_INBOX_{name}"))
+            .custom_inbox_prefix(inbox_prefix(name))
             .retry_on_initial_connect()
             .max_reconnects(None)
             .reconnect_delay_callback(|attempt| {

@@ -1,6 +1,7 @@
-//! Subscribers that nobody has named, and only the broker knows.
+//! What the command line asks the broker.
 
 use async_nats::jetstream::{self, consumer::pull, stream};
+use nudge_runtime::Broker;
 use nudge_testbed::{Nats, ports::free_port};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -40,4 +41,15 @@ async fn a_subscriber_that_only_the_broker_knows_is_named() {
     let line = "charging-map holds a consumer of changes of charger, 1 pending, and does not pull them now";
     assert!(lines.contains(line), "{lines}");
     assert!(lines.contains("--also charging-map=URL"), "{lines}");
+}
+
+/// Replies come on subjects that contain the client's name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_may_have_any_name() {
+    let nats = Nats::start().await;
+    for name in ["my service", "가게 > *", "a.b"] {
+        let broker = Broker::connect(&nats.url(), name).await.unwrap();
+        let account = broker.jetstream.query_account().await;
+        assert!(account.is_ok(), "{name}: {account:?}");
+    }
 }
