@@ -153,12 +153,12 @@ async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(),
         Verb::Guard | Verb::Service(_) => unreachable!("main handles these itself"),
         _ => {}
     }
-    let (api, known) = peers::find(port_base, &also).await?;
+    let api = peers::find(port_base, &also).await?;
     match verb {
         Verb::Store(verb) => store::run(api, verb, json).await,
         Verb::Watch(args) => watch::run(api, args, json).await,
         Verb::Wait(args) => wait::run(api, args, json).await,
-        Verb::Status(args) => status::run(api, known.holders, args, json).await,
+        Verb::Status(args) => status::run(api, peers::console(port_base), args, json).await,
         Verb::Resync(args) => resync::run(api, args, json).await,
         Verb::Audit(args) => audit::run(api, args, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,

@@ -19,6 +19,8 @@ use crate::{
 
 /// Where the console lists the services that it knows.
 pub(crate) const SERVICES_PATH: &str = "/api/services";
+/// Where it lists who holds a consumer at its broker, which may take as long as the broker is waited for.
+pub(crate) const HOLDERS_PATH: &str = "/api/holders";
 /// Longest wait for that list. Without it, there are the demo's services.
 const CONSOLE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest name of a service, in bytes.
@@ -132,18 +134,7 @@ impl Also {
     }
 }
 
-/// What a console answers under [`SERVICES_PATH`].
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Known {
-    /// Services that can be asked.
-    #[serde(default)]
-    pub(crate) services: Vec<Named>,
-    /// Subscribers according to the broker, those among `services` included.
-    #[serde(default)]
-    pub(crate) holders: Vec<Holder>,
-}
-
-/// A service that can be asked.
+/// A service that can be asked, as a console lists it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Named {
     /// What it is called.
@@ -200,18 +191,23 @@ pub(crate) fn merge(known: &mut Vec<Peer>, others: impl IntoIterator<Item = Peer
 }
 
 /// The services at `port_base`, those that the console there knows, and those that are named here.
-pub(crate) async fn find(port_base: u16, also: &Also) -> Result<(Api, Known), Failure> {
+pub(crate) async fn find(port_base: u16, also: &Also) -> Result<Api, Failure> {
     let named = also.peers()?;
     let api = Api::new(port_base);
-    let console = Peer::new("console", format!("http://127.0.0.1:{port_base}"));
+    let console = console(port_base);
     let request = api.request(Method::GET, console, SERVICES_PATH).timeout(CONSOLE_TIMEOUT);
     // Whoever does not run `nudge dev` has no console.
-    let found: Known = api.json(console, request).await.unwrap_or_default();
-    let told = found.services.iter().filter_map(|one| named_by_console(&one.name, &one.url));
+    let found: Vec<Named> = api.json(console, request).await.unwrap_or_default();
+    let told = found.iter().filter_map(|one| named_by_console(&one.name, &one.url));
     let mut peers = api.peers().to_vec();
     merge(&mut peers, told);
     merge(&mut peers, named);
-    Ok((api.with(peers), found))
+    Ok(api.with(peers))
+}
+
+/// The console at this port base.
+pub(crate) fn console(port_base: u16) -> Peer {
+    Peer::new("console", format!("http://127.0.0.1:{port_base}"))
 }
 
 /// What a console tells is checked like anything else that comes from outside.

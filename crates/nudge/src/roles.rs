@@ -178,6 +178,11 @@ pub(crate) fn follows_nothing(peer: Peer) -> bool {
     peer.demo().is_some_and(|service| !service.follows_something())
 }
 
+/// The same of what it owns.
+pub(crate) fn owns_something(peer: Peer) -> bool {
+    peer.demo().is_some_and(|service| service.owns().is_some())
+}
+
 /// Who owns this kind of entity.
 pub(crate) async fn owner_of(api: &Api, entity: &EntityName) -> Result<Peer, Failure> {
     let ask = |peer: Peer| async move { (peer, owned(api, peer).await) };

@@ -43,6 +43,19 @@ async fn a_subscriber_that_only_the_broker_knows_is_named() {
     assert!(lines.contains("--also charging-map=URL"), "{lines}");
 }
 
+/// The services are shown all the same.
+#[tokio::test]
+async fn a_broker_that_is_away_hides_no_service() {
+    let ports = [free_port(), free_port()].map(|port| port.to_string());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nudge"));
+    let nats_url = format!("nats://127.0.0.1:{}", ports[1]);
+    command.args(["status", "--port-base", &ports[0], "--nats-url", &nats_url]);
+    let output = command.output().await.unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(lines.contains("store-info") && lines.contains("does not answer"), "{lines}");
+}
+
 /// Replies come on subjects that contain the client's name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_may_have_any_name() {

@@ -8,6 +8,7 @@ use nudge_protocol::{
     admin::{BreakerState, CatchingUp, EntityStatus, ResyncStatus, Status, Sweep},
 };
 use nudge_runtime::{Broker, problem};
+use reqwest::Method;
 use serde_json::json;
 
 use super::resync;
@@ -15,7 +16,7 @@ use crate::{
     client::Api,
     failure::Failure,
     output::{self, duration},
-    peers::{self, Holder, Peer},
+    peers::{self, HOLDERS_PATH, Holder, Peer},
     roles::{self, OwnerStatus},
 };
 
@@ -38,16 +39,16 @@ struct Looked {
 /// Runs `nudge status`.
 pub(crate) async fn run(
     api: Api,
-    mut holders: Vec<Holder>,
+    console: Peer,
     args: StatusArgs,
     json: bool,
 ) -> Result<(), Failure> {
-    let looked = look(&api).await;
-    if let Some(url) = args.nats_url {
-        let broker = Broker::connect(&url, "nudge-status").await;
-        let broker = broker.map_err(|error| Failure::failed(problem::chain(&error)))?;
-        holders = peers::holders(&broker).await?;
-    }
+    let (looked, holders) = join(look(&api), holders(&api, console, args.nats_url)).await;
+    // What the services say is worth showing without the broker, too.
+    let (holders, broker_fails) = match holders {
+        Ok(holders) => (holders, None),
+        Err(failure) => (Vec::new(), Some(failure)),
+    };
     let silent = silent(&looked, holders);
     if json {
         output::json(&to_json(&looked, &silent))?;
@@ -56,7 +57,22 @@ pub(crate) async fn run(
             output::line(line)?;
         }
     }
-    looked.into_iter().find_map(failure).map_or(Ok(()), Err)
+    looked.into_iter().find_map(failure).or(broker_fails).map_or(Ok(()), Err)
+}
+
+/// Who holds a consumer at this broker; if none is named, at the console's. Whoever does not run `nudge dev` has no console.
+async fn holders(
+    api: &Api,
+    console: Peer,
+    nats_url: Option<String>,
+) -> Result<Vec<Holder>, Failure> {
+    let Some(url) = nats_url else {
+        let request = api.request(Method::GET, console, HOLDERS_PATH);
+        return Ok(api.json(console, request).await.unwrap_or_default());
+    };
+    let broker = Broker::connect(&url, "nudge-status").await;
+    let broker = broker.map_err(|error| Failure::failed(problem::chain(&error)))?;
+    peers::holders(&broker).await
 }
 
 async fn look(api: &Api) -> Vec<Looked> {
@@ -105,7 +121,7 @@ fn to_json(looked: &[Looked], silent: &[Holder]) -> serde_json::Value {
                 owners.extend(all.first().map(|first| (name.to_owned(), json!(first))));
                 owned.extend(all.iter().map(|one| json!({ "service": name, "status": one })));
             }
-            Err(failure) if owns_something(one.peer) => {
+            Err(failure) if roles::owns_something(one.peer) => {
                 owners.insert(name.to_owned(), error(failure));
             }
             Err(_) => {}
@@ -119,11 +135,6 @@ fn to_json(looked: &[Looked], silent: &[Holder]) -> serde_json::Value {
         }
     }
     json!({ "owners": owners, "owned": owned, "subscribers": subscribers, "silent": silent })
-}
-
-/// Of the demo's services it is known while they are away.
-fn owns_something(peer: Peer) -> bool {
-    peer.demo().is_some_and(|service| service.owns().is_some())
 }
 
 fn heading(cells: &[&str]) -> Vec<String> {

@@ -32,7 +32,8 @@ use tokio_util::sync::CancellationToken;
 use super::proxy;
 use crate::{
     client::Api,
-    peers::{self, Known, Named, Peer, SERVICES_PATH},
+    failure::Failure,
+    peers::{self, HOLDERS_PATH, Holder, Named, Peer, SERVICES_PATH},
     roles,
     sse::{Signal, follow},
 };
@@ -125,6 +126,7 @@ pub(super) fn router(console: Console) -> Router {
         .route("/readyz", get(readyz))
         .route("/api/status", get(status))
         .route(SERVICES_PATH, get(services))
+        .route(HOLDERS_PATH, get(holders))
         .route("/api/events", get(events))
         .route("/api/{service}/{*path}", any(proxy::forward))
         .with_state(console)
@@ -197,7 +199,7 @@ async fn status(State(console): State<Console>) -> Json<Value> {
         match owned {
             Some(owned) if owned.is_empty() => {}
             Some(owned) => drop(owners.insert(name.to_owned(), json!(owned))),
-            None if peer.demo().is_some_and(|service| service.owns().is_some()) => {
+            None if roles::owns_something(peer) => {
                 owners.insert(name.to_owned(), Value::Null);
             }
             None => {}
@@ -213,11 +215,15 @@ async fn status(State(console): State<Console>) -> Json<Value> {
 }
 
 /// The services that this console knows, for the command line.
-async fn services(State(console): State<Console>) -> Json<Known> {
+async fn services(State(console): State<Console>) -> Json<Vec<Named>> {
     let of = |peer: &Peer| Named { name: peer.name().to_owned(), url: peer.url().to_owned() };
-    // The services are worth knowing without the broker, too.
-    let holders = peers::holders(&console.broker).await.unwrap_or_default();
-    Json(Known { services: console.api.peers().iter().map(of).collect(), holders })
+    Json(console.api.peers().iter().map(of).collect())
+}
+
+/// Subscribers according to the broker, those among the services included.
+async fn holders(State(console): State<Console>) -> Result<Json<Vec<Holder>>, Problem> {
+    let away = |failure: Failure| Problem::new(StatusCode::BAD_GATEWAY, failure.to_string());
+    peers::holders(&console.broker).await.map(Json).map_err(away)
 }
 
 /// What all subscribers tell, in one stream.

@@ -122,7 +122,8 @@ fn a_broker_that_is_there_and_brings_nothing_is_not_away() {
 
 #[tokio::test]
 async fn a_service_that_is_away_makes_the_command_fail() {
-    let failure =
-        run(stub::nobody().await, vec![], StatusArgs { nats_url: None }, true).await.unwrap_err();
+    let failure = run(stub::nobody().await, peers::console(1), StatusArgs { nats_url: None }, true)
+        .await
+        .unwrap_err();
     assert!(failure.to_string().starts_with("nothing answers on 127.0.0.1:"), "{failure}");
 }

@@ -151,8 +151,10 @@ async fn others_are_shown_and_listed_and_nothing_waits_for_them() {
     assert_eq!(body["subscribers"]["charging"]["service"], "charging-map");
     assert_eq!(body["subscribers"]["review"], Value::Null);
     assert_eq!(body["subscribers"].get("store-info"), None);
-    let listed = get("/api/services").await["services"].take();
+    let listed = get("/api/services").await;
     assert!(listed.as_array().unwrap().contains(&json!({"name": "charging", "url": url})));
+    // The broker is away, which only who asks for its consumers must know.
+    assert_eq!(get("/api/holders").await["status"], 502);
     let missing = get("/readyz").await["not_ready"].take();
     assert!(!missing.as_array().unwrap().contains(&json!("charging")), "{missing}");
     assert_eq!(get("/api/charging/nudge/v1/status").await["service"], "charging-map");
