@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -22,10 +25,12 @@ use nudge_protocol::{
 use nudge_runtime::{Broker, Problem, clock};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 /// How long a slow owner takes, so that others get in between.
 const MOMENT: Duration = Duration::from_millis(3);
+/// How long a write is held back for one that never comes: the last of several.
+const MOST_HELD: Duration = Duration::from_secs(1);
 
 /// A way to break the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,12 @@ struct Inner {
     things: Mutex<BTreeMap<String, Thing>>,
     /// Where a page by offset goes on, by its `next`.
     offsets: Mutex<HashMap<String, usize>>,
+    /// How many write now.
+    writing: AtomicUsize,
+    /// Whether one of them is held back by [`Inner::hold`].
+    held: AtomicBool,
+    /// The highest version of any entity that was answered.
+    answered: watch::Sender<u64>,
 }
 
 /// Stopped when dropped.
@@ -100,8 +111,8 @@ impl BrokenOwner {
             };
             broker.jetstream.create_stream(config).await.unwrap();
         }
-        let (things, offsets) = Default::default();
-        let inner = Arc::new(Inner { fault, broker, things, offsets });
+        let (things, offsets, writing, held, answered) = Default::default();
+        let inner = Arc::new(Inner { fault, broker, things, offsets, writing, held, answered });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut task = JoinSet::new();
@@ -180,8 +191,7 @@ impl Inner {
     async fn write(&self, id: &str, state: Option<Value>) -> Answered {
         let early = clock::now().unix_micros() as u64;
         if self.fault == Fault::EarlyVersion {
-            // The first of several waits longest for its lock.
-            tokio::time::sleep(MOMENT * (early % 3) as u32).await;
+            self.hold(early).await;
         }
         let version = {
             let mut things = self.things.lock();
@@ -203,6 +213,21 @@ impl Inner {
         };
         self.publish(id, version, state.as_ref()).await;
         ok(json!({}))
+    }
+
+    /// Holds back one of several writes until a later one was read, so that it is seen how old its version
+    /// is however the machine is loaded. The others take a moment, so that there are several.
+    async fn hold(&self, early: u64) {
+        let several = self.writing.fetch_add(1, SeqCst) > 0;
+        if several && !self.held.swap(true, SeqCst) {
+            let mut answered = self.answered.subscribe();
+            let later = answered.wait_for(|newest| *newest > early);
+            let _ = tokio::time::timeout(MOST_HELD, later).await;
+            self.held.store(false, SeqCst);
+        } else {
+            tokio::time::sleep(MOMENT).await;
+        }
+        self.writing.fetch_sub(1, SeqCst);
     }
 
     async fn publish(&self, id: &str, version: u64, state: Option<&Value>) {
@@ -272,6 +297,11 @@ impl Inner {
             Fault::Disagrees => (thing.version - 1).into(),
             _ => thing.version.into(),
         };
+        self.answered.send_if_modified(|newest| {
+            let newer = thing.version > *newest;
+            *newest = thing.version.max(*newest);
+            newer
+        });
         match state {
             None => {
                 json!({"id": id, "status": "deleted", "version": version, "changed_at": time(thing.version)})
