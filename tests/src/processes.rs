@@ -46,6 +46,11 @@ pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// busy machine.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
+/// The services that are tried: an owner, one that follows it, and one that does both.
+const TRIED: [Service; 3] = [Service::StoreInfo, Service::Search, Service::Review];
+/// Those of them that follow stores.
+const SUBSCRIBERS: [Service; 2] = [Service::Search, Service::Review];
+
 /// The name that [`World`] gives NATS.
 pub const NATS: &str = "nats";
 
@@ -84,7 +89,7 @@ impl World {
     /// Like [`new`](Self::new), on databases of this kind.
     pub async fn on(kind: Kind, binary: &str) -> Self {
         let mut databases = BTreeMap::new();
-        for service in Service::COMPARED {
+        for service in TRIED {
             databases.insert(service, TestDatabase::of(kind).await);
         }
         Self {
@@ -241,7 +246,7 @@ impl World {
     /// What all subscribers together have asked the owner for so far.
     pub async fn asked(&self) -> Asked {
         let mut asked = self.asked_before;
-        for (name, _) in Service::SUBSCRIBERS.map(|s| self.roster.up(s)).concat() {
+        for (name, _) in SUBSCRIBERS.map(|s| self.roster.up(s)).concat() {
             asked = asked + self.asked_by(name).await;
         }
         asked

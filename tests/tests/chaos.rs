@@ -44,7 +44,7 @@ fn plan(directory: &Path, millis: u64, faults: &[(u64, u64, &str, &str)]) -> Str
     let fault = |(at, lasts, kind, on): &(u64, u64, &str, &str)| json!({"at_millis": at, "for_millis": lasts, "kind": kind, "on": on});
     let faults: Vec<_> = faults.iter().map(fault).collect();
     let plan = json!({
-        "format": 1, "seed": 5, "millis": millis, "stores": 300, "edit_every_millis": 20, "faults": faults,
+        "format": 1, "seed": 5, "millis": millis, "stores": 300, "edit_every_millis": 40, "faults": faults,
     });
     let path = directory.join("plan.json");
     fs::write(&path, plan.to_string()).expect("a file");

@@ -1,7 +1,7 @@
 //! `nudge chaos`: runs the demo's programs under random faults and edits, and checks that they converge.
 //!
 //! ```text
-//! seed ► plan ► start everything ► edits and faults ► heal ► compare every store ► plant ► compare again ► report
+//! seed ► plan ► start everything ► edits and faults ► heal ► compare everything ► plant ► compare again ► report
 //! ```
 //!
 //! | module | what it holds |
@@ -9,7 +9,7 @@
 //! | [`plan`] | what happens when: generated from a seed, or read from a file |
 //! | [`database`], [`world`] | the database server; the programs and lines, and everything together |
 //! | [`inject`] | starts and ends a fault |
-//! | [`edits`], [`follow`] | the edits, and what subscribers and readers see meanwhile |
+//! | [`edits`], [`reviews`], [`follow`] | what is written, and what subscribers and readers see meanwhile |
 //! | [`plant`] | differences that no notification tells of |
 //! | [`mod@run`], [`board`], [`picture`], [`report`] | a run, and what it shows |
 //!
@@ -35,6 +35,7 @@ use self::{
     world::World,
 };
 use crate::{
+    client::Service,
     dev::{data_dir::DataDir, nats, talk::Talk},
     failure::Failure,
     output, signals,
@@ -49,6 +50,7 @@ mod picture;
 mod plan;
 mod plant;
 mod report;
+mod reviews;
 mod run;
 mod world;
 
@@ -240,7 +242,8 @@ async fn carry_out(
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
     let picture = Picture::new(plan.millis, world.subscribers().len());
-    picture.say(&format!("seed {}: starting NATS, store-info, search and review", plan.seed));
+    let services = Service::ALL.map(Service::name).join(", ");
+    picture.say(&format!("seed {}: starting NATS, {services}", plan.seed));
     let patience = Duration::from_secs(common.heal_seconds);
     let run = Run { world, plan, databases: common.databases(), picture: &picture, patience };
     let work = async {

@@ -175,7 +175,7 @@ pub(crate) struct Subscriber {
 
 /// Of the demo's services it is known while they are away.
 pub(crate) fn follows_nothing(peer: Peer) -> bool {
-    peer.demo().is_some_and(|service| !service.follows_something())
+    peer.demo().is_some_and(|service| service.follows().next().is_none())
 }
 
 /// The same of what it owns.

@@ -1,24 +1,26 @@
-//! Compares every copy of every store with its owner.
+//! Compares every copy of every store and review with its owner.
 //!
-//! The comparison is pure: what the owner has, what a read model shows and has applied, what is found by
-//! text. [`Comparison`] asks the programs for that, through their public APIs.
+//! The comparison is pure: what an owner has, what a read model has applied and shows. [`Comparison`] asks the
+//! programs for that, through their public APIs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
-use nudge_protocol::EntityId;
+use nudge_protocol::{EntityId, EntityName};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 mod ask;
 mod look;
+mod reviews;
+mod shown;
 mod texts;
 
-pub use look::{Asked, Comparison};
+pub use look::{Asked, Comparison, Thoroughness};
 
-/// What the owner has for one store.
+/// What an owner has for one entity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Owned {
     /// Its version.
@@ -27,28 +29,40 @@ pub struct Owned {
     pub state: Option<Map<String, Value>>,
 }
 
-/// Everything that the owner has ever had.
-pub type Stores = BTreeMap<EntityId, Owned>;
+/// Everything of one kind that its owner has ever had.
+pub type Entities = BTreeMap<EntityId, Owned>;
+
+/// The highest version that an owner answered for each entity it was asked to write.
+pub type Newest = BTreeMap<(EntityName, EntityId), u64>;
 
 /// What a read model shows for one store.
 #[derive(Clone, Debug, PartialEq)]
 enum Shown {
-    Live { version: u64, fields: Map<String, Value> },
+    Live {
+        /// `None` where it is not shown.
+        version: Option<u64>,
+        fields: Map<String, Value>,
+        /// The owner's fields that are shown of this store.
+        of: &'static [&'static str],
+    },
     Deleted,
 }
 
-/// Everything that a read model shows.
+/// Everything that a read model shows of stores.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Model {
-    /// The owner's fields that it shows.
-    fields: &'static [&'static str],
+struct Shows {
     /// Whether it shows which stores are deleted, or omits them.
-    shows_deleted: bool,
-    shown: BTreeMap<EntityId, Shown>,
-    /// Applied versions, and whether they are deletions.
-    applied: BTreeMap<EntityId, (u64, bool)>,
-    /// Number of stores with an applied version.
-    applied_count: u64,
+    deleted: bool,
+    stores: BTreeMap<EntityId, Shown>,
+}
+
+/// Everything that a read model has applied of one kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Applied {
+    /// Versions, and whether they are deletions.
+    versions: BTreeMap<EntityId, (u64, bool)>,
+    /// Number of entities with an applied version.
+    count: u64,
     dead_letters: Vec<EntityId>,
 }
 
@@ -57,7 +71,9 @@ struct Model {
 pub struct Difference {
     /// The program that differs.
     pub service: String,
-    /// The store, if it is about one.
+    /// What kind of entity it is about.
+    pub entity: &'static str,
+    /// The entity, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<EntityId>,
     /// The field, or what else differs.
@@ -70,99 +86,124 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, id, what, expected, found } = self;
-        let id = id.as_ref().map(|id| format!("store {:?}: ", id.as_str())).unwrap_or_default();
+        let Self { service, entity, id, what, expected, found } = self;
+        let id = id.as_ref().map(|id| format!("{entity} {:?}: ", id.as_str())).unwrap_or_default();
         write!(f, "{service}: {id}{what} is {found}, and should be {expected}")
     }
 }
 
-/// All differences between a read model and the owner.
-fn differences(service: &str, owner: &Stores, model: &Model) -> Vec<Difference> {
-    let mut found = Vec::new();
-    let mut differ = |id: Option<&EntityId>, what: &str, expected: Value, is: Value| {
-        if expected != is {
-            let (service, what) = (service.to_owned(), what.to_owned());
-            found.push(Difference { service, id: id.cloned(), what, expected, found: is });
+/// Collects the differences of one program.
+struct Differing {
+    service: String,
+    entity: &'static str,
+    found: Vec<Difference>,
+}
+
+impl Differing {
+    fn new(service: &str, entity: &'static str) -> Self {
+        Self { service: service.to_owned(), entity, found: Vec::new() }
+    }
+
+    /// Notes one, if there is one.
+    fn note(&mut self, id: Option<&EntityId>, what: &str, expected: Value, found: Value) {
+        if expected != found {
+            let (service, entity) = (self.service.clone(), self.entity);
+            let (id, what) = (id.cloned(), what.to_owned());
+            self.found.push(Difference { service, entity, id, what, expected, found });
         }
-    };
-    let ids: BTreeSet<_> =
-        owner.keys().chain(model.shown.keys()).chain(model.applied.keys()).collect();
+    }
+}
+
+/// Differences between what a read model has applied and what the owner has.
+fn of_applied(
+    service: &str,
+    entity: &'static str,
+    owner: &Entities,
+    applied: &Applied,
+) -> Vec<Difference> {
+    let mut differing = Differing::new(service, entity);
+    let ids: BTreeSet<_> = owner.keys().chain(applied.versions.keys()).collect();
+    for id in ids {
+        let expected = owner.get(id).map(|owned| (owned.version, owned.state.is_none()));
+        let is = applied.versions.get(id).copied();
+        let version = |of: Option<(u64, bool)>| of.map(|(version, _)| version).into();
+        differing.note(Some(id), "applied version", version(expected), version(is));
+        let deleted = |of: Option<(u64, bool)>| of.map(|(_, deleted)| deleted).into();
+        differing.note(Some(id), "applied as deleted", deleted(expected), deleted(is));
+    }
+    let what = format!("number of {entity}s applied");
+    differing.note(None, &what, owner.len().into(), applied.count.into());
+    for id in &applied.dead_letters {
+        differing.note(Some(id), "its dead letter", "not there".into(), "there".into());
+    }
+    differing.found
+}
+
+/// Differences between what a read model shows of stores and what their owner has.
+fn of_shown(service: &str, owner: &Entities, shows: &Shows) -> Vec<Difference> {
+    let mut differing = Differing::new(service, "store");
+    let ids: BTreeSet<_> = owner.keys().chain(shows.stores.keys()).collect();
     for id in ids {
         let owned = owner.get(id);
         let standing = match owned.map(|owned| &owned.state) {
             Some(Some(_)) => "live",
-            Some(None) if model.shows_deleted => "deleted",
+            Some(None) if shows.deleted => "deleted",
             Some(None) | None => "not there",
         };
-        let shown = match model.shown.get(id) {
+        let shown = match shows.stores.get(id) {
             Some(Shown::Live { .. }) => "live",
             Some(Shown::Deleted) => "deleted",
             None => "not there",
         };
-        differ(Some(id), "it", standing.into(), shown.into());
+        differing.note(Some(id), "it", standing.into(), shown.into());
         if let (
             Some(Owned { version, state: Some(state) }),
-            Some(Shown::Live { version: is, fields }),
-        ) = (owned, model.shown.get(id))
+            Some(Shown::Live { version: is, fields, of }),
+        ) = (owned, shows.stores.get(id))
         {
-            differ(Some(id), "version", (*version).into(), (*is).into());
-            for field in model.fields {
+            let is = is.unwrap_or(*version);
+            differing.note(Some(id), "version", (*version).into(), is.into());
+            for field in *of {
                 let of =
                     |fields: &Map<String, Value>| fields.get(*field).cloned().unwrap_or_default();
-                differ(Some(id), field, of(state), of(fields));
+                differing.note(Some(id), field, of(state), of(fields));
             }
         }
-        let expected = owned.map(|owned| (owned.version, owned.state.is_none()));
-        let applied = model.applied.get(id).copied();
-        differ(Some(id), "applied version", version(expected), version(applied));
-        differ(Some(id), "applied as deleted", deleted(expected), deleted(applied));
     }
-    differ(None, "number of stores applied", owner.len().into(), model.applied_count.into());
-    for id in &model.dead_letters {
-        differ(Some(id), "its dead letter", "not there".into(), "there".into());
-    }
-    found
+    differing.found
 }
 
-fn version(applied: Option<(u64, bool)>) -> Value {
-    applied.map(|(version, _)| version).into()
-}
-
-fn deleted(applied: Option<(u64, bool)>) -> Value {
-    applied.map(|(_, deleted)| deleted).into()
-}
-
-/// Differences of another replica of the owner.
-fn of_owners(service: &str, owner: &Stores, other: &Stores) -> Vec<Difference> {
+/// Differences of another replica of an owner.
+fn of_owners(
+    service: &str,
+    entity: &'static str,
+    owner: &Entities,
+    other: &Entities,
+) -> Vec<Difference> {
+    let mut differing = Differing::new(service, entity);
     let ids: BTreeSet<_> = owner.keys().chain(other.keys()).collect();
-    let differ = ids.into_iter().filter(|id| owner.get(*id) != other.get(*id));
-    let said = |stores: &Stores, id: &EntityId| {
-        let owned: Option<&Owned> = stores.get(id);
-        owned.map(|owned| serde_json::json!([owned.version, owned.state])).unwrap_or_default()
-    };
-    let difference = |id: &EntityId| Difference {
-        service: service.to_owned(),
-        id: Some(id.clone()),
-        what: "its answer".to_owned(),
-        expected: said(owner, id),
-        found: said(other, id),
-    };
-    differ.map(difference).collect()
+    for id in ids {
+        let said = |all: &Entities| {
+            let owned: Option<&Owned> = all.get(id);
+            owned.map(|owned| serde_json::json!([owned.version, owned.state])).unwrap_or_default()
+        };
+        differing.note(Some(id), "its answer", said(owner), said(other));
+    }
+    differing.found
 }
 
-/// Writes that the owner has answered and no longer has.
-fn lost(owner: &Stores, newest: &BTreeMap<EntityId, u64>) -> Vec<Difference> {
-    let lost = newest.iter().filter_map(|(id, version)| {
+/// Writes that an owner has answered and no longer has.
+fn lost(service: &str, entity: &'static str, owner: &Entities, newest: &Newest) -> Vec<Difference> {
+    let mut differing = Differing::new(service, entity);
+    let written = newest.iter().filter(|((of, _), _)| of.as_str() == entity);
+    for ((_, id), version) in written {
         let now = owner.get(id).map(|owned| owned.version);
-        (now < Some(*version)).then(|| Difference {
-            service: "store-info".to_owned(),
-            id: Some(id.clone()),
-            what: "version of an answered write, now lost,".to_owned(),
-            expected: (*version).into(),
-            found: now.into(),
-        })
-    });
-    lost.collect()
+        if now < Some(*version) {
+            let what = "version of an answered write, now lost,";
+            differing.note(Some(id), what, (*version).into(), now.into());
+        }
+    }
+    differing.found
 }
 
 #[cfg(test)]

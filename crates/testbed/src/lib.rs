@@ -13,7 +13,7 @@
 //! | [`mod@line`] | a TCP connection between two programs that can be disturbed |
 //! | [`ports`] | ports that nobody else uses |
 //! | [`edits`] | edits of stores, at random from a seed |
-//! | [`compare`] | compares every copy of every store with its owner |
+//! | [`compare`] | compares every copy of every store and review with its owner |
 //! | [`nats`] | the NATS server: finding one, starting it, waiting for it |
 //! | [`postgres`] | a PostgreSQL server, run by a program that takes commands |
 //! | [`servers`] | real servers and databases for one test |

@@ -27,10 +27,9 @@ impl Service {
         Self::Favourites,
         Self::Ads,
     ];
-    /// The owner of stores, and those whose copies of them are disturbed and compared with it in every field.
-    pub const COMPARED: [Self; 3] = [Self::StoreInfo, Self::Search, Self::Review];
-    /// Those of them that follow stores.
-    pub const SUBSCRIBERS: [Self; 2] = [Self::Search, Self::Review];
+    /// Those that follow something: stores, all of them.
+    pub const SUBSCRIBERS: [Self; 5] =
+        [Self::Search, Self::Review, Self::Storefront, Self::Favourites, Self::Ads];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -78,9 +77,14 @@ impl Service {
         }
     }
 
-    /// Whether it is a subscriber.
-    pub const fn follows_something(self) -> bool {
-        !self.asks().is_empty()
+    /// The owners that it follows.
+    pub fn follows(self) -> impl Iterator<Item = Self> {
+        self.asks().iter().map(|(_, asked)| *asked).filter(|asked| asked.owns().is_some())
+    }
+
+    /// The service that owns this entity.
+    pub fn owner_of(entity: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.owns() == Some(entity))
     }
 
     /// The service of this name.
@@ -117,8 +121,13 @@ mod tests {
         for (place, service) in Service::ALL.into_iter().enumerate() {
             assert_eq!(service as usize, place);
         }
-        for (place, service) in Service::COMPARED.into_iter().enumerate() {
-            assert_eq!(service as usize, place);
-        }
+    }
+
+    #[test]
+    fn subscribers_are_those_that_follow_something() {
+        let follow = Service::ALL.into_iter().filter(|service| service.follows().next().is_some());
+        assert_eq!(follow.collect::<Vec<_>>(), Service::SUBSCRIBERS);
+        let of_storefront: Vec<_> = Service::Storefront.follows().collect();
+        assert_eq!(of_storefront, [Service::StoreInfo, Service::Review]);
     }
 }

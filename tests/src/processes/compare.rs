@@ -5,14 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nudge_protocol::EntityName;
 use nudge_testbed::{
     Comparison,
-    compare::{Asked, Stores},
+    compare::{Asked, Entities, Thoroughness::FirstThatDiffers},
 };
 use sqlx::AnyPool;
 
-use super::{World, writer::Written};
-use crate::{PATIENCE, Service, TestDatabase, eventually};
+use super::{SUBSCRIBERS, TRIED, World, writer::Written};
+use crate::{PATIENCE, TestDatabase, eventually};
 
 /// Pause between two comparisons.
 const PACE: Duration = Duration::from_millis(50);
@@ -64,7 +65,7 @@ pub async fn silent(world: &World) {
 /// A difference, if there is one.
 pub async fn difference(world: &World, written: &Written) -> Result<(), String> {
     let stores = same(&comparison(world), written).await?;
-    for service in Service::SUBSCRIBERS {
+    for service in SUBSCRIBERS {
         for (name, _) in world.roster.up(service) {
             at_rest(world, name, stores.len()).await?;
         }
@@ -76,7 +77,7 @@ pub async fn difference(world: &World, written: &Written) -> Result<(), String> 
 pub async fn found_by_text(world: &World, written: &Written) {
     let comparison = comparison(world);
     let stores = same(&comparison, written).await.expect("all say the same");
-    let differences = comparison.look_by_text(&stores).await.expect("search answers");
+    let differences = comparison.look_closely(&stores).await.expect("search answers");
     assert_eq!(differences, [], "what search finds by text");
 }
 
@@ -90,13 +91,15 @@ fn comparison(world: &World) -> Comparison {
         };
         world.roster.up(service).into_iter().map(asked)
     };
-    Comparison::new(Service::COMPARED.into_iter().flat_map(up).collect())
+    Comparison::new(TRIED.into_iter().flat_map(up).collect())
 }
 
 /// The owner's state of every store, if all others agree.
-async fn same(comparison: &Comparison, written: &Written) -> Result<Stores, String> {
-    let newest = written.newest.iter().map(|(id, version)| (crate::id(id), *version));
-    let (stores, differences) = comparison.look(&newest.collect()).await?;
+async fn same(comparison: &Comparison, written: &Written) -> Result<Entities, String> {
+    let store = EntityName::new("store").expect("a good name");
+    let newest = written.newest.iter();
+    let newest = newest.map(|(id, version)| ((store.clone(), crate::id(id)), *version));
+    let (stores, differences) = comparison.look(&newest.collect(), FirstThatDiffers).await?;
     match differences.first() {
         None => Ok(stores),
         Some(first) => Err(first.to_string()),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    World,
+    SUBSCRIBERS, World,
     compare::{applied, converged, found_by_text, silent},
     reader::Reader,
     writer::{Writer, Written},
@@ -27,8 +27,7 @@ impl Trial {
     /// Starts to write and to read.
     pub fn start(name: &'static str, world: World, seed: u64) -> Self {
         let writer = Some(Writer::start(&world.roster, seed));
-        let readers =
-            Service::SUBSCRIBERS.map(|service| (service, Reader::start(&world.roster, service)));
+        let readers = SUBSCRIBERS.map(|service| (service, Reader::start(&world.roster, service)));
         Self { name, world, writer, written: Written::default(), readers: readers.into() }
     }
 
@@ -54,7 +53,7 @@ impl Trial {
     /// Waits until the read models have all edits so far. Returns how long after the last repair that was.
     async fn in_step(&self) -> Duration {
         let written = self.writer.as_ref().map_or_else(|| self.written.clone(), Writer::written);
-        for service in Service::SUBSCRIBERS {
+        for service in SUBSCRIBERS {
             applied(self.world.database(service), &written.newest).await;
         }
         self.world.mended().elapsed()
@@ -82,7 +81,7 @@ impl Trial {
             name: self.name,
             changes: self.written.edits,
             asked: self.world.asked().await,
-            subscribers: Service::SUBSCRIBERS.len() as u64,
+            subscribers: SUBSCRIBERS.len() as u64,
             in_step,
             longest_gap,
             failed_reads: 0,

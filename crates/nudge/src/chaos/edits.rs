@@ -1,11 +1,15 @@
-//! Edits of stores, at random from the seed, for the length of a run.
+//! Edits of stores, and what both owners answer to writes.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use nudge_chance::Random;
-use nudge_protocol::EntityId;
-use nudge_testbed::edits::{Edit, store_id};
+use nudge_testbed::{
+    compare::Newest,
+    edits::{Edit, store_id},
+};
 use parking_lot::Mutex;
+use reqwest::{Method, Response};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{plan::Plan, world::World};
@@ -24,11 +28,24 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// What was written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Written {
-    /// Edits that were answered, and how many of them changed something.
+    /// Edits of stores that were answered, and how many of them changed something.
     pub(super) made: u64,
     pub(super) changes: u64,
-    /// The highest version that was answered for each store: the owner must not forget it.
-    pub(super) newest: BTreeMap<EntityId, u64>,
+    /// Reviews that were written, rewritten and deleted.
+    pub(super) reviews: u64,
+    /// What owners must not forget.
+    pub(super) newest: Newest,
+}
+
+impl Written {
+    /// Notes what an owner answered to a write. Returns whether it was a change.
+    pub(super) fn note(&mut self, answer: &Response) -> bool {
+        let Some(token) = write_token(answer) else { return false };
+        let newest = self.newest.entry((token.entity, token.id)).or_default();
+        let newer = token.version.get() > *newest;
+        *newest = token.version.get().max(*newest);
+        newer
+    }
 }
 
 /// All edits of a plan, in their order.
@@ -64,40 +81,47 @@ pub(super) async fn write(
     }
 }
 
-/// Tries one replica after the other until one answers; the n-th edit begins with the n-th. An edit
-/// without an answer may have been carried out all the same, which only the owner knows.
+/// An edit without an answer may have been carried out all the same, which only the owner knows.
 async fn carry_out(world: &World, n: usize, edit: &Edit, written: &Arc<Mutex<Written>>) {
-    let path = store_path(&edit.id).expect("no id of ours is a dot");
+    let Edit { id, method, body } = edit;
+    let path = store_path(id).expect("no id of ours is a dot");
+    let answer = answered(world, Service::StoreInfo, n, method.clone(), &path, body.as_ref()).await;
+    match answer.status().as_u16() {
+        200..300 | 404 | 410 => {
+            let mut written = written.lock();
+            written.made += 1;
+            let changed = written.note(&answer);
+            written.changes += u64::from(changed);
+        }
+        status => world.surprise(format!("{method} {id}: store-info answered {status}")),
+    }
+}
+
+/// Tries one replica after the other until one answers with anything but a failure of its own; the n-th request begins with
+/// the n-th.
+pub(super) async fn answered(
+    world: &World,
+    service: Service,
+    n: usize,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Response {
     for api in world.apis.iter().cycle().skip(n % world.apis.len()) {
-        let owner = api.of(Service::StoreInfo);
-        let mut request = api.request(edit.method.clone(), owner, &path);
-        if let Some(body) = &edit.body {
+        let owner = api.of(service);
+        let mut request = api.request(method.clone(), owner, path);
+        if let Some(body) = body {
             request = request.json(body);
         }
         let answer = api.send(owner, request.timeout(ANSWER_TIMEOUT)).await;
-        if let Ok(answer) = answer {
-            let status = answer.status().as_u16();
-            match status {
-                200..300 | 404 | 410 => {
-                    let mut written = written.lock();
-                    written.made += 1;
-                    if let Some(token) = write_token(&answer) {
-                        let newest = written.newest.entry(token.id).or_default();
-                        let newer = token.version.get() > *newest;
-                        *newest = token.version.get().max(*newest);
-                        written.changes += u64::from(newer);
-                    }
-                    return;
-                }
-                500.. => {}
-                _ => {
-                    let Edit { id, method, .. } = edit;
-                    return world.surprise(format!("{method} {id}: store-info answered {status}"));
-                }
-            }
+        if let Ok(answer) = answer
+            && answer.status().as_u16() < 500
+        {
+            return answer;
         }
         tokio::time::sleep(AGAIN).await;
     }
+    unreachable!("the replicas never come to an end")
 }
 
 #[cfg(test)]

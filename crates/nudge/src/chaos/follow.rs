@@ -21,8 +21,8 @@ use crate::{
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval between reads.
 const READ_INTERVAL: Duration = Duration::from_millis(10);
-/// Timeout of one poll.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout of one poll. More than storefront gives those that it asks.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Records how each subscriber is doing, and restarts programs that ended by themselves. Never returns.
 pub(super) async fn watch(world: &World, board: &Board) {
@@ -85,7 +85,11 @@ pub(super) async fn read(subscriber: &Subscriber<'_>, board: &Board, place: usiz
             let id = EntityId::new("store-000").expect("a good id");
             format!("/stores/{id}/reviews")
         }
-        _ => "/stores?limit=1".to_owned(),
+        Service::Search | Service::StoreInfo => "/stores?limit=1".to_owned(),
+        // From search, which may be away: then from what it has itself.
+        Service::Storefront => "/stores?source=search&limit=1".to_owned(),
+        Service::Favourites => "/users/chaos/favourites".to_owned(),
+        Service::Ads => "/ads".to_owned(),
     };
     let mut gap = Gap::new(Instant::now());
     loop {

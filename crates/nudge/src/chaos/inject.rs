@@ -19,6 +19,7 @@ use super::{
     plan::{Fault, Kind, Target},
     world::{World, start},
 };
+use crate::client::Service;
 
 /// Time allowed for a request to the broker, which may have just been started.
 const BROKER_PATIENCE: Duration = Duration::from_secs(8);
@@ -35,8 +36,13 @@ impl World {
             }
             Kind::DiskFull => self.program(fault.place())?.lock().await.set_disk_full(true)?,
             Kind::NatsRollback => self.keep_copy().await?,
-            Kind::StreamDelete => self.ask_broker(Wish::DeleteStream).await?,
-            Kind::ConsumerDelete => self.ask_broker(Wish::DeleteConsumer(fault.on)).await?,
+            Kind::StreamDelete => self.ask_broker(wishes(Service::ALL, None)).await?,
+            Kind::ConsumerDelete => {
+                let Target::Program(service) = fault.on else {
+                    unreachable!("only services follow")
+                };
+                self.ask_broker(wishes(service.follows(), Some(fault.on))).await?;
+            }
             _ => self.line(fault.place())?.set(|trouble| change(trouble, fault, true)),
         }
         Ok(())
@@ -85,29 +91,28 @@ impl World {
     }
 
     /// Retries until it is done: the broker may be busy starting.
-    async fn ask_broker(&self, wish: Wish) -> Result<(), String> {
+    async fn ask_broker(&self, wishes: impl Iterator<Item = Wish>) -> Result<(), String> {
         let deadline = Instant::now() + BROKER_PATIENCE;
-        loop {
-            let asked = tokio::time::timeout_at(deadline, self.wish(wish)).await;
-            match asked.unwrap_or_else(|_| Err("the broker does not answer".to_owned())) {
-                Ok(()) => return Ok(()),
-                Err(why) if Instant::now() + BROKER_PAUSE > deadline => return Err(why),
-                Err(_) => tokio::time::sleep(BROKER_PAUSE).await,
+        for wish in wishes {
+            loop {
+                let asked = tokio::time::timeout_at(deadline, self.wish(&wish)).await;
+                match asked.unwrap_or_else(|_| Err("the broker does not answer".to_owned())) {
+                    Ok(()) => break,
+                    Err(why) if Instant::now() + BROKER_PAUSE > deadline => return Err(why),
+                    Err(_) => tokio::time::sleep(BROKER_PAUSE).await,
+                }
             }
         }
+        Ok(())
     }
 
-    async fn wish(&self, wish: Wish) -> Result<(), String> {
-        let store = EntityName::new("store").expect("a good name");
-        let name = subject::stream_name(&store);
-        let on = match wish {
-            Wish::DeleteStream => {
-                let deleted = self.broker.jetstream.delete_stream(name).await;
-                return deleted.map(drop).map_err(|error| error.to_string());
-            }
-            Wish::DeleteConsumer(on) => on.to_string(),
+    async fn wish(&self, Wish { of, consumer_of }: &Wish) -> Result<(), String> {
+        let name = subject::stream_name(of);
+        let Some(on) = consumer_of.map(|on| on.to_string()) else {
+            let deleted = self.broker.jetstream.delete_stream(name).await;
+            return deleted.map(drop).map_err(|error| error.to_string());
         };
-        let is_its = |name: &&String| subject::consumer_service(name, &store) == Some(on.as_str());
+        let is_its = |name: &&String| subject::consumer_service(name, of) == Some(on.as_str());
         let stream = self.broker.jetstream.get_stream_no_info(name).await;
         let stream = stream.map_err(|error| error.to_string())?;
         let names: Result<Vec<String>, _> = stream.consumer_names().try_collect().await;
@@ -117,10 +122,21 @@ impl World {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Wish {
-    DeleteStream,
-    DeleteConsumer(Target),
+/// That an entity's stream is deleted, or the consumer that a subscriber has of it.
+struct Wish {
+    of: EntityName,
+    consumer_of: Option<Target>,
+}
+
+/// One for each entity that these services own.
+fn wishes(
+    owners: impl IntoIterator<Item = Service>,
+    consumer_of: Option<Target>,
+) -> impl Iterator<Item = Wish> {
+    owners.into_iter().filter_map(Service::owns).map(move |entity| {
+        let of = EntityName::new(entity).expect("a good name");
+        Wish { of, consumer_of }
+    })
 }
 
 /// How a fault changes a line, or restores it.
@@ -184,7 +200,7 @@ mod tests {
             at_millis: 0,
             for_millis: 0,
             kind,
-            on: Target::SearchToNats,
+            on: Target::ToNats(Service::Search),
             replica: 1,
             way,
             late_millis,

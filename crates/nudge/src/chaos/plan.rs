@@ -95,9 +95,9 @@ pub(super) enum Kind {
     Freeze,
     /// NATS is ended at its end, and comes back with its store directory as it was at the start.
     NatsRollback,
-    /// The stream is deleted.
+    /// The streams are deleted.
     StreamDelete,
-    /// A subscriber's durable consumer is deleted.
+    /// A subscriber's durable consumers are deleted.
     ConsumerDelete,
     /// A subscriber cannot write to its files.
     DiskFull,
@@ -122,14 +122,18 @@ impl Kind {
     ];
 
     /// What it can happen to.
-    pub(super) const fn targets(self) -> &'static [Target] {
-        use Target::{Database, Nats, Review, Search, StoreInfo};
+    pub(super) fn targets(self) -> Vec<Target> {
+        use Target::{Database, Nats};
         match self {
-            Self::Latency | Self::Stall | Self::Reset | Self::Cut | Self::Refuse => &Target::LINES,
-            Self::Reorder | Self::Duplicate | Self::Drop => &Target::BROKER_LINES,
-            Self::Kill | Self::Freeze => &[Nats, StoreInfo, Search, Review, Database],
-            Self::NatsRollback | Self::StreamDelete => &[Nats],
-            Self::ConsumerDelete | Self::DiskFull => &[Search, Review],
+            Self::Latency | Self::Stall | Self::Reset | Self::Cut | Self::Refuse => {
+                Target::lines().collect()
+            }
+            Self::Reorder | Self::Duplicate | Self::Drop => Target::broker_lines().collect(),
+            Self::Kill | Self::Freeze => {
+                [Nats].into_iter().chain(Target::services()).chain([Database]).collect()
+            }
+            Self::NatsRollback | Self::StreamDelete => vec![Nats],
+            Self::ConsumerDelete | Self::DiskFull => Target::subscribers().collect(),
         }
     }
 

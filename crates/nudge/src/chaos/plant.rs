@@ -13,22 +13,20 @@ use crate::client::Service;
 
 /// The setting by which a subscriber compares.
 pub(super) const SETTING: &str = "RESYNC_PERCENT";
-/// How many different things are planted into each read model, if it has so many stores.
-const PLANTED: usize = 7;
-
-/// What is done to one store, in the service's table and in the kit's. `TABLE` stands for the former, `ID` for the store.
-const EDITS: [&[&str]; PLANTED] = [
+/// What is done to one store each, in the service's table and in the kit's. `TABLE` stands for the former, `ID` for the store,
+/// and `, VERSION - 1` for as much of the version that the table shows, if it shows one. No two entities have an ID in common.
+const OF_STORES: &[&[&str]] = &[
     // A change that never arrived.
     &[
         "UPDATE nudge_applied SET version = version - 1 WHERE id = ID",
-        "UPDATE TABLE SET name = 'planted', version = version - 1 WHERE id = ID",
+        "UPDATE TABLE SET name = 'planted', VERSION - 1 WHERE id = ID",
     ],
     // A store that never arrived.
     &["DELETE FROM nudge_applied WHERE id = ID", "DELETE FROM TABLE WHERE id = ID"],
     // A version that the owner has lost.
     &[
         "UPDATE nudge_applied SET version = version + 1 WHERE id = ID",
-        "UPDATE TABLE SET name = 'planted', version = version + 1 WHERE id = ID",
+        "UPDATE TABLE SET name = 'planted', VERSION + 1 WHERE id = ID",
     ],
     // A deletion that never took place.
     &["UPDATE nudge_applied SET deleted = 1 WHERE id = ID", "DELETE FROM TABLE WHERE id = ID"],
@@ -37,21 +35,59 @@ const EDITS: [&[&str]; PLANTED] = [
     &["UPDATE TABLE SET open = 1 - open WHERE id = ID"],
     &["DELETE FROM TABLE WHERE id = ID"],
 ];
+/// The same for storefront's reviews, and for what it adds up from them.
+const OF_REVIEWS: &[&[&str]] = &[
+    &[
+        "UPDATE nudge_applied SET version = version - 1 WHERE id = ID",
+        "UPDATE TABLE SET text = 'planted' WHERE id = ID",
+    ],
+    &["DELETE FROM nudge_applied WHERE id = ID", "DELETE FROM TABLE WHERE id = ID"],
+    &["UPDATE TABLE SET rating = 6 - rating, text = 'planted' WHERE id = ID"],
+    &["DELETE FROM TABLE WHERE id = ID"],
+    &["UPDATE rating SET count = count + 1 WHERE id = (SELECT store_id FROM TABLE WHERE id = ID)"],
+];
+
+/// What is done to one table.
+struct Planting {
+    entity: &'static str,
+    table: &'static str,
+    /// Whether it shows versions.
+    versions: bool,
+    edits: &'static [&'static [&'static str]],
+}
+
+/// What is done to a service's read model.
+fn plantings(service: Service) -> Vec<Planting> {
+    let (table, versions) = match service {
+        Service::Search | Service::Storefront | Service::StoreInfo => ("store", true),
+        Service::Review => ("known_store", true),
+        Service::Favourites | Service::Ads => ("known_store", false),
+    };
+    let stores = Planting { entity: "store", table, versions, edits: OF_STORES };
+    let reviews =
+        Planting { entity: "review", table: "review", versions: false, edits: OF_REVIEWS };
+    match service {
+        Service::Storefront => vec![stores, reviews],
+        _ => vec![stores],
+    }
+}
 
 impl World {
     /// Plants differences into every read model, and lets subscribers compare from now on. Returns how many.
     pub(super) async fn plant(&self) -> Result<u64, String> {
         let mut planted = 0;
         for service in Service::SUBSCRIBERS {
-            let at = |replica| Place { on: Target::of(service).0, replica };
+            let at = |replica| Place { on: Target::Program(service), replica };
             for (replica, _) in self.replicas() {
                 self.program(at(replica))?.lock().await.stop(STOP_PATIENCE).await;
             }
             let launch = self.program(at(1))?.lock().await.launch().clone();
             let url = launch.env.iter().find(|(name, _)| *name == "DATABASE_URL");
             let (_, url) = url.ok_or("a subscriber without a database")?;
-            let into = into(service, url).await;
-            planted += into.map_err(|error| format!("{}: {error}", service.name()))?;
+            for planting in plantings(service) {
+                let into = into(&planting, url).await;
+                planted += into.map_err(|error| format!("{}: {error}", service.name()))?;
+            }
             for (replica, _) in self.replicas() {
                 let mut program = self.program(at(replica))?.lock().await;
                 program.set_env(SETTING, "100");
@@ -62,27 +98,30 @@ impl World {
     }
 }
 
-/// Plants differences into one read model.
+/// Plants differences into one table, as many as it has rows for. Returns how many.
 async fn into(
-    service: Service,
+    planting: &Planting,
     url: &str,
 ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
-    let table = match service {
-        Service::Review => "known_store",
-        _ => "store",
-    };
+    let Planting { entity, table, versions, edits } = planting;
     let db = Database::open(url, Durability::Refillable).await?;
+    let most = edits.len();
     let sql = format!(
         "SELECT applied.id FROM nudge_applied AS applied JOIN {table} ON {table}.id = applied.id \
-         WHERE applied.entity = 'store' AND applied.deleted = 0 ORDER BY applied.version DESC LIMIT {PLANTED}"
+         WHERE applied.entity = '{entity}' AND applied.deleted = 0 ORDER BY applied.version DESC LIMIT {most}"
     );
     let query = sqlx::query_as(AssertSqlSafe(sql));
     let ids: Vec<(String,)> = db.run(query.fetch_all(db.reader())).await?;
     let mut planted = 0;
-    for ((id,), edits) in ids.iter().zip(EDITS) {
-        for edit in edits {
+    for ((id,), edits) in ids.iter().zip(*edits) {
+        for edit in *edits {
             let id = format!("'{}'", id.replace('\'', "''"));
+            let version = |by: &str| {
+                if *versions { format!(", version = version {by} 1") } else { String::new() }
+            };
             let sql = edit.replace("TABLE", table).replace("ID", &id);
+            let sql =
+                sql.replace(", VERSION - 1", &version("-")).replace(", VERSION + 1", &version("+"));
             db.write(sqlx::query(AssertSqlSafe(sql))).await?;
         }
         planted += 1;

@@ -22,7 +22,7 @@ const MAX_DIFFERENCES: usize = 40;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Verdict {
-    /// Every read model equals the owner in every store.
+    /// Every read model equals the owners in every store and review.
     Converged,
     /// Some read model still differs.
     Diverged,
@@ -43,6 +43,8 @@ pub(super) struct Report {
     replicas: u64,
     edits: u64,
     changes: u64,
+    /// Written, rewritten and deleted.
+    reviews: u64,
     faults: BTreeMap<Kind, u64>,
     faults_on: BTreeMap<Place, BTreeMap<Kind, u64>>,
     never: Vec<Kind>,
@@ -136,6 +138,7 @@ impl Report {
             replicas: plan.replicas,
             edits: written.made,
             changes: written.changes,
+            reviews: written.reviews,
             faults: state.done,
             faults_on: state.done_on,
             never,
@@ -185,12 +188,13 @@ impl Report {
         let minutes = self.minutes;
         let mut lines = vec![
             format!(
-                "seed {}, {minutes} min, data in {}, {} of each service: {}, {} changed something",
+                "seed {}, {minutes} min, data in {}, {} of each service: {}, {} changed something; {}",
                 self.seed,
                 self.data_in,
                 count(self.replicas, "replica"),
                 count(self.edits, "edit"),
-                self.changes
+                self.changes,
+                count(self.reviews, "write") + " of reviews",
             ),
             format!("{total}: {faults}"),
             format!("killed: {}; frozen: {}", self.victims(Kind::Kill), self.victims(Kind::Freeze)),

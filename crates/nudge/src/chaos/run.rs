@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::{join, join_all};
 use nudge_testbed::{
     Comparison,
-    compare::{Difference, Stores},
+    compare::{Difference, Entities, Thoroughness},
 };
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -17,6 +17,7 @@ use super::{
     picture::Picture,
     plan::{Databases, Fault, Kind, Plan},
     report::{Ending, Report},
+    reviews,
     world::World,
 };
 
@@ -69,7 +70,11 @@ impl Run<'_> {
         let deadline = end + EDIT_PATIENCE;
         let faults = self.plan.faults.iter().enumerate();
         let faults = join_all(faults.map(|(place, fault)| self.fault(start, place, fault, board)));
-        join(edits::write(self.world, self.plan, start, deadline, written), faults).await;
+        let writing = join(
+            edits::write(self.world, self.plan, start, deadline, written),
+            reviews::write(self.world, self.plan, start, deadline, written),
+        );
+        join(writing, faults).await;
         self.world.heal().await;
         if !self.world.broken().is_empty() {
             return Ending { broken: self.world.broken(), ..Ending::default() };
@@ -127,7 +132,10 @@ impl Run<'_> {
         let (began, comparison) = (Instant::now(), self.world.comparison());
         let mut same_after = None;
         loop {
-            let looked = comparison.look(&written.newest).await;
+            // All that differs is only told at the end.
+            let last = began.elapsed() > self.patience;
+            let how = if last { Thoroughness::Everything } else { Thoroughness::FirstThatDiffers };
+            let looked = comparison.look(&written.newest, how).await;
             let after = began.elapsed();
             let ending = ending(&comparison, looked).await;
             let same = ending.differences.is_empty() && ending.not_compared.is_none();
@@ -146,7 +154,7 @@ impl Run<'_> {
                 }
                 (false, None) => {}
             }
-            if !same && after > self.patience {
+            if !same && last {
                 return ending;
             }
             sleep(if same { SETTLE } else { LOOK_INTERVAL }).await;
@@ -162,13 +170,13 @@ impl Run<'_> {
     }
 }
 
-/// The result of a comparison, including texts if nothing else differs.
+/// The result of a comparison, with a closer look if nothing else differs.
 async fn ending(
     comparison: &Comparison,
-    looked: Result<(Stores, Vec<Difference>), String>,
+    looked: Result<(Entities, Vec<Difference>), String>,
 ) -> Ending {
     let looked = match looked {
-        Ok((owner, same)) if same.is_empty() => comparison.look_by_text(&owner).await,
+        Ok((owner, same)) if same.is_empty() => comparison.look_closely(&owner).await,
         Ok((_, differences)) => Ok(differences),
         Err(why) => Err(why),
     };

@@ -63,7 +63,7 @@ pub(super) struct World {
     broken: parking_lot::Mutex<Vec<String>>,
 }
 
-/// A program that follows stores, and its address.
+/// A program that follows something, and its address.
 #[derive(Clone, Debug)]
 pub(super) struct Subscriber<'a> {
     pub(super) name: String,
@@ -82,7 +82,7 @@ impl World {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
             for api in &self.apis {
-                for peer in Service::COMPARED.map(|service| api.of(service)) {
+                for peer in Service::ALL.map(|service| api.of(service)) {
                     while !is_ready(api, peer).await {
                         tokio::time::sleep(POLL_INTERVAL).await;
                     }
@@ -95,11 +95,11 @@ impl World {
         })
     }
 
-    /// All programs that follow stores.
+    /// All programs that follow something: stores, all of them.
     pub(super) fn subscribers(&self) -> Vec<Subscriber<'_>> {
         let of = |service: Service| {
             self.replicas().map(move |(replica, api)| {
-                let place = Place { on: Target::of(service).0, replica };
+                let place = Place { on: Target::Program(service), replica };
                 Subscriber { name: place.to_string(), service, api }
             })
         };
@@ -111,20 +111,16 @@ impl World {
         (1..).zip(&self.apis)
     }
 
-    /// Whether all of these agree.
+    /// Whether all services agree.
     pub(super) fn comparison(&self) -> Comparison {
-        let asked = |name: String, service, api: &Api| Asked {
-            name,
-            service,
-            url: api.of(service).url().to_owned(),
+        let of = |service: Service| {
+            self.replicas().map(move |(replica, api)| Asked {
+                name: Place { on: Target::Program(service), replica }.to_string(),
+                service,
+                url: api.of(service).url().to_owned(),
+            })
         };
-        let owners = self.replicas().map(|(replica, api)| {
-            let place = Place { on: Target::StoreInfo, replica };
-            asked(place.to_string(), Service::StoreInfo, api)
-        });
-        let subscribers = self.subscribers();
-        let subscribers = subscribers.into_iter().map(|one| asked(one.name, one.service, one.api));
-        Comparison::new(owners.chain(subscribers).collect())
+        Comparison::new(Service::ALL.into_iter().flat_map(of).collect())
     }
 
     /// The program at a place that is not a line.

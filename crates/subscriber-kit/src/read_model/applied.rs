@@ -18,6 +18,10 @@ pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const CHEAP_COUNT: Duration = Duration::from_millis(10);
 /// How many times longer than it took any other count is valid: of 1,000,000 rows, one takes half a second.
 const COUNT_SHARE: u32 = 50;
+/// Longest validity, however long a count took: the program may have been frozen meanwhile.
+const MAX_COUNT_AGE: Duration = Duration::from_secs(60);
+/// A count of fewer rows is made whenever somebody asks: if it took long, something else held it up.
+const MANY_ROWS: u64 = 10_000;
 
 /// The applied versions of one kind of entity, and those who wait for them.
 #[derive(Clone, Debug)]
@@ -124,7 +128,8 @@ struct Counted {
 
 impl Counted {
     fn is_valid(&self) -> bool {
-        self.took >= CHEAP_COUNT && self.at.elapsed() < self.took * COUNT_SHARE
+        let is_dear = self.took >= CHEAP_COUNT && self.count >= MANY_ROWS;
+        is_dear && self.at.elapsed() < MAX_COUNT_AGE.min(self.took * COUNT_SHARE)
     }
 }
 
@@ -194,14 +199,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_count_is_valid_for_longer_the_longer_it_took() {
-        let counted =
-            |took| Counted { count: 7, at: Instant::now(), took: Duration::from_millis(took) };
-        let (cheap, dear) = (counted(9), counted(500));
-        assert!(!cheap.is_valid() && dear.is_valid());
+        let counted = |took, count| {
+            let (at, took) = (Instant::now(), Duration::from_millis(took));
+            Counted { count, at, took }
+        };
+        let (cheap, dear) = (counted(9, 1_000_000), counted(500, 1_000_000));
+        let (held_up, frozen) = (counted(2_000, 50), counted(9_000, 1_000_000));
+        assert!(!cheap.is_valid() && !held_up.is_valid() && dear.is_valid());
         tokio::time::advance(Duration::from_secs(24)).await;
         assert!(dear.is_valid());
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(!dear.is_valid());
+        assert!(!dear.is_valid() && frozen.is_valid());
+        tokio::time::advance(MAX_COUNT_AGE).await;
+        assert!(!frozen.is_valid());
     }
 
     #[tokio::test]

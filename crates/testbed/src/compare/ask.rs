@@ -30,11 +30,15 @@ impl Asked {
         let answer = self.send(request).await?;
         match answer.status().as_u16() {
             200 => self.body(answer).await,
-            status => {
-                let said = answer.text().await.unwrap_or_default();
-                Err(format!("{} answered {status}: {said}", self.name))
-            }
+            _ => Err(self.refusal(answer).await),
         }
+    }
+
+    /// An answer with a status that should never occur.
+    pub(super) async fn refusal(&self, answer: Response) -> String {
+        let status = answer.status().as_u16();
+        let said = answer.text().await.unwrap_or_default();
+        format!("{} answered {status}: {said}", self.name)
     }
 
     /// The JSON of an answer.

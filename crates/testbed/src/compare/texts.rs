@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use nudge_protocol::EntityId;
 use serde_json::{Map, Value};
 
-use super::{Difference, Stores};
+use super::{Difference, Entities};
 
 /// Most queries of one comparison. The usual 300 stores give fewer.
 const MAX_QUESTIONS: usize = 1_000;
@@ -14,7 +14,7 @@ const TEXTS: &[&str] = &["name", "category", "region"];
 
 /// The queries: for each live store the last word of its name and a part of that, and a part of its
 /// region. Parts have two characters, as in Korean searches.
-pub(super) fn questions(owner: &Stores) -> BTreeSet<String> {
+pub(super) fn questions(owner: &Entities) -> BTreeSet<String> {
     let states = owner.values().filter_map(|owned| owned.state.as_ref());
     let of_one = |state: &Map<String, Value>| {
         let word = text(state, "name").split_whitespace().last().map(squeezed).unwrap_or_default();
@@ -28,7 +28,7 @@ pub(super) fn questions(owner: &Stores) -> BTreeSet<String> {
 /// Differences between the stores that were found by a text and those that contain it.
 pub(super) fn differences(
     service: &str,
-    owner: &Stores,
+    owner: &Entities,
     question: &str,
     found: &BTreeSet<EntityId>,
 ) -> Vec<Difference> {
@@ -39,6 +39,7 @@ pub(super) fn differences(
     let expected: BTreeSet<_> = stores.map(|(id, _)| id.clone()).collect();
     let difference = |id: &EntityId| Difference {
         service: service.to_owned(),
+        entity: "store",
         id: Some(id.clone()),
         what: format!("found by {question:?}"),
         expected: expected.contains(id).into(),
@@ -77,12 +78,12 @@ mod tests {
         EntityId::new(text).unwrap()
     }
 
-    fn owner() -> Stores {
+    fn owner() -> Entities {
         let live = |name: &str, region: &str| Owned {
             version: 1,
             state: json!({"name": name, "region": region, "open": true}).as_object().cloned(),
         };
-        Stores::from([
+        Entities::from([
             (id("a"), live("달빛 127호점", "마포구")),
             (id("b"), live("달빛 17호점", "")),
             (id("gone"), Owned { version: 2, state: None }),

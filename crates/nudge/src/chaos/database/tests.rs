@@ -100,8 +100,8 @@ async fn each_service_has_a_schema_and_a_database_that_was_used_before_is_refuse
     let answer = format!(r#"{{"url":"{}"}}"#, database.url());
     let command = ["echo".to_owned(), answer];
     let server = Server::start(&command).await.unwrap();
-    for (service, schema) in Service::COMPARED.into_iter().zip(["store_info", "search", "review"]) {
-        let url = server.database_url(service);
+    for service in Service::ALL {
+        let (url, schema) = (server.database_url(service), service.schema());
         assert!(url.starts_with(database.url()) && url.ends_with(schema), "{url}");
     }
     let refusal = Server::start(&command).await.unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! A plan from a seed.
 
 use nudge_chance::Random;
-use nudge_testbed::Way;
+use nudge_testbed::{Service, Way};
 
 use super::{Databases, FORMAT, Fault, Kind, Plan, Target};
 
@@ -52,7 +52,7 @@ type Card = (Kind, Vec<Target>);
 /// it would be hit too rarely for its importance.
 fn deck(databases: Databases) -> Vec<Card> {
     let other = |on: &Target| *on != Target::Database;
-    let of = |kind: Kind| kind.targets().iter().copied().filter(other).collect();
+    let of = |kind: Kind| kind.targets().into_iter().filter(other).collect();
     let mut deck: Vec<Card> = databases.kinds().map(|kind| (kind, of(kind))).collect();
     if databases == Databases::Postgres {
         deck.extend([Kind::Kill, Kind::Freeze].map(|kind| (kind, vec![Target::Database])));
@@ -144,9 +144,10 @@ fn draw_away(random: &mut Random, lost: &Fault) -> Option<Fault> {
         return None;
     }
     let kind = *random.one_of(&[Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall]);
+    let subscriber = *random.one_of(&Service::SUBSCRIBERS);
     let on = match kind {
-        Kind::Freeze | Kind::Kill => *random.one_of(&[Target::Search, Target::Review]),
-        _ => *random.one_of(&[Target::SearchToNats, Target::ReviewToNats]),
+        Kind::Freeze | Kind::Kill => Target::Program(subscriber),
+        _ => Target::ToNats(subscriber),
     };
     let (least, most) = MARGIN_MILLIS;
     let before = random.between(least, most).min(lost.at_millis);

@@ -2,59 +2,74 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize, Serializer};
-
-use crate::client::Service;
+use nudge_testbed::Service;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 /// Targets that exist once, or once per replica.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::chaos) enum Target {
+    /// The broker.
     Nats,
-    StoreInfo,
-    Search,
-    Review,
-    #[serde(rename = "store-info→nats")]
-    StoreInfoToNats,
-    #[serde(rename = "search→nats")]
-    SearchToNats,
-    #[serde(rename = "review→nats")]
-    ReviewToNats,
-    #[serde(rename = "search→store-info")]
-    SearchToStoreInfo,
-    #[serde(rename = "review→store-info")]
-    ReviewToStoreInfo,
+    /// A service.
+    Program(Service),
+    /// The line from a service to the broker.
+    ToNats(Service),
+    /// The line from a service to another that it asks.
+    Line(Service, Service),
     /// The server that all services keep their data on, if there is one.
     Database,
 }
 
 impl Target {
-    pub(in crate::chaos) const LINES: [Self; 5] = [
-        Self::StoreInfoToNats,
-        Self::SearchToNats,
-        Self::ReviewToNats,
-        Self::SearchToStoreInfo,
-        Self::ReviewToStoreInfo,
-    ];
-    pub(super) const BROKER_LINES: [Self; 3] =
-        [Self::StoreInfoToNats, Self::SearchToNats, Self::ReviewToNats];
+    /// All services.
+    pub(super) fn services() -> impl Iterator<Item = Self> {
+        Service::ALL.into_iter().map(Self::Program)
+    }
 
-    /// A service, its line to NATS, and its line to the owner, if it follows one.
-    pub(in crate::chaos) const fn of(service: Service) -> (Self, Self, Option<Self>) {
-        match service {
-            Service::StoreInfo => (Self::StoreInfo, Self::StoreInfoToNats, None),
-            Service::Search => (Self::Search, Self::SearchToNats, Some(Self::SearchToStoreInfo)),
-            Service::Review => (Self::Review, Self::ReviewToNats, Some(Self::ReviewToStoreInfo)),
-            Service::Storefront | Service::Favourites | Service::Ads => {
-                panic!("it is not among those compared")
-            }
-        }
+    /// All services that follow something.
+    pub(super) fn subscribers() -> impl Iterator<Item = Self> {
+        Service::SUBSCRIBERS.into_iter().map(Self::Program)
+    }
+
+    /// All lines to the broker.
+    pub(super) fn broker_lines() -> impl Iterator<Item = Self> {
+        Service::ALL.into_iter().map(Self::ToNats)
+    }
+
+    /// All lines.
+    pub(in crate::chaos) fn lines() -> impl Iterator<Item = Self> {
+        let asked = |from: Service| from.asks().iter().map(move |(_, to)| Self::Line(from, *to));
+        Self::broker_lines().chain(Service::ALL.into_iter().flat_map(asked))
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::Nats, Self::Database].into_iter().chain(Self::services()).chain(Self::lines())
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
+        match self {
+            Self::Nats => f.write_str("nats"),
+            Self::Database => f.write_str("database"),
+            Self::Program(service) => f.write_str(service.name()),
+            Self::ToNats(service) => write!(f, "{}→nats", service.name()),
+            Self::Line(from, to) => write!(f, "{}→{}", from.name(), to.name()),
+        }
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let found = Self::all().find(|target| target.to_string() == name);
+        found.ok_or_else(|| D::Error::custom(format!("there is no {name:?} to break")))
     }
 }
 

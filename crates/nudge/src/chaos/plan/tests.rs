@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use nudge_testbed::Service;
+
 use super::*;
 
 const SHORT: u64 = 18_000;
@@ -47,11 +49,11 @@ fn a_short_run_has_many_kinds_and_a_handful_of_seeds_has_all_on_all_targets() {
             kinds.extend(of_one);
         }
         assert_eq!(kinds, databases.kinds().collect());
-        for seed in 1..=60 {
+        for seed in 1..=200 {
             let plan = Plan::generate(seed, 60_000, databases, 1);
             pairs.extend(plan.faults.iter().map(|fault| (fault.kind, fault.on)));
         }
-        let targets = |kind: Kind| kind.targets().iter().map(move |on| (kind, *on));
+        let targets = |kind: Kind| kind.targets().into_iter().map(move |on| (kind, on));
         let possible = |(kind, on): &(Kind, Target)| match databases {
             Databases::Sqlite => *on != Target::Database,
             Databases::Postgres => *kind != Kind::DiskFull,
@@ -83,7 +85,7 @@ fn a_fault_that_cannot_happen_to_the_databases_is_refused() {
                     --postgres-command";
     assert_eq!(refusal, expected);
     killed.check_on(POSTGRES).unwrap();
-    let full = plan(Kind::DiskFull, Target::Search);
+    let full = plan(Kind::DiskFull, Target::Program(Service::Search));
     full.check_on(SQLITE).unwrap();
     assert!(full.check_on(POSTGRES).unwrap_err().to_string().contains("disk-full search"));
     plan(Kind::Refuse, Target::Database).check().unwrap_err();
@@ -119,13 +121,13 @@ fn mostly_a_subscriber_is_away_while_the_broker_loses_something() {
 
 #[test]
 fn with_replicas_any_of_them_is_hit_and_all_are_away_while_the_broker_loses_something() {
-    let plans: Vec<_> = (1..=20).map(|seed| Plan::generate(seed, 60_000, POSTGRES, 2)).collect();
+    let plans: Vec<_> = (1..=100).map(|seed| Plan::generate(seed, 60_000, POSTGRES, 2)).collect();
     let faults: Vec<_> = plans.iter().flat_map(|plan| &plan.faults).collect();
     for kind in Kind::ALL.into_iter().filter(|kind| POSTGRES.kinds().any(|one| one == *kind)) {
         for on in kind.targets() {
-            let hit = |f: &&&Fault| (f.kind, f.on) == (kind, *on);
+            let hit = |f: &&&Fault| (f.kind, f.on) == (kind, on);
             let hit: BTreeSet<_> = faults.iter().filter(hit).map(|fault| fault.replica).collect();
-            assert_eq!(hit, (1..=kind.choices(*on, 2)).collect(), "{kind} {on}");
+            assert_eq!(hit, (1..=kind.choices(on, 2)).collect(), "{kind} {on}");
         }
     }
     for plan in &plans {
@@ -147,24 +149,26 @@ fn with_replicas_any_of_them_is_hit_and_all_are_away_while_the_broker_loses_some
 fn a_plan_without_replicas_is_written_as_ever_and_one_with_them_names_the_victim() {
     let plan = Plan::generate(1, SHORT, SQLITE, 1);
     assert!(!plan.to_json().contains("replica"));
-    let second = Fault { replica: 2, ..fault(1_000, Kind::Kill, Target::Search) };
-    let line = Fault { replica: 2, ..fault(1_000, Kind::Drop, Target::SearchToNats) };
+    let second = Fault { replica: 2, ..fault(1_000, Kind::Kill, Target::Program(Service::Search)) };
+    let line = Fault { replica: 2, ..fault(1_000, Kind::Drop, Target::ToNats(Service::Search)) };
     assert_eq!([&second, &line].map(ToString::to_string), ["kill search-2", "drop search-2→nats"]);
     let with =
         |replicas, fault: &Fault| Plan { replicas, faults: vec![fault.clone()], ..plan.clone() };
     with(2, &second).check().unwrap();
     assert_eq!(with(1, &second).check().unwrap_err(), "there is no search-2");
-    for shared in [(Kind::Kill, Target::Nats), (Kind::ConsumerDelete, Target::Search)] {
+    for shared in
+        [(Kind::Kill, Target::Nats), (Kind::ConsumerDelete, Target::Program(Service::Search))]
+    {
         let fault = Fault { replica: 2, ..fault(1_000, shared.0, shared.1) };
         with(2, &fault).check().unwrap_err();
     }
     for replicas in [0, MAX_REPLICAS + 1] {
         Plan { replicas, ..plan.clone() }.check().unwrap_err();
     }
-    let first = fault(1_200, Kind::Freeze, Target::Search);
+    let first = fault(1_200, Kind::Freeze, Target::Program(Service::Search));
     let both = |other| Plan { replicas: 2, faults: vec![other, first.clone()], ..plan.clone() };
     both(second).check().unwrap();
-    both(fault(1_000, Kind::Kill, Target::Search)).check().unwrap_err();
+    both(fault(1_000, Kind::Kill, Target::Program(Service::Search))).check().unwrap_err();
 }
 
 #[test]
@@ -198,12 +202,13 @@ fn a_plan_is_readable_and_what_makes_no_sense_is_refused() {
 fn two_faults_that_exclude_each_other_are_refused() {
     let plan = |faults| Plan { faults, ..Plan::generate(1, SHORT, SQLITE, 1) };
     let check = |one, other| plan(vec![one, other]).check();
-    use Target::{Nats, Review, Search};
+    use Target::Nats;
+    let (search, review) = (Target::Program(Service::Search), Target::Program(Service::Review));
     let kill = |at, on| fault(at, Kind::Kill, on);
     check(kill(1_000, Nats), fault(1_200, Kind::Freeze, Nats)).unwrap_err();
     check(fault(1_200, Kind::NatsRollback, Nats), kill(1_000, Nats)).unwrap_err();
-    check(kill(1_000, Nats), fault(1_200, Kind::ConsumerDelete, Search)).unwrap_err();
-    check(kill(1_000, Search), kill(1_000, Review)).unwrap();
+    check(kill(1_000, Nats), fault(1_200, Kind::ConsumerDelete, search)).unwrap_err();
+    check(kill(1_000, search), kill(1_000, review)).unwrap();
     check(kill(1_000, Nats), kill(1_500, Nats)).unwrap();
 }
 

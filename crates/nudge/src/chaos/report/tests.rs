@@ -6,6 +6,7 @@ use crate::chaos::plan::Plan;
 fn report(converged_after: Option<f64>, differences: usize, surprises: &[&str]) -> Report {
     let difference = Difference {
         service: "search".to_owned(),
+        entity: "store",
         id: None,
         what: "name".to_owned(),
         expected: Value::Null,
@@ -64,10 +65,10 @@ fn a_run_that_could_not_be_carried_out_says_why() {
 fn kinds_that_never_happened_are_named_and_the_figures_add_up() {
     let report = report(Some(1.0), 0, &[]);
     assert_eq!(report.faults.len() + report.never.len(), Kind::ALL.len());
-    assert_eq!(report.callbacks_per_change, 3.0 / 20.0);
-    assert_eq!(report.stores_asked_per_change, 30.0 / 20.0);
+    assert_eq!(report.callbacks_per_change, 3.0 / 50.0);
+    assert_eq!(report.stores_asked_per_change, 30.0 / 50.0);
     let text = report.lines().join("\n");
-    let calls = "at least 0.15 calls to the owner, of up to 256 stores each, and 1.50 stores";
+    let calls = "at least 0.06 calls to the owner, of up to 256 stores each, and 0.60 stores";
     assert!(text.contains(calls), "{text}");
     for kind in &report.never {
         assert!(text.contains(&kind.to_string()), "{text}");

@@ -65,7 +65,7 @@ impl World {
             broken: Default::default(),
         };
         world.add_nats(&nats_exe, nats_port);
-        for service in Service::COMPARED {
+        for service in Service::ALL {
             for replica in 1..=plan.replicas {
                 world.add_lines(service, replica, nats_port, plan.seed).await?;
                 world.add_service(service, replica, exe)?;
@@ -90,16 +90,19 @@ impl World {
         nats_port: u16,
         seed: u64,
     ) -> Result<(), Failure> {
-        let (_, to_nats, to_owner) = Target::of(service);
-        let owner_port = self.api(replica).of(Service::StoreInfo).port();
+        // What an owner publishes, and what others are told.
         let notifications = match service {
             Service::StoreInfo => Way::There,
             _ => Way::Back,
         };
-        let lines = [Some((to_nats, nats_port, Some(notifications)))];
-        let lines = lines.into_iter().chain([to_owner.map(|on| (on, owner_port, None))]);
-        for (on, port, notifications) in lines.flatten() {
-            let seed = seed.wrapping_add(on as u64).wrapping_add((replica - 1) << 32);
+        let to_nats = (Target::ToNats(service), nats_port, Some(notifications));
+        let to_others = service.asks().iter().map(|(_, other)| {
+            (Target::Line(service, *other), self.api(replica).of(*other).port(), None)
+        });
+        let lines: Vec<_> = [to_nats].into_iter().chain(to_others).collect();
+        for (on, port, notifications) in lines {
+            let number = Target::lines().position(|line| line == on).unwrap_or_default() as u64;
+            let seed = seed.wrapping_add(number).wrapping_add((replica - 1) << 32);
             let counts = self.counts.clone();
             let line = Line::to(port, Settings { notifications, seed, counts, keeps: false }).await;
             let line = line.map_err(|error| Failure::failed(format!("cannot listen: {error}")))?;
@@ -109,8 +112,7 @@ impl World {
     }
 
     fn add_service(&mut self, service: Service, replica: u64, exe: &Path) -> Result<(), Failure> {
-        let (on, to_nats, to_owner) = Target::of(service);
-        let at = Place { on, replica };
+        let at = Place { on: Target::Program(service), replica };
         let address = |on| self.lines[&Place { on, replica }].address();
         let database_url = match &self.server {
             Some(server) => server.database_url(service),
@@ -119,16 +121,17 @@ impl World {
         let mut launch = service::launch(service, exe, self.log(at));
         launch.env = vec![
             ("DATABASE_URL", database_url),
-            ("NATS_URL", format!("nats://{}", address(to_nats))),
+            ("NATS_URL", format!("nats://{}", address(Target::ToNats(service)))),
             ("BIND", self.api(replica).of(service).address().to_owned()),
         ];
-        match to_owner {
-            Some(line) => {
-                launch.env.push(("STORE_OWNER_URL", format!("http://{}", address(line))));
-                // Notifications alone must do: comparing would hide what they lose.
-                launch.env.push((plant::SETTING, "0".to_owned()));
-            }
-            None => launch.env.push(("SAMPLE", "false".to_owned())),
+        for (setting, other) in service.asks() {
+            let url = format!("http://{}", address(Target::Line(service, *other)));
+            launch.env.push((setting, url));
+        }
+        match Service::SUBSCRIBERS.contains(&service) {
+            // Notifications alone must do: comparing would hide what they lose.
+            true => launch.env.push((plant::SETTING, "0".to_owned())),
+            false => launch.env.push(("SAMPLE", "false".to_owned())),
         }
         self.add(at, launch);
         Ok(())
