@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::WriteToken;
 use nudge_runtime::{BoxError, Broker, Database, database::Migration, serve};
-use nudge_subscriber_kit::{Settings, Subscriber, source::Source};
+use nudge_subscriber_kit::{CloudEvents, Settings, Subscriber, source::Source};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,7 @@ pub struct ReadModel {
     pub settings: Settings,
     /// Its database.
     pub database: Arc<TestDatabase>,
+    events: Option<CloudEvents>,
     keep: Keep,
     after_commit: Option<Hook>,
 }
@@ -54,7 +55,13 @@ impl ReadModel {
 
     /// A read model on this database.
     pub fn on(database: Arc<TestDatabase>) -> Self {
-        Self { settings: quick(), database, keep: Keep::default(), after_commit: None }
+        let (keep, events, after_commit) = Default::default();
+        Self { settings: quick(), database, events, keep, after_commit }
+    }
+
+    /// Learns of changes from CloudEvents, instead of the owner's own stream.
+    pub fn hears(self, events: CloudEvents) -> Self {
+        Self { events: Some(events), ..self }
     }
 
     /// Calls `hook` after each commit, before anything is acknowledged.
@@ -88,6 +95,9 @@ impl ReadModel {
             .settings(self.settings);
         if let Some(hook) = self.after_commit.clone() {
             builder = builder.after_commit(move || hook());
+        }
+        if let Some(events) = self.events.clone() {
+            builder = builder.cloud_events(ENTITY, events);
         }
         let subscriber = builder.start(stop.clone()).await.expect("the subscriber starts");
         let listener =

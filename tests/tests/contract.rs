@@ -41,18 +41,25 @@ mod once {
 
         fn message(&self, id: &str, version: &str) -> Message {
             let subject = subject::subject(&self.entity, &nudge_tests::id(id));
-            Message { subject, version: version.to_owned(), body: b"{}".to_vec() }
+            Message {
+                subject,
+                version: version.to_owned(),
+                body: b"{}".to_vec(),
+                headers: Vec::new(),
+            }
         }
 
         async fn open(&self) -> Arc<dyn Consumer> {
             let (entity, settings) = (&self.entity, &self.settings);
-            let durable = Durable { service: "contract", entity, name: "contract", settings };
+            let durable =
+                Durable { service: "contract", entity, name: "contract", settings, events: None };
             self.source.open(durable).await.unwrap()
         }
 
         async fn opens(&self) -> bool {
             let (entity, settings) = (&self.entity, &self.settings);
-            let durable = Durable { service: "contract", entity, name: "contract", settings };
+            let durable =
+                Durable { service: "contract", entity, name: "contract", settings, events: None };
             self.source.open(durable).await.is_ok()
         }
     }
@@ -201,6 +208,7 @@ mod once {
             entity: &ports.entity,
             name: "narrow",
             settings: &settings,
+            events: None,
         };
         let narrow = ports.source.open(durable).await.unwrap();
         let mut deliveries = narrow.deliveries().await.unwrap();

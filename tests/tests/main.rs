@@ -5,6 +5,7 @@ mod async_api;
 mod backlog;
 mod capture;
 mod chaos;
+mod cloud_events;
 mod connections;
 mod consumer;
 mod contract;

@@ -11,6 +11,7 @@
 //! | [`version`] | the owner's number for a state |
 //! | [`subject`] | how a key becomes a NATS subject and back |
 //! | [`notification`] | the message body and its headers |
+//! | [`cloud_events`] | notifications as CloudEvents |
 //! | [`write_token`] | `Nudge-Token`: "make this write visible to me" |
 //! | [`timestamp`] | instants, as text and as microseconds |
 //! | [`sync_api`] | the owner's HTTP API for callbacks |
@@ -19,6 +20,7 @@
 //! | [`object`] | strict JSON: objects and words only in their documented form, no duplicate fields |
 
 pub mod admin;
+pub mod cloud_events;
 pub mod digest;
 pub mod entity;
 pub mod notification;

@@ -53,7 +53,9 @@ mod tombstones;
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
-use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken};
+use nudge_protocol::{
+    Change, EntityId, EntityName, Version, WriteToken, cloud_events::EventSource,
+};
 use nudge_runtime::{
     Broker, Database, Tx,
     database::{Before, Migration, OpenError},
@@ -85,6 +87,8 @@ pub struct Publisher<M = Recording> {
     log: ChangeLog,
     wake: Arc<Notify>,
     metrics: Metrics,
+    /// If notifications are CloudEvents, too.
+    events: Option<EventSource>,
     /// The triggers that record the changes.
     capture: Option<Arc<capture::Capture>>,
     how: PhantomData<M>,
@@ -99,7 +103,7 @@ impl Publisher {
         let metrics = Metrics::default();
         // Known before the relay has reached the broker: until then it would read 0.
         metrics.note_pending(&log).await;
-        Ok(Self { log, wake, metrics, capture: None, how: PhantomData })
+        Ok(Self { log, wake, metrics, events: None, capture: None, how: PhantomData })
     }
 
     /// Migrates the tables of a service that are [captured](Self::capture): if there is anything to migrate,
@@ -212,8 +216,14 @@ impl<M> Publisher<M> {
     }
 
     fn with<N>(self, capture: Option<Arc<capture::Capture>>) -> Publisher<N> {
-        let Self { log, wake, metrics, .. } = self;
-        Publisher { log, wake, metrics, capture, how: PhantomData }
+        let Self { log, wake, metrics, events, .. } = self;
+        Publisher { log, wake, metrics, events, capture, how: PhantomData }
+    }
+
+    /// Publishes notifications that are CloudEvents 1.0 as well: headers in the binary mode of the NATS binding are added,
+    /// with this source. Subscribers do not read them.
+    pub fn cloud_events(self, source: EventSource) -> Self {
+        Self { events: Some(source), ..self }
     }
 
     /// The kind of entity that this handle publishes.
@@ -268,14 +278,15 @@ impl<M> Publisher<M> {
     /// [`spawn_relay`](Self::spawn_relay) to another sink: for tests and simulations.
     pub fn spawn_relay_to(&self, sink: Arc<dyn Sink>, stop: CancellationToken) -> JoinHandle<()> {
         let (log, wake, metrics) = (self.log.clone(), self.wake.clone(), self.metrics.clone());
-        let capture = self.capture.clone();
+        let (events, capture) = (self.events.clone(), self.capture.clone());
+        let relay = relay::Relay::new(log, sink, wake, metrics, events);
         tokio::spawn(async move {
             let watched = async {
                 if let Some(capture) = capture {
                     capture.run(stop.clone()).await;
                 }
             };
-            tokio::join!(relay::Relay::new(log, sink, wake, metrics).run(stop.clone()), watched);
+            tokio::join!(relay.run(stop.clone()), watched);
         })
     }
 

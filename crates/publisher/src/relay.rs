@@ -28,7 +28,7 @@ pub use strangers::MAX_DEFERRED_STRANGERS;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use nudge_protocol::{EntityId, EntityName, Notification, subject};
+use nudge_protocol::{EntityId, EntityName, Notification, cloud_events::EventSource, subject};
 use nudge_runtime::{BoxError, clock, problem::chain};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -73,6 +73,8 @@ pub(crate) struct Relay {
     sink: Arc<dyn Sink>,
     wake: Arc<Notify>,
     metrics: Metrics,
+    /// If notifications are CloudEvents, too.
+    events: Option<EventSource>,
     /// The stream as last seen; `None` before the first check on a connection.
     stream: Option<StreamInfo>,
     next_check: Instant,
@@ -131,12 +133,14 @@ impl Relay {
         sink: Arc<dyn Sink>,
         wake: Arc<Notify>,
         metrics: Metrics,
+        events: Option<EventSource>,
     ) -> Self {
         Self {
             log,
             sink,
             wake,
             metrics,
+            events,
             stream: None,
             next_check: Instant::now(),
             known: None,
@@ -364,16 +368,18 @@ impl Relay {
 
     async fn publish_one(&self, row: &Pending) -> Result<Published, BoxError> {
         let entity = self.log.entity();
-        let seq = self.sink.publish(entity, message(entity, row)).await?;
+        let seq = self.sink.publish(entity, message(entity, row, self.events.as_ref())).await?;
         Ok(Published { id: row.id.clone(), version: row.version, seq })
     }
 }
 
 /// What is published for a row: which entity, how it changed, and its version as a header.
-fn message(entity: &EntityName, row: &Pending) -> Message {
+fn message(entity: &EntityName, row: &Pending, events: Option<&EventSource>) -> Message {
     let body = Notification { id: row.id.clone(), change: row.change }.to_json();
     let subject = subject::subject(entity, &row.id);
-    Message { subject, version: row.version.to_string(), body }
+    let headers = events.map(|source| source.headers(entity, &row.id, row.change, row.version));
+    let headers = headers.into_iter().flatten().collect();
+    Message { subject, version: row.version.to_string(), body, headers }
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub struct Message {
     pub version: String,
     /// Its body.
     pub body: Vec<u8>,
+    /// Further headers, which describe it to others than subscribers.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 /// A message in the stream, whoever published it.

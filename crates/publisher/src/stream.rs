@@ -87,6 +87,7 @@ impl Sink for Broker {
         Box::pin(async move {
             let mut headers = HeaderMap::new();
             headers.insert(VERSION_HEADER, message.version.as_str());
+            message.headers.into_iter().for_each(|(name, value)| headers.insert(name, value));
             let publish = PublishMessage::build().payload(message.body.into()).headers(headers);
             let ack = async { self.jetstream.send_publish(message.subject, publish).await?.await };
             let ack = ack.await.map_err(|error| self.explain(error))?;

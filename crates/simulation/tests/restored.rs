@@ -63,7 +63,12 @@ async fn put(owner: &SimulatedOwner, id: &str) {
 /// What another relay, or anybody else, publishes.
 fn message(id: &str, version: u64) -> Message {
     let body = format!(r#"{{"id":"{id}","change":"updated"}}"#).into_bytes();
-    Message { subject: format!("changes.thing.{id}"), version: version.to_string(), body }
+    Message {
+        subject: format!("changes.thing.{id}"),
+        version: version.to_string(),
+        body,
+        headers: Vec::new(),
+    }
 }
 
 /// Alters the change log behind the relay's back.

@@ -122,7 +122,8 @@ impl Copy {
 
     async fn announce(&self, id: &str) {
         let subject = format!("changes.thing.{id}");
-        let message = Message { subject, version: "1".to_owned(), body: b"{}".to_vec() };
+        let (version, headers) = ("1".to_owned(), Vec::new());
+        let message = Message { subject, version, body: b"{}".to_vec(), headers };
         self.broker.sink().publish(&thing(), message).await.expect("it is published");
     }
 

@@ -6,6 +6,7 @@
 
 pub(crate) mod acknowledge;
 mod check;
+pub(crate) mod cloud_events;
 mod consumer;
 mod fresh;
 mod jetstream;
@@ -39,6 +40,7 @@ use crate::{
     work::{run::Lane, worker::Incoming},
 };
 use acknowledge::{Countdown, Held};
+use cloud_events::CloudEvents;
 use source::{Consumer, ConsumerState, Deliveries, Delivery, Durable, Source};
 use withheld::Withheld;
 
@@ -69,6 +71,7 @@ pub(crate) struct Intake {
     pub(crate) service: String,
     pub(crate) entity: EntityName,
     pub(crate) source: Arc<dyn Source>,
+    pub(crate) cloud_events: Option<CloudEvents>,
     pub(crate) positions: Positions,
     pub(crate) replica: Replica,
     pub(crate) recent: Arc<Recent>,
@@ -169,7 +172,8 @@ impl Intake {
         caught_up.store(position.caught_up, std::sync::atomic::Ordering::Relaxed);
         let name = subject::consumer_name(&self.service, &self.entity, &position.consumer);
         let (service, entity, settings) = (&self.service, &self.entity, &self.settings);
-        let durable = Durable { service, entity, name: &name, settings };
+        let events = self.cloud_events.as_ref();
+        let durable = Durable { service, entity, name: &name, settings, events };
         let consumer = self.source.open(durable).await?;
         let opened = consumer.opened();
         let same = position.stream_created == opened.created;

@@ -19,6 +19,7 @@ mod work;
 // What the author of a service writes, and what runs it.
 pub use apply::{Apply, EntityState, MAX_READ_ROWS};
 pub use http::openapi;
+pub use intake::cloud_events::CloudEvents;
 pub use mirror::{Mirror, TableError};
 pub use retry::RetryPolicy;
 pub use service::{Running, Service, Started};

@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     apply::{Apply, NO_REVISION, shape},
     callback::{http_owner::HttpOwner, owner_client::OwnerClient, owner_link::OwnerLink},
-    intake::{Intake, source::Source},
+    intake::{Intake, cloud_events::CloudEvents, source::Source},
     read_model::{
         applied::Waiters, dead_letter::DeadLetters, guard::Applier, position::Positions,
         recent::Recent, replica::Replica, revision::Revisions, tables,
@@ -59,6 +59,9 @@ pub enum StartError {
     /// An entity was followed twice.
     #[error("{0} is followed twice")]
     FollowedTwice(EntityName),
+    /// CloudEvents are to tell of an entity that is not followed.
+    #[error("{0} is not followed, so no CloudEvents can tell of it")]
+    NotFollowed(String),
     /// No entity was followed.
     #[error("a subscriber must follow at least one entity")]
     FollowsNothing,
@@ -99,6 +102,7 @@ pub struct Builder {
     settings: Settings,
     owned: Vec<String>,
     no_tombstones: Vec<String>,
+    cloud_events: HashMap<String, CloudEvents>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     follows: Vec<Start>,
 }
@@ -110,6 +114,7 @@ struct Starting {
     source: Arc<dyn Source>,
     settings: Settings,
     no_tombstones: Vec<String>,
+    cloud_events: HashMap<String, CloudEvents>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     events: Events,
     paused: watch::Receiver<bool>,
@@ -186,6 +191,7 @@ impl Subscriber {
             settings: Settings::default(),
             owned: Vec::new(),
             no_tombstones: Vec::new(),
+            cloud_events: HashMap::new(),
             after_commit: None,
             follows: Vec::new(),
         }
@@ -285,6 +291,24 @@ impl Builder {
         self
     }
 
+    /// Learns of changes of `entity` from CloudEvents instead of its owner's own stream: from a publisher that knows nothing of
+    /// Nudge. The owner is asked for the state as ever, so it answers the sync API: `batch-get`, and `items` as far as
+    /// anything else than a message should be noticed. Such events bring no version, so each callback is made twice, a second
+    /// apart; and what their stream drops, only comparing finds.
+    ///
+    /// The stream's retention must be `limits`: from any other, a consumer would take messages away from its readers.
+    ///
+    /// ```
+    /// # use nudge_subscriber_kit::{Builder, CloudEvents};
+    /// # fn example(builder: Builder) -> Builder {
+    /// builder.cloud_events("order", CloudEvents::on("ORDERS", "shop.orders.*"))
+    /// # }
+    /// ```
+    pub fn cloud_events(mut self, entity: &str, events: CloudEvents) -> Self {
+        self.cloud_events.insert(entity.to_owned(), events);
+        self
+    }
+
     /// Calls `hook` after each commit of applied states, for instance to wake a relay if `apply` records changes
     /// of its own.
     pub fn after_commit(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
@@ -330,6 +354,7 @@ impl Builder {
             source: self.source,
             settings: self.settings,
             no_tombstones: self.no_tombstones,
+            cloud_events: self.cloud_events,
             after_commit: self.after_commit,
             events: Events::new(),
             paused: paused.subscribe(),
@@ -347,6 +372,9 @@ impl Builder {
                 return Err(StartError::FollowedTwice(one.entity));
             }
             followed.push(one);
+        }
+        if let Some(entity) = starting.cloud_events.keys().next() {
+            return Err(StartError::NotFollowed(entity.clone()));
         }
         guard.disarm();
         starting.tasks.close();
@@ -423,6 +451,7 @@ impl Starting {
             service: self.service.clone(),
             entity: entity.clone(),
             source: self.source.clone(),
+            cloud_events: self.cloud_events.remove(entity.as_str()),
             positions: Positions::new(self.db.clone(), entity.clone()),
             replica: replica.clone(),
             recent,

@@ -28,7 +28,7 @@ use std::{ffi::OsString, net::SocketAddr, process::ExitCode};
 
 use axum::Router;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
-use nudge_protocol::EntityName;
+use nudge_protocol::{EntityName, cloud_events::EventSource};
 use nudge_publisher::Publisher;
 use nudge_runtime::{
     Broker, Database,
@@ -69,6 +69,9 @@ pub struct Args {
     /// Load the sample stores if both the database and the stream are empty
     #[arg(long, env = "SAMPLE", value_parser = clap::builder::BoolishValueParser::new())]
     pub sample: bool,
+    /// Publish notifications that are CloudEvents, too, with this source, for instance /store-info
+    #[arg(long, env = "CLOUD_EVENTS_SOURCE", value_name = "URI")]
+    pub cloud_events_source: Option<EventSource>,
 }
 
 /// Why the service cannot start. Each error names the setting to fix.
@@ -136,7 +139,10 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     // First, so that a second instance fails before it touches anything.
     let (listener, address) = serve::listen(args.bind).await?;
     let db = Database::open(&args.service.database_url, Durability::Full).await?;
-    let publisher = Publisher::open(&db, entity()).await?;
+    let mut publisher = Publisher::open(&db, entity()).await?;
+    if let Some(source) = &args.cloud_events_source {
+        publisher = publisher.cloud_events(source.clone());
+    }
     let metrics = Metrics::default();
     let stores = Stores::open(&db, publisher, metrics.clone()).await?;
     let publisher = stores.publisher();

@@ -63,6 +63,7 @@ pub(super) fn wanted(durable: Durable<'_>) -> pull::Config {
         max_waiting: MAX_WAITING_PULLS,
         max_ack_pending: durable.settings.max_ack_pending,
         inactive_threshold: INACTIVE,
+        filter_subject: durable.events.map(|events| events.subjects.clone()).unwrap_or_default(),
         ..pull::Config::default()
     }
 }
@@ -107,7 +108,7 @@ mod tests {
     fn needed() -> pull::Config {
         let (entity, settings) = (EntityName::new("store").unwrap(), Settings::default());
         let (service, name) = ("search", "search-store-1");
-        wanted(Durable { service, entity: &entity, name, settings: &settings })
+        wanted(Durable { service, entity: &entity, name, settings: &settings, events: None })
     }
 
     fn altered(alter: impl FnOnce(&mut consumer::Config)) -> Altered {

@@ -8,15 +8,16 @@ use async_nats::{
         self,
         consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer, pull},
         context::ConsumerInfoErrorKind,
-        stream::{self, Stream},
+        stream::{self, RetentionPolicy, Stream},
     },
 };
 use futures_util::{StreamExt, TryStreamExt};
-use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
+use nudge_protocol::{EntityName, Notification, notification::VERSION_HEADER, subject};
 use nudge_runtime::{BoxError, Broker};
 use tokio::{sync::watch, time::Instant};
 
 use crate::intake::{
+    cloud_events::CloudEvents,
     consumer::{Altered, compare, wanted},
     source::{Asking, Consumer, ConsumerState, Deliveries, Delivery, Durable, Source},
 };
@@ -31,8 +32,12 @@ const REREADING_INACTIVE: Duration = Duration::from_secs(30);
 impl Source for Broker {
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>> {
         Box::pin(async move {
-            let name = subject::stream_name(durable.entity);
-            let stream = self.jetstream.get_stream(name).await?;
+            let from = Notifier::new(durable);
+            let stream = self.jetstream.get_stream(&from.stream).await?;
+            let retention = stream.cached_info().config.retention;
+            if durable.events.is_some() && retention != RetentionPolicy::Limits {
+                return Err("its stream gives each message to one reader only: following it would take them away from others".into());
+            }
             let config = wanted(durable);
             let (consumer, altered) = mended(&stream, durable.name, &config).await?;
             // The stream is read after the consumer; otherwise the consumer could merely seem to be ahead of it.
@@ -45,10 +50,9 @@ impl Source for Broker {
                 stream.delete_consumer(durable.name).await?;
                 return Err("the consumer was ahead of its stream: recreating it".into());
             }
-            let (broker, entity) = (self.clone(), durable.entity.clone());
             let consumer = Opened {
-                broker,
-                entity,
+                broker: self.clone(),
+                from,
                 stream,
                 consumer,
                 opened,
@@ -148,7 +152,7 @@ struct Unmended {
 /// An open consumer.
 struct Opened {
     broker: Broker,
-    entity: EntityName,
+    from: Notifier,
     stream: Stream,
     consumer: PullConsumer,
     opened: ConsumerState,
@@ -218,11 +222,12 @@ impl Consumer for Opened {
             let pull = self.consumer.stream().max_messages_per_batch(PULL_MESSAGES);
             let pull = pull.expires(PULL_EXPIRES).heartbeat(PULL_EXPIRES / 2);
             let messages = pull.messages().await?;
-            let delivery = |message: Result<jetstream::Message, _>| {
+            let from = self.from.clone();
+            let delivery = move |message: Result<jetstream::Message, _>| {
                 let message = message?;
                 let info = message.info().ok().map(|info| (info.stream_sequence, info.pending));
                 let (message, acker) = message.split();
-                let mut delivery = delivery(&message, info);
+                let mut delivery = from.delivery(&message, info);
                 delivery.ack = Some(Box::new(acker));
                 Ok::<_, BoxError>(delivery)
             };
@@ -240,14 +245,15 @@ impl Consumer for Opened {
             };
             let consumer = self.stream.create_consumer(config).await?;
             let left = consumer.cached_info().num_pending;
+            let begin = (self.from.clone(), consumer, left);
             let pages =
-                futures_util::stream::try_unfold((consumer, left), |(consumer, left)| async move {
+                futures_util::stream::try_unfold(begin, |(from, consumer, left)| async move {
                     if left == 0 {
                         return Ok::<_, BoxError>(None);
                     }
-                    let page = page(&consumer).await?;
+                    let page = page(&from, &consumer).await?;
                     let left = page.last().map_or(left, |last| last.pending);
-                    Ok(Some((futures_util::stream::iter(page).map(Ok), (consumer, left))))
+                    Ok(Some((futures_util::stream::iter(page).map(Ok), (from, consumer, left))))
                 });
             Ok(pages.try_flatten().boxed())
         })
@@ -255,34 +261,57 @@ impl Consumer for Opened {
 
     fn fresh(&self) -> Asking<'_, Deliveries> {
         Box::pin(async {
-            let subject = subject::all_subjects(&self.entity);
+            let (from, subject) = (self.from.clone(), self.from.subjects.clone());
             let group = self.consumer.cached_info().name.clone();
             let subscriber = self.broker.client.queue_subscribe(subject, group).await?;
-            Ok(subscriber.map(|message| Ok(delivery(&message, None))).boxed())
+            Ok(subscriber.map(move |message| Ok(from.delivery(&message, None))).boxed())
         })
     }
 }
 
-async fn page(consumer: &PullConsumer) -> Result<Vec<Delivery>, BoxError> {
+async fn page(from: &Notifier, consumer: &PullConsumer) -> Result<Vec<Delivery>, BoxError> {
     let mut batch = consumer.fetch().max_messages(PULL_MESSAGES).messages().await?;
     let mut page = Vec::new();
     while let Some(message) = batch.next().await {
         let message = message?;
         let info = message.info().map(|info| (info.stream_sequence, info.pending))?;
-        page.push(delivery(&message, Some(info)));
+        page.push(from.delivery(&message, Some(info)));
     }
     Ok(page)
 }
 
-fn delivery(message: &Message, info: Option<(u64, u64)>) -> Delivery {
-    let (sequence, pending) = info.unwrap_or_default();
-    let version = message.headers.as_ref().and_then(|headers| headers.get(VERSION_HEADER));
-    Delivery {
-        subject: message.subject.to_string(),
-        version: version.map(|version| version.as_str().to_owned()),
-        body: message.payload.clone(),
-        sequence,
-        pending,
-        ack: None,
+/// Where an entity's notifications come from.
+#[derive(Clone)]
+struct Notifier {
+    stream: String,
+    subjects: String,
+    entity: EntityName,
+    events: Option<CloudEvents>,
+}
+
+impl Notifier {
+    fn new(durable: Durable<'_>) -> Self {
+        let (entity, events) = (durable.entity.clone(), durable.events.cloned());
+        let (stream, subjects) = match &events {
+            Some(events) => (events.stream.clone(), events.subjects.clone()),
+            None => (subject::stream_name(&entity), subject::all_subjects(&entity)),
+        };
+        Self { stream, subjects, entity, events }
+    }
+
+    /// A message as a delivery; an event as the notification that its owner would have published.
+    fn delivery(&self, message: &Message, info: Option<(u64, u64)>) -> Delivery {
+        let (sequence, pending) = info.unwrap_or_default();
+        let version = message.headers.as_ref().and_then(|headers| headers.get(VERSION_HEADER));
+        let version = version.map(|version| version.as_str().to_owned());
+        let event = self.events.as_ref().and_then(|events| events.read(message));
+        let (subject, body) = match event {
+            Some((id, change)) => {
+                let subject = subject::subject(&self.entity, &id);
+                (subject, Notification { id, change }.to_json().into())
+            }
+            None => (message.subject.to_string(), message.payload.clone()),
+        };
+        Delivery { subject, version, body, sequence, pending, ack: None }
     }
 }

@@ -14,7 +14,7 @@ use nudge_runtime::BoxError;
 use tokio::sync::watch;
 
 pub use crate::intake::acknowledge::{AckHandle, Sending};
-use crate::settings::Settings;
+use crate::{intake::cloud_events::CloudEvents, settings::Settings};
 
 /// The future of a request to the broker.
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
@@ -90,6 +90,8 @@ pub struct Durable<'a> {
     pub name: &'a str,
     /// How long a delivery may take, and how many may be unacknowledged.
     pub settings: &'a Settings,
+    /// Where CloudEvents tell of changes, instead of the owner's own stream.
+    pub events: Option<&'a CloudEvents>,
 }
 
 /// A connection to a broker.

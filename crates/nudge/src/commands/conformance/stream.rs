@@ -30,8 +30,18 @@ const TOLD: &str = "conformance:told/. *>";
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// Headers by which the broker says what it stores.
 const BROKERS: &str = "Nats-";
-/// Of a trace, which is no data.
-const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+/// Of a trace, and of CloudEvents: these hold no data.
+const DESCRIBING: [&str; 9] = [
+    "traceparent",
+    "tracestate",
+    "ce-specversion",
+    "ce-id",
+    "ce-source",
+    "ce-type",
+    "ce-subject",
+    "ce-time",
+    "ce-datacontenttype",
+];
 
 const SETTINGS: Rule = Rule {
     section: "4.1",
@@ -219,8 +229,9 @@ fn harmless(id: &str, standing: &Standing) -> Tried {
     for name in &standing.headers {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         ensure(!is(MESSAGE_ID), || format!("the message about {id:?} has {MESSAGE_ID}"))?;
-        let known =
-            is(VERSION_HEADER) || TRACE.iter().any(|known| is(known)) || name.starts_with(BROKERS);
+        let known = is(VERSION_HEADER)
+            || DESCRIBING.iter().any(|known| is(known))
+            || name.starts_with(BROKERS);
         ensure(known, || format!("the message about {id:?} has the header {name}"))?;
     }
     Ok(())
