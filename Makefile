@@ -51,8 +51,8 @@ fuzz: ## feed the decoders generated input: SECONDS=60 for each; ARGS="import" f
 	@exec python3 scripts/fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
 .PHONY: openapi-fuzz
-openapi-fuzz: ## send the demo's services valid and invalid requests: SECONDS=30 for each
-	cargo build -q -p nudge --bin nudge
+openapi-fuzz: ## send the demo's services and examples/charging valid and invalid requests: SECONDS=30 for each
+	cargo build -q -p nudge -p charging --bins
 	@exec env NATS_SERVER_BIN="$$(python3 scripts/nats-server)" python3 scripts/openapi-fuzz \
 	$(TARGET)/debug/nudge --seconds $(or $(SECONDS),30) $(ARGS)
 

@@ -26,15 +26,21 @@ def texts(value):
             yield from texts(one)
 
 
-def id_in_path(case):
+def id_in_path(case, name="id"):
     """The id as it is meant: in a path, it is percent-encoded."""
-    named = (case.path_parameters or {}).get("id")
+    named = (case.path_parameters or {}).get(name)
     return unquote(named) if isinstance(named, str) else named
+
+
+def chargers(case):
+    """The ids of the chargers of a station that is sent."""
+    sent = case.body.get("chargers") if isinstance(case.body, dict) else None
+    return [one.get("id") for one in sent if isinstance(one, dict)] if isinstance(sent, list) else []
 
 
 def ids(case):
     """The ids that a request names."""
-    yield from texts([id_in_path(case)])
+    yield from texts([id_in_path(case), id_in_path(case, "charger"), chargers(case)])
     if isinstance(case.query, dict):
         yield from texts([case.query.get(name) for name in ("id", "after") if name in case.query])
     if isinstance(case.body, dict):
@@ -75,6 +81,10 @@ def before_call(context, case, kwargs):
 @schemathesis.hook
 def filter_case(context, case):
     if any(len(one.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES for one in ids(case)):
+        return False
+    # No two chargers of a station have the same one.
+    named = [str(one) for one in chargers(case)]
+    if len(set(named)) < len(named):
         return False
     # A body may repeat the id in its path, and name no other.
     if case.method in ("PUT", "PATCH") and isinstance(case.body, dict) and "id" in case.body:

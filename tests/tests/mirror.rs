@@ -3,7 +3,7 @@
 use nudge_protocol::{EntityId, Version};
 use nudge_runtime::{BoxError, Database, clock, row};
 use nudge_subscriber_kit::{Apply, EntityState, Mirror};
-use nudge_tests::TestDatabase;
+use nudge_tests::{Random, TestDatabase};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -104,6 +104,37 @@ async fn each_field_is_a_column_and_deleted_entities_have_no_row() {
     .await
     .unwrap();
     assert_eq!((found.name.as_str(), found.open, found.version), ("달빛국수", true, 2));
+}
+
+/// From the owner's JSON to the column, and back. (SQLite itself reads numbers such as 1e-300 less exactly.)
+#[tokio::test]
+async fn a_coordinate_is_kept_to_its_last_bit() {
+    #[derive(Serialize, Deserialize)]
+    struct Place {
+        longitude: f64,
+        latitude: Option<f64>,
+    }
+
+    let database = TestDatabase::new().await;
+    let (db, mirror) = (database.open().await, Mirror::<Place>::table("place"));
+    mirror.prepare(&db).await.unwrap();
+    let mut random = Random::new(7);
+    let degrees = |random: &mut Random| random.any() as f64 / u64::MAX as f64 * 360.0 - 180.0;
+    let mut numbers: Vec<_> = (0..1_000).map(|_| degrees(&mut random)).collect();
+    numbers.extend([0.1 + 0.2, 1.0 / 3.0, 5e15, -0.0]);
+    let state = |number: f64| json!({"longitude": number, "latitude": number});
+    let as_sent = |number| serde_json::from_str(&state(number).to_string()).unwrap();
+    let id = |place: usize| format!("{place:04}");
+    let sent = numbers.iter().enumerate();
+    let batch: Vec<_> = sent.map(|(place, n)| entity(&id(place), 1, as_sent(*n))).collect();
+    apply(&db, &mirror, &batch).await.unwrap();
+    let select = "SELECT longitude FROM place ORDER BY id";
+    let kept: Vec<(f64,)> = sqlx::query_as(select).fetch_all(db.reader()).await.unwrap();
+    let shown = rows(&db, &mirror).await;
+    for (place, number) in numbers.into_iter().enumerate() {
+        assert_eq!(kept[place].0, number, "{number:e}");
+        assert_eq!(shown[id(place)], mirror.expected(&state(number)).unwrap(), "{number:e}");
+    }
 }
 
 #[tokio::test]

@@ -122,8 +122,25 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Map<D> {
     }
 }
 
-/// A list of objects.
-pub(crate) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+/// A list of structs, each of which is read only from an object: for `deserialize_with`.
+///
+/// ```
+/// #[derive(serde::Deserialize)]
+/// struct Point { x: i32 }
+///
+/// #[derive(serde::Deserialize)]
+/// struct Line {
+///     #[serde(deserialize_with = "nudge_protocol::object::list")]
+///     points: Vec<Point>,
+/// }
+///
+/// assert!(serde_json::from_str::<Line>(r#"{"points":[{"x":1}]}"#).is_ok());
+/// assert!(serde_json::from_str::<Line>(r#"{"points":[[1]]}"#).is_err());
+/// ```
+///
+/// # Errors
+/// If it is no list, or one of its elements is no such object.
+pub fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,

@@ -128,7 +128,7 @@ pub fn outdated(service: &str, document: &str) -> Option<String> {
     let file = format!("api/{service}.openapi.json");
     let place = format!("{}/../../{file}", env!("CARGO_MANIFEST_DIR"));
     let written = std::fs::read_to_string(place).unwrap_or_default();
-    let write = format!("cargo run -q -p {service} -- openapi > {file}");
+    let write = format!("cargo run -q --bin {service} -- openapi > {file}");
     (written != document).then(|| format!("{file} is out of date: regenerate it with\n{write}"))
 }
 

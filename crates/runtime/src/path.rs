@@ -3,7 +3,7 @@
 use std::{fmt::Display, str::FromStr};
 
 use axum::{
-    extract::{FromRequestParts, RawPathParams, rejection::RawPathParamsRejection},
+    extract::{FromRequestParts, Path, path::ErrorKind, rejection::PathRejection},
     http::request::Parts,
 };
 
@@ -45,18 +45,22 @@ where
 /// A parameter of the path, percent-decoded; `None` if the route has none of this name.
 ///
 /// # Errors
-/// 400 that names it, if it is not UTF-8 or not a `T`.
+/// 400 that names it, if it is not a `T`; or that names whichever parameter of the path is not UTF-8.
 pub async fn parameter<T>(parts: &mut Parts, name: &str) -> Result<Option<T>, Problem>
 where
     T: FromStr<Err: Display>,
 {
-    let all = RawPathParams::from_request_parts(parts, &()).await.map_err(|error| match error {
-        RawPathParamsRejection::InvalidUtf8InPathParam(_) => {
-            Problem::parameter(name, "must be percent-encoded UTF-8")
-        }
-        error => Problem::internal(&error),
+    let all = Path::<Vec<(String, String)>>::from_request_parts(parts, &()).await;
+    let Path(all) = all.map_err(|error| match &error {
+        PathRejection::FailedToDeserializePathParams(why) => match why.kind() {
+            ErrorKind::InvalidUtf8InPathParam { key } => {
+                Problem::parameter(key, "must be percent-encoded UTF-8")
+            }
+            _ => Problem::internal(&error),
+        },
+        _ => Problem::internal(&error),
     })?;
-    let found = all.iter().find(|(parameter, _)| *parameter == name);
+    let found = all.iter().find(|(parameter, _)| parameter == name);
     found.map(|(_, text)| read(name, text)).transpose()
 }
 
@@ -81,7 +85,10 @@ mod tests {
         let id = async |PathId(id): PathId<String>| id;
         let number = async |PathId(id): PathId<u8>| id.to_string();
         let inner = Router::new().route("/words/{id}", get(id)).route("/words/all", get(id));
-        let router = Router::new().nest("/in", inner).route("/numbers/{id}/next", get(number));
+        let router = Router::new()
+            .nest("/in", inner)
+            .route("/numbers/{id}/next", get(number))
+            .route("/numbers/{id}/words/{word}", get(number));
         let request = Request::get(path).body(Body::empty()).unwrap();
         let answer = router.oneshot(request).await.unwrap();
         let status = answer.status().as_u16();
@@ -104,5 +111,7 @@ mod tests {
             assert_eq!(status, 400, "{path}");
             assert!(body.contains(r#""errors":[{"field":"id""#), "{path}: {body}");
         }
+        let (status, body) = ask("/numbers/7/words/%FF").await;
+        assert!(status == 400 && body.contains(r#""field":"word""#), "{body}");
     }
 }

@@ -19,7 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     apply::Apply,
-    http::openapi::{routes, waits},
+    http::openapi::{health, routes, waits},
     subscriber::{Builder, Subscriber},
 };
 
@@ -43,8 +43,8 @@ struct Follow {
     add: Add,
 }
 
-/// A service that follows the entities of others: its name, what it follows and what it serves. It provides
-/// everything that such a program needs: settings from flags and the environment, logs, a database, NATS, health
+/// A service that follows entities of others, owns some, or both: its name, what it follows and what it serves. It
+/// provides everything that such a program needs: settings from flags and the environment, logs, a database, NATS, health
 /// checks, metrics, an OpenAPI document and a graceful shutdown.
 ///
 /// ```no_run
@@ -162,22 +162,6 @@ impl Service {
             .help("Address to listen on; loopback only")
             .default_value("127.0.0.1:0")
             .value_parser(loopback_address);
-        let resync_percent = Arg::new(RESYNC_PERCENT)
-            .long(RESYNC_PERCENT)
-            .env("RESYNC_PERCENT")
-            .value_name("PERCENT")
-            .help("How much of its owners' time comparing with them may take; 0 switches it off [default: 1]")
-            .value_parser(clap::value_parser!(u32).range(0..=100));
-        let ready_when_equal = Arg::new(READY_WHEN_EQUAL)
-            .long(READY_WHEN_EQUAL)
-            .env("READY_WHEN_EQUAL")
-            .value_name("BOOL")
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true")
-            .default_value("false")
-            .help("Be ready only once it was found equal to its owners, to build a read model anew beside the one that serves")
-            .value_parser(clap::value_parser!(bool));
         let info = InfoBuilder::new().title(name).version("1.0.0").build();
         Self {
             name,
@@ -185,9 +169,7 @@ impl Service {
             command: ServiceArgs::augment_args(Command::new(name))
                 .about(format!("The service {name}"))
                 .after_help(help)
-                .arg(bind)
-                .arg(resync_percent)
-                .arg(ready_when_equal),
+                .arg(bind),
             about: OpenApiBuilder::new().info(info).build(),
             documents: Vec::new(),
             data: None,
@@ -224,6 +206,9 @@ impl Service {
         owner_url: &'static str,
         handler: A,
     ) -> Self {
+        if self.follows.is_empty() {
+            self.command = self.command.args(of_subscribers());
+        }
         let setting = format!("{}-owner-url", entity.replace('_', "-"));
         // Following an entity twice is refused at the start, with its name.
         if self.follows.iter().all(|follow| follow.setting != setting) {
@@ -233,6 +218,13 @@ impl Service {
         let add = Box::new(move |builder: Builder, url: &str| builder.follow(entity, url, handler));
         self.follows.push(Follow { entity, setting, add });
         self
+    }
+
+    /// Says that this service owns `entity` itself: see [`Builder::owns`]. A service may own something and follow nothing;
+    /// then it has neither `/nudge/v1` nor the settings of subscribers. What publishes and serves the entity is a
+    /// [`part`](Self::part).
+    pub fn owns(self, entity: &'static str) -> Self {
+        self.subscriber(move |builder| builder.owns(entity))
     }
 
     /// Calls the service `name` while it answers requests. That service is at `url` unless the setting says otherwise:
@@ -294,7 +286,8 @@ impl Service {
 
     /// The OpenAPI document, as text.
     pub fn document(&self) -> String {
-        openapi::document(self.about.clone(), self.documents.iter().cloned().chain([routes()]))
+        let shared = if self.follows.is_empty() { health() } else { routes() };
+        openapi::document(self.about.clone(), self.documents.iter().cloned().chain([shared]))
     }
 
     /// The `main` of the service: runs it until SIGINT or SIGTERM. If the start fails, it prints one line and ends.
@@ -355,6 +348,7 @@ impl Service {
         let stop = stop.child_token();
         let guard = stop.clone().drop_guard();
         let mut builder = Subscriber::builder(self.name, &database, &broker);
+        let follows = !self.follows.is_empty();
         for follow in self.follows {
             let url = matches.get_one::<String>(&follow.setting).map_or("", String::as_str);
             tracing::info!(entity = follow.entity, owner = url, "following");
@@ -363,11 +357,13 @@ impl Service {
         for configure in self.configure {
             builder = configure(builder);
         }
-        if let Some(percent) = matches.get_one(RESYNC_PERCENT) {
-            builder = builder.resync_percent(*percent);
-        }
-        if matches.get_one(READY_WHEN_EQUAL) == Some(&true) {
-            builder = builder.ready_when_equal(true);
+        if follows {
+            if let Some(percent) = matches.get_one(RESYNC_PERCENT) {
+                builder = builder.resync_percent(*percent);
+            }
+            if matches.get_one(READY_WHEN_EQUAL) == Some(&true) {
+                builder = builder.ready_when_equal(true);
+            }
         }
         let subscriber = builder.start(stop.clone()).await?;
         let tasks = TaskTracker::new();
@@ -390,6 +386,27 @@ impl Service {
         tracing::info!(%address, service = self.name, "listening");
         Ok(Running { address, database, subscriber, tasks, server })
     }
+}
+
+/// The settings of a service that follows something.
+fn of_subscribers() -> [Arg; 2] {
+    let resync_percent = Arg::new(RESYNC_PERCENT)
+            .long(RESYNC_PERCENT)
+            .env("RESYNC_PERCENT")
+            .value_name("PERCENT")
+            .help("How much of its owners' time comparing with them may take; 0 switches it off [default: 1]")
+            .value_parser(clap::value_parser!(u32).range(0..=100));
+    let ready_when_equal = Arg::new(READY_WHEN_EQUAL)
+            .long(READY_WHEN_EQUAL)
+            .env("READY_WHEN_EQUAL")
+            .value_name("BOOL")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .help("Be ready only once it was found equal to its owners, to build a read model anew beside the one that serves")
+            .value_parser(clap::value_parser!(bool));
+    [resync_percent, ready_when_equal]
 }
 
 /// The setting for the URL of a service that is called.

@@ -62,8 +62,8 @@ pub enum StartError {
     /// CloudEvents are to tell of an entity that is not followed.
     #[error("{0} is not followed, so no CloudEvents can tell of it")]
     NotFollowed(String),
-    /// No entity was followed.
-    #[error("a subscriber must follow at least one entity")]
+    /// No entity was followed, and none is owned.
+    #[error("a service must follow or own at least one entity")]
     FollowsNothing,
     /// It would never be ready.
     #[error(
@@ -339,7 +339,7 @@ impl Builder {
 
     /// Migrates the kit's tables and starts every task. They run until `stop` is cancelled.
     pub async fn start(self, stop: CancellationToken) -> Result<Subscriber, StartError> {
-        if self.follows.is_empty() {
+        if self.follows.is_empty() && self.owned.is_empty() {
             return Err(StartError::FollowsNothing);
         }
         let ready_when_equal = self.settings.resync.ready_when_equal;

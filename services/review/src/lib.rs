@@ -49,8 +49,7 @@ pub fn service() -> Service {
         .listen("127.0.0.1:7103")
         .keeps(storage::COMPONENT, storage::MIGRATIONS)
         .follow(STORE, "http://127.0.0.1:7101", stores::mirror())
-        // A token for this service's own write has nothing to wait for.
-        .subscriber(|builder| builder.owns(REVIEW))
+        .owns(REVIEW)
         .document_head(openapi::head())
         .part([own, sync_api::openapi(&entity())], owner)
 }

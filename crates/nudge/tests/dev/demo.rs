@@ -13,7 +13,7 @@ use nudge_testbed::ports::Base;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-const NUDGE: &str = env!("CARGO_BIN_EXE_nudge");
+pub(crate) const NUDGE: &str = env!("CARGO_BIN_EXE_nudge");
 pub(crate) const SERVICES: [&str; 6] =
     ["store-info", "search", "review", "storefront", "favourites", "ads"];
 const DEADLINE: Duration = Duration::from_secs(60);

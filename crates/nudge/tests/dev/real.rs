@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::dev::demo::{Demo, signal};
 
-async fn is_ready(demo: &Demo) {
+pub(crate) async fn is_ready(demo: &Demo) {
     let (http, url) = (Client::new(), format!("http://127.0.0.1:{}/readyz", demo.port_base));
     eventually("everything is ready", || async {
         let answer = http.get(&url).send().await.ok()?;

@@ -53,11 +53,15 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(dead_letters::replay))
         .routes(routes!(dead_letters::replay_by_query))
         .routes(routes!(dead_letters::discard_by_query));
-    OpenApiRouter::with_openapi(About::openapi())
+    OpenApiRouter::with_openapi(About::openapi()).merge(health()).nest("/nudge/v1", nudge)
+}
+
+/// Those of a service that follows nothing.
+pub(super) fn health() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::default()
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
-        .nest("/nudge/v1", nudge)
 }
 
 impl Subscriber {
@@ -68,9 +72,10 @@ impl Subscriber {
     }
 
     /// [`router`](Self::router) with its OpenAPI document, which is that of
-    /// [`openapi::routes`](crate::openapi::routes).
+    /// [`openapi::routes`](crate::openapi::routes). A service that follows nothing has no `/nudge/v1`.
     pub fn openapi_router(&self) -> OpenApiRouter {
-        routes().with_state(self.shared.clone())
+        let routes = if self.shared.followed.is_empty() { health() } else { routes() };
+        routes.with_state(self.shared.clone())
     }
 }
 

@@ -11,6 +11,11 @@ pub fn routes() -> OpenApi {
     admin::routes().into_openapi()
 }
 
+/// Those of a service that follows nothing, and only owns.
+pub(crate) fn health() -> OpenApi {
+    admin::health().into_openapi()
+}
+
 /// The OpenAPI document of these routes alone, as text: `api/subscriber.openapi.json`.
 pub fn document() -> String {
     text(routes())

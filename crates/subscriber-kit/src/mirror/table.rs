@@ -109,6 +109,10 @@ impl Column {
                 format!("json(CASE {name} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE 'null' END)")
             }
             (Kind::Sqlite, Value::Json) => format!("json({name})"),
+            // A real number as JSON is rounded, except by `quote`.
+            (Kind::Sqlite, Value::Float) => format!(
+                "json(CASE typeof({name}) WHEN 'real' THEN quote({name}) ELSE json_quote({name}) END)"
+            ),
             (Kind::Postgres, Value::Flag) => format!("{name} = 1"),
             (Kind::Postgres, Value::Json) => format!("{name}::json"),
             _ => name,
