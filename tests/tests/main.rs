@@ -33,4 +33,5 @@ mod simulation;
 mod starts;
 mod subscriber_api;
 mod tombstones;
+mod two_owners;
 mod whose_fault;

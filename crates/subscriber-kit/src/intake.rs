@@ -14,7 +14,11 @@ mod message;
 pub mod source;
 mod withheld;
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use nudge_protocol::{EntityName, Version, subject};
@@ -41,7 +45,7 @@ use crate::{
 };
 use acknowledge::{Countdown, Held};
 use cloud_events::CloudEvents;
-use source::{Consumer, ConsumerState, Deliveries, Delivery, Durable, Source};
+use source::{Consumer, ConsumerState, Deliveries, Delivery, Durable, NoStream, Source};
 use withheld::Withheld;
 
 /// Pause before intake starts again.
@@ -72,6 +76,8 @@ pub(crate) struct Intake {
     pub(crate) entity: EntityName,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) cloud_events: Option<CloudEvents>,
+    /// Whether the service is ready without it, if its stream does not exist.
+    pub(crate) optional: bool,
     pub(crate) positions: Positions,
     pub(crate) replica: Replica,
     pub(crate) recent: Arc<Recent>,
@@ -126,6 +132,9 @@ impl Intake {
                     self.progress.replaced.inc();
                 }
                 Over::Lost(error) => {
+                    if self.optional && error.is::<NoStream>() {
+                        self.progress.absent.store(true, Relaxed);
+                    }
                     let mut error = chain(&*error);
                     // A denied permission looks like a timeout; the server's own words say more.
                     if let Some(said) = self.source.last_error() {
@@ -169,7 +178,7 @@ impl Intake {
         // First, so that a filled read model is ready even while the broker is unreachable.
         let mut position = self.positions.load().await?;
         let caught_up = &self.progress.caught_up;
-        caught_up.store(position.caught_up, std::sync::atomic::Ordering::Relaxed);
+        caught_up.store(position.caught_up, Relaxed);
         let name = subject::consumer_name(&self.service, &self.entity, &position.consumer);
         let (service, entity, settings) = (&self.service, &self.entity, &self.settings);
         let events = self.cloud_events.as_ref();

@@ -102,6 +102,7 @@ pub struct Builder {
     settings: Settings,
     owned: Vec<String>,
     no_tombstones: Vec<String>,
+    optional: Vec<String>,
     cloud_events: HashMap<String, CloudEvents>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     follows: Vec<Start>,
@@ -114,6 +115,7 @@ struct Starting {
     source: Arc<dyn Source>,
     settings: Settings,
     no_tombstones: Vec<String>,
+    optional: Vec<String>,
     cloud_events: HashMap<String, CloudEvents>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     events: Events,
@@ -191,6 +193,7 @@ impl Subscriber {
             settings: Settings::default(),
             owned: Vec::new(),
             no_tombstones: Vec::new(),
+            optional: Vec::new(),
             cloud_events: HashMap::new(),
             after_commit: None,
             follows: Vec::new(),
@@ -218,12 +221,12 @@ impl Subscriber {
     }
 
     /// Whether every followed entity has caught up once since this read model was created, and was found equal to its
-    /// owner if [that is waited for](Builder::ready_when_equal). A subscriber stays ready during an outage of the
+    /// owner if [that is waited for](Builder::ready_when_equal); except those that are [optional](Builder::optional) and
+    /// have no stream yet. A subscriber stays ready during an outage of the
     /// broker or of an owner, and serves what it has.
     pub fn is_ready(&self) -> bool {
         let is_ready = |f: &Followed| {
-            f.progress.caught_up.load(Relaxed)
-                && (!self.shared.ready_when_equal || f.progress.found_equal.load(Relaxed))
+            !f.progress.is_awaited() && (!self.shared.ready_when_equal || !f.progress.is_unequal())
         };
         !self.shared.stop.is_cancelled() && self.shared.followed.iter().all(is_ready)
     }
@@ -309,6 +312,14 @@ impl Builder {
         self
     }
 
+    /// Says that the service is of use without `entity`: if its stream does not exist when the program starts, because nobody
+    /// owns it yet, the service gets ready without it, and stays so when it comes. If the stream exists, its first catch-up is
+    /// waited for as ever.
+    pub fn optional(mut self, entity: &str) -> Self {
+        self.optional.push(entity.to_owned());
+        self
+    }
+
     /// Calls `hook` after each commit of applied states, for instance to wake a relay if `apply` records changes
     /// of its own.
     pub fn after_commit(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
@@ -354,6 +365,7 @@ impl Builder {
             source: self.source,
             settings: self.settings,
             no_tombstones: self.no_tombstones,
+            optional: self.optional,
             cloud_events: self.cloud_events,
             after_commit: self.after_commit,
             events: Events::new(),
@@ -452,6 +464,7 @@ impl Starting {
             entity: entity.clone(),
             source: self.source.clone(),
             cloud_events: self.cloud_events.remove(entity.as_str()),
+            optional: self.optional.iter().any(|name| name == entity.as_str()),
             positions: Positions::new(self.db.clone(), entity.clone()),
             replica: replica.clone(),
             recent,

@@ -46,6 +46,8 @@ pub fn service() -> Service {
         .listen("127.0.0.1:7104")
         .follow("store", "http://127.0.0.1:7101", stores::mirror())
         .follow("review", "http://127.0.0.1:7103", Reviews::new())
+        // Pages without ratings are pages, too.
+        .subscriber(|builder| builder.optional("review"))
         .calls("search", "http://127.0.0.1:7102")
         .calls("favourites", "http://127.0.0.1:7105")
         .calls("ads", "http://127.0.0.1:7106")

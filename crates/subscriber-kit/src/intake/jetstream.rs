@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{
     Message,
     jetstream::{
-        self,
+        self, ErrorCode,
         consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer, pull},
-        context::ConsumerInfoErrorKind,
+        context::{ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind},
         stream::{self, RetentionPolicy, Stream},
     },
 };
@@ -19,7 +19,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::intake::{
     cloud_events::CloudEvents,
     consumer::{Altered, compare, wanted},
-    source::{Asking, Consumer, ConsumerState, Deliveries, Delivery, Durable, Source},
+    source::{Asking, Consumer, ConsumerState, Deliveries, Delivery, Durable, NoStream, Source},
 };
 
 /// Maximum number of messages per pull.
@@ -33,7 +33,7 @@ impl Source for Broker {
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>> {
         Box::pin(async move {
             let from = Notifier::new(durable);
-            let stream = self.jetstream.get_stream(&from.stream).await?;
+            let stream = found(self.jetstream.get_stream(&from.stream).await, &from.stream)?;
             let retention = stream.cached_info().config.retention;
             if durable.events.is_some() && retention != RetentionPolicy::Limits {
                 return Err("its stream gives each message to one reader only: following it would take them away from others".into());
@@ -79,6 +79,18 @@ impl Source for Broker {
     fn flush(&self) -> Asking<'_, ()> {
         Box::pin(async { Ok(self.client.flush().await?) })
     }
+}
+
+/// A stream, or an error that tells a missing one from others.
+fn found(stream: Result<Stream, GetStreamError>, name: &str) -> Result<Stream, BoxError> {
+    let is_missing = |error: &GetStreamError| match error.kind() {
+        GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
+        _ => false,
+    };
+    stream.map_err(|error| match is_missing(&error) {
+        true => NoStream(name.to_owned()).into(),
+        false => error.into(),
+    })
 }
 
 /// Finds the consumer and repairs it if it was altered, or creates it. Also returns what could not be repaired but

@@ -79,6 +79,11 @@ impl ConsumerState {
     }
 }
 
+/// Why a consumer cannot be opened: there is no such stream, perhaps not yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream {0} does not exist")]
+pub struct NoStream(pub String);
+
 /// Which consumer to open.
 #[derive(Clone, Copy, Debug)]
 pub struct Durable<'a> {
@@ -96,7 +101,7 @@ pub struct Durable<'a> {
 
 /// A connection to a broker.
 pub trait Source: Send + Sync + 'static {
-    /// Finds the stream, which must exist, and finds or creates the consumer. If the consumer was altered, its
+    /// Finds the stream, which must exist ([`NoStream`] if it does not), and finds or creates the consumer. If the consumer was altered, its
     /// settings are restored; if it may have skipped messages, it is recreated.
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>>;
 

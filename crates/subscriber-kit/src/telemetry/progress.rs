@@ -55,6 +55,8 @@ pub(crate) struct Progress {
     began: Timestamp,
     /// Whether the first catch-up of this read model is done.
     pub(crate) caught_up: AtomicBool,
+    /// Whether it is optional, and its stream did not exist when this program looked for it.
+    pub(crate) absent: AtomicBool,
     /// How far it is.
     pub(crate) catch_up: CatchUp,
     /// Whether a comparison of everything has found this read model equal to its owner.
@@ -102,6 +104,7 @@ impl Progress {
             position: AtomicU64::new(0),
             began: clock::now(),
             caught_up: AtomicBool::new(false),
+            absent: AtomicBool::new(false),
             catch_up: CatchUp::default(),
             found_equal: AtomicBool::new(false),
             last_error: Mutex::new(None),
@@ -128,6 +131,16 @@ impl Progress {
     /// anybody followed the entity; those do not count.
     pub(crate) fn is_lag(&self, changed_at: Timestamp) -> bool {
         self.caught_up.load(Relaxed) || changed_at >= self.began
+    }
+
+    /// Whether readers are to wait until the first catch-up is done.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.caught_up.load(Relaxed) && !self.absent.load(Relaxed)
+    }
+
+    /// Whether readers are to wait until it was found equal to its owner, where that is waited for.
+    pub(crate) fn is_unequal(&self) -> bool {
+        !self.found_equal.load(Relaxed) && !self.absent.load(Relaxed)
     }
 
     /// Notes that an entity is in its owner's state.

@@ -1,7 +1,5 @@
 //! Health and metrics.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use axum::{
     extract::State,
     http::{StatusCode, header},
@@ -27,7 +25,7 @@ pub(super) async fn livez() -> axum::Json<Liveness> {
 ///
 /// Ready once the database answers and every followed entity has caught up for the first time; if the service was
 /// started with `READY_WHEN_EQUAL`, once every followed entity was also found equal to its owner. An outage of NATS or
-/// of an owner leaves it ready.
+/// of an owner leaves it ready. An optional entity is not waited for while nobody owns it yet.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operations", responses(
     (status = 200, description = "Ready", body = Readiness),
     (status = 503, description = "Not ready", body = Readiness),
@@ -42,9 +40,9 @@ pub(super) async fn readyz(State(shared): Api) -> Response {
         let those = shared.followed.iter().filter(|one| which(&one.progress));
         those.map(|followed| followed.entity.clone()).collect()
     };
-    let catching_up = names(|progress| !progress.caught_up.load(Relaxed));
+    let catching_up = names(Progress::is_awaited);
     let comparing = match shared.ready_when_equal {
-        true => names(|progress| !progress.found_equal.load(Relaxed)),
+        true => names(Progress::is_unequal),
         false => Vec::new(),
     };
     let ready = database && subscriber.is_ready();
