@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod conformance;
 pub(crate) mod dead_letters;
 pub(crate) mod import;
+pub(crate) mod new;
 pub(crate) mod resync;
 pub(crate) mod status;
 pub(crate) mod store;

@@ -31,7 +31,9 @@ use clap::{Args, Parser, Subcommand};
 use nudge_runtime::args::parse_or_exit;
 
 use client::NATS_PORT_OFFSET;
-use commands::{audit, conformance, dead_letters, resync, status, store, tombstones, wait, watch};
+use commands::{
+    audit, conformance, dead_letters, new, resync, status, store, tombstones, wait, watch,
+};
 use failure::Failure;
 use peers::Also;
 
@@ -48,6 +50,7 @@ Examples:
   nudge status                               show how the services are doing
   nudge resync                               compare them with the owner now, and repair
   nudge audit                                how consistent they have been, in nines
+  nudge new subscriber names --follow store  begin a service of your own
   nudge conformance --help                   try an owner in any language against the protocol
   nudge chaos run --seed 1 --minutes 2       break things, and check that everything converges
 
@@ -103,6 +106,9 @@ enum Verb {
     Audit(audit::AuditArgs),
     /// Try an owner, in any language, against docs/protocol.md
     Conformance(conformance::ConformanceArgs),
+    /// Begin a service of your own: a subscriber or an owner that compiles, passes its tests and runs
+    #[command(subcommand)]
+    New(new::NewVerb),
     /// List, replay or discard what subscribers could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersVerb),
@@ -150,6 +156,7 @@ async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(),
         Verb::Dev(args) => return dev::run(port_base, &also, args).await,
         Verb::Chaos(verb) => return chaos::run(verb, json).await,
         Verb::Conformance(args) => return conformance::run(args, json).await,
+        Verb::New(verb) => return new::run(verb, port_base, json),
         Verb::Guard | Verb::Service(_) => unreachable!("main handles these itself"),
         _ => {}
     }
@@ -163,9 +170,12 @@ async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(),
         Verb::Audit(args) => audit::run(api, args, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
         Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
-        Verb::Dev(_) | Verb::Chaos(_) | Verb::Conformance(_) | Verb::Guard | Verb::Service(_) => {
-            unreachable!("they need no services")
-        }
+        Verb::Dev(_)
+        | Verb::Chaos(_)
+        | Verb::Conformance(_)
+        | Verb::New(_)
+        | Verb::Guard
+        | Verb::Service(_) => unreachable!("they need no services"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What each service is. It is asked: whoever has a status is a subscriber, whoever has a relay is an owner.
+//! What each service is. It is asked: whoever follows something is a subscriber, whoever has a relay is an owner.
 
 use futures_util::future::join_all;
 use nudge_protocol::{EntityName, admin::Status};
@@ -42,14 +42,18 @@ pub(crate) async fn followed(api: &Api, peer: Peer) -> Result<Option<Status>, Fa
     let response = api.send(peer, api.request(Method::GET, peer, STATUS_PATH)).await?;
     match response.status() {
         StatusCode::NOT_FOUND => Ok(None),
-        status if status.is_success() => api.body(peer, response).await.map(Some),
+        status if status.is_success() => {
+            let status: Status = api.body(peer, response).await?;
+            // An owner that the kit runs has a status, too.
+            Ok((!status.entities.is_empty()).then_some(status))
+        }
         _ => Err(refusal(peer, response).await),
     }
 }
 
 /// What a subscriber says of itself.
 pub(crate) async fn status(api: &Api, peer: Peer) -> Result<Status, Failure> {
-    let none = || Failure::failed(format!("{} is no subscriber: it has no status", peer.name()));
+    let none = || Failure::failed(format!("{} is no subscriber: it follows nothing", peer.name()));
     followed(api, peer).await?.ok_or_else(none)
 }
 
@@ -135,7 +139,7 @@ pub(crate) async fn subscribers(api: &Api, who: &str) -> Result<Vec<Subscriber>,
         })
         .collect();
     match subscribers.is_empty() && who != "all" {
-        true => Err(Failure::failed(format!("{who} is no subscriber: it has no status"))),
+        true => Err(Failure::failed(format!("{who} is no subscriber: it follows nothing"))),
         false => Ok(subscribers),
     }
 }

@@ -1,7 +1,7 @@
 //! `nudge dev` with a real NATS server: nothing is left behind. The services are stand-ins, but in `real`.
 
 mod charging;
-mod demo;
+pub(crate) mod demo;
 mod postgres;
 mod real;
 

@@ -4,4 +4,5 @@ mod broker;
 mod conformance;
 mod dev;
 mod exit_status;
+mod new_service;
 mod service;

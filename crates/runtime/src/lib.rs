@@ -39,6 +39,9 @@ pub mod set_sql;
 pub use broker::Broker;
 pub use database::{Database, Tx};
 pub use problem::Problem;
+/// For [`row!`], which crates use that do not name sqlx among their dependencies.
+#[doc(hidden)]
+pub use sqlx;
 
 /// Any error, as service authors return it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -46,6 +46,8 @@ pub use nudge_runtime as runtime;
 pub use serde_json;
 pub use sqlx;
 pub use tokio;
+pub use utoipa;
+pub use utoipa_axum;
 
 /// For this repository's fuzzers and benchmarks. Not part of the API.
 #[doc(hidden)]

@@ -45,7 +45,15 @@ async fn whoever_has_no_status_is_no_subscriber_and_whoever_is_away_may_be_one()
     let found: Vec<_> = found.iter().map(|one| (one.peer.name(), one.status.is_ok())).collect();
     assert!(found.starts_with(&[("search", true), ("review", false)]), "{found:?}");
     let none = subscribers(&stub.api, "store-info").await.unwrap_err().to_string();
-    assert_eq!(none, "store-info is no subscriber: it has no status");
+    assert_eq!(none, "store-info is no subscriber: it follows nothing");
+}
+
+#[tokio::test]
+async fn an_owner_that_the_kit_runs_has_a_status_and_is_no_subscriber() {
+    let stub = stub::start([(Service::Search, following(&[]))]).await;
+    assert_eq!(followed(&stub.api, stub.api.of(Service::Search)).await, Ok(None));
+    let none = subscribers(&stub.api, "search").await.unwrap_err().to_string();
+    assert_eq!(none, "search is no subscriber: it follows nothing");
 }
 
 #[tokio::test]

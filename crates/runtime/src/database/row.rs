@@ -92,8 +92,10 @@ macro_rules! row {
             $($(#[$field_attribute])* $field_visibility $field: $type,)*
         }
 
-        impl<'r> ::sqlx::FromRow<'r, ::sqlx::any::AnyRow> for $name {
-            fn from_row(row: &'r ::sqlx::any::AnyRow) -> ::std::result::Result<Self, ::sqlx::Error> {
+        impl<'r> $crate::sqlx::FromRow<'r, $crate::sqlx::any::AnyRow> for $name {
+            fn from_row(
+                row: &'r $crate::sqlx::any::AnyRow,
+            ) -> ::std::result::Result<Self, $crate::sqlx::Error> {
                 ::std::result::Result::Ok(Self {
                     $($field: $crate::database::Field::of(row, stringify!($field))?,)*
                 })
