@@ -32,6 +32,12 @@ def id_in_path(case, name="id"):
     return unquote(named) if isinstance(named, str) else named
 
 
+def followed(case):
+    """An entity that the service follows."""
+    title = case.operation.schema.raw_schema["info"]["title"]
+    return "station" if "charging" in title else "store"
+
+
 def chargers(case):
     """The ids of the chargers of a station that is sent."""
     sent = case.body.get("chargers") if isinstance(case.body, dict) else None
@@ -72,7 +78,7 @@ def before_call(context, case, kwargs):
             query["token"] = "store/42@17"
     # Another entity than those that are followed is no page of nothing.
     if "dead-letters" in case.path and ENTITY.fullmatch(str(query.get("entity"))):
-        query["entity"] = "store"
+        query["entity"] = followed(case)
     # What `next` says is made by the service alone.
     if CURSOR.fullmatch(str(query.get("cursor"))):
         del query["cursor"]
