@@ -4,6 +4,7 @@ use clap::Parser;
 use nudge_testbed::{Nats, TestDatabase, eventually};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
+use tokio::process::Command;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 struct Town {
@@ -157,4 +158,22 @@ async fn a_page_that_was_edited_at_both_owners_shows_both_edits() {
         (200, &json!(1)),
         "its reviews are back with it"
     );
+}
+
+/// The program of the page, with these addresses in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_of_the_page_about_tokens_sees_both_of_its_writes() {
+    let town = Town::start().await;
+    let page = include_str!("../../../docs/reading-your-writes.md");
+    let (_, program) = page.split_once("```python\n").expect("a program");
+    let (program, _) = program.split_once("```").expect("its end");
+    let mut program = program.to_owned();
+    for (port, url) in [(7101, &town.store_info), (7103, &town.review), (7104, &town.storefront)] {
+        program = program.replace(&format!("http://127.0.0.1:{port}"), url);
+    }
+    let mut python = Command::new("python3");
+    python.args(["-c", &program]).env("PYTHONIOENCODING", "utf-8").kill_on_drop(true);
+    let output = python.output().await.expect("Python runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "달빛국수 1\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
