@@ -17,7 +17,7 @@ fn the_page_opens_with_the_program_and_it_is_short() {
 }
 
 /// The page's program, built as its reader would. `scripts/run-tests` builds it before the tests.
-fn built() -> String {
+pub(crate) fn built() -> String {
     if let Ok(program) = env::var("NUDGE_OUTSIDE_PROGRAM") {
         return program;
     }

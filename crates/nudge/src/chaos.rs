@@ -16,6 +16,7 @@
 //! Programs, lines and the comparison are those of [`nudge_testbed`].
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -29,13 +30,12 @@ use tokio_util::sync::CancellationToken;
 use self::{
     database::Server,
     picture::Picture,
-    plan::{Databases, MAX_MILLIS, MAX_REPLICAS, MIN_MILLIS, Plan},
+    plan::{Databases, MAX_MILLIS, MAX_REPLICAS, MIN_MILLIS, Plan, Who},
     report::{Report, Verdict},
     run::Run,
     world::World,
 };
 use crate::{
-    client::Service,
     dev::{data_dir::DataDir, nats, talk::Talk},
     failure::Failure,
     output, signals,
@@ -63,6 +63,7 @@ Examples:
   nudge chaos run --seed 7 --minutes 0.5 --json    the same faults and edits each time
   nudge chaos run --seed 7 --plan-out plan.json    keep the plan, to read or to change it
   nudge chaos run --replicas 2                     two of each service, on one database
+  nudge chaos run --with names=target/debug/names  a subscriber of yours takes part, too
   nudge chaos replay plan.json                     exactly this plan again
   nudge chaos run --postgres-command \"python3 scripts/postgres run\"
                                                    the database server is a victim, too
@@ -100,6 +101,13 @@ pub(crate) struct RunArgs {
         value_parser = clap::value_parser!(u64).range(1..=MAX_REPLICAS),
     )]
     replicas: u64,
+    /// Another subscriber of stores, reviews or both on the kit, which is started, broken and compared, too
+    ///
+    /// NAME is what it is called at the broker: `Service::new(NAME)`. It gets its settings from the environment: DATABASE_URL
+    /// (an SQLite file), NATS_URL, BIND, STORE_OWNER_URL, REVIEW_OWNER_URL. The line is split at spaces. What is compared
+    /// is the version of everything that it follows.
+    #[arg(long = "with", value_name = "NAME=COMMAND", value_parser = guest)]
+    with: Vec<(String, Vec<String>)>,
     /// Where to write the plan; by default, the data directory
     #[arg(long, value_name = "FILE")]
     plan_out: Option<PathBuf>,
@@ -169,6 +177,12 @@ fn words(line: &str) -> Result<Words, String> {
     if words.is_empty() { Err("is empty".to_owned()) } else { Ok(words) }
 }
 
+/// A program of somebody else's: its name, and the command that starts it.
+fn guest(text: &str) -> Result<(String, Vec<String>), String> {
+    let (name, line) = text.split_once('=').ok_or("must be NAME=COMMAND")?;
+    Ok((name.to_owned(), words(line)?.to_vec()))
+}
+
 /// Minutes, as milliseconds.
 fn millis(text: &str) -> Result<u64, String> {
     let minutes: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
@@ -185,9 +199,14 @@ fn millis(text: &str) -> Result<u64, String> {
 /// Runs `nudge chaos`.
 pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
     let (plan, plan_out, common) = match verb {
-        ChaosVerb::Run(RunArgs { seed, minutes, replicas, plan_out, common }) => {
-            let seed = seed.unwrap_or_else(a_new_seed);
-            (Plan::generate(seed, minutes, common.databases(), replicas), plan_out, common)
+        ChaosVerb::Run(RunArgs { seed, minutes, replicas, with, plan_out, common }) => {
+            let (seed, count) = (seed.unwrap_or_else(a_new_seed), with.len());
+            let with: BTreeMap<_, _> = with.into_iter().collect();
+            if with.len() < count {
+                return Err(Failure::Usage("--with: each name once".to_owned()));
+            }
+            let plan = Plan::generate_with(seed, minutes, common.databases(), replicas, with);
+            (plan.map_err(|why| Failure::Usage(format!("--with: {why}")))?, plan_out, common)
         }
         ChaosVerb::Replay(ReplayArgs { plan, common }) => (Plan::read(&plan)?, None, common),
     };
@@ -242,7 +261,8 @@ async fn carry_out(
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
     let picture = Picture::new(plan.millis, world.subscribers().len());
-    let services = Service::ALL.map(Service::name).join(", ");
+    let services: Vec<_> = plan.cast().everyone().map(Who::name).collect();
+    let services = services.join(", ");
     picture.say(&format!("seed {}: starting NATS, {services}", plan.seed));
     let patience = Duration::from_secs(common.heal_seconds);
     let run = Run { world, plan, databases: common.databases(), picture: &picture, patience };

@@ -102,7 +102,7 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
     for service in Service::ALL {
         let database_url = match &postgres {
             Some(postgres) => postgres.service_url(service),
-            None => data.database_url(service)?,
+            None => data.database_url(service.name())?,
         };
         let sample = !args.no_sample;
         let log = Output::Log(data.logs().join(format!("{}.log", service.name())));

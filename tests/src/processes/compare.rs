@@ -86,7 +86,7 @@ fn comparison(world: &World) -> Comparison {
     let up = |service| {
         let asked = move |(name, place): (&str, super::Place)| Asked {
             name: name.to_owned(),
-            service,
+            service: Some(service),
             url: place.url,
         };
         world.roster.up(service).into_iter().map(asked)

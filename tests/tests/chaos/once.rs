@@ -11,7 +11,10 @@ use std::{
 use nudge_testbed::eventually;
 use serde_json::{Value, json};
 
-use crate::chaos::{Server, chaos, nudge, plan, report};
+use crate::{
+    chaos::{Server, chaos, nudge, plan, report},
+    crate_page::built,
+};
 
 #[test]
 fn everyone_converges_after_faults_of_every_kind_and_the_plan_can_be_carried_out_again() {
@@ -45,6 +48,39 @@ fn everyone_converges_after_faults_of_every_kind_and_the_plan_can_be_carried_out
     }
     for same in ["seed", "minutes", "edits", "faults", "never"] {
         assert_eq!(first[same], second[same], "{same}");
+    }
+}
+
+/// The kit's first example, as its reader would build it.
+#[test]
+fn a_subscriber_of_somebody_elses_takes_part_is_broken_and_is_compared() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let plan = directory.path().join("plan.json");
+    let plan = plan.to_str().expect("UTF-8");
+    let with = format!("names={}", built());
+    let arguments = ["run", "--seed", "4", "--minutes", "0.2", "--json", "--plan-out", plan];
+    let output = chaos(&[&arguments[..], &["--with", &with]].concat());
+    let report = report(&output);
+    assert!(output.status.success(), "{report}");
+    assert!(report["longest_gap_seconds"]["names"].is_number(), "{report}");
+    let places = report["faults_on"].as_object().expect("by place");
+    assert!(places.keys().any(|place| place.starts_with("names")), "{report}");
+    let planted = report["planted"].as_u64().expect("a number");
+    assert!(planted > 5 * 7 + 3, "and three into this one: {report}");
+    assert_eq!(report["skipped"], json!([]), "{report}");
+    // Without it, nothing is known of its faults.
+    let written = fs::read_to_string(plan).expect("a plan");
+    let other = directory.path().join("other.json");
+    fs::write(&other, written.replace(r#""names": ["#, r#""others": ["#)).expect("a file");
+    let refused = chaos(&["replay", other.to_str().expect("UTF-8")]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("cannot happen to names"), "{said}");
+    for (with, why) in
+        [("search=x", "cannot be a program's name"), ("names", "must be NAME=COMMAND")]
+    {
+        let refused = chaos(&["run", "--with", with]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && said.contains(why), "{said}");
     }
 }
 

@@ -10,6 +10,7 @@ use reqwest::Method;
 
 use super::{
     board::{Board, Follower, Gap},
+    plan::Who,
     world::{Subscriber, World},
 };
 use crate::{
@@ -51,8 +52,7 @@ struct Look {
 
 impl Look {
     async fn at(subscriber: &Subscriber<'_>) -> Self {
-        let Subscriber { api, service, .. } = *subscriber;
-        let peer = api.of(service);
+        let Subscriber { api, peer, .. } = *subscriber;
         let get = |path| api.request(Method::GET, peer, path).timeout(ANSWER_TIMEOUT);
         let status = api.json::<Status>(peer, get(STATUS_PATH)).await.ok();
         let store = |status: Status| {
@@ -79,22 +79,24 @@ impl Look {
 
 /// Reads a read model over and over, and records the longest time without an answer. Never returns.
 pub(super) async fn read(subscriber: &Subscriber<'_>, board: &Board, place: usize) {
-    let Subscriber { api, service, .. } = *subscriber;
-    let path = match service {
-        Service::Review => {
+    let Subscriber { api, peer, who, .. } = *subscriber;
+    let path = match who {
+        Who::Demo(Service::Review) => {
             let id = EntityId::new("store-000").expect("a good id");
             format!("/stores/{id}/reviews")
         }
-        Service::Search | Service::StoreInfo => "/stores?limit=1".to_owned(),
+        Who::Demo(Service::Search | Service::StoreInfo) => "/stores?limit=1".to_owned(),
         // From search, which may be away: then from what it has itself.
-        Service::Storefront => "/stores?source=search&limit=1".to_owned(),
-        Service::Favourites => "/users/chaos/favourites".to_owned(),
-        Service::Ads => "/ads".to_owned(),
+        Who::Demo(Service::Storefront) => "/stores?source=search&limit=1".to_owned(),
+        Who::Demo(Service::Favourites) => "/users/chaos/favourites".to_owned(),
+        Who::Demo(Service::Ads) => "/ads".to_owned(),
+        // What else it answers is not known here. It stays ready, whoever is away.
+        Who::Guest(_) => "/readyz".to_owned(),
     };
     let mut gap = Gap::new(Instant::now());
     loop {
-        let request = api.request(Method::GET, api.of(service), &path).timeout(ANSWER_TIMEOUT);
-        let answer = api.send(api.of(service), request).await;
+        let request = api.request(Method::GET, peer, &path).timeout(ANSWER_TIMEOUT);
+        let answer = api.send(peer, request).await;
         // "Deleted" and "unknown" are answers, too.
         let good = answer.is_ok_and(|answer| matches!(answer.status().as_u16(), 200 | 404 | 410));
         let longest = gap.note(Instant::now(), good);

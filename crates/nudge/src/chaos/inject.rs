@@ -16,7 +16,7 @@ use nudge_testbed::{
 use tokio::time::Instant;
 
 use super::{
-    plan::{Fault, Kind, Target},
+    plan::{Fault, Kind, Target, Who},
     world::{World, start},
 };
 use crate::client::Service;
@@ -36,12 +36,12 @@ impl World {
             }
             Kind::DiskFull => self.program(fault.place())?.lock().await.set_disk_full(true)?,
             Kind::NatsRollback => self.keep_copy().await?,
-            Kind::StreamDelete => self.ask_broker(wishes(Service::ALL, None)).await?,
+            Kind::StreamDelete => self.ask_broker(wishes(Service::ALL, None), false).await?,
             Kind::ConsumerDelete => {
-                let Target::Program(service) = fault.on else {
-                    unreachable!("only services follow")
-                };
-                self.ask_broker(wishes(service.follows(), Some(fault.on))).await?;
+                let Target::Program(who) = fault.on else { unreachable!("only services follow") };
+                // Of what a guest may follow, it has one consumer at least.
+                let any = matches!(who, Who::Guest(_));
+                self.ask_broker(wishes(who.follows(), Some(fault.on)), any).await?;
             }
             _ => self.line(fault.place())?.set(|trouble| change(trouble, fault, true)),
         }
@@ -90,20 +90,31 @@ impl World {
         swapped
     }
 
-    /// Retries until it is done: the broker may be busy starting.
-    async fn ask_broker(&self, wishes: impl Iterator<Item = Wish>) -> Result<(), String> {
+    /// Retries until all is done, or any of it: the broker may be busy starting.
+    async fn ask_broker(
+        &self,
+        wishes: impl Iterator<Item = Wish>,
+        any: bool,
+    ) -> Result<(), String> {
         let deadline = Instant::now() + BROKER_PATIENCE;
-        for wish in wishes {
-            loop {
+        let mut left: Vec<_> = wishes.collect();
+        loop {
+            let (mut failed, count) = (None, left.len());
+            for wish in std::mem::take(&mut left) {
                 let asked = tokio::time::timeout_at(deadline, self.wish(&wish)).await;
-                match asked.unwrap_or_else(|_| Err("the broker does not answer".to_owned())) {
-                    Ok(()) => break,
-                    Err(why) if Instant::now() + BROKER_PAUSE > deadline => return Err(why),
-                    Err(_) => tokio::time::sleep(BROKER_PAUSE).await,
+                let asked = asked.unwrap_or_else(|_| Err("the broker does not answer".to_owned()));
+                if let Err(why) = asked {
+                    left.push(wish);
+                    failed = Some(why);
                 }
             }
+            match failed {
+                None => return Ok(()),
+                Some(_) if any && left.len() < count => return Ok(()),
+                Some(why) if Instant::now() + BROKER_PAUSE > deadline => return Err(why),
+                Some(_) => tokio::time::sleep(BROKER_PAUSE).await,
+            }
         }
-        Ok(())
     }
 
     async fn wish(&self, Wish { of, consumer_of }: &Wish) -> Result<(), String> {
@@ -200,7 +211,7 @@ mod tests {
             at_millis: 0,
             for_millis: 0,
             kind,
-            on: Target::ToNats(Service::Search),
+            on: Target::ToNats(Service::Search.into()),
             replica: 1,
             way,
             late_millis,

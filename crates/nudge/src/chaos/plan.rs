@@ -1,18 +1,20 @@
 //! What a run does and when: everything that is decided at random before it begins.
 
-use std::{fmt, fs, path::Path};
+use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 use nudge_testbed::Way;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
+mod cast;
 mod databases;
 mod generate;
 mod place;
 #[cfg(test)]
 mod tests;
 
+pub(super) use cast::{Cast, Who};
 pub(super) use databases::Databases;
 pub(super) use place::{Place, Target};
 
@@ -24,12 +26,17 @@ pub(super) const MAX_MILLIS: u64 = 24 * 60 * 60 * 1_000;
 const MAX_FAULTS: usize = 200_000;
 /// Most replicas of each service: they share the machine, and one database.
 pub(super) const MAX_REPLICAS: u64 = 4;
+/// Most programs of others.
+pub(super) const MAX_GUESTS: usize = 4;
 /// Most stores that a plan may edit.
 const MAX_STORES: u64 = 10_000;
 /// Largest plan that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Changes with the meaning of a plan, so that an old one is refused and not misread.
 const FORMAT: u32 = 1;
+
+/// A command line as its words.
+pub(super) type Words = Vec<String>;
 
 /// A plan. Offsets count from the first edit.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -43,6 +50,9 @@ pub(super) struct Plan {
     /// How many there are of each service.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub(super) replicas: u64,
+    /// Programs of others that take part, by their names, each with the command that starts it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) with: BTreeMap<String, Words>,
     /// Stores that are edited.
     pub(super) stores: u64,
     /// From one edit to the next.
@@ -122,18 +132,18 @@ impl Kind {
     ];
 
     /// What it can happen to.
-    pub(super) fn targets(self) -> Vec<Target> {
-        use Target::{Database, Nats};
+    pub(super) fn targets(self, cast: &Cast) -> Vec<Target> {
+        use Target::{Database, Nats, Program};
         match self {
             Self::Latency | Self::Stall | Self::Reset | Self::Cut | Self::Refuse => {
-                Target::lines().collect()
+                cast.lines().collect()
             }
-            Self::Reorder | Self::Duplicate | Self::Drop => Target::broker_lines().collect(),
+            Self::Reorder | Self::Duplicate | Self::Drop => cast.broker_lines().collect(),
             Self::Kill | Self::Freeze => {
-                [Nats].into_iter().chain(Target::services()).chain([Database]).collect()
+                [Nats].into_iter().chain(cast.everyone().map(Program)).chain([Database]).collect()
             }
             Self::NatsRollback | Self::StreamDelete => vec![Nats],
-            Self::ConsumerDelete | Self::DiskFull => Target::subscribers().collect(),
+            Self::ConsumerDelete | Self::DiskFull => cast.subscribers().map(Program).collect(),
         }
     }
 
@@ -188,6 +198,11 @@ impl Plan {
         self.millis / self.edit_every_millis
     }
 
+    /// Who takes part. [Checked](Self::check), it always says.
+    pub(super) fn cast(&self) -> Cast {
+        Cast::with(&self.with).unwrap_or_default()
+    }
+
     /// As it is written to a file.
     pub(super) fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("a plan always serializes");
@@ -230,11 +245,17 @@ impl Plan {
         if !(1..=MAX_REPLICAS).contains(&self.replicas) {
             return Err(format!("replicas must be from 1 to {MAX_REPLICAS}"));
         }
+        if self.with.len() > MAX_GUESTS || self.with.values().any(Vec::is_empty) {
+            return Err(format!(
+                "at most {MAX_GUESTS} programs can be with it, each with a command"
+            ));
+        }
+        let cast = Cast::with(&self.with)?;
         for fault in &self.faults {
             if !(1..=fault.kind.choices(fault.on, self.replicas)).contains(&fault.replica) {
                 return Err(format!("there is no {}", fault.place()));
             }
-            if !fault.kind.targets().contains(&fault.on) {
+            if !fault.kind.targets(&cast).contains(&fault.on) {
                 return Err(format!("{} cannot happen to {}", fault.kind, fault.on));
             }
             let end = fault.at_millis.checked_add(fault.for_millis);

@@ -6,7 +6,7 @@ use nudge_testbed::program::STOP_PATIENCE;
 use sqlx::AssertSqlSafe;
 
 use super::{
-    plan::{Place, Target},
+    plan::{Place, Target, Who},
     world::{World, start},
 };
 use crate::client::Service;
@@ -47,9 +47,17 @@ const OF_REVIEWS: &[&[&str]] = &[
     &["UPDATE rating SET count = count + 1 WHERE id = (SELECT store_id FROM TABLE WHERE id = ID)"],
 ];
 
+/// The same for a subscriber of whose tables nothing is known: only the kit's are touched.
+const OF_GUESTS: &[&[&str]] = &[
+    &["UPDATE nudge_applied SET version = version - 1 WHERE id = ID"],
+    &["DELETE FROM nudge_applied WHERE id = ID"],
+    &["UPDATE nudge_applied SET version = version + 1 WHERE id = ID"],
+];
+
 /// What is done to one table.
 struct Planting {
     entity: &'static str,
+    /// The service's own; the kit's if that is not known.
     table: &'static str,
     /// Whether it shows versions.
     versions: bool,
@@ -57,18 +65,19 @@ struct Planting {
 }
 
 /// What is done to a service's read model.
-fn plantings(service: Service) -> Vec<Planting> {
-    let (table, versions) = match service {
-        Service::Search | Service::Storefront | Service::StoreInfo => ("store", true),
-        Service::Review => ("known_store", true),
-        Service::Favourites | Service::Ads => ("known_store", false),
-    };
-    let stores = Planting { entity: "store", table, versions, edits: OF_STORES };
-    let reviews =
-        Planting { entity: "review", table: "review", versions: false, edits: OF_REVIEWS };
-    match service {
-        Service::Storefront => vec![stores, reviews],
-        _ => vec![stores],
+fn plantings(who: Who) -> Vec<Planting> {
+    let of = |entity, table, versions, edits| Planting { entity, table, versions, edits };
+    let stores = |table, versions| of("store", table, versions, OF_STORES);
+    match who {
+        Who::Demo(Service::Search | Service::StoreInfo) => vec![stores("store", true)],
+        Who::Demo(Service::Review) => vec![stores("known_store", true)],
+        Who::Demo(Service::Favourites | Service::Ads) => vec![stores("known_store", false)],
+        Who::Demo(Service::Storefront) => {
+            vec![stores("store", true), of("review", "review", false, OF_REVIEWS)]
+        }
+        Who::Guest(_) => {
+            ["store", "review"].map(|entity| of(entity, "nudge_applied", false, OF_GUESTS)).into()
+        }
     }
 }
 
@@ -76,17 +85,17 @@ impl World {
     /// Plants differences into every read model, and lets subscribers compare from now on. Returns how many.
     pub(super) async fn plant(&self) -> Result<u64, String> {
         let mut planted = 0;
-        for service in Service::SUBSCRIBERS {
-            let at = |replica| Place { on: Target::Program(service), replica };
+        for who in self.cast.subscribers() {
+            let at = |replica| Place { on: Target::Program(who), replica };
             for (replica, _) in self.replicas() {
                 self.program(at(replica))?.lock().await.stop(STOP_PATIENCE).await;
             }
             let launch = self.program(at(1))?.lock().await.launch().clone();
             let url = launch.env.iter().find(|(name, _)| *name == "DATABASE_URL");
             let (_, url) = url.ok_or("a subscriber without a database")?;
-            for planting in plantings(service) {
+            for planting in plantings(who) {
                 let into = into(&planting, url).await;
-                planted += into.map_err(|error| format!("{}: {error}", service.name()))?;
+                planted += into.map_err(|error| format!("{}: {error}", who.name()))?;
             }
             for (replica, _) in self.replicas() {
                 let mut program = self.program(at(replica))?.lock().await;
@@ -107,7 +116,7 @@ async fn into(
     let db = Database::open(url, Durability::Refillable).await?;
     let most = edits.len();
     let sql = format!(
-        "SELECT applied.id FROM nudge_applied AS applied JOIN {table} ON {table}.id = applied.id \
+        "SELECT applied.id FROM nudge_applied AS applied JOIN {table} AS own ON own.id = applied.id \
          WHERE applied.entity = '{entity}' AND applied.deleted = 0 ORDER BY applied.version DESC LIMIT {most}"
     );
     let query = sqlx::query_as(AssertSqlSafe(sql));

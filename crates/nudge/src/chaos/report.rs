@@ -10,10 +10,7 @@ use super::{
     edits::Written,
     plan::{Databases, Kind, Place, Plan},
 };
-use crate::{
-    client::Service,
-    output::{count, duration},
-};
+use crate::output::{count, duration};
 
 /// Most differences that are listed one by one.
 const MAX_DIFFERENCES: usize = 40;
@@ -123,7 +120,8 @@ impl Report {
             state.subscribers.iter().map(|one| of(one).total()).sum::<u64>()
         };
         let (callbacks, stores_asked) = (sum(|one| one.callbacks), sum(|one| one.asked));
-        let followed = (written.changes.max(1) * Service::SUBSCRIBERS.len() as u64) as f64;
+        let subscribers = plan.cast().subscribers().count() as u64;
+        let followed = (written.changes.max(1) * subscribers) as f64;
         let gap = |one: &Follower| (one.name.clone(), one.longest_gap.as_secs_f64());
         let gaps = state.subscribers.iter().map(gap).collect();
         let never = databases.kinds().filter(|kind| !state.done.contains_key(kind)).collect();

@@ -24,14 +24,9 @@ use tokio::sync::Mutex;
 
 use super::{
     database::Server,
-    plan::{Place, Target},
+    plan::{Cast, Place, Target, Who},
 };
-use crate::{
-    client::{Api, Service},
-    dev::data_dir::DataDir,
-    failure::Failure,
-    peers::Peer,
-};
+use crate::{client::Api, dev::data_dir::DataDir, failure::Failure, peers::Peer};
 
 mod make;
 
@@ -53,6 +48,7 @@ pub(super) struct World {
     lines: BTreeMap<Place, Line>,
     /// None with SQLite.
     server: Option<Server>,
+    pub(super) cast: Cast,
     /// One entry per replica of the services, in order; at least one.
     pub(super) apis: Vec<Api>,
     _ports: Ports,
@@ -67,8 +63,9 @@ pub(super) struct World {
 #[derive(Clone, Debug)]
 pub(super) struct Subscriber<'a> {
     pub(super) name: String,
-    pub(super) service: Service,
+    pub(super) who: Who,
     pub(super) api: &'a Api,
+    pub(super) peer: Peer,
 }
 
 impl World {
@@ -82,8 +79,8 @@ impl World {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
             for api in &self.apis {
-                for peer in Service::ALL.map(|service| api.of(service)) {
-                    while !is_ready(api, peer).await {
+                for peer in api.peers() {
+                    while !is_ready(api, *peer).await {
                         tokio::time::sleep(POLL_INTERVAL).await;
                     }
                 }
@@ -97,13 +94,13 @@ impl World {
 
     /// All programs that follow something: stores, all of them.
     pub(super) fn subscribers(&self) -> Vec<Subscriber<'_>> {
-        let of = |service: Service| {
+        let of = |who: Who| {
             self.replicas().map(move |(replica, api)| {
-                let place = Place { on: Target::Program(service), replica };
-                Subscriber { name: place.to_string(), service, api }
+                let place = Place { on: Target::Program(who), replica };
+                Subscriber { name: place.to_string(), who, api, peer: peer(api, who) }
             })
         };
-        Service::SUBSCRIBERS.into_iter().flat_map(of).collect()
+        self.cast.subscribers().flat_map(of).collect()
     }
 
     /// The number of each replica, and the addresses of its services.
@@ -113,14 +110,17 @@ impl World {
 
     /// Whether all services agree.
     pub(super) fn comparison(&self) -> Comparison {
-        let of = |service: Service| {
+        let of = |who: Who| {
             self.replicas().map(move |(replica, api)| Asked {
-                name: Place { on: Target::Program(service), replica }.to_string(),
-                service,
-                url: api.of(service).url().to_owned(),
+                name: Place { on: Target::Program(who), replica }.to_string(),
+                service: match who {
+                    Who::Demo(service) => Some(service),
+                    Who::Guest(_) => None,
+                },
+                url: peer(api, who).url().to_owned(),
             })
         };
-        Comparison::new(Service::ALL.into_iter().flat_map(of).collect())
+        Comparison::new(self.cast.everyone().flat_map(of).collect())
     }
 
     /// The program at a place that is not a line.
@@ -241,6 +241,12 @@ impl World {
         }
         self.guard.finish();
     }
+}
+
+/// Where a service of this replica listens.
+fn peer(api: &Api, who: Who) -> Peer {
+    let named = api.peers().iter().find(|peer| peer.name() == who.name());
+    *named.expect("whoever takes part has an address")
 }
 
 /// Starts a program.

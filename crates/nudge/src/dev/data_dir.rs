@@ -104,8 +104,8 @@ impl DataDir {
     }
 
     /// The database of a service, as `DATABASE_URL`.
-    pub(crate) fn database_url(&self, service: Service) -> Result<String, Failure> {
-        let path = self.path.join(format!("{}.db", service.name()));
+    pub(crate) fn database_url(&self, service: &str) -> Result<String, Failure> {
+        let path = self.path.join(format!("{service}.db"));
         let Some(path) = path.to_str() else {
             return Err(Failure::failed("the path of --data-dir is not UTF-8"));
         };

@@ -15,7 +15,7 @@ fn the_lines_to_copy_name_other_ports_and_odd_paths() {
 fn each_service_gets_its_own_database_and_port() {
     let temporary = tempfile::tempdir().unwrap();
     let data = DataDir::lock(temporary.path(), false).unwrap();
-    let url = data.database_url(Service::Review).unwrap();
+    let url = data.database_url("review").unwrap();
     let env = service_env(Service::Review, 7300, url, true);
     let env: std::collections::HashMap<_, _> = env.into_iter().collect();
     assert!(env["DATABASE_URL"].ends_with("/review.db"));

@@ -26,8 +26,8 @@ const OWNERS_PAGE: usize = 100;
 pub struct Asked {
     /// Its name in differences.
     pub name: String,
-    /// Which service it is.
-    pub service: Service,
+    /// Which service of the demo it is; `None` for another subscriber, of which only versions are compared.
+    pub service: Option<Service>,
     /// Its base URL.
     pub url: String,
 }
@@ -62,12 +62,13 @@ impl Comparison {
     }
 
     pub(super) fn of(&self, service: Service) -> impl Iterator<Item = &Asked> {
-        self.everyone.iter().filter(move |one| one.service == service)
+        self.everyone.iter().filter(move |one| one.service == Some(service))
     }
 
     /// Those that follow something.
     fn subscribers(&self) -> impl Iterator<Item = &Asked> {
-        self.everyone.iter().filter(|one| Service::SUBSCRIBERS.contains(&one.service))
+        let follows = |service: Service| Service::SUBSCRIBERS.contains(&service);
+        self.everyone.iter().filter(move |one| one.service.is_none_or(follows))
     }
 
     /// What the owner has for every store, and the current differences, except those that only
@@ -91,11 +92,11 @@ impl Comparison {
                 break;
             }
             let name = &subscriber.name;
-            let applied = self.applied(subscriber, "store", &stores).await?;
-            all.extend(of_applied(name, "store", &stores, &applied));
-            if let (Service::Storefront, Some(reviews)) = (subscriber.service, &reviews) {
-                let applied = self.applied(subscriber, "review", reviews).await?;
-                all.extend(of_applied(name, "review", reviews, &applied));
+            for (entity, owner) in [("store", Some(&stores)), ("review", reviews.as_ref())] {
+                let Some(owner) = owner else { continue };
+                if let Some(applied) = self.applied(subscriber, entity, owner).await? {
+                    all.extend(of_applied(name, entity, owner, &applied));
+                }
             }
             let shown = self.shown_differences(subscriber, &stores, reviews.as_ref());
             all.extend(shown.await?);
@@ -161,18 +162,18 @@ impl Comparison {
         }
     }
 
-    /// What a subscriber has applied of this kind.
+    /// What a subscriber has applied of this kind, if it follows that.
     async fn applied(
         &self,
         subscriber: &Asked,
         entity: &str,
         owner: &Entities,
-    ) -> Result<Applied, String> {
+    ) -> Result<Option<Applied>, String> {
         let get = |path: &str| self.http.get(format!("{}/nudge/v1/{path}", subscriber.url));
         let status: Status = subscriber.json(get("status")).await?;
         let dead: DeadLetterPage = subscriber.json(get("dead-letters")).await?;
         let status = status.entities.iter().find(|status| status.entity.as_str() == entity);
-        let count = status.map_or(0, |status| status.applied);
+        let Some(count) = status.map(|status| status.applied) else { return Ok(None) };
         let dead = dead.items.into_iter().filter(|item| item.entity.as_str() == entity);
         let dead_letters = dead.map(|item| item.id).collect();
         let ask = async |id: EntityId| {
@@ -185,7 +186,8 @@ impl Comparison {
             Ok(Some((id, (applied.version.get(), applied.deleted))))
         };
         let versions = each(owner.keys(), ask).await?;
-        Ok(Applied { versions: versions.into_iter().flatten().collect(), count, dead_letters })
+        let versions = versions.into_iter().flatten().collect();
+        Ok(Some(Applied { versions, count, dead_letters }))
     }
 }
 

@@ -36,13 +36,17 @@ impl Comparison {
         reviews: Option<&Entities>,
     ) -> Result<Vec<Difference>, String> {
         let shows = match subscriber.service {
-            Service::Search => Shows { deleted: false, stores: self.found(subscriber, "").await? },
-            Service::Review => self.reviewed(subscriber, stores).await?,
-            Service::Storefront => self.pages(subscriber, stores).await?,
-            Service::StoreInfo | Service::Favourites | Service::Ads => return Ok(Vec::new()),
+            Some(Service::Search) => {
+                Shows { deleted: false, stores: self.found(subscriber, "").await? }
+            }
+            Some(Service::Review) => self.reviewed(subscriber, stores).await?,
+            Some(Service::Storefront) => self.pages(subscriber, stores).await?,
+            Some(Service::StoreInfo | Service::Favourites | Service::Ads) | None => {
+                return Ok(Vec::new());
+            }
         };
         let mut all = of_shown(&subscriber.name, stores, &shows);
-        if let (Service::Storefront, Some(reviews)) = (subscriber.service, reviews) {
+        if let (Some(Service::Storefront), Some(reviews)) = (subscriber.service, reviews) {
             all.extend(reviews::differences(&subscriber.name, reviews, &shows));
         }
         Ok(all)
@@ -55,10 +59,12 @@ impl Comparison {
         stores: &Entities,
     ) -> Result<Vec<Difference>, String> {
         let shows = match subscriber.service {
-            Service::Search => return self.text_differences(subscriber, stores).await,
-            Service::Favourites => self.kept(subscriber, stores).await?,
-            Service::Ads => self.advertised(subscriber, stores).await?,
-            Service::StoreInfo | Service::Review | Service::Storefront => return Ok(Vec::new()),
+            Some(Service::Search) => return self.text_differences(subscriber, stores).await,
+            Some(Service::Favourites) => self.kept(subscriber, stores).await?,
+            Some(Service::Ads) => self.advertised(subscriber, stores).await?,
+            Some(Service::StoreInfo | Service::Review | Service::Storefront) | None => {
+                return Ok(Vec::new());
+            }
         };
         Ok(of_shown(&subscriber.name, stores, &shows))
     }

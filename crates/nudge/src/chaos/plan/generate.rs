@@ -1,9 +1,11 @@
 //! A plan from a seed.
 
-use nudge_chance::Random;
-use nudge_testbed::{Service, Way};
+use std::collections::BTreeMap;
 
-use super::{Databases, FORMAT, Fault, Kind, Plan, Target};
+use nudge_chance::Random;
+use nudge_testbed::Way;
+
+use super::{Cast, Databases, FORMAT, Fault, Kind, Plan, Target, Words};
 
 /// Random stream that plans are drawn from.
 const STREAM: u64 = 1;
@@ -50,9 +52,9 @@ type Card = (Kind, Vec<Target>);
 
 /// One card of each kind, and two for the database server: among everything that can be killed and frozen
 /// it would be hit too rarely for its importance.
-fn deck(databases: Databases) -> Vec<Card> {
+fn deck(databases: Databases, cast: &Cast) -> Vec<Card> {
     let other = |on: &Target| *on != Target::Database;
-    let of = |kind: Kind| kind.targets().into_iter().filter(other).collect();
+    let of = |kind: Kind| kind.targets(cast).into_iter().filter(other).collect();
     let mut deck: Vec<Card> = databases.kinds().map(|kind| (kind, of(kind))).collect();
     if databases == Databases::Postgres {
         deck.extend([Kind::Kill, Kind::Freeze].map(|kind| (kind, vec![Target::Database])));
@@ -61,13 +63,28 @@ fn deck(databases: Databases) -> Vec<Card> {
 }
 
 impl Plan {
-    /// The plan of a seed for a run of this length on such databases, with this many replicas.
+    /// The plan of a seed for a run of this length on such databases, with this many replicas, of the demo alone.
+    #[cfg(test)]
     pub(in crate::chaos) fn generate(
         seed: u64,
         millis: u64,
         databases: Databases,
         replicas: u64,
     ) -> Self {
+        let with = BTreeMap::new();
+        Self::generate_with(seed, millis, databases, replicas, with).expect("a good plan")
+    }
+
+    /// The plan of a seed for a run of this length on such databases, with this many replicas, and with these programs of
+    /// others. An error if they cannot take part.
+    pub(in crate::chaos) fn generate_with(
+        seed: u64,
+        millis: u64,
+        databases: Databases,
+        replicas: u64,
+        with: BTreeMap<String, Words>,
+    ) -> Result<Self, String> {
+        let cast = Cast::with(&with)?;
         let mut random = Random::stream(seed, STREAM);
         let mut faults: Vec<Fault> = Vec::new();
         // Each card comes once before any comes again.
@@ -80,7 +97,7 @@ impl Plan {
         };
         while at_millis < end {
             let card = cards.pop().unwrap_or_else(|| {
-                cards = deck(databases);
+                cards = deck(databases, &cast);
                 random.shuffle(&mut cards);
                 cards.pop().expect("there are kinds")
             });
@@ -92,7 +109,7 @@ impl Plan {
             match found {
                 Some(fault) => {
                     let away = (0..MAX_TRIES).find_map(|_| {
-                        let away = draw_away(&mut random, &fault)?;
+                        let away = draw_away(&mut random, &fault, &cast)?;
                         // What one replica misses another may have seen.
                         let of = |replica| Fault { replica, ..away.clone() };
                         let all: Vec<_> = (1..=replicas).map(of).collect();
@@ -108,7 +125,17 @@ impl Plan {
         }
         faults.sort_by_key(|fault| fault.at_millis);
         let (stores, edit_every_millis) = (STORES, EDIT_EVERY_MILLIS);
-        Self { format: FORMAT, seed, millis, replicas, stores, edit_every_millis, faults }
+        let plan = Self {
+            format: FORMAT,
+            seed,
+            millis,
+            replicas,
+            with,
+            stores,
+            edit_every_millis,
+            faults,
+        };
+        plan.check().map(|()| plan)
     }
 }
 
@@ -139,12 +166,13 @@ fn draw_replica(random: &mut Random, fault: &Fault, replicas: u64) -> u64 {
 
 /// For a fault in which the broker loses notifications: a subscriber that is away meanwhile. Losing
 /// what everyone has already seen is no loss.
-fn draw_away(random: &mut Random, lost: &Fault) -> Option<Fault> {
+fn draw_away(random: &mut Random, lost: &Fault, cast: &Cast) -> Option<Fault> {
     if !matches!(lost.kind, Kind::NatsRollback | Kind::StreamDelete) {
         return None;
     }
     let kind = *random.one_of(&[Kind::Freeze, Kind::Kill, Kind::Refuse, Kind::Stall]);
-    let subscriber = *random.one_of(&Service::SUBSCRIBERS);
+    let subscribers: Vec<_> = cast.subscribers().collect();
+    let subscriber = *random.one_of(&subscribers);
     let on = match kind {
         Kind::Freeze | Kind::Kill => Target::Program(subscriber),
         _ => Target::ToNats(subscriber),

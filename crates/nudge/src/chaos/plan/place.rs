@@ -5,46 +5,21 @@ use std::fmt;
 use nudge_testbed::Service;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
+use super::Who;
+
 /// Targets that exist once, or once per replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::chaos) enum Target {
     /// The broker.
     Nats,
     /// A service.
-    Program(Service),
+    Program(Who),
     /// The line from a service to the broker.
-    ToNats(Service),
+    ToNats(Who),
     /// The line from a service to another that it asks.
-    Line(Service, Service),
+    Line(Who, Service),
     /// The server that all services keep their data on, if there is one.
     Database,
-}
-
-impl Target {
-    /// All services.
-    pub(super) fn services() -> impl Iterator<Item = Self> {
-        Service::ALL.into_iter().map(Self::Program)
-    }
-
-    /// All services that follow something.
-    pub(super) fn subscribers() -> impl Iterator<Item = Self> {
-        Service::SUBSCRIBERS.into_iter().map(Self::Program)
-    }
-
-    /// All lines to the broker.
-    pub(super) fn broker_lines() -> impl Iterator<Item = Self> {
-        Service::ALL.into_iter().map(Self::ToNats)
-    }
-
-    /// All lines.
-    pub(in crate::chaos) fn lines() -> impl Iterator<Item = Self> {
-        let asked = |from: Service| from.asks().iter().map(move |(_, to)| Self::Line(from, *to));
-        Self::broker_lines().chain(Service::ALL.into_iter().flat_map(asked))
-    }
-
-    fn all() -> impl Iterator<Item = Self> {
-        [Self::Nats, Self::Database].into_iter().chain(Self::services()).chain(Self::lines())
-    }
 }
 
 impl fmt::Display for Target {
@@ -52,9 +27,22 @@ impl fmt::Display for Target {
         match self {
             Self::Nats => f.write_str("nats"),
             Self::Database => f.write_str("database"),
-            Self::Program(service) => f.write_str(service.name()),
-            Self::ToNats(service) => write!(f, "{}→nats", service.name()),
+            Self::Program(who) => f.write_str(who.name()),
+            Self::ToNats(who) => write!(f, "{}→nats", who.name()),
             Self::Line(from, to) => write!(f, "{}→{}", from.name(), to.name()),
+        }
+    }
+}
+
+impl Target {
+    /// The target of this name, if that can be one. Whether it takes part in a run is another question.
+    fn named(name: &str) -> Option<Self> {
+        match (name, name.split_once('→')) {
+            ("nats", _) => Some(Self::Nats),
+            ("database", _) => Some(Self::Database),
+            (_, None) => Who::named(name).map(Self::Program),
+            (_, Some((from, "nats"))) => Who::named(from).map(Self::ToNats),
+            (_, Some((from, to))) => Some(Self::Line(Who::named(from)?, Service::named(to)?)),
         }
     }
 }
@@ -68,8 +56,7 @@ impl Serialize for Target {
 impl<'de> Deserialize<'de> for Target {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        let found = Self::all().find(|target| target.to_string() == name);
-        found.ok_or_else(|| D::Error::custom(format!("there is no {name:?} to break")))
+        Self::named(&name).ok_or_else(|| D::Error::custom(format!("there is no {name:?} to break")))
     }
 }
 

@@ -7,6 +7,7 @@ use super::*;
 const SHORT: u64 = 18_000;
 const SQLITE: Databases = Databases::Sqlite;
 const POSTGRES: Databases = Databases::Postgres;
+const SEARCH: Who = Who::Demo(Service::Search);
 
 #[test]
 fn a_seed_always_gives_the_same_plan_and_another_seed_another() {
@@ -53,7 +54,8 @@ fn a_short_run_has_many_kinds_and_a_handful_of_seeds_has_all_on_all_targets() {
             let plan = Plan::generate(seed, 60_000, databases, 1);
             pairs.extend(plan.faults.iter().map(|fault| (fault.kind, fault.on)));
         }
-        let targets = |kind: Kind| kind.targets().into_iter().map(move |on| (kind, on));
+        let targets =
+            |kind: Kind| kind.targets(&Cast::default()).into_iter().map(move |on| (kind, on));
         let possible = |(kind, on): &(Kind, Target)| match databases {
             Databases::Sqlite => *on != Target::Database,
             Databases::Postgres => *kind != Kind::DiskFull,
@@ -85,7 +87,7 @@ fn a_fault_that_cannot_happen_to_the_databases_is_refused() {
                     --postgres-command";
     assert_eq!(refusal, expected);
     killed.check_on(POSTGRES).unwrap();
-    let full = plan(Kind::DiskFull, Target::Program(Service::Search));
+    let full = plan(Kind::DiskFull, Target::Program(SEARCH));
     full.check_on(SQLITE).unwrap();
     assert!(full.check_on(POSTGRES).unwrap_err().to_string().contains("disk-full search"));
     plan(Kind::Refuse, Target::Database).check().unwrap_err();
@@ -124,7 +126,7 @@ fn with_replicas_any_of_them_is_hit_and_all_are_away_while_the_broker_loses_some
     let plans: Vec<_> = (1..=100).map(|seed| Plan::generate(seed, 60_000, POSTGRES, 2)).collect();
     let faults: Vec<_> = plans.iter().flat_map(|plan| &plan.faults).collect();
     for kind in Kind::ALL.into_iter().filter(|kind| POSTGRES.kinds().any(|one| one == *kind)) {
-        for on in kind.targets() {
+        for on in kind.targets(&Cast::default()) {
             let hit = |f: &&&Fault| (f.kind, f.on) == (kind, on);
             let hit: BTreeSet<_> = faults.iter().filter(hit).map(|fault| fault.replica).collect();
             assert_eq!(hit, (1..=kind.choices(on, 2)).collect(), "{kind} {on}");
@@ -149,26 +151,24 @@ fn with_replicas_any_of_them_is_hit_and_all_are_away_while_the_broker_loses_some
 fn a_plan_without_replicas_is_written_as_ever_and_one_with_them_names_the_victim() {
     let plan = Plan::generate(1, SHORT, SQLITE, 1);
     assert!(!plan.to_json().contains("replica"));
-    let second = Fault { replica: 2, ..fault(1_000, Kind::Kill, Target::Program(Service::Search)) };
-    let line = Fault { replica: 2, ..fault(1_000, Kind::Drop, Target::ToNats(Service::Search)) };
+    let second = Fault { replica: 2, ..fault(1_000, Kind::Kill, Target::Program(SEARCH)) };
+    let line = Fault { replica: 2, ..fault(1_000, Kind::Drop, Target::ToNats(SEARCH)) };
     assert_eq!([&second, &line].map(ToString::to_string), ["kill search-2", "drop search-2→nats"]);
     let with =
         |replicas, fault: &Fault| Plan { replicas, faults: vec![fault.clone()], ..plan.clone() };
     with(2, &second).check().unwrap();
     assert_eq!(with(1, &second).check().unwrap_err(), "there is no search-2");
-    for shared in
-        [(Kind::Kill, Target::Nats), (Kind::ConsumerDelete, Target::Program(Service::Search))]
-    {
+    for shared in [(Kind::Kill, Target::Nats), (Kind::ConsumerDelete, Target::Program(SEARCH))] {
         let fault = Fault { replica: 2, ..fault(1_000, shared.0, shared.1) };
         with(2, &fault).check().unwrap_err();
     }
     for replicas in [0, MAX_REPLICAS + 1] {
         Plan { replicas, ..plan.clone() }.check().unwrap_err();
     }
-    let first = fault(1_200, Kind::Freeze, Target::Program(Service::Search));
+    let first = fault(1_200, Kind::Freeze, Target::Program(SEARCH));
     let both = |other| Plan { replicas: 2, faults: vec![other, first.clone()], ..plan.clone() };
     both(second).check().unwrap();
-    both(fault(1_000, Kind::Kill, Target::Program(Service::Search))).check().unwrap_err();
+    both(fault(1_000, Kind::Kill, Target::Program(SEARCH))).check().unwrap_err();
 }
 
 #[test]
@@ -199,11 +199,36 @@ fn a_plan_is_readable_and_what_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn programs_of_others_are_victims_and_a_plan_says_how_they_are_started() {
+    let with = BTreeMap::from([("names".to_owned(), vec!["./names".to_owned(), "-v".to_owned()])]);
+    let plan = |seed| Plan::generate_with(seed, 60_000, SQLITE, 1, with.clone()).unwrap();
+    let plans: Vec<_> = (1..=30).map(plan).collect();
+    let hit: BTreeSet<_> = plans.iter().flat_map(|plan| &plan.faults).map(|f| f.on).collect();
+    let names = Who::Guest("names");
+    for on in [Target::Program(names), Target::ToNats(names), Target::Line(names, Service::Review)]
+    {
+        assert!(hit.contains(&on), "{on}");
+    }
+    let text = plans[0].to_json();
+    assert!(text.contains(r#""names": ["#), "{text}");
+    assert_eq!(Plan::from_json(&text), Ok(plans[0].clone()));
+    // Whoever is a victim takes part.
+    let alone = Plan { with: BTreeMap::new(), ..plans[0].clone() };
+    assert!(alone.check().unwrap_err().contains("cannot happen to names"));
+    for bad in
+        [("search", vec!["x".to_owned()]), ("names", Vec::new()), ("Names", vec!["x".to_owned()])]
+    {
+        let with = BTreeMap::from([(bad.0.to_owned(), bad.1)]);
+        Plan::generate_with(1, SHORT, SQLITE, 1, with).unwrap_err();
+    }
+}
+
+#[test]
 fn two_faults_that_exclude_each_other_are_refused() {
     let plan = |faults| Plan { faults, ..Plan::generate(1, SHORT, SQLITE, 1) };
     let check = |one, other| plan(vec![one, other]).check();
     use Target::Nats;
-    let (search, review) = (Target::Program(Service::Search), Target::Program(Service::Review));
+    let (search, review) = (Target::Program(SEARCH), Target::Program(Who::Demo(Service::Review)));
     let kill = |at, on| fault(at, Kind::Kill, on);
     check(kill(1_000, Nats), fault(1_200, Kind::Freeze, Nats)).unwrap_err();
     check(fault(1_200, Kind::NatsRollback, Nats), kill(1_000, Nats)).unwrap_err();

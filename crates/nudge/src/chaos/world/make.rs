@@ -12,16 +12,17 @@ use nudge_testbed::{
 };
 use tokio::sync::Mutex;
 
-use super::World;
+use super::{World, peer};
 use crate::{
     chaos::{
         database::Server,
-        plan::{Place, Plan, Target},
+        plan::{Place, Plan, Target, Who},
         plant,
     },
     client::{Api, Service},
     dev::{data_dir::DataDir, guard},
     failure::Failure,
+    peers::Peer,
     service,
 };
 
@@ -44,7 +45,12 @@ impl World {
             for one in &mut ports {
                 *one = port()?;
             }
-            apis.push(Api::with_ports(ports));
+            let api = Api::with_ports(ports);
+            let mut peers = api.peers().to_vec();
+            for name in plan.with.keys() {
+                peers.push(Peer::new(name, format!("http://127.0.0.1:{}", port()?)));
+            }
+            apis.push(api.with(peers));
         }
         let url = format!("nats://127.0.0.1:{nats_port}");
         let broker = Broker::connect(&url, "nudge-chaos").await;
@@ -57,6 +63,7 @@ impl World {
             programs: Default::default(),
             lines: Default::default(),
             server,
+            cast: plan.cast(),
             apis,
             _ports: ports,
             broker,
@@ -65,10 +72,10 @@ impl World {
             broken: Default::default(),
         };
         world.add_nats(&nats_exe, nats_port);
-        for service in Service::ALL {
+        for who in plan.cast().everyone() {
             for replica in 1..=plan.replicas {
-                world.add_lines(service, replica, nats_port, plan.seed).await?;
-                world.add_service(service, replica, exe)?;
+                world.add_lines(who, replica, nats_port, plan.seed).await?;
+                world.add_service(who, replica, exe, plan)?;
             }
         }
         Ok(world)
@@ -85,23 +92,23 @@ impl World {
     /// Each replica has its own lines, so that it can be cut off alone.
     async fn add_lines(
         &mut self,
-        service: Service,
+        who: Who,
         replica: u64,
         nats_port: u16,
         seed: u64,
     ) -> Result<(), Failure> {
         // What an owner publishes, and what others are told.
-        let notifications = match service {
-            Service::StoreInfo => Way::There,
+        let notifications = match who {
+            Who::Demo(Service::StoreInfo) => Way::There,
             _ => Way::Back,
         };
-        let to_nats = (Target::ToNats(service), nats_port, Some(notifications));
-        let to_others = service.asks().iter().map(|(_, other)| {
-            (Target::Line(service, *other), self.api(replica).of(*other).port(), None)
+        let to_nats = (Target::ToNats(who), nats_port, Some(notifications));
+        let to_others = who.asks().iter().map(|(_, other)| {
+            (Target::Line(who, *other), self.api(replica).of(*other).port(), None)
         });
         let lines: Vec<_> = [to_nats].into_iter().chain(to_others).collect();
         for (on, port, notifications) in lines {
-            let number = Target::lines().position(|line| line == on).unwrap_or_default() as u64;
+            let number = self.cast.lines().position(|line| line == on).unwrap_or_default() as u64;
             let seed = seed.wrapping_add(number).wrapping_add((replica - 1) << 32);
             let counts = self.counts.clone();
             let line = Line::to(port, Settings { notifications, seed, counts, keeps: false }).await;
@@ -111,24 +118,41 @@ impl World {
         Ok(())
     }
 
-    fn add_service(&mut self, service: Service, replica: u64, exe: &Path) -> Result<(), Failure> {
-        let at = Place { on: Target::Program(service), replica };
+    fn add_service(
+        &mut self,
+        who: Who,
+        replica: u64,
+        exe: &Path,
+        plan: &Plan,
+    ) -> Result<(), Failure> {
+        let at = Place { on: Target::Program(who), replica };
         let address = |on| self.lines[&Place { on, replica }].address();
-        let database_url = match &self.server {
-            Some(server) => server.database_url(service),
-            None => self.data.database_url(service)?,
+        let (database_url, mut launch) = match who {
+            Who::Demo(service) => {
+                let url = match &self.server {
+                    Some(server) => server.database_url(service),
+                    None => self.data.database_url(service.name())?,
+                };
+                (url, service::launch(service, exe, self.log(at)))
+            }
+            // The server has a schema for each service of the demo only.
+            Who::Guest(name) => {
+                let words = &plan.with[name];
+                let mut launch = Launch::new(name, Path::new(&words[0]), self.log(at));
+                launch.args = words[1..].iter().map(Into::into).collect();
+                (self.data.database_url(name)?, launch)
+            }
         };
-        let mut launch = service::launch(service, exe, self.log(at));
         launch.env = vec![
             ("DATABASE_URL", database_url),
-            ("NATS_URL", format!("nats://{}", address(Target::ToNats(service)))),
-            ("BIND", self.api(replica).of(service).address().to_owned()),
+            ("NATS_URL", format!("nats://{}", address(Target::ToNats(who)))),
+            ("BIND", peer(self.api(replica), who).address().to_owned()),
         ];
-        for (setting, other) in service.asks() {
-            let url = format!("http://{}", address(Target::Line(service, *other)));
+        for (setting, other) in who.asks() {
+            let url = format!("http://{}", address(Target::Line(who, *other)));
             launch.env.push((setting, url));
         }
-        match Service::SUBSCRIBERS.contains(&service) {
+        match self.cast.subscribers().any(|subscriber| subscriber == who) {
             // Notifications alone must do: comparing would hide what they lose.
             true => launch.env.push((plant::SETTING, "0".to_owned())),
             false => launch.env.push(("SAMPLE", "false".to_owned())),

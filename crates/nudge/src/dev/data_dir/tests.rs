@@ -125,6 +125,6 @@ fn a_second_one_is_refused_until_every_handle_is_gone() {
 fn a_database_url_survives_odd_paths() {
     let temporary = tempfile::tempdir().unwrap();
     let data = DataDir::lock(&temporary.path().join("50% off?"), false).unwrap();
-    let url = data.database_url(Service::Search).unwrap();
+    let url = data.database_url("search").unwrap();
     assert!(url.ends_with("/50%25 off%3F/search.db"), "{url}");
 }
