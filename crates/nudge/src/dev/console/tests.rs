@@ -138,7 +138,8 @@ async fn events_of_all_subscribers_come_in_one_stream_that_ends_with_the_demo() 
 
 #[tokio::test]
 async fn others_are_shown_and_listed_and_nothing_waits_for_them() {
-    let status = async || Json(json!({"service": "charging-map", "entities": [{"entity": "station"}]}));
+    let status =
+        async || Json(json!({"service": "charging-map", "entities": [{"entity": "station"}]}));
     let map = Router::new().route(roles::STATUS_PATH, get(status));
     let charging = stub::start([(Service::Search, map)]).await;
     let url = charging.api.of(Service::Search).url();
