@@ -19,7 +19,7 @@ const CELLS_PER_ROW: i64 = 360 * 20;
 /// use charging::map::area::cell;
 /// assert_eq!(cell(-90.0, -180.0), 0);
 /// assert_eq!(cell(-90.0, 179.99), 7_199);
-/// assert_eq!(cell(-89.95, -180.0), 7_200);
+/// assert_eq!(cell(-89.94, -180.0), 7_200);
 /// ```
 pub fn cell(latitude: f64, longitude: f64) -> i64 {
     row(latitude) * CELLS_PER_ROW + column(longitude)
