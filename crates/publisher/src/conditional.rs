@@ -1,8 +1,13 @@
 //! Versions in headers: conditional requests (RFC 9110, section 13), and the headers of a write's answer. For
 //! every owner's own routes.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use nudge_protocol::{Version, WriteToken, write_token::WRITE_TOKEN_HEADER};
+use serde::Serialize;
 use utoipa::IntoParams;
 
 /// The entity tag of a version: `"17"`.
@@ -16,6 +21,16 @@ pub fn write_headers(token: &WriteToken) -> [(HeaderName, HeaderValue); 2] {
     let name = HeaderName::try_from(WRITE_TOKEN_HEADER).expect("the contract's header has a name");
     let value = HeaderValue::try_from(token.to_string()).expect("a token is a header value");
     [(header::ETAG, etag(token.version)), (name, value)]
+}
+
+/// The answer to a read of an entity: its state with its version as `ETag`, or 304 without the state if the request's
+/// `If-None-Match` names this version.
+pub fn read_answer(headers: &HeaderMap, version: Version, state: impl Serialize) -> Response {
+    let tag = [(header::ETAG, etag(version))];
+    match if_none_match(headers).is_some_and(|known| known.matches(Some(version))) {
+        true => (StatusCode::NOT_MODIFIED, tag).into_response(),
+        false => (tag, Json(state)).into_response(),
+    }
 }
 
 /// The condition of a write, for the OpenAPI document of a route that reads it with [`if_match`].

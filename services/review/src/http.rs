@@ -9,7 +9,7 @@ use axum::{
 };
 use nudge_protocol::{EntityId, Version};
 use nudge_publisher::conditional::{
-    Expected, IfMatch, IfNoneMatch, etag, if_match, if_none_match, write_headers,
+    Expected, IfMatch, IfNoneMatch, if_match, read_answer, write_headers,
 };
 use nudge_runtime::{
     Problem,
@@ -101,13 +101,8 @@ pub(crate) async fn read(
     PathId(id): PathId<EntityId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let known = if_none_match(&headers);
     let Versioned { review, version } = reviews.get(&id).await?;
-    let tag = [(header::ETAG, etag(version))];
-    Ok(match known.is_some_and(|known| known.matches(Some(version))) {
-        true => (StatusCode::NOT_MODIFIED, tag).into_response(),
-        false => (tag, axum::Json(review)).into_response(),
-    })
+    Ok(read_answer(&headers, version, review))
 }
 
 /// Rewrite a review

@@ -8,7 +8,7 @@ use axum::{
 };
 use nudge_protocol::{EntityId, Object, Version};
 use nudge_publisher::conditional::{
-    IfMatch, IfNoneMatch, etag, if_match, if_none_match, write_headers,
+    IfMatch, IfNoneMatch, etag, if_match, read_answer, write_headers,
 };
 use nudge_runtime::{
     Problem,
@@ -67,12 +67,7 @@ async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (station, version) = stations.get(&id).await?;
-    let tag = [(header::ETAG, etag(version))];
-    let known = if_none_match(&headers).is_some_and(|known| known.matches(Some(version)));
-    Ok(match known {
-        true => (StatusCode::NOT_MODIFIED, tag).into_response(),
-        false => (tag, Answer(station)).into_response(),
-    })
+    Ok(read_answer(&headers, version, station))
 }
 
 /// Write a station

@@ -8,7 +8,7 @@ use axum::{
 };
 use nudge_protocol::{EntityId, subject};
 use nudge_publisher::conditional::{
-    IfMatch, IfNoneMatch, etag, if_match, if_none_match, write_headers,
+    IfMatch, IfNoneMatch, if_match, if_none_match, read_answer, write_headers,
 };
 use nudge_runtime::{
     Problem,
@@ -120,11 +120,7 @@ pub async fn get_one(
     let (store, version) = found.live()?;
     // A cache may store it but must revalidate each time: the owner returns the current state.
     let cached = [(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))];
-    let headers_out = (cached, [(header::ETAG, etag(version))]);
-    if if_none_match(&headers).is_some_and(|seen| seen.matches(Some(version))) {
-        return Ok((StatusCode::NOT_MODIFIED, headers_out).into_response());
-    }
-    Ok((headers_out, axum::Json(store)).into_response())
+    Ok((cached, read_answer(&headers, version, store)).into_response())
 }
 
 /// Write a whole store
