@@ -116,8 +116,7 @@ pub(crate) fn run(verb: NewVerb, port_base: u16, json: bool) -> Result<(), Failu
 
 /// Where the owner of an entity listens by default.
 fn owner_of(entity: &EntityName, port_base: u16) -> String {
-    let in_demo = Service::ALL.into_iter().find(|one| one.owns() == Some(entity.as_str()));
-    match in_demo {
+    match Service::owner_of(entity.as_str()) {
         Some(service) => service.url(port_base),
         None => format!("http://127.0.0.1:{OWNER_PORT}"),
     }

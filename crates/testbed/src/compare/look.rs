@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nudge_protocol::{
     EntityId,
-    admin::{AppliedVersion, DeadLetterPage, Status},
+    admin::{AppliedVersion, DeadLetterPage, EntityStatus, Status},
     subject,
     sync_api::{BatchGetAnswer, BatchGetRequest, ItemsPage, ItemsRequest},
 };
@@ -17,7 +17,7 @@ use crate::Service;
 /// Longest wait for a connection: everything is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Concurrent requests to one program.
-pub(super) const AT_A_TIME: usize = 8;
+const AT_A_TIME: usize = 8;
 /// Entities on a page of the owner, and in a batch.
 const OWNERS_PAGE: usize = 100;
 
@@ -92,11 +92,18 @@ impl Comparison {
                 break;
             }
             let name = &subscriber.name;
+            let get = |path| self.http.get(format!("{}/nudge/v1/{path}", subscriber.url));
+            let status: Status = subscriber.json(get("status")).await?;
+            let dead: DeadLetterPage = subscriber.json(get("dead-letters")).await?;
             for (entity, owner) in [("store", Some(&stores)), ("review", reviews.as_ref())] {
-                let Some(owner) = owner else { continue };
-                if let Some(applied) = self.applied(subscriber, entity, owner).await? {
-                    all.extend(of_applied(name, entity, owner, &applied));
-                }
+                let of = |one: &&EntityStatus| one.entity.as_str() == entity;
+                let followed = status.entities.iter().find(of);
+                let (Some(owner), Some(followed)) = (owner, followed) else { continue };
+                let versions = self.versions(subscriber, entity, owner).await?;
+                let dead = dead.items.iter().filter(|item| item.entity.as_str() == entity);
+                let dead_letters = dead.map(|item| item.id.clone()).collect();
+                let applied = Applied { versions, count: followed.applied, dead_letters };
+                all.extend(of_applied(name, entity, owner, &applied));
             }
             let shown = self.shown_differences(subscriber, &stores, reviews.as_ref());
             all.extend(shown.await?);
@@ -162,32 +169,24 @@ impl Comparison {
         }
     }
 
-    /// What a subscriber has applied of this kind, if it follows that.
-    async fn applied(
+    /// The versions that a subscriber has applied of what an owner has, and whether they are deletions.
+    async fn versions(
         &self,
         subscriber: &Asked,
         entity: &str,
         owner: &Entities,
-    ) -> Result<Option<Applied>, String> {
-        let get = |path: &str| self.http.get(format!("{}/nudge/v1/{path}", subscriber.url));
-        let status: Status = subscriber.json(get("status")).await?;
-        let dead: DeadLetterPage = subscriber.json(get("dead-letters")).await?;
-        let status = status.entities.iter().find(|status| status.entity.as_str() == entity);
-        let Some(count) = status.map(|status| status.applied) else { return Ok(None) };
-        let dead = dead.items.into_iter().filter(|item| item.entity.as_str() == entity);
-        let dead_letters = dead.map(|item| item.id).collect();
+    ) -> Result<BTreeMap<EntityId, (u64, bool)>, String> {
         let ask = async |id: EntityId| {
             let token = subject::encode_token(&id);
-            let answer = subscriber.send(get(&format!("applied/{entity}/{token}"))).await?;
+            let url = format!("{}/nudge/v1/applied/{entity}/{token}", subscriber.url);
+            let answer = subscriber.send(self.http.get(url)).await?;
             if answer.status().as_u16() == 404 {
                 return Ok(None);
             }
             let applied: AppliedVersion = subscriber.body(answer).await?;
             Ok(Some((id, (applied.version.get(), applied.deleted))))
         };
-        let versions = each(owner.keys(), ask).await?;
-        let versions = versions.into_iter().flatten().collect();
-        Ok(Some(Applied { versions, count, dead_letters }))
+        Ok(each(owner.keys(), ask).await?.into_iter().flatten().collect())
     }
 }
 
@@ -198,6 +197,3 @@ pub(super) async fn each<T, F: Future<Output = Result<T, String>>>(
 ) -> Result<Vec<T>, String> {
     stream::iter(ids.cloned()).map(ask).buffer_unordered(AT_A_TIME).try_collect().await
 }
-
-/// Answers about stores, by store.
-pub(super) type ByStore<T> = BTreeMap<EntityId, T>;

@@ -1,6 +1,6 @@
 //! What each service shows of stores.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nudge_protocol::{EntityId, subject};
 use nudge_runtime::clock;
@@ -8,9 +8,7 @@ use reqwest::{Method, Response};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Asked, Comparison, Difference, Entities, Shown, Shows,
-    look::{ByStore, each},
-    of_shown, reviews, texts,
+    Asked, Comparison, Difference, Entities, Shown, Shows, look::each, of_shown, reviews, texts,
 };
 use crate::Service;
 
@@ -84,8 +82,8 @@ impl Comparison {
     }
 
     /// Every store that search finds by a text, or all of them for an empty one.
-    async fn found(&self, search: &Asked, text: &str) -> Result<ByStore<Shown>, String> {
-        let (mut stores, mut cursor) = (ByStore::new(), String::new());
+    async fn found(&self, search: &Asked, text: &str) -> Result<BTreeMap<EntityId, Shown>, String> {
+        let (mut stores, mut cursor) = (BTreeMap::new(), String::new());
         loop {
             let request = self.http.get(format!("{}/stores", search.url));
             let query = [("limit", SEARCH_PAGE), ("cursor", &cursor), ("q", text)];
@@ -117,7 +115,7 @@ impl Comparison {
             };
             self.standing(review, Method::GET, &path, id, shown).await
         };
-        shows(each(stores.keys(), ask).await?)
+        Ok(shows(each(stores.keys(), ask).await?))
     }
 
     /// The page that storefront shows for every store that the owner ever had.
@@ -130,7 +128,7 @@ impl Comparison {
             };
             self.standing(storefront, Method::GET, &path, id, shown).await
         };
-        shows(each(stores.keys(), ask).await?)
+        Ok(shows(each(stores.keys(), ask).await?))
     }
 
     /// What favourites shows of every store that the owner ever had, to a user who keeps that store only for as long as
@@ -151,7 +149,7 @@ impl Comparison {
             };
             self.standing(favourites, Method::PUT, &path, id.clone(), shown).await
         };
-        shows(each(stores.keys(), ask).await?)
+        Ok(shows(each(stores.keys(), ask).await?))
     }
 
     /// What ads shows of every store that the owner ever had, while it has a campaign in a region of its own. The name of
@@ -178,7 +176,7 @@ impl Comparison {
                 _ => Err(ads.strange(&answer)),
             }
         };
-        shows(each(stores.keys(), ask).await?)
+        Ok(shows(each(stores.keys(), ask).await?))
     }
 
     /// What is to be seen of a store that exists, by its campaign.
@@ -226,8 +224,8 @@ impl Comparison {
 }
 
 /// Of a service that tells deleted stores from unknown ones.
-fn shows(stores: Vec<Option<(EntityId, Shown)>>) -> Result<Shows, String> {
-    Ok(Shows { deleted: true, stores: stores.into_iter().flatten().collect() })
+fn shows(stores: Vec<Option<(EntityId, Shown)>>) -> Shows {
+    Shows { deleted: true, stores: stores.into_iter().flatten().collect() }
 }
 
 fn id_of(store: &Value) -> Option<EntityId> {

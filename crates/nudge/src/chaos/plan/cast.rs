@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nudge_protocol::EntityName;
 use nudge_testbed::Service;
 use parking_lot::Mutex;
 
@@ -10,8 +11,8 @@ use super::{Target, Words};
 /// What a guest may ask. It gets the settings of both, and uses those of what it follows.
 const OF_GUESTS: &[(&str, Service)] =
     &[("STORE_OWNER_URL", Service::StoreInfo), ("REVIEW_OWNER_URL", Service::Review)];
-/// Longest name of a guest, in bytes.
-const MAX_NAME_BYTES: usize = 40;
+/// Names of targets that are no services.
+const RESERVED: [&str; 2] = ["nats", "database"];
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,13 +59,12 @@ impl From<Service> for Who {
 /// A guest of this name. Names are few, and kept for as long as this program runs.
 fn guest(name: &str) -> Result<Who, String> {
     static KNOWN: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
-    let fits = (1..=MAX_NAME_BYTES).contains(&name.len()) && name.chars().all(allowed);
-    let reserved = ["nats", "database"].contains(&name) || Service::named(name).is_some();
-    if !fits || reserved {
+    // A service that `nudge new` makes has the name of an entity, too.
+    let taken = RESERVED.contains(&name) || Service::named(name).is_some();
+    if EntityName::new(name).is_err() || taken {
         return Err(format!(
-            "{name:?} cannot be a program's name: at most {MAX_NAME_BYTES} of a-z, 0-9, - and _, and none of the \
-             demo's"
+            "{name:?} cannot be a program's name: at most 40 of a-z, 0-9, - and _, the first of them a letter, and \
+             none of the demo's"
         ));
     }
     let mut known = KNOWN.lock();
