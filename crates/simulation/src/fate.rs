@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use nudge_protocol::EntityId;
-use nudge_runtime::{BoxError, Tx};
+use nudge_runtime::{BoxError, Tx, problem::chain};
 use parking_lot::Mutex;
 
 use crate::{
@@ -51,6 +51,11 @@ impl Fate for Befalls {
                 None => Ok(given),
             }
         })
+    }
+
+    fn failed(&self, why: &BoxError) {
+        let world = &self.node.world;
+        world.tell(format!("{} fails in its apply: {}", self.node.name, chain(&**why)));
     }
 
     fn may_read(&self) -> bool {

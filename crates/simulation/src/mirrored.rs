@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nudge_chance::Random;
-use nudge_runtime::{Database, Tx};
+use nudge_runtime::{BoxError, Database, Tx, database::Migration};
 use nudge_subscriber_kit::Mirror;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -31,6 +31,7 @@ pub struct Mirrored<S> {
     entity: &'static str,
     mirror: fn() -> Mirror<S>,
     state: fn(&mut Random) -> Value,
+    keeps: Option<(&'static str, &'static [Migration])>,
 }
 
 impl<S> Mirrored<S> {
@@ -40,7 +41,14 @@ impl<S> Mirrored<S> {
         mirror: fn() -> Mirror<S>,
         state: fn(&mut Random) -> Value,
     ) -> Self {
-        Self { entity, mirror, state }
+        Self { entity, mirror, state, keeps: None }
+    }
+
+    /// Creates tables that the service keeps itself, as the kit's `Service::keeps` does: SQL of [`Mirror::with`] may write
+    /// to them.
+    pub fn keeps(mut self, component: &'static str, migrations: &'static [Migration]) -> Self {
+        self.keeps = Some((component, migrations));
+        self
     }
 }
 
@@ -49,6 +57,13 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Service for Mirror
 
     fn entity(&self) -> &'static str {
         self.entity
+    }
+
+    async fn migrate(&self, db: &Database) -> Result<(), BoxError> {
+        match self.keeps {
+            Some((component, migrations)) => Ok(db.migrate(component, migrations).await?),
+            None => Ok(()),
+        }
     }
 
     fn handler(&self, _: &Database) -> Mirror<S> {

@@ -54,6 +54,9 @@ pub(crate) trait Fate: Send + Sync {
         entities: &'a [(EntityId, u64)],
     ) -> Boxed<'a, Result<Vec<usize>, BoxError>>;
 
+    /// It failed by itself.
+    fn failed(&self, why: &BoxError);
+
     /// After it, in the same transaction.
     fn after(&self) -> Boxed<'_, ()>;
 
@@ -67,6 +70,24 @@ struct Befallen<H> {
     fate: Arc<dyn Fate>,
 }
 
+impl<H: Apply> Befallen<H> {
+    async fn apply_these(
+        &self,
+        tx: &mut Tx,
+        entities: &[EntityState<H::State>],
+        places: &[usize],
+    ) -> Result<(), BoxError> {
+        if places.len() == entities.len() {
+            return self.handler.apply(tx, entities).await;
+        }
+        // Only a planted fault keeps something back; and a state cannot be copied.
+        for place in places {
+            self.handler.apply(tx, &entities[*place..=*place]).await?;
+        }
+        Ok(())
+    }
+}
+
 impl<H: Apply> Apply for Befallen<H> {
     type State = H::State;
 
@@ -76,14 +97,7 @@ impl<H: Apply> Apply for Befallen<H> {
     async fn apply(&self, tx: &mut Tx, entities: &[EntityState<H::State>]) -> Result<(), BoxError> {
         let keys: Vec<_> = entities.iter().map(|e| (e.id.clone(), e.version.get())).collect();
         let given = self.fate.before(tx, &keys).await?;
-        if given.len() == entities.len() {
-            self.handler.apply(tx, entities).await?;
-        } else {
-            // Only a planted fault keeps something back; and a state cannot be copied.
-            for place in given {
-                self.handler.apply(tx, &entities[place..=place]).await?;
-            }
-        }
+        self.apply_these(tx, entities, &given).await.inspect_err(|why| self.fate.failed(why))?;
         self.fate.after().await;
         Ok(())
     }

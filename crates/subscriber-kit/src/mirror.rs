@@ -127,6 +127,26 @@ impl<S: Serialize + DeserializeOwned + Send + Sync + 'static> Mirror<S> {
 
     /// Runs SQL of your own after each write to the table, in the same transaction. The rules of
     /// [`Apply::apply`] hold.
+    ///
+    /// ```
+    /// use nudge_subscriber_kit::{Mirror, sqlx};
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Store { name: String }
+    ///
+    /// // What this service keeps of a store itself goes with the store.
+    /// let stores = Mirror::<Store>::table("known_store").with(|tx, stores| {
+    ///     Box::pin(async move {
+    ///         for gone in stores.iter().filter(|store| store.state.is_none()) {
+    ///             let sql = sqlx::query("DELETE FROM queued WHERE store_id = $1");
+    ///             sql.bind(gone.id.as_str()).execute(&mut **tx).await?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    /// });
+    /// ```
+    ///
+    /// The table that it writes is one of [`Service::keeps`](crate::Service::keeps).
     pub fn with<F>(mut self, hook: F) -> Self
     where
         F: for<'a> Fn(&'a mut Tx, &'a [EntityState<S>]) -> HookFuture<'a> + Send + Sync + 'static,

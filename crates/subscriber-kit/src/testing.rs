@@ -8,7 +8,7 @@ use std::sync::{
 use axum::{
     Router,
     body::{Body, to_bytes},
-    http::{Request, StatusCode},
+    http::{Method, Request, StatusCode, header},
 };
 use nudge_protocol::{EntityId, EntityName, Version, admin::AppliedVersion};
 use nudge_runtime::{Database, clock, database::Durability};
@@ -144,7 +144,42 @@ impl Answer {
 /// # Panics
 /// If `path` is not a valid path, and in the cases of [`ask`].
 pub async fn get(routes: impl Into<Router>, path: &str) -> Answer {
-    ask(routes, Request::get(path).body(Body::empty()).expect("a path")).await
+    send(routes, Method::GET, path, None).await
+}
+
+/// Sends a request to these routes, with a body of JSON if there is one.
+///
+/// ```
+/// use nudge_subscriber_kit::axum::{Json, Router, http::Method, routing::post};
+/// use nudge_subscriber_kit::serde_json::{Value, json};
+/// use nudge_subscriber_kit::testing::send;
+///
+/// # #[nudge_subscriber_kit::tokio::main(crate = "nudge_subscriber_kit::tokio")]
+/// # async fn main() {
+/// let routes: Router = Router::new().route("/echo", post(async |Json(body): Json<Value>| Json(body)));
+/// let answer = send(routes.clone(), Method::POST, "/echo", json!({"people": 2})).await;
+/// assert_eq!(answer.json(), json!({"people": 2}));
+/// assert_eq!(send(routes, Method::DELETE, "/echo", None).await.status, 405);
+/// # }
+/// ```
+///
+/// # Panics
+/// If `path` is not a valid path, and in the cases of [`ask`].
+pub async fn send(
+    routes: impl Into<Router>,
+    method: Method,
+    path: &str,
+    body: impl Into<Option<Value>>,
+) -> Answer {
+    let request = Request::builder().method(method).uri(path);
+    let request = match body.into() {
+        None => request.body(Body::empty()),
+        Some(body) => {
+            let request = request.header(header::CONTENT_TYPE, "application/json");
+            request.body(Body::from(body.to_string()))
+        }
+    };
+    ask(routes, request.expect("a path")).await
 }
 
 /// Sends any request to these routes.

@@ -1,12 +1,13 @@
 //! The endpoints. They translate HTTP and decide nothing.
 
-use axum::{
-    Json,
-    extract::{FromRequestParts, State},
-    http::{StatusCode, request::Parts},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use nudge_protocol::{EntityId, Timestamp};
-use nudge_runtime::{Problem, body::Query, paging::PageSize, path::parameter};
+use nudge_runtime::{
+    Problem,
+    body::Query,
+    paging::PageSize,
+    path::{PathId, PathIds},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -20,30 +21,6 @@ const PAGE: PageSize = PageSize { default: 20, max: 100 };
 /// The service's own routes.
 pub fn routes() -> OpenApiRouter<Favourites> {
     OpenApiRouter::default().routes(routes!(add, remove)).routes(routes!(list))
-}
-
-/// The parameters of a path.
-pub(crate) struct Named {
-    user: EntityId,
-    /// Where the path names one.
-    store: Option<EntityId>,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Named {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let user = parameter(parts, "user").await?;
-        let user = user.ok_or_else(|| Problem::parameter("user", "is missing"))?;
-        Ok(Self { user, store: parameter(parts, "store").await? })
-    }
-}
-
-impl Named {
-    fn both(self) -> Result<(EntityId, EntityId), Problem> {
-        let store = self.store.ok_or_else(|| Problem::parameter("store", "is missing"))?;
-        Ok((self.user, store))
-    }
 }
 
 impl From<Failure> for Problem {
@@ -78,9 +55,8 @@ impl From<Failure> for Problem {
 )]
 pub(crate) async fn add(
     State(favourites): State<Favourites>,
-    named: Named,
+    PathIds(user, store): PathIds<EntityId, EntityId>,
 ) -> Result<StatusCode, Problem> {
-    let (user, store) = named.both()?;
     Ok(match favourites.add(&user, &store).await? {
         true => StatusCode::CREATED,
         false => StatusCode::NO_CONTENT,
@@ -98,9 +74,8 @@ pub(crate) async fn add(
 )]
 pub(crate) async fn remove(
     State(favourites): State<Favourites>,
-    named: Named,
+    PathIds(user, store): PathIds<EntityId, EntityId>,
 ) -> Result<StatusCode, Problem> {
-    let (user, store) = named.both()?;
     favourites.remove(&user, &store).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -158,7 +133,7 @@ impl From<Favourite> for Item {
 )]
 pub(crate) async fn list(
     State(favourites): State<Favourites>,
-    Named { user, .. }: Named,
+    PathId(user): PathId<EntityId>,
     Query(PageQuery { after, limit }): Query<PageQuery>,
 ) -> Result<Json<FavouritesPage>, Problem> {
     let limit = PAGE.limit(limit)?;

@@ -106,7 +106,9 @@ pub(crate) fn run(verb: NewVerb, port_base: u16, json: bool) -> Result<(), Failu
     }
     let (role, entity, port) = (template.role(), &template.entity, template.port);
     let member = if is_member { ", a member of the workspace there" } else { "" };
-    output::line(format!("{name} {role} {entity}; it is in {directory}{member}"))?;
+    let owner =
+        template.owner_url().map(|url| format!(" of the owner at {url}")).unwrap_or_default();
+    output::line(format!("{name} {role} {entity}{owner}; it is in {directory}{member}"))?;
     output::line("Next, in that directory:")?;
     output::line("  cargo test")?;
     output::line(format!("  DATABASE_URL=sqlite:{name}.db cargo run     # beside `nudge dev`"))?;

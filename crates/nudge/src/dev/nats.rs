@@ -17,10 +17,12 @@ use crate::failure::Failure;
 /// Interval between checks of whether it is ready.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The path of a server, looked for from here and from the checkout of this program, `exe`.
+/// The path of a server, looked for from here and from the checkout of this program, `exe`: the one around it, and the one
+/// that it was built from, if cargo builds elsewhere.
 pub(crate) async fn find(exe: &Path, talk: &Talk) -> Result<PathBuf, Failure> {
     let here = std::env::current_dir().unwrap_or_default();
-    let found = nats::find(&[&here, exe], || talk.doing("looking for a NATS server")).await;
+    let places = [&here, exe, Path::new(env!("CARGO_MANIFEST_DIR"))];
+    let found = nats::find(&places, || talk.doing("looking for a NATS server")).await;
     found.map_err(Failure::Failed)
 }
 

@@ -6,10 +6,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use nudge_runtime::{BoxError, Database, Tx};
-use nudge_simulation::{Profile, Random, Service, explore};
-use nudge_subscriber_kit::{Apply, EntityState};
-use serde_json::Value;
+use nudge_runtime::{BoxError, Database, Tx, database::Migration};
+use nudge_simulation::{Mirrored, Profile, Random, Service, explore};
+use nudge_subscriber_kit::{Apply, EntityState, Mirror};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::things::{
     thing::{Keep, Things},
@@ -63,7 +64,7 @@ impl Service for Forgetful {
 }
 
 /// What is said of the first seed that fails, in a test of this name.
-fn failure(service: Forgetful, seeds: std::ops::Range<u64>) -> String {
+fn failure(service: impl Service, seeds: std::ops::Range<u64>) -> String {
     let explored = std::thread::Builder::new().name("keeps_names".to_owned()).spawn(move || {
         let explored =
             catch_unwind(AssertUnwindSafe(|| explore(service, Profile::HintsOnly, seeds)));
@@ -108,4 +109,31 @@ fn a_panic_is_told_with_its_seed_and_its_story() {
     let said = failure(Forgetful { panics: true }, 0..1);
     assert!(said.contains("violated: a panic: no idea what to expect of {\"n\":"), "{said}");
     assert!(said.contains("SIMULATION_SEED=0 ") && said.contains("owner changes key-"), "{said}");
+}
+
+#[derive(Serialize, Deserialize)]
+struct Number {
+    n: i64,
+}
+
+/// Numbers, of which each write is noted in a table of the service's own.
+fn noted() -> Mirror<Number> {
+    Mirror::table("number").with(|tx, _| {
+        Box::pin(async move {
+            sqlx::query("INSERT INTO note (n) VALUES (1)").execute(&mut **tx).await?;
+            Ok(())
+        })
+    })
+}
+
+const NOTE: &str = "CREATE TABLE note (n BIGINT NOT NULL)";
+const NOTES: &[Migration] = &[Migration { number: 1, title: "note", sqlite: NOTE, postgres: NOTE }];
+
+#[test]
+fn an_apply_that_fails_by_itself_is_told_with_its_reason_until_its_own_tables_are_there() {
+    let numbers = || Mirrored::new("number", noted, |random| json!({"n": random.one_of(&[1, 2])}));
+    let said = failure(numbers(), 0..1);
+    assert!(said.contains(" fails in its apply: "), "{said}");
+    assert!(said.contains("no such table: note"), "{said}");
+    explore(numbers().keeps("notes", NOTES), Profile::HintsOnly, 0..3);
 }

@@ -2,8 +2,8 @@
 
 use axum::{
     Json as Answer,
-    extract::{FromRequestParts, State},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use nudge_protocol::{EntityId, Object, Version};
@@ -13,7 +13,7 @@ use nudge_publisher::conditional::{
 use nudge_runtime::{
     Problem,
     body::Json,
-    path::{PathId, parameter},
+    path::{PathId, PathIds},
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -131,18 +131,6 @@ struct ChargerReport {
     state: ChargerState,
 }
 
-/// The charger that a path names.
-struct ChargerId(EntityId);
-
-impl<S: Send + Sync> FromRequestParts<S> for ChargerId {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let id = parameter(parts, "charger").await?;
-        id.map(Self).ok_or_else(|| Problem::parameter("charger", "must be given"))
-    }
-}
-
 /// Report what a charger is doing
 ///
 /// Nothing else of the station changes. The same state again changes nothing and keeps the version.
@@ -166,8 +154,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ChargerId {
 )]
 async fn put_charger(
     State(stations): State<Stations>,
-    PathId(id): PathId<EntityId>,
-    ChargerId(charger): ChargerId,
+    PathIds(id, charger): PathIds<EntityId, EntityId>,
     headers: HeaderMap,
     Json(Object(report)): Json<Object<ChargerReport>>,
 ) -> Result<Response, Problem> {

@@ -39,7 +39,7 @@ pub(crate) struct Template {
     /// What it follows, or owns.
     pub(crate) entity: EntityName,
     /// Where its owner is; nothing for an owner.
-    owner_url: String,
+    owner_url: Option<String>,
     /// Where it listens.
     pub(crate) port: u16,
 }
@@ -47,17 +47,22 @@ pub(crate) struct Template {
 impl Template {
     /// A service that follows `entity`.
     pub(crate) fn subscriber(entity: EntityName, owner_url: String, port: u16) -> Self {
-        Self { files: SUBSCRIBER, entity, owner_url, port }
+        Self { files: SUBSCRIBER, entity, owner_url: Some(owner_url), port }
     }
 
     /// A service that owns `entity`.
     pub(crate) fn owner(entity: EntityName, port: u16) -> Self {
-        Self { files: OWNER, entity, owner_url: String::new(), port }
+        Self { files: OWNER, entity, owner_url: None, port }
     }
 
     /// What it does with its entity.
     pub(crate) fn role(&self) -> &'static str {
-        if self.owner_url.is_empty() { "owns" } else { "follows" }
+        if self.owner_url.is_none() { "owns" } else { "follows" }
+    }
+
+    /// Where the owner is of what it follows.
+    pub(crate) fn owner_url(&self) -> Option<&str> {
+        self.owner_url.as_deref()
     }
 
     /// The files, each with its path below the service's directory. `nudge` is where Nudge is, from there.
@@ -71,7 +76,7 @@ impl Template {
             ("my_entity", identifier(entity)),
             ("MY_ENTITY", identifier(entity).to_uppercase()),
             ("my-port", self.port.to_string()),
-            ("http://my-owner", self.owner_url.clone()),
+            ("http://my-owner", self.owner_url.clone().unwrap_or_default()),
             ("my-nudge", nudge.to_owned()),
         ];
         self.files.iter().map(|(path, text)| (*path, filled(text, &words))).collect()

@@ -4,14 +4,10 @@ use my_service::{entity, http, service, storage};
 
 use nudge_publisher::Publisher;
 use nudge_subscriber_kit::{
-    axum::{
-        Router,
-        body::Body,
-        http::{Method, Request},
-    },
+    axum::{Router, http::Method},
     runtime::{Database, database::Durability},
     serde_json::{Value, json},
-    testing::{Answer, ask},
+    testing::send,
     tokio,
 };
 
@@ -25,16 +21,10 @@ async fn routes() -> Router {
     own.merge(publisher.openapi_router(items)).into()
 }
 
-async fn send(routes: &Router, method: Method, path: &str, body: Value) -> Answer {
-    let request = Request::builder().method(method).uri(path);
-    let request = request.header("Content-Type", "application/json");
-    ask(routes.clone(), request.body(Body::from(body.to_string())).unwrap()).await
-}
-
 /// What a subscriber is answered when it asks for the state of one entity.
 async fn callback(routes: &Router, id: &str) -> Value {
     let path = "/sync/v1/my-entity/batch-get";
-    let answer = send(routes, Method::POST, path, json!({"ids": [id]})).await;
+    let answer = send(routes.clone(), Method::POST, path, json!({"ids": [id]})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.json()["items"][0].clone()
 }
@@ -50,7 +40,7 @@ async fn each_write_has_a_newer_version_and_callbacks_answer_the_last() {
         (Method::DELETE, Value::Null, 204, Value::Null),
         (Method::PUT, json!({"name": "again"}), 201, json!({"name": "again"})),
     ] {
-        let answer = send(&routes, method, path, body).await;
+        let answer = send(routes.clone(), method, path, body).await;
         assert_eq!(answer.status, status, "{}", answer.body);
         let answer = callback(&routes, "42").await;
         assert_eq!(answer["state"], state);
@@ -58,7 +48,7 @@ async fn each_write_has_a_newer_version_and_callbacks_answer_the_last() {
         assert!(version > last, "{version} is not newer than {last}");
         last = version;
     }
-    let answer = send(&routes, Method::GET, path, Value::Null).await;
+    let answer = send(routes.clone(), Method::GET, path, None).await;
     assert_eq!(answer.json(), json!({"name": "again"}));
 }
 
@@ -72,12 +62,12 @@ async fn what_is_wrong_is_named_and_nothing_is_written() {
         (json!({}), "name"),
         (json!({"name": "a", "colour": "red"}), "colour"),
     ] {
-        let answer = send(&routes, Method::PUT, "/my-entity/42", body).await;
+        let answer = send(routes.clone(), Method::PUT, "/my-entity/42", body).await;
         let problem = answer.json();
         assert_eq!((answer.status.as_u16(), &problem["errors"][0]["field"]), (422, &json!(field)));
     }
-    assert_eq!(send(&routes, Method::GET, "/my-entity/42", Value::Null).await.status, 404);
-    assert_eq!(send(&routes, Method::DELETE, "/my-entity/42", Value::Null).await.status, 404);
+    assert_eq!(send(routes.clone(), Method::GET, "/my-entity/42", None).await.status, 404);
+    assert_eq!(send(routes.clone(), Method::DELETE, "/my-entity/42", None).await.status, 404);
     assert_eq!(callback(&routes, "42").await["status"], "unknown");
 }
 
