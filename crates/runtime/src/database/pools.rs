@@ -28,6 +28,10 @@ const OPEN_INTERVAL: Duration = Duration::from_millis(50);
 /// have been restarted meanwhile. A ping before each use would cost a round trip.
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 const SQLITE_READERS: u32 = 4;
+/// Most kilobytes of pages that SQLite's writing connection keeps: the inner pages of a few indexes over a million rows.
+const SQLITE_WRITER_CACHE_KB: u32 = 16_000;
+/// The same of each reading connection. What it lacks is mostly in the operating system's memory, which all of them share.
+const SQLITE_READER_CACHE_KB: u32 = 4_000;
 /// Pages of 4 KB in SQLite's write-ahead log before they are copied into the database file: 32 MB. While they are copied,
 /// the writer waits for the disk. With SQLite's own 1,000 pages, that is after every third batch of rows with random keys,
 /// and an empty subscriber fills a fifth more slowly.
@@ -58,13 +62,14 @@ pub(super) async fn sqlite(
     };
     let pragmas = format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA busy_timeout = {}; \
-         PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000; \
+         PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; \
          PRAGMA wal_autocheckpoint = {SQLITE_WAL_PAGES};",
         if durability == Durability::Full { "FULL" } else { "NORMAL" },
         LOCK_TIMEOUT.as_millis(),
     );
-    let options = |connections| {
-        let options = options(connections, SQLITE_ACQUIRE_TIMEOUT, pragmas.clone());
+    let options = |connections, cache_kb: u32| {
+        let settings = format!("{pragmas} PRAGMA cache_size = -{cache_kb};");
+        let options = options(connections, SQLITE_ACQUIRE_TIMEOUT, settings);
         let sessions = sessions.clone();
         // SQLite ends a transaction by itself if a file cannot be written. sqlx does not notice,
         // and would refuse every further transaction on that connection. An in-memory database
@@ -77,12 +82,13 @@ pub(super) async fn sqlite(
     };
     if memory {
         // It belongs to its single connection, which readers share.
-        let both = options(1).connect(&url).await?;
+        let both = options(1, SQLITE_WRITER_CACHE_KB).connect(&url).await?;
         return Ok((both.clone(), both));
     }
     // Programs that start together conflict when they set the journal mode.
     try_open(&url, &pragmas, SQLITE_ACQUIRE_TIMEOUT, |error, _| is_busy(error)).await?;
-    Ok((options(1).connect_lazy(&url)?, options(SQLITE_READERS).connect_lazy(&url)?))
+    let writer = options(1, SQLITE_WRITER_CACHE_KB).connect_lazy(&url)?;
+    Ok((writer, options(SQLITE_READERS, SQLITE_READER_CACHE_KB).connect_lazy(&url)?))
 }
 
 pub(super) async fn postgres(url: &str, sessions: &Sessions) -> Result<Pools, sqlx::Error> {
