@@ -67,6 +67,12 @@ chaos chaos-postgres:
 	cargo build -p nudge --bin nudge; \
 	exec env NATS_SERVER_BIN="$$nats" $(TARGET)/debug/nudge chaos run $(ON_POSTGRES) $(ARGS)
 
+.PHONY: screenshots
+screenshots: ## the picture of the console page in docs/images, taken by its test
+	@mkdir -p docs/images; nats=$$(python3 scripts/nats-server); \
+	NUDGE_SCREENSHOTS="$(CURDIR)/docs/images" NATS_SERVER_BIN="$$nats" \
+	cargo test -q -p nudge --test integration console::page::a_store
+
 .PHONY: simulation-long
 simulation-long: ## the simulation with many seeds: SEEDS=100000 of each profile, or SEEDS=100000..200000
 	SIMULATION_SEEDS=$(or $(SEEDS),100000) cargo test --release -p nudge-simulation --test integration -- --nocapture things::

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::WriteToken;
-use nudge_runtime::{BoxError, Broker, Database, database::Migration, serve};
+use nudge_runtime::{BoxError, Broker, Database, alerts::Alerts, database::Migration, serve};
 use nudge_subscriber_kit::{CloudEvents, Settings, Subscriber, source::Source};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,7 @@ pub struct ReadModel {
     events: Option<CloudEvents>,
     keep: Keep,
     after_commit: Option<Hook>,
+    alerts: Alerts,
 }
 
 impl ReadModel {
@@ -55,13 +56,18 @@ impl ReadModel {
 
     /// A read model on this database.
     pub fn on(database: Arc<TestDatabase>) -> Self {
-        let (keep, events, after_commit) = Default::default();
-        Self { settings: quick(), database, events, keep, after_commit }
+        let (keep, events, after_commit, alerts) = Default::default();
+        Self { settings: quick(), database, events, keep, after_commit, alerts }
     }
 
     /// Learns of changes from CloudEvents, instead of the owner's own stream.
     pub fn hears(self, events: CloudEvents) -> Self {
         Self { events: Some(events), ..self }
+    }
+
+    /// Tells of what needs an operator.
+    pub fn alerts(self, alerts: Alerts) -> Self {
+        Self { alerts, ..self }
     }
 
     /// Calls `hook` after each commit, before anything is acknowledged.
@@ -92,7 +98,8 @@ impl ReadModel {
         let stop = CancellationToken::new();
         let mut builder = Subscriber::builder_from("copies", &db, source.clone())
             .follow(ENTITY, &owner.url(), self.keep.clone())
-            .settings(self.settings);
+            .settings(self.settings)
+            .alerts(&self.alerts);
         if let Some(hook) = self.after_commit.clone() {
             builder = builder.after_commit(move || hook());
         }
@@ -185,11 +192,14 @@ impl Copy {
         request.send().await.expect("an answer").status().as_u16()
     }
 
+    /// What `/metrics` says.
+    pub async fn metrics(&self) -> String {
+        crate::metrics::scrape(self.address).await
+    }
+
     /// The value of a metric of the one followed entity.
     pub async fn metric(&self, name: &str) -> u64 {
-        let url = format!("http://{}/metrics", self.address);
-        let answer = reqwest::get(url).await.expect("an answer");
-        let text = answer.text().await.expect("a text");
+        let text = self.metrics().await;
         let series = format!("{name}{{entity=\"{ENTITY}\"}} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&series));
         line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")

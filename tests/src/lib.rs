@@ -9,6 +9,7 @@
 //! | [`figure`] | what a trial cost |
 //! | [`copy`] | a small subscriber of `thing`s: the real kit |
 //! | [`keep`] | its `apply`, which can be made to fail or to wait |
+//! | [`metrics`] | what `/metrics` offers, and `docs/metrics.md`, which is made of it |
 //! | [`processes`] | the services as processes, to be killed, stopped and frozen |
 //! | [`python`] | the programs of `examples/python` |
 //! | [`services`] | store-info, search and review, in this process |
@@ -20,12 +21,15 @@ pub mod fault;
 pub mod figure;
 pub mod keep;
 mod kept;
+pub mod metrics;
 pub mod owner;
 pub mod processes;
 pub mod python;
 pub mod services;
 pub mod trial;
 pub mod wire;
+
+use std::path::PathBuf;
 
 use nudge_protocol::EntityId;
 use nudge_runtime::Broker;
@@ -52,6 +56,19 @@ pub async fn line_to(port: u16) -> Line {
 /// A connection to NATS through a line, for a program under test.
 pub async fn broker_by(line: &Line, name: &str) -> Broker {
     Broker::connect(&format!("nats://{}", line.address()), name).await.expect("a good URL")
+}
+
+/// `nudge`, which the workspace builds, two directories up from this test's own executable.
+pub fn nudge() -> PathBuf {
+    let test = std::env::current_exe().expect("this test's own path");
+    let target = test.parent().and_then(|deps| deps.parent()).expect("target/debug/deps");
+    let path = target.join("nudge");
+    assert!(
+        path.is_file(),
+        "{} is not built: this test needs `cargo test --workspace`, or first `cargo build -p nudge`",
+        path.display()
+    );
+    path
 }
 
 /// An ID, which must be valid.

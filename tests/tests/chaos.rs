@@ -9,20 +9,8 @@ use std::{
 };
 
 use nudge_testbed::script;
+use nudge_tests::nudge;
 use serde_json::{Value, json};
-
-/// `nudge`, which the workspace builds, two directories up from this test's own executable.
-fn nudge() -> PathBuf {
-    let test = std::env::current_exe().expect("this test's own path");
-    let target = test.parent().and_then(|deps| deps.parent()).expect("target/debug/deps");
-    let path = target.join("nudge");
-    assert!(
-        path.is_file(),
-        "{} is not built: this test needs `cargo test --workspace`, or first `cargo build -p nudge`",
-        path.display()
-    );
-    path
-}
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(nudge());

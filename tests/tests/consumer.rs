@@ -91,6 +91,8 @@ async fn a_consumer_that_is_altered_at_the_broker_skips_nothing() {
         .await;
         copy.wait(&owner.put(what, json!("after it")).await).await;
     }
+    let mended = copy.metric("nudge_consumer_mended_total").await;
+    assert!(mended >= alterations.len() as u64, "{mended}");
     copy.converged(&owner).await;
 }
 
@@ -277,4 +279,5 @@ async fn what_the_broker_withholds_is_read_past_it() {
     let asked = owner.times_asked("before");
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(owner.times_asked("before"), asked, "it is read once");
+    assert_eq!(copy.metric("nudge_bypassed_total").await, 6);
 }

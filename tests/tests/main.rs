@@ -1,6 +1,7 @@
 //! Tests on real servers, in one program, so that it is linked once and any number of tests run in parallel.
 
 mod admin;
+mod alerts;
 mod async_api;
 mod backlog;
 mod capture;
@@ -17,6 +18,7 @@ mod delivery;
 mod failures;
 mod faults;
 mod messages;
+mod metrics;
 mod mirror;
 mod other_languages;
 mod owner_contract;
@@ -32,6 +34,8 @@ mod services;
 mod simulation;
 mod starts;
 mod subscriber_api;
+mod told;
 mod tombstones;
 mod two_owners;
 mod whose_fault;
+mod why;

@@ -44,6 +44,12 @@ async fn every_documented_path_is_there_and_answers_as_documented() {
     conforms(&copy.status().await["resync"], "ResyncStatus");
     conforms(&copy.get("applied/thing/42").await, "Applied");
     conforms(&copy.get("applied/thing/none").await, "Problem");
+    let request = reqwest::Client::new().post(copy.admin("keys/thing"));
+    let keys: Value =
+        request.json(&json!({"ids": ["42"]})).send().await.unwrap().json().await.unwrap();
+    conforms(&keys, "Keys");
+    conforms(&keys["items"][0], "Key");
+    conforms(&keys["items"][0]["runs"][0], "KeyRun");
     let readiness = || async { copy.get("../../readyz").await };
     let ready = || async { Some(readiness().await).filter(|answer| answer["ready"] == true) };
     conforms(&eventually("the first catch-up", ready).await, "Readiness");
@@ -72,6 +78,9 @@ async fn every_documented_path_is_there_and_answers_as_documented() {
             http.request(method.parse().expect("a method"), format!("{base}{path}{query}"));
         if path.ends_with("/resync") {
             request = request.json(&json!({"entity": "thing"}));
+        }
+        if path.contains("/keys/") {
+            request = request.json(&json!({"ids": ["bad"]}));
         }
         let status = request.send().await.expect("an answer").status();
         let documented = operation["responses"].as_object().expect("responses");

@@ -2,12 +2,15 @@
 
 pub(crate) mod audit;
 pub(crate) mod conformance;
+pub(crate) mod console;
 pub(crate) mod dead_letters;
 pub(crate) mod import;
 pub(crate) mod new;
+pub(crate) mod pause;
 pub(crate) mod resync;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod tombstones;
 pub(crate) mod wait;
 pub(crate) mod watch;
+pub(crate) mod why;

@@ -27,19 +27,18 @@ use self::{
 };
 use crate::{
     client::{Api, Service},
+    console,
     failure::Failure,
     output,
     peers::{self, Also, Peer},
     service, signals,
 };
 
-mod console;
 pub(crate) mod data_dir;
 pub(crate) mod guard;
 pub(crate) mod nats;
 mod ports;
 pub(crate) mod postgres;
-mod proxy;
 mod supervisor;
 pub(crate) mod talk;
 mod welcome;
@@ -183,7 +182,7 @@ impl Demo {
         let restarts = restarts.map(|kept| (kept.name().to_owned(), kept.restarts())).collect();
         let state = console::Console::new(
             Api::new(self.port_base).with(self.peers.clone()),
-            self.broker.clone(),
+            Some(self.broker.clone()),
             restarts,
             self.stop.clone(),
         );

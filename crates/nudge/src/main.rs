@@ -2,7 +2,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`dev`] | runs everything, and serves the console |
+//! | [`dev`] | runs everything, with a console |
+//! | [`console`] | the page that shows it all, and its routes |
 //! | [`chaos`] | runs everything under faults, and compares |
 //! | [`service`] | runs one of the services |
 //! | [`commands`] | the other verbs, which talk HTTP to the services |
@@ -10,10 +11,12 @@
 //! | [`peers`] | which services there are, and where |
 //! | [`roles`] | which of them own or follow what |
 //! | [`sse`] | server-sent events |
+//! | [`why`] | one entity's story, for the command and the console |
 
 mod chaos;
 mod client;
 mod commands;
+mod console;
 mod dev;
 mod failure;
 mod output;
@@ -24,6 +27,7 @@ mod signals;
 mod sse;
 #[cfg(test)]
 mod stub;
+mod why;
 
 use std::process::ExitCode;
 
@@ -32,7 +36,8 @@ use nudge_runtime::args::parse_or_exit;
 
 use client::NATS_PORT_OFFSET;
 use commands::{
-    audit, conformance, dead_letters, new, resync, status, store, tombstones, wait, watch,
+    audit, conformance, console as show_console, dead_letters, new, pause, resync, status, store,
+    tombstones, wait, watch,
 };
 use failure::Failure;
 use peers::Also;
@@ -47,7 +52,9 @@ Examples:
   nudge watch                                see changes arrive, in another terminal
   nudge store put 42 --open false --wait     edit a store, and see when subscribers apply it
   nudge wait store/42@1767225600000001       wait until all subscribers have that version
+  nudge console --service http://127.0.0.1:7102   see services of your own in a browser
   nudge status                               show how the services are doing
+  nudge why store/42                         why is this one late? what to do?
   nudge resync                               compare them with the owner now, and repair
   nudge audit                                how consistent they have been, in nines
   nudge new subscriber names --follow store  begin a service of your own
@@ -91,6 +98,8 @@ struct Global {
 enum Verb {
     /// Run NATS and all services in the foreground, with a console
     Dev(dev::DevArgs),
+    /// Serve the console page for services that run already
+    Console(show_console::ConsoleArgs),
     /// Read and edit stores
     #[command(subcommand)]
     Store(store::StoreVerb),
@@ -100,6 +109,12 @@ enum Verb {
     Wait(wait::WaitArgs),
     /// Show how the services are doing
     Status(status::StatusArgs),
+    /// Tell one entity's story: what everyone holds of it, why it is late, and what to do
+    Why(commands::why::WhyArgs),
+    /// Pause intake and work of a subscriber
+    Pause(pause::PauseArgs),
+    /// Let a paused subscriber go on
+    Resume(pause::PauseArgs),
     /// Compare subscribers with the owner of what they follow now, and repair what differs
     Resync(resync::ResyncArgs),
     /// Report how consistent subscribers have been with owners, or certify it
@@ -154,6 +169,7 @@ fn main() -> ExitCode {
 async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(), Failure> {
     match verb {
         Verb::Dev(args) => return dev::run(port_base, &also, args).await,
+        Verb::Console(args) => return show_console::run(port_base, &also, args).await,
         Verb::Chaos(verb) => return chaos::run(verb, json).await,
         Verb::Conformance(args) => return conformance::run(args, json).await,
         Verb::New(verb) => return new::run(verb, port_base, json),
@@ -166,11 +182,15 @@ async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(),
         Verb::Watch(args) => watch::run(api, args, json).await,
         Verb::Wait(args) => wait::run(api, args, json).await,
         Verb::Status(args) => status::run(api, peers::console(port_base), args, json).await,
+        Verb::Why(args) => commands::why::run(api, args, json).await,
+        Verb::Pause(args) => pause::run(api, args, pause::Action::Pause, json).await,
+        Verb::Resume(args) => pause::run(api, args, pause::Action::Resume, json).await,
         Verb::Resync(args) => resync::run(api, args, json).await,
         Verb::Audit(args) => audit::run(api, args, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(api, verb, json).await,
         Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
         Verb::Dev(_)
+        | Verb::Console(_)
         | Verb::Chaos(_)
         | Verb::Conformance(_)
         | Verb::New(_)

@@ -26,7 +26,7 @@ const CONSOLE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest name of a service, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 /// Names that mean something else where a service's name stands.
-const RESERVED: [&str; 3] = ["all", "NATS", "console"];
+const RESERVED: [&str; 4] = ["all", "NATS", "console", "why"];
 /// Most services that can be named.
 const MAX_NAMED: usize = 64;
 /// Largest file of them, in bytes.
@@ -143,12 +143,38 @@ pub(crate) struct Named {
     pub(crate) url: String,
 }
 
+/// A service that is to be asked for its name unless one is given.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The name that was given.
+    pub(crate) name: Option<String>,
+    /// Such as `http://127.0.0.1:7102`.
+    pub(crate) url: String,
+}
+
+/// For `value_parser`.
+pub(crate) fn wanted(text: &str) -> Result<Wanted, String> {
+    match origin(text.trim()) {
+        Some(url) => Ok(Wanted { name: None, url }),
+        None if !text.contains('=') => {
+            Err("must be http://HOST:PORT, or NAME= and that".to_owned())
+        }
+        None => named(text)
+            .map(|peer| Wanted { name: Some(peer.name().into()), url: peer.url().into() }),
+    }
+}
+
+/// Whether a service may be called this.
+pub(crate) fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.chars().all(fits)
+}
+
 /// For `value_parser`.
 fn named(text: &str) -> Result<Peer, String> {
     let (name, url) = text.split_once('=').ok_or("must be NAME=http://HOST:PORT")?;
     let (name, url) = (name.trim(), url.trim());
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
-    if !(1..=MAX_NAME_BYTES).contains(&name.len()) || !name.chars().all(fits) {
+    if !is_name(name) {
         return Err(format!(
             "{name:?} must be 1 to {MAX_NAME_BYTES} of the characters a-z, 0-9, - and _"
         ));
@@ -234,6 +260,19 @@ mod tests {
         ] {
             let peer = named(text).unwrap();
             assert_eq!((peer.name(), peer.url()), ("ads", url), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_service_needs_no_name_if_it_can_be_asked() {
+        let pair = |text| wanted(text).map(|wanted| (wanted.name, wanted.url));
+        let url = "http://127.0.0.1:7106".to_owned();
+        assert_eq!(pair("http://127.0.0.1:7106/"), Ok((None, url.clone())));
+        assert_eq!(pair("ads=http://127.0.0.1:7106"), Ok((Some("ads".to_owned()), url)));
+        for text in
+            ["127.0.0.1:7106", "https://127.0.0.1", "Ads=http://127.0.0.1:1", "http://a/?b=c"]
+        {
+            assert!(pair(text).is_err(), "{text}");
         }
     }
 

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::{
-    client::{Api, refusal},
+    client::{Api, Service, refusal},
     failure::Failure,
     peers::Peer,
 };
@@ -37,6 +37,13 @@ pub(crate) struct OwnerStatus {
     pub(crate) stranger_tombstones: Option<u64>,
 }
 
+impl OwnerStatus {
+    /// Of an owner that does not answer.
+    pub(crate) fn unknown(entity: EntityName) -> Self {
+        relay("", entity)
+    }
+}
+
 /// What a service says of itself as a subscriber; `None` if it is none.
 pub(crate) async fn followed(api: &Api, peer: Peer) -> Result<Option<Status>, Failure> {
     let response = api.send(peer, api.request(Method::GET, peer, STATUS_PATH)).await?;
@@ -59,14 +66,23 @@ pub(crate) async fn status(api: &Api, peer: Peer) -> Result<Status, Failure> {
 
 /// What a service owns: nothing, unless it is an owner. The contract has no status of owners; their metrics say the same.
 pub(crate) async fn owned(api: &Api, peer: Peer) -> Result<Vec<OwnerStatus>, Failure> {
+    Ok(metrics(api, peer).await?.map_or_else(Vec::new, |text| relays(&text)))
+}
+
+/// A service's metrics, as OpenMetrics text; `None` if it has none.
+pub(crate) async fn metrics(api: &Api, peer: Peer) -> Result<Option<String>, Failure> {
     let response = api.send(peer, api.request(Method::GET, peer, "/metrics")).await?;
     match response.status() {
-        StatusCode::NOT_FOUND => return Ok(Vec::new()),
+        StatusCode::NOT_FOUND => return Ok(None),
         status if !status.is_success() => return Err(refusal(peer, response).await),
         _ => {}
     }
-    let text = response.text().await.map_err(|error| api.transport(peer, &error))?;
-    Ok(entities(&text).into_iter().map(|entity| relay(&text, entity)).collect())
+    response.text().await.map(Some).map_err(|error| api.transport(peer, &error))
+}
+
+/// The state of each relay in an owner's metrics.
+pub(crate) fn relays(text: &str) -> Vec<OwnerStatus> {
+    entities(text).into_iter().map(|entity| relay(text, entity)).collect()
 }
 
 fn relay(text: &str, entity: EntityName) -> OwnerStatus {
@@ -180,6 +196,13 @@ pub(crate) struct Subscriber {
 /// Of the demo's services it is known while they are away.
 pub(crate) fn follows_nothing(peer: Peer) -> bool {
     peer.demo().is_some_and(|service| service.follows().next().is_none())
+}
+
+/// The same if it follows something else than this kind of entity.
+pub(crate) fn follows_others_only(peer: Peer, entity: &EntityName) -> bool {
+    let follows =
+        |service: Service| service.follows().any(|one| one.owns() == Some(entity.as_str()));
+    peer.demo().is_some_and(|service| !follows(service))
 }
 
 /// The same of what it owns.

@@ -3,7 +3,7 @@
 mod charging;
 pub(crate) mod demo;
 mod postgres;
-mod real;
+pub(crate) mod real;
 
 use std::{fs, net::TcpStream};
 

@@ -2,6 +2,7 @@
 
 mod broker;
 mod conformance;
+mod console;
 mod dev;
 mod exit_status;
 mod new_service;

@@ -12,6 +12,7 @@ pub(crate) mod outbox;
 mod plans;
 mod repair;
 pub(crate) mod restored;
+mod single;
 mod tables;
 
 use std::{collections::HashMap, sync::Arc};
@@ -49,6 +50,7 @@ struct Sql {
     record: Arc<str>,
     recorded: Arc<str>,
     page: Arc<str>,
+    single: Arc<str>,
     digest: digest::Sql,
     outbox: outbox::Sql,
     restored: restored::Sql,
@@ -103,6 +105,7 @@ impl ChangeLog {
                 typed(kind, "log", &Column::Text("id"))
             )
             .into(),
+            single: single::sql(kind),
             digest: digest::Sql::new(kind),
             outbox: outbox::Sql::new(kind),
             restored: restored::Sql::new(kind),

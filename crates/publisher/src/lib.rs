@@ -58,6 +58,7 @@ use nudge_protocol::{
 };
 use nudge_runtime::{
     Broker, Database, Tx,
+    alerts::{Alarm, Alerts},
     database::{Before, Migration, OpenError},
 };
 use tokio::{sync::Notify, task::JoinHandle};
@@ -86,11 +87,14 @@ pub enum Capturing {}
 pub struct Publisher<M = Recording> {
     log: ChangeLog,
     wake: Arc<Notify>,
+    /// Where the relay of this process publishes.
+    outlet: sink::Outlet,
     metrics: Metrics,
     /// If notifications are CloudEvents, too.
     events: Option<EventSource>,
     /// The triggers that record the changes.
     capture: Option<Arc<capture::Capture>>,
+    alarm: Alarm,
     how: PhantomData<M>,
 }
 
@@ -98,12 +102,23 @@ impl Publisher {
     /// Migrates the change log's tables in `db`, and returns a handle for `entity`.
     pub async fn open(db: &Database, entity: EntityName) -> Result<Self, OpenError> {
         db.migrate("publisher", change_log::MIGRATIONS).await?;
+        let alarm = Alerts::default().of(&entity);
         let log = ChangeLog::new(db.clone(), entity);
         let wake = Arc::new(Notify::new());
         let metrics = Metrics::default();
         // Known before the relay has reached the broker: until then it would read 0.
         metrics.note_pending(&log).await;
-        Ok(Self { log, wake, metrics, events: None, capture: None, how: PhantomData })
+        let outlet = sink::Outlet::default();
+        Ok(Self {
+            log,
+            wake,
+            outlet,
+            metrics,
+            events: None,
+            capture: None,
+            alarm,
+            how: PhantomData,
+        })
     }
 
     /// Migrates the tables of a service that are [captured](Self::capture): if there is anything to migrate,
@@ -155,7 +170,8 @@ impl Publisher {
     /// # }
     /// ```
     pub async fn capture(self, tables: &Tables) -> Result<Publisher<Capturing>, CaptureError> {
-        let installed = capture::Capture::install(self.log.db(), self.log.entity(), tables).await?;
+        let (db, alarm) = (self.log.db(), self.alarm.clone());
+        let installed = capture::Capture::install(db, self.log.entity(), tables, alarm).await?;
         Ok(self.with(Some(installed)))
     }
 
@@ -216,14 +232,19 @@ impl<M> Publisher<M> {
     }
 
     fn with<N>(self, capture: Option<Arc<capture::Capture>>) -> Publisher<N> {
-        let Self { log, wake, metrics, events, .. } = self;
-        Publisher { log, wake, metrics, events, capture, how: PhantomData }
+        let Self { log, wake, outlet, metrics, events, alarm, .. } = self;
+        Publisher { log, wake, outlet, metrics, events, capture, alarm, how: PhantomData }
     }
 
     /// Publishes notifications that are CloudEvents 1.0 as well: headers in the binary mode of the NATS binding are added,
     /// with this source. Subscribers do not read them.
     pub fn cloud_events(self, source: EventSource) -> Self {
         Self { events: Some(source), ..self }
+    }
+
+    /// Tells an operator when the triggers of [`capture`](Publisher::capture), which must be called afterwards, are lost.
+    pub fn alerts(self, alerts: &Alerts) -> Self {
+        Self { alarm: alerts.of(self.entity()), ..self }
     }
 
     /// The kind of entity that this handle publishes.
@@ -279,14 +300,17 @@ impl<M> Publisher<M> {
     pub fn spawn_relay_to(&self, sink: Arc<dyn Sink>, stop: CancellationToken) -> JoinHandle<()> {
         let (log, wake, metrics) = (self.log.clone(), self.wake.clone(), self.metrics.clone());
         let (events, capture) = (self.events.clone(), self.capture.clone());
+        let (dead, entity) = (metrics.dead_tasks.clone(), self.entity().clone());
+        self.outlet.set(sink.clone());
         let relay = relay::Relay::new(log, sink, wake, metrics, events);
         tokio::spawn(async move {
-            let watched = async {
+            let capture = async {
                 if let Some(capture) = capture {
                     capture.run(stop.clone()).await;
                 }
             };
-            tokio::join!(relay.run(stop.clone()), watched);
+            let capture = dead.clone().watch(entity.clone(), "capture", capture);
+            tokio::join!(dead.watch(entity, "relay", relay.run(stop.clone())), capture);
         })
     }
 
@@ -301,7 +325,8 @@ impl<M> Publisher<M> {
         let desk = tombstones::Desk { log: self.log.clone(), metrics: self.metrics.clone() };
         let tombstones = tombstones::routes(self.entity()).with_state(desk);
         let (log, metrics, wake) = (self.log.clone(), self.metrics.clone(), self.wake.clone());
-        sync_api::router(log, owner, metrics, wake).merge(tombstones)
+        let outlet = self.outlet.clone();
+        sync_api::router(log, owner, metrics, wake, outlet).merge(tombstones)
     }
 
     /// The relay's health.
@@ -314,10 +339,17 @@ impl<M> Publisher<M> {
         self.metrics.register(registry, self.entity());
         if let Some(capture) = &self.capture {
             let label = [("entity".into(), self.entity().to_string().into())];
-            registry.sub_registry_with_labels(label.into_iter()).register(
+            let registry = registry.sub_registry_with_labels(label.into_iter());
+            registry.register(
                 "nudge_capture_lost",
-                "1 while triggers do not record all changes, so writes are refused",
+                "1 while triggers do not record all changes, so writes are refused; bad: 1",
                 capture.gauge.clone(),
+            );
+            registry.register(
+                "nudge_capture_mended",
+                "Times that triggers were installed again because they were missing or altered; bad: any: somebody \
+                 changes the captured tables",
+                capture.mended.clone(),
             );
         }
     }

@@ -244,6 +244,7 @@ impl Relay {
         if self.renew_newborn(&pending).await? {
             pending = self.pending().await?;
         }
+        self.metrics.note_oldest(pending.iter().map(|row| row.version).min());
         if pending.is_empty() {
             self.metrics.pending.set(self.held.rows.len() as i64);
             self.remember().await?;
@@ -360,7 +361,10 @@ impl Relay {
         for result in results {
             match result {
                 Ok(one) => published.push(one),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    self.metrics.unacknowledged.inc();
+                    failed = failed.or(Some(error));
+                }
             }
         }
         (published, failed)

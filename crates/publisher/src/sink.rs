@@ -6,10 +6,11 @@
 //! - [`Sink::publish`] returns the message's sequence; later messages have higher ones.
 //! - A failed publish may have happened all the same, or may still happen.
 
-use std::{future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use nudge_protocol::EntityName;
+use nudge_protocol::{EntityName, Timestamp};
 use nudge_runtime::BoxError;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// Most subjects that are looked up at a time: a nats-server accepts up to 1,024.
@@ -69,6 +70,8 @@ pub struct Stored {
     pub subject: String,
     /// The value of its version header, if it has one.
     pub version: Option<String>,
+    /// When the broker stored it, if it says so.
+    pub published_at: Option<Timestamp>,
 }
 
 /// The newest messages on some subjects of the stream.
@@ -113,4 +116,26 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Whether the connection is up at this moment.
     fn is_connected(&self) -> bool;
+}
+
+/// Where the relay of this process publishes, for whoever wants to look at the stream besides.
+#[derive(Clone, Default)]
+pub(crate) struct Outlet(Arc<Mutex<Option<Arc<dyn Sink>>>>);
+
+impl Outlet {
+    /// Notes where a relay publishes. The last one counts.
+    pub(crate) fn set(&self, sink: Arc<dyn Sink>) {
+        *self.0.lock() = Some(sink);
+    }
+
+    /// `None` if this process has no relay.
+    pub(crate) fn sink(&self) -> Option<Arc<dyn Sink>> {
+        self.0.lock().clone()
+    }
+}
+
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Outlet").field(&self.sink().is_some()).finish()
+    }
 }

@@ -3,6 +3,7 @@
 //! The router opens one read transaction per request, reads the versions in it, and hands it to
 //! the owner for the states, so that state and version are one snapshot.
 
+mod change_log;
 mod digest;
 pub mod document;
 
@@ -39,6 +40,7 @@ use crate::{
     change_log::{ChangeLog, Recorded},
     conditional::{IfNoneMatch, etag, if_none_match},
     metrics::Metrics,
+    sink::Outlet,
     tombstones,
 };
 
@@ -143,6 +145,8 @@ struct Api {
     metrics: Metrics,
     /// Wakes the relay.
     wake: Arc<Notify>,
+    /// Where it publishes.
+    outlet: Outlet,
     allowance: Mutex<Allowance>,
 }
 
@@ -151,10 +155,11 @@ pub(crate) fn router<O: Owner>(
     owner: O,
     metrics: Metrics,
     wake: Arc<Notify>,
+    outlet: Outlet,
 ) -> OpenApiRouter {
     let routes = routes(log.entity());
     let (owner, allowance) = (Box::new(owner), Mutex::default());
-    routes.with_state(Arc::new(Api { log, owner, metrics, wake, allowance }))
+    routes.with_state(Arc::new(Api { log, owner, metrics, wake, outlet, allowance }))
 }
 
 /// The OpenAPI document of the routes of an owner of this kind of entity: those for callbacks and for operators.
@@ -171,13 +176,15 @@ fn routes(entity: &EntityName) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(digest::digest))
         .routes(routes!(digest::recent))
         .routes(routes!(digest::renew))
+        .routes(routes!(change_log::change_log))
         .routes(routes!(get_one))
         // These words are also valid IDs: only POST means something else there.
         .route("/batch-get", get(get_one))
         .route("/items", get(get_one))
         .route("/digest", get(get_one))
         .route("/recent", get(get_one))
-        .route("/renew", get(get_one));
+        .route("/renew", get(get_one))
+        .route("/change-log", get(get_one));
     OpenApiRouter::with_openapi(About::openapi()).nest(&format!("/sync/v1/{entity}"), routes)
 }
 
@@ -382,7 +389,7 @@ mod tests {
         let base = "/sync/v1/charger";
         assert_eq!(
             paths,
-            ["batch-get", "digest", "items", "recent", "renew", "{id}"]
+            ["batch-get", "change-log", "digest", "items", "recent", "renew", "{id}"]
                 .map(|path| format!("{base}/{path}"))
         );
     }

@@ -10,7 +10,13 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::{broker::NatsArgs, logs::Lines};
+use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::{
+    alerts::AlertArgs,
+    broker::NatsArgs,
+    logs::{Lines, bounded::Bounded},
+};
 
 /// The settings of every service.
 #[derive(Args, Clone, Debug)]
@@ -21,24 +27,38 @@ pub struct ServiceArgs {
     /// How to connect and log in to NATS
     #[command(flatten)]
     pub nats: NatsArgs,
+    /// Where to tell an operator what needs one
+    #[command(flatten)]
+    pub alerts: AlertArgs,
     /// Which messages to log, such as `info` or `nudge_subscriber_kit=debug`
     #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log: String,
-    /// Format of the log
-    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    /// Format of the log; `auto` is text on a terminal and JSON elsewhere
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "auto", value_parser = ["auto", "text", "json"])]
     pub log_format: String,
 }
 
 impl ServiceArgs {
-    /// Starts logging to standard error. Call once.
+    /// Starts logging to standard error. The same line is not logged more often than
+    /// [a bound](crate::logs) allows. Call once, within an async runtime.
     pub fn init_logs(&self) {
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::new(&self.log));
-        if self.log_format == "json" {
-            builder.with_writer(std::io::stderr).json().init();
-        } else {
-            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            builder.with_writer(Lines).with_ansi(ansi).init();
+        let at_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let as_json = match &*self.log_format {
+            "json" => true,
+            "text" => false,
+            _ => !at_terminal,
+        };
+        let bounded = Bounded::default();
+        tokio::spawn(bounded.clone().report());
+        let lines = tracing_subscriber::registry()
+            .with(tracing_subscriber::EnvFilter::new(&self.log))
+            .with(bounded);
+        match as_json {
+            // Its fields beside the message, where a collector finds them.
+            true => lines
+                .with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
+                .init(),
+            false => lines.with(fmt::layer().with_writer(Lines).with_ansi(at_terminal)).init(),
         }
     }
 }
@@ -176,6 +196,11 @@ mod tests {
             (&["--database-url", "sqlite:x", "--nats-url", "http://x y"], "NATS_URL"),
             (&["--database-url", "sqlite:x", "--log-format", "xml"], "LOG_FORMAT"),
             (&["--database-url", "sqlite:x", "--log", "a=b=c"], "LOG"),
+            (
+                &["--database-url", "sqlite:x", "--alert-webhook-url", "ftp://x"],
+                "ALERT_WEBHOOK_URL",
+            ),
+            (&["--database-url", "sqlite:x", "--alert-subject", "a.>"], "ALERT_SUBJECT"),
             (&[], "DATABASE_URL"),
         ] {
             let line = line(args);

@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use nudge_protocol::Timestamp;
@@ -22,6 +22,12 @@ pub fn now() -> Timestamp {
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// The time so long ago.
+pub fn ago(by: Duration) -> Timestamp {
+    let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_unix_micros(now().unix_micros().saturating_sub(micros))
 }
 
 /// Makes [`now`] follow another clock on this thread, until the returned value is dropped.

@@ -13,12 +13,16 @@
 //! | [`program`] | the `main` of a service |
 //! | [`serve`] | a loopback listener with graceful stop |
 //! | [`logs`] | logs in which text from outside cannot do harm |
+//! | [`metrics`] | `/metrics`, and kinds of metrics that its library lacks |
 //! | [`private`] | files that nobody else may read |
+//! | [`tasks`] | notes the death of a task that should have run on |
 //! | [`args`] | flags and environment, with one-line errors |
 //! | [`breaker`] | when to stop calling a service that fails |
+//! | [`alerts`] | tells an operator, once, what needs one |
 //! | [`clock`] | the current time, also in a simulation |
 //! | [`mutation`] | faults planted in the code for the simulation to find |
 
+pub mod alerts;
 pub mod args;
 pub mod body;
 pub mod breaker;
@@ -26,6 +30,7 @@ pub mod broker;
 pub mod clock;
 pub mod database;
 pub mod logs;
+pub mod metrics;
 pub mod mutation;
 pub mod openapi;
 pub mod paging;
@@ -35,6 +40,7 @@ pub mod problem;
 pub mod program;
 pub mod serve;
 pub mod set_sql;
+pub mod tasks;
 
 pub use broker::Broker;
 pub use database::{Database, Tx};

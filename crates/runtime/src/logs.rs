@@ -1,5 +1,7 @@
 //! Logs, and other terminal output, in which text from outside cannot do harm.
 
+pub(crate) mod bounded;
+
 use std::{
     borrow::Cow,
     io::{self, Write},

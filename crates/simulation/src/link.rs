@@ -148,6 +148,7 @@ impl Sink for Link {
                 sequence,
                 subject,
                 version,
+                published_at: None,
             });
             Ok(stored.collect())
         })
@@ -167,7 +168,7 @@ impl Sink for Link {
             let looked = world.with_broker(|broker| {
                 let stored = subjects.iter().filter_map(|subject| broker.on_subject(subject));
                 let stored = stored.map(|(sequence, Stored { subject, version, .. })| {
-                    sink::Stored { sequence, subject, version }
+                    sink::Stored { sequence, subject, version, published_at: None }
                 });
                 let last_seq = broker.info(None).map_or(0, |info| info.last);
                 sink::Looked { last_seq, stored: stored.collect() }

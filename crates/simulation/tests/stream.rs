@@ -19,6 +19,7 @@ fn stored((sequence, message): (&u64, &Message)) -> Stored {
         sequence: *sequence,
         subject: message.subject.clone(),
         version: Some(message.version.clone()),
+        published_at: None,
     }
 }
 

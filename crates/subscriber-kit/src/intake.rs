@@ -22,7 +22,7 @@ use std::{
 
 use futures_util::StreamExt;
 use nudge_protocol::{EntityName, Version, subject};
-use nudge_runtime::{BoxError, clock, problem::chain};
+use nudge_runtime::{BoxError, alerts::What, clock, problem::chain};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -41,7 +41,10 @@ use crate::{
         progress::Progress,
         seldom::Seldom,
     },
-    work::{run::Lane, worker::Incoming},
+    work::{
+        run::{Heard, Lane},
+        worker::Incoming,
+    },
 };
 use acknowledge::{Countdown, Held};
 use cloud_events::CloudEvents;
@@ -185,6 +188,10 @@ impl Intake {
         let durable = Durable { service, entity, name: &name, settings, events };
         let consumer = self.source.open(durable).await?;
         let opened = consumer.opened();
+        if opened.mended {
+            self.progress.consumer_mended.inc();
+            self.progress.alarm.raise(What::ConsumerMended, None);
+        }
         let same = position.stream_created == opened.created;
         if same && opened.ack_floor < position.position {
             self.positions.go_back(&position, opened.ack_floor).await?;
@@ -244,8 +251,10 @@ impl Intake {
             let gap = || Held::new(Box::new(session.gap.handle()), &session.over);
             let read = self.read_gap(&*session.consumer, range, gap).await?;
             session.withheld.read(read > 0);
+            self.progress.bypassed.inc_by(read);
             if read > 0 {
                 tracing::warn!(entity = %self.entity, read, "the broker withholds messages: bypassing its consumer");
+                self.progress.alarm.raise(What::ConsumerMended, None);
             }
         }
         let bypassed = session.withheld.is_bypassed();
@@ -253,8 +262,9 @@ impl Intake {
         let withheld = bypassed.then(|| "the broker withholds messages".to_owned());
         let altered =
             || state.altered.as_ref().map(|altered| format!("the consumer was altered: {altered}"));
-        if let Some(fault) = withheld.or_else(altered) {
-            self.progress.set_intake_error(Some(format!("intake: {fault}")));
+        match withheld.or_else(altered) {
+            Some(fault) => self.progress.set_intake_error(Some(format!("intake: {fault}"))),
+            None => self.progress.alarm.clear(What::ConsumerMended, None),
         }
         Ok(())
     }
@@ -325,7 +335,8 @@ impl Intake {
             }
         };
         self.progress.received.inc();
-        let (floor, fault) = message::read(message, &id, clock::now());
+        let now = clock::now();
+        let (floor, fault) = message::read(message, &id, now);
         self.events
             .emit(|| Event { version: floor, ..event(EventKind::Received, &self.entity, &id) });
         if let Some(fault) = fault {
@@ -340,7 +351,8 @@ impl Intake {
         }
         let unsure = floor.is_none();
         let floor = floor.unwrap_or(Version::NONE);
-        let incoming = Incoming { id, lane, floor, unsure, attempts: 0, held };
+        let heard = Heard::message(now, message.sequence, message.published_at);
+        let incoming = Incoming { id, lane, floor, unsure, attempts: 0, held, heard };
         self.queue.send(incoming).await.map_err(|_| Over::Stopped)
     }
 }

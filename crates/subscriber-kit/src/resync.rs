@@ -35,7 +35,7 @@ use nudge_protocol::{
     admin::{ResyncStatus, Sweep},
     digest::Held,
 };
-use nudge_runtime::{BoxError, Database, clock};
+use nudge_runtime::{BoxError, Database, alerts::What, clock};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
@@ -247,7 +247,9 @@ impl Resync {
         }
         self.ledger.ended(sweep.removals == 0).await?;
         self.progress.sweeps.inc();
+        self.progress.sweep_ended.set(sweep.ended_at);
         if is_equal(&sweep) {
+            self.progress.alarm.clear(What::Difference, None);
             self.progress.found_equal.store(true, Relaxed);
         }
         self.status.last = Some(sweep);

@@ -8,6 +8,7 @@ use std::{
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use nudge_runtime::{
     BoxError, Broker, Database,
+    alerts::Alerts,
     args::{ServiceArgs, http_url, loopback_address},
     database::{Durability, Migration},
     openapi, program, serve,
@@ -72,7 +73,8 @@ struct Follow {
 /// | `RESYNC_PERCENT` | how much of its owners' time comparing with them may take; 0 switches it off | 1 |
 /// | `READY_WHEN_EQUAL` | `true`: ready only once it was found equal to its owners, to build a read model anew beside the one that serves | `false` |
 /// | `NATS_URL`, … | the broker and its credentials | `nats://127.0.0.1:7122` |
-/// | `LOG`, `LOG_FORMAT` | what to log, and how | `info`, `text` |
+/// | `ALERT_WEBHOOK_URL`, `ALERT_SUBJECT` | where to tell an operator what needs one: see [`nudge_runtime::alerts`] | nowhere |
+/// | `LOG`, `LOG_FORMAT` | what to log, and how: text on a terminal, otherwise JSON | `info`, `auto` |
 ///
 /// Each is also a flag, such as `--database-url`; `--help` lists them.
 #[must_use]
@@ -98,6 +100,8 @@ pub struct Started {
     pub broker: Broker,
     /// The subscriber that follows the entities.
     pub subscriber: Subscriber,
+    /// What an operator is told of.
+    pub alerts: Alerts,
     /// Cancelled when the service should stop.
     pub stop: CancellationToken,
     urls: Arc<HashMap<&'static str, String>>,
@@ -347,7 +351,8 @@ impl Service {
         // If the start fails halfway, whatever has started is stopped again.
         let stop = stop.child_token();
         let guard = stop.clone().drop_guard();
-        let mut builder = Subscriber::builder(self.name, &database, &broker);
+        let alerts = Alerts::start(&args.alerts, self.name, &broker, stop.clone());
+        let mut builder = Subscriber::builder(self.name, &database, &broker).alerts(&alerts);
         let follows = !self.follows.is_empty();
         for follow in self.follows {
             let url = matches.get_one::<String>(&follow.setting).map_or("", String::as_str);
@@ -371,7 +376,7 @@ impl Service {
             Some((*name, matches.get_one::<String>(&url_of(name))?.to_owned()))
         };
         let urls = Arc::new(self.calls.iter().filter_map(url).collect());
-        let started = Started { database, broker, subscriber, stop, urls, tasks };
+        let started = Started { database, broker, subscriber, alerts, stop, urls, tasks };
         let mut router = OpenApiRouter::default();
         for part in self.parts {
             router = router.merge(part(started.clone()).await?);

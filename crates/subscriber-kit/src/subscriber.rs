@@ -1,17 +1,13 @@
 //! Puts the parts together: the builder, and the handle of the running tasks.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use nudge_protocol::{
     EntityId, EntityName, InvalidEntityName, Timestamp, Version, sync_api::MAX_FIELDS,
 };
-use nudge_runtime::{BoxError, Broker, Database, database::OpenError};
+use nudge_runtime::{
+    BoxError, Broker, Database, alerts::Alerts, database::OpenError, tasks::DeadTasks,
+};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -31,9 +27,10 @@ use crate::{
     resync::{Parts, Resync, ledger::Ledger},
     retry::InARow,
     settings::Settings,
-    telemetry::{events::Events, progress::Progress, seldom::Seldom},
+    telemetry::{events::Events, progress::Progress, runs::Runs, seldom::Seldom},
     work::{
         batch::Batches,
+        look::{Look, MAX_LOOKS_WAITING},
         reentry, refill,
         settle::Settling,
         worker::{Incoming, Worker},
@@ -105,6 +102,7 @@ pub struct Builder {
     optional: Vec<String>,
     cloud_events: HashMap<String, CloudEvents>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
+    alerts: Alerts,
     follows: Vec<Start>,
 }
 
@@ -118,6 +116,7 @@ struct Starting {
     optional: Vec<String>,
     cloud_events: HashMap<String, CloudEvents>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
+    alerts: Alerts,
     events: Events,
     paused: watch::Receiver<bool>,
     owners: HashMap<String, Arc<dyn OwnerClient>>,
@@ -137,6 +136,10 @@ pub(crate) struct Followed {
     pub(crate) ledger: Option<Ledger>,
     /// Whether the owner keeps tombstones.
     pub(crate) tombstones: bool,
+    /// How its last runs went.
+    pub(crate) runs: Arc<Runs>,
+    /// Asks how keys stand in the work queue.
+    pub(crate) looks: mpsc::Sender<Look>,
     queue: mpsc::Sender<Incoming>,
 }
 
@@ -196,6 +199,7 @@ impl Subscriber {
             optional: Vec::new(),
             cloud_events: HashMap::new(),
             after_commit: None,
+            alerts: Alerts::default(),
             follows: Vec::new(),
         }
     }
@@ -223,10 +227,12 @@ impl Subscriber {
     /// Whether every followed entity has caught up once since this read model was created, and was found equal to its
     /// owner if [that is waited for](Builder::ready_when_equal); except those that are [optional](Builder::optional) and
     /// have no stream yet. A subscriber stays ready during an outage of the
-    /// broker or of an owner, and serves what it has.
+    /// broker or of an owner, and serves what it has. Once one of its tasks has panicked, it is not ready any more.
     pub fn is_ready(&self) -> bool {
         let is_ready = |f: &Followed| {
-            !f.progress.is_awaited() && (!self.shared.ready_when_equal || !f.progress.is_unequal())
+            f.progress.dead_tasks.is_empty()
+                && !f.progress.is_awaited()
+                && (!self.shared.ready_when_equal || !f.progress.is_unequal())
         };
         !self.shared.stop.is_cancelled() && self.shared.followed.iter().all(is_ready)
     }
@@ -236,9 +242,8 @@ impl Subscriber {
     /// much older one means that notifications do not arrive, or cannot be applied. Losses that no message tells of are
     /// not part of it.
     pub fn current_at(&self) -> Option<Timestamp> {
-        let at = |f: &Followed| f.progress.current_at.load(Relaxed);
-        let oldest = self.shared.followed.iter().map(at).min()?;
-        (oldest > 0).then(|| Timestamp::from_unix_micros(oldest))
+        // None is less than any moment.
+        self.shared.followed.iter().map(|f| f.progress.current_at.get()).min()?
     }
 
     /// Adds metrics of the service's own to `/metrics`.
@@ -327,6 +332,12 @@ impl Builder {
         self
     }
 
+    /// Tells an operator what needs one.
+    pub fn alerts(mut self, alerts: &Alerts) -> Self {
+        self.alerts = alerts.clone();
+        self
+    }
+
     /// Replaces the default limits.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -359,6 +370,8 @@ impl Builder {
         }
         Subscriber::migrate(&self.db).await?;
         let (paused, _) = watch::channel(false);
+        let mut registry = Registry::default();
+        self.alerts.register(&mut registry);
         let mut starting = Starting {
             service: self.service,
             db: self.db,
@@ -368,10 +381,11 @@ impl Builder {
             optional: self.optional,
             cloud_events: self.cloud_events,
             after_commit: self.after_commit,
+            alerts: self.alerts,
             events: Events::new(),
             paused: paused.subscribe(),
             owners: HashMap::new(),
-            registry: Registry::default(),
+            registry,
             tasks: TaskTracker::new(),
             // A child: if the start fails halfway, whatever has started is stopped again.
             stop: stop.child_token(),
@@ -431,11 +445,13 @@ impl Starting {
         if let Err(source) = handler.prepare(&self.db).await {
             return Err(StartError::Prepare { entity, source });
         }
-        let progress = Arc::new(Progress::new());
+        let progress = Arc::new(Progress::new(self.alerts.of(&entity)));
         progress.register(&mut self.registry, &entity);
         let waiters = Waiters::new(self.db.clone(), entity.clone());
         let recent = Arc::new(Recent::new(self.db.clone(), entity.clone()));
         let (queue, incoming) = mpsc::channel(INCOMING_CAPACITY);
+        let (looks, waiting) = mpsc::channel(MAX_LOOKS_WAITING);
+        let runs = Arc::new(Runs::default());
         let replica = Replica::new(self.db.clone(), entity.clone());
         let revision = handler.revision();
         let dead_letters = DeadLetters::new(self.db.clone(), entity.clone(), revision);
@@ -449,6 +465,7 @@ impl Starting {
                 dead_letters: dead_letters.clone(),
                 events: self.events.clone(),
                 progress: progress.clone(),
+                runs: runs.clone(),
                 retry: self.settings.retry,
                 parking: InARow::default(),
                 said: Seldom::default(),
@@ -477,8 +494,10 @@ impl Starting {
         };
         let stop = || self.stop.clone();
         let contents = batches.clone();
-        let worker = Worker::new(batches, incoming, self.paused.clone()).run(stop());
-        let (worker, intake) = (self.tasks.spawn(worker), self.tasks.spawn(intake.run(stop())));
+        let spawn = Spawn { tasks: &self.tasks, dead: &progress.dead_tasks, entity: &entity };
+        let worker = Worker::new(batches, incoming, waiting, self.paused.clone()).run(stop());
+        let (worker, intake) =
+            (spawn.task("worker", worker), spawn.task("intake", intake.run(stop())));
         self.tasks.spawn(leave(replica, worker, intake));
         let reentry = reentry::run(
             dead_letters.clone(),
@@ -487,12 +506,12 @@ impl Starting {
             self.settings,
             stop(),
         );
-        self.tasks.spawn(reentry);
+        spawn.task("re-entry", reentry);
         if revision != NO_REVISION {
             let (db, entity) = (self.db.clone(), entity.clone());
             let revisions = Revisions { db, entity, revision };
             let (progress, queue) = (progress.clone(), queue.clone());
-            self.tasks.spawn(refill::run(revisions, progress, queue, self.settings, stop()));
+            spawn.task("refill", refill::run(revisions, progress, queue, self.settings, stop()));
         }
         let ledger = self.settings.resync.enabled.then(|| {
             let ledger = Ledger::new(self.db.clone(), entity.clone());
@@ -507,10 +526,38 @@ impl Starting {
                 contents,
                 tombstones,
             };
-            self.tasks.spawn(Resync::new(parts, ledger.clone()).run(stop()));
+            spawn.task("comparison", Resync::new(parts, ledger.clone()).run(stop()));
             ledger
         });
-        Ok(Followed { entity, owner, progress, dead_letters, waiters, ledger, tombstones, queue })
+        Ok(Followed {
+            entity,
+            owner,
+            progress,
+            dead_letters,
+            waiters,
+            ledger,
+            tombstones,
+            runs,
+            looks,
+            queue,
+        })
+    }
+}
+
+/// Spawns the tasks of one followed entity, and notes their deaths.
+struct Spawn<'a> {
+    tasks: &'a TaskTracker,
+    dead: &'a DeadTasks,
+    entity: &'a EntityName,
+}
+
+impl Spawn<'_> {
+    fn task(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        self.tasks.spawn(self.dead.clone().watch(self.entity.clone(), name, task))
     }
 }
 

@@ -3,4 +3,5 @@
 pub(crate) mod catching_up;
 pub(crate) mod events;
 pub(crate) mod progress;
+pub(crate) mod runs;
 pub(crate) mod seldom;

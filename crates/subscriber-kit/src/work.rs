@@ -4,6 +4,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod ending;
+pub(crate) mod look;
 pub mod outcome;
 pub(crate) mod queue;
 pub(crate) mod reentry;

@@ -101,6 +101,10 @@ impl Launch {
         for name in nudge_runtime::broker::LOGIN_VARIABLES {
             command.env_remove(name);
         }
+        // A person reads these logs, though they go to a file.
+        if std::env::var_os("LOG_FORMAT").is_none() {
+            command.env("LOG_FORMAT", "text");
+        }
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(if self.holds_input { Stdio::piped() } else { Stdio::null() });
         let (out, err) = match &self.output {

@@ -76,6 +76,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!((operations, own), (30, 5));
+        assert_eq!((operations, own), (32, 5));
     }
 }

@@ -32,6 +32,7 @@ use nudge_protocol::{EntityName, cloud_events::EventSource};
 use nudge_publisher::Publisher;
 use nudge_runtime::{
     Broker, Database,
+    alerts::Alerts,
     args::{ServiceArgs, loopback_address},
     broker::BrokerError,
     database::{Durability, OpenError},
@@ -139,15 +140,16 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     // First, so that a second instance fails before it touches anything.
     let (listener, address) = serve::listen(args.bind).await?;
     let db = Database::open(&args.service.database_url, Durability::Full).await?;
-    let mut publisher = Publisher::open(&db, entity()).await?;
+    let broker = Broker::connect_with(&args.service.nats, "store-info").await?;
+    let alerts = Alerts::start(&args.service.alerts, "store-info", &broker, stop.clone());
+    let mut publisher = Publisher::open(&db, entity()).await?.alerts(&alerts);
     if let Some(source) = &args.cloud_events_source {
         publisher = publisher.cloud_events(source.clone());
     }
     let metrics = Metrics::default();
     let stores = Stores::open(&db, publisher, metrics.clone()).await?;
     let publisher = stores.publisher();
-    let registry = metrics.registry(publisher);
-    let broker = Broker::connect_with(&args.service.nats, "store-info").await?;
+    let registry = metrics.registry(publisher, &alerts);
     let mut tasks = Vec::new();
     if args.sample {
         let loading = import::load_sample(&stores, &broker, stop.clone()).await;

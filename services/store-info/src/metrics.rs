@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use nudge_publisher::{Capturing, Publisher};
+use nudge_runtime::alerts::Alerts;
 use prometheus_client::{
-    encoding::text::encode,
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
@@ -12,11 +12,26 @@ use prometheus_client::{
 use crate::domain::Effect;
 
 /// Counters of this service. Cloning is cheap and shares them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     writes: Family<[(&'static str, &'static str); 1], Counter>,
     rejected: Counter,
     unreadable: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            writes: Family::default(),
+            rejected: Counter::default(),
+            unreadable: Counter::default(),
+        };
+        // Each series is there from the start.
+        for effect in [Effect::Created, Effect::Updated, Effect::Unchanged, Effect::Deleted] {
+            metrics.wrote(effect, 0);
+        }
+        metrics
+    }
 }
 
 impl Metrics {
@@ -42,27 +57,21 @@ impl Metrics {
     }
 
     /// Everything that `/metrics` shows: these and the publisher's.
-    pub fn registry(&self, publisher: &Publisher<Capturing>) -> Arc<Registry> {
+    pub fn registry(&self, publisher: &Publisher<Capturing>, alerts: &Alerts) -> Arc<Registry> {
         let mut registry = Registry::default();
         registry.register("store_info_writes", "Stores written, by effect", self.writes.clone());
         registry.register(
             "store_info_import_rejected_lines",
-            "Rejected lines of imports",
+            "Lines of imports that were rejected; bad: many: the answer of the import says why",
             self.rejected.clone(),
         );
         registry.register(
             "store_info_unreadable_rows",
-            "Times that an unreadable row was left out",
+            "Times that a row was left out because it cannot be read; bad: any: the log names the row",
             self.unreadable.clone(),
         );
         publisher.register_metrics(&mut registry);
+        alerts.register(&mut registry);
         Arc::new(registry)
     }
-}
-
-/// The text form of the metrics.
-pub fn text(registry: &Registry) -> String {
-    let mut text = String::new();
-    encode(&mut text, registry).expect("writing to a String cannot fail");
-    text
 }

@@ -174,7 +174,7 @@ fn compared(entities: u64, began: Timestamp, ended: Option<Timestamp>, now: Time
 }
 
 /// How consistent it has been today and yesterday, in words.
-fn consistency(audit: &AuditStatus, now: Timestamp) -> Vec<String> {
+pub(crate) fn consistency(audit: &AuditStatus, now: Timestamp) -> Vec<String> {
     let days = || audit.last.iter().chain(&audit.current);
     let compared: u64 = days().map(|day| day.compared).sum();
     let Some(since) = days().map(|day| day.began_at).min().filter(|_| compared > 0) else {

@@ -26,7 +26,7 @@ use crate::{
 
 mod ask;
 mod board;
-mod event;
+pub(crate) mod event;
 mod owner;
 mod render;
 mod row;

@@ -1,9 +1,9 @@
 //! `GET status`.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ResyncStatus;
+use super::{ResyncStatus, known};
 use crate::{EntityName, Timestamp};
 
 /// The status of a subscriber.
@@ -62,7 +62,7 @@ pub struct EntityStatus {
     #[schema(required)]
     pub dead_letters: u64,
     /// The circuit breaker to the owner.
-    #[serde(default, deserialize_with = "known_state")]
+    #[serde(default, deserialize_with = "known")]
     #[schema(required, nullable = false)]
     pub breaker: Option<BreakerState>,
     /// Whether intake and work of this replica are paused.
@@ -150,14 +150,6 @@ impl BreakerState {
             Self::HalfOpen => "half-open",
         }
     }
-}
-
-/// A state that only newer subscribers know counts as unknown.
-fn known_state<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<BreakerState>, D::Error> {
-    let state = serde_json::Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(state).ok())
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@ use std::{
 use nudge_protocol::EntityName;
 use nudge_runtime::{
     Database,
+    alerts::{Alarm, What},
     database::{Kind, is_conflict},
     problem::chain,
 };
 use parking_lot::Mutex;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,8 @@ pub(crate) struct Capture {
     lost: AtomicBool,
     look: Notify,
     pub(crate) gauge: Gauge,
+    pub(crate) mended: Counter,
+    alarm: Alarm,
 }
 
 impl Capture {
@@ -50,6 +53,7 @@ impl Capture {
         db: &Database,
         entity: &EntityName,
         tables: &Tables,
+        alarm: Alarm,
     ) -> Result<Arc<Self>, CaptureError> {
         let capture = Self {
             db: db.clone(),
@@ -59,6 +63,8 @@ impl Capture {
             lost: AtomicBool::new(false),
             look: Notify::new(),
             gauge: Gauge::default(),
+            mended: Counter::default(),
+            alarm,
         };
         while let Err(error) = capture.install_again().await {
             match &error {
@@ -105,9 +111,11 @@ impl Capture {
             let entity = &self.entity;
             match lost {
                 true => {
+                    self.alarm.raise(What::CaptureLost, None);
                     tracing::error!(%entity, "changes are not captured: the triggers are not as installed")
                 }
                 false => {
+                    self.alarm.clear(What::CaptureLost, None);
                     tracing::info!(%entity, "changes are captured again, and every entity is recorded once")
                 }
             }
@@ -152,7 +160,9 @@ impl Capture {
             }
             Ok(Some(_)) => {
                 self.found(true);
-                self.install_again().await
+                self.install_again().await?;
+                self.mended.inc();
+                Ok(())
             }
             // The table does not exist, or cannot be captured as it is now.
             Err(fault @ (Fault::Table { .. } | Fault::Id { .. })) => {

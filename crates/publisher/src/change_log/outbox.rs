@@ -21,7 +21,7 @@ use crate::sink::Stored;
 
 /// Every version is above 0; saying so makes SQLite choose the index of pending rows. In its order, or PostgreSQL would
 /// read the whole log, of which it believes that all is pending.
-pub(super) const COUNT_PENDING: &str = "SELECT count(*) FROM (SELECT version FROM nudge_change_log \
+pub(super) const COUNT_PENDING: &str = "SELECT count(*), COALESCE(min(version), 0) FROM (SELECT version FROM nudge_change_log \
     WHERE entity = $1 AND version > 0 AND version <> published_version ORDER BY version) AS pending";
 
 /// Sequences begin at 1; saying so makes both databases choose the index of sequences.
@@ -246,11 +246,11 @@ impl ChangeLog {
         self.db.run(work).await
     }
 
-    /// How many rows are pending.
-    pub(crate) async fn count_pending(&self) -> Result<u64, sqlx::Error> {
+    /// How many rows are pending, and the oldest version among them.
+    pub(crate) async fn count_pending(&self) -> Result<(u64, Option<Version>), sqlx::Error> {
         let query = sqlx::query_as(COUNT_PENDING).bind(self.entity.as_str());
-        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok(count as u64)
+        let (count, oldest): (i64, i64) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        Ok((count as u64, Version::try_from(oldest).ok().filter(|oldest| *oldest > Version::NONE)))
     }
 
     /// Whether there is any entity.

@@ -36,6 +36,10 @@ impl Relay {
             }
             self.altering.mends.done(Instant::now());
             refused = match self.sink.mend(entity).await {
+                Ok(None) => {
+                    self.metrics.mended.inc();
+                    None
+                }
                 Ok(refused) => refused,
                 Err(error) => Some(chain(&*error).to_string()),
             };

@@ -63,5 +63,6 @@ fn read(message: &async_nats::Message) -> Result<Stored, BoxError> {
     let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
     let sequence = header("Nats-Sequence").ok_or("a message without a sequence")?.parse()?;
     let subject = header("Nats-Subject").ok_or("a message without a subject")?;
-    Ok(Stored { sequence, subject, version: header(VERSION_HEADER) })
+    let published_at = header("Nats-Time-Stamp").and_then(|time| time.parse().ok());
+    Ok(Stored { sequence, subject, version: header(VERSION_HEADER), published_at })
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::{
     HeaderMap,
+    datetime::DateTime,
     jetstream::{
         Context,
         consumer::{AckPolicy, DeliverPolicy, pull},
@@ -11,7 +12,7 @@ use async_nats::{
     },
 };
 use futures_util::StreamExt;
-use nudge_protocol::{EntityName, notification::VERSION_HEADER, subject};
+use nudge_protocol::{EntityName, Timestamp, notification::VERSION_HEADER, subject};
 use nudge_runtime::BoxError;
 
 use crate::sink::Stored;
@@ -49,8 +50,9 @@ pub(super) async fn read(
         let mut batch = consumer.fetch().max_messages(limit).messages().await?;
         while let Some(message) = batch.next().await {
             let message = message?;
-            let sequence = message.info()?.stream_sequence;
-            messages.push(stored(sequence, &message.subject, message.headers.as_ref()));
+            let info = message.info()?;
+            let place = (info.stream_sequence, info.published);
+            messages.push(stored(place, &message.subject, message.headers.as_ref()));
         }
         if messages.is_empty() {
             pending = consumer.info().await?.num_pending;
@@ -73,13 +75,16 @@ async fn one_by_one(
             found => found?,
         };
         from = message.sequence + 1;
-        messages.push(stored(message.sequence, &message.subject, Some(&message.headers)));
+        let place = (message.sequence, message.time);
+        messages.push(stored(place, &message.subject, Some(&message.headers)));
     }
     Ok(messages)
 }
 
-fn stored(sequence: u64, subject: &str, headers: Option<&HeaderMap>) -> Stored {
+fn stored((sequence, time): (u64, DateTime), subject: &str, headers: Option<&HeaderMap>) -> Stored {
     let version = headers.and_then(|headers| headers.get(VERSION_HEADER));
     let version = version.map(|version| version.as_str().to_owned());
-    Stored { sequence, subject: subject.to_owned(), version }
+    let micros = i64::try_from(time.unix_timestamp_nanos() / 1_000).ok();
+    let published_at = micros.map(Timestamp::from_unix_micros);
+    Stored { sequence, subject: subject.to_owned(), version, published_at }
 }

@@ -58,7 +58,7 @@ mod tests {
     fn every_path_leaves_the_entity_open() {
         let document: serde_json::Value = serde_json::from_str(&of_any_entity()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 6);
+        assert_eq!(paths.len(), 7);
         for (path, item) in paths {
             assert!(path.starts_with(ANY), "{path}");
             assert_eq!(item["parameters"][0]["name"], "entity");

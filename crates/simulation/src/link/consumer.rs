@@ -88,6 +88,7 @@ fn state(state: &broker::ConsumerInfo) -> ConsumerState {
         ack_pending: state.ack_pending,
         pending: state.pending,
         altered: None,
+        mended: false,
     }
 }
 

@@ -24,6 +24,21 @@ pub enum FetchErrorKind {
     Refused,
 }
 
+impl FetchErrorKind {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Unavailable, Self::Broken, Self::Misconfigured, Self::Refused];
+
+    /// Its name in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Broken => "broken",
+            Self::Misconfigured => "misconfigured",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// A failed callback.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]

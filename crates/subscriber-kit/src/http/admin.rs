@@ -3,6 +3,7 @@
 mod dead_letters;
 mod events;
 mod health;
+mod keys;
 mod status;
 mod wait;
 
@@ -45,6 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(status::resume))
         .routes(routes!(status::resync))
         .routes(routes!(status::certificates))
+        .routes(routes!(keys::keys))
         .routes(routes!(wait::applied))
         .routes(routes!(wait::wait))
         .routes(routes!(events::events))
@@ -65,8 +67,8 @@ pub(super) fn health() -> OpenApiRouter<Arc<Shared>> {
 }
 
 impl Subscriber {
-    /// `/livez`, `/readyz`, `/metrics`, and `/nudge/v1/*` of the contract: `status`,
-    /// `applied/{entity}/{id}`, `wait`, `events`, `dead-letters`, `pause`, `resume`, `resync`, `certificates`.
+    /// `/livez`, `/readyz`, `/metrics`, and `/nudge/v1/*` of the contract: `status`, `applied/{entity}/{id}`,
+    /// `keys/{entity}`, `wait`, `events`, `dead-letters`, `pause`, `resume`, `resync`, `certificates`.
     pub fn router(&self) -> Router {
         self.openapi_router().into()
     }
@@ -79,7 +81,19 @@ impl Subscriber {
     }
 }
 
-/// The entity and the ID that a path names; `place` is the entity's index in `Shared::followed`.
+/// The entity that a path names, as its index in `Shared::followed`.
+struct Place(usize);
+
+impl FromRequestParts<Arc<Shared>> for Place {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Problem> {
+        let entity: Option<String> = parameter(parts, "entity").await?;
+        shared.place_of(&entity.unwrap_or_default()).map(Self)
+    }
+}
+
+/// The entity and the ID that a path names.
 struct Key {
     place: usize,
     id: EntityId,
@@ -89,8 +103,7 @@ impl FromRequestParts<Arc<Shared>> for Key {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Problem> {
-        let entity: Option<String> = parameter(parts, "entity").await?;
-        let place = shared.place_of(&entity.unwrap_or_default())?;
+        let Place(place) = Place::from_request_parts(parts, shared).await?;
         let PathId(id) = PathId::from_request_parts(parts, shared).await?;
         Ok(Self { place, id })
     }

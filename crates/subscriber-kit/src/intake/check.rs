@@ -47,7 +47,7 @@ impl Intake {
         self.progress.catch_up.note(left);
         let nothing_left = state.pending == 0 && state.ack_pending == 0;
         if nothing_left && gap_closed {
-            self.progress.current_at.store(asked_at.unix_micros(), Relaxed);
+            self.progress.current_at.set(Some(asked_at));
         }
         // The first catch-up is complete at the sequence where the stream ended when the session began.
         let target = session.consumer.opened().last_sequence;

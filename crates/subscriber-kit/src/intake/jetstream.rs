@@ -12,7 +12,7 @@ use async_nats::{
     },
 };
 use futures_util::{StreamExt, TryStreamExt};
-use nudge_protocol::{EntityName, Notification, notification::VERSION_HEADER, subject};
+use nudge_protocol::{EntityName, Notification, Timestamp, notification::VERSION_HEADER, subject};
 use nudge_runtime::{BoxError, Broker};
 use tokio::{sync::watch, time::Instant};
 
@@ -39,13 +39,13 @@ impl Source for Broker {
                 return Err("its stream gives each message to one reader only: following it would take them away from others".into());
             }
             let config = wanted(durable);
-            let (consumer, altered) = mended(&stream, durable.name, &config).await?;
+            let (consumer, mended, altered) = mended(&stream, durable.name, &config).await?;
             // The stream is read after the consumer; otherwise the consumer could merely seem to be ahead of it.
             let now = stream.get_info().await?;
             let (created, mend_after) =
                 (consumer.cached_info().created.to_string(), durable.settings.mend_interval);
             let mut opened = state(&now, consumer.cached_info());
-            opened.altered = altered;
+            (opened.altered, opened.mended) = (altered, mended);
             if opened.is_ahead() {
                 stream.delete_consumer(durable.name).await?;
                 return Err("the consumer was ahead of its stream: recreating it".into());
@@ -93,17 +93,17 @@ fn found(stream: Result<Stream, GetStreamError>, name: &str) -> Result<Stream, B
     })
 }
 
-/// Finds the consumer and repairs it if it was altered, or creates it. Also returns what could not be repaired but
-/// loses nothing.
+/// Finds the consumer and repairs it if it was altered, or creates it. Also returns whether it was repaired, and what
+/// could not be repaired but loses nothing.
 async fn mended(
     stream: &Stream,
     name: &str,
     wanted: &pull::Config,
-) -> Result<(PullConsumer, Option<String>), BoxError> {
+) -> Result<(PullConsumer, bool, Option<String>), BoxError> {
     let found = match stream.consumer_info(name).await {
         Ok(found) => found,
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
-            return Ok((stream.create_consumer(wanted.clone()).await?, None));
+            return Ok((stream.create_consumer(wanted.clone()).await?, false, None));
         }
         Err(error) => return Err(error.into()),
     };
@@ -120,7 +120,7 @@ async fn mended(
             Ok::<_, BoxError>(stream.create_consumer(wanted.clone()).await?)
         };
         let anew = anew.await.map_err(|error| Unmended { altered: skips, source: error })?;
-        return Ok((anew, None));
+        return Ok((anew, true, None));
     }
     let mut left = None;
     if !costs.is_empty() {
@@ -149,7 +149,8 @@ async fn mended(
         let resumed = stream.resume_consumer(name).await;
         resumed.map_err(|error| Unmended { altered: paused(), source: error.into() })?;
     }
-    Ok((stream.get_consumer(name).await?, left))
+    let mended = found.paused || (!costs.is_empty() && left.is_none());
+    Ok((stream.get_consumer(name).await?, mended, left))
 }
 
 /// The consumer can neither be used as it is nor repaired.
@@ -186,6 +187,7 @@ fn state(stream: &stream::Info, info: &Info) -> ConsumerState {
         ack_pending: info.num_ack_pending as u64,
         pending: info.num_pending,
         altered: None,
+        mended: false,
     }
 }
 
@@ -237,9 +239,9 @@ impl Consumer for Opened {
             let from = self.from.clone();
             let delivery = move |message: Result<jetstream::Message, _>| {
                 let message = message?;
-                let info = message.info().ok().map(|info| (info.stream_sequence, info.pending));
+                let place = message.info().ok().map(|info| Place::of(&info));
                 let (message, acker) = message.split();
-                let mut delivery = from.delivery(&message, info);
+                let mut delivery = from.delivery(&message, place);
                 delivery.ack = Some(Box::new(acker));
                 Ok::<_, BoxError>(delivery)
             };
@@ -286,10 +288,26 @@ async fn page(from: &Notifier, consumer: &PullConsumer) -> Result<Vec<Delivery>,
     let mut page = Vec::new();
     while let Some(message) = batch.next().await {
         let message = message?;
-        let info = message.info().map(|info| (info.stream_sequence, info.pending))?;
-        page.push(from.delivery(&message, Some(info)));
+        let place = message.info().map(|info| Place::of(&info))?;
+        page.push(from.delivery(&message, Some(place)));
     }
     Ok(page)
+}
+
+/// Where a message stands in its stream.
+#[derive(Default)]
+struct Place {
+    sequence: u64,
+    published_at: Option<Timestamp>,
+    pending: u64,
+}
+
+impl Place {
+    fn of(info: &jetstream::message::Info<'_>) -> Self {
+        let micros = i64::try_from(info.published.unix_timestamp_nanos() / 1_000).ok();
+        let published_at = micros.map(Timestamp::from_unix_micros);
+        Self { sequence: info.stream_sequence, published_at, pending: info.pending }
+    }
 }
 
 /// Where an entity's notifications come from.
@@ -312,8 +330,8 @@ impl Notifier {
     }
 
     /// A message as a delivery; an event as the notification that its owner would have published.
-    fn delivery(&self, message: &Message, info: Option<(u64, u64)>) -> Delivery {
-        let (sequence, pending) = info.unwrap_or_default();
+    fn delivery(&self, message: &Message, place: Option<Place>) -> Delivery {
+        let Place { sequence, published_at, pending } = place.unwrap_or_default();
         let version = message.headers.as_ref().and_then(|headers| headers.get(VERSION_HEADER));
         let version = version.map(|version| version.as_str().to_owned());
         let event = self.events.as_ref().and_then(|events| events.read(message));
@@ -324,6 +342,6 @@ impl Notifier {
             }
             None => (message.subject.to_string(), message.payload.clone()),
         };
-        Delivery { subject, version, body, sequence, pending, ack: None }
+        Delivery { subject, version, body, sequence, published_at, pending, ack: None }
     }
 }

@@ -9,7 +9,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use nudge_protocol::EntityName;
+use nudge_protocol::{EntityName, Timestamp};
 use nudge_runtime::BoxError;
 use tokio::sync::watch;
 
@@ -32,6 +32,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// Its sequence in the stream; 0 if unknown.
     pub sequence: u64,
+    /// When the broker stored it, if it says so.
+    pub published_at: Option<Timestamp>,
     /// Number of messages that the consumer has yet to deliver after this one.
     pub pending: u64,
     /// Acknowledges it. `None` if no acknowledgement is expected.
@@ -63,6 +65,8 @@ pub struct ConsumerState {
     pub pending: u64,
     /// What was altered at the broker and not repaired, as text. It costs time but loses nothing.
     pub altered: Option<String>,
+    /// Whether opening the consumer recreated it or restored its settings, because it had been altered at the broker.
+    pub mended: bool,
 }
 
 impl ConsumerState {

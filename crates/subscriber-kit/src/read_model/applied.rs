@@ -7,8 +7,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, Timestamp, Version, admin::AppliedVersion};
-use nudge_runtime::Database;
+use nudge_runtime::{Database, set_sql::strings};
 use parking_lot::{Mutex, MutexGuard};
+use sqlx::AssertSqlSafe;
 use tokio::{sync::Notify, time::Instant};
 
 /// How often the table is read for versions that other replicas applied.
@@ -47,11 +48,26 @@ impl Waiters {
         let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(id.as_str());
         let row: Option<(i64, i64, i64)> =
             self.db.run(query.fetch_optional(self.db.reader())).await?;
-        Ok(row.map(|(version, deleted, applied_at)| AppliedVersion {
-            version: Version::try_from(version).unwrap_or(Version::NONE),
-            deleted: deleted != 0,
-            applied_at: Timestamp::from_unix_micros(applied_at),
-        }))
+        Ok(row.map(read))
+    }
+
+    /// The versions applied for those of `ids` that are there.
+    pub(crate) async fn of(
+        &self,
+        ids: &[EntityId],
+    ) -> Result<HashMap<EntityId, AppliedVersion>, sqlx::Error> {
+        let sql = format!(
+            "SELECT id, version, deleted, applied_at FROM nudge_applied WHERE entity = $1 AND id IN {}",
+            strings(self.db.kind(), "$2")
+        );
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
+        let query = query.bind(serde_json::json!(ids).to_string());
+        let rows: Vec<(String, i64, i64, i64)> =
+            self.db.run(query.fetch_all(self.db.reader())).await?;
+        let row = |(id, version, deleted, applied_at): (String, i64, i64, i64)| {
+            Some((EntityId::new(&id).ok()?, read((version, deleted, applied_at))))
+        };
+        Ok(rows.into_iter().filter_map(row).collect())
     }
 
     /// Some applied IDs, those of existing entities first.
@@ -115,6 +131,14 @@ impl Waiters {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<EntityId, Arc<Notify>>> {
         self.waiting.lock()
+    }
+}
+
+fn read((version, deleted, applied_at): (i64, i64, i64)) -> AppliedVersion {
+    AppliedVersion {
+        version: Version::try_from(version).unwrap_or(Version::NONE),
+        deleted: deleted != 0,
+        applied_at: Timestamp::from_unix_micros(applied_at),
     }
 }
 

@@ -11,7 +11,7 @@ use nudge_runtime::{
     Database, Tx, clock,
     database::Kind,
     row,
-    set_sql::{Column, rows},
+    set_sql::{Column, rows, strings},
 };
 use sqlx::AssertSqlSafe;
 
@@ -79,6 +79,21 @@ row! {
     }
 }
 
+impl Row {
+    fn shown(self, entity: &EntityName) -> Option<DeadLetter> {
+        Some(DeadLetter {
+            entity: entity.clone(),
+            id: EntityId::new(&self.id).ok()?,
+            floor: Version::try_from(self.floor).ok()?,
+            error: self.error,
+            attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
+            first_failed_at: Some(Timestamp::from_unix_micros(self.first_failed_at)),
+            last_failed_at: Some(Timestamp::from_unix_micros(self.last_failed_at)),
+            next_at: self.next_at.map(Timestamp::from_unix_micros),
+        })
+    }
+}
+
 impl DeadLetters {
     pub(crate) fn new(db: Database, entity: EntityName, revision: i64) -> Self {
         Self { db, entity, revision }
@@ -95,7 +110,7 @@ impl DeadLetters {
             let next_at = key.retry_after.map(|after| now + after.as_micros() as i64);
             serde_json::json!({
                 "id": key.id, "floor": key.floor, "answered": key.answered,
-                "error": shortened(&key.error), "attempts": key.attempts, "next_at": next_at,
+                "error": shortened(&key.error, MAX_ERROR_BYTES), "attempts": key.attempts, "next_at": next_at,
                 "unknown": i64::from(key.unknown),
             })
         };
@@ -207,19 +222,20 @@ impl DeadLetters {
                    FROM nudge_dead_letter WHERE entity = $1 AND id > $2 ORDER BY id LIMIT $3";
         let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(after).bind(limit as i64);
         let rows: Vec<Row> = self.db.run(query.fetch_all(self.db.reader())).await?;
-        let shown = |row: Row| {
-            Some(DeadLetter {
-                entity: self.entity.clone(),
-                id: EntityId::new(&row.id).ok()?,
-                floor: Version::try_from(row.floor).ok()?,
-                error: row.error,
-                attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
-                first_failed_at: Some(Timestamp::from_unix_micros(row.first_failed_at)),
-                last_failed_at: Some(Timestamp::from_unix_micros(row.last_failed_at)),
-                next_at: row.next_at.map(Timestamp::from_unix_micros),
-            })
-        };
-        Ok(rows.into_iter().filter_map(shown).collect())
+        Ok(rows.into_iter().filter_map(|row| row.shown(&self.entity)).collect())
+    }
+
+    /// The rows of these IDs, parked or dead letters, in any order.
+    pub(crate) async fn of(&self, ids: &[EntityId]) -> Result<Vec<DeadLetter>, sqlx::Error> {
+        let sql = format!(
+            "SELECT id, floor, error, attempts, first_failed_at, last_failed_at, next_at \
+             FROM nudge_dead_letter WHERE entity = $1 AND id IN {}",
+            strings(self.db.kind(), "$2")
+        );
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
+        let query = query.bind(serde_json::json!(ids).to_string());
+        let rows: Vec<Row> = self.db.run(query.fetch_all(self.db.reader())).await?;
+        Ok(rows.into_iter().filter_map(|row| row.shown(&self.entity)).collect())
     }
 
     /// The floor and attempts of one row.
@@ -314,8 +330,9 @@ fn due_row((id, floor, attempts): (String, i64, i64)) -> Option<Due> {
     })
 }
 
-fn shortened(error: &str) -> &str {
-    let mut end = error.len().min(MAX_ERROR_BYTES);
+/// The beginning of an error, at most so many bytes of it.
+pub(crate) fn shortened(error: &str, max_bytes: usize) -> &str {
+    let mut end = error.len().min(max_bytes);
     while !error.is_char_boundary(end) {
         end -= 1;
     }

@@ -18,6 +18,7 @@ use crate::{
     callback::owner_client::{FetchError, fetch_all},
     read_model::contents::{Altered, Ids},
     settings::ResyncSettings,
+    telemetry::progress::{ALTERED, STRAY},
     work::{batch::Batches, outcome::read_item},
 };
 
@@ -206,10 +207,10 @@ impl Resync {
         pass.altered += altered.len() as u64;
         pass.strays += strays.len() as u64;
         self.progress.contents_compared.inc_by(compared);
-        for (kind, found) in [("altered", &altered), ("stray", &strays)] {
+        for (kind, found) in [(ALTERED, &altered), (STRAY, &strays)] {
             if !found.is_empty() {
                 let count = found.len() as u64;
-                self.progress.differences.get_or_create(&[("kind", kind)]).inc_by(count);
+                self.progress.differ(kind, count);
                 let (entity, first) = (&self.entity, &found[0]);
                 tracing::warn!(%entity, count, %first, "the read model was altered ({kind}): repairing");
             }

@@ -20,6 +20,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Missing, Self::Lagging, Self::Ahead, Self::Stale, Self::Ghost];
+
     /// Its name in metrics.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

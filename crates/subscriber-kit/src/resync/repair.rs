@@ -36,7 +36,7 @@ impl Resync {
     pub(super) fn note<'a>(&mut self, found: impl Iterator<Item = &'a Difference>) {
         for one in found {
             *count(&mut self.current().differences, one.kind) += 1;
-            self.progress.differences.get_or_create(&[("kind", one.kind.as_str())]).inc();
+            self.progress.differ(one.kind.as_str(), 1);
         }
     }
 

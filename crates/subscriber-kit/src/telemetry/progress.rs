@@ -1,28 +1,62 @@
 //! Figures about one followed entity, for `status` and `/metrics`.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+mod register;
 
-use nudge_protocol::{EntityName, Timestamp};
-use nudge_runtime::clock;
+use std::{
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use nudge_protocol::Timestamp;
+use nudge_runtime::{
+    alerts::{Alarm, What},
+    clock,
+    metrics::{Age, Moment, durations},
+    tasks::DeadTasks,
+};
 use parking_lot::Mutex;
-use prometheus_client::{
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
+use prometheus_client::metrics::{
+    counter::Counter,
+    family::Family,
+    gauge::Gauge,
+    histogram::{Histogram, exponential_buckets},
 };
 
 use super::catching_up::CatchUp;
+use crate::{
+    callback::owner_client::{FetchError, FetchErrorKind},
+    resync::difference::Kind,
+};
+
+/// The outcome of a callback that did not fail.
+const ANSWERED: &str = "answered";
+
+/// Kinds of differences in contents: a row is not as `apply` would leave it, or belongs to nothing.
+pub(crate) const ALTERED: &str = "altered";
+pub(crate) const STRAY: &str = "stray";
+
+/// A label and its value.
+type Label = [(&'static str, &'static str); 1];
 
 /// Live figures of one followed entity. Written by its tasks, read by `status` and `/metrics`.
 #[derive(Debug)]
 pub(crate) struct Progress {
+    /// What an operator is told of.
+    pub(crate) alarm: Alarm,
     pub(crate) received: Counter,
     pub(crate) malformed: Counter,
+    pub(crate) coalesced: Counter,
     pub(crate) callbacks: Counter,
+    /// By outcome.
+    outcomes: Family<Label, Counter>,
+    callback_duration: Histogram,
+    batch_keys: Histogram,
     pub(crate) asked: Counter,
     pub(crate) fetched: Counter,
     pub(crate) applied: Counter,
     pub(crate) ignored: Counter,
     pub(crate) retried: Counter,
+    pub(crate) second_looks: Counter,
     pub(crate) dead_lettered: Counter,
     pub(crate) replaced: Counter,
     pub(crate) given_up: Counter,
@@ -31,24 +65,30 @@ pub(crate) struct Progress {
     pub(crate) compared: Counter,
     pub(crate) sweeps: Counter,
     /// By kind.
-    pub(crate) differences: Family<[(&'static str, &'static str); 1], Counter>,
+    differences: Family<Label, Counter>,
+    pub(crate) sweep_ended: Moment,
     pub(crate) queued: Gauge,
+    pub(crate) oldest_waiting: Age,
     pub(crate) processing: Gauge,
+    pub(crate) longest_run: Age,
     pub(crate) retrying: Gauge,
     pub(crate) parked: Gauge,
     pub(crate) dead_letters: Gauge,
     pub(crate) removals_waiting: Gauge,
     pub(crate) stream_pending: Gauge,
     pub(crate) connected: Gauge,
+    pub(crate) bypassed: Counter,
+    pub(crate) consumer_mended: Counter,
     pub(crate) breaker_open: Gauge,
-    pub(crate) lag: Histogram,
+    pub(crate) dead_tasks: DeadTasks,
+    lag: Histogram,
+    catch_up_lag: Histogram,
     /// The last lag measured, in microseconds.
     pub(crate) last_lag_micros: AtomicI64,
-    /// When something was last applied or found up to date, in microseconds since the Unix epoch; 0 if never.
-    pub(crate) last_progress: AtomicI64,
-    /// When the stream was last seen to hold nothing that is not handled here, in microseconds since the Unix epoch; 0 if
-    /// never.
-    pub(crate) current_at: AtomicI64,
+    /// When something was last applied or found up to date.
+    pub(crate) last_progress: Moment,
+    /// When the stream was last seen to hold nothing that is not handled here.
+    pub(crate) current_at: Moment,
     /// The sequence up to which every message is handled.
     pub(crate) position: AtomicU64,
     /// When this subscriber was started.
@@ -68,18 +108,33 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new() -> Self {
-        // 1 ms to about 30 s, then everything slower.
-        let buckets = prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 16);
+    pub(crate) fn new(alarm: Alarm) -> Self {
+        let outcomes = Family::<Label, Counter>::default();
+        let differences = Family::<Label, Counter>::default();
+        // Each series is there from the start.
+        for outcome in [None].into_iter().chain(FetchErrorKind::ALL.map(Some)) {
+            let outcome = outcome.map_or(ANSWERED, FetchErrorKind::as_str);
+            outcomes.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
+        for kind in Kind::ALL.map(Kind::as_str).into_iter().chain([ALTERED, STRAY]) {
+            differences.get_or_create(&[("kind", kind)]).inc_by(0);
+        }
         Self {
+            alarm,
             received: Counter::default(),
             malformed: Counter::default(),
+            coalesced: Counter::default(),
             callbacks: Counter::default(),
+            outcomes,
+            callback_duration: durations(),
+            // 1 to 512, the most that the sync API allows.
+            batch_keys: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             asked: Counter::default(),
             fetched: Counter::default(),
             applied: Counter::default(),
             ignored: Counter::default(),
             retried: Counter::default(),
+            second_looks: Counter::default(),
             dead_lettered: Counter::default(),
             replaced: Counter::default(),
             given_up: Counter::default(),
@@ -87,20 +142,27 @@ impl Progress {
             contents_compared: Counter::default(),
             compared: Counter::default(),
             sweeps: Counter::default(),
-            differences: Family::default(),
+            differences,
+            sweep_ended: Moment::default(),
             queued: Gauge::default(),
+            oldest_waiting: Age::default(),
             processing: Gauge::default(),
+            longest_run: Age::default(),
             retrying: Gauge::default(),
             parked: Gauge::default(),
             dead_letters: Gauge::default(),
             removals_waiting: Gauge::default(),
             stream_pending: Gauge::default(),
             connected: Gauge::default(),
+            bypassed: Counter::default(),
+            consumer_mended: Counter::default(),
             breaker_open: Gauge::default(),
-            lag: Histogram::new(buckets),
+            dead_tasks: DeadTasks::default(),
+            lag: durations(),
+            catch_up_lag: durations(),
             last_lag_micros: AtomicI64::new(0),
-            last_progress: AtomicI64::new(0),
-            current_at: AtomicI64::new(0),
+            last_progress: Moment::default(),
+            current_at: Moment::default(),
             position: AtomicU64::new(0),
             began: clock::now(),
             caught_up: AtomicBool::new(false),
@@ -127,10 +189,35 @@ impl Progress {
         intake.or_else(|| self.last_error.lock().clone())
     }
 
-    /// Whether the time from this change until now counts as lag. A first catch-up also brings changes from before
-    /// anybody followed the entity; those do not count.
-    pub(crate) fn is_lag(&self, changed_at: Timestamp) -> bool {
-        self.caught_up.load(Relaxed) || changed_at >= self.began
+    /// Notes that a change was applied so many seconds after the owner's commit. A first catch-up also brings changes from
+    /// before anybody followed the entity; those are counted apart.
+    pub(crate) fn applied_after(&self, changed_at: Timestamp, lag_seconds: f64) {
+        if self.caught_up.load(Relaxed) || changed_at >= self.began {
+            self.lag.observe(lag_seconds);
+            self.last_lag_micros.store((lag_seconds * 1e6) as i64, Relaxed);
+        } else {
+            self.catch_up_lag.observe(lag_seconds);
+        }
+    }
+
+    /// Notes that a callback for so many keys begins.
+    pub(crate) fn calls_back(&self, keys: usize) {
+        self.callbacks.inc();
+        self.asked.inc_by(keys as u64);
+        self.batch_keys.observe(keys as f64);
+    }
+
+    /// Notes how long a callback took, and how it ended.
+    pub(crate) fn called_back(&self, took: Duration, outcome: &Result<(), FetchError>) {
+        self.callback_duration.observe(took.as_secs_f64());
+        let outcome = outcome.as_ref().map_or_else(|error| error.kind.as_str(), |()| ANSWERED);
+        self.outcomes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Notes so many differences of one kind from the owner.
+    pub(crate) fn differ(&self, kind: &'static str, count: u64) {
+        self.alarm.raise(What::Difference, None);
+        self.differences.get_or_create(&[("kind", kind)]).inc_by(count);
     }
 
     /// Whether readers are to wait until the first catch-up is done.
@@ -145,89 +232,6 @@ impl Progress {
 
     /// Notes that an entity is in its owner's state.
     pub(crate) fn progressed(&self) {
-        self.last_progress.store(clock::now().unix_micros(), Relaxed);
-    }
-
-    pub(crate) fn register(&self, registry: &mut Registry, entity: &EntityName) {
-        let label = [("entity".into(), entity.to_string().into())];
-        let registry = registry.sub_registry_with_labels(label.into_iter());
-        for (name, help, counter) in [
-            ("nudge_received", "Notifications received", &self.received),
-            ("nudge_malformed", "Malformed messages", &self.malformed),
-            ("nudge_callbacks", "Callbacks to the owner", &self.callbacks),
-            ("nudge_asked", "Entities requested from the owner", &self.asked),
-            ("nudge_fetched", "Entities in the owner's answers", &self.fetched),
-            ("nudge_applied", "States committed to the read model", &self.applied),
-            ("nudge_ignored", "States that the read model already had", &self.ignored),
-            ("nudge_retried", "Runs that have to be retried", &self.retried),
-            ("nudge_dead_lettered", "Keys that became dead letters", &self.dead_lettered),
-            (
-                "nudge_read_model_replaced",
-                "Times the read model was found empty or restored from an older copy",
-                &self.replaced,
-            ),
-            (
-                "nudge_given_up",
-                "Keys given up after the owner repeatedly did not know them",
-                &self.given_up,
-            ),
-            (
-                "nudge_refilled",
-                "Keys read again because another revision of the read model applied them",
-                &self.refilled,
-            ),
-            ("nudge_resync_compared", "Entities compared with the owner", &self.compared),
-            (
-                "nudge_resync_contents_compared",
-                "Entities whose contents were compared with the owner's state",
-                &self.contents_compared,
-            ),
-            ("nudge_resync_sweeps", "Comparisons of everything that ended", &self.sweeps),
-        ] {
-            registry.register(name, help, counter.clone());
-        }
-        for (name, help, gauge) in [
-            ("nudge_queued", "Keys waiting for a run", &self.queued),
-            ("nudge_processing", "Keys being processed", &self.processing),
-            ("nudge_retrying", "Keys in memory whose last run failed", &self.retrying),
-            (
-                "nudge_parked",
-                "Parked keys: rows of the dead-letter table that are retried automatically",
-                &self.parked,
-            ),
-            (
-                "nudge_dead_letters",
-                "Dead letters: rows of the dead-letter table that are not retried automatically",
-                &self.dead_letters,
-            ),
-            (
-                "nudge_resync_removals_waiting",
-                "Entities that the owner does not have, and that only an operator's word removes",
-                &self.removals_waiting,
-            ),
-            (
-                "nudge_stream_pending",
-                "Messages that the broker has not delivered yet",
-                &self.stream_pending,
-            ),
-            (
-                "nudge_breaker_open",
-                "1 while callbacks to the owner are suspended",
-                &self.breaker_open,
-            ),
-            ("nudge_connected", "1 while notifications can arrive", &self.connected),
-        ] {
-            registry.register(name, help, gauge.clone());
-        }
-        registry.register(
-            "nudge_resync_differences",
-            "Entities that differed from the owner's, in version or in contents; what was in flight is not counted",
-            self.differences.clone(),
-        );
-        registry.register(
-            "nudge_convergence_lag_seconds",
-            "Time from the owner's commit until the row is applied",
-            self.lag.clone(),
-        );
+        self.last_progress.set(Some(clock::now()));
     }
 }

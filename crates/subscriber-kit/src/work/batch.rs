@@ -3,14 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
 };
 
 use nudge_protocol::{
     EntityId, Timestamp, Version,
     sync_api::{Item, ItemStatus},
 };
-use nudge_runtime::{clock, mutated};
+use nudge_runtime::{alerts::What, clock, mutated};
 use tokio::time::Instant;
 
 use crate::{
@@ -26,7 +26,10 @@ use crate::{
     },
     retry::InARow,
     settings::Settings,
-    telemetry::events::{Event, EventKind, event},
+    telemetry::{
+        events::{Event, EventKind, event},
+        runs::{Answered, Call},
+    },
     work::{
         ending::{End, Pace, dead},
         outcome::{Answer, Applying, judge_applying, read_item},
@@ -68,18 +71,19 @@ impl<A: Apply> Batches<A> {
     pub(crate) async fn run(&self, runs: Vec<Run<Held>>) -> Ended {
         let Settling { entity, progress, .. } = &self.settling;
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
-        progress.callbacks.inc();
-        progress.asked.inc_by(ids.len() as u64);
+        progress.calls_back(ids.len());
+        let (began, asked_at) = (Instant::now(), clock::now());
         let (items, rest) = fetch_all(&*self.owner.client, entity, &ids, self.fields).await;
+        progress.called_back(began.elapsed(), &rest);
         let answered: HashSet<EntityId> = items.iter().map(|item| item.id.clone()).collect();
         let is_answered = |run: &Run<Held>| answered.contains(&run.id);
         let (answered, left): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_answered);
         let mut ended = match answered.is_empty() {
             true => Ended::default(),
-            false => self.answered(answered, items).await,
+            false => self.answered(answered, items, asked_at).await,
         };
         if let Err(error) = rest {
-            let failed = self.fetch_failed(left, error).await;
+            let failed = self.fetch_failed(left, error, asked_at).await;
             ended.finished.extend(failed.finished);
             ended.split.extend(failed.split);
         }
@@ -87,18 +91,19 @@ impl<A: Apply> Batches<A> {
     }
 
     /// The owner answered these.
-    async fn answered(&self, runs: Vec<Run<Held>>, items: Vec<Item>) -> Ended {
+    async fn answered(&self, runs: Vec<Run<Held>>, items: Vec<Item>, asked_at: Timestamp) -> Ended {
+        let answered_at = Some(clock::now());
         self.owner_is_well().await;
         let live = items.iter().filter(|item| item.status == ItemStatus::Live);
         self.owner.answered(live.map(|item| &item.id));
         self.settling.progress.fetched.inc_by(items.len() as u64);
-        let ends = self.judge_and_apply(&runs, items).await;
-        self.settle(runs, ends).await
+        let (ends, answers) = self.judge_and_apply(&runs, items).await;
+        self.settle(runs, ends, Call { asked_at, answered_at, answers }).await
     }
 
-    async fn settle(&self, runs: Vec<Run<Held>>, ends: Vec<End>) -> Ended {
+    async fn settle(&self, runs: Vec<Run<Held>>, ends: Vec<End>, call: Call) -> Ended {
         let ends = runs.into_iter().zip(ends).collect();
-        Ended { finished: self.settling.settle(ends).await, split: Vec::new() }
+        Ended { finished: self.settling.settle(ends, &call).await, split: Vec::new() }
     }
 
     /// What ends depend on at this moment.
@@ -113,7 +118,12 @@ impl<A: Apply> Batches<A> {
 
     /// Finds out whose fault a failed callback is. If it is the owner's, nothing counts against any key. If it is that
     /// of some key in the batch, the batch is split until that key is alone.
-    async fn fetch_failed(&self, mut runs: Vec<Run<Held>>, error: FetchError) -> Ended {
+    async fn fetch_failed(
+        &self,
+        mut runs: Vec<Run<Held>>,
+        error: FetchError,
+        asked_at: Timestamp,
+    ) -> Ended {
         let condition = self.whose_fault(&runs, &error).await;
         if let Condition::Ill(fault) | Condition::Unclear(fault) | Condition::Unlisted(fault) =
             &condition
@@ -121,6 +131,7 @@ impl<A: Apply> Batches<A> {
             if self.owner.failed(fault) {
                 let (entity, error) = (&self.settling.entity, &*fault.message);
                 tracing::warn!(%entity, error, "the owner does not answer: retrying");
+                self.settling.progress.alarm.raise(What::BreakerOpen, None);
             }
             self.settling.progress.set_error(Some(fault.message.clone()));
         } else {
@@ -139,7 +150,7 @@ impl<A: Apply> Batches<A> {
             (Condition::Well | Condition::Unclear(_), _) => pace.key_failed(run, &error.message),
         };
         let ends = runs.iter().map(end).collect();
-        self.settle(runs, ends).await
+        self.settle(runs, ends, Call::failed(asked_at)).await
     }
 
     /// The owner's condition after a callback for these keys failed.
@@ -159,6 +170,7 @@ impl<A: Apply> Batches<A> {
         if again {
             tracing::info!(entity = %self.settling.entity, "the owner answers again");
             self.settling.progress.set_error(None);
+            self.settling.progress.alarm.clear(What::BreakerOpen, None);
             self.settling.hasten_parked().await;
         }
     }
@@ -168,8 +180,12 @@ impl<A: Apply> Batches<A> {
         self.owner.condition(&self.settling.entity, self.fields, not, &self.waiters).await
     }
 
-    /// Applies the owner's answers. Returns an end for each run, in order.
-    async fn judge_and_apply(&self, runs: &[Run<Held>], items: Vec<Item>) -> Vec<End> {
+    /// Applies the owner's answers. Returns an end for each run, in order, and what was answered.
+    async fn judge_and_apply(
+        &self,
+        runs: &[Run<Held>],
+        items: Vec<Item>,
+    ) -> (Vec<End>, HashMap<EntityId, Answered>) {
         let mut entities = Vec::with_capacity(items.len());
         let mut answers: HashMap<EntityId, Decoded> = HashMap::with_capacity(items.len());
         for item in items {
@@ -187,7 +203,7 @@ impl<A: Apply> Batches<A> {
         if self.no_tombstones {
             self.take_unknown_for_deleted(runs, &mut answers, &mut entities).await;
         }
-        let applied = self.apply(entities).await;
+        let (applied, answered) = self.apply(entities).await;
         let pace = self.pace();
         let end = |run: &Run<Held>| match answers.get(&run.id) {
             Some(Ok(answer)) => pace.answered(run, *answer, applied.get(&run.id)),
@@ -199,18 +215,23 @@ impl<A: Apply> Batches<A> {
             // Cannot happen: each of these runs has an answer.
             None => pace.key_failed(run, "not answered"),
         };
-        runs.iter().map(end).collect()
+        (runs.iter().map(end).collect(), answered)
     }
 
-    /// Passes entities through the guard, and reports the results to metrics, watchers and waiters.
-    async fn apply(&self, mut entities: Vec<EntityState<A::State>>) -> HashMap<EntityId, Applied> {
+    /// Passes entities through the guard, and reports the results to metrics, watchers and waiters. Returns
+    /// the results, and the entities without their states.
+    async fn apply(
+        &self,
+        mut entities: Vec<EntityState<A::State>>,
+    ) -> (HashMap<EntityId, Applied>, HashMap<EntityId, Answered>) {
         if entities.is_empty() {
-            return HashMap::new();
+            return (HashMap::new(), HashMap::new());
         }
-        let changed: HashMap<EntityId, (Version, Timestamp, bool)> = entities
-            .iter()
-            .map(|e| (e.id.clone(), (e.version, e.changed_at, e.state.is_none())))
-            .collect();
+        let answered = |e: &EntityState<A::State>| {
+            let (version, changed_at, deleted) = (e.version, e.changed_at, e.state.is_none());
+            (e.id.clone(), Answered { version, changed_at, deleted, applied: false })
+        };
+        let mut answered: HashMap<_, _> = entities.iter().map(answered).collect();
         let mut applied = HashMap::from_iter(self.applier.apply(&mut entities).await);
         let (in_a_row, most) = (self.applying.count(), self.settings.max_attempts_in_memory);
         let applying = judge_applying(&mut applied, in_a_row, most);
@@ -219,8 +240,8 @@ impl<A: Apply> Batches<A> {
         if applying == Applying::Works && in_a_row >= most {
             self.settling.hasten_parked().await;
         }
-        self.tell(&applied, &changed);
-        applied
+        self.tell(&applied, &mut answered);
+        (applied, answered)
     }
 
     /// For an owner without tombstones: a key that is unknown for the second time and is in this read model counts as
@@ -267,22 +288,21 @@ impl<A: Apply> Batches<A> {
     fn tell(
         &self,
         applied: &HashMap<EntityId, Applied>,
-        changed: &HashMap<EntityId, (Version, Timestamp, bool)>,
+        answered: &mut HashMap<EntityId, Answered>,
     ) {
         let (now, progress) = (clock::now(), &self.settling.progress);
         let (mut any, mut later) = (false, None);
         for (id, applied) in applied {
-            let Some(&(version, changed_at, deleted)) = changed.get(id) else {
+            let Some(answer) = answered.get_mut(id) else {
                 continue;
             };
+            let Answered { version, changed_at, deleted, .. } = *answer;
+            answer.applied = matches!(applied, Applied::Newer | Applied::Again);
             let lag = now.seconds_since(changed_at).max(0.0);
             let kind = match applied {
                 Applied::Newer => {
                     progress.applied.inc();
-                    if progress.is_lag(changed_at) {
-                        progress.lag.observe(lag);
-                        progress.last_lag_micros.store((lag * 1e6) as i64, Relaxed);
-                    }
+                    progress.applied_after(changed_at, lag);
                     EventKind::Applied
                 }
                 // This is no lag: the change was applied in time, and is only stored in a new form now.
@@ -301,6 +321,7 @@ impl<A: Apply> Batches<A> {
                 Applied::Refused(_) => continue,
             };
             any = true;
+            progress.alarm.clear(What::DeadLetter, Some(id));
             self.settling.events.emit(|| Event {
                 version: Some(version),
                 lag_seconds: Some(lag),

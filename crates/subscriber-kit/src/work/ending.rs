@@ -168,9 +168,10 @@ pub(crate) fn dead<T>(run: &Run<T>, answered: Version, error: &str) -> End {
 
 #[cfg(test)]
 mod tests {
-    use nudge_protocol::EntityId;
+    use nudge_protocol::{EntityId, Timestamp};
 
     use super::*;
+    use crate::work::run::Heard;
 
     fn v(n: u64) -> Version {
         Version::new(n).unwrap()
@@ -178,7 +179,16 @@ mod tests {
 
     fn run(attempts: u32) -> Run<()> {
         let id = EntityId::new("42").unwrap();
-        Run { id, tokens: Vec::new(), floor: v(10), unsure: false, attempts, unknown_since: None }
+        Run {
+            id,
+            tokens: Vec::new(),
+            floor: v(10),
+            unsure: false,
+            attempts,
+            unknown_since: None,
+            heard: Heard::unasked(Timestamp::default()),
+            error: None,
+        }
     }
 
     fn with_pace<R>(retrying: usize, test: impl FnOnce(Pace<'_>) -> R) -> R {

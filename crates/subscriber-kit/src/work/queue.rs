@@ -14,12 +14,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use nudge_protocol::{EntityId, Version};
 
-use crate::work::run::{Cause, Lane, Limits, Run, Work};
+use crate::work::run::{Cause, Heard, Lane, Limits, Run, Standing, Work};
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -27,6 +28,10 @@ struct Entry<T> {
     floor: Version,
     unsure: bool,
     dirty: bool,
+    /// Since when it has been dirty. What had to run again has been since before that run.
+    dirty_since: Option<Instant>,
+    /// The same of the work that is being processed.
+    processing_since: Option<Instant>,
     processing: bool,
     lane: Lane,
     started: Option<Instant>,
@@ -36,6 +41,12 @@ struct Entry<T> {
     due: Option<Instant>,
     yields: bool,
     apart: bool,
+    /// What the next run is for, if it is dirty.
+    heard: Heard,
+    /// What the run in progress is for, and its floor.
+    running: Option<(Heard, Version)>,
+    /// Why the last run did not succeed.
+    error: Option<Arc<str>>,
     /// Identifies the only valid one of the key's places in the lanes.
     ticket: u64,
 }
@@ -79,13 +90,15 @@ impl<T> WorkQueue<T> {
         }
     }
 
-    /// Marks a key as needing a run.
-    pub(crate) fn push(&mut self, id: EntityId, work: Work<T>, now: Instant) {
+    /// Marks a key as needing a run. Returns whether it needed one already.
+    pub(crate) fn push(&mut self, id: EntityId, work: Work<T>, now: Instant) -> bool {
         let entry = self.entries.entry(id.clone()).or_insert_with(|| Entry {
             tokens: Vec::new(),
             floor: Version::NONE,
             unsure: false,
             dirty: false,
+            dirty_since: None,
+            processing_since: None,
             processing: false,
             lane: Lane::Backlog,
             started: None,
@@ -94,6 +107,9 @@ impl<T> WorkQueue<T> {
             due: None,
             yields: true,
             apart: false,
+            heard: work.heard,
+            running: None,
+            error: None,
             ticket: 0,
         });
         entry.tokens.extend(work.token);
@@ -104,6 +120,8 @@ impl<T> WorkQueue<T> {
         entry.apart |= work.attempts > 0;
         let raised = work.lane == Lane::Fresh && entry.lane == Lane::Backlog;
         let was_dirty = std::mem::replace(&mut entry.dirty, true);
+        entry.dirty_since.get_or_insert(now);
+        entry.heard = if was_dirty { work.heard.and(entry.heard) } else { work.heard };
         if !was_dirty {
             self.dirty += 1;
             entry.lane = work.lane;
@@ -111,7 +129,7 @@ impl<T> WorkQueue<T> {
             entry.lane = Lane::Fresh;
         }
         if entry.processing {
-            return;
+            return was_dirty;
         }
         let at_distance = entry.started.map_or(now, |s| (s + self.limits.min_distance).max(now));
         match (was_dirty, entry.due) {
@@ -126,6 +144,7 @@ impl<T> WorkQueue<T> {
             // It was idle, or waiting for the minimum distance between runs.
             (false, _) => self.place(&id, at_distance, now),
         }
+        was_dirty
     }
 
     /// Starts up to `max` runs that are due.
@@ -183,17 +202,22 @@ impl<T> WorkQueue<T> {
         }
         debug_assert!(entry.dirty && !entry.processing, "a run of {} begins twice", place.id);
         entry.dirty = false;
+        entry.processing_since = entry.dirty_since.take();
         entry.processing = true;
         entry.started = Some(now);
         self.dirty -= 1;
         self.processing += 1;
+        let floor = std::mem::replace(&mut entry.floor, Version::NONE);
+        entry.running = Some((entry.heard, floor));
         Some(Run {
             id: place.id,
             tokens: std::mem::take(&mut entry.tokens),
-            floor: std::mem::replace(&mut entry.floor, Version::NONE),
+            floor,
             unsure: std::mem::take(&mut entry.unsure),
             attempts: entry.attempts,
             unknown_since: entry.unknown_since,
+            heard: entry.heard,
+            error: entry.error.clone(),
         })
     }
 
@@ -203,7 +227,7 @@ impl<T> WorkQueue<T> {
             return;
         };
         let had_failed = std::mem::take(&mut entry.attempts) > 0;
-        (entry.apart, entry.unknown_since) = (false, None);
+        (entry.apart, entry.unknown_since, entry.error) = (false, None, None);
         // A key that is not dirty stays only to keep the minimum distance; then `tick` removes it.
         let stays = entry.dirty || rested > now;
         self.retrying -= usize::from(had_failed);
@@ -221,6 +245,7 @@ impl<T> WorkQueue<T> {
         entry.tokens.splice(0..0, run.tokens);
         entry.floor = entry.floor.max(run.floor);
         entry.unsure |= run.unsure && cause.owes_second_look();
+        entry.error = run.error;
         entry.yields = cause.yields();
         entry.apart |= cause.spoils();
         if cause == Cause::Unknown {
@@ -229,6 +254,8 @@ impl<T> WorkQueue<T> {
         let first_failure = cause.counts() && entry.attempts == 0;
         entry.attempts = entry.attempts.saturating_add(u32::from(cause.counts()));
         let arrived_meanwhile = std::mem::replace(&mut entry.dirty, true);
+        entry.dirty_since = entry.processing_since.or(entry.dirty_since);
+        entry.heard = if arrived_meanwhile { run.heard.and(entry.heard) } else { run.heard };
         let due = match arrived_meanwhile && entry.yields {
             true => rested,
             false => (now + after).max(rested),
@@ -246,6 +273,7 @@ impl<T> WorkQueue<T> {
         let entry = self.entries.get_mut(id)?;
         debug_assert!(entry.processing, "a run of {id} ends twice");
         entry.processing = false;
+        entry.running = None;
         self.processing -= 1;
         let rested = entry.started.map_or(now, |started| started + self.limits.min_distance);
         Some((entry, rested))
@@ -261,6 +289,11 @@ impl<T> WorkQueue<T> {
         self.dirty
     }
 
+    /// Since when the key that has waited longest has waited for the end of its work. Reads every key.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.entries.values().filter_map(|entry| entry.dirty_since).min()
+    }
+
     /// Number of keys in a run.
     pub(crate) fn processing(&self) -> usize {
         self.processing
@@ -269,6 +302,25 @@ impl<T> WorkQueue<T> {
     /// Number of keys whose last run failed.
     pub(crate) fn retrying(&self) -> usize {
         self.retrying
+    }
+
+    /// How a key stands; `None` if there is nothing to do for it.
+    pub(crate) fn standing(&self, id: &EntityId) -> Option<Standing> {
+        let entry = self.entries.get(id)?;
+        let (heard, floor) = match entry.running {
+            Some(running) => running,
+            None if entry.dirty => (entry.heard, entry.floor),
+            None => return None,
+        };
+        Some(Standing {
+            processing: entry.processing,
+            heard,
+            lane: entry.lane,
+            floor,
+            due: entry.due.filter(|_| !entry.processing),
+            attempts: entry.attempts,
+            error: entry.error.clone(),
+        })
     }
 
     /// Every acknowledgement held by keys that are not in a run.

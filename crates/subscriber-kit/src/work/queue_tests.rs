@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use nudge_protocol::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
@@ -16,7 +17,9 @@ fn id(name: &str) -> EntityId {
 }
 
 fn work(token: u32) -> Work<u32> {
-    Work { lane: Lane::Fresh, token: Some(token), floor: Version::NONE, unsure: false, attempts: 0 }
+    let heard = Heard::message(Timestamp::from_unix_micros(i64::from(token)), 0, None);
+    let (lane, floor) = (Lane::Fresh, Version::NONE);
+    Work { lane, token: Some(token), floor, unsure: false, attempts: 0, heard }
 }
 
 fn backlog(token: u32) -> Work<u32> {
@@ -367,4 +370,75 @@ proptest! {
         queue.take(9, now + DISTANCE);
         prop_assert!(queue.entries.is_empty(), "keys are forgotten once idle");
     }
+}
+
+#[test]
+fn what_has_waited_longest_is_known_however_often_it_ran() {
+    let (mut queue, now) = (queue(), Instant::now());
+    assert_eq!(queue.oldest(), None);
+    assert!(!queue.push(id("a"), work(1), now));
+    assert!(!queue.push(id("b"), work(2), now + DISTANCE));
+    assert!(queue.push(id("a"), work(3), now + DISTANCE), "it needed a run already");
+    assert_eq!(queue.oldest(), Some(now));
+    let run = one(&mut queue, now + DISTANCE);
+    assert_eq!((run.id.as_str(), queue.oldest()), ("a", Some(now + DISTANCE)));
+    // A run that failed has changed nothing, and delays are part of the wait.
+    queue.again(run, Cause::KeyFailed, MAX_WAIT, now + DISTANCE);
+    assert_eq!(queue.oldest(), Some(now));
+    let b = one(&mut queue, now + DISTANCE);
+    queue.push(id("b"), work(4), now + DISTANCE * 2);
+    queue.done(&b.id, now + DISTANCE * 3);
+    let a = one(&mut queue, now + DISTANCE + MAX_WAIT);
+    assert_eq!(a.id.as_str(), "b");
+    queue.done(&a.id, now + DISTANCE + MAX_WAIT);
+    // What arrives during a run has waited since then.
+    let run = one(&mut queue, now + DISTANCE + MAX_WAIT);
+    queue.push(run.id.clone(), work(5), now + MAX_WAIT * 2);
+    queue.done(&run.id, now + MAX_WAIT * 2);
+    assert_eq!(queue.oldest(), Some(now + MAX_WAIT * 2));
+}
+
+#[test]
+fn a_key_is_told_with_what_it_is_to_run_for() {
+    let (mut queue, now) = (queue(), Instant::now());
+    assert!(queue.standing(&id("a")).is_none());
+    let message = |at, sequence| Heard::message(Timestamp::from_unix_micros(at), sequence, None);
+    queue.push(id("a"), Work { heard: message(5, 41), ..work(1) }, now);
+    queue.push(id("a"), Work { heard: message(6, 43), ..work(2) }, now);
+    queue.push(id("a"), Work { heard: message(7, 42), ..work(3) }, now);
+    let standing = queue.standing(&id("a")).unwrap();
+    let expected = Heard { notifications: 3, ..message(5, 43) };
+    assert_eq!((standing.processing, standing.heard), (false, expected));
+    let run = one(&mut queue, now);
+    assert_eq!(run.heard, expected);
+    // What arrives meanwhile is for the next run.
+    queue.push(id("a"), Work { heard: message(8, 44), ..work(4) }, now);
+    let standing = queue.standing(&id("a")).unwrap();
+    assert_eq!((standing.processing, standing.heard), (true, expected));
+    queue.done(&run.id, now);
+    assert_eq!(queue.standing(&id("a")).unwrap().heard, message(8, 44));
+    let run = one(&mut queue, now + DISTANCE);
+    queue.done(&run.id, now + DISTANCE);
+    assert!(queue.standing(&id("a")).is_none(), "nothing is left to do");
+}
+
+#[test]
+fn a_key_that_failed_is_told_with_its_error_and_everything_that_it_is_for() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.push(id("a"), work(1), now);
+    let mut run = one(&mut queue, now);
+    queue.push(id("a"), work(2), now);
+    run.error = Some("it failed".into());
+    queue.again(run, Cause::KeyFailed, MAX_WAIT, now);
+    let standing = queue.standing(&id("a")).unwrap();
+    assert_eq!((standing.attempts, standing.heard.notifications), (1, 2));
+    assert_eq!(
+        (standing.due, standing.error.as_deref()),
+        (Some(now + MAX_WAIT), Some("it failed"))
+    );
+    let run = one(&mut queue, now + MAX_WAIT);
+    assert_eq!(run.heard.notifications, 2);
+    queue.done(&run.id, now + MAX_WAIT);
+    queue.push(id("a"), work(3), now + MAX_WAIT);
+    assert_eq!(queue.standing(&id("a")).unwrap().error, None, "that is over");
 }

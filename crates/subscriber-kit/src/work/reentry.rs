@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use nudge_runtime::alerts::What;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +54,9 @@ async fn round(
     }
     let counts = dead_letters.counts().await?;
     progress.parked.set(counts.parked as i64);
-    progress.dead_letters.set(counts.dead_letters as i64);
+    if progress.dead_letters.set(counts.dead_letters as i64) > 0 && counts.dead_letters == 0 {
+        progress.alarm.clear_all(What::DeadLetter);
+    }
     let surplus = counts.unknown.saturating_sub(settings.max_unknown_keys as u64);
     // Usually nothing is due; then the write lock is not needed.
     if counts.due == 0 && surplus == 0 {

@@ -1,8 +1,11 @@
 //! The input and output of the work queue.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use nudge_protocol::{EntityId, Version};
+use nudge_protocol::{EntityId, Timestamp, Version};
 
 /// Limits of the work queue.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,47 @@ pub(crate) struct Work<T> {
     /// Number of failed runs so far, if the work comes back from the dead-letter table. If not 0, the key runs apart
     /// from those that have not failed.
     pub(crate) attempts: u32,
+    /// Where it came from, for those who ask.
+    pub(crate) heard: Heard,
+}
+
+/// What a key is to run for. It decides nothing: it is kept to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// When the first of it arrived.
+    pub(crate) since: Timestamp,
+    /// Messages among it.
+    pub(crate) notifications: u32,
+    /// The highest stream sequence among them; 0 if unknown.
+    pub(crate) sequence: u64,
+    /// When the broker stored that message.
+    pub(crate) published_at: Option<Timestamp>,
+}
+
+impl Heard {
+    /// Work that no message asked for.
+    pub(crate) const fn unasked(since: Timestamp) -> Self {
+        Self { since, notifications: 0, sequence: 0, published_at: None }
+    }
+
+    /// A message that arrives now.
+    pub(crate) const fn message(
+        since: Timestamp,
+        sequence: u64,
+        published_at: Option<Timestamp>,
+    ) -> Self {
+        Self { since, notifications: 1, sequence, published_at }
+    }
+
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let newer = if other.sequence > self.sequence { other } else { self };
+        Self {
+            since: self.since.min(other.since),
+            notifications: self.notifications.saturating_add(other.notifications),
+            ..newer
+        }
+    }
 }
 
 /// One run of one key. It is given back to the queue when it is over.
@@ -53,6 +97,26 @@ pub(crate) struct Run<T> {
     pub(crate) attempts: u32,
     /// The end of the first of them in which the owner did not know the key.
     pub(crate) unknown_since: Option<Instant>,
+    /// What it runs for.
+    pub(crate) heard: Heard,
+    /// Why the last run did not succeed, as text.
+    pub(crate) error: Option<Arc<str>>,
+}
+
+/// How a key stands in the queue, for those who ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    /// Whether it is in a run.
+    pub(crate) processing: bool,
+    /// What that run, or the next one, is for.
+    pub(crate) heard: Heard,
+    pub(crate) lane: Lane,
+    pub(crate) floor: Version,
+    /// When it may run, if it waits for that.
+    pub(crate) due: Option<Instant>,
+    /// Number of failed runs so far.
+    pub(crate) attempts: u32,
+    pub(crate) error: Option<Arc<str>>,
 }
 
 /// Why a key must run again. It determines how the key waits.

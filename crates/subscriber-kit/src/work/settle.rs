@@ -2,16 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nudge_protocol::{EntityId, EntityName};
-use nudge_runtime::mutated;
+use nudge_protocol::{
+    EntityId, EntityName, Timestamp,
+    admin::{KeyRun, RunOutcome},
+};
+use nudge_runtime::{alerts::What, clock, mutated};
 
 use crate::{
     intake::acknowledge::{Held, ack_all},
-    read_model::dead_letter::{DeadLetters, Parking},
+    read_model::dead_letter::{DeadLetters, Parking, shortened},
     retry::{InARow, RetryPolicy, database_delay},
     telemetry::{
         events::{Event, EventKind, Events, event},
         progress::Progress,
+        runs::{Call, MAX_KEPT_ERROR_BYTES, Runs},
         seldom::Seldom,
     },
     work::{
@@ -35,6 +39,7 @@ pub(crate) struct Settling {
     pub(crate) dead_letters: DeadLetters,
     pub(crate) events: Events,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) runs: Arc<Runs>,
     pub(crate) retry: RetryPolicy,
     /// Consecutive failures to write the dead-letter table.
     pub(crate) parking: InARow,
@@ -45,18 +50,23 @@ pub(crate) struct Settling {
 impl Settling {
     /// Writes the dead-letter table, then acknowledges. In this order, because a message may be acknowledged only when
     /// its key is durable in the read model or in the table.
-    pub(crate) async fn settle(&self, ends: Vec<(Run<Held>, End)>) -> Vec<Finish> {
+    pub(crate) async fn settle(&self, ends: Vec<(Run<Held>, End)>, call: &Call) -> Vec<Finish> {
         let parked = self.park(&ends).await;
+        let now = clock::now();
+        self.runs.keep(ends.iter().map(|(run, end)| (run.id.clone(), told(run, end, call, now))));
         let mut finished = Vec::with_capacity(ends.len());
         let mut handled = Vec::new();
-        for (run, end) in ends {
+        for (mut run, end) in ends {
             finished.push(match end {
                 End::Park(_) if !parked => {
+                    run.error = Some("the dead-letter table cannot be written".into());
                     let failures = self.parking.count();
                     let after = database_delay(&self.retry, failures, run.id.as_str());
                     Finish::Again { run, cause: Cause::DatabaseFailed, after }
                 }
                 End::Again { cause, after, reason } => {
+                    self.progress.second_looks.inc_by(u64::from(cause.owes_second_look()));
+                    run.error = Some(shortened(&reason, MAX_KEPT_ERROR_BYTES).into());
                     self.tell(EventKind::Retried, &run.id, reason);
                     mutated!(AckOnError: Finish::Again { run, cause, after } => {
                         handled.extend(run.tokens);
@@ -115,6 +125,7 @@ impl Settling {
         match kind {
             EventKind::DeadLettered => {
                 self.progress.dead_lettered.inc();
+                self.progress.alarm.raise(What::DeadLetter, Some(id));
                 if let Some(more) = self.said.left_out() {
                     tracing::warn!(entity = %self.entity, more, "more keys were parked or became dead letters than were logged");
                 }
@@ -127,5 +138,32 @@ impl Settling {
             }
         }
         self.events.emit(|| Event { detail: Some(reason), ..event(kind, &self.entity, id) });
+    }
+}
+
+/// How a run went, to be told afterwards.
+fn told(run: &Run<Held>, end: &End, call: &Call, now: Timestamp) -> KeyRun {
+    let answer = call.answers.get(&run.id);
+    let (outcome, error) = match end {
+        End::Done if answer.is_some_and(|answer| answer.applied) => (RunOutcome::Applied, None),
+        End::Done => (RunOutcome::Ignored, None),
+        End::Again { reason, .. } => (RunOutcome::Retried, Some(reason)),
+        End::Park(Parking { retry_after: Some(_), error, .. }) => (RunOutcome::Parked, Some(error)),
+        End::Park(Parking { error, .. }) => (RunOutcome::DeadLetter, Some(error)),
+    };
+    KeyRun {
+        since: run.heard.since,
+        notifications: run.heard.notifications,
+        sequence: (run.heard.sequence > 0).then_some(run.heard.sequence),
+        published_at: run.heard.published_at,
+        asked_at: call.asked_at,
+        answered_at: call.answered_at,
+        version: answer.map(|answer| answer.version),
+        deleted: answer.map(|answer| answer.deleted),
+        changed_at: answer.map(|answer| answer.changed_at),
+        outcome: Some(outcome),
+        ended_at: now,
+        attempts: run.attempts,
+        error: error.map(|error| shortened(error, MAX_KEPT_ERROR_BYTES).to_owned()),
     }
 }

@@ -26,8 +26,9 @@ use crate::{
     telemetry::progress::Progress,
     work::{
         batch::{Batches, Ended},
+        look::Look,
         queue::WorkQueue,
-        run::{Cause, Lane, Run, Work},
+        run::{Cause, Heard, Lane, Run, Work},
         settle::Finish,
     },
 };
@@ -37,6 +38,8 @@ const MAX_HELD_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// For how many times `ack_wait` the broker is told that a run is in progress. A longer run hangs; its messages should
 /// go to another replica, where they may do better.
 const MAX_WAITS_PER_RUN: u32 = 4;
+/// How often to look for what has waited and run longest: all keys are read for it.
+const AGES_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of keys received from the channel at a time.
 const INCOMING_AT_A_TIME: usize = 512;
 /// Delay before a key whose batch panicked runs again.
@@ -51,15 +54,18 @@ pub(crate) struct Incoming {
     pub(crate) unsure: bool,
     pub(crate) attempts: u32,
     pub(crate) held: Option<Held>,
+    pub(crate) heard: Heard,
 }
 
 impl Incoming {
     /// Work that no message asked for: a replay, a parked row, a resync. A row may hold a floor that is too high to
     /// believe, from a message that an earlier release accepted, or because the clock was set back.
     pub(crate) fn unasked(id: EntityId, floor: Version, attempts: u32) -> Self {
-        let unsure = floor > Version::highest_believed(clock::now());
+        let now = clock::now();
+        let unsure = floor > Version::highest_believed(now);
         let floor = if unsure { Version::NONE } else { floor };
-        Self { id, lane: Lane::Backlog, floor, unsure, attempts, held: None }
+        let heard = Heard::unasked(now);
+        Self { id, lane: Lane::Backlog, floor, unsure, attempts, held: None, heard }
     }
 }
 
@@ -75,22 +81,27 @@ pub(crate) struct Worker<A> {
     batches: Arc<Batches<A>>,
     queue: WorkQueue<Held>,
     incoming: mpsc::Receiver<Incoming>,
+    looks: mpsc::Receiver<Look>,
     paused: watch::Receiver<bool>,
     running: JoinSet<Ended>,
     under_way: HashMap<task::Id, UnderWay>,
     /// Halves of failed batches, to be run first.
     parts: VecDeque<Vec<Run<Held>>>,
+    /// When to look next for what has waited and run longest.
+    next_ages: Instant,
 }
 
 impl<A: Apply> Worker<A> {
     pub(crate) fn new(
         batches: Arc<Batches<A>>,
         incoming: mpsc::Receiver<Incoming>,
+        looks: mpsc::Receiver<Look>,
         paused: watch::Receiver<bool>,
     ) -> Self {
         let queue = WorkQueue::new(batches.settings.queue);
         let (running, under_way, parts) = (JoinSet::new(), HashMap::new(), VecDeque::new());
-        Self { batches, queue, incoming, paused, running, under_way, parts }
+        let next_ages = Instant::now();
+        Self { batches, queue, incoming, looks, paused, running, under_way, parts, next_ages }
     }
 
     /// Works until `stop`, then lets batches in progress finish within the deadline. Whatever is left is not
@@ -115,6 +126,7 @@ impl<A: Apply> Worker<A> {
                 biased;
                 () = stop.cancelled() => break,
                 Some(ended) = self.running.join_next_with_id() => self.end(ended),
+                Some(look) = self.looks.recv() => look.answer(&self.queue, Instant::now().into_std()),
                 count = self.incoming.recv_many(&mut taken, room), if room > 0 && !open => {
                     if count == 0 {
                         break;
@@ -131,8 +143,10 @@ impl<A: Apply> Worker<A> {
 
     fn take_in(&mut self, taken: &mut Vec<Incoming>) {
         let now = Instant::now().into_std();
-        for Incoming { id, lane, floor, unsure, attempts, held } in taken.drain(..) {
-            self.queue.push(id, Work { lane, token: held, floor, unsure, attempts }, now);
+        for Incoming { id, lane, floor, unsure, attempts, held, heard } in taken.drain(..) {
+            let work = Work { lane, token: held, floor, unsure, attempts, heard };
+            let coalesced = self.queue.push(id, work, now);
+            self.batches.settling.progress.coalesced.inc_by(u64::from(coalesced));
         }
     }
 
@@ -249,8 +263,17 @@ impl<A: Apply> Worker<A> {
         progress_all(held.filter(old)).await;
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         let progress: &Progress = &self.batches.settling.progress;
+        let now = Instant::now();
+        if now >= self.next_ages {
+            let ago = |since: Instant| clock::ago(now.duration_since(since));
+            progress.oldest_waiting.since(self.queue.oldest().map(|since| ago(since.into())));
+            progress
+                .longest_run
+                .since(self.under_way.values().map(|batch| batch.began).min().map(ago));
+            self.next_ages = now + AGES_INTERVAL;
+        }
         progress.queued.set(self.queue.queued() as i64);
         progress.processing.set(self.queue.processing() as i64);
         progress.retrying.set(self.queue.retrying() as i64);

@@ -100,7 +100,7 @@ async fn what_every_program_offers_is_there() {
             let url = path.replace("{id}", "x").replace("{entity}", "store");
             let request = world.request(method.to_uppercase().parse().unwrap(), &url);
             // The last words of these paths are also valid IDs.
-            let words = ["batch-get", "digest", "items", "recent", "renew"];
+            let words = ["batch-get", "change-log", "digest", "items", "recent", "renew"];
             let words = words.map(|word| format!("/sync/v1/review/{word}"));
             let of_an_id = method == "get" && words.contains(path);
             let documented = item.get(method).is_some();

@@ -107,7 +107,7 @@ async fn the_document_that_is_served_is_the_one_that_is_printed_and_holds_every_
             operations += usize::from(documented);
         }
     }
-    assert_eq!(operations, 18);
+    assert_eq!(operations, 19);
     let stray = nudge_runtime::openapi::stray_paths(search::http::routes());
     assert!(stray.is_empty(), "{stray:?}");
     stop.cancel();

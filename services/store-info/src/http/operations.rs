@@ -2,19 +2,13 @@
 
 use std::time::Duration;
 
-use axum::{
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use nudge_runtime::Problem;
 
 use super::App;
-use crate::metrics;
 
 /// How long the database may take to answer before the service counts as not ready.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Check that the process runs
 #[utoipa::path(get, path = "/livez", tag = "operations", responses(
@@ -47,6 +41,6 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
     (status = 200, description = "OpenMetrics text", body = String,
      content_type = "application/openmetrics-text"),
 ))]
-pub async fn metrics(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, OPENMETRICS)], metrics::text(&app.registry)).into_response()
+pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
+    nudge_runtime::metrics::answer(&app.registry)
 }

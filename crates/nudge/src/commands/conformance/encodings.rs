@@ -8,7 +8,7 @@ use super::{
 
 const WORDS: Rule = Rule {
     section: "3.4",
-    rule: "GET of batch-get, items, digest, recent and renew means the entity with that ID",
+    rule: "GET of batch-get, items, digest, recent, renew and change-log means the entity with that ID",
     consequence: "an entity with such an ID cannot be read alone",
 };
 const IDS: Rule = Rule {
@@ -23,7 +23,7 @@ pub(super) async fn check(target: &Target, report: &mut Report) {
 }
 
 async fn words(target: &Target) -> Tried {
-    for word in ["batch-get", "items", "digest", "recent", "renew"] {
+    for word in ["batch-get", "items", "digest", "recent", "renew", "change-log"] {
         let status = target.get(word).await?.status;
         ensure(matches!(status, 200 | 404 | 410), || {
             format!("GET of {word} is answered with {status}")

@@ -2,11 +2,11 @@
 
 use axum::{
     extract::State,
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use nudge_protocol::admin::{BreakerState, Liveness, Readiness};
-use nudge_runtime::Problem;
+use nudge_runtime::{Problem, metrics::answer};
 
 use super::Api;
 use crate::{subscriber::Subscriber, telemetry::progress::Progress};
@@ -25,7 +25,8 @@ pub(super) async fn livez() -> axum::Json<Liveness> {
 ///
 /// Ready once the database answers and every followed entity has caught up for the first time; if the service was
 /// started with `READY_WHEN_EQUAL`, once every followed entity was also found equal to its owner. An outage of NATS or
-/// of an owner leaves it ready. An optional entity is not waited for while nobody owns it yet.
+/// of an owner leaves it ready. An optional entity is not waited for while nobody owns it yet. It is no longer ready once
+/// one of its tasks has panicked: only a restart brings that back.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operations", responses(
     (status = 200, description = "Ready", body = Readiness),
     (status = 503, description = "Not ready", body = Readiness),
@@ -45,9 +46,12 @@ pub(super) async fn readyz(State(shared): Api) -> Response {
         true => names(Progress::is_unequal),
         false => Vec::new(),
     };
+    let dead_tasks =
+        shared.followed.iter().flat_map(|one| one.progress.dead_tasks.named(&one.entity)).collect();
     let ready = database && subscriber.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, axum::Json(Readiness { ready, database, catching_up, comparing })).into_response()
+    (status, axum::Json(Readiness { ready, database, catching_up, comparing, dead_tasks }))
+        .into_response()
 }
 
 /// Metrics, for Prometheus
@@ -61,10 +65,5 @@ pub(super) async fn metrics(State(shared): Api) -> Result<Response, Problem> {
         followed.progress.breaker_open.set(i64::from(open));
         shared.is_connected(followed);
     }
-    let mut text = String::new();
-    let registry = shared.registry.lock();
-    prometheus_client::encoding::text::encode(&mut text, &registry)
-        .map_err(|error| Problem::internal(&error))?;
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+    answer(&shared.registry.lock())
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use axum::{extract::State, http::StatusCode};
 use nudge_protocol::{
-    Object, Timestamp,
+    Object,
     admin::{Certificates, Certified, EntityStatus, Paused, ResyncRequest, ResyncStatus, Status},
 };
 use nudge_runtime::{Problem, body::Json};
@@ -30,7 +30,6 @@ pub(super) async fn status(State(shared): Api) -> Result<axum::Json<Status>, Pro
             Some(ledger) => Some(ledger.read().await?.status),
             None => None,
         };
-        let last_progress = progress.last_progress.load(Relaxed);
         entities.push(EntityStatus {
             entity: followed.entity.clone(),
             applied: followed.waiters.count().await?,
@@ -42,7 +41,7 @@ pub(super) async fn status(State(shared): Api) -> Result<axum::Json<Status>, Pro
             dead_letters: counts.dead_letters,
             breaker: Some(followed.owner.breaker().state()),
             paused,
-            last_progress: (last_progress > 0).then(|| Timestamp::from_unix_micros(last_progress)),
+            last_progress: progress.last_progress.get(),
             connected: Some(shared.is_connected(followed)),
             broker_connected: Some(shared.source.is_connected()),
             caught_up: progress.caught_up.load(Relaxed),
