@@ -32,7 +32,6 @@ struct Entry<T> {
     dirty_since: Option<Instant>,
     /// The same of the work that is being processed.
     processing_since: Option<Instant>,
-    processing: bool,
     lane: Lane,
     started: Option<Instant>,
     attempts: u32,
@@ -43,7 +42,7 @@ struct Entry<T> {
     apart: bool,
     /// What the next run is for, if it is dirty.
     heard: Heard,
-    /// What the run in progress is for, and its floor.
+    /// What the run in progress is for, and its floor; `None` while it is in no run.
     running: Option<(Heard, Version)>,
     /// Why the last run did not succeed.
     error: Option<Arc<str>>,
@@ -99,7 +98,6 @@ impl<T> WorkQueue<T> {
             dirty: false,
             dirty_since: None,
             processing_since: None,
-            processing: false,
             lane: Lane::Backlog,
             started: None,
             attempts: 0,
@@ -128,7 +126,7 @@ impl<T> WorkQueue<T> {
         } else if raised {
             entry.lane = Lane::Fresh;
         }
-        if entry.processing {
+        if entry.running.is_some() {
             return was_dirty;
         }
         let at_distance = entry.started.map_or(now, |s| (s + self.limits.min_distance).max(now));
@@ -200,10 +198,9 @@ impl<T> WorkQueue<T> {
         if entry.ticket != place.ticket {
             return None;
         }
-        debug_assert!(entry.dirty && !entry.processing, "a run of {} begins twice", place.id);
+        debug_assert!(entry.dirty && entry.running.is_none(), "a run of {} begins twice", place.id);
         entry.dirty = false;
         entry.processing_since = entry.dirty_since.take();
-        entry.processing = true;
         entry.started = Some(now);
         self.dirty -= 1;
         self.processing += 1;
@@ -271,8 +268,7 @@ impl<T> WorkQueue<T> {
     /// Marks a run as over. Returns its key's entry, and when the key may run next.
     fn end(&mut self, id: &EntityId, now: Instant) -> Option<(&mut Entry<T>, Instant)> {
         let entry = self.entries.get_mut(id)?;
-        debug_assert!(entry.processing, "a run of {id} ends twice");
-        entry.processing = false;
+        debug_assert!(entry.running.is_some(), "a run of {id} ends twice");
         entry.running = None;
         self.processing -= 1;
         let rested = entry.started.map_or(now, |started| started + self.limits.min_distance);
@@ -313,11 +309,11 @@ impl<T> WorkQueue<T> {
             None => return None,
         };
         Some(Standing {
-            processing: entry.processing,
+            processing: entry.running.is_some(),
             heard,
             lane: entry.lane,
             floor,
-            due: entry.due.filter(|_| !entry.processing),
+            due: entry.due.filter(|_| entry.running.is_none()),
             attempts: entry.attempts,
             error: entry.error.clone(),
         })
@@ -365,7 +361,7 @@ impl<T> WorkQueue<T> {
             entry.due = None;
             if entry.dirty {
                 self.place(&id, now, now);
-            } else if !entry.processing {
+            } else if entry.running.is_none() {
                 self.entries.remove(&id);
             }
         }
