@@ -3,7 +3,7 @@
 use nudge_runtime::database::Kind;
 
 use super::World;
-use crate::{QUIET, TestDatabase, database::try_execute};
+use crate::{QUIET, TestDatabase, database::try_execute, eventually};
 
 /// How often a program is frozen until it holds no lock.
 const MAX_TRIES: usize = 50;
@@ -19,6 +19,9 @@ impl World {
                 return;
             }
             self.thaw(name);
+            // It would be frozen in the same transaction again if it had no time to end it.
+            eventually("the transaction ends", || async { is_free(database).await.then_some(()) })
+                .await;
         }
         panic!("{name} holds a lock whenever it is frozen");
     }

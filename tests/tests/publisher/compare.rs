@@ -5,8 +5,8 @@ use nudge_tests::{Nats, Owner, eventually};
 use serde_json::json;
 
 use crate::publisher::support::{
-    NO_RIGHT_TO_ALTER, Relay, age, compared, last_seq, message, messages, owner_of, published,
-    purgeable, shown, stream, take_out, thing,
+    NO_RIGHT_TO_ALTER, Relay, age, compared, last_seq, message, messages, owner_of,
+    publish_failures, published, purgeable, restart_under, shown, stream, take_out, thing,
 };
 
 /// Things in the order in which the relay checks them.
@@ -66,16 +66,21 @@ async fn if_any_is_missing_all_that_changed_lately_is_published_again() {
     relay.stop().await;
     // Not among the sixteen that were published last, which are checked in any case.
     take_out(&nats, "1700").await;
-    nats.restart().await;
+    restart_under(&mut nats, &broker).await;
     let before = last_seq(&nats).await;
     let relay = Relay::start(&owner.db, &broker).await;
     eventually("all are published again", || async {
-        (relay.publisher.health().published == many().len() as u64).then_some(())
+        let messages = messages(&nats).await;
+        let again = messages.iter().filter(|message| message.seq > before);
+        (again.count() == many().len()).then_some(())
     })
     .await;
     compared(&relay.publisher).await;
     shown(&nats, &owner.db).await;
-    assert_eq!(last_seq(&nats).await, before + many().len() as u64);
+    // A publish that was not acknowledged in time is repeated, although it may have arrived.
+    let again = last_seq(&nats).await - before;
+    let once = many().len() as u64;
+    assert!((once..=once + publish_failures(&relay.publisher)).contains(&again), "{again}");
 }
 
 /// A stream without direct gets answers like a server that is too old for them.
@@ -96,7 +101,7 @@ async fn where_the_broker_cannot_tell_what_it_has_all_that_changed_lately_is_pub
     let before = last_seq(&nats).await;
     let old = message(&nats, "old").await;
     relay.stop().await;
-    nats.restart().await;
+    restart_under(&mut nats, &broker).await;
     let relay = Relay::start(&owner.db, &broker).await;
     eventually("both are published again", || async {
         let messages = messages(&nats).await;

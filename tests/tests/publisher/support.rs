@@ -14,6 +14,7 @@ use nudge_runtime::{
     database::{Durability, Kind},
 };
 use nudge_tests::{Nats, Owner, Postgres, eventually, owner::ENTITY};
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) const STREAM: &str = "CHANGES_thing";
@@ -58,6 +59,17 @@ pub(crate) async fn row(db: &Database, id: &str) -> Row {
     rows(db).await.remove(id).expect("a row of the change log")
 }
 
+/// Restarts the server, and waits until this connection to it is made again.
+///
+/// A relay that starts before that begins anew when the connection is counted, and publishes some once more: harmless,
+/// but not for a test that counts what is published.
+pub(crate) async fn restart_under(nats: &mut Nats, broker: &Broker) {
+    let mut connections = broker.connections();
+    let before = *connections.borrow_and_update();
+    nats.restart().await;
+    connections.wait_for(|now| *now > before).await.expect("the connection is kept");
+}
+
 /// Waits until the relay has nothing left to publish.
 pub(crate) async fn published(db: &Database) {
     eventually("every change is published", || async {
@@ -65,6 +77,17 @@ pub(crate) async fn published(db: &Database) {
         (!rows(db).await.values().any(pending)).then_some(())
     })
     .await;
+}
+
+/// How many publishes of this relay were not acknowledged.
+pub(crate) fn publish_failures(publisher: &Publisher) -> u64 {
+    let mut registry = Registry::default();
+    publisher.register_metrics(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let line = text.lines().find(|line| line.starts_with("nudge_relay_publish_failures_total"));
+    let number = line.and_then(|line| line.rsplit(' ').next());
+    number.and_then(|number| number.parse().ok()).expect("a number of publish failures")
 }
 
 /// Runs a statement on the owner's database behind the publisher's back.
