@@ -14,6 +14,7 @@ use nudge_protocol::{
     digest::{Handled, Range},
 };
 use nudge_publisher::Publisher;
+use nudge_runtime::auth::Credentials;
 use nudge_runtime::{BoxError, Database, Tx, database::Kind, serve};
 use nudge_subscriber_kit::{
     Settings, Subscriber,
@@ -78,7 +79,9 @@ async fn compare(kind: Kind, rows: usize) {
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let router = publisher.sync_api(Nobody).layer(layer);
     tokio::spawn(serve::serve(listener, router, CancellationToken::new()));
-    let client = Arc::new(HttpOwner::new(&url, &Settings::default()).expect("a client"));
+    let client = Arc::new(
+        HttpOwner::new(&url, &Settings::default(), &Credentials::default()).expect("a client"),
+    );
     let own = Rows { db: copy.clone(), entity: entity.clone(), tombstones: true };
     let mut comparer = Comparer::new(client, entity, Duration::from_secs(30));
     // One in each tenth; in order of versions, IDs jump about.

@@ -6,6 +6,7 @@ use nudge_protocol::{
     EntityId, EntityName,
     sync_api::{Item, ItemStatus},
 };
+use nudge_runtime::auth::Credentials;
 use nudge_simulation::{Fault as Simulated, ports::SimulatedOwner};
 use nudge_subscriber_kit::{
     Settings,
@@ -42,7 +43,8 @@ impl Party {
     async fn real() -> Self {
         let owner = Owner::start_silent().await;
         let settings = Settings { fetch_timeout: FETCH_TIMEOUT, ..Settings::default() };
-        let client = Arc::new(HttpOwner::new(&owner.url(), &settings).unwrap());
+        let client =
+            Arc::new(HttpOwner::new(&owner.url(), &settings, &Credentials::default()).unwrap());
         let entity = owner.publisher.entity().clone();
         Self { side: Side::Real(Box::new(owner)), client, entity }
     }

@@ -9,6 +9,7 @@ mod rebuild;
 use std::{collections::BTreeMap, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, sync_api::ItemsRequest};
+use nudge_runtime::auth::Credentials;
 use nudge_runtime::{Broker, Database};
 use nudge_subscriber_kit::{
     Mirror, ResyncSettings, Settings, Subscriber,
@@ -388,7 +389,8 @@ async fn an_owner_that_only_lists_its_entities_is_compared_with_too() {
     let stop = CancellationToken::new();
     let mut settings = eager();
     settings.resync.confirm_after = Duration::from_millis(20);
-    let client = OnlyItems(HttpOwner::new(&owner.url(), &settings).unwrap());
+    let client =
+        OnlyItems(HttpOwner::new(&owner.url(), &settings, &Credentials::default()).unwrap());
     let subscriber = Subscriber::builder("mirrors", &db, &broker)
         .follow_with(ENTITY, std::sync::Arc::new(client), Mirror::<Thing>::table("mirrored"))
         .settings(settings)

@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 use nudge_protocol::{EntityId, EntityName};
+use nudge_runtime::auth::Credentials;
 use nudge_runtime::{database::Kind, serve};
 use nudge_subscriber_kit::{
     Builder, Settings, Subscriber,
@@ -273,7 +274,8 @@ async fn a_way_to_the_owner_that_panics_stops_nothing_for_good() {
     for n in 0..3 {
         wire.notify(&owner.put(&n.to_string(), json!(n)).await).await;
     }
-    let way = HttpOwner::new(&owner.url(), &Settings::default()).expect("a client");
+    let way = HttpOwner::new(&owner.url(), &Settings::default(), &Credentials::default())
+        .expect("a client");
     let client = Arc::new(Panics { way, calls: 0.into(), probes: 0.into() });
     let (model, broker) = (ReadModel::new().await, nats.broker("copies").await);
     let builder = Subscriber::builder("copies", &model.open().await, &broker).follow_with(
@@ -324,7 +326,8 @@ async fn what_an_owner_answers_before_it_fails_is_applied() {
     let things: Vec<_> = (0..10).map(|n| (n.to_string(), json!(n))).collect();
     let things: Vec<_> = things.iter().map(|(id, n)| (id.as_str(), n.clone())).collect();
     owner.put_all(&things).await;
-    let way = HttpOwner::new(&owner.url(), &Settings::default()).expect("a client");
+    let way = HttpOwner::new(&owner.url(), &Settings::default(), &Credentials::default())
+        .expect("a client");
     let client = Arc::new(Stutters { way, calls: 0.into() });
     let (model, broker) = (ReadModel::new().await, nats.broker("copies").await);
     let builder = Subscriber::builder("copies", &model.open().await, &broker).follow_with(

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::{EntityId, WriteToken, subject};
+use nudge_runtime::auth::Credentials;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -25,6 +26,7 @@ pub(crate) const NATS_PORT_OFFSET: u16 = 22;
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     http: reqwest::Client,
+    credentials: Credentials,
     /// The demo's in the order of [`Service::ALL`], then others.
     peers: Arc<[Peer]>,
 }
@@ -39,7 +41,12 @@ impl Api {
     pub(crate) fn with_ports(ports: [u16; Service::ALL.len()]) -> Self {
         let peers =
             Service::ALL.into_iter().zip(ports).map(|(service, port)| Peer::of(service, port));
-        Self { http: built(client()), peers: peers.collect() }
+        Self { http: built(client()), credentials: Credentials::default(), peers: peers.collect() }
+    }
+
+    /// The same, with this token in every request.
+    pub(crate) fn signing(self, credentials: &Credentials) -> Self {
+        Self { credentials: credentials.clone(), ..self }
     }
 
     /// The same with these services, the first of which are those of the demo.
@@ -76,7 +83,7 @@ impl Api {
 
     /// A request without a time limit, for streams.
     pub(crate) fn long_request(&self, method: Method, peer: Peer, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", peer.url()))
+        self.credentials.sign(self.http.request(method, format!("{}{path}", peer.url())))
     }
 
     /// Sends a request; any status is an answer.
@@ -219,7 +226,11 @@ fn describe(peer: Peer, status: StatusCode, body: &[u8]) -> String {
     };
     // A problem's text comes from outside: it must stay one line.
     let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("{reason} ({} answered {})", peer.name(), status.as_u16())
+    let help = match status {
+        StatusCode::UNAUTHORIZED => "; give it with --token-file",
+        _ => "",
+    };
+    format!("{reason} ({} answered {}){help}", peer.name(), status.as_u16())
 }
 
 #[cfg(test)]

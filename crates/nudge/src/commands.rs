@@ -10,6 +10,7 @@ pub(crate) mod pause;
 pub(crate) mod resync;
 pub(crate) mod status;
 pub(crate) mod store;
+pub(crate) mod token;
 pub(crate) mod tombstones;
 pub(crate) mod wait;
 pub(crate) mod watch;

@@ -29,15 +29,15 @@ mod sse;
 mod stub;
 mod why;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use nudge_runtime::args::parse_or_exit;
+use nudge_runtime::{args::parse_or_exit, auth::Credentials, problem::chain};
 
 use client::NATS_PORT_OFFSET;
 use commands::{
     audit, conformance, console as show_console, dead_letters, new, pause, resync, status, store,
-    tombstones, wait, watch,
+    token, tombstones, wait, watch,
 };
 use failure::Failure;
 use peers::Also;
@@ -92,6 +92,22 @@ struct Global {
     json: bool,
     #[command(flatten)]
     also: Also,
+    /// File with the token to send to services that ask for one; `nudge token` makes some
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        env = "NUDGE_TOKEN_FILE",
+        value_name = "PATH"
+    )]
+    token_file: Option<PathBuf>,
+}
+
+impl Global {
+    fn credentials(&self) -> Result<Credentials, Failure> {
+        let credentials = self.token_file.as_deref().map(Credentials::in_file).transpose();
+        Ok(credentials.map_err(|error| Failure::Usage(chain(&error)))?.unwrap_or_default())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,6 +146,8 @@ enum Verb {
     /// List or flag tombstones of entities that the owner has no record of
     #[command(subcommand)]
     Tombstones(tombstones::TombstonesVerb),
+    /// Make a token, and the key that signs it, for services that ask for one
+    Token(token::TokenArgs),
     /// Run everything under random faults and edits, and check that it converges
     #[command(subcommand)]
     Chaos(chaos::ChaosVerb),
@@ -166,17 +184,22 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(), Failure> {
+async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
+    let credentials = global.credentials()?;
+    let Global { port_base, json, also, .. } = global;
     match verb {
         Verb::Dev(args) => return dev::run(port_base, &also, args).await,
-        Verb::Console(args) => return show_console::run(port_base, &also, args).await,
+        Verb::Console(args) => {
+            return show_console::run(port_base, &also, &credentials, args).await;
+        }
         Verb::Chaos(verb) => return chaos::run(verb, json).await,
-        Verb::Conformance(args) => return conformance::run(args, json).await,
+        Verb::Conformance(args) => return conformance::run(args, &credentials, json).await,
         Verb::New(verb) => return new::run(verb, port_base, json),
+        Verb::Token(args) => return token::run(&args, json),
         Verb::Guard | Verb::Service(_) => unreachable!("main handles these itself"),
         _ => {}
     }
-    let api = peers::find(port_base, &also).await?;
+    let api = peers::find(port_base, &also, &credentials).await?;
     match verb {
         Verb::Store(verb) => store::run(api, verb, json).await,
         Verb::Watch(args) => watch::run(api, args, json).await,
@@ -194,6 +217,7 @@ async fn run(verb: Verb, Global { port_base, json, also }: Global) -> Result<(),
         | Verb::Chaos(_)
         | Verb::Conformance(_)
         | Verb::New(_)
+        | Verb::Token(_)
         | Verb::Guard
         | Verb::Service(_) => unreachable!("they need no services"),
     }

@@ -7,6 +7,7 @@ mod holders;
 use std::{fs, path::PathBuf, time::Duration};
 
 use clap::Args;
+use nudge_runtime::auth::Credentials;
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
 
@@ -217,9 +218,13 @@ pub(crate) fn merge(known: &mut Vec<Peer>, others: impl IntoIterator<Item = Peer
 }
 
 /// The services at `port_base`, those that the console there knows, and those that are named here.
-pub(crate) async fn find(port_base: u16, also: &Also) -> Result<Api, Failure> {
+pub(crate) async fn find(
+    port_base: u16,
+    also: &Also,
+    credentials: &Credentials,
+) -> Result<Api, Failure> {
     let named = also.peers()?;
-    let api = Api::new(port_base);
+    let api = Api::new(port_base).signing(credentials);
     let console = console(port_base);
     let request = api.request(Method::GET, console, SERVICES_PATH).timeout(CONSOLE_TIMEOUT);
     // Whoever does not run `nudge dev` has no console.

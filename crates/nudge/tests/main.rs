@@ -6,4 +6,5 @@ mod console;
 mod dev;
 mod exit_status;
 mod new_service;
+mod security;
 mod service;

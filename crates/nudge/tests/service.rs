@@ -16,16 +16,23 @@ fn each_service_reads_its_own_arguments() {
         assert!(title.ends_with(name), "{title}");
         let help = String::from_utf8(service(&[name, "--help"]).stdout).unwrap();
         assert!(help.contains(&format!("Usage: {name} ")) && help.contains("--bind"), "{help}");
-        for (words, why) in [
+        for (words, code, why) in [
             (
-                &[name, "--database-url", "sqlite:x", "--bind", "0.0.0.0:1"][..],
+                &[name, "--database-url", "sqlite:x", "--bind", "nowhere"][..],
+                2,
                 "error: BIND (--bind",
             ),
-            (&[name], "error: DATABASE_URL (--database-url"),
+            (
+                &[name, "--database-url", "sqlite:x", "--bind", "0.0.0.0:1"],
+                1,
+                "error: BIND: 0.0.0.0:1 is not a loopback address",
+            ),
+            (&[name], 2, "error: DATABASE_URL (--database-url"),
         ] {
             let output = service(words);
             let said = String::from_utf8(output.stderr).unwrap();
-            assert!(output.status.code() == Some(2) && said.starts_with(why), "{words:?}: {said}");
+            let told = output.status.code() == Some(code) && said.starts_with(why);
+            assert!(told, "{words:?}: {said}");
         }
     }
 }

@@ -14,6 +14,7 @@ use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     alerts::AlertArgs,
+    auth::AuthArgs,
     broker::NatsArgs,
     logs::{Lines, bounded::Bounded},
 };
@@ -30,6 +31,9 @@ pub struct ServiceArgs {
     /// Where to tell an operator what needs one
     #[command(flatten)]
     pub alerts: AlertArgs,
+    /// Who is answered, and the service's own token
+    #[command(flatten)]
+    pub auth: AuthArgs,
     /// Which messages to log, such as `info` or `nudge_subscriber_kit=debug`
     #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log: String,
@@ -76,11 +80,15 @@ fn log_filter(text: &str) -> Result<String, String> {
     filter.map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
+/// For `value_parser`: an address to listen on. Whether it may be another than loopback is decided
+/// [when it is used](crate::auth::Admission::listen).
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:7101".to_owned())
+}
+
 /// For `value_parser`: a loopback address to listen on.
 pub fn loopback_address(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| "must be an address and a port, such as 127.0.0.1:7101".to_owned())?;
+    let address = address(text)?;
     match address.ip().is_loopback() {
         true => Ok(address),
         false => Err("only loopback addresses are allowed".into()),
@@ -193,6 +201,10 @@ mod tests {
             (&["--database-url", "mysql:x"][..], "DATABASE_URL"),
             (&["--database-url", "sqlite:x", "--bind", "0.0.0.0:1"], "BIND"),
             (&["--database-url", "sqlite:x", "--bind", "nonsense"], "BIND"),
+            (&["--database-url", "sqlite:x", "--auth-jwks", "keys.json"], "AUTH_ISSUER"),
+            (&["--database-url", "sqlite:x", "--behind-proxy"], "AUTH_ISSUER"),
+            (&["--database-url", "sqlite:x", "--auth-clock-skew", "301"], "AUTH_CLOCK_SKEW"),
+            (&["--database-url", "sqlite:x", "--auth-issuer", ""], "AUTH_ISSUER"),
             (&["--database-url", "sqlite:x", "--nats-url", "http://x y"], "NATS_URL"),
             (&["--database-url", "sqlite:x", "--log-format", "xml"], "LOG_FORMAT"),
             (&["--database-url", "sqlite:x", "--log", "a=b=c"], "LOG"),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`database`] | one handle for SQLite and PostgreSQL, its transactions, its migrations |
 //! | [`set_sql`] | one JSON parameter as a set of rows, on both databases |
+//! | [`auth`] | who may do what: tokens, scopes, and the service's own token |
 //! | [`broker`] | a NATS connection that reports reconnects and errors |
 //! | [`problem`] | RFC 9457 errors |
 //! | [`body`] | JSON bodies with limits and errors that name the field |
@@ -11,7 +12,7 @@
 //! | [`paging`] | how many rows a page may hold, and where the next begins |
 //! | [`openapi`] | OpenAPI documents generated from routers |
 //! | [`program`] | the `main` of a service |
-//! | [`serve`] | a loopback listener with graceful stop |
+//! | [`serve`] | a listener with graceful stop |
 //! | [`logs`] | logs in which text from outside cannot do harm |
 //! | [`metrics`] | `/metrics`, and kinds of metrics that its library lacks |
 //! | [`private`] | files that nobody else may read |
@@ -24,6 +25,7 @@
 
 pub mod alerts;
 pub mod args;
+pub mod auth;
 pub mod body;
 pub mod breaker;
 pub mod broker;

@@ -1,4 +1,4 @@
-//! A listener on loopback: which requests are let in, time limits, and a graceful stop.
+//! A listener: which requests are let in, time limits, and a graceful stop.
 
 mod connection;
 mod origin;
@@ -58,8 +58,10 @@ impl Default for Limits {
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// There is no authentication yet, so nothing may listen where others can reach it.
-    #[error("BIND: {0} is not a loopback address, and only loopback is allowed")]
+    /// Nothing asks others for tokens, or nothing encrypts them, so nobody else may reach it.
+    #[error(
+        "BIND: {0} is not a loopback address: that needs tokens (AUTH_ISSUER) and a proxy that does TLS (BEHIND_PROXY)"
+    )]
     NotLoopback(SocketAddr),
     /// The operating system refused, usually because the port is taken.
     #[error("BIND: cannot listen on {address}")]
@@ -74,17 +76,25 @@ pub enum BindError {
 
 /// Listens on a loopback address, and returns which: port 0 picks a free one.
 pub async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
-    let listener = bind(address).await?;
-    let local = listener.local_addr().map_err(|source| BindError::Io { address, source })?;
+    if !address.ip().is_loopback() {
+        return Err(BindError::NotLoopback(address));
+    }
+    listen_anywhere(address).await
+}
+
+/// [`listen`] on any address.
+pub(crate) async fn listen_anywhere(
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), BindError> {
+    let failed = |source| BindError::Io { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
     Ok((listener, local))
 }
 
 /// Listens on a loopback address. Port 0 picks a free one.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    if !address.ip().is_loopback() {
-        return Err(BindError::NotLoopback(address));
-    }
-    TcpListener::bind(address).await.map_err(|source| BindError::Io { address, source })
+    listen(address).await.map(|(listener, _)| listener)
 }
 
 /// Serves `router` until `stop` is cancelled, then lets open requests finish for at most
@@ -104,17 +114,29 @@ async fn serve_within(
     stop: CancellationToken,
     limits: Limits,
 ) {
-    let router = router
-        .fallback(problem::not_found)
-        .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(from_fn(origin::only_from_here))
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            let detail = "internal error; see the service's log";
-            axum::response::IntoResponse::into_response(Problem::new(
-                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-                detail,
-            ))
-        }));
+    let router = with_fallbacks(router).layer(from_fn(origin::only_from_here));
+    serve_to_all(listener, router, stop, limits).await;
+}
+
+/// Answers unknown paths and wrong methods as problems.
+pub(crate) fn with_fallbacks(router: Router) -> Router {
+    router.fallback(problem::not_found).method_not_allowed_fallback(problem::method_not_allowed)
+}
+
+/// [`serve`] without a look at where requests come from, and without fallbacks.
+pub(crate) async fn serve_to_all(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    limits: Limits,
+) {
+    let router = router.layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+        let detail = "internal error; see the service's log";
+        axum::response::IntoResponse::into_response(Problem::new(
+            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            detail,
+        ))
+    }));
     let places = Arc::new(Places::new(limits.connections));
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
     loop {

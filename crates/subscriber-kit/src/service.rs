@@ -9,9 +9,10 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use nudge_runtime::{
     BoxError, Broker, Database,
     alerts::Alerts,
-    args::{ServiceArgs, http_url, loopback_address},
+    args::{ServiceArgs, address, http_url},
+    auth::{Admission, Credentials},
     database::{Durability, Migration},
-    openapi, program, serve,
+    openapi, program,
 };
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -67,13 +68,14 @@ struct Follow {
 /// | setting | meaning | default |
 /// |---|---|---|
 /// | `DATABASE_URL` | `sqlite:PATH` or `postgres://…` | none, it must be set |
-/// | `BIND` | the address to listen on, loopback only | from [`listen`](Self::listen), otherwise a free port |
+/// | `BIND` | the address to listen on; other than loopback only with `AUTH_ISSUER` and `BEHIND_PROXY` | from [`listen`](Self::listen), otherwise a free port |
 /// | `STORE_OWNER_URL` | the owner of `store`; there is one setting per entity | from [`follow`](Self::follow) |
 /// | `SEARCH_URL` | the service `search`; there is one setting per service that this one calls | from [`calls`](Self::calls) |
 /// | `RESYNC_PERCENT` | how much of its owners' time comparing with them may take; 0 switches it off | 1 |
 /// | `READY_WHEN_EQUAL` | `true`: ready only once it was found equal to its owners, to build a read model anew beside the one that serves | `false` |
 /// | `NATS_URL`, … | the broker and its credentials | `nats://127.0.0.1:7122` |
 /// | `ALERT_WEBHOOK_URL`, `ALERT_SUBJECT` | where to tell an operator what needs one: see [`nudge_runtime::alerts`] | nowhere |
+/// | `AUTH_ISSUER`, … | whose tokens are asked for, and the service's own: see [`nudge_runtime::auth`] | nobody's |
 /// | `LOG`, `LOG_FORMAT` | what to log, and how: text on a terminal, otherwise JSON | `info`, `auto` |
 ///
 /// Each is also a flag, such as `--database-url`; `--help` lists them.
@@ -86,6 +88,7 @@ pub struct Service {
     data: Option<(&'static str, &'static [Migration])>,
     follows: Vec<Follow>,
     calls: Vec<&'static str>,
+    reads: Vec<&'static str>,
     configure: Vec<Configure>,
     parts: Vec<Part>,
 }
@@ -102,6 +105,8 @@ pub struct Started {
     pub subscriber: Subscriber,
     /// What an operator is told of.
     pub alerts: Alerts,
+    /// The service's own token, for requests to others.
+    pub credentials: Credentials,
     /// Cancelled when the service should stop.
     pub stop: CancellationToken,
     urls: Arc<HashMap<&'static str, String>>,
@@ -163,9 +168,11 @@ impl Service {
             .long(BIND)
             .env("BIND")
             .value_name("ADDRESS")
-            .help("Address to listen on; loopback only")
+            .help(
+                "Address to listen on; other than loopback only with AUTH_ISSUER and BEHIND_PROXY",
+            )
             .default_value("127.0.0.1:0")
-            .value_parser(loopback_address);
+            .value_parser(address);
         let info = InfoBuilder::new().title(name).version("1.0.0").build();
         Self {
             name,
@@ -179,6 +186,7 @@ impl Service {
             data: None,
             follows: Vec::new(),
             calls: Vec::new(),
+            reads: Vec::new(),
             configure: Vec::new(),
             parts: Vec::new(),
         }
@@ -237,6 +245,12 @@ impl Service {
         let help = format!("Base URL of {name}");
         self.command = self.command.arg(url_setting(&url_of(name), url, help));
         self.calls.push(name);
+        self
+    }
+
+    /// Says that a `POST` to this path only reads, as with GraphQL: it then needs the scope `read` instead of `write`.
+    pub fn reads(mut self, path: &'static str) -> Self {
+        self.reads.push(path);
         self
     }
 
@@ -337,8 +351,10 @@ impl Service {
     ) -> Result<Running, BoxError> {
         let args = ServiceArgs::from_arg_matches(matches)?;
         // First, so that the start fails before anything else happens if the port is taken.
+        let admission = Admission::of(&args.auth)?.reads(&self.reads);
         let bind = matches.get_one(BIND).copied();
-        let (listener, address) = serve::listen(bind.ok_or("BIND: must be set")?).await?;
+        let (listener, address) = admission.listen(bind.ok_or("BIND: must be set")?).await?;
+        let credentials = Credentials::of(&args.auth)?;
         let durability = match self.data {
             Some(_) => Durability::Full,
             None => Durability::Refillable,
@@ -352,7 +368,9 @@ impl Service {
         let stop = stop.child_token();
         let guard = stop.clone().drop_guard();
         let alerts = Alerts::start(&args.alerts, self.name, &broker, stop.clone());
-        let mut builder = Subscriber::builder(self.name, &database, &broker).alerts(&alerts);
+        let mut builder = Subscriber::builder(self.name, &database, &broker)
+            .alerts(&alerts)
+            .credentials(&credentials);
         let follows = !self.follows.is_empty();
         for follow in self.follows {
             let url = matches.get_one::<String>(&follow.setting).map_or("", String::as_str);
@@ -376,7 +394,8 @@ impl Service {
             Some((*name, matches.get_one::<String>(&url_of(name))?.to_owned()))
         };
         let urls = Arc::new(self.calls.iter().filter_map(url).collect());
-        let started = Started { database, broker, subscriber, alerts, stop, urls, tasks };
+        let started =
+            Started { database, broker, subscriber, alerts, credentials, stop, urls, tasks };
         let mut router = OpenApiRouter::default();
         for part in self.parts {
             router = router.merge(part(started.clone()).await?);
@@ -386,7 +405,7 @@ impl Service {
         let Started { database, subscriber, stop, tasks, .. } = started;
         tasks.close();
         let router = openapi::served(self.about, router);
-        let server = tokio::spawn(serve::serve(listener, router, stop));
+        let server = tokio::spawn(admission.serve(listener, router, stop));
         guard.disarm();
         tracing::info!(%address, service = self.name, "listening");
         Ok(Running { address, database, subscriber, tasks, server })

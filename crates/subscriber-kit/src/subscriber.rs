@@ -6,7 +6,8 @@ use nudge_protocol::{
     EntityId, EntityName, InvalidEntityName, Timestamp, Version, sync_api::MAX_FIELDS,
 };
 use nudge_runtime::{
-    BoxError, Broker, Database, alerts::Alerts, database::OpenError, tasks::DeadTasks,
+    BoxError, Broker, Database, alerts::Alerts, auth::Credentials, database::OpenError,
+    tasks::DeadTasks,
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -103,6 +104,7 @@ pub struct Builder {
     cloud_events: HashMap<String, CloudEvents>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     alerts: Alerts,
+    credentials: Credentials,
     follows: Vec<Start>,
 }
 
@@ -117,6 +119,7 @@ struct Starting {
     cloud_events: HashMap<String, CloudEvents>,
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     alerts: Alerts,
+    credentials: Credentials,
     events: Events,
     paused: watch::Receiver<bool>,
     owners: HashMap<String, Arc<dyn OwnerClient>>,
@@ -200,6 +203,7 @@ impl Subscriber {
             cloud_events: HashMap::new(),
             after_commit: None,
             alerts: Alerts::default(),
+            credentials: Credentials::default(),
             follows: Vec::new(),
         }
     }
@@ -338,6 +342,12 @@ impl Builder {
         self
     }
 
+    /// Sends the service's own token with callbacks.
+    pub fn credentials(mut self, credentials: &Credentials) -> Self {
+        self.credentials = credentials.clone();
+        self
+    }
+
     /// Replaces the default limits.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -382,6 +392,7 @@ impl Builder {
             cloud_events: self.cloud_events,
             after_commit: self.after_commit,
             alerts: self.alerts,
+            credentials: self.credentials,
             events: Events::new(),
             paused: paused.subscribe(),
             owners: HashMap::new(),
@@ -429,7 +440,7 @@ impl Starting {
         if let Some(client) = self.owners.get(url) {
             return Ok(OwnerLink::new(client.clone()));
         }
-        let client = HttpOwner::new(url, &self.settings)
+        let client = HttpOwner::new(url, &self.settings, &self.credentials)
             .map_err(|source| StartError::Client { entity: entity.clone(), source })?;
         let client: Arc<dyn OwnerClient> = Arc::new(client);
         self.owners.insert(url.to_owned(), client.clone());

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nudge_runtime::auth;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
 };
@@ -97,8 +98,8 @@ impl Launch {
                 shell
             }
         };
-        // Its NATS credentials are set here, not by our own environment.
-        for name in nudge_runtime::broker::LOGIN_VARIABLES {
+        // Its credentials, and whose it asks for, are set here, not by our own environment.
+        for name in nudge_runtime::broker::LOGIN_VARIABLES.iter().chain(&auth::VARIABLES) {
             command.env_remove(name);
         }
         // A person reads these logs, though they go to a file.

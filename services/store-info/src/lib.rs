@@ -33,11 +33,12 @@ use nudge_publisher::Publisher;
 use nudge_runtime::{
     Broker, Database,
     alerts::Alerts,
-    args::{ServiceArgs, loopback_address},
+    args::{self, ServiceArgs},
+    auth::{Admission, AuthError},
     broker::BrokerError,
     database::{Durability, OpenError},
     program,
-    serve::{self, BindError},
+    serve::BindError,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -64,8 +65,8 @@ pub struct Args {
     /// Database, NATS, logs.
     #[command(flatten)]
     pub service: ServiceArgs,
-    /// Address to listen on
-    #[arg(long, env = "BIND", value_name = "ADDRESS", default_value = "127.0.0.1:7101", value_parser = loopback_address)]
+    /// Address to listen on; other than loopback only with AUTH_ISSUER and BEHIND_PROXY
+    #[arg(long, env = "BIND", value_name = "ADDRESS", default_value = "127.0.0.1:7101", value_parser = args::address)]
     pub bind: SocketAddr,
     /// Load the sample stores if both the database and the stream are empty
     #[arg(long, env = "SAMPLE", value_parser = clap::builder::BoolishValueParser::new())]
@@ -81,6 +82,9 @@ pub enum StartError {
     /// The address is not available.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The settings for tokens cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The database cannot be opened, or its tables cannot be migrated.
     #[error(transparent)]
     Database(#[from] OpenError),
@@ -138,7 +142,8 @@ pub async fn program(words: Vec<OsString>) -> ExitCode {
 /// meanwhile are published when it is back.
 pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, StartError> {
     // First, so that a second instance fails before it touches anything.
-    let (listener, address) = serve::listen(args.bind).await?;
+    let admission = Admission::of(&args.service.auth)?;
+    let (listener, address) = admission.listen(args.bind).await?;
     let db = Database::open(&args.service.database_url, Durability::Full).await?;
     let broker = Broker::connect_with(&args.service.nats, "store-info").await?;
     let alerts = Alerts::start(&args.service.alerts, "store-info", &broker, stop.clone());
@@ -157,7 +162,7 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     }
     tasks.push(publisher.spawn_relay(&broker, stop.clone()));
     let app = http::App { stores: stores.clone(), registry, stop: stop.clone() };
-    tasks.push(tokio::spawn(serve::serve(listener, router(app), stop)));
+    tasks.push(tokio::spawn(admission.serve(listener, router(app), stop)));
     tracing::info!(%address, service = "store-info", "listening");
     Ok(Service { address, stores, db, tasks })
 }

@@ -51,12 +51,13 @@ pub fn service() -> Service {
         .calls("search", "http://127.0.0.1:7102")
         .calls("favourites", "http://127.0.0.1:7105")
         .calls("ads", "http://127.0.0.1:7106")
+        .reads("/graphql")
         .document_head(openapi::head())
         .routes(http::routes(), api)
 }
 
 fn api(at: &Started) -> Api {
-    let sources = Sources::new(|source| at.url(source.name()), Limits::default());
+    let sources = Sources::new(|source| at.url(source.name()), Limits::default(), &at.credentials);
     let subscriber = at.subscriber.clone();
     let lists =
         Lists::new(View::new(at.database.clone()), sources, move || subscriber.current_at());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nudge_protocol::{EntityId, Object};
 use nudge_runtime::{
+    auth::Credentials,
     breaker::{Breaker, Permit},
     problem::{FieldError, chain},
 };
@@ -12,7 +13,7 @@ use nudge_subscriber_kit::{
     owner_client::{FetchError, FetchErrorKind, refusal},
 };
 use parking_lot::Mutex;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Semaphore,
@@ -85,7 +86,7 @@ pub enum Reason {
 #[derive(Debug)]
 pub struct Sources {
     limits: Limits,
-    http: reqwest::Client,
+    http: outgoing::Client,
     all: [(Source, Upstream); 3],
 }
 
@@ -101,14 +102,19 @@ impl Sources {
     ///
     /// # Panics
     /// If the system lets no HTTP client be created.
-    pub fn new<'a>(url: impl Fn(Source) -> &'a str, limits: Limits) -> Self {
+    pub fn new<'a>(
+        url: impl Fn(Source) -> &'a str,
+        limits: Limits,
+        credentials: &Credentials,
+    ) -> Self {
         let upstream = |source| {
             let url = url(source).trim_end_matches('/').to_owned();
             let calls = Semaphore::new(limits.max_calls);
             (source, Upstream { url, breaker: Mutex::default(), calls })
         };
         // `ask` keeps the deadline, and knows that it did. The client's own limit lies behind it.
-        let http = outgoing::client(limits.deadline * 2).expect("an HTTP client can be created");
+        let http = outgoing::Client::new(limits.deadline * 2, credentials)
+            .expect("an HTTP client can be created");
         Self { limits, http, all: Source::ALL.map(upstream) }
     }
 
@@ -128,7 +134,7 @@ impl Sources {
             return failed(Reason::Paused, format!("{name} failed lately and is not asked now"));
         };
         let url = format!("{}{}", upstream.url, question.path);
-        let request = self.http.get(url).query(&question.query);
+        let request = self.http.request(Method::GET, &url).query(&question.query);
         let exchange = self.exchange(request, question.limit);
         let error = match timeout(self.limits.deadline, exchange).await {
             Ok(Ok(outcome)) => {

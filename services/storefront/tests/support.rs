@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use nudge_protocol::Timestamp;
+use nudge_runtime::auth::Credentials;
 use nudge_subscriber_kit::{
     Mirror,
     testing::{Answer, ReadModel, ask, get},
@@ -115,7 +116,7 @@ impl World {
         let router = Router::new().fallback(answer).with_state(source.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         let url = url.unwrap_or(own);
-        let sources = Sources::new(|_| &url, limits);
+        let sources = Sources::new(|_| &url, limits, &Credentials::default());
         // A minute ago.
         let then = SystemTime::now() - Duration::from_secs(60);
         let then = then.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64;

@@ -258,7 +258,8 @@ async fn a_stray_row_is_removed_also_if_the_owner_keeps_no_tombstones() {
     let stop = CancellationToken::new();
     let mut settings = watchful();
     settings.resync.confirm_after = Duration::from_millis(20);
-    let client = OnlyItems(HttpOwner::new(&owner.url(), &settings).unwrap());
+    let client =
+        OnlyItems(HttpOwner::new(&owner.url(), &settings, &Credentials::default()).unwrap());
     let subscriber = Subscriber::builder("mirrors", &db, &broker)
         .follow_with(ENTITY, std::sync::Arc::new(client), Mirror::<Thing>::table("mirrored"))
         .owner_keeps_no_tombstones(ENTITY)

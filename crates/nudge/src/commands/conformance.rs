@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use clap::Args;
 use nudge_protocol::EntityName;
-use nudge_runtime::{Broker, problem::chain};
+use nudge_runtime::{Broker, auth::Credentials, problem::chain};
 
 use crate::{failure::Failure, output};
 use report::{Doubt, Report};
@@ -81,9 +81,13 @@ fn with_id(url: &str) -> Result<String, String> {
 }
 
 /// Runs `nudge conformance`.
-pub(crate) async fn run(args: ConformanceArgs, json: bool) -> Result<(), Failure> {
+pub(crate) async fn run(
+    args: ConformanceArgs,
+    credentials: &Credentials,
+    json: bool,
+) -> Result<(), Failure> {
     let write = args.write_url.clone().map(|url| Write { url, body: args.write_body.clone() });
-    let target = Target::new(&args.owner, args.entity.clone(), write);
+    let target = Target::new(&args.owner, args.entity.clone(), write, credentials);
     if let Err(Doubt::Broken(how) | Doubt::NotTried(how)) =
         target.post("items", &serde_json::json!({})).await
     {

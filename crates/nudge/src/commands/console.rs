@@ -3,7 +3,7 @@
 use clap::Args;
 use futures_util::future::join_all;
 use nudge_protocol::admin::Status;
-use nudge_runtime::{Broker, problem, serve};
+use nudge_runtime::{Broker, auth::Credentials, problem, serve};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -33,12 +33,17 @@ pub(crate) struct ConsoleArgs {
 }
 
 /// Serves the page until told to stop.
-pub(crate) async fn run(port_base: u16, also: &Also, args: ConsoleArgs) -> Result<(), Failure> {
+pub(crate) async fn run(
+    port_base: u16,
+    also: &Also,
+    credentials: &Credentials,
+    args: ConsoleArgs,
+) -> Result<(), Failure> {
     let stop = signals::stop();
     let api = match args.services.is_empty() {
-        true => peers::find(port_base, also).await?,
+        true => peers::find(port_base, also, credentials).await?,
         false => {
-            let api = Api::new(port_base).with(Vec::new());
+            let api = Api::new(port_base).signing(credentials).with(Vec::new());
             let named = join_all(args.services.iter().map(|wanted| peer(&api, wanted))).await;
             let mut peers = Vec::new();
             peers::merge(&mut peers, named);

@@ -7,12 +7,13 @@ use nudge_protocol::{
     digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
     sync_api::{BatchGetAnswer, BatchGetRequest, ItemsPage, ItemsRequest},
 };
-use reqwest::{StatusCode, header};
+use nudge_runtime::auth::Credentials;
+use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     callback::{
-        outgoing::{body, client, transport},
+        outgoing::{Client, body, transport},
         owner_client::{Asking, FetchError, FetchErrorKind, Fetching, OwnerClient, Probing},
     },
     settings::Settings,
@@ -21,15 +22,19 @@ use crate::{
 /// An owner's sync API over HTTP.
 #[derive(Clone, Debug)]
 pub struct HttpOwner {
-    http: reqwest::Client,
+    http: Client,
     base_url: String,
     max_answer_bytes: usize,
 }
 
 impl HttpOwner {
     /// A client for the owner at `base_url`, such as `http://127.0.0.1:7101`.
-    pub fn new(base_url: &str, settings: &Settings) -> Result<Self, reqwest::Error> {
-        let http = client(settings.fetch_timeout)?;
+    pub fn new(
+        base_url: &str,
+        settings: &Settings,
+        credentials: &Credentials,
+    ) -> Result<Self, reqwest::Error> {
+        let http = Client::new(settings.fetch_timeout, credentials)?;
         let base_url = base_url.trim_end_matches('/').to_owned();
         Ok(Self { http, base_url, max_answer_bytes: settings.max_answer_bytes })
     }
@@ -42,7 +47,8 @@ impl HttpOwner {
         request: Q,
     ) -> Result<T, FetchError> {
         let url = format!("{}/sync/v1/{entity}/{call}", self.base_url);
-        let response = self.http.post(url).json(&request).send().await.map_err(transport)?;
+        let response =
+            self.http.request(Method::POST, &url).json(&request).send().await.map_err(transport)?;
         let status = response.status();
         if status != StatusCode::OK {
             return Err(refusal(status, response.headers()));

@@ -3,25 +3,41 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nudge_runtime::problem::chain;
+use nudge_runtime::{auth::Credentials, problem::chain};
+use reqwest::{Method, RequestBuilder};
 
 use crate::callback::owner_client::{FetchError, FetchErrorKind};
 
-/// A client whose calls take at most `timeout`, the body included. It follows no redirect and uses no proxy.
-///
-/// # Errors
-/// If the system lets no client be created.
-pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .timeout(timeout)
-        .connect_timeout(timeout / 4)
-        // Shorter than the keep-alive of common servers, so that a connection is not reused just as it closes.
-        .pool_idle_timeout(Duration::from_secs(20))
-        .tcp_nodelay(true)
-        .no_proxy()
-        // A redirect is a configuration error, which following it would hide.
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
+/// Sends requests with the service's own token, if it has one. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    credentials: Credentials,
+}
+
+impl Client {
+    /// A client whose calls take at most `timeout`, the body included. It follows no redirect and uses no proxy.
+    ///
+    /// # Errors
+    /// If the system lets no client be created.
+    pub fn new(timeout: Duration, credentials: &Credentials) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .timeout(timeout)
+            .connect_timeout(timeout / 4)
+            // Shorter than the keep-alive of common servers, so that a connection is not reused just as it closes.
+            .pool_idle_timeout(Duration::from_secs(20))
+            .tcp_nodelay(true)
+            .no_proxy()
+            // A redirect is a configuration error, which following it would hide. It would also get the token.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { http, credentials: credentials.clone() })
+    }
+
+    /// A request.
+    pub fn request(&self, method: Method, url: &str) -> RequestBuilder {
+        self.credentials.sign(self.http.request(method, url))
+    }
 }
 
 /// The body of an answer.

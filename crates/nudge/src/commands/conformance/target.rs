@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nudge_protocol::{EntityId, EntityName, subject};
-use nudge_runtime::problem::chain;
+use nudge_runtime::{auth::Credentials, problem::chain};
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ const VALUE: &str = "{value}";
 /// An owner of one kind of entity.
 pub(super) struct Target {
     http: Client,
+    credentials: Credentials,
     /// Where its calls are.
     base: String,
     /// Which kind.
@@ -59,12 +60,18 @@ pub(super) struct Row {
 }
 
 impl Target {
-    pub(super) fn new(owner: &str, entity: EntityName, write: Option<Write>) -> Self {
+    pub(super) fn new(
+        owner: &str,
+        entity: EntityName,
+        write: Option<Write>,
+        credentials: &Credentials,
+    ) -> Self {
         // An owner may close the connection of a request that it refuses; the next one must not meet that.
         let http = Client::builder().no_proxy().timeout(ANSWER_TIMEOUT).pool_max_idle_per_host(0);
         let http = http.redirect(reqwest::redirect::Policy::none()).build();
         let base = format!("{}/sync/v1/{entity}", owner.trim_end_matches('/'));
-        Self { http: http.expect("a client of no certificates can be built"), base, entity, write }
+        let http = http.expect("a client of no certificates can be built");
+        Self { http, credentials: credentials.clone(), base, entity, write }
     }
 
     /// Sends a request to a call of the sync API.
@@ -75,7 +82,7 @@ impl Target {
         more: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<Answer, Doubt> {
         let url = format!("{}/{call}", self.base);
-        answer(more(self.http.request(method, &url)), call).await
+        answer(more(self.credentials.sign(self.http.request(method, &url))), call).await
     }
 
     /// Posts JSON to a call.
@@ -196,7 +203,11 @@ impl Target {
         more: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<(), Doubt> {
         let url = self.writes()?.url.replace(ID, &token(id));
-        let done = answer(more(self.http.request(method.clone(), url)), "the write").await?;
+        let done = answer(
+            more(self.credentials.sign(self.http.request(method.clone(), url))),
+            "the write",
+        )
+        .await?;
         match done.status {
             200..=299 => Ok(()),
             // It is gone already.

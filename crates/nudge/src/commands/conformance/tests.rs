@@ -2,6 +2,7 @@
 
 mod broken_owner;
 
+use nudge_runtime::auth::Credentials;
 use nudge_testbed::Nats;
 use serde_json::Value;
 
@@ -16,7 +17,12 @@ async fn found(fault: Fault, nats: Option<&Nats>) -> Vec<Value> {
     };
     let owner = BrokenOwner::start(fault, broker.clone()).await;
     let write = Write { url: owner.url("/things/{id}"), body: r#"{"name":"{value}"}"#.to_owned() };
-    let target = Target::new(&owner.url(""), EntityName::new("thing").unwrap(), Some(write));
+    let target = Target::new(
+        &owner.url(""),
+        EntityName::new("thing").unwrap(),
+        Some(write),
+        &Credentials::default(),
+    );
     let report = tried(&target, broker.as_ref()).await;
     assert_eq!(report.lines().len(), report.lines().iter().filter(|line| !line.is_empty()).count());
     let findings = serde_json::to_value(&report).unwrap()["findings"].take();
@@ -43,7 +49,12 @@ async fn an_owner_that_keeps_to_the_protocol_breaks_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_tried_is_said_and_not_held_against_the_owner() {
     let owner = BrokenOwner::start(Fault::None, None).await;
-    let target = Target::new(&owner.url(""), EntityName::new("thing").unwrap(), None);
+    let target = Target::new(
+        &owner.url(""),
+        EntityName::new("thing").unwrap(),
+        None,
+        &Credentials::default(),
+    );
     let report = tried(&target, None).await;
     assert_eq!(report.broken(), 0);
     let lines = report.lines().join("\n");

@@ -1,0 +1,102 @@
+//! Who may do what: a bearer token (JWT) with each request, and the token that a service sends to others.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`policy`] | which scope a route needs |
+//! | [`caller`] | what a token says: who, which scopes, which entities |
+//! | [`verifier`] | checks a token's signature, issuer, audience and times |
+//! | [`admission`] | the check before every request, and the answers 401 and 403 |
+//! | [`credentials`] | the service's own token, from a file that is read again |
+//! | [`sign`] | makes tokens, for demos and tests |
+//!
+//! Without `AUTH_ISSUER` nobody is asked for a token, and a service listens on loopback addresses only.
+
+pub mod admission;
+pub mod caller;
+pub mod credentials;
+mod crypto;
+mod keys;
+pub mod policy;
+pub mod sign;
+pub mod verifier;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+pub use admission::Admission;
+pub use caller::Caller;
+pub use credentials::Credentials;
+pub use policy::Scope;
+
+/// Largest difference between two machines' clocks that may be configured, in seconds.
+pub const MAX_CLOCK_SKEW_SECONDS: u64 = 300;
+
+/// The environment variables of [`AuthArgs`].
+pub const VARIABLES: [&str; 6] = [
+    "AUTH_ISSUER",
+    "AUTH_AUDIENCE",
+    "AUTH_JWKS",
+    "AUTH_CLOCK_SKEW",
+    "AUTH_TOKEN_FILE",
+    "BEHIND_PROXY",
+];
+
+/// The settings for tokens.
+#[derive(Args, Clone, Debug)]
+pub struct AuthArgs {
+    /// Answer only requests with a token (JWT) of this issuer: its `iss`, exactly
+    #[arg(long, env = "AUTH_ISSUER", value_name = "URL", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub auth_issuer: Option<String>,
+    /// What a token's `aud` must name
+    #[arg(long, env = "AUTH_AUDIENCE", value_name = "NAME", default_value = "nudge", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub auth_audience: String,
+    /// The issuer's keys (JWKS): a file, which is read again when it changes, or an `http://` URL. Without it, the
+    /// issuer's OpenID configuration says where they are
+    #[arg(long, env = "AUTH_JWKS", value_name = "PATH|URL", requires = "auth_issuer")]
+    pub auth_jwks: Option<String>,
+    /// How far the issuer's clock may be from ours, in seconds
+    #[arg(long, env = "AUTH_CLOCK_SKEW", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=MAX_CLOCK_SKEW_SECONDS))]
+    pub auth_clock_skew: u64,
+    /// File with the token to send to other services. It is read again when it changes
+    #[arg(long, env = "AUTH_TOKEN_FILE", value_name = "PATH")]
+    pub auth_token_file: Option<PathBuf>,
+    /// A proxy in front does TLS, so BIND may be any address. Needs AUTH_ISSUER
+    #[arg(long, env = "BEHIND_PROXY", requires = "auth_issuer", value_parser = clap::builder::BoolishValueParser::new())]
+    pub behind_proxy: bool,
+}
+
+/// Why the settings for tokens cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// Only TLS could bring the keys from there.
+    #[error(
+        "{variable}: {url} is neither an http:// URL nor a file: https:// is not supported yet"
+    )]
+    Https {
+        /// The setting.
+        variable: &'static str,
+        /// Its value.
+        url: String,
+    },
+    /// The issuer is no URL, so it cannot be asked for its keys.
+    #[error("AUTH_ISSUER: {0} is not a URL, so AUTH_JWKS must say where its keys are")]
+    NoKeys(String),
+    /// A file cannot be used.
+    #[error("{variable}: {}", path.display())]
+    File {
+        /// The setting that names the file.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No HTTP client can be made.
+    #[error("cannot ask the issuer for its keys")]
+    Client(#[from] reqwest::Error),
+}
+
+#[cfg(test)]
+mod tests;

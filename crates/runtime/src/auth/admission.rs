@@ -1,0 +1,178 @@
+//! The check before every request.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    AuthArgs, AuthError, Caller, Scope,
+    policy::needed,
+    verifier::{Refused, Verifier},
+};
+use crate::{
+    Problem,
+    serve::{self, BindError, Limits},
+};
+
+/// The target of the lines that say who changed what. They are never left out, however many there are.
+pub const AUDIT: &str = "audit";
+/// What a caller is told to wait, in seconds, while the issuer's keys are not known.
+const KEYS_PAUSE_SECONDS: u16 = 5;
+
+/// Whom a service answers: everybody on this machine, or whoever has a token. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    tokens: Option<Arc<Verifier>>,
+    behind_proxy: bool,
+    reads: Arc<[&'static str]>,
+}
+
+impl Admission {
+    /// As the settings say.
+    ///
+    /// # Errors
+    /// If they cannot be used.
+    pub fn of(args: &AuthArgs) -> Result<Self, AuthError> {
+        let verifier = args.auth_issuer.as_deref().map(|issuer| Verifier::new(args, issuer));
+        let tokens = verifier.transpose()?.map(Arc::new);
+        Ok(Self { tokens, behind_proxy: args.behind_proxy, reads: Arc::default() })
+    }
+
+    /// The same for a service in which a `POST` to one of these paths only reads.
+    #[must_use]
+    pub fn reads(self, paths: &[&'static str]) -> Self {
+        Self { reads: paths.into(), ..self }
+    }
+
+    /// Listens, and returns on which address: port 0 picks a free one.
+    ///
+    /// # Errors
+    /// If the address is taken, or is not a loopback address and neither tokens nor a proxy with TLS protect it.
+    pub async fn listen(
+        &self,
+        address: SocketAddr,
+    ) -> Result<(TcpListener, SocketAddr), BindError> {
+        match self.behind_proxy {
+            true => serve::listen_anywhere(address).await,
+            false => serve::listen(address).await,
+        }
+    }
+
+    /// Serves `router` as [`serve::serve`] does, to whoever may be answered.
+    pub async fn serve(self, listener: TcpListener, router: Router, stop: CancellationToken) {
+        match self.tokens {
+            None => serve::serve(listener, router, stop).await,
+            // Pages of other sites have no token, so where they come from does not matter.
+            Some(_) => {
+                let guarded = self.guard(router);
+                serve::serve_to_all(listener, guarded, stop, Limits::default()).await;
+            }
+        }
+    }
+
+    /// The router behind the check. Paths that it does not have are refused as well.
+    pub(super) fn guard(self, router: Router) -> Router {
+        serve::with_fallbacks(router).layer(from_fn_with_state(self, admit))
+    }
+
+    async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Denied> {
+        let Some(tokens) = &self.tokens else { return Err(Denied::NoToken) };
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let (value, None) = (values.next().ok_or(Denied::NoToken)?, values.next()) else {
+            return Err(Denied::Refused(Refused::Malformed));
+        };
+        let text = value.to_str().map_err(|_| Denied::Refused(Refused::Malformed))?;
+        let (scheme, token) = text.split_once(' ').ok_or(Denied::NoToken)?;
+        match scheme.eq_ignore_ascii_case("bearer") {
+            true => tokens.verify(token.trim()).await.map_err(Denied::Refused),
+            false => Err(Denied::NoToken),
+        }
+    }
+}
+
+/// Why a request is not answered.
+enum Denied {
+    NoToken,
+    Refused(Refused),
+    /// A good token without this scope.
+    Scope(Scope),
+    /// It has the scope, but for other entities.
+    Elsewhere,
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let (status, challenge, detail) = match self {
+            // RFC 6750: nothing was wrong, so no error is named.
+            Self::NoToken => {
+                let detail = "send a token: `Authorization: Bearer …`".to_owned();
+                (StatusCode::UNAUTHORIZED, String::new(), detail)
+            }
+            Self::Refused(why @ Refused::NoKeysYet) => {
+                let pause = HeaderValue::from(KEYS_PAUSE_SECONDS);
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, why.to_string())
+                    .with_header(header::RETRY_AFTER, pause)
+                    .into_response();
+            }
+            Self::Refused(why) => {
+                let challenge =
+                    format!(", error=\"invalid_token\", error_description=\"{}\"", plain(&why));
+                (StatusCode::UNAUTHORIZED, challenge, why.to_string())
+            }
+            Self::Scope(scope) => {
+                let challenge = format!(", error=\"insufficient_scope\", scope=\"{scope}\"");
+                (StatusCode::FORBIDDEN, challenge, format!("this needs the scope {scope}"))
+            }
+            Self::Elsewhere => {
+                let detail = "the token may change only what its nudge_only names".to_owned();
+                (StatusCode::FORBIDDEN, ", error=\"insufficient_scope\"".to_owned(), detail)
+            }
+        };
+        let challenge = HeaderValue::try_from(format!("Bearer realm=\"nudge\"{challenge}"));
+        Problem::new(status, detail)
+            .with_header(
+                header::WWW_AUTHENTICATE,
+                challenge.unwrap_or(HeaderValue::from_static("Bearer")),
+            )
+            .into_response()
+    }
+}
+
+/// A reason as a header may repeat it: a claim's name came with the token.
+fn plain(why: &Refused) -> String {
+    let kept = |c: &char| (' '..='~').contains(c) && !matches!(c, '"' | '\\');
+    why.to_string().chars().filter(kept).collect()
+}
+
+async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let Some(scope) = needed(&method, &path, &admission.reads) else {
+        return next.run(request).await;
+    };
+    let caller = match admission.caller(request.headers()).await {
+        Ok(caller) if !caller.has(scope) => return Denied::Scope(scope).into_response(),
+        Ok(caller) if scope.changes() && !caller.may_change(&method, &path) => {
+            return Denied::Elsewhere.into_response();
+        }
+        Ok(caller) => caller,
+        Err(denied) => return denied.into_response(),
+    };
+    // No handler needs it, and none can log it.
+    request.headers_mut().remove(header::AUTHORIZATION);
+    request.extensions_mut().insert(caller.clone());
+    let response = next.run(request).await;
+    if scope.changes() {
+        let status = response.status().as_u16();
+        let location = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+        tracing::info!(target: AUDIT, subject = caller.subject, %method, path, status, location, "changed");
+    }
+    response
+}
