@@ -1,4 +1,4 @@
-//! Who is in a run: the services, and how many programs there are of each.
+//! Who is in a run: the services, what they follow, who owns that, and how many programs there are of each.
 
 use std::sync::Arc;
 
@@ -8,25 +8,51 @@ use crate::{
     service::{AnyService, Service},
 };
 
-/// Services by their names in stories, and their replicas.
+/// A service by its name in stories, and the entities that it follows with one database.
 #[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) follows: Vec<Arc<dyn AnyService>>,
+}
+
+/// See the module documentation.
+#[derive(Clone, Default)]
 pub(crate) struct Cast {
-    pub(crate) services: Vec<(String, Arc<dyn AnyService>)>,
+    pub(crate) members: Vec<Member>,
     pub(crate) replicas: Option<usize>,
+    /// Whether all entities have the same owner.
+    pub(crate) one_owner: bool,
 }
 
 impl Cast {
-    /// Panics if the service follows another entity, or if the name is empty, taken, or that of the
-    /// relays.
+    /// Panics if the name is empty, taken, or ends like that of relays.
     pub(crate) fn add(&mut self, name: &str, service: impl Service) {
-        let service: Arc<dyn AnyService> = Arc::new(service);
-        let taken = name == RELAY || self.services.iter().any(|(other, _)| other == name);
+        let taken = name.ends_with(RELAY) || self.members.iter().any(|other| other.name == name);
         assert!(!name.is_empty() && !taken, "a service of a simulation cannot be called {name:?}");
-        if let Some((first, other)) = self.services.first() {
-            let (entity, other) = (service.entity(), other.entity());
-            assert_eq!(entity, other, "{name} follows another entity than {first}");
+        self.members.push(Member { name: name.to_owned(), follows: vec![Arc::new(service)] });
+    }
+
+    /// The service that was added last follows this, too. Panics if it already does.
+    pub(crate) fn add_entity(&mut self, service: impl Service) {
+        let Member { name, follows } = self.members.last_mut().expect("a service");
+        let entity = service.entity();
+        let is_new = follows.iter().all(|other| other.entity() != entity);
+        assert!(is_new, "{name} follows {entity} already");
+        follows.push(Arc::new(service));
+    }
+
+    /// The entities that are followed, by owner.
+    pub(crate) fn owners(&self) -> Vec<Vec<&'static str>> {
+        let mut entities = Vec::new();
+        for service in self.members.iter().flat_map(|member| &member.follows) {
+            if !entities.contains(&service.entity()) {
+                entities.push(service.entity());
+            }
         }
-        self.services.push((name.to_owned(), service));
+        match self.one_owner {
+            true => vec![entities],
+            false => entities.into_iter().map(|entity| vec![entity]).collect(),
+        }
     }
 
     /// Replicas of each service, and relays.

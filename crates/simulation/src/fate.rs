@@ -1,7 +1,7 @@
-//! What can happen in a service's `apply`: entities that cannot be applied for a while, and a program that crashes
-//! there.
+//! What can happen in a service's `apply`: entities that cannot be applied for a while, and a program that
+//! crashes there.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use nudge_protocol::EntityId;
 use nudge_runtime::{BoxError, Tx, problem::chain};
@@ -17,8 +17,6 @@ use crate::{
 
 /// What can happen in a program's `apply`.
 pub(crate) struct Befalls {
-    /// The entities that cannot be applied.
-    pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
     pub(crate) node: Arc<Node>,
     pub(crate) read_model: Arc<ReadModel>,
     /// A fault that is planted there.
@@ -45,7 +43,7 @@ impl Fate for Befalls {
                 self.crash().await;
             }
             *self.crashes_after.lock() = crash;
-            let poison = self.poison.lock();
+            let poison = self.read_model.followed.poison.lock();
             match entities.iter().find(|(id, _)| poison.contains(id.as_str())) {
                 Some((id, _)) => Err(format!("{id} is poisoned").into()),
                 None => Ok(given),

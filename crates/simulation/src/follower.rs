@@ -1,7 +1,7 @@
-//! A service in a run: its read model, and what runs on it.
+//! A service in a run: its database, and what runs on it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     panic::resume_unwind,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -20,42 +20,35 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
-    broker::Broker,
+    cast::Member,
+    contents::Contents,
     fate::Befalls,
-    fault::Fault,
     history::History,
-    link::Link,
+    link::{Link, channel::Channels},
     mutant::{
         self,
         apply::WrongApply,
         tables::{Table, plant},
     },
     node::Node,
-    owner::{Client, Unanswered},
+    owner::client::Client,
     plain::{Plain, database},
     read_model::ReadModel,
-    service::AnyService,
 };
 
 /// Time allowed for a subscriber to report its status.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
-/// An entity that no owner has.
-const STRAY: &str = "key-stray";
 /// Largest status, in bytes.
 const MAX_STATUS_BYTES: usize = 1 << 20;
 
 /// See the module documentation.
 pub(crate) struct Follower {
-    pub(crate) read_model: Arc<ReadModel>,
-    /// The entities that cannot be applied.
-    pub(crate) poison: Arc<Mutex<BTreeSet<String>>>,
-    /// The entities that the owner cannot answer it for.
-    pub(crate) unanswered: Unanswered,
+    pub(crate) name: String,
+    pub(crate) db: Database,
+    pub(crate) contents: Arc<Contents>,
     /// All of its tables, if they can be restored to an older copy: a virtual one cannot be copied row by
     /// row.
     pub(crate) tables: Vec<String>,
-    /// Whether an edit of its rows can be noticed.
-    pub(crate) can_be_read: bool,
     pub(crate) backed_up: AtomicBool,
     /// Its replicas as last started, and the program of each.
     replicas: Mutex<BTreeMap<usize, (Arc<Node>, Subscriber)>>,
@@ -64,101 +57,75 @@ pub(crate) struct Follower {
 impl Follower {
     /// Creates its tables. If there are several services, messages name it.
     pub(crate) async fn open(
-        name: &str,
-        service: Arc<dyn AnyService>,
+        Member { name, follows }: &Member,
         one_of_several: bool,
-        history: Arc<History>,
+        history_of: impl Fn(&str) -> Arc<History>,
         plain: Arc<Plain>,
     ) -> Self {
-        let helper = &plain.runtime;
+        let (helper, world) = (&plain.runtime, &plain.world);
         let db = database(helper).await.with_driver(Driver::Stepped(plain.clone()));
-        // The service migrates as it does in production, without a gate: on the helper.
-        std::thread::scope(|scope| {
-            let migrated = scope.spawn(|| helper.block_on(service.migrate(&db))).join();
-            migrated.unwrap_or_else(|panic| resume_unwind(panic))
-        })
-        .expect("the service's tables are made");
+        for service in follows {
+            // The service migrates as it does in production, without a gate: on the helper.
+            std::thread::scope(|scope| {
+                let migrated = scope.spawn(|| helper.block_on(service.migrate(&db))).join();
+                migrated.unwrap_or_else(|panic| resume_unwind(panic))
+            })
+            .expect("the service's tables are made");
+        }
         // So that the checker can read before the first subscriber has started.
         Subscriber::migrate(&db).await.expect("the kit's tables are made");
         let tables = tables(&db).await;
-        plant(&db, Table::Applied, plain.world.mutant()).await;
-        plant(&db, Table::DeadLetter, plain.world.mutant()).await;
-        let (world, name) = (plain.world.clone(), name.to_owned());
+        for table in [Table::Applied, Table::DeadLetter, Table::Intake] {
+            plant(&db, table, world.mutant()).await;
+        }
         let whose = if one_of_several { format!("{name}: ") } else { String::new() };
-        let read = db.run(service.can_be_read(&db)).await;
-        let can_be_read = read.expect("the read model can be read");
-        let (seen, edited) = (Mutex::default(), Mutex::default());
-        let (held, looked) = (Mutex::default(), Mutex::default());
-        let read_model =
-            ReadModel { world, name, whose, service, db, history, seen, edited, held, looked };
+        let mut read_models = Vec::new();
+        for service in follows {
+            let history = history_of(service.entity());
+            let (service, db) = (service.clone(), db.clone());
+            read_models.push(ReadModel::new((name, &whose), service, db, history).await);
+        }
         Self {
-            read_model: Arc::new(read_model),
-            poison: Arc::default(),
-            unanswered: Arc::default(),
+            name: name.clone(),
+            db,
+            contents: Contents::new(world.clone(), read_models),
             tables,
-            can_be_read,
             backed_up: AtomicBool::new(false),
             replicas: Mutex::default(),
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.read_model.name
-    }
-
-    /// Starts a replica.
+    /// Starts a replica. `clients` are its connections to the owners of what it follows, in that order.
     pub(crate) async fn start(
         &self,
         replica: usize,
         link: Arc<Link>,
-        client: Client,
+        clients: Vec<Client>,
         settings: Settings,
         stop: CancellationToken,
     ) {
-        let ReadModel { db, service, .. } = &*self.read_model;
-        let (node, read_model) = (link.node.clone(), self.read_model.clone());
-        let db = db.clone().with_driver(Driver::Stepped(node.clone()));
+        let (node, contents) = (link.node.clone(), self.contents.clone());
+        let db = self.db.clone().with_driver(Driver::Stepped(node.clone()));
         let mutant = node.world.mutant();
-        let fate = Befalls {
-            poison: self.poison.clone(),
-            node: node.clone(),
-            read_model: read_model.clone(),
-            wrong: WrongApply::new(mutant),
-            crashes_after: Mutex::new(false),
-        };
-        let (source, client) = mutant::subscriber(link, Arc::new(client), mutant);
-        let builder = Subscriber::builder_from(self.name(), &db, source);
-        let started = service
-            .follow(builder, client, &db, Arc::new(fate))
-            .after_commit(move || read_model.check())
-            .settings(settings)
-            .start(stop)
-            .await;
-        match started {
+        let ports = mutant::Ports::of(link, mutant);
+        let mut builder = Subscriber::builder_from(&self.name, &db, ports.source());
+        for (read_model, client) in contents.read_models.iter().zip(clients) {
+            let fate = Befalls {
+                node: node.clone(),
+                read_model: read_model.clone(),
+                wrong: WrongApply::new(mutant),
+                crashes_after: Mutex::new(false),
+            };
+            let client = ports.client(Arc::new(client));
+            builder = read_model.service.follow(builder, client, &db, Arc::new(fate));
+        }
+        let started = builder.after_commit(move || contents.check()).settings(settings);
+        match started.start(stop).await {
             // It crashed at work that a slow database finished, and the next has been started since.
             Ok(_) if node.is_dead() => {}
             Ok(subscriber) => drop(self.replicas.lock().insert(replica, (node, subscriber))),
             Err(error) => node.world.violated(format!("{} cannot start: {error}", node.name)),
         }
-    }
-
-    /// Somebody writes something else into the row of an entity, deletes it, or adds one.
-    pub(crate) async fn edit(&self, id: &str) {
-        let ReadModel { world, name, service, db, edited, history, .. } = &*self.read_model;
-        let deletes = world.pick(Fault::RowEdited, 3) == 0;
-        let state = world.with_random(|random| service.state(random));
-        // Or adds one that nobody else knows of.
-        let id = if world.pick(Fault::RowEdited, 4) == 0 { STRAY } else { id };
-        let version = self.read_model.version_of(id);
-        if version.is_none() {
-            // The owner gives a tombstone to what it does not know.
-            history.may_be_renewed();
-        }
-        edited.lock().insert(id.to_owned());
-        let work = service.edit(db, id, version.unwrap_or(1), (!deletes).then_some(state));
-        db.run(work).await.expect("the read model works");
-        world.tell(format!("somebody edits the row of {id} at {name}"));
-        world.works();
     }
 
     /// What a replica reports of differences of these kinds, if it has found any since it started.
@@ -180,18 +147,20 @@ impl Follower {
     }
 
     /// The work it has left, if any.
-    pub(crate) async fn left(&self) -> Option<String> {
-        let (world, db) = (&self.read_model.world, &self.read_model.db);
-        let looking = sqlx::query_as("SELECT consumer FROM nudge_intake");
-        let row: Option<(String,)> =
-            db.run(looking.fetch_optional(db.reader())).await.ok().flatten();
-        let Some((consumer,)) = row else {
-            return Some(format!("{} has no consumer", self.name()));
-        };
-        let unacknowledged =
-            world.with_broker(|broker: &mut Broker| broker.unacknowledged(&consumer));
-        if unacknowledged > 0 {
-            return Some(format!("{} has not acknowledged {unacknowledged} messages", self.name()));
+    pub(crate) async fn left(&self, channels: &Channels) -> Option<String> {
+        let name = &self.name;
+        for entity in self.contents.read_models.iter().map(|one| one.history().entity()) {
+            let looking = sqlx::query_as("SELECT consumer FROM nudge_intake WHERE entity = $1");
+            let looking = looking.bind(entity.as_str()).fetch_optional(self.db.reader());
+            let row: Option<(String,)> = self.db.run(looking).await.ok().flatten();
+            let Some((consumer,)) = row else {
+                return Some(format!("{name} has no consumer of {entity}"));
+            };
+            let channel = channels.of(entity);
+            let left = channel.with_broker(|broker| broker.unacknowledged(&consumer));
+            if left > 0 {
+                return Some(format!("{name} has not acknowledged {left} messages of {entity}"));
+            }
         }
         let replicas = self.replicas.lock().clone();
         for (node, subscriber) in replicas.values() {
@@ -212,9 +181,15 @@ async fn left_at(node: &Node, subscriber: &Subscriber) -> Option<String> {
         return Some("does not report its status".to_owned());
     };
     let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-    ["queued", "processing", "retrying", "parked", "dead_letters"].into_iter().find_map(|figure| {
-        let figures = &status["entities"][0][figure];
-        (figures.as_u64() != Some(0)).then(|| format!("has {figures} keys {figure}"))
+    let figures = ["queued", "processing", "retrying", "parked", "dead_letters"];
+    let entities = status["entities"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut left = entities.iter().flat_map(|one| figures.map(|figure| (one, figure)));
+    if entities.is_empty() {
+        return Some("names no entity in its status".to_owned());
+    }
+    left.find_map(|(one, figure)| {
+        let (keys, entity) = (&one[figure], &one["entity"]);
+        (keys.as_u64() != Some(0)).then(|| format!("has {keys} keys of {entity} {figure}"))
     })
 }
 

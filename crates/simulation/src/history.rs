@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use nudge_protocol::EntityName;
 use nudge_runtime::Database;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
@@ -26,17 +27,36 @@ pub(crate) struct Committed {
 
 /// See the module documentation.
 pub(crate) struct History {
-    world: Arc<World>,
+    pub(crate) world: Arc<World>,
     owner_db: Database,
+    entity: EntityName,
+    /// What stands before its IDs in stories.
+    prefix: String,
     /// Since the owner was restored, there are versions that no edit made.
     restored: AtomicBool,
     versions: Mutex<Versions>,
 }
 
 impl History {
-    pub(crate) fn new(world: Arc<World>, owner_db: Database) -> Arc<Self> {
+    /// In a run of several entities, stories name them.
+    pub(crate) fn new(
+        world: Arc<World>,
+        owner_db: Database,
+        entity: EntityName,
+        one_of_several: bool,
+    ) -> Arc<Self> {
+        let prefix = if one_of_several { format!("{entity}.") } else { String::new() };
         let (restored, versions) = (AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { world, owner_db, restored, versions })
+        Arc::new(Self { world, owner_db, entity, prefix, restored, versions })
+    }
+
+    pub(crate) fn entity(&self) -> &EntityName {
+        &self.entity
+    }
+
+    /// An ID as it stands in stories; or something else of the entity.
+    pub(crate) fn named(&self, id: &str) -> String {
+        format!("{}{id}", self.prefix)
     }
 
     pub(crate) fn versions(&self) -> MutexGuard<'_, Versions> {
@@ -66,8 +86,10 @@ impl History {
             return;
         }
         let sql = "SELECT log.id, log.version, state FROM nudge_change_log AS log \
-                   LEFT JOIN entity ON entity.id = log.id ORDER BY log.id";
-        let looking = sqlx::query_as(sql).fetch_all(self.owner_db.reader());
+                   LEFT JOIN owned ON owned.entity = log.entity AND owned.id = log.id \
+                   WHERE log.entity = $1 ORDER BY log.id";
+        let looking = sqlx::query_as(sql).bind(self.entity.as_str());
+        let looking = looking.fetch_all(self.owner_db.reader());
         let looked = self.owner_db.run(looking).now_or_never().expect("it does not wait");
         let rows: Vec<(String, i64, Option<String>)> = looked.expect("the owner's database works");
         let mut versions = self.versions();
@@ -75,7 +97,7 @@ impl History {
             let version = version.cast_unsigned();
             if versions.at(&id, version).is_none() {
                 let state = state.map(|state| serde_json::from_str(&state).expect("JSON"));
-                self.world.tell(format!("the restored owner has {id} @{version}"));
+                self.world.tell(format!("the restored owner has {} @{version}", self.named(&id)));
                 versions.note(&id, Committed { version, state, at: self.world.elapsed() });
             }
         }

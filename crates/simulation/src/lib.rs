@@ -3,8 +3,10 @@
 mod broker;
 mod cast;
 mod chance;
+mod contents;
 mod fate;
 mod fault;
+mod followed;
 mod follower;
 mod history;
 mod link;
@@ -25,6 +27,7 @@ mod run;
 mod service;
 mod shrink;
 mod simulation;
+mod story;
 mod world;
 
 use std::ops::Range;
@@ -32,9 +35,11 @@ use std::ops::Range;
 pub use fault::Fault;
 pub use mirrored::Mirrored;
 pub use nudge_chance::Random;
+pub use only::seeds;
+pub use plan::IDS;
 pub use profile::Profile;
 pub use report::{Outcome, Summary};
-pub use service::Service;
+pub use service::{Service, State, States};
 pub use simulation::Simulation;
 
 /// Runs every seed with one service, as [`Simulation::explore`] does.

@@ -1,9 +1,9 @@
 //! The ports to the simulated broker, for one program: both ends, with everything that can happen on
 //! the way. The publishing end is here, the consuming one in `consumer`.
 
+pub(crate) mod channel;
 mod consumer;
 mod delivery;
-pub(crate) mod published;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use tokio::{
 };
 
 use crate::{
-    broker::{self, Stored, named},
+    broker::{Broker, Stored, named},
+    contents::Contents,
     fault::Fault,
     node::Node,
-    read_model::ReadModel,
     world::World,
 };
-use published::Published;
+use channel::{Channel, Channels};
 
 /// How long a client waits for an answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,9 +35,8 @@ pub(crate) const LATE: Duration = Duration::from_secs(8);
 pub(crate) struct Link {
     pub(crate) node: Arc<Node>,
     /// For a subscriber: what its acknowledgements are about.
-    pub(crate) read_model: Option<Arc<ReadModel>>,
-    /// Wakes those who wait for messages.
-    pub(crate) published: Arc<Published>,
+    pub(crate) contents: Option<Arc<Contents>>,
+    pub(crate) channels: Arc<Channels>,
 }
 
 impl Link {
@@ -55,25 +54,29 @@ impl Link {
     }
 
     /// Stores a message now or later, whatever happens to the program that sent it.
-    fn store(&self, stored: Stored, late: Duration) -> oneshot::Receiver<Option<u64>> {
+    fn store(
+        &self,
+        channel: Arc<Channel>,
+        stored: Stored,
+        late: Duration,
+    ) -> oneshot::Receiver<Option<u64>> {
         let (done, answer) = oneshot::channel();
-        let (world, published) = (self.node.world.clone(), self.published.clone());
-        let name = self.node.name.clone();
-        let epoch = world.with_broker(|broker| broker.epoch());
+        let (world, name) = (self.node.world.clone(), self.node.name.clone());
+        let epoch = channel.with_broker(|broker| broker.epoch());
         tokio::spawn(async move {
             sleep(late).await;
-            if world.with_broker(|broker| broker.epoch()) != epoch {
+            if channel.with_broker(|broker| broker.epoch()) != epoch {
                 // Messages on their way to a broker that went down are lost.
                 return;
             }
             let line = format!("{name} → broker: {}", named(&stored));
-            if world.with_broker(|broker| broker.is_awaited(&stored.subject)) {
+            if channel.with_broker(|broker| broker.is_awaited(&stored.subject)) {
                 world.note(Fault::Compaction);
             }
-            let sequence = world.with_broker(|broker| broker.publish(stored.clone()));
+            let sequence = channel.with_broker(|broker| broker.publish(stored.clone()));
             let place = sequence.map_or("in vain".to_owned(), |at| format!("#{at}"));
             world.tell(format!("{line} {place}"));
-            published.tell(&stored);
+            channel.tell(&stored);
             let _ = done.send(sequence);
         });
         answer
@@ -81,31 +84,36 @@ impl Link {
 }
 
 impl Sink for Link {
-    fn ensure<'a>(&'a self, _: &'a EntityName) -> sink::Asking<'a, sink::StreamInfo> {
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> sink::Asking<'a, sink::StreamInfo> {
         Box::pin(async move {
             self.ask().await?;
-            let info = self.node.world.with_broker(broker::Broker::ensure);
-            self.published.woken.notify_waiters();
+            let channel = self.channels.of(entity);
+            let info = channel.with_broker(Broker::ensure);
+            channel.woken.notify_waiters();
             Ok(sink::StreamInfo {
                 created: info.created.to_string(),
                 last_seq: info.last,
                 subjects: info.subjects,
-                server: Some(self.node.world.with_broker(|broker| broker.epoch()).to_string()),
+                server: Some(channel.with_broker(|broker| broker.epoch()).to_string()),
                 altered: None,
                 doubled: info.messages > info.subjects,
             })
         })
     }
 
-    fn mend<'a>(&'a self, _: &'a EntityName) -> sink::Asking<'a, Option<String>> {
+    fn mend<'a>(&'a self, entity: &'a EntityName) -> sink::Asking<'a, Option<String>> {
         Box::pin(async {
             self.ask().await?;
-            self.node.world.with_broker(broker::Broker::thin_out);
+            self.channels.of(entity).with_broker(Broker::thin_out);
             Ok(None)
         })
     }
 
-    fn publish<'a>(&'a self, _: &'a EntityName, message: sink::Message) -> sink::Asking<'a, u64> {
+    fn publish<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        message: sink::Message,
+    ) -> sink::Asking<'a, u64> {
         Box::pin(async move {
             let world = &self.node.world;
             self.node.boundary(Fault::CrashBeforePublish).await;
@@ -120,7 +128,8 @@ impl Sink for Link {
                 if late { world.length_of(Fault::LatePublish, LATE) } else { Duration::ZERO };
             let version = Some(message.version);
             let stored = Stored { subject: message.subject, version, body: message.body.into() };
-            let answer = timeout(REQUEST_TIMEOUT, self.store(stored, late)).await;
+            let stored = self.store(self.channels.of(entity), stored, late);
+            let answer = timeout(REQUEST_TIMEOUT, stored).await;
             self.node.boundary(Fault::CrashAfterPublish).await;
             if world.strikes(Fault::DropPublishAck) || !self.node.has_link() {
                 sleep(REQUEST_TIMEOUT).await;
@@ -136,13 +145,14 @@ impl Sink for Link {
 
     fn beyond<'a>(
         &'a self,
-        _: &'a EntityName,
+        entity: &'a EntityName,
         sequence: u64,
         limit: usize,
     ) -> sink::Asking<'a, Vec<sink::Stored>> {
         Box::pin(async move {
             self.ask().await?;
-            let stored = self.node.world.with_broker(|broker| broker.beyond(sequence, limit));
+            let channel = self.channels.of(entity);
+            let stored = channel.with_broker(|broker| broker.beyond(sequence, limit));
             let stored = stored.ok_or("there is no stream")?.into_iter();
             let stored = stored.map(|(sequence, Stored { subject, version, .. })| sink::Stored {
                 sequence,
@@ -156,16 +166,15 @@ impl Sink for Link {
 
     fn look_up<'a>(
         &'a self,
-        _: &'a EntityName,
+        entity: &'a EntityName,
         subjects: Vec<String>,
     ) -> sink::Asking<'a, Option<sink::Looked>> {
         Box::pin(async move {
             self.ask().await?;
-            let world = &self.node.world;
-            if !world.broker_looks_up() {
+            if !self.node.world.broker_looks_up() {
                 return Ok(None);
             }
-            let looked = world.with_broker(|broker| {
+            let looked = self.channels.of(entity).with_broker(|broker| {
                 let stored = subjects.iter().filter_map(|subject| broker.on_subject(subject));
                 let stored = stored.map(|(sequence, Stored { subject, version, .. })| {
                     sink::Stored { sequence, subject, version, published_at: None }

@@ -14,7 +14,7 @@ use nudge_publisher::sink::Sink;
 use nudge_runtime::mutation::Mutation;
 use nudge_subscriber_kit::{owner_client::OwnerClient, source::Source};
 
-use crate::profile::Profile;
+use crate::{link::Link, profile::Profile};
 
 macro_rules! mutants {
     ($($mutant:ident, $meant:ident, $what:literal;)*) => {
@@ -95,6 +95,11 @@ mutants! {
     ContentsOfAnyVersion, Unannounced, "contents are compared with another version's state";
     ContentsPastTheGuard, Unannounced, "contents are written without asking the guard";
     StateInMessage, Benign, "messages hold the entity's data";
+    GuardByIdAlone, Benign, "the guard compares versions of different entities that have the same ID";
+    FloorOfAnotherEntity, Benign, "the answer for one entity must be as new as the notification of another";
+    DeadLetterOfAnotherCloses, Liveness, "a dead letter goes away when another entity with its ID is applied";
+    PositionOfAnotherEntity, Lossy, "the position of one entity moves with that of another";
+    OneEntityResumed, CrashPoints, "a program that is started again follows only one of its entities";
 }
 
 impl Mutant {
@@ -108,6 +113,18 @@ impl Mutant {
             name.push(letter.to_ascii_lowercase());
         }
         name
+    }
+
+    /// Whether it mixes up entities, and so shows only where a service follows several.
+    pub const fn mixes_up_entities(self) -> bool {
+        matches!(
+            self,
+            Self::GuardByIdAlone
+                | Self::FloorOfAnotherEntity
+                | Self::DeadLetterOfAnotherCloses
+                | Self::PositionOfAnotherEntity
+                | Self::OneEntityResumed
+        )
     }
 
     /// Its wrong branch in the code, if it is one.
@@ -176,14 +193,29 @@ pub(crate) fn sink(link: Arc<dyn Sink>, mutant: Option<Mutant>) -> Arc<dyn Sink>
     }
 }
 
-/// A subscriber's connections to the broker and to the owner.
-pub(crate) fn subscriber(
-    source: Arc<dyn Source>,
-    client: Arc<dyn OwnerClient>,
-    mutant: Option<Mutant>,
-) -> (Arc<dyn Source>, Arc<dyn OwnerClient>) {
-    match mutant {
-        Some(mutant) => ports::wrong_subscriber(source, client, mutant),
-        None => (source, client),
+/// A subscriber's connections to the broker and to the owners.
+pub(crate) struct Ports {
+    link: Arc<Link>,
+    wrong: Option<ports::Wrong>,
+}
+
+impl Ports {
+    pub(crate) fn of(link: Arc<Link>, mutant: Option<Mutant>) -> Self {
+        let wrong = mutant.map(|mutant| ports::Wrong::new(mutant, link.node.life));
+        Self { link, wrong }
+    }
+
+    pub(crate) fn source(&self) -> Arc<dyn Source> {
+        match &self.wrong {
+            Some(wrong) => wrong.source(self.link.clone()),
+            None => self.link.clone(),
+        }
+    }
+
+    pub(crate) fn client(&self, client: Arc<dyn OwnerClient>) -> Arc<dyn OwnerClient> {
+        match &self.wrong {
+            Some(wrong) => wrong.client(client),
+            None => client,
+        }
     }
 }

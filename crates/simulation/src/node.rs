@@ -1,6 +1,9 @@
 //! A simulated program: it may freeze and crash at every boundary between it and the world.
 
+mod connections;
+
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -9,16 +12,17 @@ use std::{
 };
 
 use nudge_chance::Random;
-use nudge_runtime::{BoxError, database::Stepper};
-use nudge_subscriber_kit::source::Delivery;
+use nudge_runtime::database::Stepper;
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Notify, sync::watch, time::sleep};
 
 use crate::{
     broker::{Stored, named},
     fault::Fault,
+    owner::Owner,
     world::World,
 };
+use connections::Connections;
 
 /// Longest time that a program freezes, longer than an acknowledgement may take.
 const MAX_FREEZE: Duration = Duration::from_secs(45);
@@ -54,6 +58,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// Whose it is: a service's, or the owner's. Its replicas share that.
     pub(crate) of: String,
+    /// How often it was started.
+    pub(crate) life: u64,
     pub(crate) world: Arc<World>,
     role: Role,
     runtime: Handle,
@@ -65,8 +71,9 @@ pub(crate) struct Node {
     died: Notify,
     frozen_until: Mutex<Duration>,
     down_until: Mutex<Duration>,
-    owner_back_at: Mutex<Duration>,
-    connections: watch::Sender<u64>,
+    /// When it reaches each owner again, by the name of the owner's relays.
+    owners_back_at: Mutex<BTreeMap<String, Duration>>,
+    connections: Mutex<Connections>,
 }
 
 impl Node {
@@ -83,6 +90,7 @@ impl Node {
         Arc::new(Self {
             name,
             of,
+            life,
             world,
             role,
             runtime,
@@ -92,8 +100,8 @@ impl Node {
             died: Notify::new(),
             frozen_until: Mutex::default(),
             down_until: Mutex::default(),
-            owner_back_at: Mutex::default(),
-            connections: watch::Sender::new(1),
+            owners_back_at: Mutex::default(),
+            connections: Mutex::new(Connections::first()),
         })
     }
 
@@ -186,23 +194,24 @@ impl Node {
         let node = self.clone();
         tokio::spawn(async move {
             sleep(pause).await;
-            node.connections.send_modify(|count| *count += 1);
+            node.connections.lock().again();
         });
     }
 
-    /// Whether this program reaches the owner. It may lose the connection at this moment.
-    pub(crate) fn reaches_the_owner(&self) -> bool {
+    /// Whether this program reaches an owner. It may lose the connection at this moment.
+    pub(crate) fn reaches(&self, owner: &Owner) -> bool {
         let now = self.world.elapsed();
+        let mut back_at = self.owners_back_at.lock();
         if self.world.strikes(Fault::OwnerCutOff) {
             let pause = self.world.length_of(Fault::OwnerCutOff, MAX_PARTITION);
-            self.world.tell(format!("{} cannot reach the owner for {pause:?}", self.name));
-            *self.owner_back_at.lock() = now + pause;
+            self.world.tell(format!("{} cannot reach {} for {pause:?}", self.name, owner.name));
+            back_at.insert(owner.relay.clone(), now + pause);
         }
-        *self.owner_back_at.lock() <= now || self.world.is_healed()
+        back_at.get(&owner.relay).is_none_or(|at| *at <= now) || self.world.is_healed()
     }
 
     pub(crate) fn connections(&self) -> watch::Receiver<u64> {
-        self.connections.subscribe()
+        self.connections.lock().watch()
     }
 
     /// The transit time between it and the broker.
@@ -216,14 +225,6 @@ impl Node {
     /// A message arrives.
     pub(crate) fn heard_of(&self, stored: &Stored, how: &str) {
         self.world.tell(format!("broker → {}: {} {how}", self.name, named(stored)));
-    }
-
-    /// It looks at what has arrived.
-    pub(crate) fn takes(&self, delivery: &Result<Delivery, BoxError>) {
-        if let Ok(Delivery { subject, .. }) = delivery {
-            let id = subject.rsplit('.').next().unwrap_or_default();
-            self.world.told(&self.name, id);
-        }
     }
 
     /// Crashes before, in and after database work.

@@ -5,7 +5,24 @@ use std::{ops::Range, str::FromStr, thread};
 use crate::profile::Profile;
 
 const SEED: &str = "SIMULATION_SEED";
+const SEEDS: &str = "SIMULATION_SEEDS";
 const PROFILE: &str = "SIMULATION_PROFILE";
+
+/// The seeds of an ordinary run of a test; or others, if `SIMULATION_SEEDS` is set: so many, as `5000`, or
+/// those of a range, as `5000..9000`.
+///
+/// # Panics
+///
+/// If it is set to something else.
+pub fn seeds(ordinary: Range<u64>) -> Range<u64> {
+    std::env::var(SEEDS).map_or(ordinary, |set| seeds_of(&set))
+}
+
+fn seeds_of(set: &str) -> Range<u64> {
+    let (from, to) = set.split_once("..").unwrap_or(("0", set));
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{SEEDS}={set}"));
+    number(from)..number(to)
+}
 
 /// What to run, if not everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +109,14 @@ mod tests {
     fn what_cannot_be_read_is_not_run_as_if_it_were_not_there() {
         for (seed, profile) in [(Some("abc"), None), (Some(""), None), (None, Some("lossless"))] {
             assert!(catch_unwind(|| read(seed, profile)).is_err(), "{seed:?} {profile:?}");
+        }
+    }
+
+    #[test]
+    fn other_seeds_are_so_many_or_a_range() {
+        assert_eq!((seeds_of("50"), seeds_of("50..90")), (0..50, 50..90));
+        for wrong in ["", "many", "1...", "..5"] {
+            assert!(catch_unwind(|| seeds_of(wrong)).is_err(), "{wrong:?}");
         }
     }
 

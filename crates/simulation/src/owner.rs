@@ -1,55 +1,142 @@
-//! The simulated owner: the real publisher and its real sync API, behind a port that can fail.
+//! A simulated owner: the real publisher and its real sync API, for each entity that it has.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+pub(crate) mod client;
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    http::{HeaderMap, Request, StatusCode, header::RETRY_AFTER},
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
-use nudge_protocol::{
-    Change, EntityId, EntityName, Version,
-    digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
-    sync_api::{BatchGetAnswer, BatchGetRequest, Item, ItemStatus, ItemsPage, ItemsRequest},
-};
+
+use axum::Router;
+use nudge_protocol::{Change, EntityId, EntityName};
 use nudge_publisher::Publisher;
 use nudge_runtime::{BoxError, Database, Tx, database::Migration, set_sql};
-use nudge_subscriber_kit::owner_client::{
-    Asking, FetchError, FetchErrorKind, Fetching, OwnerClient, Probing, read_answer, refusal,
-};
 use parking_lot::Mutex;
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
-use tokio::time::sleep;
-use tower::ServiceExt;
 
-use crate::{
-    fault::Fault,
-    history::{Committed, History},
-    node::Node,
-    world::World,
-};
+use crate::{fault::Fault, history::History, plan::RELAY, world::World};
 
-/// How long a client waits for the owner.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time that a slow answer is on its way.
-const SLOW: Duration = Duration::from_secs(4);
 /// Longest time that the owner is away.
 const LONGEST_OUTAGE: Duration = Duration::from_secs(40);
-/// Usual time on the way.
-const USUAL: Duration = Duration::from_millis(3);
-/// Largest answer, in bytes.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+const MIGRATIONS: &[Migration] = &[Migration {
     number: 1,
     title: "entities",
-    sqlite: "CREATE TABLE entity (id TEXT PRIMARY KEY, state TEXT NOT NULL)",
-    postgres: "CREATE TABLE entity (id TEXT COLLATE \"C\" PRIMARY KEY, state TEXT NOT NULL)",
+    sqlite: "CREATE TABLE owned (\
+             entity TEXT, id TEXT, state TEXT NOT NULL, PRIMARY KEY (entity, id))",
+    postgres: "CREATE TABLE owned (\
+               entity TEXT, id TEXT COLLATE \"C\", state TEXT NOT NULL, PRIMARY KEY (entity, id))",
 }];
 
-/// The owner's side of the sync API.
-pub(crate) struct Entities(pub(crate) Database);
+/// What an owner has of one entity.
+pub(crate) struct Owned {
+    pub(crate) entity: EntityName,
+    pub(crate) publisher: Publisher,
+    pub(crate) history: Arc<History>,
+}
+
+/// See the module documentation.
+pub(crate) struct Owner {
+    /// Its name in stories.
+    pub(crate) name: String,
+    /// The name of its relays there.
+    pub(crate) relay: String,
+    pub(crate) db: Database,
+    pub(crate) entities: Vec<Arc<Owned>>,
+    pub(crate) backed_up: AtomicBool,
+    back_at: Mutex<Duration>,
+}
+
+/// The result of an edit for each ID of the entity at this place: a state, or `None` if it is deleted.
+pub(crate) type Changes = BTreeMap<(usize, String), Option<Value>>;
+
+impl Owner {
+    /// An owner of these on an empty database. If there are several entities in the run, their IDs are told
+    /// with their names; if there are several owners, this one is told with its own: that of its entity.
+    pub(crate) async fn open(
+        world: &Arc<World>,
+        db: Database,
+        names: Vec<EntityName>,
+        (several_entities, several_owners): (bool, bool),
+    ) -> Arc<Self> {
+        db.migrate("entities", MIGRATIONS).await.expect("the tables are made");
+        let (name, relay) = match several_owners {
+            true => (format!("the owner of {}", names[0]), format!("{}-{RELAY}", names[0])),
+            false => ("the owner".to_owned(), RELAY.to_owned()),
+        };
+        let mut entities = Vec::new();
+        for entity in names {
+            let publisher = Publisher::open(&db, entity.clone()).await.expect("it opens");
+            let (world, db) = (world.clone(), db.clone());
+            let history = History::new(world, db, entity.clone(), several_entities);
+            entities.push(Arc::new(Owned { entity, publisher, history }));
+        }
+        let (backed_up, back_at) = (AtomicBool::new(false), Mutex::default());
+        Arc::new(Self { name, relay, db, entities, backed_up, back_at })
+    }
+
+    /// Its side of the sync API.
+    pub(crate) fn api(&self, owned: &Owned) -> Router {
+        let (db, entity) = (self.db.clone(), owned.entity.clone());
+        owned.publisher.sync_api(Entities { db, entity })
+    }
+
+    /// Whether it is away. It may go away at this moment.
+    pub(crate) fn is_down(&self, world: &World) -> bool {
+        let mut back_at = self.back_at.lock();
+        if world.strikes(Fault::OwnerDown) {
+            let pause = world.length_of(Fault::OwnerDown, LONGEST_OUTAGE);
+            world.tell(format!("{} is away for {pause:?}", self.name));
+            *back_at = world.elapsed() + pause;
+        }
+        !world.is_healed() && world.elapsed() < *back_at
+    }
+
+    /// Changes several entities in one transaction. Answers with their versions; or with none, if the owner
+    /// ends at that place in it.
+    pub(crate) async fn write(
+        &self,
+        changes: &Changes,
+        ends_at: Option<usize>,
+    ) -> Result<Option<Vec<u64>>, sqlx::Error> {
+        let mut tx = self.db.begin().await?;
+        let mut versions = Vec::new();
+        for (n, ((at, id), state)) in changes.iter().enumerate() {
+            let Owned { entity, publisher, .. } = &*self.entities[*at];
+            let (sql, change) = match state {
+                Some(_) => (
+                    "INSERT INTO owned VALUES ($1, $2, $3) \
+                     ON CONFLICT (entity, id) DO UPDATE SET state = excluded.state",
+                    Change::Updated,
+                ),
+                None => ("DELETE FROM owned WHERE entity = $1 AND id = $2", Change::Deleted),
+            };
+            let query = sqlx::query(sql).bind(entity.to_string()).bind(id.clone());
+            match state {
+                Some(state) => query.bind(state.to_string()).execute(&mut *tx).await?,
+                None => query.execute(&mut *tx).await?,
+            };
+            if ends_at == Some(2 * n) {
+                return Ok(None);
+            }
+            let key = EntityId::new(id).expect("a good id");
+            versions.push(publisher.record(&mut tx, &key, change).await?.get());
+            if ends_at == Some(2 * n + 1) {
+                return Ok(None);
+            }
+        }
+        tx.commit().await?;
+        self.entities.iter().for_each(|owned| owned.publisher.wake());
+        Ok(Some(versions))
+    }
+}
+
+/// The states of one entity, for the sync API.
+struct Entities {
+    db: Database,
+    entity: EntityName,
+}
 
 impl nudge_publisher::Owner for Entities {
     type State = Box<RawValue>;
@@ -59,273 +146,16 @@ impl nudge_publisher::Owner for Entities {
         tx: &mut Tx,
         ids: &[EntityId],
     ) -> Result<Vec<(EntityId, Box<RawValue>)>, BoxError> {
-        let ids_sql = set_sql::strings(self.0.kind(), "$1");
-        let sql = format!("SELECT id, state FROM entity WHERE id IN {ids_sql}");
+        let ids_sql = set_sql::strings(self.db.kind(), "$1");
+        let sql = format!("SELECT id, state FROM owned WHERE entity = $2 AND id IN {ids_sql}");
         let rows: Vec<(String, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(serde_json::to_string(ids)?)
+            .bind(self.entity.to_string())
             .fetch_all(&mut **tx)
             .await?;
         let row = |(id, state): (String, String)| {
             Ok((EntityId::new(&id)?, RawValue::from_string(state)?))
         };
         rows.into_iter().map(row).collect()
-    }
-}
-
-/// The result of an edit for each ID: a state, or `None` if it is deleted.
-pub(crate) type Changes = BTreeMap<String, Option<Value>>;
-
-/// The owner changes several entities in one transaction. Answers with their versions; or with none, if
-/// the owner ends at that place in it.
-pub(crate) async fn write(
-    owner: &Publisher,
-    changes: &Changes,
-    ends_at: Option<usize>,
-) -> Result<Option<Vec<u64>>, sqlx::Error> {
-    let mut tx = owner.begin().await?;
-    let mut versions = Vec::new();
-    for (n, (id, state)) in changes.iter().enumerate() {
-        let (sql, change) = match state {
-            Some(_) => (
-                "INSERT INTO entity VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET state = excluded.state",
-                Change::Updated,
-            ),
-            None => ("DELETE FROM entity WHERE id = $1", Change::Deleted),
-        };
-        let query = sqlx::query(sql).bind(id.clone());
-        match state {
-            Some(state) => query.bind(state.to_string()).execute(&mut *tx).await?,
-            None => query.execute(&mut *tx).await?,
-        };
-        if ends_at == Some(2 * n) {
-            return Ok(None);
-        }
-        let key = EntityId::new(id).expect("a good id");
-        versions.push(owner.record(&mut tx, &key, change).await?.get());
-        if ends_at == Some(2 * n + 1) {
-            return Ok(None);
-        }
-    }
-    owner.commit(tx).await?;
-    Ok(Some(versions))
-}
-
-/// IDs that the owner cannot answer for, each with the status of calls that ask for it.
-pub(crate) type Unanswered = Arc<Mutex<BTreeMap<String, u16>>>;
-
-/// One subscriber's connection to the owner. Answers are read and judged by the same code as
-/// in production.
-pub(crate) struct Client {
-    pub(crate) node: Arc<Node>,
-    pub(crate) api: Router,
-    pub(crate) history: Arc<History>,
-    pub(crate) unanswered: Unanswered,
-}
-
-impl OwnerClient for Client {
-    fn batch_get<'a>(
-        &'a self,
-        entity: &'a EntityName,
-        ids: &'a [EntityId],
-        fields: &'a [&'static str],
-    ) -> Fetching<'a> {
-        Box::pin(async move {
-            let (node, world) = (&self.node, &self.node.world);
-            node.boundary(Fault::CrashBeforeFetch).await;
-            ids.iter().for_each(|id| world.asked(&node.of, &node.name, id.as_str()));
-            let names: Vec<_> = ids.iter().map(EntityId::as_str).collect();
-            world.tell(format!("{} asks for {}", node.name, names.join(", ")));
-            sleep(node.usual(USUAL)).await;
-            node.alive().await;
-            self.fail().await?;
-            self.fail_for(ids)?;
-            let request = BatchGetRequest::new(ids, fields);
-            let body = serde_json::to_vec(&request).map_err(broken)?;
-            let mut answer = self.ask(&format!("/sync/v1/{entity}/batch-get"), body).await?;
-            let slow = world.strikes(Fault::OwnerSlow);
-            sleep(if slow { world.length_of(Fault::OwnerSlow, SLOW) } else { node.usual(USUAL) })
-                .await;
-            if world.strikes(Fault::OwnerHalf) {
-                answer = spoilt(world, &answer);
-            }
-            let answer: BatchGetAnswer = read_answer(&answer)?;
-            let answer = self.other_than(answer.items);
-            node.boundary(Fault::CrashAfterFetch).await;
-            Ok(answer)
-        })
-    }
-
-    fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
-        Box::pin(async move {
-            self.node.alive().await;
-            sleep(self.node.usual(USUAL)).await;
-            self.fail().await?;
-            let request = ItemsRequest { after: None, limit: Some(1) };
-            let body = serde_json::to_vec(&request).map_err(broken)?;
-            let answer = self.ask(&format!("/sync/v1/{entity}/items"), body).await?;
-            read_answer::<ItemsPage>(&answer).map(drop)
-        })
-    }
-
-    fn digest<'a>(
-        &'a self,
-        entity: &'a EntityName,
-        request: &'a DigestRequest,
-    ) -> Asking<'a, DigestAnswer> {
-        Box::pin(self.call(entity, "digest", request))
-    }
-
-    fn recent<'a>(
-        &'a self,
-        entity: &'a EntityName,
-        request: &'a RecentRequest,
-    ) -> Asking<'a, RecentAnswer> {
-        Box::pin(self.call(entity, "recent", request))
-    }
-
-    fn items<'a>(
-        &'a self,
-        entity: &'a EntityName,
-        request: &'a ItemsRequest,
-    ) -> Asking<'a, ItemsPage> {
-        Box::pin(self.call(entity, "items", request))
-    }
-
-    fn renew<'a>(
-        &'a self,
-        entity: &'a EntityName,
-        request: &'a RenewRequest,
-    ) -> Asking<'a, Renewed> {
-        Box::pin(self.call(entity, "renew", request))
-    }
-}
-
-fn broken(error: impl std::fmt::Display) -> FetchError {
-    FetchError::new(FetchErrorKind::Broken, error.to_string())
-}
-
-/// A truncated answer, or an unrelated page.
-fn spoilt(world: &World, answer: &Bytes) -> Bytes {
-    let cut = world.pick(Fault::OwnerHalf, answer.len() as u64 + 1) as usize;
-    match cut == answer.len() {
-        true => Bytes::from_static(b"<html>"),
-        false => answer.slice(..cut),
-    }
-}
-
-impl Client {
-    /// A call that asks for no states.
-    async fn call<Q: Serialize, T: DeserializeOwned>(
-        &self,
-        entity: &EntityName,
-        call: &str,
-        request: &Q,
-    ) -> Result<T, FetchError> {
-        let (node, world) = (&self.node, &self.node.world);
-        node.boundary(Fault::CrashBeforeFetch).await;
-        world.tell(format!("{} asks for {call}", node.name));
-        sleep(node.usual(USUAL)).await;
-        node.alive().await;
-        self.fail().await?;
-        let body = serde_json::to_vec(request).map_err(broken)?;
-        let mut answer = self.ask(&format!("/sync/v1/{entity}/{call}"), body).await?;
-        let slow = world.strikes(Fault::OwnerSlow);
-        sleep(if slow { world.length_of(Fault::OwnerSlow, SLOW) } else { node.usual(USUAL) }).await;
-        if world.strikes(Fault::OwnerHalf) {
-            answer = spoilt(world, &answer);
-        }
-        let answer = read_answer(&answer);
-        node.boundary(Fault::CrashAfterFetch).await;
-        answer
-    }
-
-    /// No answer, or a wrong one.
-    async fn fail(&self) -> Result<(), FetchError> {
-        let world = &self.node.world;
-        if world.owner_is_down(LONGEST_OUTAGE) || !self.node.reaches_the_owner() {
-            return Err(FetchError::new(FetchErrorKind::Unavailable, "connection refused"));
-        }
-        let mut headers = HeaderMap::new();
-        if world.strikes(Fault::OwnerError) {
-            return Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, &headers));
-        }
-        if world.strikes(Fault::OwnerBusy) {
-            headers.insert(RETRY_AFTER, (1 + world.pick(Fault::OwnerBusy, 4)).into());
-            return Err(refusal(StatusCode::TOO_MANY_REQUESTS, &headers));
-        }
-        if world.strikes(Fault::OwnerTimeout) {
-            sleep(FETCH_TIMEOUT).await;
-            self.node.alive().await;
-            return Err(FetchError::new(FetchErrorKind::Broken, "no answer in time"));
-        }
-        Ok(())
-    }
-
-    /// Fails a call that asks for something the owner cannot answer for.
-    fn fail_for(&self, ids: &[EntityId]) -> Result<(), FetchError> {
-        let unanswered = self.unanswered.lock();
-        match ids.iter().find_map(|id| unanswered.get(id.as_str())) {
-            Some(status) => {
-                let status = StatusCode::from_u16(*status).expect("a status");
-                Err(refusal(status, &HeaderMap::new()))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The real router answers.
-    async fn ask(&self, path: &str, body: Vec<u8>) -> Result<Bytes, FetchError> {
-        let request = Request::post(path)
-            .header("content-type", "application/json")
-            .body(Body::from(body))
-            .map_err(broken)?;
-        let Ok(response) = self.api.clone().oneshot(request).await;
-        let (parts, body) = response.into_parts();
-        if parts.status != StatusCode::OK {
-            return Err(refusal(parts.status, &parts.headers));
-        }
-        axum::body::to_bytes(body, MAX_ANSWER_BYTES).await.map_err(broken)
-    }
-
-    /// Somebody else may have answered, or less may be answered than was asked for.
-    fn other_than(&self, mut items: Vec<Item>) -> Vec<Item> {
-        let world = &self.node.world;
-        if world.strikes(Fault::OwnerStale) {
-            let at = world.length_of(Fault::OwnerStale, world.elapsed());
-            let then = |all: &[Committed]| all.iter().filter(|one| one.at <= at).count();
-            items = self.earlier(items, then);
-        }
-        if world.strikes(Fault::OwnerCached) {
-            let then =
-                |all: &[Committed]| world.pick(Fault::OwnerCached, all.len() as u64 + 1) as usize;
-            items = self.earlier(items, then);
-        }
-        if items.len() > 1 && world.strikes(Fault::OwnerPartial) {
-            items.truncate(1 + world.pick(Fault::OwnerPartial, items.len() as u64 - 1) as usize);
-        }
-        items
-    }
-
-    /// The same IDs after this many of their versions.
-    fn earlier(&self, items: Vec<Item>, then: impl Fn(&[Committed]) -> usize) -> Vec<Item> {
-        let history = self.history.versions();
-        let item = |Item { id, .. }: Item| {
-            self.node.world.mislead(&self.node.of, id.as_str());
-            let versions = history.of(id.as_str());
-            let then = then(versions).checked_sub(1).and_then(|at| versions.get(at));
-            let state = then.and_then(|then| then.state.as_ref());
-            Item {
-                id,
-                status: match (then, state) {
-                    (None, _) => ItemStatus::Unknown,
-                    (_, None) => ItemStatus::Deleted,
-                    (_, Some(_)) => ItemStatus::Live,
-                },
-                version: then.and_then(|then| Version::new(then.version).ok()),
-                changed_at: None,
-                state: state.and_then(|state| serde_json::value::to_raw_value(state).ok()),
-            }
-        };
-        items.into_iter().map(item).collect()
     }
 }

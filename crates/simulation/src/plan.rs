@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::{chance::Draw, mutant::Mutant, profile::Profile};
 
+/// The IDs of a run: the same for each entity, so that nothing can tell entities apart by ID alone.
+pub const IDS: [&str; 4] = ["key-0", "key-1", "key-2", "key-3"];
 /// The prefix of IDs.
 pub(crate) const KEY: &str = "key-";
-/// The name of the owner's relays in stories.
+/// The name of the owner's relays in stories, or how it ends.
 pub(crate) const RELAY: &str = "relay";
 
 /// See the module documentation.

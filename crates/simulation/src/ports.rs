@@ -11,11 +11,12 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    broker::Broker,
     fault::Fault,
-    history::History,
+    followed::Followed,
     link::Link,
     node::{Node, Role},
-    owner::{self, Changes, Client, Entities},
+    owner::{Changes, Owner, client::Client},
     plain::{Plain, database, helper},
     plan::Plan,
     profile::Profile,
@@ -45,7 +46,7 @@ impl SimulatedBroker {
     pub fn new(seed: u64) -> Self {
         let node = benign(seed);
         let world = node.world.clone();
-        let link = Link { node, read_model: None, published: Arc::default() };
+        let link = Link { node, contents: None, channels: Arc::default() };
         Self { world, link }
     }
 
@@ -64,9 +65,10 @@ impl SimulatedBroker {
         Arc::new(self.link.clone())
     }
 
-    /// Deletes the stream, with its consumers.
+    /// Deletes every stream, with its consumers.
     pub fn delete_stream(&self) {
-        self.world.with_broker(crate::broker::Broker::delete_stream);
+        let channels = self.link.channels.all();
+        channels.iter().for_each(|channel| channel.with_broker(Broker::delete_stream));
     }
 
     /// Cuts the connection for a moment.
@@ -78,10 +80,8 @@ impl SimulatedBroker {
 /// A simulated owner with only requested faults, and the port to it.
 pub struct SimulatedOwner {
     node: Arc<Node>,
-    db: Database,
-    publisher: Publisher,
+    owner: Arc<Owner>,
     client: Arc<Client>,
-    history: Arc<History>,
 }
 
 impl SimulatedOwner {
@@ -89,22 +89,17 @@ impl SimulatedOwner {
     pub async fn new(seed: u64, entity: &EntityName) -> Self {
         let node = benign(seed);
         let db = database_of(&node.world).await;
-        db.migrate("entities", owner::MIGRATIONS).await.expect("the tables are made");
-        let publisher = Publisher::open(&db, entity.clone()).await.expect("it opens");
-        let api = publisher.sync_api(Entities(db.clone()));
-        let history = History::new(node.world.clone(), db.clone());
-        let client = Arc::new(Client {
-            node: node.clone(),
-            api,
-            history: history.clone(),
-            unanswered: Arc::default(),
-        });
-        Self { node, db, publisher, client, history }
+        let owner = Owner::open(&node.world, db, vec![entity.clone()], (false, false)).await;
+        let api = owner.api(&owner.entities[0]);
+        let followed = Followed::new(owner.entities[0].history.clone());
+        let (of, by) = (owner.clone(), node.clone());
+        let client = Arc::new(Client { node: by, owner: of, api, followed });
+        Self { node, owner, client }
     }
 
     /// Its database, for what happens behind its back.
     pub fn db(&self) -> &Database {
-        &self.db
+        &self.owner.db
     }
 
     /// The way to it.
@@ -112,14 +107,18 @@ impl SimulatedOwner {
         self.client.clone()
     }
 
+    fn publisher(&self) -> &Publisher {
+        &self.owner.entities[0].publisher
+    }
+
     /// Publishes what changes to `sink`, until `stop`.
     pub fn spawn_relay_to(&self, sink: Arc<dyn Sink>, stop: CancellationToken) -> JoinHandle<()> {
-        self.publisher.spawn_relay_to(sink, stop)
+        self.publisher().spawn_relay_to(sink, stop)
     }
 
     /// The health of its relay.
     pub fn health(&self) -> RelayHealth {
-        self.publisher.health()
+        self.publisher().health()
     }
 
     /// What the next call that it can happen to meets.
@@ -129,11 +128,12 @@ impl SimulatedOwner {
 
     /// Changes or deletes entities in one transaction.
     pub async fn write(&self, changes: impl IntoIterator<Item = (String, Option<Value>)>) {
+        let changes = changes.into_iter().map(|(id, state)| ((0, id), state));
         let changes = Changes::from_iter(changes);
-        let written = self.db.run(owner::write(&self.publisher, &changes, None)).await;
+        let written = self.owner.db.run(self.owner.write(&changes, None)).await;
         let versions = written.expect("the owner's database works").expect("nothing ends it");
-        for ((id, state), version) in changes.into_iter().zip(versions) {
-            self.history.note(&id, version, state);
+        for (((at, id), state), version) in changes.into_iter().zip(versions) {
+            self.owner.entities[at].history.note(&id, version, state);
         }
     }
 }

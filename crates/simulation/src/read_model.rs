@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
@@ -14,9 +13,10 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
+    followed::Followed,
     history::{Committed, History},
     profile::Profile,
-    service::AnyService,
+    service::{AnyService, State, States},
     world::World,
 };
 
@@ -25,35 +25,37 @@ use crate::{
 /// to the subscriber at its start, two callbacks of four seconds each, and what is in between.
 const MAX_LATENESS: Duration = Duration::from_secs(15);
 
-/// Checks one subscriber's read model.
+/// Checks a subscriber's read model of one entity.
 pub(crate) struct ReadModel {
     pub(crate) world: Arc<World>,
     /// Whose it is.
     pub(crate) name: String,
-    /// The prefix of lines about it: its name, if there are several.
+    /// The prefix of lines about it: that name, if there are several services.
     pub(crate) whose: String,
     pub(crate) service: Arc<dyn AnyService>,
     /// A handle that no crash disturbs.
     pub(crate) db: Database,
-    pub(crate) history: Arc<History>,
-    pub(crate) seen: Mutex<BTreeMap<String, u64>>,
+    pub(crate) followed: Arc<Followed>,
+    /// Whether an edit of its rows can be noticed.
+    pub(crate) can_be_read: bool,
+    seen: Mutex<BTreeMap<String, u64>>,
     /// Entities whose rows somebody has edited, until they are right again.
     pub(crate) edited: Mutex<BTreeSet<String>>,
     /// What it held when it was restored to an older copy.
-    pub(crate) held: Mutex<Held>,
+    held: Mutex<Held>,
     /// What was last looked at, and after how much work of everyone's.
-    pub(crate) looked: Mutex<Option<(u64, Arc<Snapshot>)>>,
+    looked: Mutex<Option<(u64, Arc<Snapshot>)>>,
 }
 
 /// What a read model held: an acknowledgement of that may already be on its way.
 #[derive(Default)]
-pub(crate) struct Held {
+struct Held {
     versions: BTreeMap<String, u64>,
     dead: BTreeSet<String>,
 }
 
 /// What is in the database at one moment.
-pub(crate) struct Snapshot {
+struct Snapshot {
     /// id → (version, deleted)
     applied: BTreeMap<String, (u64, bool)>,
     dead: Vec<String>,
@@ -61,6 +63,37 @@ pub(crate) struct Snapshot {
 }
 
 impl ReadModel {
+    pub(crate) async fn new(
+        (name, whose): (&str, &str),
+        service: Arc<dyn AnyService>,
+        db: Database,
+        history: Arc<History>,
+    ) -> Arc<Self> {
+        let can_be_read = db.run(service.can_be_read(&db)).await;
+        Arc::new(Self {
+            world: history.world.clone(),
+            name: name.to_owned(),
+            whose: whose.to_owned(),
+            service,
+            can_be_read: can_be_read.expect("the read model can be read"),
+            db,
+            followed: Followed::new(history),
+            seen: Mutex::default(),
+            edited: Mutex::default(),
+            held: Mutex::default(),
+            looked: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn history(&self) -> &Arc<History> {
+        &self.followed.history
+    }
+
+    /// An ID as it stands in stories.
+    fn named(&self, id: &str) -> String {
+        self.history().named(id)
+    }
+
     /// The read model is about to be restored to an older copy: versions may fall, once.
     pub(crate) fn is_put_back(&self) {
         let Some(snapshot) = self.snapshot() else { return };
@@ -76,6 +109,31 @@ impl ReadModel {
     /// The version of an entity here, as far as it was looked at.
     pub(crate) fn version_of(&self, id: &str) -> Option<u64> {
         self.seen.lock().get(id).copied()
+    }
+
+    /// Whether there are rows that somebody has edited.
+    pub(crate) fn is_edited(&self) -> bool {
+        !self.edited.lock().is_empty()
+    }
+
+    /// The state that each entity had in the version that is applied. `None` while one is of no owner's.
+    pub(crate) fn applied(&self) -> Option<States> {
+        let (snapshot, versions) = (self.snapshot()?, self.history().versions());
+        let applied = snapshot.applied.iter().map(|(id, (version, _))| {
+            let Committed { state, .. } = versions.at(id, *version)?;
+            Some((id.clone(), State { version: *version, state: state.clone() }))
+        });
+        applied.collect()
+    }
+
+    /// The state that each entity has at its owner.
+    pub(crate) fn at_the_owner(&self) -> States {
+        let versions = self.history().versions();
+        let known = versions.newest().filter_map(|(id, newest)| {
+            let Committed { version, state, .. } = newest?;
+            Some((id.to_owned(), State { version: *version, state: state.clone() }))
+        });
+        known.collect()
     }
 
     fn violated(&self, rule: impl std::fmt::Display) {
@@ -116,104 +174,106 @@ impl ReadModel {
         looked.as_ref().map(|(_, snapshot)| snapshot.clone())
     }
 
-    /// After every commit. A panic, of the service's own code for instance, would be lost in the task of
-    /// the kit that calls this.
-    pub(crate) fn check(&self) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.look_closely())) {
-            self.world.panicked(&*panic);
-        }
-    }
-
     /// Versions only rise, and readers see what the owner had at that version.
-    fn look_closely(&self) {
+    pub(crate) fn look_closely(&self) {
         let Some(snapshot) = self.snapshot() else { return };
         let Snapshot { applied, dead, rows } = &*snapshot;
-        self.history.learn();
-        let spoilt = self.world.spoilt(&self.name);
+        self.history().learn();
+        let spoilt = self.followed.spoilt();
         let undisturbed = self.world.profile() == Profile::Benign;
         if let Some(id) = dead.iter().find(|id| undisturbed && !spoilt.contains(*id)) {
+            let id = self.named(id);
             self.violated(format!("{id} is a dead letter although nothing is wrong with it"));
         }
-        let versions = self.history.versions();
+        let versions = self.history().versions();
         let (mut seen, mut edited) = (self.seen.lock(), self.edited.lock());
         for (id, (version, deleted)) in applied {
+            let named = self.named(id);
             let before = seen.insert(id.clone(), *version).unwrap_or(0);
             if before > *version {
-                self.violated(format!("{id} went back from {before} to {version}"));
+                self.violated(format!("{named} went back from {before} to {version}"));
             }
             if before < *version {
                 self.world.tell(format!(
-                    "{}{id} is at {version}{}",
+                    "{}{named} is at {version}{}",
                     self.whose,
                     if *deleted { " (deleted)" } else { "" }
                 ));
             }
             let Some(committed) = versions.at(id, *version) else {
-                self.violated(format!("{id} is at {version}, which its owner never had"));
+                self.violated(format!("{named} is at {version}, which its owner never had"));
                 continue;
             };
             if before < *version && !spoilt.contains(id) {
                 let late = self.world.elapsed().saturating_sub(committed.at);
                 self.world.arrived(late);
                 if undisturbed && late > MAX_LATENESS {
-                    self.violated(format!("{id}@{version} comes {late:?} after its commit"));
+                    self.violated(format!("{named}@{version} comes {late:?} after its commit"));
                 }
             }
             let expected = committed.state.as_ref().map(|state| self.service.expected(state));
             if expected.is_none() != *deleted {
-                self.violated(format!("{id} at {version}: deleted is {deleted}"));
+                self.violated(format!("{named} at {version}: deleted is {deleted}"));
             }
             if rows.get(id) == expected.as_ref() {
                 edited.remove(id);
             } else if !edited.contains(id) {
                 let row = rows.get(id);
-                self.violated(format!("{id} at {version} reads {row:?}, not {expected:?}"));
+                self.violated(format!("{named} at {version} reads {row:?}, not {expected:?}"));
             }
         }
         edited.retain(|id| applied.contains_key(id) || rows.contains_key(id));
         let strays = rows.keys().filter(|id| !applied.contains_key(*id) && !edited.contains(*id));
         for id in strays {
-            self.violated(format!("{id} can be read but was never applied"));
+            self.violated(format!("{} can be read but was never applied", self.named(id)));
         }
     }
 
-    /// What differs from the owner, leaving some IDs out; `None` if nothing does.
-    pub(crate) fn differs(&self, except: &BTreeSet<String>) -> Option<String> {
+    /// What differs from the owner, possibly leaving out what could not be applied; `None` if nothing does.
+    pub(crate) fn differs(&self, spoilt_too: bool) -> Option<String> {
+        let except = if spoilt_too { BTreeSet::new() } else { self.followed.spoilt() };
+        self.difference(&except).map(|difference| format!("{}{difference}", self.whose))
+    }
+
+    fn difference(&self, except: &BTreeSet<String>) -> Option<String> {
         let snapshot = self.snapshot()?;
         let Snapshot { applied, dead, rows } = &*snapshot;
-        self.history.learn();
-        let versions = self.history.versions();
+        self.history().learn();
+        let versions = self.history().versions();
         for (id, committed) in versions.newest().filter(|(id, _)| !except.contains(*id)) {
+            let named = self.named(id);
             // What the owner lost for good, and nobody else has, was never there.
             let is_forgotten = !applied.contains_key(id) && !rows.contains_key(id);
             if committed.is_none() && is_forgotten && self.world.profile() == Profile::Unannounced {
                 continue;
             }
             let Some(Committed { version, state, .. }) = committed else {
-                return Some(format!("the restored owner has not published {id}"));
+                return Some(format!("the restored owner has not published {named}"));
             };
             let expected = state.as_ref().map(|state| self.service.expected(state));
             if applied.get(id) != Some(&(*version, expected.is_none())) {
                 let applied = applied.get(id);
-                return Some(format!("{id} is at {applied:?}; its owner is at {version}"));
+                return Some(format!("{named} is at {applied:?}; its owner is at {version}"));
             }
             if rows.get(id) != expected.as_ref() {
-                return Some(format!("{id} reads {:?}, not {expected:?}", rows.get(id)));
+                return Some(format!("{named} reads {:?}, not {expected:?}", rows.get(id)));
             }
         }
         if let Some(id) = rows.keys().find(|id| !applied.contains_key(*id)) {
-            return Some(format!("{id} can be read but was never applied"));
+            return Some(format!("{} can be read but was never applied", self.named(id)));
         }
-        let dead: Vec<_> = dead.iter().filter(|id| !except.contains(*id)).collect();
+        let dead = dead.iter().filter(|id| !except.contains(*id));
+        let dead: Vec<_> = dead.map(|id| self.named(id)).collect();
         (!dead.is_empty()).then(|| format!("dead letters are left: {dead:?}"))
     }
 
-    /// The service is given a version to apply, which must be newer than the read model's, or the same where its
-    /// contents are compared.
+    /// The service is given a version to apply, which must be newer than the read model's, or the same where
+    /// its contents are compared.
     pub(crate) fn handed_over(&self, id: &EntityId, version: u64) {
         let at = self.version_of(id.as_str()).unwrap_or(0);
         let may_be_same = self.world.profile() == Profile::Unannounced;
         if version < at || version == at && !may_be_same {
+            let id = self.named(id.as_str());
             self.violated(format!(
                 "{id} @{version} is passed to apply, but the read model is at {at}"
             ));
@@ -225,7 +285,7 @@ impl ReadModel {
     /// replaced that version's message.
     pub(crate) fn acknowledged(&self, id: &EntityId, version: Option<u64>, stands_for: u64) {
         // Without a version, a subscriber cannot recognize an old answer.
-        let told = match self.world.was_misled(&self.name, id.as_str()) {
+        let told = match self.followed.was_misled(id.as_str()) {
             true => version.unwrap_or(0),
             false => version.unwrap_or(0).max(stands_for),
         };
@@ -236,6 +296,7 @@ impl ReadModel {
         let is_dead =
             held.dead.contains(id.as_str()) || snapshot.dead.iter().any(|dead| dead == id.as_str());
         if at < told.max(1) && !is_dead {
+            let id = self.named(id.as_str());
             self.violated(format!("{id} @{told} is acknowledged, but the read model is at {at}"));
         }
     }

@@ -106,10 +106,11 @@ fn show(f: &mut fmt::Formatter<'_>, lines: &[&(Duration, String)]) -> fmt::Resul
     Ok(())
 }
 
-/// The id that a broken rule is about.
+/// The ID that a broken rule is about: with its entity, if the rule names it.
 fn id_in(violation: &str) -> Option<&str> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    violation.split(|c| !is_part(c)).find(|word| word.starts_with(KEY))
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    let is_id = |word: &&str| word.rsplit('.').next().is_some_and(|id| id.starts_with(KEY));
+    violation.split(|c| !is_part(c)).find(is_id)
 }
 
 /// The report on a run that broke a rule, with the shortest one that still does.
@@ -153,9 +154,9 @@ impl Summary {
         }
     }
 
-    /// Faults of the profile, and consequences, that never happened although they could: nobody would notice an edited
-    /// row of a service without [`Apply::read`](nudge_subscriber_kit::Apply::read). With `SIMULATION_SEED` set, that means
-    /// nothing, and the list is empty.
+    /// Faults of the profile, and consequences, that never happened although they could: nobody would notice
+    /// an edited row of a service without [`Apply::read`](nudge_subscriber_kit::Apply::read). With
+    /// `SIMULATION_SEED` set, that means nothing, and the list is empty.
     pub fn never(&self, profile: Profile) -> Vec<Fault> {
         if self.is_part {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! One run: an owner writes, faults happen, everything heals, and everyone must converge.
+//! One run: owners write, faults happen, everything heals, and everyone must converge.
 
 mod accident;
 mod end;
@@ -18,9 +18,9 @@ use crate::{
     report::Outcome, world::World,
 };
 use end::Except;
-use theatre::Theatre;
+use theatre::{Program, Theatre};
 
-/// What the owner does in a run.
+/// Edits of each entity in a run, on average.
 const EDITS: usize = 24;
 /// How many more faults may happen after the owner's last edit: no later edit of the same
 /// entity then makes up for what was lost.
@@ -57,18 +57,21 @@ pub(crate) fn run(cast: &Cast, plan: Plan) -> Outcome {
 async fn play(theatre: &Arc<Theatre>) {
     let world = &theatre.world;
     for replica in 0..theatre.replicas {
-        tokio::spawn(theatre.clone().keep_running(None, replica));
-        for follower in &theatre.followers {
-            tokio::spawn(theatre.clone().keep_running(Some(follower.clone()), replica));
+        let relays = theatre.owners.iter().cloned().map(Program::Relay);
+        let subscribers = theatre.followers.iter().cloned().map(Program::Subscriber);
+        for program in relays.chain(subscribers) {
+            tokio::spawn(theatre.clone().keep_running(program, replica));
         }
     }
-    for n in 0..EDITS + MORE_ACCIDENTS {
+    let entities = theatre.owners.iter().map(|owner| owner.entities.len()).sum::<usize>();
+    let edits = EDITS * entities;
+    for n in 0..edits + MORE_ACCIDENTS {
         sleep(world.up_to(MAX_PAUSE)).await;
         if world.is_violated() {
             return;
         }
         theatre.accident().await;
-        if n < EDITS {
+        if n < edits {
             theatre.edit().await;
         }
     }
@@ -78,14 +81,12 @@ async fn play(theatre: &Arc<Theatre>) {
     let standing_still = theatre.nodes.lock().values().map(|node| node.frozen_for()).max();
     sleep(standing_still.unwrap_or_default() + LATE).await;
     theatre.poison_stays.store(true, SeqCst);
-    let followers = theatre.followers.iter();
-    if followers.clone().any(|follower| !world.spoilt(follower.name()).is_empty()) {
+    let contents = theatre.followers.iter().map(|follower| &follower.contents);
+    if contents.clone().any(|contents| contents.was_spoilt()) {
         // Entities that cannot be applied stay so for now. Nobody else may wait for them.
         theatre.in_step(Except::Spoilt).await;
-        followers.for_each(|follower| {
-            follower.poison.lock().clear();
-            follower.unanswered.lock().clear();
-        });
+        let read_models = contents.flat_map(|contents| &contents.read_models);
+        read_models.for_each(|read_model| read_model.followed.mend());
         // A release that fixes them; it gives dead letters one more try.
         theatre.crash_all("for a new release");
     }

@@ -8,8 +8,20 @@ use nudge_runtime::{BoxError, Database, Tx, clock};
 use nudge_subscriber_kit::{Apply, Builder, EntityState, owner_client::OwnerClient};
 use serde_json::Value;
 
-/// What the simulation must know about a service: how its tables are created, its `apply`, and what can
-/// be read afterwards.
+/// An entity in one of its versions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// The version.
+    pub version: u64,
+    /// Its state then; `None` if it was deleted.
+    pub state: Option<Value>,
+}
+
+/// Entities by ID. One that is not here is not known yet.
+pub type States = BTreeMap<String, State>;
+
+/// What the simulation must know about a service and an entity that it follows: how its tables are created,
+/// its `apply`, and what can be read afterwards.
 pub trait Service: Send + Sync + 'static {
     /// Its `apply`, as in production.
     type Handler: Apply;
@@ -26,9 +38,9 @@ pub trait Service: Send + Sync + 'static {
     /// Its `apply` on this database.
     fn handler(&self, db: &Database) -> Self::Handler;
 
-    /// Some state of an entity, as its owner returns it. Choose from few values: repeating a state,
-    /// and going back and forth, finds faults. If a simulation has several services, the first
-    /// decides for all.
+    /// Some state of an entity, as its owner returns it. Choose from few values: repeating a state, and going
+    /// back and forth, finds faults. If several services follow the entity, the first decides for all. To
+    /// refer to other entities, choose from [`IDS`](crate::IDS).
     fn state(&self, random: &mut Random) -> Value;
 
     /// What a reader sees of an entity in this state: by default, all of it.
@@ -41,6 +53,20 @@ pub trait Service: Send + Sync + 'static {
         &self,
         tx: &mut Tx,
     ) -> impl Future<Output = Result<BTreeMap<String, Value>, sqlx::Error>> + Send;
+
+    /// What a reader sees of several entities that the service has joined, if `states` are their states, by
+    /// the name of the entity. Do not join them as the service does, or a mistake there cannot show. By
+    /// default nothing is joined.
+    fn joined(&self, states: &BTreeMap<&'static str, States>) -> Value {
+        let _ = states;
+        Value::Null
+    }
+
+    /// What a reader does see of them now. This is compared at every commit and at the end.
+    fn read_joined(&self, db: &Database) -> impl Future<Output = Result<Value, BoxError>> + Send {
+        let _ = db;
+        async { Ok(Value::Null) }
+    }
 }
 
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -124,6 +150,8 @@ pub(crate) trait AnyService: Send + Sync {
         &'a self,
         tx: &'a mut Tx,
     ) -> Boxed<'a, Result<BTreeMap<String, Value>, sqlx::Error>>;
+    fn joined(&self, states: &BTreeMap<&'static str, States>) -> Value;
+    fn read_joined<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<Value, BoxError>>;
     /// Whether its `apply` says how to read what it wrote.
     fn can_be_read<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<bool, BoxError>>;
     /// Writes to its tables what it would write for this state: past the kit, which knows nothing of it.
@@ -170,6 +198,14 @@ impl<S: Service> AnyService for S {
         tx: &'a mut Tx,
     ) -> Boxed<'a, Result<BTreeMap<String, Value>, sqlx::Error>> {
         Box::pin(Service::read(self, tx))
+    }
+
+    fn joined(&self, states: &BTreeMap<&'static str, States>) -> Value {
+        Service::joined(self, states)
+    }
+
+    fn read_joined<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<Value, BoxError>> {
+        Box::pin(Service::read_joined(self, db))
     }
 
     fn can_be_read<'a>(&'a self, db: &'a Database) -> Boxed<'a, Result<bool, BoxError>> {

@@ -17,10 +17,11 @@ use crate::{
 /// The name of a single service in stories.
 const ONLY: &str = "subscriber";
 
-/// One owner and any number of services that follow it, each with its own database and replicas.
+/// Any number of services, each with its own database and replicas, and the owners of the entities that they
+/// follow.
 ///
-/// [`explore`](crate::explore) runs one service; this runs several together, or more replicas. There is an
-/// example on the crate's page.
+/// [`explore`](crate::explore) runs one service that follows one entity; this runs several together, or
+/// several entities, or more replicas. There are examples on the crate's page.
 #[derive(Clone)]
 #[must_use]
 pub struct Simulation {
@@ -30,17 +31,17 @@ pub struct Simulation {
 
 impl std::fmt::Debug for Simulation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = self.cast.services.iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = self.cast.members.iter().map(|member| &member.name).collect();
         let mut debug = f.debug_struct("Simulation");
         debug.field("services", &names).field("replicas", &self.cast.replicas).finish()
     }
 }
 
 impl Simulation {
-    /// One service, and its name in stories. Its states are used for all services.
+    /// One service, and its name in stories. Of each entity, the states of the first service that follows it
+    /// are used for all.
     pub fn of(name: &str, service: impl Service) -> Self {
-        let cast = Cast { services: Vec::new(), replicas: None };
-        Self { cast, mutant: None }.and(name, service)
+        Self { cast: Cast::default(), mutant: None }.and(name, service)
     }
 
     /// One service, which needs no name.
@@ -48,18 +49,36 @@ impl Simulation {
         Self::of(ONLY, service)
     }
 
-    /// Adds a service, which follows the same entity with its own database.
+    /// Adds a service, which has its own database.
     ///
     /// # Panics
     ///
-    /// If it follows another entity, or if the name is empty, taken, or that of the relays.
+    /// If the name is empty, taken, or ends with `relay`.
     pub fn and(mut self, name: &str, service: impl Service) -> Self {
         self.cast.add(name, service);
         self
     }
 
-    /// Sets the number of replicas of each service, and of relays, in every profile. The default is two of each in
-    /// `two-replicas`, and one in the other profiles.
+    /// The service that was added last also follows this entity: in the same programs, with the same
+    /// database.
+    ///
+    /// # Panics
+    ///
+    /// If it follows that entity already.
+    pub fn also(mut self, service: impl Service) -> Self {
+        self.cast.add_entity(service);
+        self
+    }
+
+    /// All entities have one owner, which publishes each to a stream of its own, edits several in one
+    /// transaction, and is restored as a whole. By default each has its own.
+    pub fn one_owner(mut self) -> Self {
+        self.cast.one_owner = true;
+        self
+    }
+
+    /// Sets the number of replicas of each service, and of relays, in every profile. The default is two of
+    /// each in `two-replicas`, and one in the other profiles.
     ///
     /// # Panics
     ///

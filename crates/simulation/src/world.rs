@@ -3,7 +3,6 @@
 use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -14,19 +13,16 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
-    broker::Broker,
     chance::{Chance, Draw},
     fault::Fault,
     mutant::Mutant,
     plan::Plan,
     profile::Profile,
+    story::Story,
 };
 
 /// The first instant of every run, in unix microseconds: a morning in 2026.
 const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
-
-/// A longer story counts as endless.
-const MAX_LINES: usize = 20_000;
 
 /// A fault that happened.
 #[derive(Clone, Debug)]
@@ -49,32 +45,14 @@ struct State {
     healed: bool,
     happened: Vec<Happened>,
     impossible: BTreeSet<Fault>,
-    trace: Vec<(Duration, String)>,
-    hash: DefaultHasher,
-    /// The story is too long: an endless loop ends here.
-    endless: bool,
-    violations: Vec<String>,
+    story: Story,
     skew_micros: i64,
-    owner_back_at: Duration,
     /// The time, while database work runs on another clock.
     stopped: Option<Duration>,
-    broker: Broker,
     calls: u64,
     works: u64,
     consequences: BTreeMap<Fault, u64>,
     latest: Duration,
-    /// Which service could not apply which IDs at some time.
-    spoilt: BTreeMap<String, BTreeSet<String>>,
-    /// Which service got an old answer from the owner at some time, and for which ID.
-    misled: BTreeSet<(String, String)>,
-    /// When each program was last notified of each ID, and last asked for it.
-    heard: BTreeMap<(String, String), Heard>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Heard {
-    told: Duration,
-    asked: Duration,
 }
 
 impl World {
@@ -84,21 +62,13 @@ impl World {
             healed: false,
             happened: Vec::new(),
             impossible: BTreeSet::new(),
-            trace: Vec::new(),
-            hash: DefaultHasher::new(),
-            endless: false,
-            violations: Vec::new(),
+            story: Story::default(),
             skew_micros: 0,
-            owner_back_at: Duration::ZERO,
             stopped: None,
-            broker: Broker::default(),
             calls: 0,
             works: 0,
             consequences: BTreeMap::new(),
             latest: Duration::ZERO,
-            spoilt: BTreeMap::new(),
-            misled: BTreeSet::new(),
-            heard: BTreeMap::new(),
         };
         let world = Self { plan, start: Instant::now(), state: Mutex::new(state) };
         let faults = world.profile().faults().iter().map(|(fault, _)| *fault);
@@ -146,19 +116,6 @@ impl World {
         Timestamp::from_unix_micros(EPOCH_MICROS + elapsed + self.state().skew_micros)
     }
 
-    /// Whether the owner is away. It may go away at this moment, for at most this long.
-    pub(crate) fn owner_is_down(&self, longest: Duration) -> bool {
-        if self.strikes(Fault::OwnerDown) {
-            let pause = self.length_of(Fault::OwnerDown, longest);
-            self.tell(format!("the owner is away for {pause:?}"));
-            let back = self.elapsed() + pause;
-            self.state().owner_back_at = back;
-        }
-        let now = self.elapsed();
-        let state = self.state();
-        !state.healed && now < state.owner_back_at
-    }
-
     /// Makes clocks jump.
     pub(crate) fn skew(&self, micros: i64) {
         self.state().skew_micros = micros;
@@ -167,27 +124,18 @@ impl World {
     /// Adds a line to the story.
     pub(crate) fn tell(&self, line: impl Into<String>) {
         let (at, line) = (self.elapsed(), line.into());
-        let mut state = self.state();
-        state.hash.write_u128(at.as_nanos());
-        state.hash.write(line.as_bytes());
-        if state.trace.len() < MAX_LINES {
-            state.trace.push((at, line));
-        } else if !state.endless {
-            state.endless = true;
-            state.violations.push(format!("a run without end: more than {MAX_LINES} lines"));
-        }
+        self.state().story.tell(at, line);
     }
 
     /// Whether it is an endless loop: then every program ends.
     pub(crate) fn is_endless(&self) -> bool {
-        self.state().endless
+        self.state().story.is_endless()
     }
 
     /// A rule is broken.
     pub(crate) fn violated(&self, rule: impl Into<String>) {
-        let rule = rule.into();
-        self.tell(format!("VIOLATED: {rule}"));
-        self.state().violations.push(rule);
+        let (at, rule) = (self.elapsed(), rule.into());
+        self.state().story.violated(at, rule);
     }
 
     /// Reports a panic.
@@ -199,11 +147,11 @@ impl World {
     }
 
     pub(crate) fn is_violated(&self) -> bool {
-        !self.state().violations.is_empty()
+        !self.state().story.violations().is_empty()
     }
 
     pub(crate) fn violations(&self) -> Vec<String> {
-        self.state().violations.clone()
+        self.state().story.violations().to_vec()
     }
 
     /// A number below `limit`, for what the owner does and what happens to everyone.
@@ -297,11 +245,6 @@ impl World {
         self.state().happened.clone()
     }
 
-    /// The broker's state.
-    pub(crate) fn with_broker<T>(&self, work: impl FnOnce(&mut Broker) -> T) -> T {
-        work(&mut self.state().broker)
-    }
-
     /// Records a consequence that a run of many seeds must have seen.
     pub(crate) fn note(&self, consequence: Fault) {
         *self.state().consequences.entry(consequence).or_default() += 1;
@@ -309,26 +252,6 @@ impl World {
 
     pub(crate) fn consequences(&self) -> BTreeMap<Fault, u64> {
         self.state().consequences.clone()
-    }
-
-    /// A service cannot apply an id from here on.
-    pub(crate) fn spoil(&self, service: &str, id: &str) {
-        self.state().spoilt.entry(service.to_owned()).or_default().insert(id.to_owned());
-    }
-
-    /// Ids that a service could not apply at some time.
-    pub(crate) fn spoilt(&self, service: &str) -> BTreeSet<String> {
-        self.state().spoilt.get(service).cloned().unwrap_or_default()
-    }
-
-    /// The owner answers a service with something old.
-    pub(crate) fn mislead(&self, service: &str, id: &str) {
-        self.state().misled.insert((service.to_owned(), id.to_owned()));
-    }
-
-    /// Whether it ever did.
-    pub(crate) fn was_misled(&self, service: &str, id: &str) -> bool {
-        self.state().misled.contains(&(service.to_owned(), id.to_owned()))
     }
 
     /// A version that was committed this long ago is now in the read model.
@@ -342,28 +265,9 @@ impl World {
         self.state().latest
     }
 
-    /// A program is notified of an ID.
-    pub(crate) fn told(&self, program: &str, id: &str) {
-        let now = self.elapsed();
-        let key = (program.to_owned(), id.to_owned());
-        self.state().heard.entry(key).or_default().told = now;
-    }
-
-    /// A program of a service asks for an ID. However often it was notified of it during the last call, that may
-    /// cost only one more call; and if nothing fails, there is no other cause.
-    pub(crate) fn asked(&self, service: &str, program: &str, id: &str) {
-        let now = self.elapsed();
-        let key = (program.to_owned(), id.to_owned());
-        let mut state = self.state();
-        state.calls += 1;
-        let heard = state.heard.entry(key).or_default();
-        let nothing_new = heard.told < heard.asked;
-        heard.asked = now;
-        let may_fail = state.spoilt.get(service).is_some_and(|spoilt| spoilt.contains(id));
-        drop(state);
-        if self.plan.profile == Profile::Benign && nothing_new && !may_fail {
-            self.violated(format!("{program} asks for {id} once more without a new notification"));
-        }
+    /// A callback is made for one ID.
+    pub(crate) fn called(&self) {
+        self.state().calls += 1;
     }
 
     /// Calls so far.
@@ -382,28 +286,11 @@ impl World {
     }
 
     pub(crate) fn trace(&self) -> Vec<(Duration, String)> {
-        self.state().trace.clone()
+        self.state().story.lines().to_vec()
     }
 
     /// The hash of the course of events.
     pub(crate) fn hash(&self) -> u64 {
-        self.state().hash.finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::profile::Profile;
-
-    /// Whatever goes round and round must end in a report, not in a process that is out of memory.
-    #[tokio::test(start_paused = true)]
-    async fn a_story_without_end_is_a_broken_rule_told_once() {
-        let world = World::new(Plan::new(Profile::Benign, 0));
-        (0..MAX_LINES - 1).for_each(|n| world.tell(format!("line {n}")));
-        assert!(!world.is_endless() && !world.is_violated());
-        (0..3).for_each(|_| world.tell("on and on"));
-        assert!(world.is_endless());
-        assert_eq!((world.violations().len(), world.trace().len()), (1, MAX_LINES));
+        self.state().story.hash()
     }
 }

@@ -11,7 +11,7 @@ use std::{ops::Range, time::Instant};
 
 use nudge_simulation::{Profile, Simulation, mutant::Mutant};
 
-use thing::Things;
+use thing::planted;
 
 /// Most seeds of the profile that is meant to find a fault.
 const MAX_SEEDS: u64 = 1_000;
@@ -25,7 +25,7 @@ fn seeds_until_found(things: &Simulation, profile: Profile, seeds: Range<u64>) -
 
 /// How many seeds each profile takes: the one that is meant to find it many, the others some.
 fn look(mutant: Mutant) -> Vec<Option<u64>> {
-    let things = Simulation::of("subscriber", Things).planted(mutant);
+    let things = planted(mutant);
     let seeds = |profile| if profile == mutant.meant() { MAX_SEEDS } else { SOME_SEEDS };
     let look = |profile| seeds_until_found(&things, profile, 0..seeds(profile));
     Profile::ALL.map(look).to_vec()
@@ -76,10 +76,11 @@ fn write(table: &str) {
     let profiles = Profile::ALL.map(|profile| profile.to_string());
     let head = format!(
         "# Kill matrix\n\n\
-         Faults planted on purpose in the publisher and the kit, one at a time, and how many seeds each profile of the\n\
-         simulation takes to find them. The number of the profile that is meant to find a fault is **bold**: it is\n\
-         at most {MAX_SEEDS}, or the command fails. For the others, `·` means not within the first {SOME_SEEDS}. Written by\n\
-         `make mutants`; the faults are in `crates/simulation/src/mutant.rs`.\n\n\
+         Faults planted on purpose in the publisher and the kit, one at a time, and how many seeds each profile of\n\
+         the simulation takes to find them. The number of the profile that is meant to find a fault is **bold**: it\n\
+         is at most {MAX_SEEDS}, or the command fails. For the others, `·` means not within the first {SOME_SEEDS}.\n\
+         What mixes up entities is planted in a service that follows two of them. Written by `make mutants`; the\n\
+         faults are in `crates/simulation/src/mutant.rs`.\n\n\
          | fault | what it is | {} |\n|---|---|{}\n",
         profiles.join(" | "),
         "---:|".repeat(profiles.len())

@@ -2,6 +2,7 @@
 //! profile holds, and every fault of it happens.
 
 mod failing;
+mod joined;
 mod planted;
 mod several;
 mod thing;
@@ -12,15 +13,11 @@ use nudge_simulation::{Fault, Profile, Simulation, explore};
 
 use thing::Things;
 
-/// Seeds of each profile in an ordinary run of the tests. `SIMULATION_SEEDS` sets others: so many, as `5000`,
-/// or those of a range, as `5000..9000`.
+/// Seeds of each profile in an ordinary run of the tests.
 const SEEDS: Range<u64> = 0..1_000;
 
 fn seeds() -> Range<u64> {
-    let Ok(set) = std::env::var("SIMULATION_SEEDS") else { return SEEDS };
-    let (from, to) = set.split_once("..").unwrap_or(("0", &set));
-    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("SIMULATION_SEEDS={set}"));
-    number(from)..number(to)
+    nudge_simulation::seeds(SEEDS)
 }
 
 /// One service, by the name that the stories of [`explore`] use: so its seeds are the same.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use nudge_protocol::{EntityName, subject};
 use nudge_runtime::BoxError;
 use nudge_subscriber_kit::source::{
@@ -21,12 +21,13 @@ use tokio::{
 
 use super::{
     Link, REQUEST_TIMEOUT,
+    channel::Channel,
     delivery::{Sender, delivery},
 };
 use crate::{
     broker::{self, Asker, Next, Stored},
     fault::Fault,
-    node::Node,
+    read_model::ReadModel,
 };
 
 /// Longest time for which nothing is delivered.
@@ -36,17 +37,28 @@ impl Source for Link {
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>> {
         Box::pin(async move {
             self.ask().await?;
-            let opened = self.node.world.with_broker(|broker| broker.open(durable.name));
+            let (entity, channel) = (durable.entity.clone(), self.channels.of(durable.entity));
+            let opened = channel.with_broker(|broker| broker.open(durable.name));
             let opened = opened.ok_or("there is no stream")?;
-            let (link, entity) = (self.clone(), durable.entity.clone());
+            let contents = self.contents.as_ref();
+            let read_model = contents.and_then(|contents| contents.of(entity.as_str())).cloned();
+            let link = self.clone();
             let (name, created) = (durable.name.to_owned(), opened.created);
             let opened = state(&opened);
             let ack_wait = durable.settings.ack_wait;
             let max_ack_pending =
                 usize::try_from(durable.settings.max_ack_pending).unwrap_or(usize::MAX);
-            let consumer =
-                Opened { link, entity, name, created, opened, ack_wait, max_ack_pending };
-            Ok(Arc::new(consumer) as Arc<dyn Consumer>)
+            Ok(Arc::new(Opened {
+                link,
+                entity,
+                channel,
+                read_model,
+                name,
+                created,
+                opened,
+                ack_wait,
+                max_ack_pending,
+            }) as Arc<dyn Consumer>)
         })
     }
 
@@ -72,6 +84,8 @@ impl Source for Link {
 struct Opened {
     link: Link,
     entity: EntityName,
+    channel: Arc<Channel>,
+    read_model: Option<Arc<ReadModel>>,
     name: String,
     created: u64,
     opened: ConsumerState,
@@ -100,7 +114,7 @@ impl Consumer for Opened {
     fn state(&self) -> Asking<'_, ConsumerState> {
         Box::pin(async {
             self.link.ask().await?;
-            let now = self.link.node.world.with_broker(|broker| broker.info(Some(&self.name)));
+            let now = self.channel.with_broker(|broker| broker.info(Some(&self.name)));
             let now = now.filter(|now| now.created == self.created);
             Ok(state(&now.ok_or("the consumer is gone")?))
         })
@@ -111,20 +125,17 @@ impl Consumer for Opened {
             self.link.ask().await?;
             let (sender, receiver) = mpsc::channel(256);
             tokio::spawn(self.clone().pump(sender));
-            Ok(received(self.link.node.clone(), receiver))
+            Ok(self.received(receiver))
         })
     }
 
     fn again_from(&self, sequence: u64) -> Asking<'_, Deliveries> {
         Box::pin(async move {
             self.link.ask().await?;
-            let world = &self.link.node.world;
-            let all = world.with_broker(|broker| broker.from(self.created, sequence));
+            let all = self.channel.with_broker(|broker| broker.from(self.created, sequence));
             let all = all.ok_or("the stream is gone")?;
-            let node = self.link.node.clone();
             let again = all.into_iter().map(|(sequence, stored)| Ok(delivery(sequence, stored, 0)));
-            let again = stream::iter(again.collect::<Vec<_>>());
-            Ok(again.inspect(move |delivery| node.takes(delivery)).boxed())
+            Ok(self.taken(stream::iter(again.collect::<Vec<_>>())))
         })
     }
 
@@ -132,19 +143,42 @@ impl Consumer for Opened {
         Box::pin(async {
             self.link.ask().await?;
             let (sender, receiver) = mpsc::channel(256);
-            self.link.published.follow(&self.link.node, sender);
-            Ok(received(self.link.node.clone(), receiver))
+            self.channel.follow(&self.link.node, sender);
+            Ok(self.received(receiver))
         })
     }
 }
 
 impl Opened {
+    /// The messages that have arrived for the program.
+    fn received(&self, receiver: mpsc::Receiver<Result<Delivery, BoxError>>) -> Deliveries {
+        let next = |mut receiver: mpsc::Receiver<_>| async move {
+            receiver.recv().await.map(|delivery| (delivery, receiver))
+        };
+        self.taken(stream::unfold(receiver, next))
+    }
+
+    /// Notes when the program looks at each.
+    fn taken(
+        &self,
+        deliveries: impl Stream<Item = Result<Delivery, BoxError>> + Send + 'static,
+    ) -> Deliveries {
+        let (program, read_model) = (self.link.node.name.clone(), self.read_model.clone());
+        let noted = deliveries.inspect(move |delivery| {
+            if let (Some(read_model), Ok(delivery)) = (&read_model, delivery) {
+                let id = delivery.subject.rsplit('.').next().unwrap_or_default();
+                read_model.followed.told(&program, id);
+            }
+        });
+        noted.boxed()
+    }
+
     fn told(&self, sequence: u64, stored: &Stored) -> Told {
         let broker = |broker: &mut broker::Broker| broker.stands_for(self.created, sequence);
         Told {
             subject: stored.subject.clone(),
             version: stored.names(),
-            stands_for: self.link.node.world.with_broker(broker),
+            stands_for: self.channel.with_broker(broker),
         }
     }
 
@@ -168,7 +202,7 @@ impl Opened {
                 ack_wait: self.ack_wait,
                 max_ack_pending: self.max_ack_pending,
             };
-            match world.with_broker(|broker| broker.next(asker, now)) {
+            match self.channel.with_broker(|broker| broker.next(asker, now)) {
                 Next::Gone => {
                     let _ = sender.send(Err("the consumer is gone".into())).await;
                     return;
@@ -176,7 +210,7 @@ impl Opened {
                 Next::Wait(at) => {
                     let pause = at.map_or(REQUEST_TIMEOUT, |at| at.saturating_sub(now));
                     let pause = pause.clamp(Duration::from_millis(1), REQUEST_TIMEOUT);
-                    let _ = timeout(pause, self.link.published.woken.notified()).await;
+                    let _ = timeout(pause, self.channel.woken.notified()).await;
                 }
                 Next::Message { sequence, stored, pending, again } => {
                     if again {
@@ -233,7 +267,7 @@ struct Ack {
 impl Ack {
     /// An acknowledged message must be covered.
     fn check(&self, told: &Told) {
-        let Some(read_model) = &self.opened.link.read_model else { return };
+        let Some(read_model) = &self.opened.read_model else { return };
         if let Ok(id) = subject::decode_subject(&self.opened.entity, &told.subject) {
             read_model.acknowledged(&id, told.version, told.stands_for);
         }
@@ -243,7 +277,7 @@ impl Ack {
 impl AckHandle for Ack {
     fn ack(&self) -> Sending<'_> {
         Box::pin(async {
-            let (link, node) = (&self.opened.link, &self.opened.link.node);
+            let (channel, node) = (&self.opened.channel, &self.opened.link.node);
             node.boundary(Fault::CrashBeforeAck).await;
             if self.said.swap(true, SeqCst) {
                 node.world.violated("a delivery was acknowledged twice");
@@ -256,13 +290,13 @@ impl AckHandle for Ack {
             node.world.tell(format!("{} acknowledges {subject} #{}", node.name, self.sequence));
             let (created, name) = (self.opened.created, &self.opened.name);
             // After it went back, the broker takes it for another message's.
-            let taken = node.world.with_broker(|broker| broker.at(created, self.sequence));
+            let taken = channel.with_broker(|broker| broker.at(created, self.sequence));
             if let Some(stored) = taken {
                 self.check(&self.opened.told(self.sequence, &stored));
             }
-            node.world.with_broker(|broker| broker.ack(created, name, self.sequence));
+            channel.with_broker(|broker| broker.ack(created, name, self.sequence));
             // There may be room for the next.
-            link.published.woken.notify_waiters();
+            channel.woken.notify_waiters();
             node.boundary(Fault::CrashAfterAck).await;
         })
     }
@@ -274,18 +308,10 @@ impl AckHandle for Ack {
             if node.has_link() {
                 let again = node.world.elapsed() + self.opened.ack_wait;
                 let (created, name) = (self.opened.created, &self.opened.name);
-                node.world
+                self.opened
+                    .channel
                     .with_broker(|broker| broker.progress(created, name, self.sequence, again));
             }
         })
     }
-}
-
-/// The messages that have arrived for the program.
-fn received(node: Arc<Node>, receiver: mpsc::Receiver<Result<Delivery, BoxError>>) -> Deliveries {
-    let next = |mut receiver: mpsc::Receiver<_>| async move {
-        receiver.recv().await.map(|delivery| (delivery, receiver))
-    };
-    let taken = stream::unfold(receiver, next);
-    taken.inspect(move |delivery| node.takes(delivery)).boxed()
 }

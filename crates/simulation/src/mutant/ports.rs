@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
@@ -115,28 +115,40 @@ impl Sink for WrongSink {
     }
 }
 
-/// A subscriber's connections to the broker and to the owner.
-pub(super) fn wrong_subscriber(
-    source: Arc<dyn Source>,
-    client: Arc<dyn OwnerClient>,
-    mutant: Mutant,
-) -> (Arc<dyn Source>, Arc<dyn OwnerClient>) {
-    let wrong = Wrong { mutant, asking: Arc::default(), told: Arc::default() };
-    let source = WrongSource { source, wrong: wrong.clone() };
-    (Arc::new(source), Arc::new(WrongClient { client, wrong }))
-}
-
-/// What both connections of a program share.
+/// What all connections of a program share.
 #[derive(Clone)]
-struct Wrong {
+pub(super) struct Wrong {
     mutant: Mutant,
+    /// How often the program was started.
+    life: u64,
+    /// The entity that it asked the broker for first.
+    first: Arc<OnceLock<EntityName>>,
     /// The IDs for which a callback is in progress.
     asking: Arc<Mutex<BTreeSet<EntityId>>>,
-    /// The highest version that a message named of each id.
+    /// The highest version that a message named of each ID, whichever its entity.
     told: Arc<Mutex<BTreeMap<EntityId, Version>>>,
 }
 
 impl Wrong {
+    pub(super) fn new(mutant: Mutant, life: u64) -> Self {
+        let (first, asking, told) = (Arc::default(), Arc::default(), Arc::default());
+        Self { mutant, life, first, asking, told }
+    }
+
+    pub(super) fn source(&self, source: Arc<dyn Source>) -> Arc<dyn Source> {
+        Arc::new(WrongSource { source, wrong: self.clone() })
+    }
+
+    pub(super) fn client(&self, client: Arc<dyn OwnerClient>) -> Arc<dyn OwnerClient> {
+        Arc::new(WrongClient { client, wrong: self.clone() })
+    }
+
+    /// Whether an entity is not followed.
+    fn omits(&self, entity: &EntityName) -> bool {
+        let first = self.first.get_or_init(|| entity.clone());
+        self.mutant == Mutant::OneEntityResumed && self.life > 1 && first != entity
+    }
+
     /// Whether a message is thrown away; and it is noted.
     fn skips(&self, entity: &EntityName, message: &Delivery) -> bool {
         let Ok(id) = decode_subject(entity, &message.subject) else {
@@ -177,6 +189,11 @@ impl Wrong {
             Mutant::NeverAcknowledged => {
                 let silent = |ack| Box::new(Silent(ack)) as Box<dyn AckHandle>;
                 message.ack = message.ack.map(silent);
+            }
+            Mutant::FloorOfAnotherEntity => {
+                let id = decode_subject(&entity, &message.subject).ok();
+                let told = id.and_then(|id| self.told.lock().get(&id).copied());
+                message.version = told.map(|told| told.to_string());
             }
             // Every answer is at least as new as that.
             Mutant::StaleAnswerAccepted => {
@@ -219,6 +236,9 @@ impl Source for WrongSource {
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>> {
         Box::pin(async move {
             let (entity, wrong) = (durable.entity.clone(), self.wrong.clone());
+            if wrong.omits(&entity) {
+                std::future::pending::<()>().await;
+            }
             let consumer = self.source.open(durable).await?;
             Ok(Arc::new(WrongConsumer { consumer, entity, wrong }) as Arc<dyn Consumer>)
         })

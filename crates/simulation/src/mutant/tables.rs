@@ -11,6 +11,8 @@ pub(crate) enum Table {
     Applied,
     /// In a read model.
     DeadLetter,
+    /// The position in each entity's stream, in a read model.
+    Intake,
     /// The owner's.
     ChangeLog,
 }
@@ -64,6 +66,25 @@ fn triggers(table: Table, mutant: Mutant) -> Vec<String> {
             ignored("INSERT ON nudge_applied WHEN NEW.deleted = 1")
         }
         (Table::Applied, Mutant::TombstoneForgotten) => dropped_once_deleted("nudge_applied"),
+        (Table::Applied, Mutant::GuardByIdAlone) => ignored(
+            "INSERT ON nudge_applied WHEN EXISTS (SELECT 1 FROM nudge_applied \
+             WHERE id = NEW.id AND entity <> NEW.entity AND version >= NEW.version)",
+        ),
+        (Table::Applied, Mutant::DeadLetterOfAnotherCloses) => {
+            let close = |on: &str| {
+                format!(
+                    "CREATE TRIGGER wrong_{on} AFTER {on} ON nudge_applied BEGIN \
+                     DELETE FROM nudge_dead_letter WHERE id = NEW.id; END"
+                )
+            };
+            vec![close("INSERT"), close("UPDATE")]
+        }
+        (Table::Intake, Mutant::PositionOfAnotherEntity) => vec![
+            "CREATE TRIGGER wrong AFTER UPDATE OF position ON nudge_intake BEGIN \
+             UPDATE nudge_intake SET position = max(position, NEW.position) \
+             WHERE entity <> NEW.entity; END"
+                .to_owned(),
+        ],
         (Table::ChangeLog, Mutant::TombstoneDroppedFromLog) => {
             dropped_once_deleted("nudge_change_log")
         }

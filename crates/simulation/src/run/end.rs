@@ -1,11 +1,11 @@
 //! What must hold at the end: everyone has converged and stays so, and nothing is left to do.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::theatre::Theatre;
-use crate::{fault::Fault, profile::Profile};
+use super::{accident::databases::owner_has_pending, theatre::Theatre};
+use crate::{fault::Fault, owner::Owned, profile::Profile};
 
 /// Time allowed to converge once everything is healed. Virtual, so it costs nothing.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
@@ -49,32 +49,31 @@ impl Theatre {
         }
     }
 
-    /// What has not converged: a read model, or the stream, which must hold the newest version of each entity
-    /// for new subscribers.
+    /// What has not converged: what a service keeps, or a stream, which must hold the newest version of each
+    /// entity for new subscribers.
     fn differs(&self, except: Except) -> Option<String> {
-        let read_models = self.followers.iter().map(|follower| &follower.read_model);
-        let mut differences = read_models.filter_map(|read_model| {
-            let except = match except {
-                Except::None => BTreeSet::new(),
-                Except::Spoilt => self.world.spoilt(&read_model.name),
-            };
-            read_model
-                .differs(&except)
-                .map(|difference| format!("{}{difference}", read_model.whose))
-        });
+        let spoilt_too = except == Except::None;
+        let mut followers = self.followers.iter();
+        let difference = followers.find_map(|follower| follower.contents.differs(spoilt_too));
         // What the broker has lost for good stays lost there until it changes again.
         let whole = self.world.profile() != Profile::Unannounced;
-        differences.next().or_else(|| whole.then(|| self.stream_differs()).flatten())
+        difference.or_else(|| whole.then(|| self.stream_differs()).flatten())
     }
 
     fn stream_differs(&self) -> Option<String> {
-        self.history.versions().newest().find_map(|(id, newest)| {
-            let version = newest.map_or(0, |newest| newest.version);
-            let subject = self.subject(id);
-            let shown =
-                self.world.with_broker(|broker| broker.version_on(&subject).map(str::to_owned));
-            (shown != Some(version.to_string()))
-                .then(|| format!("the stream shows {id}@{shown:?}; its owner is at {version}"))
+        let mut entities = self.owners.iter().flat_map(|owner| &owner.entities);
+        entities.find_map(|owned| {
+            let Owned { entity, history, .. } = &**owned;
+            let channel = self.channels.of(entity);
+            history.versions().newest().find_map(|(id, newest)| {
+                let version = newest.map_or(0, |newest| newest.version);
+                let subject = self.subject(entity, id);
+                let shown =
+                    channel.with_broker(|broker| broker.version_on(&subject).map(str::to_owned));
+                let id = history.named(id);
+                (shown != Some(version.to_string()))
+                    .then(|| format!("the stream shows {id}@{shown:?}; its owner is at {version}"))
+            })
         })
     }
 
@@ -94,11 +93,13 @@ impl Theatre {
 
     /// What is left to do, if anything: for the relay, for the broker, or for a subscriber.
     async fn left(&self) -> Option<String> {
-        if self.owner_has_pending().await {
-            return Some("changes are not published".to_owned());
+        for owner in &self.owners {
+            if owner_has_pending(owner).await {
+                return Some(format!("changes of {} are not published", owner.name));
+            }
         }
         for follower in &self.followers {
-            if let Some(left) = follower.left().await {
+            if let Some(left) = follower.left(&self.channels).await {
                 return Some(left);
             }
         }
@@ -115,7 +116,7 @@ impl Theatre {
             if let Some(line) =
                 follower.reports(&["ghost", "stale", "ahead", "altered", "stray"]).await
             {
-                world.violated(format!("{}{line}, and nobody did that", follower.read_model.whose));
+                world.violated(format!("{}: {line}, and nobody did that", follower.name));
             }
         }
     }

@@ -8,33 +8,33 @@ use std::{
 
 use nudge_protocol::{EntityId, EntityName, subject};
 use nudge_publisher::Publisher;
-use nudge_runtime::{Database, database::Driver};
+use nudge_runtime::database::Driver;
 use nudge_subscriber_kit::Settings;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::{runtime::Handle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cast::Cast,
+    contents::Contents,
     fault::Fault,
     follower::Follower,
     history::History,
-    link::{Link, published::Published},
+    link::{Link, channel::Channels},
     mutant::{
         self,
         tables::{Table, plant},
     },
     node::{Node, Role},
-    owner::{self, Changes, Client, Entities},
+    owner::{Changes, Owned, Owner, client::Client},
     plain::{Plain, database},
-    plan::{KEY, RELAY},
+    plan::IDS,
     profile::Profile,
     read_model::ReadModel,
     world::World,
 };
 
-/// Ids of the entities of a run.
-const KEYS: u64 = 4;
 /// Longest time until a crashed program is restarted.
 const MAX_DOWN: Duration = Duration::from_secs(4);
 /// The time until redelivery, in some runs.
@@ -44,19 +44,12 @@ const CONTENTS_INTERVAL: Duration = Duration::from_secs(8);
 /// How far clocks jump, in microseconds.
 const MAX_SKEW_MICROS: u64 = 3_600_000_000;
 
-/// Who may permanently lose something in this run. If both the broker and one of the databases did,
-/// nothing would be left that knows about it.
-pub(crate) struct Losses {
-    pub(crate) by_databases: bool,
-    pub(crate) owner_backed_up: AtomicBool,
-}
-
-impl Losses {
-    fn new(world: &World) -> Self {
-        let broker_may = world.may(Fault::Rollback) || world.may(Fault::StreamLoss);
-        let by_databases = world.below(2) == 0 || !broker_may;
-        Self { by_databases, owner_backed_up: AtomicBool::new(false) }
-    }
+/// A program, by what it runs.
+#[derive(Clone)]
+pub(crate) enum Program {
+    /// The relays of an owner.
+    Relay(Arc<Owner>),
+    Subscriber(Arc<Follower>),
 }
 
 /// Everyone in a run.
@@ -64,17 +57,16 @@ pub(crate) struct Theatre {
     pub(crate) world: Arc<World>,
     /// Replicas of each service, and relays.
     pub(crate) replicas: usize,
-    pub(crate) entity: EntityName,
     helper: Handle,
-    pub(crate) owner_db: Database,
-    owner: Publisher,
-    pub(crate) history: Arc<History>,
+    pub(crate) owners: Vec<Arc<Owner>>,
     pub(crate) followers: Vec<Arc<Follower>>,
-    pub(crate) published: Arc<Published>,
+    pub(crate) channels: Arc<Channels>,
     /// Each program as last started, by its service and number.
     pub(crate) nodes: Mutex<BTreeMap<(String, usize), Arc<Node>>>,
     settings: Settings,
-    pub(crate) losses: Losses,
+    /// Whether it is the databases that may permanently lose something in this run. If the broker did, too,
+    /// nothing would be left that knows about it.
+    pub(crate) databases_lose: bool,
     /// Entities that cannot be applied no longer heal by themselves.
     pub(crate) poison_stays: AtomicBool,
     pub(crate) stop: CancellationToken,
@@ -82,63 +74,60 @@ pub(crate) struct Theatre {
 
 impl Theatre {
     pub(crate) async fn open(cast: &Cast, world: Arc<World>, helper: Handle) -> Arc<Self> {
-        let services = &cast.services;
-        let entity = EntityName::new(services[0].1.entity()).expect("a good name");
         let plain = Arc::new(Plain { runtime: helper.clone(), world: world.clone() });
-        let owner_db = database(&helper).await.with_driver(Driver::Stepped(plain.clone()));
-        owner_db.migrate("entities", owner::MIGRATIONS).await.expect("the tables are made");
-        let owner = Publisher::open(&owner_db, entity.clone()).await.expect("it opens");
-        plant(&owner_db, Table::ChangeLog, world.mutant()).await;
-        let history = History::new(world.clone(), owner_db.clone());
+        let owners = owners(cast, &plain).await;
+        let entities = || owners.iter().flat_map(|owner| &owner.entities);
+        let history_of = |entity: &str| -> Arc<History> {
+            let mut entities = entities().filter(|owned| owned.entity.as_str() == entity);
+            entities.next().expect("an owner").history.clone()
+        };
         let mut followers = Vec::new();
-        for (name, service) in services {
-            let (service, several) = (service.clone(), services.len() > 1);
-            let follower =
-                Follower::open(name, service, several, history.clone(), plain.clone()).await;
+        for member in &cast.members {
+            let several = cast.members.len() > 1;
+            let follower = Follower::open(member, several, history_of, plain.clone()).await;
             followers.push(Arc::new(follower));
         }
-        if !followers.iter().any(|follower| follower.can_be_read) {
+        let mut read_models = followers.iter().flat_map(|follower| &follower.contents.read_models);
+        if !read_models.any(|read_model| read_model.can_be_read) {
             world.rule_out(Fault::RowEdited);
         }
-        let (settings, losses) = (settings(&world), Losses::new(&world));
+        let settings = settings(&world);
+        let broker_loses = world.may(Fault::Rollback) || world.may(Fault::StreamLoss);
+        let databases_lose = world.below(2) == 0 || !broker_loses;
         Arc::new(Self {
             replicas: cast.replicas_in(world.profile()),
             world,
-            entity,
             helper,
-            owner_db,
-            owner,
-            history,
+            owners,
             followers,
-            published: Arc::default(),
+            channels: Arc::default(),
             nodes: Mutex::default(),
             settings,
-            losses,
+            databases_lose,
             poison_stays: AtomicBool::new(false),
             stop: CancellationToken::new(),
         })
     }
 
-    /// Starts a program, a service's or a relay, and restarts it whenever it crashes.
-    pub(crate) async fn keep_running(
-        self: Arc<Self>,
-        follower: Option<Arc<Follower>>,
-        replica: usize,
-    ) {
+    /// Starts a program, and restarts it whenever it crashes.
+    pub(crate) async fn keep_running(self: Arc<Self>, program: Program, replica: usize) {
         let world = &self.world;
-        let of = follower.as_ref().map_or(RELAY, |follower| follower.name());
-        let role = if follower.is_some() { Role::Subscriber } else { Role::Relay };
+        let (of, role) = match &program {
+            Program::Relay(owner) => (&owner.relay, Role::Relay),
+            Program::Subscriber(follower) => (&follower.name, Role::Subscriber),
+        };
         let mut random = world.random_of(&format!("{of}-{replica}"));
         for life in 1.. {
             sleep(random.up_to(Duration::from_millis(500))).await;
             let node = Node::new(of, (replica, life), role, world.clone(), self.helper.clone());
             world.tell(format!("{} starts", node.name));
-            self.nodes.lock().insert((of.to_owned(), replica), node.clone());
-            match &follower {
-                None => drop(tokio::spawn(self.clone().relay(node.clone()))),
-                Some(follower) => {
-                    let starting = self.clone().subscriber(follower.clone(), replica, node.clone());
-                    drop(tokio::spawn(starting));
+            self.nodes.lock().insert((of.clone(), replica), node.clone());
+            match program.clone() {
+                Program::Relay(owner) => {
+                    tokio::spawn(self.clone().relay(owner, node.clone()));
+                }
+                Program::Subscriber(follower) => {
+                    tokio::spawn(self.clone().subscriber(follower, replica, node.clone()));
                 }
             }
             node.death().await;
@@ -148,51 +137,89 @@ impl Theatre {
         }
     }
 
-    /// Checks every read model.
+    /// Checks what every service keeps.
     fn check(&self) {
-        self.followers.iter().for_each(|follower| follower.read_model.check());
+        self.followers.iter().for_each(|follower| follower.contents.check());
     }
 
-    fn link(&self, node: Arc<Node>, read_model: Option<Arc<ReadModel>>) -> Arc<Link> {
-        Arc::new(Link { node, read_model, published: self.published.clone() })
+    fn link(&self, node: Arc<Node>, contents: Option<Arc<Contents>>) -> Arc<Link> {
+        Arc::new(Link { node, contents, channels: self.channels.clone() })
     }
 
-    async fn relay(self: Arc<Self>, node: Arc<Node>) {
-        let db = self.owner_db.clone().with_driver(Driver::Stepped(node.clone()));
-        let publisher = Publisher::open(&db, self.entity.clone()).await.expect("it opens");
+    async fn relay(self: Arc<Self>, owner: Arc<Owner>, node: Arc<Node>) {
+        let db = owner.db.clone().with_driver(Driver::Stepped(node.clone()));
         let sink = mutant::sink(self.link(node, None), self.world.mutant());
-        publisher.spawn_relay_to(sink, self.stop.child_token());
+        for owned in &owner.entities {
+            let publisher = Publisher::open(&db, owned.entity.clone()).await.expect("it opens");
+            publisher.spawn_relay_to(sink.clone(), self.stop.child_token());
+        }
     }
 
     async fn subscriber(self: Arc<Self>, follower: Arc<Follower>, replica: usize, node: Arc<Node>) {
-        let api = self.owner.sync_api(Entities(self.owner_db.clone()));
-        let (history, unanswered) = (self.history.clone(), follower.unanswered.clone());
-        let client = Client { node: node.clone(), api, history, unanswered };
-        let link = self.link(node, Some(follower.read_model.clone()));
-        follower.start(replica, link, client, self.settings, self.stop.child_token()).await;
+        let client = |read_model: &Arc<ReadModel>| {
+            let mut all = self.entities().into_iter();
+            let is_followed = |owned: &Owned| owned.entity == *read_model.history().entity();
+            let (owner, owned) = all.find(|(_, owned)| is_followed(owned)).expect("an owner");
+            let (owner, api) = (owner.clone(), owner.api(owned));
+            Client { node: node.clone(), owner, api, followed: read_model.followed.clone() }
+        };
+        let clients = follower.contents.read_models.iter().map(client).collect();
+        let link = self.link(node.clone(), Some(follower.contents.clone()));
+        follower.start(replica, link, clients, self.settings, self.stop.child_token()).await;
     }
 
     /// The subject of an entity's notifications.
-    pub(crate) fn subject(&self, id: &str) -> String {
-        subject::subject(&self.entity, &EntityId::new(id).expect("a good id"))
+    pub(crate) fn subject(&self, entity: &EntityName, id: &str) -> String {
+        subject::subject(entity, &EntityId::new(id).expect("a good id"))
     }
 
-    pub(crate) fn some_id(&self) -> String {
-        format!("{KEY}{}", self.world.below(KEYS))
+    /// A random index. There is nothing random about one of one, so that runs of a single entity draw nothing
+    /// for it.
+    fn one_of(&self, many: usize) -> usize {
+        if many == 1 { 0 } else { self.world.below(many as u64) as usize }
     }
 
-    /// The owner changes one entity, or several in one transaction.
+    /// All entities, each with its owner.
+    fn entities(&self) -> Vec<(&Arc<Owner>, &Arc<Owned>)> {
+        let entities = self.owners.iter();
+        entities.flat_map(|owner| owner.entities.iter().map(move |owned| (owner, owned))).collect()
+    }
+
+    pub(crate) fn some_entity(&self) -> (Arc<Owner>, Arc<Owned>) {
+        let entities = self.entities();
+        let (owner, owned) = entities[self.one_of(entities.len())];
+        (owner.clone(), owned.clone())
+    }
+
+    pub(crate) fn some_id(&self) -> &'static str {
+        IDS[self.world.below(IDS.len() as u64) as usize]
+    }
+
+    /// The read models of an entity, one for each service that follows it.
+    pub(crate) fn read_models_of(
+        &self,
+        entity: &EntityName,
+    ) -> impl Iterator<Item = &Arc<ReadModel>> {
+        self.followers.iter().filter_map(|follower| follower.contents.of(entity.as_str()))
+    }
+
+    fn some_state(&self, entity: &EntityName) -> Value {
+        let read_model = self.read_models_of(entity).next().expect("it is followed");
+        self.world.with_random(|random| read_model.service.state(random))
+    }
+
+    /// An owner changes one entity, or several in one transaction.
     pub(crate) async fn edit(&self) {
-        self.history.learn();
+        let (owner, _) = self.some_entity();
+        owner.entities.iter().for_each(|owned| owned.history.learn());
         let world = &self.world;
         let several = world.below(5) == 0;
         let mut changes = Changes::new();
         for _ in 0..if several { 3 } else { 1 } {
-            let id = self.some_id();
+            let (at, id) = (self.one_of(owner.entities.len()), self.some_id());
             let delete = world.below(4) == 0;
-            let state =
-                world.with_random(|random| self.followers[0].read_model.service.state(random));
-            changes.insert(id, (!delete).then_some(state));
+            let state = self.some_state(&owner.entities[at].entity);
+            changes.insert((at, id.to_owned()), (!delete).then_some(state));
         }
         if world.strikes(Fault::ClockSkew) {
             let skew = world.pick(Fault::ClockSkew, 2 * MAX_SKEW_MICROS).cast_signed();
@@ -201,16 +228,17 @@ impl Theatre {
         let places = 2 * changes.len() as u64;
         let crash = Fault::CrashOwnerInTransaction;
         let ends_at = world.strikes(crash).then(|| world.pick(crash, places) as usize);
-        let work = owner::write(&self.owner, &changes, ends_at);
-        let versions = self.owner_db.run(work).await.expect("the owner's database works");
+        let versions = owner.db.run(owner.write(&changes, ends_at)).await;
+        let versions = versions.expect("the owner's database works");
+        let named = |at: usize, id: &str| owner.entities[at].history.named(id);
         let Some(versions) = versions else {
-            let ids: Vec<_> = changes.keys().map(String::as_str).collect();
+            let ids: Vec<_> = changes.keys().map(|(at, id)| named(*at, id)).collect();
             return world.tell(format!("owner ends within its edit of {}", ids.join(", ")));
         };
-        for ((id, state), version) in changes.into_iter().zip(versions) {
+        for (((at, id), state), version) in changes.into_iter().zip(versions) {
             let what = if state.is_some() { "changes" } else { "deletes" };
-            world.tell(format!("owner {what} {id} @{version}"));
-            self.history.note(&id, version, state);
+            world.tell(format!("owner {what} {} @{version}", named(at, &id)));
+            owner.entities[at].history.note(&id, version, state);
         }
     }
 
@@ -218,6 +246,21 @@ impl Theatre {
         let nodes = self.nodes.lock();
         nodes.values().for_each(|node| node.crash(why));
     }
+}
+
+/// The owners, and their databases.
+async fn owners(cast: &Cast, plain: &Arc<Plain>) -> Vec<Arc<Owner>> {
+    let (world, all) = (&plain.world, cast.owners());
+    let several = (all.iter().map(Vec::len).sum::<usize>() > 1, all.len() > 1);
+    let mut owners = Vec::new();
+    for names in &all {
+        let names = names.iter().map(|name| EntityName::new(name).expect("a good name"));
+        let db = database(&plain.runtime).await.with_driver(Driver::Stepped(plain.clone()));
+        let owner = Owner::open(world, db, names.collect(), several).await;
+        plant(&owner.db, Table::ChangeLog, world.mutant()).await;
+        owners.push(owner);
+    }
+    owners
 }
 
 /// In some runs messages are redelivered soon; in some, so few are delivered at a time that there is a

@@ -133,42 +133,15 @@ fn a_fault_of_one_service_is_told_with_its_name() {
     assert!(!said.contains("violated: whole: "), "{said}");
 }
 
-/// A thing's services, and one that follows something else.
-struct Others;
-
-impl Service for Others {
-    type Handler = KeepDoubles;
-
-    fn entity(&self) -> &'static str {
-        "other"
-    }
-
-    async fn migrate(&self, _: &Database) -> Result<(), BoxError> {
-        Ok(())
-    }
-
-    fn handler(&self, db: &Database) -> KeepDoubles {
-        KeepDoubles(db.clone())
-    }
-
-    fn state(&self, _: &mut Random) -> Value {
-        Value::Null
-    }
-
-    async fn read(&self, _: &mut Tx) -> Result<BTreeMap<String, Value>, sqlx::Error> {
-        Ok(BTreeMap::new())
-    }
-}
-
 #[test]
 fn what_cannot_be_in_one_simulation_is_refused() {
     let refused = |add: fn(Simulation) -> Simulation| {
         let made = catch_unwind(|| add(Simulation::of("things", Things)));
         *made.expect_err("it is refused").downcast::<String>().expect("a text")
     };
-    let said = refused(|things| things.and("others", Others));
-    assert!(said.contains("others follows another entity than things"), "{said}");
-    for name in ["things", "relay", ""] {
+    let said = refused(|things| things.also(Doubles));
+    assert!(said.contains("things follows thing already"), "{said}");
+    for name in ["things", "relay", "thing-relay", ""] {
         let made = catch_unwind(|| Simulation::of("things", Things).and(name, Doubles));
         assert!(made.is_err(), "{name:?}");
     }

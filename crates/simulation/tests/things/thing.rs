@@ -7,8 +7,9 @@ use nudge_runtime::{
     database::Migration,
     set_sql::{Column, rows},
 };
-use nudge_simulation::{Random, Service};
-use nudge_subscriber_kit::{Apply, EntityState};
+use nudge_simulation::{Mirrored, Random, Service, Simulation, mutant::Mutant};
+use nudge_subscriber_kit::{Apply, EntityState, Mirror};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 const MIGRATIONS: &[Migration] = &[Migration {
@@ -78,4 +79,22 @@ impl Service for Things {
         let state = |state: String| serde_json::from_str(&state).unwrap_or(Value::Null);
         Ok(rows.into_iter().map(|(id, text)| (id, state(text))).collect())
     }
+}
+
+/// The state of another entity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Other {
+    n: u64,
+}
+
+/// Another entity, for a service that follows two.
+pub(crate) fn others() -> Mirrored<Other> {
+    Mirrored::new("other", || Mirror::table("other"), |random| json!({"n": random.below(5)}))
+}
+
+/// What a planted fault is looked for in.
+pub(crate) fn planted(mutant: Mutant) -> Simulation {
+    let things = Simulation::of("subscriber", Things);
+    let things = if mutant.mixes_up_entities() { things.also(others()) } else { things };
+    things.planted(mutant)
 }

@@ -1,26 +1,51 @@
-//! Who is notified of what is published, and who receives it past the backlog.
+//! One stream of the broker, and who waits for what is published there.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
 };
 
+use nudge_protocol::EntityName;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::sleep};
 
 use super::delivery::{Sender, delivery};
-use crate::{broker::Stored, fault::Fault, node::Node};
+use crate::{
+    broker::{Broker, Stored},
+    fault::Fault,
+    node::Node,
+};
 
-/// The subscribers of what is published.
+/// The stream of one entity, and its subscribers.
 #[derive(Default)]
-pub(crate) struct Published {
+pub(crate) struct Channel {
+    broker: Mutex<Broker>,
     /// Wakes those who wait for messages.
     pub(crate) woken: Notify,
-    /// Subscribers that get it directly instead of through their consumer.
+    /// Subscribers that get what is published directly instead of through their consumer.
     fresh: Mutex<Vec<(Weak<Node>, Sender)>>,
 }
 
-impl Published {
+/// The channel of each entity, made when it is first asked for.
+#[derive(Default)]
+pub(crate) struct Channels(Mutex<BTreeMap<String, Arc<Channel>>>);
+
+impl Channels {
+    pub(crate) fn of(&self, entity: &EntityName) -> Arc<Channel> {
+        self.0.lock().entry(entity.as_str().to_owned()).or_default().clone()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Channel>> {
+        self.0.lock().values().cloned().collect()
+    }
+}
+
+impl Channel {
+    /// The state of the stream.
+    pub(crate) fn with_broker<T>(&self, work: impl FnOnce(&mut Broker) -> T) -> T {
+        work(&mut self.broker.lock())
+    }
+
     /// Subscribes to what is published from now on.
     pub(crate) fn follow(&self, node: &Arc<Node>, sender: Sender) {
         self.fresh.lock().push((Arc::downgrade(node), sender));
@@ -73,16 +98,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_each_service_one_program_gets_what_is_published() {
         let world = World::new(Plan::new(Profile::Benign, 0));
-        let published = Published::default();
+        let channel = Channel::default();
         let mut programs = Vec::new();
         for (of, replica) in [("search", 0), ("search", 1), ("search", 2), ("review", 0)] {
             let node = Node::new(of, (replica, 1), Role::Subscriber, world.clone(), helper());
             let (sender, receiver) = mpsc::channel(8);
-            published.follow(&node, sender);
+            channel.follow(&node, sender);
             programs.push((node, receiver));
         }
         let stored = Stored { subject: "changes.a.b".into(), version: None, body: Bytes::new() };
-        (0..4).for_each(|_| published.tell(&stored));
+        (0..4).for_each(|_| channel.tell(&stored));
         sleep(std::time::Duration::from_secs(60)).await;
         let got: Vec<_> = programs.iter().map(|(_, receiver)| receiver.len()).collect();
         assert_eq!(got[3], 4, "review has one program, which gets all of it: {got:?}");
