@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::WriteToken;
-use nudge_runtime::{BoxError, Broker, Database, alerts::Alerts, database::Migration, serve};
+use nudge_runtime::{
+    BoxError, Broker, Database, alerts::Alerts, database::Migration, serve, traces::Traces,
+};
 use nudge_subscriber_kit::{CloudEvents, Settings, Subscriber, source::Source};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,7 @@ pub struct ReadModel {
     keep: Keep,
     after_commit: Option<Hook>,
     alerts: Alerts,
+    traces: Traces,
 }
 
 impl ReadModel {
@@ -56,8 +59,8 @@ impl ReadModel {
 
     /// A read model on this database.
     pub fn on(database: Arc<TestDatabase>) -> Self {
-        let (keep, events, after_commit, alerts) = Default::default();
-        Self { settings: quick(), database, events, keep, after_commit, alerts }
+        let (keep, events, after_commit, alerts, traces) = Default::default();
+        Self { settings: quick(), database, events, keep, after_commit, alerts, traces }
     }
 
     /// Learns of changes from CloudEvents, instead of the owner's own stream.
@@ -68,6 +71,11 @@ impl ReadModel {
     /// Tells of what needs an operator.
     pub fn alerts(self, alerts: Alerts) -> Self {
         Self { alerts, ..self }
+    }
+
+    /// Follows the traces of changes.
+    pub fn traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Calls `hook` after each commit, before anything is acknowledged.
@@ -99,7 +107,8 @@ impl ReadModel {
         let mut builder = Subscriber::builder_from("copies", &db, source.clone())
             .follow(ENTITY, &owner.url(), self.keep.clone())
             .settings(self.settings)
-            .alerts(&self.alerts);
+            .alerts(&self.alerts)
+            .traces(&self.traces);
         if let Some(hook) = self.after_commit.clone() {
             builder = builder.after_commit(move || hook());
         }

@@ -4,6 +4,7 @@
 //!
 //! | module | what it provides |
 //! |---|---|
+//! | [`collector`] | a small collector of traces |
 //! | [`owner`] | a small owner of `thing`s: the real publisher |
 //! | [`fault`] | faults of its sync API, on demand |
 //! | [`figure`] | what a trial cost |
@@ -16,6 +17,7 @@
 //! | [`trial`] | edits, a fault, convergence, and the costs |
 //! | [`wire`] | publishing any message by hand |
 
+pub mod collector;
 pub mod copy;
 pub mod fault;
 pub mod figure;
@@ -35,6 +37,7 @@ use nudge_protocol::EntityId;
 use nudge_runtime::Broker;
 use nudge_testbed::line::Settings;
 
+pub use collector::{Collector, Mood};
 pub use copy::{Copy, ReadModel};
 pub use fault::Fault;
 pub use kept::{keep_tables, put_tables_back};

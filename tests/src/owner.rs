@@ -5,7 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use axum::middleware::from_fn_with_state;
 use nudge_protocol::{Change, EntityId, EntityName, Version, WriteToken, sync_api::MAX_BATCH_IDS};
 use nudge_publisher::Publisher;
-use nudge_runtime::{BoxError, Broker, Database, Tx, database::Migration, serve, set_sql};
+use nudge_runtime::{
+    BoxError, Broker, Database, Tx, database::Migration, serve, set_sql, traces::Traces,
+};
 use parking_lot::Mutex;
 use serde_json::{Value, json, value::RawValue};
 use tokio::net::TcpListener;
@@ -95,6 +97,12 @@ impl Owner {
     pub async fn start_silent_of(entity: &str) -> Self {
         crate::logs();
         Self::start_silent_on(Arc::new(TestDatabase::new().await), entity).await
+    }
+
+    /// Follows the traces of its changes. Before a relay is started.
+    pub fn traces(mut self, traces: &Traces) -> Self {
+        self.publisher = self.publisher.clone().traces(traces);
+        self
     }
 
     /// Starts an owner of this kind of entity on a database, without a relay.

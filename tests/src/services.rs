@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use nudge_runtime::database::Kind;
+use nudge_subscriber_kit::Running;
 use reqwest::{Client, Response};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ pub struct Services {
     search: SocketAddr,
     review: SocketAddr,
     stop: CancellationToken,
+    running: Option<(store_info::Service, [Running; 2])>,
     databases: [TestDatabase; 3],
 }
 
@@ -30,16 +32,25 @@ impl Services {
     /// Like [`start`](Self::start), on databases of this kind.
     pub async fn start_on(nats: &Nats, kind: Kind) -> Self {
         let owner = TestDatabase::of(kind).await;
-        Self::start_with(nats, [owner, TestDatabase::of(kind).await, TestDatabase::of(kind).await])
+        let databases = [owner, TestDatabase::of(kind).await, TestDatabase::of(kind).await];
+        Self::start_with(nats, databases, &[]).await
+    }
+
+    /// Like [`start`](Self::start), with traces to this collector.
+    pub async fn start_traced(nats: &Nats, collector: &str) -> Self {
+        let databases =
+            [TestDatabase::new().await, TestDatabase::new().await, TestDatabase::new().await];
+        Self::start_with(nats, databases, &["--otlp-endpoint".to_owned(), collector.to_owned()])
             .await
     }
 
     /// Like [`start`](Self::start), with the stores in this database.
     pub async fn start_with_owner_on(nats: &Nats, owner: TestDatabase) -> Self {
-        Self::start_with(nats, [owner, TestDatabase::new().await, TestDatabase::new().await]).await
+        let databases = [owner, TestDatabase::new().await, TestDatabase::new().await];
+        Self::start_with(nats, databases, &[]).await
     }
 
-    async fn start_with(nats: &Nats, databases: [TestDatabase; 3]) -> Self {
+    async fn start_with(nats: &Nats, databases: [TestDatabase; 3], all: &[String]) -> Self {
         crate::logs();
         let stop = CancellationToken::new();
         let arguments = |program: &str, database: &TestDatabase, further: &[String]| {
@@ -54,7 +65,7 @@ impl Services {
             ];
             own.iter()
                 .map(|text| (*text).to_owned())
-                .chain(further.iter().cloned())
+                .chain(further.iter().chain(all).cloned())
                 .collect::<Vec<_>>()
         };
         let args = store_info::Args::parse_from(arguments("store-info", &databases[0], &[]));
@@ -70,7 +81,19 @@ impl Services {
             search: search.address,
             review: review.address,
             stop,
+            running: Some((store_info, [search, review])),
             databases,
+        }
+    }
+
+    /// Stops them, and waits until they have stopped.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some((store_info, subscribers)) = self.running.take() {
+            store_info.stopped().await;
+            for subscriber in subscribers {
+                subscriber.stopped().await;
+            }
         }
     }
 

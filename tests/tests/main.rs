@@ -36,6 +36,7 @@ mod starts;
 mod subscriber_api;
 mod told;
 mod tombstones;
+mod traces;
 mod two_owners;
 mod whose_fault;
 mod why;

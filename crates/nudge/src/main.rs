@@ -160,6 +160,8 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "otlp")]
+    nudge_otlp::link();
     let cli = parse_or_exit::<Cli>();
     // Without a runtime: the guard must work when everything else has gone wrong.
     if matches!(cli.verb, Verb::Guard) {

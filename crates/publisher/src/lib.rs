@@ -50,6 +50,7 @@ pub mod sink;
 pub mod stream;
 pub mod sync_api;
 mod tombstones;
+mod traces;
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
@@ -60,6 +61,7 @@ use nudge_runtime::{
     Broker, Database, Tx,
     alerts::{Alarm, Alerts},
     database::{Before, Migration, OpenError},
+    traces::{Traces, note},
 };
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +74,7 @@ use metrics::Metrics;
 pub use metrics::RelayHealth;
 use sink::Sink;
 pub use sync_api::Owner;
+use traces::Written;
 
 /// The handle of a [`Publisher`] whose service records its changes itself.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +98,7 @@ pub struct Publisher<M = Recording> {
     /// The triggers that record the changes.
     capture: Option<Arc<capture::Capture>>,
     alarm: Alarm,
+    written: Written,
     how: PhantomData<M>,
 }
 
@@ -117,6 +121,7 @@ impl Publisher {
             events: None,
             capture: None,
             alarm,
+            written: Written::default(),
             how: PhantomData,
         })
     }
@@ -199,7 +204,11 @@ impl Publisher {
         tx: &mut Tx,
         changes: &[(EntityId, Change)],
     ) -> Result<Vec<Version>, sqlx::Error> {
-        self.log.record(tx, changes).await
+        let versions = self.log.record(tx, changes).await?;
+        for ((id, _), version) in changes.iter().zip(&versions) {
+            note(self.entity(), id, *version);
+        }
+        Ok(versions)
     }
 }
 
@@ -232,8 +241,8 @@ impl<M> Publisher<M> {
     }
 
     fn with<N>(self, capture: Option<Arc<capture::Capture>>) -> Publisher<N> {
-        let Self { log, wake, outlet, metrics, events, alarm, .. } = self;
-        Publisher { log, wake, outlet, metrics, events, capture, alarm, how: PhantomData }
+        let Self { log, wake, outlet, metrics, events, alarm, written, .. } = self;
+        Publisher { log, wake, outlet, metrics, events, capture, alarm, written, how: PhantomData }
     }
 
     /// Publishes notifications that are CloudEvents 1.0 as well: headers in the binary mode of the NATS binding are added,
@@ -245,6 +254,13 @@ impl<M> Publisher<M> {
     /// Tells an operator when the triggers of [`capture`](Publisher::capture), which must be called afterwards, are lost.
     pub fn alerts(self, alerts: &Alerts) -> Self {
         Self { alarm: alerts.of(self.entity()), ..self }
+    }
+
+    /// Follows the traces of requests that change entities to their notifications, which then carry a `traceparent`. The
+    /// changes of a transaction are those that [`record`](Publisher::record) recorded in it, or whose version was read with
+    /// [`recorded`](Self::recorded). To be called before [`spawn_relay`](Self::spawn_relay).
+    pub fn traces(self, traces: &Traces) -> Self {
+        Self { written: Written::new(traces.clone()), ..self }
     }
 
     /// The kind of entity that this handle publishes.
@@ -265,6 +281,7 @@ impl<M> Publisher<M> {
     /// Commits, and only then wakes the relay. Without the wake-up the change is still published,
     /// after at most [`relay::MAX_POLL_INTERVAL`].
     pub async fn commit(&self, tx: Tx) -> Result<(), sqlx::Error> {
+        self.written.commits(self.entity());
         tx.commit().await?;
         self.wake();
         Ok(())
@@ -282,7 +299,11 @@ impl<M> Publisher<M> {
         tx: &mut Tx,
         ids: &[EntityId],
     ) -> Result<HashMap<EntityId, Recorded>, sqlx::Error> {
-        self.log.recorded(tx, ids).await
+        let recorded = self.log.recorded(tx, ids).await?;
+        for (id, row) in &recorded {
+            note(self.entity(), id, row.version);
+        }
+        Ok(recorded)
     }
 
     /// The token that identifies a write, for the `Nudge-Token` header of its answer.
@@ -302,7 +323,7 @@ impl<M> Publisher<M> {
         let (events, capture) = (self.events.clone(), self.capture.clone());
         let (dead, entity) = (metrics.dead_tasks.clone(), self.entity().clone());
         self.outlet.set(sink.clone());
-        let relay = relay::Relay::new(log, sink, wake, metrics, events);
+        let relay = relay::Relay::new(log, sink, wake, metrics, events, self.written.clone());
         tokio::spawn(async move {
             let capture = async {
                 if let Some(capture) = capture {

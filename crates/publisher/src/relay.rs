@@ -29,7 +29,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use nudge_protocol::{EntityId, EntityName, Notification, cloud_events::EventSource, subject};
-use nudge_runtime::{BoxError, clock, problem::chain};
+use nudge_runtime::{BoxError, clock, problem::chain, traces::TRACEPARENT};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +45,7 @@ use crate::{
     },
     metrics::Metrics,
     sink::{Message, Sink, StreamInfo},
+    traces::Written,
 };
 
 /// Rows read and published at a time; also the limit of acknowledgements in flight.
@@ -75,6 +76,8 @@ pub(crate) struct Relay {
     metrics: Metrics,
     /// If notifications are CloudEvents, too.
     events: Option<EventSource>,
+    /// The traces of what this process wrote.
+    written: Written,
     /// The stream as last seen; `None` before the first check on a connection.
     stream: Option<StreamInfo>,
     next_check: Instant,
@@ -134,6 +137,7 @@ impl Relay {
         wake: Arc<Notify>,
         metrics: Metrics,
         events: Option<EventSource>,
+        written: Written,
     ) -> Self {
         Self {
             log,
@@ -141,6 +145,7 @@ impl Relay {
             wake,
             metrics,
             events,
+            written,
             stream: None,
             next_check: Instant::now(),
             known: None,
@@ -372,7 +377,15 @@ impl Relay {
 
     async fn publish_one(&self, row: &Pending) -> Result<Published, BoxError> {
         let entity = self.log.entity();
-        let seq = self.sink.publish(entity, message(entity, row, self.events.as_ref())).await?;
+        let mut message = message(entity, row, self.events.as_ref());
+        let publication = self.written.publishes(row);
+        let context = publication.as_ref().and_then(|publication| publication.context());
+        message.headers.extend(context.map(|context| (TRACEPARENT, context.to_string())));
+        let published = self.sink.publish(entity, message).await;
+        if let Some(publication) = publication {
+            publication.ends(entity, &row.id, published.as_ref().ok().copied());
+        }
+        let seq = published?;
         Ok(Published { id: row.id.clone(), version: row.version, seq })
     }
 }

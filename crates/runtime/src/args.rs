@@ -17,6 +17,7 @@ use crate::{
     auth::AuthArgs,
     broker::NatsArgs,
     logs::{Lines, bounded::Bounded},
+    traces::TraceArgs,
 };
 
 /// The settings of every service.
@@ -34,6 +35,9 @@ pub struct ServiceArgs {
     /// Who is answered, and the service's own token
     #[command(flatten)]
     pub auth: AuthArgs,
+    /// Where to send traces, and which
+    #[command(flatten)]
+    pub traces: TraceArgs,
     /// Which messages to log, such as `info` or `nudge_subscriber_kit=debug`
     #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     pub log: String,

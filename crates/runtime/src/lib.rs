@@ -21,6 +21,7 @@
 //! | [`breaker`] | when to stop calling a service that fails |
 //! | [`alerts`] | tells an operator, once, what needs one |
 //! | [`clock`] | the current time, also in a simulation |
+//! | [`traces`] | what one change went through in every service, for OpenTelemetry |
 //! | [`mutation`] | faults planted in the code for the simulation to find |
 
 pub mod alerts;
@@ -43,6 +44,7 @@ pub mod program;
 pub mod serve;
 pub mod set_sql;
 pub mod tasks;
+pub mod traces;
 
 pub use broker::Broker;
 pub use database::{Database, Tx};

@@ -40,6 +40,7 @@ use crate::{
         events::{Event, EventKind, Events, event},
         progress::Progress,
         seldom::Seldom,
+        traces::Waiting,
     },
     work::{
         run::{Heard, Lane},
@@ -90,6 +91,7 @@ pub(crate) struct Intake {
     pub(crate) events: Events,
     /// Limits log lines about malformed messages.
     pub(crate) said: Seldom,
+    pub(crate) traces: Waiting,
     pub(crate) settings: Settings,
 }
 
@@ -351,6 +353,7 @@ impl Intake {
         }
         let unsure = floor.is_none();
         let floor = floor.unwrap_or(Version::NONE);
+        self.traces.heard(&id, message.context, now);
         let heard = Heard::message(now, message.sequence, message.published_at);
         let incoming = Incoming { id, lane, floor, unsure, attempts: 0, held, heard };
         self.queue.send(incoming).await.map_err(|_| Over::Stopped)

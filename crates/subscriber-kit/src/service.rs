@@ -13,6 +13,7 @@ use nudge_runtime::{
     auth::{Admission, Credentials},
     database::{Durability, Migration},
     openapi, program,
+    traces::Traces,
 };
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -76,6 +77,7 @@ struct Follow {
 /// | `NATS_URL`, … | the broker and its credentials | `nats://127.0.0.1:7122` |
 /// | `ALERT_WEBHOOK_URL`, `ALERT_SUBJECT` | where to tell an operator what needs one: see [`nudge_runtime::alerts`] | nowhere |
 /// | `AUTH_ISSUER`, … | whose tokens are asked for, and the service's own: see [`nudge_runtime::auth`] | nobody's |
+/// | `OTEL_EXPORTER_OTLP_ENDPOINT`, … | where to send traces: see [`nudge_runtime::traces`] | nowhere |
 /// | `LOG`, `LOG_FORMAT` | what to log, and how: text on a terminal, otherwise JSON | `info`, `auto` |
 ///
 /// Each is also a flag, such as `--database-url`; `--help` lists them.
@@ -107,6 +109,8 @@ pub struct Started {
     pub alerts: Alerts,
     /// The service's own token, for requests to others.
     pub credentials: Credentials,
+    /// Where traces go.
+    pub traces: Traces,
     /// Cancelled when the service should stop.
     pub stop: CancellationToken,
     urls: Arc<HashMap<&'static str, String>>,
@@ -138,6 +142,7 @@ pub struct Running {
     pub database: Database,
     /// The subscriber that follows the entities.
     pub subscriber: Subscriber,
+    traces: Traces,
     tasks: TaskTracker,
     server: JoinHandle<()>,
 }
@@ -149,6 +154,7 @@ impl Running {
         self.subscriber.stopped().await;
         self.tasks.wait().await;
         self.database.close().await;
+        self.traces.flush().await;
     }
 }
 
@@ -350,6 +356,7 @@ impl Service {
         stop: CancellationToken,
     ) -> Result<Running, BoxError> {
         let args = ServiceArgs::from_arg_matches(matches)?;
+        let traces = Traces::start(&args.traces, self.name)?;
         // First, so that the start fails before anything else happens if the port is taken.
         let admission = Admission::of(&args.auth)?.reads(&self.reads);
         let bind = matches.get_one(BIND).copied();
@@ -370,7 +377,8 @@ impl Service {
         let alerts = Alerts::start(&args.alerts, self.name, &broker, stop.clone());
         let mut builder = Subscriber::builder(self.name, &database, &broker)
             .alerts(&alerts)
-            .credentials(&credentials);
+            .credentials(&credentials)
+            .traces(&traces);
         let follows = !self.follows.is_empty();
         for follow in self.follows {
             let url = matches.get_one::<String>(&follow.setting).map_or("", String::as_str);
@@ -394,21 +402,30 @@ impl Service {
             Some((*name, matches.get_one::<String>(&url_of(name))?.to_owned()))
         };
         let urls = Arc::new(self.calls.iter().filter_map(url).collect());
-        let started =
-            Started { database, broker, subscriber, alerts, credentials, stop, urls, tasks };
+        let started = Started {
+            database,
+            broker,
+            subscriber,
+            alerts,
+            credentials,
+            traces,
+            stop,
+            urls,
+            tasks,
+        };
         let mut router = OpenApiRouter::default();
         for part in self.parts {
             router = router.merge(part(started.clone()).await?);
         }
         // Last, as in the document that `openapi` prints.
         router = router.merge(started.subscriber.openapi_router());
-        let Started { database, subscriber, stop, tasks, .. } = started;
+        let Started { database, subscriber, traces, stop, tasks, .. } = started;
         tasks.close();
-        let router = openapi::served(self.about, router);
+        let router = traces.serve(openapi::served(self.about, router));
         let server = tokio::spawn(admission.serve(listener, router, stop));
         guard.disarm();
         tracing::info!(%address, service = self.name, "listening");
-        Ok(Running { address, database, subscriber, tasks, server })
+        Ok(Running { address, database, subscriber, traces, tasks, server })
     }
 }
 

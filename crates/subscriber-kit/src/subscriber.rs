@@ -7,7 +7,7 @@ use nudge_protocol::{
 };
 use nudge_runtime::{
     BoxError, Broker, Database, alerts::Alerts, auth::Credentials, database::OpenError,
-    tasks::DeadTasks,
+    tasks::DeadTasks, traces::Traces,
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -28,7 +28,7 @@ use crate::{
     resync::{Parts, Resync, ledger::Ledger},
     retry::InARow,
     settings::Settings,
-    telemetry::{events::Events, progress::Progress, runs::Runs, seldom::Seldom},
+    telemetry::{events::Events, progress::Progress, runs::Runs, seldom::Seldom, traces::Waiting},
     work::{
         batch::Batches,
         look::{Look, MAX_LOOKS_WAITING},
@@ -105,6 +105,7 @@ pub struct Builder {
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     alerts: Alerts,
     credentials: Credentials,
+    traces: Traces,
     follows: Vec<Start>,
 }
 
@@ -120,6 +121,7 @@ struct Starting {
     after_commit: Option<Arc<dyn Fn() + Send + Sync>>,
     alerts: Alerts,
     credentials: Credentials,
+    traces: Traces,
     events: Events,
     paused: watch::Receiver<bool>,
     owners: HashMap<String, Arc<dyn OwnerClient>>,
@@ -204,6 +206,7 @@ impl Subscriber {
             after_commit: None,
             alerts: Alerts::default(),
             credentials: Credentials::default(),
+            traces: Traces::default(),
             follows: Vec::new(),
         }
     }
@@ -348,6 +351,12 @@ impl Builder {
         self
     }
 
+    /// Follows the traces of changes into this read model.
+    pub fn traces(mut self, traces: &Traces) -> Self {
+        self.traces = traces.clone();
+        self
+    }
+
     /// Replaces the default limits.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
@@ -382,6 +391,7 @@ impl Builder {
         let (paused, _) = watch::channel(false);
         let mut registry = Registry::default();
         self.alerts.register(&mut registry);
+        self.traces.register(&mut registry);
         let mut starting = Starting {
             service: self.service,
             db: self.db,
@@ -393,6 +403,7 @@ impl Builder {
             after_commit: self.after_commit,
             alerts: self.alerts,
             credentials: self.credentials,
+            traces: self.traces,
             events: Events::new(),
             paused: paused.subscribe(),
             owners: HashMap::new(),
@@ -463,6 +474,7 @@ impl Starting {
         let (queue, incoming) = mpsc::channel(INCOMING_CAPACITY);
         let (looks, waiting) = mpsc::channel(MAX_LOOKS_WAITING);
         let runs = Arc::new(Runs::default());
+        let traces = Waiting::new(&self.traces);
         let replica = Replica::new(self.db.clone(), entity.clone());
         let revision = handler.revision();
         let dead_letters = DeadLetters::new(self.db.clone(), entity.clone(), revision);
@@ -477,6 +489,7 @@ impl Starting {
                 events: self.events.clone(),
                 progress: progress.clone(),
                 runs: runs.clone(),
+                traces: traces.clone(),
                 retry: self.settings.retry,
                 parking: InARow::default(),
                 said: Seldom::default(),
@@ -501,6 +514,7 @@ impl Starting {
             progress: progress.clone(),
             events: self.events.clone(),
             said: Seldom::default(),
+            traces,
             settings: self.settings,
         };
         let stop = || self.stop.clone();

@@ -5,3 +5,4 @@ pub(crate) mod events;
 pub(crate) mod progress;
 pub(crate) mod runs;
 pub(crate) mod seldom;
+pub(crate) mod traces;

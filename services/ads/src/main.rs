@@ -3,5 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "otlp")]
+    nudge_otlp::link();
     ads::service().run()
 }

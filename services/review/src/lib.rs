@@ -56,7 +56,7 @@ pub fn service() -> Service {
 
 /// Publishes and serves reviews: the service's own routes and those of an owner.
 async fn owner(at: Started) -> Result<OpenApiRouter, BoxError> {
-    let publisher = Publisher::open(&at.database, entity()).await?;
+    let publisher = Publisher::open(&at.database, entity()).await?.traces(&at.traces);
     at.subscriber.with_registry(|registry| publisher.register_metrics(registry));
     let relay = publisher.spawn_relay(&at.broker, at.stop.clone());
     at.spawn(async { drop(relay.await) });

@@ -39,6 +39,7 @@ use nudge_runtime::{
     database::{Durability, OpenError},
     program,
     serve::BindError,
+    traces::{self, Traces},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +95,9 @@ pub enum StartError {
     /// The settings for NATS are invalid. (If the server is down, the service keeps trying.)
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// Traces cannot be exported.
+    #[error(transparent)]
+    Traces(#[from] traces::StartError),
     /// The sample stores cannot be written.
     #[error("SAMPLE: cannot load the sample stores")]
     Sample(#[source] sqlx::Error),
@@ -105,6 +109,7 @@ pub struct Service {
     address: SocketAddr,
     stores: Stores,
     db: Database,
+    traces: Traces,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -127,6 +132,7 @@ impl Service {
             }
         }
         self.db.close().await;
+        self.traces.flush().await;
     }
 }
 
@@ -147,14 +153,15 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let db = Database::open(&args.service.database_url, Durability::Full).await?;
     let broker = Broker::connect_with(&args.service.nats, "store-info").await?;
     let alerts = Alerts::start(&args.service.alerts, "store-info", &broker, stop.clone());
-    let mut publisher = Publisher::open(&db, entity()).await?.alerts(&alerts);
+    let traces = Traces::start(&args.service.traces, "store-info")?;
+    let mut publisher = Publisher::open(&db, entity()).await?.alerts(&alerts).traces(&traces);
     if let Some(source) = &args.cloud_events_source {
         publisher = publisher.cloud_events(source.clone());
     }
     let metrics = Metrics::default();
     let stores = Stores::open(&db, publisher, metrics.clone()).await?;
     let publisher = stores.publisher();
-    let registry = metrics.registry(publisher, &alerts);
+    let registry = metrics.registry(publisher, &alerts, &traces);
     let mut tasks = Vec::new();
     if args.sample {
         let loading = import::load_sample(&stores, &broker, stop.clone()).await;
@@ -162,9 +169,9 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     }
     tasks.push(publisher.spawn_relay(&broker, stop.clone()));
     let app = http::App { stores: stores.clone(), registry, stop: stop.clone() };
-    tasks.push(tokio::spawn(admission.serve(listener, router(app), stop)));
+    tasks.push(tokio::spawn(admission.serve(listener, traces.serve(router(app)), stop)));
     tracing::info!(%address, service = "store-info", "listening");
-    Ok(Service { address, stores, db, tasks })
+    Ok(Service { address, stores, db, traces, tasks })
 }
 
 /// All routes of the service: its own, those of the sync API, and the document of both.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nudge_publisher::{Capturing, Publisher};
-use nudge_runtime::alerts::Alerts;
+use nudge_runtime::{alerts::Alerts, traces::Traces};
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
@@ -57,7 +57,12 @@ impl Metrics {
     }
 
     /// Everything that `/metrics` shows: these and the publisher's.
-    pub fn registry(&self, publisher: &Publisher<Capturing>, alerts: &Alerts) -> Arc<Registry> {
+    pub fn registry(
+        &self,
+        publisher: &Publisher<Capturing>,
+        alerts: &Alerts,
+        traces: &Traces,
+    ) -> Arc<Registry> {
         let mut registry = Registry::default();
         registry.register("store_info_writes", "Stores written, by effect", self.writes.clone());
         registry.register(
@@ -72,6 +77,7 @@ impl Metrics {
         );
         publisher.register_metrics(&mut registry);
         alerts.register(&mut registry);
+        traces.register(&mut registry);
         Arc::new(registry)
     }
 }

@@ -202,6 +202,19 @@ pub enum RunOutcome {
     DeadLetter,
 }
 
+impl RunOutcome {
+    /// The word for it, as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Ignored => "ignored",
+            Self::Retried => "retried",
+            Self::Parked => "parked",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

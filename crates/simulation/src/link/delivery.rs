@@ -12,5 +12,14 @@ pub(crate) type Sender = mpsc::Sender<Result<Delivery, BoxError>>;
 /// With nothing to acknowledge.
 pub(crate) fn delivery(sequence: u64, stored: Stored, pending: u64) -> Delivery {
     let Stored { subject, version, body } = stored;
-    Delivery { subject, version, body, sequence, published_at: None, pending, ack: None }
+    Delivery {
+        subject,
+        version,
+        body,
+        sequence,
+        published_at: None,
+        context: None,
+        pending,
+        ack: None,
+    }
 }

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nudge_runtime::{auth::Credentials, problem::chain};
+use nudge_runtime::{
+    auth::Credentials,
+    problem::chain,
+    traces::{TRACEPARENT, current},
+};
 use reqwest::{Method, RequestBuilder};
 
 use crate::callback::owner_client::{FetchError, FetchErrorKind};
 
-/// Sends requests with the service's own token, if it has one. Cloning is cheap.
+/// Sends requests with the service's own token, if it has one, as part of the caller's trace. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -34,9 +38,13 @@ impl Client {
         Ok(Self { http, credentials: credentials.clone() })
     }
 
-    /// A request.
+    /// A request, as part of the caller's trace if there is one.
     pub fn request(&self, method: Method, url: &str) -> RequestBuilder {
-        self.credentials.sign(self.http.request(method, url))
+        let request = self.credentials.sign(self.http.request(method, url));
+        match current() {
+            Some(context) => request.header(TRACEPARENT, context.to_string()),
+            None => request,
+        }
     }
 }
 

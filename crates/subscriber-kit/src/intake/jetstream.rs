@@ -13,7 +13,10 @@ use async_nats::{
 };
 use futures_util::{StreamExt, TryStreamExt};
 use nudge_protocol::{EntityName, Notification, Timestamp, notification::VERSION_HEADER, subject};
-use nudge_runtime::{BoxError, Broker};
+use nudge_runtime::{
+    BoxError, Broker,
+    traces::{Parent, TRACEPARENT},
+};
 use tokio::{sync::watch, time::Instant};
 
 use crate::intake::{
@@ -332,8 +335,12 @@ impl Notifier {
     /// A message as a delivery; an event as the notification that its owner would have published.
     fn delivery(&self, message: &Message, place: Option<Place>) -> Delivery {
         let Place { sequence, published_at, pending } = place.unwrap_or_default();
-        let version = message.headers.as_ref().and_then(|headers| headers.get(VERSION_HEADER));
-        let version = version.map(|version| version.as_str().to_owned());
+        let header = |name| message.headers.as_ref()?.get(name);
+        let version = header(VERSION_HEADER).map(|version| version.as_str().to_owned());
+        let context = match header(TRACEPARENT).map(|parent| Parent::read(parent.as_str())) {
+            Some(Parent::Sampled(context)) => Some(context),
+            _ => None,
+        };
         let event = self.events.as_ref().and_then(|events| events.read(message));
         let (subject, body) = match event {
             Some((id, change)) => {
@@ -342,6 +349,6 @@ impl Notifier {
             }
             None => (message.subject.to_string(), message.payload.clone()),
         };
-        Delivery { subject, version, body, sequence, published_at, pending, ack: None }
+        Delivery { subject, version, body, sequence, published_at, context, pending, ack: None }
     }
 }

@@ -10,7 +10,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use futures_util::Stream;
 use nudge_protocol::{EntityName, Timestamp};
-use nudge_runtime::BoxError;
+use nudge_runtime::{BoxError, traces::Context};
 use tokio::sync::watch;
 
 pub use crate::intake::acknowledge::{AckHandle, Sending};
@@ -34,6 +34,8 @@ pub struct Delivery {
     pub sequence: u64,
     /// When the broker stored it, if it says so.
     pub published_at: Option<Timestamp>,
+    /// The trace that it belongs to, if it names one that is sampled.
+    pub context: Option<Context>,
     /// Number of messages that the consumer has yet to deliver after this one.
     pub pending: u64,
     /// Acknowledges it. `None` if no acknowledgement is expected.

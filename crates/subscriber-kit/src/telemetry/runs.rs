@@ -6,6 +6,7 @@ use nudge_protocol::{
     EntityId, Timestamp, Version,
     admin::{KeyRun, MAX_RUNS_PER_KEY},
 };
+use nudge_runtime::traces::Context;
 use parking_lot::Mutex;
 
 /// Runs that are remembered of a followed entity, the oldest forgotten first. With the longest IDs and errors
@@ -22,12 +23,14 @@ pub(crate) struct Call {
     pub(crate) answered_at: Option<Timestamp>,
     /// The states and tombstones among the answers.
     pub(crate) answers: HashMap<EntityId, Answered>,
+    /// Its span, if a trace wants to know of it.
+    pub(crate) span: Option<Context>,
 }
 
 impl Call {
     /// A call that was not answered.
-    pub(crate) fn failed(asked_at: Timestamp) -> Self {
-        Self { asked_at, answered_at: None, answers: HashMap::new() }
+    pub(crate) fn failed(asked_at: Timestamp, span: Option<Context>) -> Self {
+        Self { asked_at, answered_at: None, answers: HashMap::new(), span }
     }
 }
 

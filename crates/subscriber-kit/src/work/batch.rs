@@ -10,7 +10,11 @@ use nudge_protocol::{
     EntityId, Timestamp, Version,
     sync_api::{Item, ItemStatus},
 };
-use nudge_runtime::{alerts::What, clock, mutated};
+use nudge_runtime::{
+    alerts::What,
+    clock, mutated,
+    traces::{Context, within},
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -73,17 +77,23 @@ impl<A: Apply> Batches<A> {
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
         progress.calls_back(ids.len());
         let (began, asked_at) = (Instant::now(), clock::now());
-        let (items, rest) = fetch_all(&*self.owner.client, entity, &ids, self.fields).await;
+        let callback = self.settling.traces.calls_back(&ids, asked_at);
+        let span = callback.as_ref().map(|callback| callback.context);
+        let fetching = fetch_all(&*self.owner.client, entity, &ids, self.fields);
+        let (items, rest) = within(span, fetching).await;
+        if let Some(callback) = callback {
+            callback.ends(entity, ids.len(), &rest);
+        }
         progress.called_back(began.elapsed(), &rest);
         let answered: HashSet<EntityId> = items.iter().map(|item| item.id.clone()).collect();
         let is_answered = |run: &Run<Held>| answered.contains(&run.id);
         let (answered, left): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_answered);
         let mut ended = match answered.is_empty() {
             true => Ended::default(),
-            false => self.answered(answered, items, asked_at).await,
+            false => self.answered(answered, items, asked_at, span).await,
         };
         if let Err(error) = rest {
-            let failed = self.fetch_failed(left, error, asked_at).await;
+            let failed = self.fetch_failed(left, error, asked_at, span).await;
             ended.finished.extend(failed.finished);
             ended.split.extend(failed.split);
         }
@@ -91,14 +101,22 @@ impl<A: Apply> Batches<A> {
     }
 
     /// The owner answered these.
-    async fn answered(&self, runs: Vec<Run<Held>>, items: Vec<Item>, asked_at: Timestamp) -> Ended {
-        let answered_at = Some(clock::now());
+    async fn answered(
+        &self,
+        runs: Vec<Run<Held>>,
+        items: Vec<Item>,
+        asked_at: Timestamp,
+        span: Option<Context>,
+    ) -> Ended {
+        let answered_at = clock::now();
         self.owner_is_well().await;
         let live = items.iter().filter(|item| item.status == ItemStatus::Live);
         self.owner.answered(live.map(|item| &item.id));
         self.settling.progress.fetched.inc_by(items.len() as u64);
         let (ends, answers) = self.judge_and_apply(&runs, items).await;
-        self.settle(runs, ends, Call { asked_at, answered_at, answers }).await
+        self.settling.traces.applied(&self.settling.entity, span, answered_at, answers.len());
+        let call = Call { asked_at, answered_at: Some(answered_at), answers, span };
+        self.settle(runs, ends, call).await
     }
 
     async fn settle(&self, runs: Vec<Run<Held>>, ends: Vec<End>, call: Call) -> Ended {
@@ -123,6 +141,7 @@ impl<A: Apply> Batches<A> {
         mut runs: Vec<Run<Held>>,
         error: FetchError,
         asked_at: Timestamp,
+        span: Option<Context>,
     ) -> Ended {
         let condition = self.whose_fault(&runs, &error).await;
         if let Condition::Ill(fault) | Condition::Unclear(fault) | Condition::Unlisted(fault) =
@@ -150,7 +169,7 @@ impl<A: Apply> Batches<A> {
             (Condition::Well | Condition::Unclear(_), _) => pace.key_failed(run, &error.message),
         };
         let ends = runs.iter().map(end).collect();
-        self.settle(runs, ends, Call::failed(asked_at)).await
+        self.settle(runs, ends, Call::failed(asked_at, span)).await
     }
 
     /// The owner's condition after a callback for these keys failed.

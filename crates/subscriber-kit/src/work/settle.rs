@@ -17,6 +17,7 @@ use crate::{
         progress::Progress,
         runs::{Call, MAX_KEPT_ERROR_BYTES, Runs},
         seldom::Seldom,
+        traces::Waiting,
     },
     work::{
         ending::End,
@@ -40,6 +41,7 @@ pub(crate) struct Settling {
     pub(crate) events: Events,
     pub(crate) progress: Arc<Progress>,
     pub(crate) runs: Arc<Runs>,
+    pub(crate) traces: Waiting,
     pub(crate) retry: RetryPolicy,
     /// Consecutive failures to write the dead-letter table.
     pub(crate) parking: InARow,
@@ -53,7 +55,10 @@ impl Settling {
     pub(crate) async fn settle(&self, ends: Vec<(Run<Held>, End)>, call: &Call) -> Vec<Finish> {
         let parked = self.park(&ends).await;
         let now = clock::now();
-        self.runs.keep(ends.iter().map(|(run, end)| (run.id.clone(), told(run, end, call, now))));
+        let told: Vec<_> =
+            ends.iter().map(|(run, end)| (run.id.clone(), told(run, end, call, now))).collect();
+        self.traces.ended(&self.entity, &told, call);
+        self.runs.keep(told.into_iter());
         let mut finished = Vec::with_capacity(ends.len());
         let mut handled = Vec::new();
         for (mut run, end) in ends {
