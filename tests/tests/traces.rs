@@ -6,7 +6,7 @@ use async_nats::HeaderMap;
 use nudge_protocol::subject;
 use nudge_runtime::traces::{Context, FLUSH_DEADLINE, TRACEPARENT, within};
 use nudge_tests::{
-    Collector, Copy, Mood, Nats, Owner, ReadModel, Services, collector::Seen, eventually, id,
+    Collector, Mood, Nats, Owner, ReadModel, Services, collector::Seen, eventually, id,
     services::token,
 };
 use serde_json::{Value, json};

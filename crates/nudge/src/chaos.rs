@@ -7,10 +7,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`plan`] | what happens when: generated from a seed, or read from a file |
-//! | [`database`], [`world`] | the database server; the programs and lines, and everything together |
+//! | [`lines`] | the lines between programs |
+//! | [`database`], [`world`] | the database server; the programs, and everything together |
 //! | [`inject`] | starts and ends a fault |
 //! | [`edits`], [`reviews`], [`follow`] | what is written, and what subscribers and readers see meanwhile |
 //! | [`plant`] | differences that no notification tells of |
+//! | [`drawer`] | the same faults one at a time, by hand, while `nudge dev --chaos` runs |
 //! | [`mod@run`], [`board`], [`picture`], [`report`] | a run, and what it shows |
 //!
 //! Programs, lines and the comparison are those of [`nudge_testbed`].
@@ -43,9 +45,11 @@ use crate::{
 
 mod board;
 mod database;
+pub(crate) mod drawer;
 mod edits;
 mod follow;
 mod inject;
+pub(crate) mod lines;
 mod picture;
 mod plan;
 mod plant;

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{feed::Feed, view::View};
 use crate::{
+    chaos::drawer::{self, Drawer},
     client::Api,
     failure::Failure,
     peers::{self, HOLDERS_PATH, Holder, Named, Peer, SERVICES_PATH},
@@ -52,6 +53,8 @@ pub(crate) struct Console {
     restarts: Arc<HashMap<String, Arc<AtomicU64>>>,
     feed: Feed,
     watchers: Arc<Semaphore>,
+    /// Only where something can be broken by hand.
+    drawer: Option<Drawer>,
     stop: CancellationToken,
 }
 
@@ -61,11 +64,12 @@ impl Console {
         api: Api,
         broker: Option<Broker>,
         restarts: HashMap<String, Arc<AtomicU64>>,
+        drawer: Option<Drawer>,
         stop: CancellationToken,
     ) -> Self {
         let newcomer = api.clone().without_idle_connections();
         let (restarts, watchers) = (Arc::new(restarts), Arc::new(collect::watchers()));
-        Self { api, newcomer, broker, restarts, feed: Feed::new(), watchers, stop }
+        Self { api, newcomer, broker, restarts, feed: Feed::new(), watchers, drawer, stop }
     }
 }
 
@@ -78,6 +82,7 @@ impl FromRef<Console> for Api {
 
 /// All routes of the console.
 pub(crate) fn router(console: Console) -> Router {
+    let chaos = console.drawer.clone().map(drawer::http::router).unwrap_or_default();
     Router::new()
         .route("/", get(page::index))
         .route("/{file}", get(page::file))
@@ -90,6 +95,7 @@ pub(crate) fn router(console: Console) -> Router {
         .route("/api/why/{entity}/{id}", get(story))
         .route("/api/{service}/{*path}", any(proxy::forward))
         .with_state(console)
+        .merge(chaos)
 }
 
 /// 200 if every part is ready, else 503 naming those that are not.

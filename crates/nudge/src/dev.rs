@@ -23,9 +23,13 @@ use self::{
     postgres::Postgres,
     supervisor::{Kept, supervise},
     talk::Talk,
-    welcome::{kept_in, welcome},
+    welcome::{called, kept_in, welcome},
 };
 use crate::{
+    chaos::{
+        drawer::{Drawer, Handle},
+        lines::Lines,
+    },
     client::{Api, Service},
     console,
     failure::Failure,
@@ -65,6 +69,9 @@ pub(crate) struct DevArgs {
     /// Do not load the sample stores on the first start
     #[arg(long)]
     no_sample: bool,
+    /// Offer the chaos drawer: break things by hand, on the console page or by `nudge break`, and heal them
+    #[arg(long)]
+    chaos: bool,
     /// For tests: the program that runs the services in place of this one, called with `service NAME`
     #[arg(long, value_name = "PROGRAM", hide = true)]
     services: Option<PathBuf>,
@@ -96,6 +103,10 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
     let Some(postgres) = prepared.transpose()? else {
         return Ok(());
     };
+    let lines = match args.chaos {
+        true => Some(Lines::of_the_demo(port_base, ports::nats(port_base)).await?),
+        false => None,
+    };
     let services_exe = args.services.as_ref().unwrap_or(&exe);
     let mut services = Vec::new();
     for service in Service::ALL {
@@ -103,10 +114,10 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
             Some(postgres) => postgres.service_url(service),
             None => data.database_url(service.name())?,
         };
-        let sample = !args.no_sample;
         let log = Output::Log(data.logs().join(format!("{}.log", service.name())));
         let mut launch = service::launch(service, services_exe, log);
-        launch.env = service_env(service, port_base, database_url, sample);
+        let sample = !args.no_sample;
+        launch.env = service_env(service, port_base, database_url, sample, lines.as_ref());
         services.push(launch);
     }
     let broker = Broker::connect(&nats::url(port_base), "nudge-dev")
@@ -118,7 +129,7 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
     let _lock_of_the_database = keep.map(AbortOnDropHandle::new);
     let demo = Demo { port_base, peers, broker, guard, talk, stop, kept };
     let nats = nats::launch(&nats_exe, port_base, &data);
-    let result = demo.run(nats, services, &exe, began).await;
+    let result = demo.run(nats, services, lines, &exe, began).await;
     demo.talk.done();
     demo.guard.finish();
     result
@@ -169,6 +180,7 @@ impl Demo {
         &self,
         nats: Launch,
         services: Vec<Launch>,
+        lines: Option<Lines>,
         exe: &Path,
         began: Instant,
     ) -> Result<(), Failure> {
@@ -180,12 +192,13 @@ impl Demo {
         let (nats, services) = (kept(nats), services.into_iter().map(kept).collect::<Vec<_>>());
         let restarts = services.iter().chain([&nats]);
         let restarts = restarts.map(|kept| (kept.name().to_owned(), kept.restarts())).collect();
-        let state = console::Console::new(
-            Api::new(self.port_base).with(self.peers.clone()),
-            Some(self.broker.clone()),
-            restarts,
-            self.stop.clone(),
-        );
+        let api = Api::new(self.port_base).with(self.peers.clone());
+        let chaos = lines.is_some();
+        let drawer = lines.map(|lines| self.drawer(lines, &services, &api, exe));
+        let keep = drawer.clone().map(|drawer| tokio::spawn(drawer.keep()));
+        let _keep = keep.map(AbortOnDropHandle::new);
+        let broker = Some(self.broker.clone());
+        let state = console::Console::new(api, broker, restarts, drawer, self.stop.clone());
         let router = console::router(state.clone());
         let console = tokio::spawn(serve::serve(listener, router, self.stop.clone()));
 
@@ -203,7 +216,7 @@ impl Demo {
         let result = tokio::select! {
             () = up => {
                 self.talk.done();
-                let told = welcome(exe, self.port_base, &self.kept, began.elapsed());
+                let told = welcome(exe, self.port_base, &self.kept, chaos, began.elapsed());
                 // Whoever has closed our output does not want us to stop.
                 match told.iter().try_for_each(output::line) {
                     Ok(()) | Err(Failure::OutputClosed) => {
@@ -229,6 +242,17 @@ impl Demo {
         result
     }
 
+    fn drawer(&self, lines: Lines, services: &[Kept], api: &Api, exe: &Path) -> Drawer {
+        let handle = |kept: &Kept| {
+            let service = Service::named(kept.name()).expect("it is one of the demo's");
+            let url = kept.launch().env.iter().find(|(name, _)| *name == "DATABASE_URL");
+            let database_url = url.expect("each has a database").1.clone();
+            (service, Handle { down: kept.down(), database_url })
+        };
+        let services = services.iter().map(handle).collect();
+        Drawer::new(lines, services, api.clone(), called(exe, self.port_base))
+    }
+
     fn spawn(&self, tasks: &mut JoinSet<()>, kept: Kept, stop: &CancellationToken) {
         tasks.spawn(supervise(kept, stop.clone(), self.talk.clone()));
     }
@@ -247,19 +271,24 @@ impl Demo {
     }
 }
 
-/// The environment of a service.
+/// The environment of a service, which reaches NATS and other services by its lines, if there are any.
 fn service_env(
     service: Service,
     port_base: u16,
     database_url: String,
     sample: bool,
+    lines: Option<&Lines>,
 ) -> Vec<(&'static str, String)> {
-    let mut env = vec![
-        ("DATABASE_URL", database_url),
-        ("NATS_URL", nats::url(port_base)),
-        ("BIND", format!("127.0.0.1:{}", service.port(port_base))),
-    ];
-    env.extend(service.asks().iter().map(|(setting, other)| (*setting, other.url(port_base))));
+    let bind = ("BIND", format!("127.0.0.1:{}", service.port(port_base)));
+    let mut env = vec![("DATABASE_URL", database_url), bind];
+    env.extend(match lines {
+        Some(lines) => lines.settings_of(service),
+        None => {
+            let asks = service.asks().iter();
+            let asks = asks.map(|(setting, other)| (*setting, other.url(port_base)));
+            asks.chain([("NATS_URL", nats::url(port_base))]).collect()
+        }
+    });
     if service == Service::StoreInfo {
         env.push(("SAMPLE", sample.to_string()));
     }

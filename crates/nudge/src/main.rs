@@ -36,8 +36,8 @@ use nudge_runtime::{args::parse_or_exit, auth::Credentials, problem::chain};
 
 use client::NATS_PORT_OFFSET;
 use commands::{
-    audit, conformance, console as show_console, dead_letters, new, pause, resync, status, store,
-    token, tombstones, wait, watch,
+    audit, breaking, conformance, console as show_console, dead_letters, new, pause, resync,
+    status, store, token, tombstones, wait, watch,
 };
 use failure::Failure;
 use peers::Also;
@@ -59,6 +59,7 @@ Examples:
   nudge audit                                how consistent they have been, in nines
   nudge new subscriber names --follow store  begin a service of your own
   nudge conformance --help                   try an owner in any language against the protocol
+  nudge dev --chaos                          and break single things by hand: see nudge break
   nudge chaos run --seed 1 --minutes 2       break things, and check that everything converges
 
 Exit status: 0 done, 1 failed, 2 invalid command line, 3 timed out waiting, 4 a chaos run could not
@@ -148,6 +149,9 @@ enum Verb {
     Tombstones(tombstones::TombstonesVerb),
     /// Make a token, and the key that signs it, for services that ask for one
     Token(token::TokenArgs),
+    /// Break one thing of a `nudge dev --chaos` by hand, or heal everything
+    #[command(subcommand)]
+    Break(breaking::BreakVerb),
     /// Run everything under random faults and edits, and check that it converges
     #[command(subcommand)]
     Chaos(chaos::ChaosVerb),
@@ -195,6 +199,10 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
             return show_console::run(port_base, &also, &credentials, args).await;
         }
         Verb::Chaos(verb) => return chaos::run(verb, json).await,
+        Verb::Break(verb) => {
+            let api = client::Api::new(port_base);
+            return breaking::run(&api, peers::console(port_base), verb, json).await;
+        }
         Verb::Conformance(args) => return conformance::run(args, &credentials, json).await,
         Verb::New(verb) => return new::run(verb, port_base, json),
         Verb::Token(args) => return token::run(&args, json),
@@ -216,6 +224,7 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
         Verb::Tombstones(verb) => tombstones::run(api, verb, json).await,
         Verb::Dev(_)
         | Verb::Console(_)
+        | Verb::Break(_)
         | Verb::Chaos(_)
         | Verb::Conformance(_)
         | Verb::New(_)

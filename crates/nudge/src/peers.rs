@@ -27,7 +27,7 @@ const CONSOLE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest name of a service, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 /// Names that mean something else where a service's name stands.
-const RESERVED: [&str; 4] = ["all", "NATS", "console", "why"];
+const RESERVED: [&str; 5] = ["all", "NATS", "console", "why", "chaos"];
 /// Most services that can be named.
 const MAX_NAMED: usize = 64;
 /// Largest file of them, in bytes.

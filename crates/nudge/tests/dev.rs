@@ -1,5 +1,6 @@
 //! `nudge dev` with a real NATS server: nothing is left behind. The services are stand-ins, but in `real`.
 
+mod chaos;
 mod charging;
 pub(crate) mod demo;
 mod postgres;

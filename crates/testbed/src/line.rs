@@ -8,7 +8,10 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -22,11 +25,14 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+mod choice;
 mod disturb;
 mod frames;
 mod pump;
+mod unavailable;
 
-pub use disturb::{Counts, Disturb};
+pub use choice::Which;
+pub use disturb::{Counts, Disturb, Hold, How, MAX_HELD};
 use pump::Pump;
 
 /// Most connections at a time; further ones are refused.
@@ -66,6 +72,8 @@ pub enum Sever {
     Cut,
     /// They are cut, and new ones are refused.
     Refuse,
+    /// They are cut, and on new ones each HTTP request is answered with 503.
+    Unavailable,
 }
 
 impl Trouble {
@@ -106,6 +114,8 @@ pub struct Line {
 struct Shared {
     trouble: Arc<watch::Sender<Trouble>>,
     settings: Settings,
+    /// Notifications that passed since the disturbance began.
+    passed: Arc<AtomicU64>,
     /// The data of each direction.
     said: Arc<Mutex<Said>>,
 }
@@ -135,7 +145,7 @@ impl Line {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let trouble = Arc::new(watch::Sender::new(Trouble::default()));
-        let shared = Shared { trouble, settings, said: Arc::default() };
+        let shared = Shared { trouble, settings, passed: Arc::default(), said: Arc::default() };
         let task = tokio::spawn(accept(listener, port, shared.clone()));
         Ok(Self { address, shared, _task: AbortOnDropHandle::new(task) })
     }
@@ -147,7 +157,18 @@ impl Line {
 
     /// Changes the disturbances.
     pub fn set(&self, change: impl FnOnce(&mut Trouble)) {
-        self.shared.trouble.send_modify(change);
+        self.shared.trouble.send_modify(|trouble| {
+            let before = trouble.disturb;
+            change(trouble);
+            if trouble.disturb != before {
+                self.shared.passed.store(0, Relaxed);
+            }
+        });
+    }
+
+    /// The disturbances.
+    pub fn trouble(&self) -> Trouble {
+        *self.shared.trouble.borrow()
     }
 
     /// Holds back all data in this direction, and forgets earlier data.
@@ -200,9 +221,13 @@ async fn accept(listener: TcpListener, port: u16, shared: Shared) {
             continue;
         };
         while connections.try_join_next().is_some() {}
-        let refused = shared.trouble.borrow().sever == Some(Sever::Refuse);
-        if refused || connections.len() >= MAX_CONNECTIONS {
+        let sever = shared.trouble.borrow().sever;
+        if sever == Some(Sever::Refuse) || connections.len() >= MAX_CONNECTIONS {
             let _ = near.set_zero_linger();
+            continue;
+        }
+        if sever == Some(Sever::Unavailable) {
+            connections.spawn(unavailable::answer(near));
             continue;
         }
         let random = Random::stream(shared.settings.seed, number);
@@ -235,7 +260,7 @@ async fn reset(mut trouble: watch::Receiver<Trouble>, life: Duration) {
     loop {
         let sever = trouble.borrow_and_update().sever;
         match sever {
-            Some(Sever::Refuse) => return,
+            Some(Sever::Refuse | Sever::Unavailable) => return,
             Some(Sever::Reset) => return tokio::time::sleep(life).await,
             Some(Sever::Cut) | None => {
                 if trouble.changed().await.is_err() {

@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use nudge_protocol::{EntityName, subject};
 use nudge_testbed::{
     Way,
-    line::{Disturb, Sever, Trouble},
+    line::{Disturb, Hold, How, Sever, Trouble, Which},
 };
 use tokio::time::Instant;
 
@@ -24,6 +24,8 @@ use crate::client::Service;
 /// Time allowed for a request to the broker, which may have just been started.
 const BROKER_PATIENCE: Duration = Duration::from_secs(8);
 const BROKER_PAUSE: Duration = Duration::from_millis(50);
+/// How many notifications are duplicated or dropped.
+const SOME: Which = Which::Percent(50);
 
 impl World {
     /// Begins a fault.
@@ -43,7 +45,7 @@ impl World {
                 let any = matches!(who, Who::Guest(_));
                 self.ask_broker(wishes(who.follows(), Some(fault.on)), any).await?;
             }
-            _ => self.line(fault.place())?.set(|trouble| change(trouble, fault, true)),
+            _ => self.disturb(fault, true)?,
         }
         Ok(())
     }
@@ -57,8 +59,15 @@ impl World {
             Kind::DiskFull => self.program(fault.place())?.lock().await.set_disk_full(false)?,
             Kind::NatsRollback => self.roll_back().await?,
             Kind::StreamDelete | Kind::ConsumerDelete => {}
-            _ => self.line(fault.place())?.set(|trouble| change(trouble, fault, false)),
+            _ => self.disturb(fault, false)?,
         }
+        Ok(())
+    }
+
+    fn disturb(&self, fault: &Fault, begins: bool) -> Result<(), String> {
+        // No two faults of a kind begin at the same time.
+        let seed = self.seed.wrapping_add(fault.at_millis);
+        self.lines.at(fault.place())?.set(|trouble| change(trouble, fault, seed, begins));
         Ok(())
     }
 
@@ -151,8 +160,9 @@ fn wishes(
 }
 
 /// How a fault changes a line, or restores it.
-fn change(trouble: &mut Trouble, fault: &Fault, begins: bool) {
+fn change(trouble: &mut Trouble, fault: &Fault, seed: u64, begins: bool) {
     let late = Duration::from_millis(fault.late_millis.unwrap_or(100));
+    let disturb = |how| begins.then_some(Disturb { how, seed });
     match fault.kind {
         Kind::Latency => trouble.late = begins.then_some(late),
         Kind::Stall => {
@@ -162,9 +172,9 @@ fn change(trouble: &mut Trouble, fault: &Fault, begins: bool) {
         Kind::Reset => trouble.sever = begins.then_some(Sever::Reset),
         Kind::Cut => trouble.sever = begins.then_some(Sever::Cut),
         Kind::Refuse => trouble.sever = begins.then_some(Sever::Refuse),
-        Kind::Reorder => trouble.disturb = begins.then_some(Disturb::Reorder),
-        Kind::Duplicate => trouble.disturb = begins.then_some(Disturb::Duplicate),
-        Kind::Drop => trouble.disturb = begins.then_some(Disturb::Drop),
+        Kind::Reorder => trouble.disturb = disturb(How::Reorder(Hold::default())),
+        Kind::Duplicate => trouble.disturb = disturb(How::Duplicate(SOME)),
+        Kind::Drop => trouble.disturb = disturb(How::Drop(SOME)),
         // Not faults of lines.
         _ => {}
     }
@@ -220,18 +230,18 @@ mod tests {
         let kinds = [Kind::Stall, Kind::Reset, Kind::Cut, Kind::Refuse, Kind::Reorder, Kind::Drop];
         for other in kinds.map(|kind| fault(kind, None, None)) {
             let mut trouble = Trouble::default();
-            change(&mut trouble, &late, true);
+            change(&mut trouble, &late, 1, true);
             let before = trouble;
             assert_eq!(before.late, Some(Duration::from_millis(30)));
-            change(&mut trouble, &other, true);
+            change(&mut trouble, &other, 1, true);
             assert_ne!(trouble, before, "{other}");
-            change(&mut trouble, &other, false);
+            change(&mut trouble, &other, 1, false);
             assert_eq!(trouble, before, "{other}");
-            change(&mut trouble, &late, false);
+            change(&mut trouble, &late, 1, false);
             assert_eq!(trouble, Trouble::default());
         }
         let mut trouble = Trouble::default();
-        change(&mut trouble, &fault(Kind::Stall, Some(Way::Back), None), true);
+        change(&mut trouble, &fault(Kind::Stall, Some(Way::Back), None), 1, true);
         assert_eq!(trouble.stalled, (false, true));
     }
 

@@ -13,16 +13,26 @@ use crate::client::Service;
 
 /// The setting by which a subscriber compares.
 pub(super) const SETTING: &str = "RESYNC_PERCENT";
-/// What is done to one store each, in the service's table and in the kit's. `TABLE` stands for the former, `ID` for the store,
-/// and `, VERSION - 1` for as much of the version that the table shows, if it shows one. No two entities have an ID in common.
+/// A change that never arrived. `TABLE` stands for the service's own table, `ID` for the store, and `, VERSION - 1` for as much of
+/// the version that the table shows, if it shows one.
+pub(super) const OLDER: &[&str] = &[
+    "UPDATE nudge_applied SET version = version - 1 WHERE id = ID",
+    "UPDATE TABLE SET name = 'planted', VERSION - 1 WHERE id = ID",
+];
+/// A store that never arrived.
+pub(super) const MISSING: &[&str] =
+    &["DELETE FROM nudge_applied WHERE id = ID", "DELETE FROM TABLE WHERE id = ID"];
+/// A row that somebody edits: its version is right.
+pub(super) const RENAMED: &[&str] = &["UPDATE TABLE SET name = 'planted' WHERE id = ID"];
+/// How many there are of a store.
+const COPIES: &str =
+    "SELECT count(*) FROM nudge_applied WHERE entity = 'store' AND id = ID AND deleted = 0";
+/// How many are as they should be again, after any of these.
+const MENDED: &str = "SELECT count(*) FROM TABLE WHERE id = ID AND name <> 'planted'";
+/// What is done to one store each, in the service's table and in the kit's. No two entities have an ID in common.
 const OF_STORES: &[&[&str]] = &[
-    // A change that never arrived.
-    &[
-        "UPDATE nudge_applied SET version = version - 1 WHERE id = ID",
-        "UPDATE TABLE SET name = 'planted', VERSION - 1 WHERE id = ID",
-    ],
-    // A store that never arrived.
-    &["DELETE FROM nudge_applied WHERE id = ID", "DELETE FROM TABLE WHERE id = ID"],
+    OLDER,
+    MISSING,
     // A version that the owner has lost.
     &[
         "UPDATE nudge_applied SET version = version + 1 WHERE id = ID",
@@ -31,7 +41,7 @@ const OF_STORES: &[&[&str]] = &[
     // A deletion that never took place.
     &["UPDATE nudge_applied SET deleted = 1 WHERE id = ID", "DELETE FROM TABLE WHERE id = ID"],
     // Rows that somebody edits or deletes: their versions are right.
-    &["UPDATE TABLE SET name = 'planted' WHERE id = ID"],
+    RENAMED,
     &["UPDATE TABLE SET open = 1 - open WHERE id = ID"],
     &["DELETE FROM TABLE WHERE id = ID"],
 ];
@@ -112,7 +122,7 @@ async fn into(
     planting: &Planting,
     url: &str,
 ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
-    let Planting { entity, table, versions, edits } = planting;
+    let Planting { entity, table, edits, .. } = planting;
     let db = Database::open(url, Durability::Refillable).await?;
     let most = edits.len();
     let sql = format!(
@@ -121,20 +131,60 @@ async fn into(
     );
     let query = sqlx::query_as(AssertSqlSafe(sql));
     let ids: Vec<(String,)> = db.run(query.fetch_all(db.reader())).await?;
-    let mut planted = 0;
-    for ((id,), edits) in ids.iter().zip(*edits) {
+    let planted = ids.iter().zip(*edits);
+    let count = planted.len() as u64;
+    for ((id,), edits) in planted {
         for edit in *edits {
-            let id = format!("'{}'", id.replace('\'', "''"));
-            let version = |by: &str| {
-                if *versions { format!(", version = version {by} 1") } else { String::new() }
-            };
-            let sql = edit.replace("TABLE", table).replace("ID", &id);
-            let sql =
-                sql.replace(", VERSION - 1", &version("-")).replace(", VERSION + 1", &version("+"));
+            let sql = statement(edit, planting, id);
             db.write(sqlx::query(AssertSqlSafe(sql))).await?;
         }
-        planted += 1;
     }
     db.close().await;
-    Ok(planted)
+    Ok(count)
+}
+
+/// Its text for this store.
+fn statement(text: &str, Planting { table, versions, .. }: &Planting, id: &str) -> String {
+    let version =
+        |by: &str| if *versions { format!(", version = version {by} 1") } else { String::new() };
+    text.replace(", VERSION - 1", &version("-"))
+        .replace(", VERSION + 1", &version("+"))
+        .replace("TABLE", table)
+        .replace("ID", &format!("'{}'", id.replace('\'', "''")))
+}
+
+/// A copy of a store that was edited by hand.
+#[derive(Clone, Debug)]
+pub(super) struct Edited {
+    db: Database,
+    mended: String,
+}
+
+/// Edits a subscriber's copy of a store while it runs. `None` if it has no copy.
+pub(super) async fn edit(
+    service: Service,
+    url: &str,
+    edits: &[&str],
+    id: &str,
+) -> Result<Option<Edited>, Box<dyn std::error::Error + Send + Sync>> {
+    let stores = &plantings(service.into())[0];
+    let db = Database::open(url, Durability::Refillable).await?;
+    let copies = sqlx::query_scalar(AssertSqlSafe(statement(COPIES, stores, id)));
+    let copies: i64 = db.run(copies.fetch_one(db.reader())).await?;
+    if copies == 0 {
+        return Ok(None);
+    }
+    let edited = Edited { mended: statement(MENDED, stores, id), db };
+    for edit in edits {
+        edited.db.write(sqlx::query(AssertSqlSafe(statement(edit, stores, id)))).await?;
+    }
+    Ok(Some(edited))
+}
+
+impl Edited {
+    /// Whether the copy is as it should be again. A subscriber that cannot be asked now is asked later.
+    pub(super) async fn is_mended(&self) -> bool {
+        let query = sqlx::query_scalar::<_, i64>(AssertSqlSafe(self.mended.clone()));
+        self.db.run(query.fetch_one(self.db.reader())).await.is_ok_and(|count| count > 0)
+    }
 }

@@ -62,7 +62,7 @@ impl Run<'_> {
         world.note_panics().await;
         let (state, written) = (board.with(|state| state.clone()), snapshot(&written));
         let on = self.databases;
-        Report::new(self.plan, on, &written, state, &world.counts, ending, world.surprises())
+        Report::new(self.plan, on, &written, state, &world.lines.counts, ending, world.surprises())
     }
 
     async fn work(&self, start: Instant, board: &Board, written: &Arc<Mutex<Written>>) -> Ending {

@@ -6,15 +6,13 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::ExitStatus,
-    sync::Arc,
     time::Duration,
 };
 
 use nudge_runtime::Broker;
 use nudge_testbed::{
-    Comparison, Line, Program,
+    Comparison, Program,
     compare::Asked,
-    line::Counts,
     nats,
     ports::Ports,
     program::{Guard, Output, STOP_PATIENCE},
@@ -24,6 +22,7 @@ use tokio::sync::Mutex;
 
 use super::{
     database::Server,
+    lines::Lines,
     plan::{Cast, Place, Target, Who},
 };
 use crate::{client::Api, dev::data_dir::DataDir, failure::Failure, peers::Peer};
@@ -45,7 +44,7 @@ pub(super) struct World {
     pub(super) data: DataDir,
     guard: Guard,
     programs: BTreeMap<Place, Mutex<Program>>,
-    lines: BTreeMap<Place, Line>,
+    pub(super) lines: Lines,
     /// None with SQLite.
     server: Option<Server>,
     pub(super) cast: Cast,
@@ -54,7 +53,8 @@ pub(super) struct World {
     _ports: Ports,
     /// Directly to NATS, not through a line.
     pub(super) broker: Broker,
-    pub(super) counts: Arc<Counts>,
+    /// The plan's.
+    pub(super) seed: u64,
     surprises: parking_lot::Mutex<Vec<String>>,
     broken: parking_lot::Mutex<Vec<String>>,
 }
@@ -133,11 +133,6 @@ impl World {
         &self.programs[&Place::first(Target::Nats)]
     }
 
-    /// A line.
-    pub(super) fn line(&self, at: Place) -> Result<&Line, String> {
-        self.lines.get(&at).ok_or_else(|| format!("{at} is not a line"))
-    }
-
     /// The database server.
     pub(super) fn server(&self) -> Result<&Server, String> {
         self.server.as_ref().ok_or_else(|| "there is no database server".to_owned())
@@ -203,9 +198,7 @@ impl World {
 
     /// Ends all active faults.
     pub(super) async fn heal(&self) {
-        for line in self.lines.values() {
-            line.set(|trouble| *trouble = Default::default());
-        }
+        self.lines.heal();
         if let Some(server) = &self.server
             && let Err(why) = server.end().await
         {

@@ -63,7 +63,7 @@ pub(crate) async fn run(
     let (listener, address) =
         serve::listen(address).await.map_err(|error| Failure::failed(problem::chain(&error)))?;
     let shown = roles::list(api.peers());
-    let state = console::Console::new(api, broker, [].into(), stop.clone());
+    let state = console::Console::new(api, broker, [].into(), None, stop.clone());
     output::line(format!("console: http://{address} shows {shown}; Ctrl-C stops it"))?;
     serve::serve(listener, console::router(state), stop).await;
     Ok(())

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use console::style;
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, join3};
 use nudge_protocol::{
     Timestamp,
     admin::{BreakerState, CatchingUp, EntityStatus, ResyncStatus, Status, Sweep},
@@ -11,7 +11,7 @@ use nudge_runtime::{Broker, problem};
 use reqwest::Method;
 use serde_json::json;
 
-use super::resync;
+use super::{breaking, resync};
 use crate::{
     client::Api,
     failure::Failure,
@@ -43,7 +43,9 @@ pub(crate) async fn run(
     args: StatusArgs,
     json: bool,
 ) -> Result<(), Failure> {
-    let (looked, holders) = join(look(&api), holders(&api, console, args.nats_url)).await;
+    let (looked, holders, broken) =
+        join3(look(&api), holders(&api, console, args.nats_url), breaking::broken(&api, console))
+            .await;
     // What the services say is worth showing without the broker, too.
     let (holders, broker_fails) = match holders {
         Ok(holders) => (holders, None),
@@ -51,8 +53,13 @@ pub(crate) async fn run(
     };
     let silent = silent(&looked, holders);
     if json {
-        output::json(&to_json(&looked, &silent))?;
+        let mut shown = to_json(&looked, &silent);
+        shown["broken_on_purpose"] = json!(broken);
+        output::json(&shown)?;
     } else {
+        for one in &broken {
+            output::line(style(format!("broken on purpose: {one}")).yellow())?;
+        }
         for line in to_lines(&looked, &silent, nudge_runtime::clock::now()) {
             output::line(line)?;
         }

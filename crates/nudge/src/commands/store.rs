@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use nudge_protocol::{EntityId, WriteToken};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{import, wait};
@@ -21,6 +22,8 @@ use fields::Fields;
 const OWNER: Service = Service::StoreInfo;
 /// How long `--wait` waits.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most stores that their owner lists at a time.
+const MAX_LISTED: i64 = 500;
 
 /// Verbs of `nudge store`.
 #[derive(Debug, Subcommand)]
@@ -33,6 +36,8 @@ pub(crate) enum StoreVerb {
         /// The store's ID
         id: EntityId,
     },
+    /// List stores, by ID
+    Ls(LsArgs),
     /// Delete a store
     Rm {
         /// The store's ID
@@ -71,11 +76,37 @@ pub(crate) struct WaitFlag {
     wait: bool,
 }
 
+/// Arguments of `nudge store ls`.
+#[derive(Args, Debug)]
+pub(crate) struct LsArgs {
+    /// List those after this ID
+    #[arg(long, value_name = "ID")]
+    after: Option<EntityId>,
+    /// Most stores to list
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=MAX_LISTED))]
+    limit: u16,
+}
+
+/// A page of stores, as it is listed.
+#[derive(Debug, Deserialize, Serialize)]
+struct Page {
+    items: Vec<Listed>,
+    /// The last ID of the page, if there are more.
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Listed {
+    id: String,
+    name: String,
+}
+
 /// Runs a verb of `nudge store`.
 pub(crate) async fn run(api: Api, verb: StoreVerb, json: bool) -> Result<(), Failure> {
     match verb {
         StoreVerb::Put(args) => put(&api, *args, json).await,
         StoreVerb::Get { id } => get(&api, &id, json).await,
+        StoreVerb::Ls(args) => list(&api, args, json).await,
         StoreVerb::Rm { id, wait } => remove(&api, &id, wait, json).await,
         StoreVerb::Import(args) => import::run(&api, args, json).await,
     }
@@ -202,6 +233,22 @@ fn how_soon(waited: &wait::Waited, token: &WriteToken, done: &str) -> String {
             format!("applied it {} after the commit", output::duration(seconds))
         }
         _ => "has it".to_owned(),
+    }
+}
+
+async fn list(api: &Api, LsArgs { after, limit }: LsArgs, json: bool) -> Result<(), Failure> {
+    let request = api.request(Method::GET, api.of(OWNER), "/stores");
+    let after = after.map(|id| ("after", id.to_string()));
+    let query: Vec<_> = after.into_iter().chain([("limit", limit.to_string())]).collect();
+    let page: Page = api.json(api.of(OWNER), request.query(&query)).await?;
+    if json {
+        return output::json(&page);
+    }
+    let rows: Vec<_> = page.items.into_iter().map(|one| vec![one.id, one.name]).collect();
+    output::table(&rows).into_iter().try_for_each(output::line)?;
+    match page.next {
+        Some(next) => output::line(format!("there are more: --after {next}")),
+        None => Ok(()),
     }
 }
 

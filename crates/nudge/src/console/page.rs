@@ -26,7 +26,7 @@ macro_rules! files {
 files! {
     "text/html": "index.html";
     "text/css": "base.css", "panels.css";
-    "text/javascript": "app.js", "cells.js", "common.js", "dead_letters.js", "edit.js", "entity.js", "grid.js",
+    "text/javascript": "app.js", "cells.js", "chaos.js", "common.js", "dead_letters.js", "edit.js", "entity.js", "grid.js",
         "hammer.js", "picture.js", "services.js", "stream.js", "timeline.js";
 }
 

@@ -76,7 +76,7 @@ mod tests {
                 follows,
                 is_subscriber: true,
             };
-            View { parts: vec![], services: vec![service] }
+            View { services: vec![service], ..View::default() }
         };
         let mut now = view(120, 14);
         now.compute_rates(&view(100, 10), 2.0);

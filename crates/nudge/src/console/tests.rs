@@ -32,7 +32,8 @@ async fn start_with(services: Vec<(Service, Router)>, others: Vec<Peer>) -> Fixt
     let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
     let stop = CancellationToken::new();
     let restarts = HashMap::from([("search".to_owned(), Arc::new(AtomicU64::new(3)))]);
-    let console = Console::new(stubs.api.clone().with(peers), Some(broker), restarts, stop.clone());
+    let console =
+        Console::new(stubs.api.clone().with(peers), Some(broker), restarts, None, stop.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router(console)).await.unwrap() });

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Console;
 use crate::{
+    chaos::drawer::{self, Drawer},
     commands::audit::consistency,
     peers::Peer,
     roles::{self, OwnerStatus, metric},
@@ -48,6 +49,9 @@ pub(super) struct View {
     /// NATS, if it is known where it is, and the services.
     pub(super) parts: Vec<PartState>,
     pub(super) services: Vec<ServiceView>,
+    /// What is broken on purpose, if anything can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) chaos: Option<drawer::Shown>,
 }
 
 /// A service.
@@ -122,7 +126,8 @@ pub(super) struct Comparison {
     /// Whether it compares now.
     pub(super) running: bool,
     pub(super) waits_for: Option<String>,
-    /// The end of the last comparison of all versions, how many it compared, and how many differed.
+    /// The beginning and the end of the last comparison of all versions, how many it compared, and how many differed.
+    pub(super) began_at: Option<Timestamp>,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) compared: u64,
     pub(super) differed: u64,
@@ -159,7 +164,8 @@ impl Console {
     pub(super) async fn view(&self) -> View {
         let services = self.api.peers().iter().map(|&peer| self.service(peer));
         let (parts, services) = future::join(self.look(), future::join_all(services)).await;
-        View { parts, services }
+        let chaos = self.drawer.as_ref().map(Drawer::shown);
+        View { parts, services, chaos }
     }
 
     async fn service(&self, peer: Peer) -> ServiceView {
@@ -234,6 +240,7 @@ impl Followed {
             comparison: status.resync.as_ref().map(|resync| Comparison {
                 running: resync.current.is_some(),
                 waits_for: resync.waits_for.clone(),
+                began_at: resync.last.as_ref().map(|last| last.began_at),
                 ended_at: resync.last.as_ref().and_then(|last| last.ended_at),
                 compared: resync.last.as_ref().map_or(0, |last| last.compared),
                 differed: resync.last.as_ref().map_or(0, |last| last.differences.sum()),

@@ -17,6 +17,7 @@ use nudge_testbed::{
     Program,
     program::{Guard, Launch, Output, STOP_PATIENCE},
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::talk::Talk;
@@ -37,6 +38,8 @@ pub(super) struct Kept {
     program: Program,
     log: PathBuf,
     restarts: Arc<AtomicU64>,
+    /// Whether it is to be down.
+    down: watch::Sender<bool>,
 }
 
 impl Kept {
@@ -45,12 +48,22 @@ impl Kept {
         let Output::Log(log) = &launch.output else { unreachable!("each has a log") };
         let log = log.clone();
         let program = Program::new(Launch { guard: Some(guard.clone()), ..launch });
-        Self { program, log, restarts: Arc::default() }
+        Self { program, log, restarts: Arc::default(), down: watch::Sender::new(false) }
     }
 
     /// Its name, for people.
     pub(super) fn name(&self) -> &str {
         &self.program.launch().name
+    }
+
+    /// How it is started.
+    pub(super) fn launch(&self) -> &Launch {
+        self.program.launch()
+    }
+
+    /// Kills it with `true`, and starts it again with `false`.
+    pub(super) fn down(&self) -> watch::Sender<bool> {
+        self.down.clone()
     }
 
     /// Counts its restarts.
@@ -61,18 +74,28 @@ impl Kept {
 
 /// Runs a program until `stop` is cancelled, and restarts it whenever it dies.
 pub(super) async fn supervise(kept: Kept, stop: CancellationToken, talk: Talk) {
-    let Kept { mut program, log, restarts } = kept;
+    let Kept { mut program, log, restarts, down: switch } = kept;
+    let mut down = switch.subscribe();
     rotate(&log);
     let mut delay = MIN_RESTART_DELAY;
     loop {
         let began = Instant::now();
         let log_before = fs::metadata(&log).map_or(0, |found| found.len());
         let ended = match program.start() {
-            Err(error) => format!("cannot be started: {error}"),
+            Err(error) => Some(format!("cannot be started: {error}")),
             Ok(()) => tokio::select! {
-                status = program.wait() => describe(status),
+                status = program.wait() => Some(describe(status)),
                 () = stop.cancelled() => return end(&mut program, &talk).await,
+                _ = becomes(&mut down, true) => None,
             },
+        };
+        let Some(ended) = ended else {
+            program.kill();
+            talk.say(&format!("{} was killed on purpose", program.launch().name));
+            tokio::select! {
+                _ = becomes(&mut down, false) => continue,
+                () = stop.cancelled() => return,
+            }
         };
         if began.elapsed() > STEADY_AFTER {
             delay = MIN_RESTART_DELAY;
@@ -89,6 +112,11 @@ pub(super) async fn supervise(kept: Kept, stop: CancellationToken, talk: Talk) {
         delay = (delay * 2).min(MAX_RESTART_DELAY);
         restarts.fetch_add(1, Relaxed);
     }
+}
+
+/// Waits until it is this.
+async fn becomes(down: &mut watch::Receiver<bool>, wanted: bool) -> bool {
+    down.wait_for(|down| *down == wanted).await.is_ok()
 }
 
 fn describe(status: std::io::Result<ExitStatus>) -> String {

@@ -6,13 +6,18 @@ use super::{data_dir::DataDir, postgres::Postgres};
 use crate::{client::Service, output};
 
 /// Lines for standard output: where things are, and what to try next.
-pub(super) fn welcome(exe: &Path, port_base: u16, kept: &str, took: Duration) -> Vec<String> {
-    let mut nudge = quoted(&short(exe));
-    if port_base != crate::DEFAULT_PORT_BASE {
-        nudge.push_str(&format!(" --port-base {port_base}"));
-    }
+pub(super) fn welcome(
+    exe: &Path,
+    port_base: u16,
+    kept: &str,
+    chaos: bool,
+    took: Duration,
+) -> Vec<String> {
+    let nudge = called(exe, port_base);
+    let breaks =
+        format!("  {nudge} break hold --service search    (or the drawer at the end of the page)");
     let search = Service::Search.url(port_base);
-    vec![
+    let lines = vec![
         format!(
             "ready after {}: http://127.0.0.1:{port_base}",
             output::duration(took.as_secs_f64())
@@ -25,9 +30,18 @@ pub(super) fn welcome(exe: &Path, port_base: u16, kept: &str, took: Duration) ->
             "  {nudge} store put my-store --name \"달빛분식 $(date +%T)\" --region 마포구 --wait"
         ),
         format!("  curl -sG {search}/stores --data-urlencode q=달빛"),
-        String::new(),
-        "Ctrl-C stops everything; the data is kept.".to_owned(),
-    ]
+    ];
+    let end = [String::new(), "Ctrl-C stops everything; the data is kept.".to_owned()];
+    lines.into_iter().chain(chaos.then_some(breaks)).chain(end).collect()
+}
+
+/// How this program is called on a command line for the demo at `port_base`.
+pub(super) fn called(exe: &Path, port_base: u16) -> String {
+    let nudge = quoted(&short(exe));
+    match port_base {
+        crate::DEFAULT_PORT_BASE => nudge,
+        _ => format!("{nudge} --port-base {port_base}"),
+    }
 }
 
 /// Where the data is.

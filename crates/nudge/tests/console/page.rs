@@ -34,9 +34,13 @@ async fn shown() -> Shown {
 
 /// With this share of owners' time for comparing with them, in percent.
 async fn shown_with(resync_percent: &str) -> Shown {
+    shown_by(resync_percent, &[]).await
+}
+
+async fn shown_by(resync_percent: &str, args: &[&str]) -> Shown {
     let demo = Demo::of_real_services();
     let mut command = demo.command();
-    command.env("RESYNC_PERCENT", resync_percent);
+    command.args(args).env("RESYNC_PERCENT", resync_percent);
     let running = demo.spawn(command).await;
     is_ready(&demo).await;
     let mut browser = Chromium::start(WIDE.0, WIDE.1).await;
@@ -95,6 +99,29 @@ impl Shown {
         let run = "axe.run(document).then(({ violations }) => violations.map((one) =>
             [one.id, one.help, one.nodes.map((node) => node.html + ' ' + (node.any[0]?.message ?? ''))]))";
         self.browser.evaluate(run).await
+    }
+
+    /// Sets a field of a form of the drawer.
+    async fn fill(&mut self, kind: &str, field: &str, value: &str) {
+        let set = format!(
+            "(() => {{ const field = document.querySelector('[data-key={kind}]').elements['{field}'];
+            field.value = '{value}'; field.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()"
+        );
+        self.browser.evaluate(&set).await;
+    }
+
+    /// The checks of [`anybody_can_use_it_on_a_phone_by_keyboard_and_in_the_dark`] in all sizes and colours.
+    async fn is_accessible(&mut self, name: &str) {
+        for scheme in ["light", "dark"] {
+            self.browser.scheme(scheme).await;
+            for (width, height) in [WIDE, PHONE] {
+                self.browser.resize(width, height).await;
+                let scrolls = "document.documentElement.scrollWidth - innerWidth";
+                assert_eq!(self.browser.evaluate(scrolls).await, 0, "{scheme}, {width} px");
+                assert_eq!(self.violations().await, json!([]), "{scheme}, {width} px");
+                self.screenshot("body", &format!("{name}{scheme}-{width}.png")).await;
+            }
+        }
     }
 
     /// A copy's cell in the grid.
@@ -209,16 +236,77 @@ async fn anybody_can_use_it_on_a_phone_by_keyboard_and_in_the_dark() {
     shown.says("#chosen-key", "store/store-005").await;
     shown.says("#timeline", "storefront").await;
 
-    for scheme in ["light", "dark"] {
-        shown.browser.scheme(scheme).await;
-        for (width, height) in [WIDE, PHONE] {
-            shown.browser.resize(width, height).await;
-            let scrolls = "document.documentElement.scrollWidth - innerWidth";
-            assert_eq!(shown.browser.evaluate(scrolls).await, 0, "{scheme}, {width} px");
-            assert_eq!(shown.violations().await, json!([]), "{scheme}, {width} px");
-            shown.screenshot("body", &format!("{scheme}-{width}.png")).await;
-        }
+    assert_eq!(shown.browser.evaluate("document.querySelector('#chaos').hidden").await, true);
+    shown.is_accessible("").await;
+    shown.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_broken_on_purpose_is_told_in_every_tab_and_heals() {
+    // Comparing would bring what is held back.
+    let mut shown = shown_by("0", &["--chaos"]).await;
+    let mut other = Chromium::start(WIDE.0, WIDE.1).await;
+    other.open(&format!("http://127.0.0.1:{}/", shown.demo.port_base)).await;
+    shown.browser.evaluate("document.querySelector('#drawer').open = true").await;
+    shown.fill("hold", "service", "search").await;
+    shown.fill("hold", "count", "64").await;
+    shown.fill("hold", "seconds", "120").await;
+    shown.fill("hold", "seed", "7").await;
+    shown
+        .says("[data-key=hold] code", "hold --service search --count 64 --seconds 120 --seed 7")
+        .await;
+    shown.click("[data-key=hold] [type=submit]").await;
+    let banner = "⚠ Broken on purpose: notifications to search are held back";
+    shown.says("#broken", banner).await;
+    let told = format!("document.querySelector('#broken').innerText.startsWith(`{banner}`)");
+    other.until("another tab tells, too", &told).await;
+
+    // What differs, and since when.
+    shown.choose("store-004").await;
+    shown.browser.evaluate("document.querySelector('#name').value = '달빛 4호점'").await;
+    shown.click("#edit [type=submit]").await;
+    shown.cell_says("store-004", "review", "✓ equal").await;
+    shown.cell_says("store-004", "search", "behind").await;
+    shown.says("#disturbed", "held back now\n1").await;
+    // The command that it shows does the same.
+    let command = "document.querySelector('[data-key=kill] code').textContent";
+    shown.fill("kill", "service", "ads").await;
+    shown.fill("kill", "seconds", "120").await;
+    let command = shown.browser.evaluate(command).await.as_str().unwrap().to_owned();
+    let ran = Command::new("/bin/sh").args(["-c", &command]).output().await.unwrap();
+    assert!(ran.status.success(), "{command}: {ran:?}");
+    shown.says("#broken", "; ads was killed (since ").await;
+    shown.cell_says("store-004", "ads", "away").await;
+    shown.fill("hold", "count", "65").await;
+    shown.browser.evaluate("document.querySelector('[data-key=hold]').noValidate = true").await;
+    shown.click("[data-key=hold] [type=submit]").await;
+    shown.says("#chaos-said", "count: must be from 1 to 64").await;
+    shown.browser.evaluate("window.before = true; location.reload()").await;
+    shown
+        .until(
+            "it is loaded anew",
+            "window.before === undefined && !!document.querySelector('#broken')",
+        )
+        .await;
+    shown.says("#broken", banner).await;
+    shown.browser.evaluate("document.querySelector('#drawer').open = true").await;
+    shown
+        .until("all forms are there", "document.querySelectorAll('#faults form').length === 7")
+        .await;
+    shown.is_accessible("chaos-").await;
+    shown.browser.resize(WIDE.0, WIDE.1).await;
+
+    shown.click("#heal").await;
+    shown.until("the banner is gone", "document.querySelector('#broken').innerText === ''").await;
+    shown.says("#healed", "✓ Equal again").await;
+    shown.until("all is equal", &all_equal("tr")).await;
+    other.until("there, too", "document.querySelector('#broken').innerText === ''").await;
+    // What the browser itself tells of: a request that was refused, and those for a service that was down.
+    for complaints in [&mut shown.browser.complaints, &mut other.complaints] {
+        complaints.retain(|one| !one.contains("/api/chaos/hold") && !one.contains("/api/ads/"));
     }
+    assert!(other.complaints.is_empty(), "{:#?}", other.complaints);
+    other.stop().await;
     shown.stop().await;
 }
 

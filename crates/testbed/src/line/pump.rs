@@ -1,7 +1,5 @@
 //! One direction of one connection: reads data, and passes it on subject to the line's disturbances.
 
-use std::time::Duration;
-
 use nudge_chance::Random;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,8 +11,6 @@ use super::{Sever, Shared, Trouble, Way, disturb::Filter};
 
 /// Most bytes that are read at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Longest time that a message is held back.
-const HOLD: Duration = Duration::from_millis(400);
 /// Most bytes of answers that pass before a connection is cut.
 pub(super) const MAX_BYTES_BEFORE_CUT: u64 = 400;
 
@@ -28,10 +24,8 @@ pub(super) struct Pump {
 impl Pump {
     pub(super) fn new(way: Way, shared: &Shared, random: &mut Random) -> Self {
         let ours = shared.settings.notifications == Some(way);
-        let filter = ours.then(|| {
-            let random = Random::stream(random.any(), 0);
-            Filter::new(random, shared.settings.counts.clone())
-        });
+        let filter =
+            ours.then(|| Filter::new(shared.passed.clone(), shared.settings.counts.clone()));
         let left_before_cut = random.between(1, MAX_BYTES_BEFORE_CUT) as usize;
         Self { shared: shared.clone(), way, filter, left_before_cut }
     }
@@ -43,26 +37,31 @@ impl Pump {
         let mut out = Vec::new();
         let mut held_since: Option<Instant> = None;
         loop {
-            let release = held_since.map(|since| since + HOLD);
+            let longest = self.filter.as_ref().and_then(Filter::longest_hold);
+            held_since = longest.and_then(|_| held_since.or_else(|| Some(Instant::now())));
+            let release = held_since.zip(longest).map(|(since, longest)| since + longest);
             let count = tokio::select! {
                 read = from.read(&mut chunk) => match read {
-                    Ok(count @ 1..) => Some(count),
+                    Ok(count @ 1..) => count,
                     _ => return,
                 },
-                () = until(release), if release.is_some() => None,
+                // What is held back for a disturbance does not outlast it.
+                changed = trouble.changed(), if release.is_some() => match changed {
+                    Ok(()) => 0,
+                    Err(_) => return,
+                },
+                () = until(release), if release.is_some() => {
+                    held_since = None;
+                    self.filter.as_mut().into_iter().for_each(|filter| filter.release(&mut out));
+                    0
+                }
             };
-            let read = &chunk[..count.unwrap_or(0)];
+            let read = &chunk[..count];
             self.shared.note(self.way, read);
-            let disturb = trouble.borrow().disturb;
-            match (&mut self.filter, count) {
-                (Some(filter), Some(_)) => filter.pass(read, disturb, &mut out),
-                (Some(filter), None) => filter.release(&mut out),
-                (None, _) => out.extend(read),
-            }
-            let holds = self.filter.as_ref().is_some_and(Filter::holds);
-            held_since = held_since.filter(|_| holds && count.is_some());
-            if holds && held_since.is_none() {
-                held_since = Some(Instant::now());
+            let disturb = trouble.borrow_and_update().disturb;
+            match &mut self.filter {
+                Some(filter) => filter.pass(read, disturb, &mut out),
+                None => out.extend(read),
             }
             if trouble.wait_for(|trouble| !trouble.stalls(self.way)).await.is_err() {
                 return;

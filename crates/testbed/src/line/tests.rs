@@ -30,6 +30,10 @@ async fn echo_by(settings: Settings) -> (Line, AbortOnDropHandle<()>) {
     (line, AbortOnDropHandle::new(server))
 }
 
+fn reorder(hold: Hold) -> Disturb {
+    Disturb { how: How::Reorder(hold), seed: 1 }
+}
+
 async fn read(stream: &mut TcpStream, count: usize) -> Result<Vec<u8>, ErrorKind> {
     let mut bytes = vec![0; count];
     let read = tokio::time::timeout(LONG, stream.read_exact(&mut bytes)).await;
@@ -103,7 +107,7 @@ async fn an_answer_is_cut_within_itself() {
 #[tokio::test]
 async fn notifications_are_held_back_only_for_a_while() {
     let (line, _server) = echo(Some(Way::There)).await;
-    line.set(|trouble| trouble.disturb = Some(Disturb::Reorder));
+    line.set(|trouble| trouble.disturb = Some(reorder(Hold::default())));
     let mut stream = TcpStream::connect(line.address()).await.unwrap();
     let message = b"PUB changes.store.1 2\r\nab\r\n";
     stream.write_all(&[message.as_slice(), b"PING\r\n"].concat()).await.unwrap();
@@ -145,6 +149,38 @@ async fn a_line_that_is_cut_can_be_mended() {
     read(&mut stream, 3).await.unwrap();
     line.cut();
     read(&mut stream, 1).await.unwrap_err();
+    line.mend();
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    stream.write_all(b"two").await.unwrap();
+    assert_eq!(read(&mut stream, 3).await.unwrap(), b"two");
+}
+
+#[tokio::test]
+async fn what_is_held_back_is_let_through_when_the_disturbance_ends() {
+    let (line, _server) = echo(Some(Way::There)).await;
+    let hold = Hold { longest: LONG * 10, ..Hold::default() };
+    line.set(|trouble| trouble.disturb = Some(reorder(hold)));
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    let message = b"PUB changes.store.1 2\r\nab\r\n";
+    stream.write_all(&[message.as_slice(), b"PING\r\n"].concat()).await.unwrap();
+    assert_eq!(read(&mut stream, 6).await.unwrap(), b"PING\r\n");
+    line.set(|trouble| trouble.disturb = None);
+    assert_eq!(read(&mut stream, message.len()).await.unwrap(), message);
+}
+
+#[tokio::test]
+async fn requests_are_answered_with_503_and_none_reaches_the_server() {
+    let (line, _server) = echo(None).await;
+    let mut before = TcpStream::connect(line.address()).await.unwrap();
+    before.write_all(b"one").await.unwrap();
+    read(&mut before, 3).await.unwrap();
+    line.set(|trouble| trouble.sever = Some(Sever::Unavailable));
+    assert_eq!(read(&mut before, 1).await, Err(ErrorKind::ConnectionReset));
+    let mut stream = TcpStream::connect(line.address()).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut found = String::new();
+    tokio::time::timeout(LONG, stream.read_to_string(&mut found)).await.unwrap().unwrap();
+    assert!(found.starts_with("HTTP/1.1 503 ") && found.contains("Retry-After: 1"), "{found}");
     line.mend();
     let mut stream = TcpStream::connect(line.address()).await.unwrap();
     stream.write_all(b"two").await.unwrap();

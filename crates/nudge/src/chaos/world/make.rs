@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nudge_runtime::Broker;
 use nudge_testbed::{
-    Line, Program, Way,
-    line::Settings,
-    nats,
+    Program, nats,
     ports::Ports,
     program::{Launch, Output},
 };
@@ -67,14 +65,17 @@ impl World {
             apis,
             _ports: ports,
             broker,
-            counts: Default::default(),
+            seed: plan.seed,
             surprises: Default::default(),
             broken: Default::default(),
         };
         world.add_nats(&nats_exe, nats_port);
         for who in plan.cast().everyone() {
             for replica in 1..=plan.replicas {
-                world.add_lines(who, replica, nats_port, plan.seed).await?;
+                // Each replica has its own lines, so that it can be cut off alone.
+                let api = world.apis[replica as usize - 1].clone();
+                let port = |other| api.of(other).port();
+                world.lines.add(who, replica, nats_port, port, plan.seed).await?;
                 world.add_service(who, replica, exe, plan)?;
             }
         }
@@ -89,35 +90,6 @@ impl World {
         self.add(at, launch);
     }
 
-    /// Each replica has its own lines, so that it can be cut off alone.
-    async fn add_lines(
-        &mut self,
-        who: Who,
-        replica: u64,
-        nats_port: u16,
-        seed: u64,
-    ) -> Result<(), Failure> {
-        // What an owner publishes, and what others are told.
-        let notifications = match who {
-            Who::Demo(Service::StoreInfo) => Way::There,
-            _ => Way::Back,
-        };
-        let to_nats = (Target::ToNats(who), nats_port, Some(notifications));
-        let to_others = who.asks().iter().map(|(_, other)| {
-            (Target::Line(who, *other), self.api(replica).of(*other).port(), None)
-        });
-        let lines: Vec<_> = [to_nats].into_iter().chain(to_others).collect();
-        for (on, port, notifications) in lines {
-            let number = self.cast.lines().position(|line| line == on).unwrap_or_default() as u64;
-            let seed = seed.wrapping_add(number).wrapping_add((replica - 1) << 32);
-            let counts = self.counts.clone();
-            let line = Line::to(port, Settings { notifications, seed, counts, keeps: false }).await;
-            let line = line.map_err(|error| Failure::failed(format!("cannot listen: {error}")))?;
-            self.lines.insert(Place { on, replica }, line);
-        }
-        Ok(())
-    }
-
     fn add_service(
         &mut self,
         who: Who,
@@ -126,7 +98,6 @@ impl World {
         plan: &Plan,
     ) -> Result<(), Failure> {
         let at = Place { on: Target::Program(who), replica };
-        let address = |on| self.lines[&Place { on, replica }].address();
         let (database_url, mut launch) = match who {
             Who::Demo(service) => {
                 let url = match &self.server {
@@ -145,13 +116,9 @@ impl World {
         };
         launch.env = vec![
             ("DATABASE_URL", database_url),
-            ("NATS_URL", format!("nats://{}", address(Target::ToNats(who)))),
             ("BIND", peer(self.api(replica), who).address().to_owned()),
         ];
-        for (setting, other) in who.asks() {
-            let url = format!("http://{}", address(Target::Line(who, *other)));
-            launch.env.push((setting, url));
-        }
+        launch.env.extend(self.lines.settings(who, replica));
         match self.cast.subscribers().any(|subscriber| subscriber == who) {
             // Notifications alone must do: comparing would hide what they lose.
             true => launch.env.push((plant::SETTING, "0".to_owned())),

@@ -104,3 +104,21 @@ async fn files_that_are_missing_or_no_json_are_named() {
     let failure = put(&stub.api, args(Some(path), &[]), false).await.unwrap_err();
     assert!(failure.to_string().starts_with("the file is not JSON: "), "{failure}");
 }
+
+#[tokio::test]
+async fn a_page_of_stores_begins_after_the_id_and_is_as_long_as_asked_for() {
+    let asked = Log::default();
+    let noted = asked.clone();
+    let handler = async move |verb: Verb, uri: axum::http::Uri| {
+        noted.lock().push((verb, uri.query().unwrap_or_default().to_owned()));
+        r#"{"items":[{"id":"a/c","name":"달빛","open":true}],"next":"a/c"}"#
+    };
+    let router = Router::new().route("/stores", any(handler));
+    let stub = stub::start([(OWNER, router)]).await;
+    for json in [false, true] {
+        let after = Some(EntityId::new("a/b&c").unwrap());
+        list(&stub.api, LsArgs { after, limit: 2 }, json).await.unwrap();
+        let expected = (Verb::GET, "after=a%2Fb%26c&limit=2".to_owned());
+        assert_eq!(asked.lock().pop().unwrap(), expected);
+    }
+}

@@ -153,10 +153,17 @@ export function cell(one, service, followed) {
   return ["…", `${lacks}${late(one)}`, "warn", has];
 }
 
+// How long after its owner a subscriber committed what it has, in milliseconds: as it told then; else by the end of its last
+// run, or by the time in its row, which is from before the commit.
+export function lagOf(one, mine) {
+  if (mine.step?.version === mine.version && mine.step.lag_ms !== null) return mine.step.lag_ms;
+  const run = mine.runs?.at(-1);
+  const committed = run?.version === mine.version ? Date.parse(run.ended_at) : mine.atMs;
+  return one.owner.changedAt && committed ? committed - one.owner.changedAt : null;
+}
+
 function equal(one, mine) {
-  // What it told when it had committed; else the time in its row, which is from before that.
-  const seen = mine.step?.version === mine.version ? mine.step.lag_ms : null;
-  const ms = seen ?? (one.owner.changedAt && mine.atMs ? mine.atMs - one.owner.changedAt : null);
+  const ms = lagOf(one, mine);
   // Applied again long after, after a comparison or a replay: that says nothing of how late it was.
   const after = ms !== null && ms >= 0 && ms < 600_000 ? `, ${milliseconds(ms)}` : "";
   const words = mine.deleted ? "deleted" : "equal";

@@ -6,6 +6,7 @@ export const state = {
   connected: false,
   parts: [],
   services: [],
+  chaos: null, // what is broken on purpose, where anything can be
   links: {},
   keys: new Map(), // "store/42" → { entity, id, by: { search: step } }; the last to change comes last
   moreKeys: 0,
@@ -48,6 +49,7 @@ function take(frame) {
   if (frame.view) {
     state.parts = frame.view.parts;
     state.services = frame.view.services;
+    state.chaos = frame.view.chaos ?? null;
   }
   state.links = frame.links ?? state.links;
   for (const key of frame.keys) {

@@ -1,7 +1,7 @@
 // One change as a timeline: commit, published, heard, asked, applied, for each subscriber.
 
 import { $, el, keyName, list, milliseconds, number, whenDrawn, write } from "./common.js";
-import { entry } from "./cells.js";
+import { entry, lagOf } from "./cells.js";
 import { followersOf, onFrame, ownerOf } from "./stream.js";
 
 const MAX_SHOWN_MS = 600_000; // a run that ended later was a comparison or a replay
@@ -58,7 +58,8 @@ function without(one, service) {
 function rowsOf(one) {
   const commit = one.owner?.changedAt;
   return followersOf(one.entity).map(({ service }) => {
-    const run = lastRun(one.by[service.name]);
+    const mine = one.by[service.name];
+    const run = lastRun(mine);
     const late = !run || run.version !== one.owner?.version || run.ended - commit > MAX_SHOWN_MS;
     const since = (time) => (late || !time ? null : Math.max(0, time - commit));
     return {
@@ -68,7 +69,8 @@ function rowsOf(one) {
       heard: since(run?.heard),
       asked: since(run?.asked),
       answered: since(run?.answered),
-      ended: since(run?.ended),
+      // The same figure as in the grid.
+      ended: since(run?.ended) === null ? null : Math.max(0, lagOf(one, mine)),
     };
   });
 }

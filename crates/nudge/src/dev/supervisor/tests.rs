@@ -8,6 +8,7 @@ struct Fixture {
     stop: CancellationToken,
     log: PathBuf,
     restarts: Arc<AtomicU64>,
+    down: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -23,9 +24,9 @@ fn start(script: &str) -> Fixture {
     // `true` reads nothing and ends at once: a guard that is gone must not matter.
     let guard = guard::start(Path::new("/bin/true"), &data).unwrap();
     let kept = Kept::new(launch, &guard);
-    let restarts = kept.restarts();
+    let (restarts, down) = (kept.restarts(), kept.down());
     let task = tokio::spawn(supervise(kept, stop.clone(), Talk::new()));
-    Fixture { directory, stop, log, restarts, task }
+    Fixture { directory, stop, log, restarts, down, task }
 }
 
 /// Waits until `file` is there, and returns what it holds.
@@ -104,4 +105,28 @@ fn the_tail_is_short_and_only_of_this_run() {
     fs::write(&log, old).unwrap();
     assert!(tail(&log, old.len() as u64).is_empty());
     assert!(tail(Path::new("/nowhere"), 0).is_empty());
+}
+
+#[tokio::test]
+async fn a_child_that_is_to_be_down_is_killed_and_not_started_before_it_may_be() {
+    let fixture = start("echo $$ >$PLACE/pid; exec sleep 600");
+    let first = appears(&fixture, "pid").await;
+    let pid = Pid::from_raw(first.trim().parse().unwrap()).unwrap();
+    fixture.down.send_replace(true);
+    let gone = async {
+        while rustix::process::test_kill_process(pid).is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it is killed");
+    fs::remove_file(fixture.directory.path().join("pid")).unwrap();
+    // Longer than the pause before a child that died by itself.
+    tokio::time::sleep(MIN_RESTART_DELAY + nudge_testbed::QUIET).await;
+    assert!(!fixture.directory.path().join("pid").exists(), "it stays down");
+    fixture.down.send_replace(false);
+    assert_ne!(appears(&fixture, "pid").await, first);
+    assert_eq!(fixture.restarts.load(Relaxed), 0, "nothing went wrong");
+    fixture.down.send_replace(true);
+    fixture.stop.cancel();
+    fixture.task.await.unwrap();
 }
