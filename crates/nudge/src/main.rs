@@ -37,7 +37,7 @@ use nudge_runtime::{args::parse_or_exit, auth::Credentials, problem::chain};
 use client::NATS_PORT_OFFSET;
 use commands::{
     audit, breaking, conformance, console as show_console, dead_letters, new, pause, resync,
-    status, store, token, tombstones, wait, watch,
+    review, status, store, token, tombstones, wait, watch,
 };
 use failure::Failure;
 use peers::Also;
@@ -120,6 +120,9 @@ enum Verb {
     /// Read and edit stores
     #[command(subcommand)]
     Store(store::StoreVerb),
+    /// Read and edit reviews
+    #[command(subcommand)]
+    Review(review::ReviewVerb),
     /// See each change arrive: the owner's commit, then each subscriber
     Watch(watch::WatchArgs),
     /// Wait until subscribers have applied a write
@@ -212,6 +215,7 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
     let api = peers::find(port_base, &also, &credentials).await?;
     match verb {
         Verb::Store(verb) => store::run(api, verb, json).await,
+        Verb::Review(verb) => review::run(api, verb, json).await,
         Verb::Watch(args) => watch::run(api, args, json).await,
         Verb::Wait(args) => wait::run(api, args, json).await,
         Verb::Status(args) => status::run(api, peers::console(port_base), args, json).await,

@@ -1,16 +1,17 @@
 //! `nudge store`: reads and edits stores at their owner.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
-use nudge_protocol::{EntityId, WriteToken};
-use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use nudge_protocol::EntityId;
+use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{import, wait};
+use super::{
+    import,
+    written::{WaitFlag, written},
+};
 use crate::{
-    client::{Api, Service, store_path, write_token},
+    client::{Api, Service, store_path},
     failure::Failure,
     output,
 };
@@ -20,8 +21,6 @@ mod fields;
 use fields::Fields;
 
 const OWNER: Service = Service::StoreInfo;
-/// How long `--wait` waits.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most stores that their owner lists at a time.
 const MAX_LISTED: i64 = 500;
 
@@ -67,13 +66,6 @@ pub(crate) struct PutArgs {
     file: Option<String>,
     #[command(flatten)]
     wait: WaitFlag,
-}
-
-#[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct WaitFlag {
-    /// Wait until all subscribers have applied it
-    #[arg(long)]
-    wait: bool,
 }
 
 /// Arguments of `nudge store ls`.
@@ -183,57 +175,6 @@ async fn remove(api: &Api, id: &EntityId, wait: WaitFlag, json: bool) -> Result<
     let request = api.request(Method::DELETE, api.of(OWNER), &store_path(id)?);
     let response = api.expect(api.of(OWNER), request).await?;
     written(api, "deleted", &response, wait, json).await
-}
-
-/// Prints what a write did and, with `--wait`, how soon the subscribers had it.
-async fn written(
-    api: &Api,
-    done: &str,
-    response: &Response,
-    WaitFlag { wait }: WaitFlag,
-    json: bool,
-) -> Result<(), Failure> {
-    let Some(token) = write_token(response) else {
-        return Err(Failure::failed("store-info answered without a Nudge-Token"));
-    };
-    if !json {
-        output::line(format!("{done} store {}, version {}", token.id, token.version))?;
-        output::line(format!("Nudge-Token: {token}"))?;
-    }
-    let waited = match wait {
-        true => wait::wait_for(api, "all", std::slice::from_ref(&token), WAIT_TIMEOUT).await?,
-        false => Vec::new(),
-    };
-    if json {
-        let mut result = json!({
-            "result": done,
-            "id": token.id,
-            "version": token.version,
-            "token": token.to_string(),
-        });
-        if wait {
-            result["subscribers"] = json!(waited);
-        }
-        output::json(&result)?;
-    }
-    let has_it = waited.iter().filter(|one| !json && one.applied);
-    let rows = has_it.map(|one| vec![one.subscriber.to_owned(), how_soon(one, &token, done)]);
-    output::table(&rows.collect::<Vec<_>>()).into_iter().try_for_each(output::line)?;
-    wait::check(&waited, WAIT_TIMEOUT)
-}
-
-/// When a subscriber had a write.
-fn how_soon(waited: &wait::Waited, token: &WriteToken, done: &str) -> String {
-    // The version of a new write is its commit in unix microseconds, unless that clock has stood
-    // behind an earlier version; then this says too little, and never less than nothing.
-    let committed = i64::try_from(token.version.get()).unwrap_or(i64::MAX);
-    match waited.applied_at {
-        Some(at) if done != "unchanged" && waited.version == Some(token.version) => {
-            let seconds = (at.unix_micros() - committed) as f64 / 1e6;
-            format!("applied it {} after the commit", output::duration(seconds))
-        }
-        _ => "has it".to_owned(),
-    }
 }
 
 async fn list(api: &Api, LsArgs { after, limit }: LsArgs, json: bool) -> Result<(), Failure> {
