@@ -26,7 +26,10 @@ async fn try_out(port: u16, nats: &Nats, more: &[&str]) -> (bool, String) {
     .await;
     let base = format!("http://127.0.0.1:{port}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_nudge"));
-    command.args(["conformance", "--entity", "store", "--owner", &base, "--nats", &nats.url()]);
+    command.args(["conformance", "--owner", &base, "--nats", &nats.url()]);
+    if !more.contains(&"--entity") {
+        command.args(["--entity", "store"]);
+    }
     command.args(["--write-url", &format!("{base}/stores/{{id}}")]).args(more).kill_on_drop(true);
     let output = command.output().await.expect("nudge runs");
     let said = [output.stdout, output.stderr].concat();
@@ -62,6 +65,11 @@ async fn the_owner_in_python_and_store_info_break_no_rule_of_the_protocol() {
     let _ours = owner(env!("CARGO_BIN_EXE_nudge"), &["service".into(), "store-info".into()], env);
     let (kept, said) = try_out(port, &nats, &[]).await;
     assert!(kept && said.contains("0 broken, 0 not tried"), "{said}");
+    let (kept, said) = try_out(port, &nats, &["--entity", "shop"]).await;
+    assert!(
+        !kept && said.contains("nothing is known of shop") && said.lines().count() == 1,
+        "{said}"
+    );
     // Once more, on what the first time left behind, as JSON.
     let (kept, said) = try_out(port, &nats, &["--json"]).await;
     assert!(kept, "{said}");

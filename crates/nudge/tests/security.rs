@@ -194,6 +194,15 @@ async fn the_command_line_makes_tokens_and_sends_them_and_the_log_says_who_chang
     let removed = store_info.nudge(&["store", "rm", "42"], Some(&editor)).await;
     assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
 
+    let owner = store_info.url();
+    let conformance = ["conformance", "--entity", "store", "--owner", &owner];
+    let refused = store_info.nudge(&conformance, Some(&editor)).await;
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("answered with 403: give a token"), "{said}");
+    let subscriber = store_info.token("search", &["--scope", "sync"]).await;
+    let tried = store_info.nudge(&conformance, Some(&subscriber)).await;
+    assert!(tried.status.success(), "{}", String::from_utf8_lossy(&tried.stdout));
+
     let token = std::fs::read_to_string(&editor).unwrap();
     let log = store_info.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -31,7 +31,8 @@ use nudge_protocol::EntityName;
 use nudge_runtime::{Broker, auth::Credentials, problem::chain};
 
 use crate::{failure::Failure, output};
-use report::{Doubt, Report};
+use report::{Doubt, Report, Tried, broken};
+use serde_json::json;
 use target::{Target, Write};
 
 const AFTER_HELP: &str = "\
@@ -88,9 +89,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let write = args.write_url.clone().map(|url| Write { url, body: args.write_body.clone() });
     let target = Target::new(&args.owner, args.entity.clone(), write, credentials);
-    if let Err(Doubt::Broken(how) | Doubt::NotTried(how)) =
-        target.post("items", &serde_json::json!({})).await
-    {
+    if let Err(Doubt::Broken(how) | Doubt::NotTried(how)) = answers_at_all(&target).await {
         return Err(Failure::failed(format!("{}: {how}", args.owner)));
     }
     let broker = match &args.nats {
@@ -106,6 +105,22 @@ pub(crate) async fn run(
         0 => Ok(()),
         1 => Err(Failure::failed("the owner breaks 1 rule of the protocol")),
         many => Err(Failure::failed(format!("the owner breaks {many} rules of the protocol"))),
+    }
+}
+
+/// Whether an owner of this entity is there and lets us in. Otherwise each rule would be broken for the same reason.
+async fn answers_at_all(target: &Target) -> Tried {
+    let items = target.post("items", &json!({"limit": 1})).await?;
+    let batch = target.post("batch-get", &json!({"ids": ["conformance"]})).await?;
+    match (items.status, batch.status) {
+        (401 | 403, status) => {
+            broken(format!("batch-get is answered with {status}: give a token with --token-file"))
+        }
+        (404, 404) => broken(format!(
+            "nothing is known of {}: items and batch-get are answered with 404. Is the entity's name, or the URL, another?",
+            target.entity
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -223,6 +223,10 @@ impl Process {
         Self { directory, port_base, _program: program, _database: database, _nats: nats }
     }
 
+    pub(super) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port_base + 1)
+    }
+
     pub(super) fn key(&self) -> PathBuf {
         self.directory.path().join("signing.key")
     }
