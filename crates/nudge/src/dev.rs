@@ -8,12 +8,13 @@
 //! With `--database-url` there is a step after the ports: lock the database, and make the schemas.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use nudge_runtime::{Broker, private, serve};
+use nudge_runtime::{Broker, private, serve, traces};
 use nudge_testbed::program::{Guard, Launch, Output};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -108,6 +109,7 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
         false => None,
     };
     let services_exe = args.services.as_ref().unwrap_or(&exe);
+    let traces = trace_settings(&talk);
     let mut services = Vec::new();
     for service in Service::ALL {
         let database_url = match &postgres {
@@ -118,6 +120,7 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
         let mut launch = service::launch(service, services_exe, log);
         let sample = !args.no_sample;
         launch.env = service_env(service, port_base, database_url, sample, lines.as_ref());
+        launch.env.extend(traces.iter().cloned());
         services.push(launch);
     }
     let broker = Broker::connect(&nats::url(port_base), "nudge-dev")
@@ -268,6 +271,19 @@ impl Demo {
             self.talk.doing(&format!("waiting for {}", waiting.join(", ")));
             tokio::time::sleep(READY_INTERVAL).await;
         }
+    }
+}
+
+/// Our own settings for traces, which many a developer has for all programs. Services that cannot send any would refuse them.
+fn trace_settings(talk: &Talk) -> Vec<(&'static str, String)> {
+    let set = traces::VARIABLES.into_iter().filter_map(|name| Some((name, env::var(name).ok()?)));
+    let set: Vec<_> = set.collect();
+    match set.iter().find(|_| !cfg!(feature = "otlp")) {
+        Some((name, _)) => {
+            talk.say(&format!("dev: {name} is set, but this program is built without `--features otlp`: no traces are sent"));
+            Vec::new()
+        }
+        None => set,
     }
 }
 

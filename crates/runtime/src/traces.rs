@@ -31,7 +31,7 @@ use std::sync::Arc;
 use axum::Router;
 use prometheus_client::registry::Registry;
 
-pub use args::TraceArgs;
+pub use args::{TraceArgs, VARIABLES};
 pub use context::{Context, MAX_HEADER_BYTES, Parent, TRACEPARENT};
 pub use current::{MAX_NOTED_CHANGES, current, note, noted, within};
 pub use export::{Build, Exporter, Exporting, FLUSH_DEADLINE, MAX_QUEUED_SPANS, link};

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nudge_runtime::auth;
+use nudge_runtime::{auth, broker, traces};
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
 };
@@ -98,8 +98,9 @@ impl Launch {
                 shell
             }
         };
-        // Its credentials, and whose it asks for, are set here, not by our own environment.
-        for name in nudge_runtime::broker::LOGIN_VARIABLES.iter().chain(&auth::VARIABLES) {
+        // Its credentials, whose it asks for, and where its traces go are set here, not by our own environment.
+        let set_here = [&broker::LOGIN_VARIABLES[..], &auth::VARIABLES, &traces::VARIABLES];
+        for name in set_here.into_iter().flatten() {
             command.env_remove(name);
         }
         // A person reads these logs, though they go to a file.

@@ -20,6 +20,26 @@ pub(crate) async fn is_ready(demo: &Demo) {
     .await;
 }
 
+/// Many developers have such settings for all their programs.
+#[tokio::test]
+async fn settings_for_traces_that_it_cannot_send_do_not_stop_the_demo() {
+    let demo = Demo::of_real_services();
+    let mut command = demo.command();
+    command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.invalid:4317");
+    let (mut child, pids) = demo.spawn(command).await;
+    is_ready(&demo).await;
+    signal(&child, Signal::INT);
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut told = false;
+    while let Some(line) = said.next_line().await.unwrap() {
+        told |= line.contains("OTEL_EXPORTER_OTLP_ENDPOINT is set, but")
+            && line.contains("no traces are sent");
+    }
+    assert!(told && child.wait().await.unwrap().success());
+    demo.is_gone(pids).await;
+}
+
 /// The one line says all: nobody has to look into a log, or to wait.
 #[tokio::test]
 async fn a_damaged_read_model_is_told_at_once_and_fills_again_once_it_is_deleted() {

@@ -5,6 +5,18 @@ use clap::Args;
 use super::Sampler;
 use crate::args::http_url;
 
+/// The environment variables that decide about traces, here and in the exporter.
+pub const VARIABLES: [&str; 7] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    // Read by the exporter alone.
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_RESOURCE_ATTRIBUTES",
+];
+
 /// Where to send traces, and which. Off unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TraceArgs {
@@ -51,6 +63,13 @@ mod tests {
     struct Program {
         #[command(flatten)]
         traces: TraceArgs,
+    }
+
+    #[test]
+    fn every_variable_is_listed() {
+        let command = <Program as clap::CommandFactory>::command();
+        let named = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str());
+        assert_eq!(named.collect::<Vec<_>>(), VARIABLES[..5]);
     }
 
     #[test]
