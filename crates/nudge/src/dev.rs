@@ -278,12 +278,12 @@ impl Demo {
 fn trace_settings(talk: &Talk) -> Vec<(&'static str, String)> {
     let set = traces::VARIABLES.into_iter().filter_map(|name| Some((name, env::var(name).ok()?)));
     let set: Vec<_> = set.collect();
-    match set.iter().find(|_| !cfg!(feature = "otlp")) {
-        Some((name, _)) => {
+    match set.first() {
+        Some((name, _)) if !cfg!(feature = "otlp") => {
             talk.say(&format!("dev: {name} is set, but this program is built without `--features otlp`: no traces are sent"));
             Vec::new()
         }
-        None => set,
+        _ => set,
     }
 }
 

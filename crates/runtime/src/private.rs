@@ -1,7 +1,7 @@
 //! Private files: data and logs contain what people have written.
 
 use std::{
-    fs::{DirBuilder, OpenOptions, Permissions},
+    fs::{self, DirBuilder, OpenOptions, Permissions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
@@ -21,6 +21,21 @@ pub fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
+}
+
+/// The text of a file that holds a secret of at most so many bytes, without the trailing line break that editors add.
+///
+/// # Errors
+/// If it cannot be read, is empty or longer.
+pub(crate) fn read_secret(path: &Path, max_bytes: u64) -> io::Result<String> {
+    if fs::metadata(path)?.len() > max_bytes {
+        return Err(io::Error::other(format!("must be at most {max_bytes} bytes")));
+    }
+    let text = fs::read_to_string(path)?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(io::Error::other("is empty")),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// Creates a directory, and its parents, that nobody else can read. An existing one stays as it is.

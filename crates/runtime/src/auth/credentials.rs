@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use reqwest::{RequestBuilder, header};
 
 use super::{AuthArgs, AuthError, verifier::MAX_TOKEN_BYTES};
+use crate::private;
 
 /// The token in a file, read again when the file changes, as Kubernetes changes its projected tokens. Without a file,
 /// requests are sent without a token. Cloning is cheap.
@@ -91,20 +92,14 @@ impl File {
 }
 
 fn read(path: &Path) -> std::io::Result<Token> {
-    let about = fs::metadata(path)?;
-    let wrong = |what: &str| std::io::Error::other(what.to_owned());
-    if about.len() > MAX_TOKEN_BYTES as u64 {
-        return Err(wrong("is longer than a token may be"));
-    }
-    let text = fs::read_to_string(path)?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(wrong("is empty"));
-    }
-    let header = header::HeaderValue::try_from(format!("Bearer {text}"));
-    let mut header = header.map_err(|_| wrong("contains no token"))?;
+    let stamp = stamp(&fs::metadata(path)?);
+    let text = private::read_secret(path, MAX_TOKEN_BYTES as u64)?;
+    let none = || std::io::Error::other("contains no token");
+    let token = Some(text.trim()).filter(|token| !token.is_empty()).ok_or_else(none)?;
+    let header = header::HeaderValue::try_from(format!("Bearer {token}"));
+    let mut header = header.map_err(|_| none())?;
     header.set_sensitive(true);
-    Ok(Token { header, stamp: stamp(&about) })
+    Ok(Token { header, stamp })
 }
 
 #[cfg(test)]

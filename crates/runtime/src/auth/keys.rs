@@ -122,7 +122,6 @@ impl Keys {
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<Vec<Key>, NoKey> {
-        self.keep_fresh();
         if let Some(found) = self.look(id, algorithm) {
             return Ok(found);
         }

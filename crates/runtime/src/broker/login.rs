@@ -1,7 +1,7 @@
 //! How a program connects and authenticates to NATS.
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use nkeys::KeyPair;
 use percent_encoding::percent_decode_str;
 
 use super::BrokerError;
-use crate::problem::chain;
+use crate::{private, problem::chain};
 
 /// Largest file that holds a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
@@ -246,18 +246,8 @@ fn sign(
 
 /// The text of a file, without the trailing line break that editors add.
 fn secret(variable: &'static str, path: &Path) -> Result<String, BrokerError> {
-    let read = || {
-        if fs::metadata(path)?.len() > MAX_SECRET_BYTES {
-            return Err(io::Error::other(format!("must be at most {MAX_SECRET_BYTES} bytes")));
-        }
-        fs::read_to_string(path)
-    };
     let failed = |source| BrokerError::File { variable, path: path.to_owned(), source };
-    let text = read().map_err(failed)?;
-    match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(bad(variable, path, "is empty")),
-        text => Ok(text.to_owned()),
-    }
+    private::read_secret(path, MAX_SECRET_BYTES).map_err(failed)
 }
 
 fn bad(variable: &'static str, path: &Path, what: &str) -> BrokerError {
@@ -266,6 +256,8 @@ fn bad(variable: &'static str, path: &Path, what: &str) -> BrokerError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn refused(args: &NatsArgs) -> String {
