@@ -215,24 +215,27 @@ async fn a_table_in_another_order_than_bytewise_is_told_of() {
     // Before all others bytewise, and behind them where case does not matter.
     owner.put("Z", json!({"name": "Z"})).await;
     copy.converged(owner).await;
-    let collate = async |sqlite: &str, postgres: &str| match copy.db.kind() {
-        Kind::Postgres => {
-            let sql = format!("ALTER TABLE copy ALTER COLUMN id TYPE text COLLATE \"{postgres}\"");
-            copy.db.write(sqlx::query(sqlx::AssertSqlSafe(sql))).await.unwrap();
-        }
-        Kind::Sqlite => {
-            let columns = format!(
-                "id TEXT COLLATE {sqlite} PRIMARY KEY, version BIGINT NOT NULL, body TEXT NOT NULL"
-            );
-            for sql in [
-                format!("CREATE TABLE other ({columns})"),
+    let collate = async |sqlite: &str, postgres: &str| {
+        let statements = match copy.db.kind() {
+            Kind::Postgres => {
+                vec![format!("ALTER TABLE copy ALTER COLUMN id TYPE text COLLATE \"{postgres}\"")]
+            }
+            Kind::Sqlite => vec![
+                format!(
+                    "CREATE TABLE other (id TEXT COLLATE {sqlite} PRIMARY KEY, version BIGINT NOT NULL, \
+                     body TEXT NOT NULL)"
+                ),
                 "INSERT INTO other SELECT * FROM copy".to_owned(),
                 "DROP TABLE copy".to_owned(),
                 "ALTER TABLE other RENAME TO copy".to_owned(),
-            ] {
-                copy.db.write(sqlx::query(sqlx::AssertSqlSafe(sql))).await.unwrap();
-            }
+            ],
+        };
+        // All at once: that there is no such table would be told of, too.
+        let mut tx = copy.db.begin().await.unwrap();
+        for sql in statements {
+            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
         }
+        tx.commit().await.unwrap();
     };
     let why_not = async || copy.status().await["resync"]["contents"]["waits_for"].take();
     collate("NOCASE", "und-x-icu").await;
