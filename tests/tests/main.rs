@@ -15,6 +15,7 @@ mod crate_page;
 mod credentials;
 mod dead_letters;
 mod delivery;
+mod encrypted;
 mod failures;
 mod faults;
 mod messages;

@@ -41,12 +41,13 @@ impl Api {
     pub(crate) fn with_ports(ports: [u16; Service::ALL.len()]) -> Self {
         let peers =
             Service::ALL.into_iter().zip(ports).map(|(service, port)| Peer::of(service, port));
-        Self { http: built(client()), credentials: Credentials::default(), peers: peers.collect() }
+        let credentials = Credentials::default();
+        Self { http: built(client(&credentials)), credentials, peers: peers.collect() }
     }
 
-    /// The same, with this token in every request.
+    /// The same, with this token in every request, and these certificates.
     pub(crate) fn signing(self, credentials: &Credentials) -> Self {
-        Self { credentials: credentials.clone(), ..self }
+        Self { http: built(client(credentials)), credentials: credentials.clone(), ..self }
     }
 
     /// The same with these services, the first of which are those of the demo.
@@ -66,7 +67,8 @@ impl Api {
 
     /// The same, with a new connection for each request.
     pub(crate) fn without_idle_connections(self) -> Self {
-        Self { http: built(client().pool_max_idle_per_host(0)), ..self }
+        let http = built(client(&self.credentials).pool_max_idle_per_host(0));
+        Self { http, ..self }
     }
 
     /// The path of a request to a service as it would be sent, without its query: a URL resolves `.` and
@@ -152,14 +154,14 @@ impl Api {
     }
 }
 
-fn client() -> reqwest::ClientBuilder {
+fn client(credentials: &Credentials) -> reqwest::ClientBuilder {
     // The services are on this machine; a proxy of the environment cannot reach them.
-    let client = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
+    let client = credentials.http().no_proxy().connect_timeout(CONNECT_TIMEOUT);
     client.pool_idle_timeout(IDLE_TIMEOUT)
 }
 
 fn built(client: reqwest::ClientBuilder) -> reqwest::Client {
-    client.build().expect("a client without TLS and files can always be built")
+    client.build().expect("a client can be built")
 }
 
 /// The path of one store, with its id percent-encoded.

@@ -32,7 +32,12 @@ mod why;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use nudge_runtime::{args::parse_or_exit, auth::Credentials, problem::chain};
+use nudge_runtime::{
+    args::parse_or_exit,
+    auth::Credentials,
+    problem::chain,
+    tls::{self, TlsArgs},
+};
 
 use client::NATS_PORT_OFFSET;
 use commands::{
@@ -102,12 +107,49 @@ struct Global {
         value_name = "PATH"
     )]
     token_file: Option<PathBuf>,
+    /// File with the certificates (PEM) of the authorities that sign those of the services, instead of those that the
+    /// system trusts
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        env = "NUDGE_CA_FILE",
+        value_name = "PATH"
+    )]
+    ca_file: Option<PathBuf>,
+    /// File with the certificate (PEM) to show to services that ask for one. Needs --key-file
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        env = "NUDGE_CERT_FILE",
+        value_name = "PATH"
+    )]
+    cert_file: Option<PathBuf>,
+    /// File with that certificate's private key (PEM)
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        env = "NUDGE_KEY_FILE",
+        value_name = "PATH"
+    )]
+    key_file: Option<PathBuf>,
 }
 
 impl Global {
     fn credentials(&self) -> Result<Credentials, Failure> {
-        let credentials = self.token_file.as_deref().map(Credentials::in_file).transpose();
-        Ok(credentials.map_err(|error| Failure::Usage(chain(&error)))?.unwrap_or_default())
+        if self.cert_file.is_some() != self.key_file.is_some() {
+            return Err(Failure::Usage("--cert-file and --key-file need each other".to_owned()));
+        }
+        let certificates = TlsArgs {
+            tls_cert_file: self.cert_file.clone(),
+            tls_key_file: self.key_file.clone(),
+            tls_ca_file: self.ca_file.clone(),
+            ..TlsArgs::default()
+        };
+        Credentials::in_files(self.token_file.as_deref(), &certificates)
+            .map_err(|error| Failure::Usage(chain(&error)))
     }
 }
 
@@ -169,6 +211,7 @@ enum Verb {
 fn main() -> ExitCode {
     #[cfg(feature = "otlp")]
     nudge_otlp::link();
+    tls::install();
     let cli = parse_or_exit::<Cli>();
     // Without a runtime: the guard must work when everything else has gone wrong.
     if matches!(cli.verb, Verb::Guard) {

@@ -158,7 +158,7 @@ pub(crate) fn wanted(text: &str) -> Result<Wanted, String> {
     match origin(text.trim()) {
         Some(url) => Ok(Wanted { name: None, url }),
         None if !text.contains('=') => {
-            Err("must be http://HOST:PORT, or NAME= and that".to_owned())
+            Err("must be http://HOST:PORT or https://HOST:PORT, or NAME= and that".to_owned())
         }
         None => named(text)
             .map(|peer| Wanted { name: Some(peer.name().into()), url: peer.url().into() }),
@@ -183,7 +183,7 @@ fn named(text: &str) -> Result<Peer, String> {
     if RESERVED.contains(&name) {
         return Err(format!("{name:?} means something else; choose another name"));
     }
-    Ok(Peer::new(name, origin(url).ok_or("the URL must be http://HOST:PORT")?))
+    Ok(Peer::new(name, origin(url).ok_or("the URL must be http://HOST:PORT or https://HOST:PORT")?))
 }
 
 /// The URL as this program sends requests to it, if it names nothing but a host and a port: whatever else it had would
@@ -196,7 +196,7 @@ fn origin(text: &str) -> Option<String> {
         && url.query().is_none()
         && url.fragment().is_none();
     let origin = url.origin().ascii_serialization();
-    (url.scheme() == "http" && bare).then_some(origin)
+    (matches!(url.scheme(), "http" | "https") && bare).then_some(origin)
 }
 
 /// Adds services to those that are known. One that is there already is left out, and another of a known name gets a
@@ -262,6 +262,7 @@ mod tests {
             ("ads=http://127.0.0.1:7106/", "http://127.0.0.1:7106"),
             ("ads = http://ads.local", "http://ads.local"),
             ("ads=HTTP://[::1]:80", "http://[::1]"),
+            ("ads=https://ads.local:7106", "https://ads.local:7106"),
         ] {
             let peer = named(text).unwrap();
             assert_eq!((peer.name(), peer.url()), ("ads", url), "{text}");
@@ -274,8 +275,7 @@ mod tests {
         let url = "http://127.0.0.1:7106".to_owned();
         assert_eq!(pair("http://127.0.0.1:7106/"), Ok((None, url.clone())));
         assert_eq!(pair("ads=http://127.0.0.1:7106"), Ok((Some("ads".to_owned()), url)));
-        for text in
-            ["127.0.0.1:7106", "https://127.0.0.1", "Ads=http://127.0.0.1:1", "http://a/?b=c"]
+        for text in ["127.0.0.1:7106", "ftp://127.0.0.1", "Ads=http://127.0.0.1:1", "http://a/?b=c"]
         {
             assert!(pair(text).is_err(), "{text}");
         }
@@ -290,7 +290,7 @@ mod tests {
             "Ads=http://127.0.0.1:1",
             "a\u{1b}[31m=http://127.0.0.1:1",
             "ads=127.0.0.1:1",
-            "ads=https://127.0.0.1:1",
+            "ads=ftp://127.0.0.1:1",
             "ads=http://me:secret@127.0.0.1:1",
             "ads=http://127.0.0.1:1/base",
             "ads=http://127.0.0.1:1/?x=1",

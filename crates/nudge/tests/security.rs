@@ -1,10 +1,16 @@
 //! Services that ask for tokens: which route needs what, and what happens with the wrong one.
 
+#[path = "../../runtime/src/tls/authority.rs"]
+mod authority;
 mod secured;
+mod tls;
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use nudge_runtime::auth::{Scope, policy};
+use nudge_runtime::{
+    auth::{Scope, policy},
+    tls::TlsArgs,
+};
 use nudge_testbed::{eventually, logs};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};

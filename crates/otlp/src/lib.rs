@@ -32,7 +32,7 @@ pub fn link() {
 }
 
 fn build(endpoint: &str, service: &str) -> Result<Box<dyn Exporter>, BoxError> {
-    let http = reqwest::Client::builder()
+    let http = nudge_runtime::tls::http()
         .timeout(TIMEOUT)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

@@ -223,8 +223,8 @@ impl Alarm {
 fn webhook_url(text: &str) -> Result<String, String> {
     let url: axum::http::Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
     match (url.scheme_str(), url.host()) {
-        (Some("http"), Some(_)) => Ok(text.to_owned()),
-        _ => Err("must be http://host:port/path".into()),
+        (Some("http" | "https"), Some(_)) => Ok(text.to_owned()),
+        _ => Err("must be http://host:port/path or https://…".into()),
     }
 }
 
@@ -245,10 +245,10 @@ mod tests {
 
     #[test]
     fn a_destination_is_checked_when_it_is_set() {
-        for good in ["http://127.0.0.1:9/", "http://host/hook?key=1"] {
+        for good in ["http://127.0.0.1:9/", "http://host/hook?key=1", "https://host/"] {
             assert!(webhook_url(good).is_ok(), "{good}");
         }
-        for bad in ["https://host/", "host", "http:///x", ""] {
+        for bad in ["ftp://host/", "host", "http:///x", ""] {
             assert!(webhook_url(bad).is_err(), "{bad}");
         }
         for good in ["alerts", "ops.nudge-1.alerts_x"] {

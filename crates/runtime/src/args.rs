@@ -17,6 +17,7 @@ use crate::{
     auth::AuthArgs,
     broker::NatsArgs,
     logs::{Lines, bounded::Bounded},
+    tls::{PlainText, refuse_plain_text},
     traces::TraceArgs,
 };
 
@@ -47,6 +48,21 @@ pub struct ServiceArgs {
 }
 
 impl ServiceArgs {
+    /// Refuses databases and brokers on other machines that would be reached without TLS, unless a proxy does it.
+    ///
+    /// # Errors
+    /// If there are any.
+    pub fn refuse_plain_text(&self) -> Result<(), PlainText> {
+        if self.auth.behind_proxy {
+            return Ok(());
+        }
+        refuse_plain_text("DATABASE_URL", &self.database_url)?;
+        match self.nats.is_encrypted() {
+            true => Ok(()),
+            false => refuse_plain_text("NATS_URL", &self.nats.nats_url),
+        }
+    }
+
     /// Starts logging to standard error. The same line is not logged more often than
     /// [a bound](crate::logs) allows. Call once, within an async runtime.
     pub fn init_logs(&self) {
@@ -99,14 +115,14 @@ pub fn loopback_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// For `value_parser`: an `http://` base URL. Trailing slashes are removed.
+/// For `value_parser`: an `http://` or `https://` base URL. Trailing slashes are removed.
 pub fn http_url(text: &str) -> Result<String, String> {
     let url: axum::http::Uri = text.parse().map_err(|_| "is not a URL".to_owned())?;
     match (url.scheme_str(), url.host()) {
-        (Some("http"), Some(_)) if url.query().is_none() => {
+        (Some("http" | "https"), Some(_)) if url.query().is_none() => {
             Ok(text.trim_end_matches('/').to_owned())
         }
-        _ => Err("must be http://host:port".into()),
+        _ => Err("must be http://host:port or https://host:port".into()),
     }
 }
 
@@ -206,7 +222,11 @@ mod tests {
             (&["--database-url", "sqlite:x", "--bind", "0.0.0.0:1"], "BIND"),
             (&["--database-url", "sqlite:x", "--bind", "nonsense"], "BIND"),
             (&["--database-url", "sqlite:x", "--auth-jwks", "keys.json"], "AUTH_ISSUER"),
-            (&["--database-url", "sqlite:x", "--behind-proxy"], "AUTH_ISSUER"),
+            (&["--database-url", "sqlite:x", "--tls-cert-file", "x"], "TLS_KEY_FILE"),
+            (
+                &["--database-url", "sqlite:x", "--tls-client-ca-file", "x"],
+                "TLS_CERT_FILE, TLS_KEY_FILE",
+            ),
             (&["--database-url", "sqlite:x", "--auth-clock-skew", "301"], "AUTH_CLOCK_SKEW"),
             (&["--database-url", "sqlite:x", "--auth-issuer", ""], "AUTH_ISSUER"),
             (&["--database-url", "sqlite:x", "--nats-url", "http://x y"], "NATS_URL"),

@@ -9,7 +9,8 @@
 //! | [`credentials`] | the service's own token, from a file that is read again |
 //! | [`sign`] | makes tokens, for demos and tests |
 //!
-//! Without `AUTH_ISSUER` nobody is asked for a token, and a service listens on loopback addresses only.
+//! Without `AUTH_ISSUER` nobody is asked for a token, and a service listens on loopback addresses only. Tokens travel in
+//! [TLS](crate::tls).
 
 pub mod admission;
 pub mod caller;
@@ -28,6 +29,8 @@ pub use admission::Admission;
 pub use caller::Caller;
 pub use credentials::Credentials;
 pub use policy::Scope;
+
+use crate::tls::{PlainText, TlsArgs, TlsError};
 
 /// Largest difference between two machines' clocks that may be configured, in seconds.
 pub const MAX_CLOCK_SKEW_SECONDS: u64 = 300;
@@ -51,7 +54,7 @@ pub struct AuthArgs {
     /// What a token's `aud` must name
     #[arg(long, env = "AUTH_AUDIENCE", value_name = "NAME", default_value = "nudge", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub auth_audience: String,
-    /// The issuer's keys (JWKS): a file, which is read again when it changes, or an `http://` URL. Without it, the
+    /// The issuer's keys (JWKS): a file, which is read again when it changes, or an `https://` or `http://` URL. Without it, the
     /// issuer's OpenID configuration says where they are
     #[arg(long, env = "AUTH_JWKS", value_name = "PATH|URL", requires = "auth_issuer")]
     pub auth_jwks: Option<String>,
@@ -61,24 +64,32 @@ pub struct AuthArgs {
     /// File with the token to send to other services. It is read again when it changes
     #[arg(long, env = "AUTH_TOKEN_FILE", value_name = "PATH")]
     pub auth_token_file: Option<PathBuf>,
-    /// A proxy in front does TLS, so BIND may be any address. Needs AUTH_ISSUER
-    #[arg(long, env = "BEHIND_PROXY", requires = "auth_issuer", value_parser = clap::builder::BoolishValueParser::new())]
+    /// A proxy in front, or a service mesh, does TLS: other machines may be reached without it, and BIND may be any address
+    /// if tokens are asked for (AUTH_ISSUER)
+    #[arg(long, env = "BEHIND_PROXY", value_parser = clap::builder::BoolishValueParser::new())]
     pub behind_proxy: bool,
+    /// The program's certificate, and whose it trusts
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// Why the settings for tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// Only TLS could bring the keys from there.
-    #[error(
-        "{variable}: {url} is neither an http:// URL nor a file: https:// is not supported yet"
-    )]
-    Https {
+    /// Keys cannot be read from such a place.
+    #[error("{variable}: {url} is neither an https:// or http:// URL nor a file")]
+    Scheme {
         /// The setting.
         variable: &'static str,
         /// Its value.
         url: String,
     },
+    /// The keys would come from another machine without TLS.
+    #[error(transparent)]
+    PlainText(#[from] PlainText),
+    /// A certificate or key of the program cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The issuer is no URL, so it cannot be asked for its keys.
     #[error("AUTH_ISSUER: {0} is not a URL, so AUTH_JWKS must say where its keys are")]
     NoKeys(String),

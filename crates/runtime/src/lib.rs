@@ -41,9 +41,11 @@ pub mod path;
 pub mod private;
 pub mod problem;
 pub mod program;
+mod reread;
 pub mod serve;
 pub mod set_sql;
 pub mod tasks;
+pub mod tls;
 pub mod traces;
 
 pub use broker::Broker;

@@ -11,6 +11,7 @@ use crate::{
     private,
     problem::chain,
     serve::stop_on_signal,
+    tls,
 };
 
 /// Runs a service until SIGINT or SIGTERM: reads the arguments, starts logging, calls `start`, and awaits the
@@ -34,7 +35,13 @@ where
     }
     let matches = matches_or_exit(command, words);
     private::keep_new_files();
-    ServiceArgs::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).init_logs();
+    let args = ServiceArgs::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    args.init_logs();
+    tls::install();
+    if let Err(error) = args.refuse_plain_text() {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
     let stop = stop_on_signal();
     let started = tokio::select! {
         started = start(matches, stop.clone()) => started,

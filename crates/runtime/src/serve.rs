@@ -11,7 +11,10 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::problem::{self, Problem};
+use crate::{
+    problem::{self, Problem},
+    tls::Acceptor,
+};
 use places::Places;
 
 /// Time that open requests get to finish when the program stops.
@@ -60,7 +63,7 @@ impl Default for Limits {
 pub enum BindError {
     /// Nothing asks others for tokens, or nothing encrypts them, so nobody else may reach it.
     #[error(
-        "BIND: {0} is not a loopback address: that needs tokens (AUTH_ISSUER) and a proxy that does TLS (BEHIND_PROXY)"
+        "BIND: {0} is not a loopback address: that needs tokens (AUTH_ISSUER), and TLS (TLS_CERT_FILE) or a proxy that does it (BEHIND_PROXY)"
     )]
     NotLoopback(SocketAddr),
     /// The operating system refused, usually because the port is taken.
@@ -114,8 +117,12 @@ async fn serve_within(
     stop: CancellationToken,
     limits: Limits,
 ) {
-    let router = with_fallbacks(router).layer(from_fn(origin::only_from_here));
-    serve_to_all(listener, router, stop, limits).await;
+    serve_to_all(listener, from_here(router), stop, limits, None).await;
+}
+
+/// Refuses requests by foreign web pages in somebody's browser.
+pub(crate) fn from_here(router: Router) -> Router {
+    with_fallbacks(router).layer(from_fn(origin::only_from_here))
 }
 
 /// Answers unknown paths and wrong methods as problems.
@@ -123,12 +130,13 @@ pub(crate) fn with_fallbacks(router: Router) -> Router {
     router.fallback(problem::not_found).method_not_allowed_fallback(problem::method_not_allowed)
 }
 
-/// [`serve`] without a look at where requests come from, and without fallbacks.
+/// [`serve`] without a look at where requests come from, and without fallbacks; with TLS if there is an acceptor.
 pub(crate) async fn serve_to_all(
     listener: TcpListener,
     router: Router,
     stop: CancellationToken,
     limits: Limits,
+    tls: Option<Acceptor>,
 ) {
     let router = router.layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
         let detail = "internal error; see the service's log";
@@ -151,10 +159,19 @@ pub(crate) async fn serve_to_all(
             Ok((stream, _)) => match places.take() {
                 Some(place) => {
                     let (router, stop) = (router.clone(), stop.clone());
-                    connections.spawn(connection::serve(stream, router, place, limits, stop));
+                    match tls.clone() {
+                        None => connections
+                            .spawn(connection::serve(stream, router, place, limits, stop)),
+                        Some(tls) => connections.spawn(connection::serve_encrypted(
+                            tls, stream, router, place, limits, stop,
+                        )),
+                    };
                 }
                 None if refusals.len() < MAX_REFUSALS => {
-                    refusals.spawn(connection::refuse(stream));
+                    match tls.clone() {
+                        None => refusals.spawn(connection::refuse(stream)),
+                        Some(tls) => refusals.spawn(connection::refuse_encrypted(tls, stream)),
+                    };
                 }
                 // A flood gets no answers.
                 None => {}

@@ -13,6 +13,7 @@ use nudge_runtime::{
     auth::{Admission, Credentials},
     database::{Durability, Migration},
     openapi, program,
+    tls::{self, refuse_plain_text},
     traces::Traces,
 };
 use tokio::task::JoinHandle;
@@ -69,7 +70,7 @@ struct Follow {
 /// | setting | meaning | default |
 /// |---|---|---|
 /// | `DATABASE_URL` | `sqlite:PATH` or `postgres://…` | none, it must be set |
-/// | `BIND` | the address to listen on; other than loopback only with `AUTH_ISSUER` and `BEHIND_PROXY` | from [`listen`](Self::listen), otherwise a free port |
+/// | `BIND` | the address to listen on; other than loopback only with `AUTH_ISSUER`, and TLS (`TLS_CERT_FILE`) or `BEHIND_PROXY` | from [`listen`](Self::listen), otherwise a free port |
 /// | `STORE_OWNER_URL` | the owner of `store`; there is one setting per entity | from [`follow`](Self::follow) |
 /// | `SEARCH_URL` | the service `search`; there is one setting per service that this one calls | from [`calls`](Self::calls) |
 /// | `RESYNC_PERCENT` | how much of its owners' time comparing with them may take; 0 switches it off | 1 |
@@ -77,6 +78,7 @@ struct Follow {
 /// | `NATS_URL`, … | the broker and its credentials | `nats://127.0.0.1:7122` |
 /// | `ALERT_WEBHOOK_URL`, `ALERT_SUBJECT` | where to tell an operator what needs one: see [`nudge_runtime::alerts`] | nowhere |
 /// | `AUTH_ISSUER`, … | whose tokens are asked for, and the service's own: see [`nudge_runtime::auth`] | nobody's |
+/// | `TLS_CERT_FILE`, … | the program's certificate, and whose it trusts: see [`nudge_runtime::tls`] | none; those that the system trusts |
 /// | `OTEL_EXPORTER_OTLP_ENDPOINT`, … | where to send traces: see [`nudge_runtime::traces`] | nowhere |
 /// | `LOG`, `LOG_FORMAT` | what to log, and how: text on a terminal, otherwise JSON | `info`, `auto` |
 ///
@@ -356,6 +358,14 @@ impl Service {
         stop: CancellationToken,
     ) -> Result<Running, BoxError> {
         let args = ServiceArgs::from_arg_matches(matches)?;
+        tls::install();
+        if !args.auth.behind_proxy {
+            let settings = self.follows.iter().map(|follow| follow.setting.clone());
+            for setting in settings.chain(self.calls.iter().map(|name| url_of(name))) {
+                let url = matches.get_one::<String>(&setting).map_or("", String::as_str);
+                refuse_plain_text(&variable(&setting), url)?;
+            }
+        }
         let traces = Traces::start(&args.traces, self.name)?;
         // First, so that the start fails before anything else happens if the port is taken.
         let admission = Admission::of(&args.auth)?.reads(&self.reads);
@@ -455,10 +465,15 @@ fn url_of(name: &str) -> String {
     format!("{}-url", name.replace('_', "-"))
 }
 
+/// The environment variable of a setting.
+fn variable(setting: &str) -> String {
+    setting.replace('-', "_").to_uppercase()
+}
+
 fn url_setting(setting: &str, default: &'static str, help: String) -> Arg {
     Arg::new(setting.to_owned())
         .long(setting.to_owned())
-        .env(setting.replace('-', "_").to_uppercase())
+        .env(variable(setting))
         .value_name("URL")
         .help(help)
         .default_value(default)

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nudge_runtime::{auth, broker, traces};
+use nudge_runtime::{auth, broker, tls, traces};
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
 };
@@ -99,7 +99,8 @@ impl Launch {
             }
         };
         // Its credentials, whose it asks for, and where its traces go are set here, not by our own environment.
-        let set_here = [&broker::LOGIN_VARIABLES[..], &auth::VARIABLES, &traces::VARIABLES];
+        let set_here =
+            [&broker::LOGIN_VARIABLES[..], &auth::VARIABLES, &tls::VARIABLES, &traces::VARIABLES];
         for name in set_here.into_iter().flatten() {
             command.env_remove(name);
         }

@@ -60,6 +60,7 @@ pub async fn within<T, F: Future<Output = Option<T>>>(
 
 /// Shows logs of a failing test when `LOG` is set.
 pub fn logs() {
+    nudge_runtime::tls::install();
     if let Ok(filter) = env::var("LOG") {
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     }

@@ -1,10 +1,13 @@
 //! All services, each with a token of its own.
 
-use std::{path::PathBuf, process::Output, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::Output, time::Duration};
 
-use nudge_runtime::auth::{
-    Scope,
-    sign::{Grant, SigningKey},
+use nudge_runtime::{
+    auth::{
+        Scope,
+        sign::{Grant, SigningKey},
+    },
+    tls::{Tls, TlsArgs},
 };
 use nudge_testbed::{
     Nats, TestDatabase, eventually,
@@ -14,6 +17,8 @@ use nudge_testbed::{
 use reqwest::{Client, Response};
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::authority::{Authority, Files, own};
 
 const NUDGE: &str = env!("CARGO_BIN_EXE_nudge");
 const ISSUER: &str = "nudge";
@@ -45,6 +50,8 @@ pub(super) struct Secured {
     pub(super) http: Client,
     /// Each with its base URL.
     pub(super) services: Vec<(&'static str, String)>,
+    authority: Option<Authority>,
+    _certificates: Vec<Files>,
     key: SigningKey,
     directory: tempfile::TempDir,
     _stop: DropGuard,
@@ -54,15 +61,21 @@ pub(super) struct Secured {
 
 impl Secured {
     pub(super) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// In TLS, with certificates on both sides, or without.
+    pub(super) async fn start_with(authority: Option<Authority>) -> Self {
         let (nats, stop) = (Nats::start().await, CancellationToken::new());
         let directory = tempfile::tempdir().unwrap();
         let key = SigningKey::generate().unwrap();
         std::fs::write(directory.path().join("jwks.json"), key.jwks().to_string()).unwrap();
         let guard = stop.clone().drop_guard();
         let (databases, services) = (Vec::new(), Vec::new());
-        let http = Client::new();
         let mut all = Self {
-            http,
+            http: Client::new(),
+            _certificates: Vec::new(),
+            authority,
             services,
             key,
             directory,
@@ -70,10 +83,14 @@ impl Secured {
             _databases: databases,
             _nats: nats,
         };
+        if all.authority.is_some() {
+            let certificates = all.certify();
+            all.http = Tls::of(&certificates).unwrap().http().no_proxy().build().unwrap();
+        }
         let words = all.words("store-info", &[]).await;
         let args = <store_info::Args as clap::Parser>::parse_from(words);
         let store_info = store_info::start(&args, stop.clone()).await.unwrap();
-        all.services.push(("store-info", format!("http://{}", store_info.address())));
+        all.services.push(("store-info", all.url_at(store_info.address())));
         all.add("search", search::service(), &["store-info"], &stop).await;
         all.add("review", review::service(), &["store-info"], &stop).await;
         all.add("favourites", favourites::service(), &["store-info"], &stop).await;
@@ -94,7 +111,23 @@ impl Secured {
     ) {
         let words = self.words(name, asks).await;
         let running = service.start(words, stop.clone()).await.unwrap();
-        self.services.push((name, format!("http://{}", running.address)));
+        self.services.push((name, self.url_at(running.address)));
+    }
+
+    fn url_at(&self, address: SocketAddr) -> String {
+        match self.authority {
+            Some(_) => format!("https://localhost:{}", address.port()),
+            None => format!("http://{address}"),
+        }
+    }
+
+    /// Gives a program a certificate, and says where it is.
+    fn certify(&mut self) -> TlsArgs {
+        let (authority, files) = (self.authority.as_ref().expect("an authority"), Files::new());
+        let ca = files.write("ca", &authority.pem);
+        let own = own(&files, authority.sign("localhost", |_| ()));
+        self._certificates.push(files);
+        TlsArgs { tls_ca_file: ca.clone(), tls_client_ca_file: ca, ..own }
     }
 
     async fn words(&mut self, name: &str, asks: &[&str]) -> Vec<String> {
@@ -110,6 +143,18 @@ impl Secured {
             format!("--auth-jwks={}", jwks.display()),
             format!("--auth-token-file={}", self.file_of(name).display()),
         ];
+        if self.authority.is_some() {
+            let TlsArgs { tls_cert_file, tls_key_file, tls_client_ca_file, tls_ca_file } =
+                self.certify();
+            for (setting, path) in [
+                ("cert", tls_cert_file),
+                ("key", tls_key_file),
+                ("client-ca", tls_client_ca_file),
+                ("ca", tls_ca_file),
+            ] {
+                words.push(format!("--tls-{setting}-file={}", path.unwrap().display()));
+            }
+        }
         for asked in asks {
             let setting = match *asked {
                 "store-info" => "store-owner-url",

@@ -60,7 +60,7 @@ async fn send_all(send: SendOne, mut messages: mpsc::Receiver<Arc<str>>, outcome
 
 /// A webhook takes a message by answering with a 2xx.
 pub(super) fn webhook(url: &str) -> SendOne {
-    let client = reqwest::Client::builder()
+    let client = crate::tls::http()
         .connect_timeout(SEND_TIMEOUT)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     Problem,
     serve::{self, BindError, Limits},
+    tls::Tls,
 };
 
 /// The target of the lines that say who changed what. They are never left out, however many there are.
@@ -31,6 +32,7 @@ const KEYS_PAUSE_SECONDS: u16 = 5;
 #[derive(Clone, Debug)]
 pub struct Admission {
     tokens: Option<Arc<Verifier>>,
+    tls: Tls,
     behind_proxy: bool,
     reads: Arc<[&'static str]>,
 }
@@ -41,9 +43,10 @@ impl Admission {
     /// # Errors
     /// If they cannot be used.
     pub fn of(args: &AuthArgs) -> Result<Self, AuthError> {
-        let verifier = args.auth_issuer.as_deref().map(|issuer| Verifier::new(args, issuer));
+        let tls = Tls::of(&args.tls)?;
+        let verifier = args.auth_issuer.as_deref().map(|issuer| Verifier::new(args, issuer, &tls));
         let tokens = verifier.transpose()?.map(Arc::new);
-        Ok(Self { tokens, behind_proxy: args.behind_proxy, reads: Arc::default() })
+        Ok(Self { tokens, tls, behind_proxy: args.behind_proxy, reads: Arc::default() })
     }
 
     /// The same for a service in which a `POST` to one of these paths only reads.
@@ -55,12 +58,14 @@ impl Admission {
     /// Listens, and returns on which address: port 0 picks a free one.
     ///
     /// # Errors
-    /// If the address is taken, or is not a loopback address and neither tokens nor a proxy with TLS protect it.
+    /// If the address is taken, or is not a loopback address while nobody is asked for a token, or tokens would travel
+    /// without TLS.
     pub async fn listen(
         &self,
         address: SocketAddr,
     ) -> Result<(TcpListener, SocketAddr), BindError> {
-        match self.behind_proxy {
+        let is_encrypted = self.tls.acceptor().is_some() || self.behind_proxy;
+        match self.tokens.is_some() && is_encrypted {
             true => serve::listen_anywhere(address).await,
             false => serve::listen(address).await,
         }
@@ -68,14 +73,13 @@ impl Admission {
 
     /// Serves `router` as [`serve::serve`] does, to whoever may be answered.
     pub async fn serve(self, listener: TcpListener, router: Router, stop: CancellationToken) {
-        match self.tokens {
-            None => serve::serve(listener, router, stop).await,
+        let tls = self.tls.acceptor().cloned();
+        let router = match self.tokens {
+            None => serve::from_here(router),
             // Pages of other sites have no token, so where they come from does not matter.
-            Some(_) => {
-                let guarded = self.guard(router);
-                serve::serve_to_all(listener, guarded, stop, Limits::default()).await;
-            }
-        }
+            Some(_) => self.guard(router),
+        };
+        serve::serve_to_all(listener, router, stop, Limits::default(), tls).await;
     }
 
     /// The router behind the check. Paths that it does not have are refused as well.

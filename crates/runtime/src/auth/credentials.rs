@@ -1,110 +1,87 @@
-//! The token that a service sends to the services that it calls.
+//! What a service shows to the services that it calls: its token, and its certificate.
 
 use std::{
-    fs::{self, Metadata},
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use parking_lot::Mutex;
-use reqwest::{RequestBuilder, header};
+use reqwest::{
+    RequestBuilder,
+    header::{self, HeaderValue},
+};
 
 use super::{AuthArgs, AuthError, verifier::MAX_TOKEN_BYTES};
-use crate::private;
+use crate::{
+    private,
+    reread::Reread,
+    tls::{Tls, TlsArgs},
+};
 
-/// The token in a file, read again when the file changes, as Kubernetes changes its projected tokens. Without a file,
-/// requests are sent without a token. Cloning is cheap.
-#[derive(Clone, Default)]
-pub struct Credentials(Option<Arc<File>>);
-
-struct File {
-    path: PathBuf,
-    token: Mutex<Token>,
-}
-
-#[derive(Clone)]
-struct Token {
-    header: header::HeaderValue,
-    stamp: Stamp,
-}
-
-/// What tells one content of a file from another: which file it is, and when it was written. Asking costs a
-/// microsecond or two.
-type Stamp = (u64, i64, i64);
-
-fn stamp(about: &Metadata) -> Stamp {
-    (about.ino(), about.mtime(), about.mtime_nsec())
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Credentials").field(&self.0.as_ref().map(|file| &file.path)).finish()
-    }
+/// The token in a file, and the certificates of the program: all are read again when the files change, as Kubernetes
+/// changes its projected tokens. Without a file, requests are sent without a token. Cloning is cheap.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    token: Option<Arc<Reread<HeaderValue>>>,
+    tls: Tls,
 }
 
 impl Credentials {
     /// As the settings say.
     ///
     /// # Errors
-    /// See [`in_file`](Self::in_file).
+    /// See [`in_files`](Self::in_files).
     pub fn of(args: &AuthArgs) -> Result<Self, AuthError> {
-        args.auth_token_file.as_deref().map_or(Ok(Self::default()), Self::in_file)
+        Self::in_files(args.auth_token_file.as_deref(), &args.tls)
     }
 
-    /// The token in this file, which must be readable now.
+    /// The token in this file, and the certificates in others. All must be readable now.
     ///
     /// # Errors
-    /// If it is not, or contains no token.
-    pub fn in_file(path: &Path) -> Result<Self, AuthError> {
-        let token = read(path).map_err(|source| AuthError::File {
-            variable: "AUTH_TOKEN_FILE",
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self(Some(Arc::new(File { path: path.to_owned(), token: Mutex::new(token) }))))
+    /// If one is not, or contains no token or certificate.
+    pub fn in_files(token: Option<&Path>, certificates: &TlsArgs) -> Result<Self, AuthError> {
+        let token = token.map(|path| {
+            let file = path.to_owned();
+            Reread::new(vec![path.to_owned()], move || read(&file)).map_err(|source| {
+                let path = path.to_owned();
+                AuthError::File { variable: "AUTH_TOKEN_FILE", path, source }
+            })
+        });
+        Ok(Self { token: token.transpose()?.map(Arc::new), tls: Tls::of(certificates)? })
     }
 
     /// The request with the token.
     pub fn sign(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.0 {
-            Some(file) => request.header(header::AUTHORIZATION, file.header()),
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, token.get()),
             None => request,
         }
     }
-}
 
-impl File {
-    fn header(&self) -> header::HeaderValue {
-        let mut token = self.token.lock();
-        let now = fs::metadata(&self.path).map(|about| stamp(&about));
-        if now.is_ok_and(|now| now != token.stamp) {
-            match read(&self.path) {
-                Ok(new) => *token = new,
-                // It may be about to be replaced. The old one is good until it expires.
-                Err(error) => {
-                    tracing::warn!(path = %self.path.display(), %error, "the token file cannot be read");
-                }
-            }
-        }
-        token.header.clone()
+    /// A client for requests that are to be [signed](Self::sign).
+    pub fn http(&self) -> reqwest::ClientBuilder {
+        self.tls.http()
     }
 }
 
-fn read(path: &Path) -> std::io::Result<Token> {
-    let stamp = stamp(&fs::metadata(path)?);
+fn read(path: &PathBuf) -> io::Result<HeaderValue> {
     let text = private::read_secret(path, MAX_TOKEN_BYTES as u64)?;
-    let none = || std::io::Error::other("contains no token");
+    let none = || io::Error::other("contains no token");
     let token = Some(text.trim()).filter(|token| !token.is_empty()).ok_or_else(none)?;
-    let header = header::HeaderValue::try_from(format!("Bearer {token}"));
-    let mut header = header.map_err(|_| none())?;
+    let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| none())?;
     header.set_sensitive(true);
-    Ok(Token { header, stamp })
+    Ok(header)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn in_file(path: &Path) -> Result<Credentials, AuthError> {
+        Credentials::in_files(Some(path), &TlsArgs::default())
+    }
 
     #[test]
     fn a_file_without_a_token_is_refused_by_name() {
@@ -112,19 +89,21 @@ mod tests {
         let path = directory.path().join("token");
         for (text, said) in [("", "empty"), ("\n", "empty"), ("a\0b", "no token")] {
             fs::write(&path, text).unwrap();
-            let refused = crate::problem::chain(&Credentials::in_file(&path).unwrap_err());
+            let refused = crate::problem::chain(&in_file(&path).unwrap_err());
             assert!(refused.contains(said) && refused.contains("AUTH_TOKEN_FILE"), "{refused}");
         }
-        assert!(Credentials::in_file(&directory.path().join("none")).is_err());
+        assert!(in_file(&directory.path().join("none")).is_err());
     }
 
     #[test]
     fn what_it_says_is_not_shown() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "hunter2\n").unwrap();
-        let credentials = Credentials::in_file(file.path()).unwrap();
-        let request =
-            credentials.sign(reqwest::Client::new().get("http://127.0.0.1")).build().unwrap();
+        let credentials = in_file(file.path()).unwrap();
+        let request = credentials
+            .sign(credentials.http().build().unwrap().get("http://127.0.0.1"))
+            .build()
+            .unwrap();
         assert_eq!(request.headers()[header::AUTHORIZATION], "Bearer hunter2");
         assert!(!format!("{credentials:?} {request:?}").contains("hunter2"));
     }

@@ -20,7 +20,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 use super::{AuthArgs, AuthError};
-use crate::{BoxError, problem::chain};
+use crate::{
+    BoxError,
+    problem::chain,
+    tls::{Tls, refuse_plain_text},
+};
 
 /// Shortest time between two requests for the keys.
 pub(super) const MIN_REFRESH: Duration = Duration::from_secs(10);
@@ -83,12 +87,12 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(args: &AuthArgs, issuer: &str) -> Result<Self, AuthError> {
+    pub(super) fn new(args: &AuthArgs, issuer: &str, tls: &Tls) -> Result<Self, AuthError> {
         let source = source(args, issuer)?;
         let http = match source {
             Source::File(_) => None,
             Source::Url(_) | Source::Discovery(_) => Some(
-                reqwest::Client::builder()
+                tls.http()
                     .no_proxy()
                     .timeout(ANSWER_TIMEOUT)
                     .redirect(reqwest::redirect::Policy::none())
@@ -207,6 +211,9 @@ impl Keys {
             jwks_uri: String,
         }
         let Configuration { jwks_uri } = parsed(&self.get(url).await?)?;
+        if url.starts_with("https://") && !jwks_uri.starts_with("https://") {
+            return Err(format!("{url} names keys that would come without TLS: {jwks_uri}").into());
+        }
         self.ask(&jwks_uri).await
     }
 
@@ -262,16 +269,25 @@ fn key(jwk: &Jwk) -> Option<Key> {
 }
 
 fn source(args: &AuthArgs, issuer: &str) -> Result<Source, AuthError> {
-    let https = |variable, url: &str| AuthError::Https { variable, url: url.to_owned() };
+    let asked = |variable, url: &str| -> Result<(), AuthError> {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(AuthError::Scheme { variable, url: url.to_owned() });
+        }
+        match args.behind_proxy {
+            true => Ok(()),
+            false => Ok(refuse_plain_text(variable, url)?),
+        }
+    };
     match args.auth_jwks.as_deref() {
-        Some(url) if url.starts_with("http://") => Ok(Source::Url(url.to_owned())),
-        Some(url) if url.contains("://") => Err(https("AUTH_JWKS", url)),
+        Some(url) if url.contains("://") => {
+            asked("AUTH_JWKS", url).map(|()| Source::Url(url.to_owned()))
+        }
         Some(path) => Ok(Source::File(path.into())),
-        None if issuer.starts_with("http://") => {
+        None if issuer.contains("://") => {
+            asked("AUTH_ISSUER", issuer)?;
             let base = issuer.trim_end_matches('/');
             Ok(Source::Discovery(format!("{base}/.well-known/openid-configuration")))
         }
-        None if issuer.contains("://") => Err(https("AUTH_ISSUER", issuer)),
         None => Err(AuthError::NoKeys(issuer.to_owned())),
     }
 }

@@ -38,7 +38,10 @@ use super::{
     sign::{Grant, SigningKey},
     verifier::MAX_TOKEN_BYTES,
 };
-use crate::serve;
+use crate::{
+    serve,
+    tls::{self, TlsArgs},
+};
 
 const ISSUER: &str = "http://issuer.test";
 const AUDIENCE: &str = "nudge";
@@ -52,6 +55,7 @@ fn args(jwks: &str) -> AuthArgs {
         auth_clock_skew: 60,
         auth_token_file: None,
         behind_proxy: false,
+        tls: TlsArgs::default(),
     }
 }
 
@@ -417,7 +421,8 @@ async fn an_issuer_that_is_down_at_the_start_makes_nobody_wrong() {
 fn every_variable_is_listed() {
     let command = <AuthArgs as clap::Args>::augment_args(clap::Command::new("program"));
     let named: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
-    assert_eq!(named, VARIABLES);
+    let all: Vec<_> = VARIABLES.into_iter().chain(tls::VARIABLES).collect();
+    assert_eq!(named, all);
 }
 
 #[test]
@@ -434,12 +439,10 @@ fn settings_that_cannot_work_are_refused_at_the_start() {
         (Some(file("empty", "")), ISSUER, "not what was expected"),
         (Some(file("none", r#"{"keys":[]}"#)), ISSUER, "no key"),
         (Some(file("secret", &secret)), ISSUER, "no key"),
-        (
-            Some("https://issuer.test/keys".to_owned()),
-            ISSUER,
-            "AUTH_JWKS: https://issuer.test/keys",
-        ),
-        (None, "https://issuer.test", "AUTH_ISSUER: https://issuer.test"),
+        (Some("ftp://issuer.test/keys".to_owned()), ISSUER, "AUTH_JWKS: ftp://issuer.test/keys"),
+        (Some("http://issuer.test/keys".to_owned()), ISSUER, "AUTH_JWKS: issuer.test"),
+        (None, "http://issuer.test", "AUTH_ISSUER: issuer.test"),
+        (None, "ftp://issuer.test", "AUTH_ISSUER: ftp://issuer.test"),
         (None, "issuer", "AUTH_ISSUER: issuer is not a URL"),
     ] {
         let args = AuthArgs { auth_issuer: Some(issuer.to_owned()), auth_jwks: jwks, ..args("") };

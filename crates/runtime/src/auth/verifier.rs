@@ -11,7 +11,7 @@ use super::{
     crypto,
     keys::{Keys, NoKey},
 };
-use crate::clock;
+use crate::{clock, tls::Tls};
 
 /// Longest token that is looked at.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -70,7 +70,7 @@ struct Remembered {
 }
 
 impl Verifier {
-    pub(super) fn new(args: &AuthArgs, issuer: &str) -> Result<Self, AuthError> {
+    pub(super) fn new(args: &AuthArgs, issuer: &str, tls: &Tls) -> Result<Self, AuthError> {
         crypto::install();
         // Which algorithm is good is the key's matter.
         let mut validation = Validation::new(crypto::ALGORITHMS[0]);
@@ -79,7 +79,7 @@ impl Verifier {
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         validation.validate_nbf = true;
         validation.leeway = args.auth_clock_skew;
-        let keys = Arc::new(Keys::new(args, issuer)?);
+        let keys = Arc::new(Keys::new(args, issuer, tls)?);
         Ok(Self { keys, validation, remembered: Mutex::default() })
     }
 

@@ -103,6 +103,11 @@ fn server(text: &str) -> Result<ServerAddr, String> {
 }
 
 impl NatsArgs {
+    /// Whether certificates make TLS mandatory.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.nats_ca_file.is_some() || self.nats_cert_file.is_some()
+    }
+
     /// The server at `url`, with the credentials in it.
     pub fn at(url: &str) -> Self {
         Self { nats_url: url.to_owned(), ..Self::default() }

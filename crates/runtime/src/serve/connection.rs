@@ -29,6 +29,7 @@ use super::{
     Limits,
     places::{AtWork, Place},
 };
+use crate::tls::Acceptor;
 
 /// The complete answer if the listener is full. It is sent without reading the request.
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
@@ -39,7 +40,7 @@ const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicatio
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Answers a connection that exceeds the limit.
-pub(super) async fn refuse(mut stream: TcpStream) {
+pub(super) async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let refusing = async {
         stream.write_all(FULL.as_bytes()).await?;
         stream.shutdown().await?;
@@ -49,6 +50,35 @@ pub(super) async fn refuse(mut stream: TcpStream) {
         Ok::<_, io::Error>(())
     };
     let _ = tokio::time::timeout(REFUSAL_DEADLINE, refusing).await;
+}
+
+/// The same in TLS.
+pub(super) async fn refuse_encrypted(tls: Acceptor, stream: TcpStream) {
+    if let Ok(Ok(stream)) = tokio::time::timeout(REFUSAL_DEADLINE, tls.accept(stream)).await {
+        refuse(stream).await;
+    }
+}
+
+/// [`serve`] in TLS. The handshake has as much time as the head of a request.
+pub(super) async fn serve_encrypted(
+    tls: Acceptor,
+    stream: TcpStream,
+    router: Router,
+    place: Arc<Place>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let _ = stream.set_nodelay(true);
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(limits.head, tls.accept(stream)) => accepted,
+        () = place.give_way.cancelled() => return,
+        () = stop.cancelled() => return,
+    };
+    match accepted {
+        Ok(Ok(stream)) => serve_on(stream, router, place, limits, stop).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a connection was not encrypted"),
+        Err(_) => tracing::debug!("a handshake took too long"),
+    }
 }
 
 /// Serves one request after another until the peer goes away, takes too long or has to make room. After
@@ -62,6 +92,16 @@ pub(super) async fn serve(
 ) {
     // Small answers must not wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
+    serve_on(stream, router, place, limits, stop).await;
+}
+
+async fn serve_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    place: Arc<Place>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let give_way = place.give_way.clone();
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
         let (router, at_work) = (router.clone(), place.at_work());
@@ -121,14 +161,14 @@ impl HttpBody for Answer {
 }
 
 /// A stream whose peer must not stop reading for too long.
-struct Impatient {
-    stream: TcpStream,
+struct Impatient<S> {
+    stream: S,
     write_pause: Duration,
     /// Runs while the peer reads nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
+impl<S> Impatient<S> {
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -144,7 +184,7 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -154,7 +194,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

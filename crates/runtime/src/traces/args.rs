@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_refused() {
         for bad in [
-            ["--otlp-endpoint", "https://127.0.0.1:4318"],
+            ["--otlp-endpoint", "ftp://127.0.0.1:4318"],
             ["--otlp-protocol", "grpc"],
             ["--traces-sampler", "jaeger_remote"],
             ["--traces-sampler-arg", "1.5"],

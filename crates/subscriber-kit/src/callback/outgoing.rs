@@ -25,7 +25,8 @@ impl Client {
     /// # Errors
     /// If the system lets no client be created.
     pub fn new(timeout: Duration, credentials: &Credentials) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
+        let http = credentials
+            .http()
             .timeout(timeout)
             .connect_timeout(timeout / 4)
             // Shorter than the keep-alive of common servers, so that a connection is not reused just as it closes.

@@ -52,12 +52,12 @@ impl Comparison {
     /// Compares these programs. The first replica of each owner among them is the reference; what an owner owns that is
     /// not among them is left out.
     pub fn new(everyone: Vec<Asked>) -> Self {
-        let http = Client::builder()
+        let http = nudge_runtime::tls::http()
             // A proxy from the environment cannot reach this machine.
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
-            .expect("a client without TLS and files can always be built");
+            .expect("a client can be built");
         Self { http, everyone }
     }
 

@@ -67,10 +67,10 @@ impl Target {
         credentials: &Credentials,
     ) -> Self {
         // An owner may close the connection of a request that it refuses; the next one must not meet that.
-        let http = Client::builder().no_proxy().timeout(ANSWER_TIMEOUT).pool_max_idle_per_host(0);
+        let http = credentials.http().no_proxy().timeout(ANSWER_TIMEOUT).pool_max_idle_per_host(0);
         let http = http.redirect(reqwest::redirect::Policy::none()).build();
         let base = format!("{}/sync/v1/{entity}", owner.trim_end_matches('/'));
-        let http = http.expect("a client of no certificates can be built");
+        let http = http.expect("a client can be built");
         Self { http, credentials: credentials.clone(), base, entity, write }
     }
 
