@@ -78,6 +78,8 @@ pub struct Further {
     pub nats_url: Option<String>,
     /// Where it finds the owner.
     pub owner_url: Option<String>,
+    /// Its database.
+    pub database_url: Option<String>,
 }
 
 impl World {
@@ -109,7 +111,7 @@ impl World {
         let port = free_port();
         let address = format!("127.0.0.1:{port}");
         let nats = further.nats_url.unwrap_or_else(|| self.nats.url());
-        let database = self.databases[&service].url();
+        let database = further.database_url.as_deref().unwrap_or(self.databases[&service].url());
         let called = further.called.unwrap_or(service.name());
         let mut arguments =
             vec![called, "--bind", &address, "--nats-url", &nats, "--database-url", database];

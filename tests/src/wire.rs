@@ -85,13 +85,15 @@ impl Wire {
         info.state.last_sequence
     }
 
-    /// The name of the durable consumer of a service.
+    /// The name of the durable consumer of a service; if it has several, of the newest: it may have taken another after its
+    /// read model was emptied.
     pub async fn consumer(&self, service: &str) -> String {
-        let names: Vec<_> = self.stream.consumer_names().try_collect().await.expect("names");
+        let all = self.stream.consumers();
+        let all: Vec<_> = all.try_collect().await.expect("consumers");
         let entity = EntityName::new(ENTITY).expect("a name");
-        let is_its = |name: &String| subject::consumer_service(name, &entity) == Some(service);
-        let name = names.into_iter().find(is_its);
-        name.expect("the service has a consumer")
+        let is_its = |name: &str| subject::consumer_service(name, &entity) == Some(service);
+        let its = all.into_iter().filter(|one| is_its(&one.name));
+        its.max_by_key(|one| one.created).expect("the service has a consumer").name
     }
 
     /// Number of messages that a service has not acknowledged.

@@ -51,15 +51,25 @@ mod once {
 
         async fn open(&self) -> Arc<dyn Consumer> {
             let (entity, settings) = (&self.entity, &self.settings);
-            let durable =
-                Durable { service: "contract", entity, name: "contract", settings, events: None };
+            let durable = Durable {
+                service: "contract",
+                entity,
+                read_model: "contract",
+                settings,
+                events: None,
+            };
             self.source.open(durable).await.unwrap()
         }
 
         async fn opens(&self) -> bool {
             let (entity, settings) = (&self.entity, &self.settings);
-            let durable =
-                Durable { service: "contract", entity, name: "contract", settings, events: None };
+            let durable = Durable {
+                service: "contract",
+                entity,
+                read_model: "contract",
+                settings,
+                events: None,
+            };
             self.source.open(durable).await.is_ok()
         }
     }
@@ -206,7 +216,7 @@ mod once {
         let durable = Durable {
             service: "narrow",
             entity: &ports.entity,
-            name: "narrow",
+            read_model: "narrow",
             settings: &settings,
             events: None,
         };
@@ -303,11 +313,11 @@ mod once {
         ports.open().await;
         let stream = nats.jetstream().await;
         let stream = stream.get_stream(subject::stream_name(&ports.entity)).await.unwrap();
-        let info = stream.consumer_info("contract").await.unwrap();
+        let info = stream.consumer_info("contract-thing").await.unwrap();
         let config = serde_json::to_value(info.config).unwrap();
         for (field, expected) in [
-            ("durable_name", json!("contract")),
-            ("name", json!("contract")),
+            ("durable_name", json!("contract-thing")),
+            ("name", json!("contract-thing")),
             ("description", json!("contract follows thing")),
             ("deliver_policy", json!("all")),
             ("ack_policy", json!("explicit")),

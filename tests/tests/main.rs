@@ -21,6 +21,7 @@ mod faults;
 mod messages;
 mod metrics;
 mod mirror;
+mod names;
 mod other_languages;
 mod owner_contract;
 mod processes;

@@ -3,6 +3,7 @@
 //!
 //! `make faults` runs these on both databases and prints the costs.
 
+mod copies;
 mod ends;
 mod frozen;
 mod replicas;

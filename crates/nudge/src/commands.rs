@@ -6,6 +6,7 @@ pub(crate) mod conformance;
 pub(crate) mod console;
 pub(crate) mod dead_letters;
 pub(crate) mod import;
+pub(crate) mod nats_config;
 pub(crate) mod new;
 pub(crate) mod pause;
 pub(crate) mod resync;

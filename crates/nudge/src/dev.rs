@@ -121,11 +121,11 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
         let sample = !args.no_sample;
         launch.env = service_env(service, port_base, database_url, sample, lines.as_ref());
         launch.env.extend(traces.iter().cloned());
+        launch.env.push(nats::login(&data.keys(), service));
         services.push(launch);
     }
-    let broker = Broker::connect(&nats::url(port_base), "nudge-dev")
-        .await
-        .map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
+    nats::permit(&data.keys())?;
+    let broker = nats::connect(&data.keys(), &nats::url(port_base), "nudge-dev").await?;
     let guard = guard::start(&exe, &data)?;
     let kept = kept_in(&data, postgres.as_ref());
     let keep = postgres.map(|postgres| tokio::spawn(postgres.keep(talk.clone())));
@@ -211,6 +211,11 @@ impl Demo {
         let mut service_tasks = JoinSet::new();
         let up = async {
             nats::wait_ready(&self.broker, &self.talk).await;
+            if let Err(error) = nats::remove_former_consumers(&self.broker).await {
+                self.talk.say(&format!(
+                    "dev: cannot remove the consumers of an earlier release: {error}"
+                ));
+            }
             for service in services {
                 self.spawn(&mut service_tasks, service, &stop_services);
             }

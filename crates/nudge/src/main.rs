@@ -8,6 +8,7 @@
 //! | [`service`] | runs one of the services |
 //! | [`commands`] | the other verbs, which talk HTTP to the services |
 //! | [`client`] | requests, with one-line errors |
+//! | [`permissions`] | who may do what at NATS |
 //! | [`peers`] | which services there are, and where |
 //! | [`roles`] | which of them own or follow what |
 //! | [`sse`] | server-sent events |
@@ -21,6 +22,7 @@ mod dev;
 mod failure;
 mod output;
 mod peers;
+mod permissions;
 mod roles;
 mod service;
 mod signals;
@@ -41,8 +43,8 @@ use nudge_runtime::{
 
 use client::NATS_PORT_OFFSET;
 use commands::{
-    audit, breaking, conformance, console as show_console, dead_letters, new, pause, resync,
-    review, status, store, token, tombstones, wait, watch,
+    audit, breaking, conformance, console as show_console, dead_letters, nats_config, new, pause,
+    resync, review, status, store, token, tombstones, wait, watch,
 };
 use failure::Failure;
 use peers::Also;
@@ -194,6 +196,8 @@ enum Verb {
     Tombstones(tombstones::TombstonesVerb),
     /// Make a token, and the key that signs it, for services that ask for one
     Token(token::TokenArgs),
+    /// Write permissions for NATS, and a key for each service
+    NatsConfig(nats_config::NatsConfigArgs),
     /// Break one thing of a `nudge dev --chaos` by hand, or heal everything
     #[command(subcommand)]
     Break(breaking::BreakVerb),
@@ -252,6 +256,7 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
         Verb::Conformance(args) => return conformance::run(args, &credentials, json).await,
         Verb::New(verb) => return new::run(verb, port_base, json),
         Verb::Token(args) => return token::run(&args, json),
+        Verb::NatsConfig(args) => return nats_config::run(args, json),
         Verb::Guard | Verb::Service(_) => unreachable!("main handles these itself"),
         _ => {}
     }
@@ -276,6 +281,7 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
         | Verb::Conformance(_)
         | Verb::New(_)
         | Verb::Token(_)
+        | Verb::NatsConfig(_)
         | Verb::Guard
         | Verb::Service(_) => unreachable!("they need no services"),
     }

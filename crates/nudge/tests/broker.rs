@@ -17,7 +17,7 @@ async fn a_subscriber_that_only_the_broker_knows_is_named() {
         ..Default::default()
     };
     let stream = jetstream.create_stream(config).await.unwrap();
-    for name in ["charging-map-charger-1f3c", "somebody"] {
+    for name in ["charging-map-charger", "somebody"] {
         let durable_name = Some(name.to_owned());
         let config = pull::Config { durable_name, ..Default::default() };
         stream.create_consumer(config).await.unwrap();

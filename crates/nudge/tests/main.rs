@@ -6,5 +6,6 @@ mod console;
 mod dev;
 mod exit_status;
 mod new_service;
+mod permissions;
 mod security;
 mod service;

@@ -39,23 +39,54 @@ pub fn encode_token(id: &EntityId) -> String {
     utf8_percent_encode(id.as_str(), ENCODED).to_string()
 }
 
-/// The name of a subscriber's durable consumer. `read_model` tells read models of the same service apart, and has no `-`.
-pub fn consumer_name(service: &str, entity: &EntityName, read_model: &str) -> String {
+/// Most read models of one service that follow one entity at a time: an original and its copies.
+pub const MAX_READ_MODELS: usize = 4;
+/// Most consumers with which one service rereads one stream at a time.
+pub const MAX_READERS: usize = 4;
+
+/// The names that the durable consumers of a service may have. Each of its read models takes one of them. They contain
+/// nothing that is known only at run time, because a permission at NATS covers a whole token of a subject or nothing of
+/// it.
+///
+/// ```
+/// use nudge_protocol::{EntityName, subject::consumer_names};
+/// let store = EntityName::new("store").unwrap();
+/// let names: Vec<_> = consumer_names("search", &store).collect();
+/// assert_eq!(names, ["search-store", "search-store-2", "search-store-3", "search-store-4"]);
+/// ```
+pub fn consumer_names(service: &str, entity: &EntityName) -> impl Iterator<Item = String> + use<> {
+    let first = format!("{service}-{entity}");
+    (1..=MAX_READ_MODELS).map(move |number| match number {
+        1 => first.clone(),
+        number => format!("{first}-{number}"),
+    })
+}
+
+/// The name that releases before the names of [`consumer_names`] gave to the durable consumer of a read model.
+pub fn former_consumer_name(service: &str, entity: &EntityName, read_model: &str) -> String {
     format!("{service}-{entity}-{read_model}")
 }
 
-/// The service that a consumer of an entity's stream belongs to; `None` if it was not named by [`consumer_name`].
+/// The names of temporary consumers that reread a stream, for whoever `reader` is.
+pub fn reading_names(reader: &str) -> impl Iterator<Item = String> + use<> {
+    let reader = reader.to_owned();
+    (1..=MAX_READERS).map(move |number| format!("{reader}-reading-{number}"))
+}
+
+/// The service that a consumer of an entity's stream belongs to; `None` if its name is neither one of
+/// [`consumer_names`] nor a [`former_consumer_name`].
 ///
 /// ```
 /// use nudge_protocol::{EntityName, subject::consumer_service};
 /// let store = EntityName::new("store").unwrap();
-/// assert_eq!(consumer_service("my-search-store-1f3c", &store), Some("my-search"));
+/// assert_eq!(consumer_service("my-search-store", &store), Some("my-search"));
+/// assert_eq!(consumer_service("my-search-store-2", &store), Some("my-search"));
 /// assert_eq!(consumer_service("nats-cli-42", &store), None);
 /// ```
 pub fn consumer_service<'a>(consumer: &'a str, entity: &EntityName) -> Option<&'a str> {
-    let (named, read_model) = consumer.rsplit_once('-')?;
-    let service = named.strip_suffix(entity.as_str())?.strip_suffix('-')?;
-    (!service.is_empty() && !read_model.is_empty()).then_some(service)
+    let service = |named: &'a str| named.strip_suffix(entity.as_str())?.strip_suffix('-');
+    let numbered = || consumer.rsplit_once('-').and_then(|(named, _)| service(named));
+    service(consumer).or_else(numbered).filter(|service| !service.is_empty())
 }
 
 /// Why a subject or token names no entity.
@@ -154,12 +185,14 @@ mod tests {
         #[test]
         fn a_consumer_belongs_to_the_service_that_named_it(
             service in "[a-z][a-z0-9_-]{0,9}",
-            entity in "[a-z][a-z0-9_-]{0,9}",
-            read_model in "[0-9a-f]{1,8}",
+            entity in "[a-z][a-z0-9_]{0,9}",
+            read_model in "[0-9a-f]{8}",
         ) {
             let entity = EntityName::new(&entity).unwrap();
-            let name = consumer_name(&service, &entity, &read_model);
-            prop_assert_eq!(consumer_service(&name, &entity), Some(service.as_str()));
+            let former = former_consumer_name(&service, &entity, &read_model);
+            for name in consumer_names(&service, &entity).chain([former]) {
+                prop_assert_eq!(consumer_service(&name, &entity), Some(service.as_str()));
+            }
         }
 
         #[test]

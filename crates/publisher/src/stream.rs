@@ -20,6 +20,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub use read::READER;
+
 use altered::{Members, PER_SUBJECT, compare, told, untouchable};
 
 use crate::sink::{Asking, Looked, Message, Sink, Stored, StreamInfo};

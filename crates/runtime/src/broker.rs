@@ -4,6 +4,7 @@
 //! callback installed here they would look like a hang.
 
 mod login;
+pub mod reading;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -39,6 +40,9 @@ pub enum BrokerError {
     /// Not a URL of a NATS server.
     #[error("NATS_URL: {0}")]
     Url(String),
+    /// The settings contradict each other.
+    #[error("NATS: {0}")]
+    Settings(String),
     /// More than one kind of credentials is given.
     #[error(
         "NATS: more than one of user, token, credentials file and NKey is given: give only one"
@@ -77,7 +81,7 @@ struct Explained {
 
 /// The subject that replies to a client of this name begin with. What a subject cannot contain becomes `_`: with a space or a
 /// wildcard in it, no reply would ever arrive.
-fn inbox_prefix(name: &str) -> String {
+pub fn inbox_prefix(name: &str) -> String {
     let unfit = |c: char| c.is_whitespace() || c.is_control() || "*>".contains(c);
     format!("_INBOX_{}", name.replace(unfit, "_"))
 }
@@ -87,6 +91,11 @@ impl Broker {
     /// server is down, and keeps trying for as long as the program runs.
     pub async fn connect(url: &str, name: &str) -> Result<Self, BrokerError> {
         Self::connect_with(&NatsArgs::at(url), name).await
+    }
+
+    /// [`connect`](Self::connect) with the credentials that the environment names, such as `NATS_NKEY_FILE`.
+    pub async fn connect_as_set(url: &str, name: &str) -> Result<Self, BrokerError> {
+        Self::connect_with(&NatsArgs::of_environment(url)?, name).await
     }
 
     /// [`connect`](Self::connect) with other credentials.

@@ -272,17 +272,15 @@ impl Broker {
         Some(messages.map(|(sequence, stored)| (*sequence, stored.clone())).collect())
     }
 
-    /// Messages that were delivered and never acknowledged, or never delivered, to consumers whose name
-    /// ends with this. Others may have been left behind; a broker removes them after a while.
-    pub(crate) fn unacknowledged(&self, name: &str) -> usize {
-        let consumers = self.stream.iter().flat_map(|stream| {
-            let left = |consumer: &Consumer| {
-                consumer.waiting.len() + stream.messages.range(consumer.delivered + 1..).count()
-            };
-            let named = stream.consumers.iter().filter(|(consumer, _)| consumer.ends_with(name));
-            named.map(move |(_, consumer)| left(consumer))
+    /// Messages that were delivered and never acknowledged, or never delivered, to the consumer of a
+    /// read model. Others may have been left behind; a broker removes them after a while.
+    pub(crate) fn unacknowledged(&self, read_model: &str) -> usize {
+        let found = self.stream.as_ref().and_then(|stream| {
+            let consumer = stream.consumers.get(read_model)?;
+            let undelivered = stream.messages.range(consumer.delivered + 1..).count();
+            Some(consumer.waiting.len() + undelivered)
         });
-        consumers.sum()
+        found.unwrap_or(0)
     }
 
     /// Keeps a copy of the store.

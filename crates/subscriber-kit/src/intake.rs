@@ -6,6 +6,7 @@
 
 pub(crate) mod acknowledge;
 mod check;
+mod claim;
 pub(crate) mod cloud_events;
 mod consumer;
 mod fresh;
@@ -184,10 +185,10 @@ impl Intake {
         let mut position = self.positions.load().await?;
         let caught_up = &self.progress.caught_up;
         caught_up.store(position.caught_up, Relaxed);
-        let name = subject::consumer_name(&self.service, &self.entity, &position.consumer);
         let (service, entity, settings) = (&self.service, &self.entity, &self.settings);
         let events = self.cloud_events.as_ref();
-        let durable = Durable { service, entity, name: &name, settings, events };
+        let read_model = &position.consumer;
+        let durable = Durable { service, entity, read_model, settings, events };
         let consumer = self.source.open(durable).await?;
         let opened = consumer.opened();
         if opened.mended {
@@ -280,7 +281,8 @@ impl Intake {
             tokio::select! {
                 // Branches that are always ready come last.
                 biased;
-                Ok(()) = self.paused.changed() => {}
+                // Whoever has not pulled for a while first checks that the consumer is still this read model's.
+                Ok(()) = self.paused.changed() => next_check = Instant::now(),
                 () = tokio::time::sleep_until(next_check) => {
                     let asked_at = clock::now();
                     let state = session.consumer.state().await?;

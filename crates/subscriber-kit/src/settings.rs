@@ -26,6 +26,9 @@ pub struct Settings {
     /// Shortest time between two repairs of a consumer whose limits were altered at the broker. Without it,
     /// replicas of two releases with different limits would keep altering the consumer back and forth.
     pub mend_interval: Duration,
+    /// For how long nothing was pulled, delivered or acknowledged when the consumer of another read model of this service
+    /// counts as left behind, and its name is taken over. Longer than a pull stays open, 10 seconds.
+    pub unused_after: Duration,
     /// How long the broker waits for an acknowledgement before it redelivers a message.
     pub ack_wait: Duration,
     /// Longest wait for an owner's answer, including the connection.
@@ -69,6 +72,7 @@ impl Default for Settings {
             max_attempts_in_memory: 8,
             max_ack_pending: 5_000,
             mend_interval: Duration::from_secs(60),
+            unused_after: Duration::from_secs(30),
             ack_wait: Duration::from_secs(30),
             fetch_timeout: Duration::from_secs(10),
             max_answer_bytes: 32 * 1024 * 1024,

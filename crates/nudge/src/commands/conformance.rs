@@ -139,7 +139,7 @@ async fn tried(target: &Target, broker: Option<&Broker>) -> Report {
 }
 
 async fn connected(url: &str) -> Result<Broker, Failure> {
-    let broker = Broker::connect(url, "nudge-conformance").await;
+    let broker = Broker::connect_as_set(url, "nudge-conformance").await;
     let broker = broker.map_err(|error| Failure::failed(chain(&error)))?;
     // It connects in the background, and goes on trying.
     let answers = tokio::time::timeout(CONNECT_TIMEOUT, broker.client.flush()).await;

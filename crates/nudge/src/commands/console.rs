@@ -53,7 +53,7 @@ pub(crate) async fn run(
     };
     let broker = match &args.nats_url {
         Some(url) => Some(
-            Broker::connect(url, "nudge-console")
+            Broker::connect_as_set(url, "nudge-console")
                 .await
                 .map_err(|error| Failure::failed(problem::chain(&error)))?,
         ),

@@ -77,7 +77,7 @@ async fn holders(
         let request = api.request(Method::GET, console, HOLDERS_PATH);
         return Ok(api.json(console, request).await.unwrap_or_default());
     };
-    let broker = Broker::connect(&url, "nudge-status").await;
+    let broker = Broker::connect_as_set(&url, "nudge-status").await;
     let broker = broker.map_err(|error| Failure::failed(problem::chain(&error)))?;
     peers::holders(&broker).await
 }

@@ -8,7 +8,7 @@ use std::{
 
 use nudge_runtime::private;
 
-use crate::{client::Service, failure::Failure};
+use crate::{client::Service, failure::Failure, permissions::Keys};
 
 /// Locked while a `nudge dev` runs. Its presence also marks the directory as the demo's own.
 const LOCK_FILE: &str = "nudge-dev.lock";
@@ -19,6 +19,8 @@ const OWNER_FILE: &str = "nudge-dev.database";
 pub(crate) const SQLITE: &str = "SQLite";
 const NATS_DIRECTORY: &str = "nats";
 const LOG_DIRECTORY: &str = "logs";
+/// Who may do what at NATS, with a secret key for each service.
+const KEYS_DIRECTORY: &str = "nats-keys";
 /// What NATS creates in its directory.
 const NATS_ENTRIES: &[&str] = &["jetstream"];
 /// Suffixes of the files that SQLite creates for one database.
@@ -96,6 +98,11 @@ impl DataDir {
     /// Where NATS keeps its streams.
     pub(crate) fn nats(&self) -> PathBuf {
         self.path.join(NATS_DIRECTORY)
+    }
+
+    /// Who may do what at NATS.
+    pub(crate) fn keys(&self) -> Keys {
+        Keys::at(&self.path.join(KEYS_DIRECTORY))
     }
 
     /// Where the log files are.
@@ -195,6 +202,7 @@ fn check_all_ours(path: &Path) -> Result<(), Failure> {
     for (directory, ours) in [
         (NATS_DIRECTORY, (|name| NATS_ENTRIES.contains(&name)) as fn(&str) -> bool),
         (LOG_DIRECTORY, |name| name.ends_with(".log")),
+        (KEYS_DIRECTORY, Keys::is_ours),
     ] {
         let directory = path.join(directory);
         if let Some(name) = names(&directory)?.iter().find(|name| !ours(name)) {
@@ -209,7 +217,7 @@ fn is_ours(name: &str) -> bool {
         let rest = name.strip_prefix(service.name()).and_then(|rest| rest.strip_prefix(".db"));
         rest.is_some_and(|suffix| DATABASE_SUFFIXES.contains(&suffix))
     };
-    [LOCK_FILE, OWNER_FILE, NATS_DIRECTORY, LOG_DIRECTORY].contains(&name)
+    [LOCK_FILE, OWNER_FILE, NATS_DIRECTORY, LOG_DIRECTORY, KEYS_DIRECTORY].contains(&name)
         || Service::ALL.iter().any(of_database)
 }
 

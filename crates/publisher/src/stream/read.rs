@@ -7,18 +7,24 @@ use async_nats::{
     datetime::DateTime,
     jetstream::{
         Context,
-        consumer::{AckPolicy, DeliverPolicy, pull},
-        stream::{ConsumerErrorKind, RawMessageErrorKind, Stream},
+        consumer::pull,
+        stream::{ConsumerCreateStrictErrorKind, RawMessageErrorKind, Stream},
     },
 };
 use futures_util::StreamExt;
 use nudge_protocol::{EntityName, Timestamp, notification::VERSION_HEADER, subject};
-use nudge_runtime::BoxError;
+use nudge_runtime::{
+    BoxError,
+    broker::reading::{Reading, ReadingError},
+};
 
 use crate::sink::Stored;
 
 /// How long the server keeps the consumer that reads the stream after the last request.
 const READING_INACTIVE: Duration = Duration::from_secs(5);
+
+/// What the names of relays' consumers begin with.
+pub const READER: &str = "relay";
 
 /// Reads the stream from a sequence on.
 pub(super) async fn read(
@@ -28,21 +34,23 @@ pub(super) async fn read(
     limit: usize,
 ) -> Result<Vec<Stored>, BoxError> {
     let config = pull::Config {
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
-        ack_policy: AckPolicy::None,
         headers_only: true,
         memory_storage: true,
         inactive_threshold: READING_INACTIVE,
         ..pull::Config::default()
     };
-    let stream = jetstream.get_stream_no_info(subject::stream_name(entity)).await?;
-    let mut consumer = match stream.create_consumer(config).await {
+    let name = subject::stream_name(entity);
+    let mut reading = match Reading::begin(jetstream, &name, READER, start_sequence, config).await {
         // A stream that removes what is acknowledged takes no consumer beside the one that acknowledges.
-        Err(refused) if matches!(refused.kind(), ConsumerErrorKind::JetStream(_)) => {
+        Err(ReadingError::Refused(refused))
+            if matches!(refused.kind(), ConsumerCreateStrictErrorKind::JetStream(_)) =>
+        {
+            let stream = jetstream.get_stream_no_info(name).await?;
             return one_by_one(&stream, start_sequence, limit).await;
         }
         made => made?,
     };
+    let consumer = &mut reading.consumer;
     let mut messages = Vec::new();
     // A fetch may return fewer than exist.
     let mut pending = consumer.cached_info().num_pending;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_nats::{Auth, AuthError, ConnectOptions, ServerAddr};
-use clap::Args;
+use clap::{Args, FromArgMatches};
 use nkeys::KeyPair;
 use percent_encoding::percent_decode_str;
 
@@ -111,6 +111,22 @@ impl NatsArgs {
     /// The server at `url`, with the credentials in it.
     pub fn at(url: &str) -> Self {
         Self { nats_url: url.to_owned(), ..Self::default() }
+    }
+
+    /// The server at `url`, with the credentials that the environment names, for a program that takes the URL by itself.
+    ///
+    /// # Errors
+    /// If a variable needs another one, as `NATS_USER` needs `NATS_PASSWORD_FILE`.
+    pub fn of_environment(url: &str) -> Result<Self, BrokerError> {
+        let command = Self::augment_args(clap::Command::new("nats"));
+        let read = command
+            .try_get_matches_from(["nats", "--nats-url", url])
+            .and_then(|found| Self::from_arg_matches(&found));
+        read.map_err(|error| {
+            // Its first line says what is wrong; the others are about flags.
+            let line = error.to_string().lines().next().unwrap_or_default().to_owned();
+            BrokerError::Settings(line.trim_start_matches("error: ").to_owned())
+        })
     }
 
     /// Reads every file once, so that a missing one stops the start.

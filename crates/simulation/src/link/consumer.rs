@@ -38,12 +38,12 @@ impl Source for Link {
         Box::pin(async move {
             self.ask().await?;
             let (entity, channel) = (durable.entity.clone(), self.channels.of(durable.entity));
-            let opened = channel.with_broker(|broker| broker.open(durable.name));
+            let opened = channel.with_broker(|broker| broker.open(durable.read_model));
             let opened = opened.ok_or("there is no stream")?;
             let contents = self.contents.as_ref();
             let read_model = contents.and_then(|contents| contents.of(entity.as_str())).cloned();
             let link = self.clone();
-            let (name, created) = (durable.name.to_owned(), opened.created);
+            let (name, created) = (durable.read_model.to_owned(), opened.created);
             let opened = state(&opened);
             let ack_wait = durable.settings.ack_wait;
             let max_ack_pending =

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{AckKind, message::Acker};
 use nudge_runtime::mutated;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -93,22 +92,6 @@ pub(crate) async fn progress_all(held: impl Iterator<Item = &mut Held>) {
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Held").field("touched", &self.touched).finish_non_exhaustive()
-    }
-}
-
-impl AckHandle for Acker {
-    fn ack(&self) -> Sending<'_> {
-        Box::pin(send(self, AckKind::Ack))
-    }
-
-    fn progress(&self) -> Sending<'_> {
-        Box::pin(send(self, AckKind::Progress))
-    }
-}
-
-async fn send(acker: &Acker, kind: AckKind) {
-    if let Err(error) = acker.ack_with(kind).await {
-        tracing::debug!(%error, "an acknowledgement was not sent: the message will be redelivered");
     }
 }
 

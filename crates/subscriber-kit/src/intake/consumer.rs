@@ -50,10 +50,19 @@ pub(super) struct Altered {
     pub(super) costs: Vec<String>,
 }
 
-/// The consumer that a read model needs.
-pub(super) fn wanted(durable: Durable<'_>) -> pull::Config {
+/// The member of a consumer's metadata that holds the identity of its read model.
+const READ_MODEL: &str = "nudge-read-model";
+
+/// The read model that a consumer belongs to. Only an operator's tool can have taken that away.
+pub(super) fn read_model_of(found: &consumer::Config) -> Option<&str> {
+    found.metadata.get(READ_MODEL).map(String::as_str)
+}
+
+/// The consumer that a read model needs, under this name.
+pub(super) fn wanted(durable: Durable<'_>, name: &str) -> pull::Config {
     pull::Config {
-        durable_name: Some(durable.name.to_owned()),
+        durable_name: Some(name.to_owned()),
+        metadata: [(READ_MODEL.to_owned(), durable.read_model.to_owned())].into(),
         description: Some(format!("{} follows {}", durable.service, durable.entity)),
         // On a compacted stream "all" is one message per entity.
         deliver_policy: DeliverPolicy::All,
@@ -70,8 +79,11 @@ pub(super) fn wanted(durable: Durable<'_>) -> pull::Config {
 
 /// Compares a consumer with the one that is needed. Settings that this release does not know are ignored.
 pub(super) fn compare(wanted: &pull::Config, found: &consumer::Config) -> Altered {
-    let (wanted, found) = (members(&wanted.into_consumer_config()), members(found));
     let mut altered = Altered::default();
+    if wanted.metadata.get(READ_MODEL).map(String::as_str) != read_model_of(found) {
+        altered.costs.push(format!("its metadata lacks {READ_MODEL}"));
+    }
+    let (wanted, found) = (members(&wanted.into_consumer_config()), members(found));
     let mut names: Vec<&String> = wanted.keys().chain(found.keys()).collect();
     names.sort();
     names.dedup();
@@ -107,8 +119,10 @@ mod tests {
 
     fn needed() -> pull::Config {
         let (entity, settings) = (EntityName::new("store").unwrap(), Settings::default());
-        let (service, name) = ("search", "search-store-1");
-        wanted(Durable { service, entity: &entity, name, settings: &settings, events: None })
+        let (service, read_model) = ("search", "1f3c");
+        let durable =
+            Durable { service, entity: &entity, read_model, settings: &settings, events: None };
+        wanted(durable, "search-store")
     }
 
     fn altered(alter: impl FnOnce(&mut consumer::Config)) -> Altered {
@@ -134,7 +148,8 @@ mod tests {
             let altered = altered(alter);
             assert!(!altered.skips.is_empty() && altered.costs.is_empty(), "{altered:?}");
         }
-        let costs: [fn(&mut consumer::Config); 6] = [
+        let costs: [fn(&mut consumer::Config); 7] = [
+            |c| c.metadata.clear(),
             |c| c.max_ack_pending = 1,
             |c| c.ack_wait = Duration::from_secs(1),
             |c| c.headers_only = true,

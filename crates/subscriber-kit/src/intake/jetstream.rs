@@ -1,13 +1,15 @@
 //! [`Source`] over NATS JetStream.
 
+mod incarnation;
+
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{
     Message,
     jetstream::{
         self, ErrorCode,
-        consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer, pull},
-        context::{ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind},
+        consumer::{Info, PullConsumer, pull},
+        context::{GetStreamError, GetStreamErrorKind},
         stream::{self, RetentionPolicy, Stream},
     },
 };
@@ -15,15 +17,19 @@ use futures_util::{StreamExt, TryStreamExt};
 use nudge_protocol::{EntityName, Notification, Timestamp, notification::VERSION_HEADER, subject};
 use nudge_runtime::{
     BoxError, Broker,
+    broker::reading::Reading,
     traces::{Parent, TRACEPARENT},
 };
 use tokio::{sync::watch, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::intake::{
+    claim::{Claimed, claim, remove_former},
     cloud_events::CloudEvents,
     consumer::{Altered, compare, wanted},
     source::{Asking, Consumer, ConsumerState, Deliveries, Delivery, Durable, NoStream, Source},
 };
+use incarnation::Incarnation;
 
 /// Maximum number of messages per pull.
 const PULL_MESSAGES: usize = 500;
@@ -41,27 +47,30 @@ impl Source for Broker {
             if durable.events.is_some() && retention != RetentionPolicy::Limits {
                 return Err("its stream gives each message to one reader only: following it would take them away from others".into());
             }
-            let config = wanted(durable);
-            let (consumer, mended, altered) = mended(&stream, durable.name, &config).await?;
+            let claimed = claim(self, &stream, durable).await?;
+            let config = wanted(durable, &claimed.name);
+            let (consumer, mended, altered) = mended(&stream, &claimed, &config).await?;
             // The stream is read after the consumer; otherwise the consumer could merely seem to be ahead of it.
             let now = stream.get_info().await?;
-            let (created, mend_after) =
-                (consumer.cached_info().created.to_string(), durable.settings.mend_interval);
             let mut opened = state(&now, consumer.cached_info());
             (opened.altered, opened.mended) = (altered, mended);
             if opened.is_ahead() {
-                stream.delete_consumer(durable.name).await?;
+                stream.delete_consumer(&claimed.name).await?;
                 return Err("the consumer was ahead of its stream: recreating it".into());
             }
+            let (settings, service) = (durable.settings, durable.service);
+            let former = subject::former_consumer_name(service, durable.entity, durable.read_model);
+            let former = remove_former(self.clone(), stream.clone(), former, settings.unused_after);
             let consumer = Opened {
                 broker: self.clone(),
+                reader: format!("{service}-{}", durable.entity),
                 from,
                 stream,
-                consumer,
+                incarnation: Incarnation::of(consumer, settings.unused_after.min(PULL_EXPIRES) / 2),
                 opened,
                 config,
-                created,
-                mend_at: Instant::now() + mend_after,
+                mend_at: Instant::now() + settings.mend_interval,
+                _former: AbortOnDropHandle::new(tokio::spawn(former)),
             };
             Ok(Arc::new(consumer) as Arc<dyn Consumer>)
         })
@@ -96,20 +105,18 @@ fn found(stream: Result<Stream, GetStreamError>, name: &str) -> Result<Stream, B
     })
 }
 
-/// Finds the consumer and repairs it if it was altered, or creates it. Also returns whether it was repaired, and what
-/// could not be repaired but loses nothing.
+/// Repairs the consumer if it was altered. Also returns whether it was repaired, and what could not be repaired but
+/// loses nothing.
 async fn mended(
     stream: &Stream,
-    name: &str,
+    claimed: &Claimed,
     wanted: &pull::Config,
 ) -> Result<(PullConsumer, bool, Option<String>), BoxError> {
-    let found = match stream.consumer_info(name).await {
-        Ok(found) => found,
-        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
-            return Ok((stream.create_consumer(wanted.clone()).await?, false, None));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    if let Some(created) = &claimed.created {
+        return Ok((created.clone(), false, None));
+    }
+    let name = claimed.name.as_str();
+    let found = stream.consumer_info(name).await?;
     let Altered { skips, costs } = compare(wanted, &found.config);
     if !skips.is_empty() {
         let skips = skips.join(", ");
@@ -136,7 +143,13 @@ async fn mended(
         // The operator's settings stay.
         let config = pull::Config {
             description: found.config.description.clone(),
-            metadata: found.config.metadata.clone(),
+            metadata: found
+                .config
+                .metadata
+                .clone()
+                .into_iter()
+                .chain(wanted.metadata.clone())
+                .collect(),
             sample_frequency: found.config.sample_frequency,
             num_replicas: found.config.num_replicas,
             memory_storage: found.config.memory_storage,
@@ -168,16 +181,18 @@ struct Unmended {
 /// An open consumer.
 struct Opened {
     broker: Broker,
+    /// What the names of consumers that reread messages begin with.
+    reader: String,
     from: Notifier,
     stream: Stream,
-    consumer: PullConsumer,
+    incarnation: Arc<Incarnation>,
     opened: ConsumerState,
     /// The configuration that it needs.
     config: pull::Config,
-    created: String,
     /// From this time on, alterations that only cost time are repaired again. Without a pause, two releases with
     /// different limits would keep altering the consumer back and forth.
     mend_at: Instant,
+    _former: AbortOnDropHandle<()>,
 }
 
 /// The positions of the stream and of the consumer.
@@ -201,11 +216,8 @@ impl Consumer for Opened {
 
     fn state(&self) -> Asking<'_, ConsumerState> {
         Box::pin(async {
-            let info = self.consumer.get_info().await?;
+            let info = self.incarnation.look().await?;
             let Altered { skips, costs } = compare(&self.config, &info.config);
-            if info.created.to_string() != self.created {
-                return Err("the consumer was recreated by someone else".into());
-            }
             if info.paused {
                 return Err("the consumer was paused at the broker: resuming it".into());
             }
@@ -236,7 +248,8 @@ impl Consumer for Opened {
 
     fn deliveries(&self) -> Asking<'_, Deliveries> {
         Box::pin(async {
-            let pull = self.consumer.stream().max_messages_per_batch(PULL_MESSAGES);
+            let incarnation = self.incarnation.clone();
+            let pull = incarnation.consumer().stream().max_messages_per_batch(PULL_MESSAGES);
             let pull = pull.expires(PULL_EXPIRES).heartbeat(PULL_EXPIRES / 2);
             let messages = pull.messages().await?;
             let from = self.from.clone();
@@ -245,7 +258,7 @@ impl Consumer for Opened {
                 let place = message.info().ok().map(|info| Place::of(&info));
                 let (message, acker) = message.split();
                 let mut delivery = from.delivery(&message, place);
-                delivery.ack = Some(Box::new(acker));
+                delivery.ack = Some(incarnation.acks(acker));
                 Ok::<_, BoxError>(delivery)
             };
             Ok(messages.map(delivery).boxed())
@@ -254,23 +267,20 @@ impl Consumer for Opened {
 
     fn again_from(&self, sequence: u64) -> Asking<'_, Deliveries> {
         Box::pin(async move {
-            let config = pull::Config {
-                deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: sequence },
-                ack_policy: AckPolicy::None,
-                inactive_threshold: REREADING_INACTIVE,
-                ..pull::Config::default()
-            };
-            let consumer = self.stream.create_consumer(config).await?;
-            let left = consumer.cached_info().num_pending;
-            let begin = (self.from.clone(), consumer, left);
+            let config =
+                pull::Config { inactive_threshold: REREADING_INACTIVE, ..pull::Config::default() };
+            let (jetstream, stream) = (&self.broker.jetstream, &self.from.stream);
+            let reading = Reading::begin(jetstream, stream, &self.reader, sequence, config).await?;
+            let left = reading.consumer.cached_info().num_pending;
+            let begin = (self.from.clone(), reading, left);
             let pages =
-                futures_util::stream::try_unfold(begin, |(from, consumer, left)| async move {
+                futures_util::stream::try_unfold(begin, |(from, reading, left)| async move {
                     if left == 0 {
                         return Ok::<_, BoxError>(None);
                     }
-                    let page = page(&from, &consumer).await?;
+                    let page = page(&from, &reading.consumer).await?;
                     let left = page.last().map_or(left, |last| last.pending);
-                    Ok(Some((futures_util::stream::iter(page).map(Ok), (from, consumer, left))))
+                    Ok(Some((futures_util::stream::iter(page).map(Ok), (from, reading, left))))
                 });
             Ok(pages.try_flatten().boxed())
         })
@@ -279,7 +289,7 @@ impl Consumer for Opened {
     fn fresh(&self) -> Asking<'_, Deliveries> {
         Box::pin(async {
             let (from, subject) = (self.from.clone(), self.from.subjects.clone());
-            let group = self.consumer.cached_info().name.clone();
+            let group = self.incarnation.consumer().cached_info().name.clone();
             let subscriber = self.broker.client.queue_subscribe(subject, group).await?;
             Ok(subscriber.map(move |message| Ok(from.delivery(&message, None))).boxed())
         })

@@ -97,8 +97,8 @@ pub struct Durable<'a> {
     pub service: &'a str,
     /// The followed entity.
     pub entity: &'a EntityName,
-    /// The consumer's name, shared by all replicas.
-    pub name: &'a str,
+    /// The identity of the read model. All of its replicas share one consumer, and no other read model uses it.
+    pub read_model: &'a str,
     /// How long a delivery may take, and how many may be unacknowledged.
     pub settings: &'a Settings,
     /// Where CloudEvents tell of changes, instead of the owner's own stream.
@@ -107,8 +107,8 @@ pub struct Durable<'a> {
 
 /// A connection to a broker.
 pub trait Source: Send + Sync + 'static {
-    /// Finds the stream, which must exist ([`NoStream`] if it does not), and finds or creates the consumer. If the consumer was altered, its
-    /// settings are restored; if it may have skipped messages, it is recreated.
+    /// Finds the stream, which must exist ([`NoStream`] if it does not), and finds or creates the read model's consumer. If the
+    /// consumer was altered, its settings are restored; if it may have skipped messages, it is recreated.
     fn open<'a>(&'a self, durable: Durable<'a>) -> Asking<'a, Arc<dyn Consumer>>;
 
     /// The number of connections made so far; it changes whenever the connection was lost and made again.

@@ -1,8 +1,8 @@
 //! The position of intake, stored in the read model's own database.
 //!
 //! The broker remembers what was acknowledged, and the database what was applied. The two can differ: a read model may
-//! be emptied, restored from a backup, or lose its last commits in a power failure. So an ID that is part of the
-//! durable consumer's name is stored here, beside the sequence up to which everything is handled. Without a row, there
+//! be emptied, restored from a backup, or lose its last commits in a power failure. So the identity
+//! of the read model is stored here, which its durable consumer also carries, beside the sequence up to which everything is handled. Without a row, there
 //! is a new ID, and so a new consumer, which reads everything from the start. If the position is behind the consumer's,
 //! the messages in between are read again.
 //!
@@ -16,7 +16,7 @@ use uuid::Uuid;
 /// The row of one followed entity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// Part of the durable consumer's name.
+    /// The identity of the read model, which its durable consumer carries.
     pub(crate) consumer: String,
     /// Identifies the stream that `position` belongs to: a recreated one has another value.
     pub(crate) stream_created: String,

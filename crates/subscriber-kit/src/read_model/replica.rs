@@ -121,7 +121,7 @@ pub(crate) struct Replica {
 }
 
 impl Mark {
-    /// The part of the durable consumer's name that is stored here.
+    /// The identity of the read model.
     pub(crate) fn consumer(&self) -> &str {
         &self.found.consumer
     }

@@ -24,7 +24,8 @@ use crate::{
 pub struct Nats {
     program: Option<Program>,
     port: u16,
-    store: TempDir,
+    store: PathBuf,
+    _temporary: Option<TempDir>,
     config: Option<String>,
 }
 
@@ -39,9 +40,28 @@ impl Nats {
         super::logs();
         let store = tempfile::tempdir().expect("a temporary directory");
         let config = config.map(str::to_owned);
-        let mut nats = Self { program: None, port: free_port(), store, config };
+        let path = store.path().to_owned();
+        Self::at(path, Some(store), config).await
+    }
+
+    /// Starts a server on what another one has left in this directory, which stays.
+    pub async fn on(store: &Path) -> Self {
+        Self::at(store.to_owned(), None, None).await
+    }
+
+    async fn at(store: PathBuf, _temporary: Option<TempDir>, config: Option<String>) -> Self {
+        let mut nats = Self { program: None, port: free_port(), store, _temporary, config };
         nats.restart().await;
         nats
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).expect("a log")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.store.join("server.log")
     }
 
     /// Where clients connect.
@@ -56,7 +76,7 @@ impl Nats {
 
     /// Where the server keeps its streams.
     pub fn store_dir(&self) -> &Path {
-        self.store.path()
+        &self.store
     }
 
     /// Copies its streams. It must not be running.
@@ -116,12 +136,15 @@ impl Nats {
     }
 
     async fn launch(&self) -> Launch {
-        let output = if env::var("LOG").is_ok() { Output::Ours } else { Output::Nowhere };
-        let mut launch = launch(server_binary().await, self.port, self.store.path(), output);
+        let output = match env::var("LOG") {
+            Ok(_) => Output::Ours,
+            Err(_) => Output::Log(self.log_file()),
+        };
+        let mut launch = launch(server_binary().await, self.port, &self.store, output);
         // It has no guard, so a Ctrl-C must reach it, too.
         launch.own_group = false;
         if let Some(config) = &self.config {
-            let path = self.store.path().join("test.conf");
+            let path = self.store.join("test.conf");
             std::fs::write(&path, config).expect("the configuration is written");
             launch.args.extend(["--config".into(), path.into()]);
         }

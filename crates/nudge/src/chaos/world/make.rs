@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use nudge_runtime::Broker;
 use nudge_testbed::{
     Program, nats,
     ports::Ports,
@@ -18,7 +17,7 @@ use crate::{
         plant,
     },
     client::{Api, Service},
-    dev::{data_dir::DataDir, guard},
+    dev::{self, data_dir::DataDir, guard},
     failure::Failure,
     peers::Peer,
     service,
@@ -51,9 +50,8 @@ impl World {
             apis.push(api.with(peers));
         }
         let url = format!("nats://127.0.0.1:{nats_port}");
-        let broker = Broker::connect(&url, "nudge-chaos").await;
-        let broker =
-            broker.map_err(|error| Failure::failed(nudge_runtime::problem::chain(&error)))?;
+        dev::nats::permit(&data.keys())?;
+        let broker = dev::nats::connect(&data.keys(), &url, "nudge-chaos").await?;
         let guard = guard::start(exe, &data)?;
         let mut world = Self {
             data,
@@ -86,6 +84,7 @@ impl World {
         let at = Place::first(Target::Nats);
         let mut launch = nats::launch(exe, port, &self.data.nats(), self.log(at));
         launch.args.extend(["--name", "nudge-chaos"].map(Into::into));
+        launch.args.extend(dev::nats::config(&self.data.keys()));
         launch.last = true;
         self.add(at, launch);
     }
@@ -119,6 +118,9 @@ impl World {
             ("BIND", peer(self.api(replica), who).address().to_owned()),
         ];
         launch.env.extend(self.lines.settings(who, replica));
+        if let Who::Demo(service) = who {
+            launch.env.push(dev::nats::login(&self.data.keys(), service));
+        }
         match self.cast.subscribers().any(|subscriber| subscriber == who) {
             // Notifications alone must do: comparing would hide what they lose.
             true => launch.env.push((plant::SETTING, "0".to_owned())),

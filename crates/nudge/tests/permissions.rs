@@ -1,0 +1,329 @@
+//! Permissions at NATS: who may do what, on a real server, and that all of it is enough.
+
+mod permitted;
+
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
+
+use async_nats::jetstream::{self, consumer::PullConsumer};
+use futures_util::StreamExt;
+use nudge_testbed::{Nats, eventually};
+use reqwest::{Client, Method};
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::dev::{
+    demo::{Demo, NUDGE},
+    real::is_ready,
+};
+use permitted::{Permitted, refused};
+
+const USERS: [&str; 6] = ["store-info", "search", "review", "storefront", "nudge", "guest"];
+
+/// What each user must be refused.
+fn forbidden() -> Vec<(&'static [&'static str], String)> {
+    // `$1` is a stream, `$2` a consumer of another service.
+    let of_others = |stream: &str, consumer: &str| {
+        [
+            "$JS.API.CONSUMER.CREATE.$1.$2",
+            "$JS.API.CONSUMER.CREATE.$1.$2.changes.store.42",
+            "$JS.API.CONSUMER.CREATE.$1",
+            "$JS.API.CONSUMER.DURABLE.CREATE.$1.$2",
+            "$JS.API.CONSUMER.DELETE.$1.$2",
+            "$JS.API.CONSUMER.MSG.NEXT.$1.$2",
+            "$JS.API.CONSUMER.PAUSE.$1.$2",
+            "$JS.API.CONSUMER.RESET.$1.$2",
+            "$JS.API.CONSUMER.UNPIN.$1.$2",
+            "$JS.API.CONSUMER.LEADER.STEPDOWN.$1.$2",
+            "$JS.ACK.$1.$2.1.1.1.1.0",
+            "$JS.ACK._.hash.$1.$2.1.1.1.1.0.x",
+        ]
+        .map(|subject| subject.replace("$1", stream).replace("$2", consumer))
+    };
+    let alters = |stream: &str| {
+        [
+            "$JS.API.STREAM.DELETE.$1",
+            "$JS.API.STREAM.PURGE.$1",
+            "$JS.API.STREAM.MSG.DELETE.$1",
+            "$JS.API.STREAM.SNAPSHOT.$1",
+            "$JS.API.STREAM.RESTORE.$1",
+            "$JS.API.STREAM.PEER.REMOVE.$1",
+            "$JS.API.STREAM.LEADER.STEPDOWN.$1",
+        ]
+        .map(|subject| subject.replace("$1", stream))
+    };
+    let writes = ["$JS.API.STREAM.CREATE.CHANGES_store", "$JS.API.STREAM.UPDATE.CHANGES_store"];
+    let writes = writes.map(str::to_owned).into_iter();
+    let mut all: Vec<(&[&str], String)> = Vec::new();
+    let mut deny = |users: &'static [&'static str], subjects: Vec<String>| {
+        all.extend(subjects.into_iter().map(|subject| (users, subject)));
+    };
+    deny(&["search", "review", "storefront", "guest"], vec!["changes.store.42".to_owned()]);
+    deny(&["search", "review", "storefront", "guest"], writes.collect());
+    deny(&["search", "store-info", "storefront", "guest"], vec!["changes.review.1".to_owned()]);
+    deny(
+        &["store-info", "search", "review", "storefront", "guest"],
+        alters("CHANGES_store").into(),
+    );
+    deny(
+        &["store-info", "review", "storefront", "guest"],
+        of_others("CHANGES_store", "search-store").into(),
+    );
+    deny(
+        &["store-info", "review", "storefront", "guest"],
+        of_others("CHANGES_store", "search-store-reading-1").into(),
+    );
+    deny(&["search"], of_others("CHANGES_store", "review-store-2").into());
+    deny(&["search"], of_others("CHANGES_review", "storefront-review").into());
+    deny(&["search"], of_others("CHANGES_store", "relay-reading-1").into());
+    let every = ["_INBOX_review.a.b", "$SYS.REQ.SERVER.PING"].map(str::to_owned);
+    deny(&["store-info", "search", "storefront", "nudge", "guest"], every.into());
+    deny(
+        &["store-info", "search", "storefront"],
+        [
+            "$JS.API.STREAM.NAMES",
+            "$JS.API.META.LEADER.STEPDOWN",
+            "$JS.FC.CHANGES_store.x.y",
+            "elsewhere",
+        ]
+        .map(str::to_owned)
+        .into(),
+    );
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_may_take_acknowledge_publish_or_alter_what_is_anothers() {
+    let permitted = Permitted::start(true).await;
+    let mut brokers = BTreeMap::new();
+    for user in USERS {
+        brokers.insert(user, permitted.broker(user).await);
+    }
+    let forbidden = forbidden();
+    assert!(forbidden.len() > 70);
+    for (users, subject) in forbidden {
+        for user in users {
+            let broker = &brokers[user];
+            broker.client.publish(subject.clone(), "".into()).await.unwrap();
+            refused(broker, user, &format!("Publish to \"{subject}\"")).await;
+        }
+    }
+    for user in USERS.into_iter().filter(|user| *user != "review") {
+        for subject in ["_INBOX_review.>", "$SYS.>"] {
+            let _subscriber = brokers[user].client.subscribe(subject).await.unwrap();
+            refused(&brokers[user], user, &format!("Subscription to \"{subject}\"")).await;
+        }
+    }
+}
+
+/// NATS checks the subject of a request and not its body, so a subscriber may create such a consumer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deliver_subject_reaches_neither_requests_nor_acknowledgements_nor_streams() {
+    let mut permitted = Permitted::start(false).await;
+    permitted.start_services().await;
+    permitted.edit("42", "가게").await;
+    let (search, operator) = (permitted.broker("search").await, permitted.broker("nudge").await);
+    let review = async || operator.jetstream.get_stream("CHANGES_review").await.unwrap();
+    let before = review().await.cached_info().state.messages;
+    assert!(before > 0);
+    // A consumer of which one message stays unacknowledged.
+    let stream = operator.jetstream.get_stream("CHANGES_store").await.unwrap();
+    let config = jetstream::consumer::pull::Config {
+        durable_name: Some("bait".into()),
+        ..Default::default()
+    };
+    let bait: PullConsumer = stream.create_consumer(config).await.unwrap();
+    let mut messages = bait.fetch().max_messages(1).messages().await.unwrap();
+    let message = messages.next().await.unwrap().unwrap();
+    for subject in [
+        message.reply.clone().unwrap().as_str(),
+        "$JS.API.STREAM.DELETE.CHANGES_review",
+        "$JS.API.CONSUMER.DELETE.CHANGES_store.bait",
+        "changes.review.forged",
+    ] {
+        let config = json!({
+            "durable_name": "search-store-4", "ack_policy": "none", "deliver_policy": "all",
+            "headers_only": true, "deliver_subject": subject,
+        });
+        let request = json!({"stream_name": "CHANGES_store", "config": config});
+        let create = "CONSUMER.CREATE.CHANGES_store.search-store-4";
+        let made: serde_json::Value = search.jetstream.request(create, &request).await.unwrap();
+        assert!(made["error"].is_null(), "{subject}: {made}");
+        tokio::time::sleep(nudge_testbed::QUIET).await;
+        assert_eq!(review().await.cached_info().state.messages, before, "{subject}");
+        let bait = stream.consumer_info("bait").await.unwrap();
+        assert_eq!(bait.num_ack_pending, 1, "{subject}");
+        stream.delete_consumer("search-store-4").await.unwrap();
+    }
+}
+
+/// The whole of what the services do, with nothing but their permissions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_need_no_more_than_they_may_do() {
+    let mut permitted = Permitted::start(false).await;
+    permitted.start_services().await;
+    permitted.edit("42", "처음").await;
+    // Pause and resume.
+    permitted.post("search", "pause").await;
+    permitted.edit_unseen("43", "쉬는 동안").await;
+    permitted.post("search", "resume").await;
+    permitted.seen("43").await;
+    permitted.resync("search").await;
+    let silent = permitted.nudge_status().await["silent"].take();
+    assert_eq!(silent.as_array().map(Vec::len), Some(4), "{silent}");
+    // An operator pauses a consumer, and deletes another, and then the whole stream.
+    let operator = permitted.broker("nudge").await;
+    let stream = operator.jetstream.get_stream("CHANGES_store").await.unwrap();
+    let later = (std::time::SystemTime::now() + std::time::Duration::from_secs(3_600)).into();
+    stream.pause_consumer("search-store", later).await.unwrap();
+    permitted.edit("44", "정지된 소비자").await;
+    stream.delete_consumer("review-store").await.unwrap();
+    permitted.edit("45", "지워진 소비자").await;
+    operator.jetstream.delete_stream("CHANGES_store").await.unwrap();
+    permitted.edit("46", "새 스트림").await;
+    permitted.restart_services().await;
+    permitted.edit("47", "다시 시작").await;
+    permitted.is_without_errors().await;
+    drop(stream);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_permission_that_is_missing_is_told_in_the_status() {
+    let mut permitted = Permitted::start(false).await;
+    let subject = "$JS.API.CONSUMER.MSG.NEXT.CHANGES_store.search-store";
+    permitted.revoke(subject).await;
+    permitted.start_services().await;
+    permitted.edit_unseen("42", "가게").await;
+    eventually("it names what it may not do", || async {
+        let status = permitted.status("search").await;
+        let error = status["entities"][0]["last_error"].as_str()?.to_owned();
+        (error.contains("Permissions Violation") && error.contains(subject)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_stay_when_a_service_is_added_and_bad_names_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join("nats").join(name);
+    let config = async |words: &[&str]| {
+        let mut command = Command::new(NUDGE);
+        command.arg("nats-config").arg("--dir").arg(directory.path().join("nats")).args(words);
+        command.output().await.unwrap()
+    };
+    let first = config(&["--owner", "store-info=store", "--subscriber", "search=store"]).await;
+    assert!(first.status.success(), "{first:?}");
+    let seeds = ["store-info", "search", "nudge"].map(|user| path(&format!("{user}.nkey")));
+    let before: Vec<_> = seeds.iter().map(|seed| std::fs::read(seed).unwrap()).collect();
+    for file in seeds.iter().chain([&path("nats.conf"), &path("services.json")]) {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+    }
+    let second = config(&["--subscriber", "review=store", "--owner", "review=review"]).await;
+    assert!(second.status.success(), "{second:?}");
+    let after: Vec<_> = seeds.iter().map(|seed| std::fs::read(seed).unwrap()).collect();
+    assert_eq!(before, after);
+    let text = std::fs::read_to_string(path("nats.conf")).unwrap();
+    assert!(text.contains("# search\n") && text.contains("# review\n"), "{text}");
+    for secret in &before {
+        assert!(!text.contains(String::from_utf8_lossy(secret).trim()));
+    }
+    for (words, said) in [
+        (["--subscriber", "my.search=store"], "my.search"),
+        (["--subscriber", "a b=store"], "a b"),
+        (["--subscriber", "*=store"], "must be 1 to 64"),
+        (["--subscriber", "=store"], "must be 1 to 64"),
+        (["--subscriber", "search=st>re"], "st>re"),
+        (["--subscriber", "search"], "NAME=ENTITY"),
+        (["--owner", "search=store"], "cannot both own store"),
+        (["--owner", "nudge=store"], "no service"),
+    ] {
+        let refused = config(&words).await;
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{words:?} {stderr}");
+        assert!(stderr.contains(said), "{words:?} {stderr}");
+    }
+    assert_eq!(std::fs::read_to_string(path("nats.conf")).unwrap(), text);
+}
+
+/// What every process of this machine could do before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_beside_the_demo_cannot_take_what_a_subscriber_is_sent() {
+    let demo = Demo::of_real_services();
+    let running = demo.start().await;
+    is_ready(&demo).await;
+    let nats = format!("nats://127.0.0.1:{}", demo.port_base + 22);
+    let stranger = jetstream::new(async_nats::connect(&nats).await.unwrap());
+    let stream = stranger.get_stream("CHANGES_store").await.unwrap();
+    assert!(stream.cached_info().state.messages > 0, "a stranger may look");
+    let mut names: Vec<_> = stream.consumer_names().map(Result::unwrap).collect().await;
+    names.retain(|name| name == "search-store");
+    assert_eq!(names, ["search-store"]);
+    // The client library asks about a consumer first; the attack does not.
+    let next = "$JS.API.CONSUMER.MSG.NEXT.CHANGES_store.search-store";
+    let inbox = stranger.client().new_inbox();
+    let mut taken = stranger.client().subscribe(inbox.clone()).await.unwrap();
+    let (http, url) = (Client::new(), format!("http://127.0.0.1:{}", demo.port_base + 1));
+    let mut tokens = Vec::new();
+    for n in 0..40 {
+        let request = json!({"batch": 100, "expires": 5_000_000_000u64}).to_string();
+        let client = stranger.client();
+        client.publish_with_reply(next, inbox.clone(), request.into()).await.unwrap();
+        let ack = format!("$JS.ACK.CHANGES_store.search-store.1.{n}.{n}.1.0");
+        client.publish(ack, "+ACK".into()).await.unwrap();
+        let store = json!({ "name": format!("가게 {n}") });
+        let put = http.request(Method::PUT, format!("{url}/stores/attack-{n}")).json(&store);
+        let answer = put.send().await.unwrap();
+        tokens.push(answer.headers()["nudge-token"].to_str().unwrap().to_owned());
+    }
+    for token in tokens {
+        let wait = format!(
+            "http://127.0.0.1:{}/nudge/v1/wait?token={token}&timeout_ms=30000",
+            demo.port_base + 2
+        );
+        assert_eq!(http.get(wait).send().await.unwrap().status(), 200, "{token}");
+    }
+    // All of that was refused: nothing was sent here.
+    stranger.query_account().await.unwrap();
+    let nothing = tokio::time::timeout(nudge_testbed::QUIET, taken.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    demo.stop(running).await;
+}
+
+/// The data of a release whose consumers had other names, and whose server let everybody in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demo_of_an_earlier_release_goes_on_and_its_consumers_are_removed() {
+    let demo = Demo::of_real_services();
+    let running = demo.start().await;
+    is_ready(&demo).await;
+    demo.stop(running).await;
+    let (former, foreign) = (format!("search-store-{}", "a".repeat(32)), "python-store-1");
+    let nats = Nats::on(&demo.path("data/nats")).await;
+    let stream = nats.jetstream().await.get_stream("CHANGES_store").await.unwrap();
+    for name in [former.as_str(), foreign] {
+        let config = jetstream::consumer::pull::Config {
+            durable_name: Some(name.to_owned()),
+            ..Default::default()
+        };
+        let _: PullConsumer = stream.create_consumer(config).await.unwrap();
+    }
+    drop((stream, nats));
+    std::fs::remove_file(demo.path("data/nats/server.log")).unwrap();
+    std::fs::remove_dir_all(demo.path("data/nats-keys")).unwrap();
+
+    let running = demo.start().await;
+    is_ready(&demo).await;
+    let url = format!("nats://127.0.0.1:{}", demo.port_base + 22);
+    let guest = jetstream::new(async_nats::connect(url).await.unwrap());
+    let stream = guest.get_stream("CHANGES_store").await.unwrap();
+    let names: Vec<_> = stream.consumer_names().map(Result::unwrap).collect().await;
+    assert!(!names.contains(&former) && names.iter().any(|name| name == foreign), "{names:?}");
+    let http = Client::new();
+    let url = format!("http://127.0.0.1:{}/stores/store-001", demo.port_base + 1);
+    let edited = http.patch(url).json(&json!({"name": "새 이름"})).send().await.unwrap();
+    let token = edited.headers()["nudge-token"].to_str().unwrap();
+    let wait = format!(
+        "http://127.0.0.1:{}/nudge/v1/wait?token={token}&timeout_ms=30000",
+        demo.port_base + 2
+    );
+    assert_eq!(http.get(wait).send().await.unwrap().status(), 200);
+    demo.stop(running).await;
+}

@@ -1,0 +1,81 @@
+//! A consumer as it was when it was opened, and acknowledgements to it alone.
+//!
+//! An acknowledgement names its consumer and a sequence. If this program stood still for so long that another read model
+//! took over the name, it would acknowledge a message of the other, which that may not have handled.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{
+    AckKind,
+    consumer::{Info, PullConsumer},
+    message::Acker,
+};
+use nudge_runtime::BoxError;
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::intake::acknowledge::{AckHandle, Sending};
+
+/// See the module documentation.
+pub(super) struct Incarnation {
+    consumer: PullConsumer,
+    seen: Mutex<Instant>,
+    believed_for: Duration,
+}
+
+impl Incarnation {
+    /// This consumer, which has just been seen. It is believed to be the same for so long after it was last seen, which
+    /// must be less than the time after which another read model may take its name over.
+    pub(super) fn of(consumer: PullConsumer, believed_for: Duration) -> Arc<Self> {
+        Arc::new(Self { consumer, seen: Mutex::new(Instant::now()), believed_for })
+    }
+
+    pub(super) fn consumer(&self) -> &PullConsumer {
+        &self.consumer
+    }
+
+    /// What the broker says about it. An error if it is another consumer now.
+    pub(super) async fn look(&self) -> Result<Info, BoxError> {
+        let asked = Instant::now();
+        let info = self.consumer.get_info().await?;
+        if info.created != self.consumer.cached_info().created {
+            return Err("the consumer was recreated by someone else".into());
+        }
+        *self.seen.lock().await = asked;
+        Ok(info)
+    }
+
+    async fn is_still_there(&self) -> bool {
+        let seen = *self.seen.lock().await;
+        seen.elapsed() < self.believed_for || self.look().await.is_ok()
+    }
+
+    /// The acknowledgement of a message that it has delivered.
+    pub(super) fn acks(self: &Arc<Self>, acker: Acker) -> Box<dyn AckHandle> {
+        Box::new(Ack { incarnation: self.clone(), acker })
+    }
+}
+
+struct Ack {
+    incarnation: Arc<Incarnation>,
+    acker: Acker,
+}
+
+impl Ack {
+    async fn send(&self, kind: AckKind) {
+        if !self.incarnation.is_still_there().await {
+            tracing::debug!("the consumer is another's now: nothing is acknowledged");
+        } else if let Err(error) = self.acker.ack_with(kind).await {
+            tracing::debug!(%error, "an acknowledgement was not sent: the message will be redelivered");
+        }
+    }
+}
+
+impl AckHandle for Ack {
+    fn ack(&self) -> Sending<'_> {
+        Box::pin(self.send(AckKind::Ack))
+    }
+
+    fn progress(&self) -> Sending<'_> {
+        Box::pin(self.send(AckKind::Progress))
+    }
+}
