@@ -108,12 +108,13 @@ pub async fn page() -> String {
     let (owner, subscriber) = from_the_start().await;
     let (owner, subscriber) = (metrics(&owner), metrics(&subscriber));
     let is = |prefix: &'static str| move |one: &&Metric| one.name.starts_with(prefix);
-    let alerts: Vec<_> = owner.iter().filter(is("nudge_alerts")).collect();
-    let relay = |one: &&Metric| is("nudge_")(one) && !is("nudge_alerts")(one);
+    let is_both = |one: &&Metric| is("nudge_alerts")(one) || is("nudge_http")(one);
+    let both: Vec<_> = owner.iter().filter(is_both).collect();
+    let relay = |one: &&Metric| is("nudge_")(one) && !is_both(one);
     let mut page = HEAD.to_owned();
     table(&mut page, "Every subscriber", subscriber.iter().filter(relay));
     table(&mut page, "Every owner", owner.iter().filter(relay));
-    table(&mut page, "Both", alerts.into_iter());
+    table(&mut page, "Both", both.into_iter());
     table(&mut page, "store-info", owner.iter().filter(is("store_info_")));
     page
 }
@@ -124,7 +125,7 @@ const HEAD: &str = "\
 `GET /metrics` of every service answers in the OpenMetrics text format, for Prometheus. This page is made from what an owner
 and a subscriber say right after their start: `cargo run -q -p nudge-tests --example metrics > docs/metrics.md`.
 
-Every series is there from the start, at 0. No label is an ID. A moment is in seconds since 1970. An age is computed when it
+Every series is there from the start, at 0, except those of single subscribers at an owner. No label is an ID. A moment is in seconds since 1970. An age is computed when it
 is asked for, so it goes on rising even if the task that it is about stands still.
 [The alerts](../deploy/prometheus/alerts.yml) and [the dashboard](../deploy/grafana/nudge.json) use these names;
 [operations.md](operations.md) says what to do.

@@ -4,6 +4,7 @@ mod admin;
 mod alerts;
 mod async_api;
 mod backlog;
+mod budget;
 mod capture;
 mod chaos;
 mod cloud_events;

@@ -115,6 +115,7 @@ async fn retry_after_counts_against_no_key() {
         .await;
         let status = copy.status().await;
         assert_eq!((&status["retrying"], &status["parked"]), (&json!(0), &json!(0)));
+        assert_eq!(status["breaker"], "closed", "it does not fail");
         owner.behave();
         copy.converged(&owner).await;
     }

@@ -3,11 +3,12 @@
 //! An owner in any language offers these calls. States travel as raw JSON: the kit passes them to
 //! the service's own type, and nothing in between interprets them.
 
+use percent_encoding::utf8_percent_encode;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::{EntityId, Timestamp, Version, object};
+use crate::{EntityId, Timestamp, Version, object, subject::ENCODED};
 
 /// Most IDs in one [`BatchGetRequest`].
 pub const MAX_BATCH_IDS: usize = 512;
@@ -17,6 +18,56 @@ pub const MAX_ITEMS_LIMIT: usize = 1_000;
 pub const DEFAULT_ITEMS_LIMIT: usize = 500;
 /// Most field names in one [`BatchGetRequest`].
 pub const MAX_FIELDS: usize = 64;
+
+/// The header in which a subscriber names itself: see [`subscriber_name`].
+pub const SUBSCRIBER_HEADER: &str = "nudge-subscriber";
+/// Longest value of [`SUBSCRIBER_HEADER`], in bytes.
+pub const MAX_SUBSCRIBER_BYTES: usize = 100;
+/// The header that says what a callback is for: a [`Lane`]. Without it, or with a word that an owner does not know, it is for
+/// backlog.
+pub const LANE_HEADER: &str = "nudge-lane";
+
+/// What a callback is for. It decides nothing but the order in which an owner serves callbacks when it has a budget for
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// A notification that was just published.
+    Fresh,
+    /// Catch-up, retries, replays, resync.
+    Backlog,
+}
+
+impl Lane {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Fresh, Self::Backlog];
+
+    /// As [`LANE_HEADER`] has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Backlog => "backlog",
+        }
+    }
+}
+
+/// A service's name as [`SUBSCRIBER_HEADER`] has it: percent-encoded, and cut after [`MAX_SUBSCRIBER_BYTES`].
+///
+/// ```
+/// use nudge_protocol::sync_api::{is_subscriber_name, subscriber_name};
+/// assert_eq!(subscriber_name("my search"), "my%20search");
+/// assert!(is_subscriber_name("my%20search") && !is_subscriber_name("my search"));
+/// ```
+pub fn subscriber_name(service: &str) -> String {
+    let mut name = utf8_percent_encode(service, ENCODED).to_string();
+    name.truncate(MAX_SUBSCRIBER_BYTES);
+    name
+}
+
+/// Whether this is a good value of [`SUBSCRIBER_HEADER`]: 1 to 100 of the characters `A-Z a-z 0-9 . _ ~ % -`.
+pub fn is_subscriber_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~%-".contains(&byte);
+    (1..=MAX_SUBSCRIBER_BYTES).contains(&text.len()) && text.bytes().all(is_plain)
+}
 
 /// `POST /sync/v1/{entity}/batch-get`: which entities, and which fields.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

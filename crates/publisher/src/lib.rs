@@ -31,6 +31,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`budget`] | how much subscribers may ask for, and who of them is next |
 //! | [`capture`] | triggers that record changes whichever program makes them |
 //! | [`change_log`] | one row per entity: its newest version, and what the stream holds for it |
 //! | [`conditional`] | versions in headers: `If-Match`, `If-None-Match`, the headers of a write's answer |
@@ -41,6 +42,7 @@
 //! | `tombstones` | the routes for an operator: tombstones of entities that never existed |
 
 mod allowance;
+pub mod budget;
 pub mod capture;
 pub mod change_log;
 pub mod conditional;
@@ -52,7 +54,7 @@ pub mod sync_api;
 mod tombstones;
 mod traces;
 
-use std::{collections::HashMap, marker::PhantomData, sync::Arc};
+use std::{collections::HashMap, marker::PhantomData, num::NonZeroU32, sync::Arc};
 
 use nudge_protocol::{
     Change, EntityId, EntityName, Version, WriteToken, cloud_events::EventSource,
@@ -67,6 +69,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
+use budget::Budget;
 use capture::{CaptureError, Tables};
 use change_log::ChangeLog;
 pub use change_log::Recorded;
@@ -93,6 +96,7 @@ pub struct Publisher<M = Recording> {
     /// Where the relay of this process publishes.
     outlet: sink::Outlet,
     metrics: Metrics,
+    budget: Budget,
     /// If notifications are CloudEvents, too.
     events: Option<EventSource>,
     /// The triggers that record the changes.
@@ -118,6 +122,7 @@ impl Publisher {
             wake,
             outlet,
             metrics,
+            budget: Budget::default(),
             events: None,
             capture: None,
             alarm,
@@ -241,8 +246,9 @@ impl<M> Publisher<M> {
     }
 
     fn with<N>(self, capture: Option<Arc<capture::Capture>>) -> Publisher<N> {
-        let Self { log, wake, outlet, metrics, events, alarm, written, .. } = self;
-        Publisher { log, wake, outlet, metrics, events, capture, alarm, written, how: PhantomData }
+        let Self { log, wake, outlet, metrics, budget, events, alarm, written, .. } = self;
+        let how = PhantomData;
+        Publisher { log, wake, outlet, metrics, budget, events, capture, alarm, written, how }
     }
 
     /// Publishes notifications that are CloudEvents 1.0 as well: headers in the binary mode of the NATS binding are added,
@@ -254,6 +260,21 @@ impl<M> Publisher<M> {
     /// Tells an operator when the triggers of [`capture`](Publisher::capture), which must be called afterwards, are lost.
     pub fn alerts(self, alerts: &Alerts) -> Self {
         Self { alarm: alerts.of(self.entity()), ..self }
+    }
+
+    /// Limits how many entities all subscribers together may ask for each second, at all replicas of this owner together:
+    /// see [`budget`]. `None` is no limit. The replicas share it while their relays run. To be called before
+    /// [`spawn_relay`](Self::spawn_relay).
+    ///
+    /// ```
+    /// # use std::num::NonZeroU32;
+    /// # async fn example(publisher: nudge_publisher::Publisher) {
+    /// let publisher = publisher.budget(NonZeroU32::new(2_000));
+    /// # }
+    /// ```
+    pub fn budget(self, entities_per_second: Option<NonZeroU32>) -> Self {
+        self.budget.limit(entities_per_second);
+        self
     }
 
     /// Follows the traces of requests that change entities to their notifications, which then carry a `traceparent`. The
@@ -322,6 +343,7 @@ impl<M> Publisher<M> {
         let (log, wake, metrics) = (self.log.clone(), self.wake.clone(), self.metrics.clone());
         let (events, capture) = (self.events.clone(), self.capture.clone());
         let (dead, entity) = (metrics.dead_tasks.clone(), self.entity().clone());
+        let (budget, db) = (self.budget.clone(), self.log.db().clone());
         self.outlet.set(sink.clone());
         let relay = relay::Relay::new(log, sink, wake, metrics, events, self.written.clone());
         tokio::spawn(async move {
@@ -331,7 +353,13 @@ impl<M> Publisher<M> {
                 }
             };
             let capture = dead.clone().watch(entity.clone(), "capture", capture);
-            tokio::join!(dead.watch(entity, "relay", relay.run(stop.clone())), capture);
+            let replicas = budget.count_replicas(&db, &entity, stop.clone());
+            let replicas = dead.clone().watch(entity.clone(), "replicas", replicas);
+            tokio::join!(
+                dead.watch(entity.clone(), "relay", relay.run(stop.clone())),
+                capture,
+                replicas
+            );
         })
     }
 
@@ -346,8 +374,8 @@ impl<M> Publisher<M> {
         let desk = tombstones::Desk { log: self.log.clone(), metrics: self.metrics.clone() };
         let tombstones = tombstones::routes(self.entity()).with_state(desk);
         let (log, metrics, wake) = (self.log.clone(), self.metrics.clone(), self.wake.clone());
-        let outlet = self.outlet.clone();
-        sync_api::router(log, owner, metrics, wake, outlet).merge(tombstones)
+        let (outlet, counted) = (self.outlet.clone(), (metrics, self.budget.clone()));
+        sync_api::router(log, owner, counted, wake, outlet).merge(tombstones)
     }
 
     /// The relay's health.
@@ -358,6 +386,8 @@ impl<M> Publisher<M> {
     /// Adds the relay's metrics to a registry, labelled by entity.
     pub fn register_metrics(&self, registry: &mut prometheus_client::registry::Registry) {
         self.metrics.register(registry, self.entity());
+        let label = [("entity".into(), self.entity().to_string().into())];
+        self.budget.register(registry.sub_registry_with_labels(label.into_iter()));
         if let Some(capture) = &self.capture {
             let label = [("entity".into(), self.entity().to_string().into())];
             let registry = registry.sub_registry_with_labels(label.into_iter());

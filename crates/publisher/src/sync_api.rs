@@ -25,6 +25,7 @@ use nudge_protocol::{
 use nudge_runtime::{
     BoxError, Problem, Tx,
     body::Json,
+    openapi::{may_answer, operations},
     paging::{PageSize, cut},
     path::PathId,
 };
@@ -37,6 +38,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     allowance::Allowance,
+    budget::{Asker, AskerHeaders, Budget, ROWS_PER_ENTITY},
     change_log::{ChangeLog, Recorded},
     conditional::{IfNoneMatch, etag, if_none_match},
     metrics::Metrics,
@@ -143,6 +145,7 @@ struct Api {
     log: ChangeLog,
     owner: Box<dyn States>,
     metrics: Metrics,
+    budget: Budget,
     /// Wakes the relay.
     wake: Arc<Notify>,
     /// Where it publishes.
@@ -153,13 +156,13 @@ struct Api {
 pub(crate) fn router<O: Owner>(
     log: ChangeLog,
     owner: O,
-    metrics: Metrics,
+    (metrics, budget): (Metrics, Budget),
     wake: Arc<Notify>,
     outlet: Outlet,
 ) -> OpenApiRouter {
     let routes = routes(log.entity());
     let (owner, allowance) = (Box::new(owner), Mutex::default());
-    routes.with_state(Arc::new(Api { log, owner, metrics, wake, outlet, allowance }))
+    routes.with_state(Arc::new(Api { log, owner, metrics, budget, wake, outlet, allowance }))
 }
 
 /// The OpenAPI document of the routes of an owner of this kind of entity: those for callbacks and for operators.
@@ -185,7 +188,14 @@ fn routes(entity: &EntityName) -> OpenApiRouter<Arc<Api>> {
         .route("/recent", get(get_one))
         .route("/renew", get(get_one))
         .route("/change-log", get(get_one));
-    OpenApiRouter::with_openapi(About::openapi()).nest(&format!("/sync/v1/{entity}"), routes)
+    let mut about =
+        OpenApiRouter::with_openapi(About::openapi()).nest(&format!("/sync/v1/{entity}"), routes);
+    for operation in operations(about.get_openapi_mut()) {
+        let why =
+            "More is asked for than the owner's budget: `Retry-After` says when to come again";
+        may_answer(operation, "429", why);
+    }
+    about
 }
 
 #[derive(utoipa::OpenApi)]
@@ -196,17 +206,19 @@ struct About;
 ///
 /// All from one snapshot. May return fewer than asked, but never none: ask again for the rest.
 #[utoipa::path(post, path = "/batch-get", operation_id = "syncBatchGet", tag = "sync",
-request_body = BatchGetRequest, responses(
+request_body = BatchGetRequest, params(AskerHeaders), responses(
     (status = 200, description = "What is known about each, in any order", body = BatchGetAnswer),
 ))]
 async fn batch_get(
     State(api): State<Arc<Api>>,
+    asker: Asker,
     Json(Object(request)): Json<Object<BatchGetRequest>>,
 ) -> Result<Response, Problem> {
     request.check().map_err(|error| Problem::field(error.field(), error.to_string()))?;
     let mut ids = request.ids;
     ids.sort();
     ids.dedup();
+    ids.truncate(api.budget.turn(&asker, ids.len()).await?);
     let Snapshot { recorded, mut states, unreadable } = api.snapshot(&ids).await?;
     let mut bytes = 0;
     let mut items = Vec::with_capacity(ids.len());
@@ -225,15 +237,17 @@ async fn batch_get(
 ///
 /// In bytewise order of IDs, including tombstones.
 #[utoipa::path(post, path = "/items", operation_id = "syncItems", tag = "sync",
-request_body = ItemsRequest, responses(
+request_body = ItemsRequest, params(AskerHeaders), responses(
     (status = 200, description = "A page", body = ItemsPage),
 ))]
 async fn items(
     State(api): State<Arc<Api>>,
+    asker: Asker,
     Json(Object(request)): Json<Object<ItemsRequest>>,
 ) -> Result<Response, Problem> {
     let limit = PAGE.rows(request.limit);
     let limit = limit.map_err(|error| Problem::field("limit", error.to_string()))?;
+    api.budget.whole_turn(&asker, limit.div_ceil(ROWS_PER_ENTITY)).await?;
     let look = || async {
         let mut tx = api.log.db().snapshot().await?;
         api.log.page(&mut tx, request.after.as_ref(), limit + 1).await
@@ -252,7 +266,7 @@ async fn items(
 
 /// One entity with its version
 #[utoipa::path(get, path = "/{id}", operation_id = "syncGet", tag = "sync", params(
-    ("id" = EntityId, Path, description = "The entity's ID, percent-encoded"), IfNoneMatch,
+    ("id" = EntityId, Path, description = "The entity's ID, percent-encoded"), IfNoneMatch, AskerHeaders,
 ), responses(
     (status = 200, description = "State and version of one snapshot", body = LiveEntity, headers(
         ("ETag" = String, description = "The version, in quotes"),
@@ -264,8 +278,10 @@ async fn items(
 async fn get_one(
     State(api): State<Arc<Api>>,
     PathId(id): PathId<EntityId>,
+    asker: Asker,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    api.budget.turn(&asker, 1).await?;
     let Snapshot { recorded, mut states, .. } = api.snapshot(std::slice::from_ref(&id)).await?;
     let state = states.remove(&id);
     let not_found = || Problem::new(StatusCode::NOT_FOUND, "no such entity was ever recorded");

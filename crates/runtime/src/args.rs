@@ -3,7 +3,7 @@
 //! Each setting is a flag and an environment variable of the same name. If a value is invalid, the program
 //! ends with one line that names the variable.
 
-use std::{ffi::OsString, net::SocketAddr, process::exit};
+use std::{ffi::OsString, net::SocketAddr, num::NonZeroU32, process::exit};
 
 use clap::{
     ArgMatches, Args, Command, Parser,
@@ -45,6 +45,24 @@ pub struct ServiceArgs {
     /// Format of the log; `auto` is text on a terminal and JSON elsewhere
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "auto", value_parser = ["auto", "text", "json"])]
     pub log_format: String,
+}
+
+/// Largest budget that may be set, in entities a second.
+pub const MAX_CALLBACK_BUDGET: u32 = 1_000_000;
+
+/// The settings of every service that owns an entity, beside those of every service.
+#[derive(Args, Clone, Debug)]
+pub struct OwnerArgs {
+    /// How many entities a second all subscribers together may ask for, of each kind and at all replicas together
+    /// [default: no limit]
+    #[arg(long, env = "CALLBACK_BUDGET", value_name = "ENTITIES", value_parser = callback_budget)]
+    pub callback_budget: Option<NonZeroU32>,
+}
+
+fn callback_budget(text: &str) -> Result<NonZeroU32, String> {
+    let budget =
+        text.parse().ok().filter(|budget: &NonZeroU32| budget.get() <= MAX_CALLBACK_BUDGET);
+    budget.ok_or_else(|| format!("must be 1 to {MAX_CALLBACK_BUDGET} entities a second"))
 }
 
 impl ServiceArgs {
@@ -206,6 +224,8 @@ mod tests {
     struct Program {
         #[command(flatten)]
         service: ServiceArgs,
+        #[command(flatten)]
+        owner: OwnerArgs,
         #[arg(long, env = "BIND", value_parser = loopback_address, default_value = "127.0.0.1:0")]
         bind: SocketAddr,
     }
@@ -237,6 +257,12 @@ mod tests {
                 "ALERT_WEBHOOK_URL",
             ),
             (&["--database-url", "sqlite:x", "--alert-subject", "a.>"], "ALERT_SUBJECT"),
+            (&["--database-url", "sqlite:x", "--client-rate", "0"], "CLIENT_RATE"),
+            (&["--database-url", "sqlite:x", "--client-rate", "9"], "AUTH_ISSUER"),
+            (&["--database-url", "sqlite:x", "--callback-budget", "0"], "CALLBACK_BUDGET"),
+            (&["--database-url", "sqlite:x", "--callback-budget=-5"], "CALLBACK_BUDGET"),
+            (&["--database-url", "sqlite:x", "--callback-budget", "1000001"], "CALLBACK_BUDGET"),
+            (&["--database-url", "sqlite:x", "--callback-budget", "many"], "CALLBACK_BUDGET"),
             (&[], "DATABASE_URL"),
         ] {
             let line = line(args);

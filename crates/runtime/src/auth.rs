@@ -21,7 +21,7 @@ pub mod policy;
 pub mod sign;
 pub mod verifier;
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::Args;
 
@@ -36,13 +36,14 @@ use crate::tls::{PlainText, TlsArgs, TlsError};
 pub const MAX_CLOCK_SKEW_SECONDS: u64 = 300;
 
 /// The environment variables of [`AuthArgs`].
-pub const VARIABLES: [&str; 6] = [
+pub const VARIABLES: [&str; 7] = [
     "AUTH_ISSUER",
     "AUTH_AUDIENCE",
     "AUTH_JWKS",
     "AUTH_CLOCK_SKEW",
     "AUTH_TOKEN_FILE",
     "BEHIND_PROXY",
+    "CLIENT_RATE",
 ];
 
 /// The settings for tokens.
@@ -71,6 +72,18 @@ pub struct AuthArgs {
     /// The program's certificate, and whose it trusts
     #[command(flatten)]
     pub tls: TlsArgs,
+    /// How many requests a second each client (a token's `sub`) may send, callbacks and operators' requests aside
+    /// [default: no limit]
+    #[arg(long, env = "CLIENT_RATE", value_name = "REQUESTS", requires = "auth_issuer", value_parser = client_rate)]
+    pub client_rate: Option<NonZeroU32>,
+}
+
+/// Largest rate of a client that may be set, in requests a second.
+pub const MAX_CLIENT_RATE: u32 = 1_000_000;
+
+fn client_rate(text: &str) -> Result<NonZeroU32, String> {
+    let rate = text.parse().ok().filter(|rate: &NonZeroU32| rate.get() <= MAX_CLIENT_RATE);
+    rate.ok_or_else(|| format!("must be 1 to {MAX_CLIENT_RATE} requests a second"))
 }
 
 /// Why the settings for tokens cannot be used.

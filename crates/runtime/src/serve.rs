@@ -2,11 +2,15 @@
 
 mod connection;
 mod origin;
+pub(crate) mod overload;
 mod places;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, middleware::from_fn};
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -15,6 +19,7 @@ use crate::{
     problem::{self, Problem},
     tls::Acceptor,
 };
+use overload::Overload;
 use places::Places;
 
 /// Time that open requests get to finish when the program stops.
@@ -106,31 +111,37 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// Requests by foreign web pages in somebody's browser are refused with 403. At most
 /// [`MAX_CONNECTIONS`] are open at a time, or a quarter of the files that the process may have open. A new one
 /// then replaces the connection that has been idle longest or, if all are busy, is
-/// answered with 503. Clients that send or read too slowly are disconnected.
+/// answered with 503. So is a request if too many of its class are being answered. Clients that send or read too slowly are disconnected.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    serve_within(listener, router, stop, Limits::default()).await;
+    let limits = Limits::default();
+    let overload = Overload::new(limits.connections, None);
+    serve_within(listener, router, stop, limits, overload).await;
 }
 
-async fn serve_within(
+pub(crate) async fn serve_within(
     listener: TcpListener,
     router: Router,
     stop: CancellationToken,
     limits: Limits,
+    overload: Overload,
 ) {
-    serve_to_all(listener, from_here(router), stop, limits, None).await;
+    serve_to_all(listener, from_here(router, overload), stop, limits, None).await;
 }
 
-/// Refuses requests by foreign web pages in somebody's browser.
-pub(crate) fn from_here(router: Router) -> Router {
-    with_fallbacks(router).layer(from_fn(origin::only_from_here))
+/// Refuses requests by foreign web pages in somebody's browser, and what `overload` does not let in.
+pub(crate) fn from_here(router: Router, overload: Overload) -> Router {
+    within(router, overload).layer(from_fn(origin::only_from_here))
 }
 
-/// Answers unknown paths and wrong methods as problems.
-pub(crate) fn with_fallbacks(router: Router) -> Router {
-    router.fallback(problem::not_found).method_not_allowed_fallback(problem::method_not_allowed)
+/// Answers unknown paths and wrong methods as problems, and no more at a time than `overload` lets in.
+pub(crate) fn within(router: Router, overload: Overload) -> Router {
+    let whole = router.fallback(problem::not_found);
+    let whole = whole.method_not_allowed_fallback(problem::method_not_allowed);
+    whole.layer(from_fn_with_state(overload, overload::admit))
 }
 
-/// [`serve`] without a look at where requests come from, and without fallbacks; with TLS if there is an acceptor.
+/// [`serve`] without a look at where requests come from, without fallbacks, and without classes; with TLS if there is an
+/// acceptor.
 pub(crate) async fn serve_to_all(
     listener: TcpListener,
     router: Router,

@@ -34,6 +34,7 @@ use nudge_protocol::{
     EntityId, EntityName, Version,
     admin::{ResyncStatus, Sweep},
     digest::Held,
+    sync_api::Lane,
 };
 use nudge_runtime::{BoxError, Database, alerts::What, clock};
 use tokio::{
@@ -55,8 +56,11 @@ pub use self::{
     rows::Rows,
 };
 use crate::{
-    callback::owner_link::OwnerLink, read_model::position::Positions, settings::ResyncSettings,
-    telemetry::progress::Progress, work::worker::Incoming,
+    callback::{owner_client::FetchError, owner_link::OwnerLink},
+    read_model::position::Positions,
+    settings::ResyncSettings,
+    telemetry::progress::Progress,
+    work::worker::Incoming,
 };
 
 /// Pause before another attempt when there is nothing to compare yet, or the owner or the database fails.
@@ -135,6 +139,11 @@ impl Resync {
         let work = async {
             loop {
                 if let Err(error) = self.hold_and_sweep().await {
+                    if let Some(error) = error.downcast_ref::<FetchError>()
+                        && error.asks_to_wait().is_some()
+                    {
+                        self.owner.failed(Lane::Backlog, error);
+                    }
                     let (entity, why) = (&self.entity, error.to_string());
                     // Once, however long it lasts.
                     if self.status.waits_for.as_ref() != Some(&why) {

@@ -1,15 +1,15 @@
 //! A complete service: its settings, its parts, its `main`.
 
 use std::{
-    collections::HashMap, env, ffi::OsString, future::Future, net::SocketAddr, pin::Pin,
-    process::ExitCode, sync::Arc,
+    collections::HashMap, env, ffi::OsString, future::Future, net::SocketAddr, num::NonZeroU32,
+    pin::Pin, process::ExitCode, sync::Arc,
 };
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use nudge_runtime::{
     BoxError, Broker, Database,
     alerts::Alerts,
-    args::{ServiceArgs, address, http_url},
+    args::{OwnerArgs, ServiceArgs, address, http_url},
     auth::{Admission, Credentials},
     database::{Durability, Migration},
     openapi, program,
@@ -31,6 +31,9 @@ use crate::{
 const BIND: &str = "bind";
 /// The setting for how much of its owners' time comparing may take.
 const RESYNC_PERCENT: &str = "resync-percent";
+
+/// The setting for how much its subscribers may ask for, as [`OwnerArgs`] defines it.
+const CALLBACK_BUDGET: &str = "callback_budget";
 
 /// The setting that makes it ready only once it was found equal to its owners.
 const READY_WHEN_EQUAL: &str = "ready-when-equal";
@@ -75,6 +78,7 @@ struct Follow {
 /// | `SEARCH_URL` | the service `search`; there is one setting per service that this one calls | from [`calls`](Self::calls) |
 /// | `RESYNC_PERCENT` | how much of its owners' time comparing with them may take; 0 switches it off | 1 |
 /// | `READY_WHEN_EQUAL` | `true`: ready only once it was found equal to its owners, to build a read model anew beside the one that serves | `false` |
+/// | `CALLBACK_BUDGET` | of an owner: how many entities a second all its subscribers together may ask for | no limit |
 /// | `NATS_URL`, … | the broker and its credentials | `nats://127.0.0.1:7122` |
 /// | `ALERT_WEBHOOK_URL`, `ALERT_SUBJECT` | where to tell an operator what needs one: see [`nudge_runtime::alerts`] | nowhere |
 /// | `AUTH_ISSUER`, … | whose tokens are asked for, and the service's own: see [`nudge_runtime::auth`] | nobody's |
@@ -113,6 +117,9 @@ pub struct Started {
     pub credentials: Credentials,
     /// Where traces go.
     pub traces: Traces,
+    /// For the publisher of a service that [owns](Service::owns) something: how many entities a second its subscribers may
+    /// ask for.
+    pub callback_budget: Option<NonZeroU32>,
     /// Cancelled when the service should stop.
     pub stop: CancellationToken,
     urls: Arc<HashMap<&'static str, String>>,
@@ -243,7 +250,14 @@ impl Service {
     /// Says that this service owns `entity` itself: see [`Builder::owns`]. A service may own something and follow nothing;
     /// then it has neither `/nudge/v1` nor the settings of subscribers. What publishes and serves the entity is a
     /// [`part`](Self::part).
-    pub fn owns(self, entity: &'static str) -> Self {
+    pub fn owns(mut self, entity: &'static str) -> Self {
+        // Without the text that their type would set for the whole command.
+        let settings = OwnerArgs::augment_args(Command::new(self.name));
+        for setting in settings.get_arguments() {
+            if self.command.get_arguments().all(|known| known.get_id() != setting.get_id()) {
+                self.command = self.command.arg(setting.clone());
+            }
+        }
         self.subscriber(move |builder| builder.owns(entity))
     }
 
@@ -407,11 +421,14 @@ impl Service {
             }
         }
         let subscriber = builder.start(stop.clone()).await?;
+        subscriber.with_registry(|registry| admission.register_metrics(registry));
         let tasks = TaskTracker::new();
         let url = |name: &&'static str| {
             Some((*name, matches.get_one::<String>(&url_of(name))?.to_owned()))
         };
         let urls = Arc::new(self.calls.iter().filter_map(url).collect());
+        // A service that owns nothing has no such settings.
+        let callback_budget = matches.try_get_one(CALLBACK_BUDGET).ok().flatten().copied();
         let started = Started {
             database,
             broker,
@@ -419,6 +436,7 @@ impl Service {
             alerts,
             credentials,
             traces,
+            callback_budget,
             stop,
             urls,
             tasks,

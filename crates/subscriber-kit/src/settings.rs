@@ -10,7 +10,8 @@ pub use crate::work::run::Limits;
 pub struct Settings {
     /// Maximum number of keys in one callback and one transaction. At most 512, the sync API's limit.
     pub max_batch_keys: usize,
-    /// Maximum number of batches in progress at a time: one is fetched while another is applied.
+    /// Maximum number of batches in progress at a time: one is fetched while another is applied. If all of them are
+    /// backlog, there may be one more for fresh notifications.
     pub max_batches_in_flight: usize,
     /// Maximum number of keys in memory before intake pauses.
     pub max_queued_keys: usize,

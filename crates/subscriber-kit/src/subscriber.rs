@@ -452,6 +452,7 @@ impl Starting {
             return Ok(OwnerLink::new(client.clone()));
         }
         let client = HttpOwner::new(url, &self.settings, &self.credentials)
+            .map(|client| client.named(&self.service))
             .map_err(|source| StartError::Client { entity: entity.clone(), source })?;
         let client: Arc<dyn OwnerClient> = Arc::new(client);
         self.owners.insert(url.to_owned(), client.clone());

@@ -33,7 +33,7 @@ use nudge_publisher::Publisher;
 use nudge_runtime::{
     Broker, Database,
     alerts::Alerts,
-    args::{self, ServiceArgs},
+    args::{self, OwnerArgs, ServiceArgs},
     auth::{Admission, AuthError},
     broker::BrokerError,
     database::{Durability, OpenError},
@@ -66,6 +66,9 @@ pub struct Args {
     /// Database, NATS, logs.
     #[command(flatten)]
     pub service: ServiceArgs,
+    /// How much subscribers may ask for.
+    #[command(flatten)]
+    pub owner: OwnerArgs,
     /// Address to listen on; other than loopback only with AUTH_ISSUER and BEHIND_PROXY
     #[arg(long, env = "BIND", value_name = "ADDRESS", default_value = "127.0.0.1:7101", value_parser = args::address)]
     pub bind: SocketAddr,
@@ -154,14 +157,15 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     let broker = Broker::connect_with(&args.service.nats, "store-info").await?;
     let alerts = Alerts::start(&args.service.alerts, "store-info", &broker, stop.clone());
     let traces = Traces::start(&args.service.traces, "store-info")?;
-    let mut publisher = Publisher::open(&db, entity()).await?.alerts(&alerts).traces(&traces);
+    let mut publisher = Publisher::open(&db, entity()).await?;
+    publisher = publisher.alerts(&alerts).traces(&traces).budget(args.owner.callback_budget);
     if let Some(source) = &args.cloud_events_source {
         publisher = publisher.cloud_events(source.clone());
     }
     let metrics = Metrics::default();
     let stores = Stores::open(&db, publisher, metrics.clone()).await?;
     let publisher = stores.publisher();
-    let registry = metrics.registry(publisher, &alerts, &traces);
+    let registry = metrics.registry(publisher, &alerts, &traces, &admission);
     let mut tasks = Vec::new();
     if args.sample {
         let loading = import::load_sample(&stores, &broker, stop.clone()).await;

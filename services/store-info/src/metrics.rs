@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nudge_publisher::{Capturing, Publisher};
-use nudge_runtime::{alerts::Alerts, traces::Traces};
+use nudge_runtime::{alerts::Alerts, auth::Admission, traces::Traces};
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
@@ -62,6 +62,7 @@ impl Metrics {
         publisher: &Publisher<Capturing>,
         alerts: &Alerts,
         traces: &Traces,
+        admission: &Admission,
     ) -> Arc<Registry> {
         let mut registry = Registry::default();
         registry.register("store_info_writes", "Stores written, by effect", self.writes.clone());
@@ -78,6 +79,7 @@ impl Metrics {
         publisher.register_metrics(&mut registry);
         alerts.register(&mut registry);
         traces.register(&mut registry);
+        admission.register_metrics(&mut registry);
         Arc::new(registry)
     }
 }

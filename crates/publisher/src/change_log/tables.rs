@@ -107,4 +107,23 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         ALTER TABLE nudge_capture ADD COLUMN recording BIGINT NOT NULL DEFAULT 0;
         ALTER TABLE nudge_capture ADD COLUMN recorded_to BYTEA;",
     },
+    Migration {
+        number: 8,
+        title: "the owner's replicas",
+        // `beat`: rises while the replica lives.
+        sqlite: "
+        CREATE TABLE nudge_owner_replica (
+            entity TEXT NOT NULL,
+            replica TEXT NOT NULL,
+            beat BIGINT NOT NULL,
+            PRIMARY KEY (entity, replica)
+        ) WITHOUT ROWID;",
+        postgres: "
+        CREATE TABLE nudge_owner_replica (
+            entity TEXT COLLATE \"C\" NOT NULL,
+            replica TEXT COLLATE \"C\" NOT NULL,
+            beat BIGINT NOT NULL,
+            PRIMARY KEY (entity, replica)
+        );",
+    },
 ];

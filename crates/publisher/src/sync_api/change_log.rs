@@ -14,7 +14,10 @@ use nudge_protocol::{
 use nudge_runtime::{Problem, body::Json};
 
 use super::{Api, no_store};
-use crate::sink::Looked;
+use crate::{
+    budget::{Asker, AskerHeaders},
+    sink::Looked,
+};
 
 /// Longest wait for the broker to say what the stream holds.
 const STREAM_TIMEOUT: Duration = Duration::from_millis(500);
@@ -24,17 +27,19 @@ const STREAM_TIMEOUT: Duration = Duration::from_millis(500);
 /// For people and tools: no subscriber depends on it. It says for each ID, in order, which version the owner
 /// has, whether that is published, and which notification stands in the stream.
 #[utoipa::path(post, path = "/change-log", operation_id = "syncChangeLog", tag = "sync",
-request_body = ChangeLogRequest, responses(
+request_body = ChangeLogRequest, params(AskerHeaders), responses(
     (status = 200, description = "What they hold", body = ChangeLogAnswer),
 ))]
 pub(super) async fn change_log(
     State(api): State<Arc<Api>>,
+    asker: Asker,
     Json(Object(ChangeLogRequest { ids })): Json<Object<ChangeLogRequest>>,
 ) -> Result<Response, Problem> {
     if !(1..=MAX_CHANGE_LOG_IDS).contains(&ids.len()) {
         let detail = format!("must contain 1 to {MAX_CHANGE_LOG_IDS} IDs");
         return Err(Problem::field("ids", detail));
     }
+    api.budget.whole_turn(&asker, ids.len()).await?;
     // The log first: what is published in between then shows in the stream, and nothing seems to be lost from
     // it.
     let recorded = api.log.single(&ids).await?;

@@ -6,48 +6,59 @@ use axum::{extract::State, response::Response};
 use nudge_protocol::{
     EntityId, Object, Version,
     digest::{
-        DigestAnswer, DigestRequest, Held, MAX_RANGES, MAX_RENEWED, RecentAnswer, RecentRequest,
-        RenewRequest, Renewed,
+        DigestAnswer, DigestRequest, Held, MAX_RANGES, MAX_RECENT, MAX_RENEWED, RecentAnswer,
+        RecentRequest, RenewRequest, Renewed,
     },
 };
 use nudge_runtime::{Problem, body::Json};
 
 use super::{Api, no_store};
-use crate::change_log::outbox::Published;
+use crate::{
+    budget::{Asker, AskerHeaders, ROWS_PER_ENTITY},
+    change_log::outbox::Published,
+};
 
 /// Digests of up to 256 ranges of entities
 ///
 /// All from one snapshot, with what is in flight to this subscriber left out and named instead. An answer covers at
 /// most 65,536 rows, or lists 10,000, and may end before the last range does: ask again for the rest.
 #[utoipa::path(post, path = "/digest", operation_id = "syncDigest", tag = "sync",
-request_body = DigestRequest, responses(
+request_body = DigestRequest, params(AskerHeaders), responses(
     (status = 200, description = "What the owner has in each range", body = DigestAnswer),
 ))]
 pub(super) async fn digest(
     State(api): State<Arc<Api>>,
+    asker: Asker,
     Json(Object(request)): Json<Object<DigestRequest>>,
 ) -> Result<Response, Problem> {
     if !request.is_valid() {
         return Err(Problem::field("ranges", format!("must contain 1 to {MAX_RANGES} ranges")));
     }
+    // What it costs is known once it is answered.
+    api.budget.turn(&asker, 1).await?;
     let look = || async {
         let mut tx = api.log.db().snapshot().await?;
         api.log.digests(&mut tx, &request).await
     };
-    Ok(no_store(axum::Json(api.log.db().run_afresh(look).await?)))
+    let answer = api.log.db().run_afresh(look).await?;
+    let rows: u64 = answer.ranges.iter().map(|range| range.count).sum();
+    api.budget.charge(&asker, usize::try_from(rows).unwrap_or(usize::MAX) / ROWS_PER_ENTITY);
+    Ok(no_store(axum::Json(answer)))
 }
 
 /// What was published last, up to what a subscriber has handled
 ///
 /// At most 1,000 entities. The subscriber must have all of them in these versions or later ones.
 #[utoipa::path(post, path = "/recent", operation_id = "syncRecent", tag = "sync",
-request_body = RecentRequest, responses(
+request_body = RecentRequest, params(AskerHeaders), responses(
     (status = 200, description = "The entities with their versions", body = RecentAnswer),
 ))]
 pub(super) async fn recent(
     State(api): State<Arc<Api>>,
+    asker: Asker,
     Json(Object(request)): Json<Object<RecentRequest>>,
 ) -> Result<Response, Problem> {
+    api.budget.whole_turn(&asker, MAX_RECENT.div_ceil(ROWS_PER_ENTITY)).await?;
     let look = || async {
         let mut tx = api.log.db().snapshot().await?;
         api.log.recent(&mut tx, &request.handled).await
@@ -62,16 +73,18 @@ pub(super) async fn recent(
 /// restored, or somebody edited the read model. With a fresh version, every copy returns to what the owner has. An ID
 /// that the owner has no record of gets a tombstone: 2,000 at once, and then 100 a second.
 #[utoipa::path(post, path = "/renew", operation_id = "syncRenew", tag = "sync",
-request_body = RenewRequest, responses(
+request_body = RenewRequest, params(AskerHeaders), responses(
     (status = 200, description = "How many got one, and how many must be asked for again", body = Renewed),
 ))]
 pub(super) async fn renew(
     State(api): State<Arc<Api>>,
+    asker: Asker,
     Json(Object(RenewRequest { items })): Json<Object<RenewRequest>>,
 ) -> Result<axum::Json<Renewed>, Problem> {
     if !(1..=MAX_RENEWED).contains(&items.len()) {
         return Err(Problem::field("items", format!("must contain 1 to {MAX_RENEWED} entities")));
     }
+    api.budget.whole_turn(&asker, items.len()).await?;
     // Of an entity that occurs twice, the highest version counts.
     let mut highest: BTreeMap<EntityId, Version> = BTreeMap::new();
     for Held { id, version } in items {

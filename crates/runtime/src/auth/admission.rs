@@ -9,6 +9,7 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     Problem,
-    serve::{self, BindError, Limits},
+    serve::{self, BindError, Limits, overload::Overload},
     tls::Tls,
 };
 
@@ -34,6 +35,8 @@ pub struct Admission {
     tokens: Option<Arc<Verifier>>,
     tls: Tls,
     behind_proxy: bool,
+    limits: Limits,
+    overload: Overload,
     reads: Arc<[&'static str]>,
 }
 
@@ -46,7 +49,15 @@ impl Admission {
         let tls = Tls::of(&args.tls)?;
         let verifier = args.auth_issuer.as_deref().map(|issuer| Verifier::new(args, issuer, &tls));
         let tokens = verifier.transpose()?.map(Arc::new);
-        Ok(Self { tokens, tls, behind_proxy: args.behind_proxy, reads: Arc::default() })
+        let limits = Limits::default();
+        let overload = Overload::new(limits.connections, args.client_rate);
+        let behind_proxy = args.behind_proxy;
+        Ok(Self { tokens, tls, behind_proxy, limits, overload, reads: Arc::default() })
+    }
+
+    /// Adds metrics of what is refused because of overload to a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.overload.register(registry);
     }
 
     /// The same for a service in which a `POST` to one of these paths only reads.
@@ -73,18 +84,18 @@ impl Admission {
 
     /// Serves `router` as [`serve::serve`] does, to whoever may be answered.
     pub async fn serve(self, listener: TcpListener, router: Router, stop: CancellationToken) {
-        let tls = self.tls.acceptor().cloned();
+        let (tls, limits) = (self.tls.acceptor().cloned(), self.limits);
         let router = match self.tokens {
-            None => serve::from_here(router),
+            None => serve::from_here(router, self.overload),
             // Pages of other sites have no token, so where they come from does not matter.
             Some(_) => self.guard(router),
         };
-        serve::serve_to_all(listener, router, stop, Limits::default(), tls).await;
+        serve::serve_to_all(listener, router, stop, limits, tls).await;
     }
 
     /// The router behind the check. Paths that it does not have are refused as well.
     pub(super) fn guard(self, router: Router) -> Router {
-        serve::with_fallbacks(router).layer(from_fn_with_state(self, admit))
+        serve::within(router, self.overload.clone()).layer(from_fn_with_state(self, admit))
     }
 
     async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Denied> {

@@ -56,6 +56,7 @@ fn args(jwks: &str) -> AuthArgs {
         auth_token_file: None,
         behind_proxy: false,
         tls: TlsArgs::default(),
+        client_rate: None,
     }
 }
 

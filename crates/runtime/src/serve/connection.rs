@@ -25,10 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower_http::timeout::TimeoutBody;
 
-use super::{
-    Limits,
-    places::{AtWork, Place},
-};
+use super::{Limits, places::Place};
 use crate::tls::Acceptor;
 
 /// The complete answer if the listener is full. It is sent without reading the request.
@@ -109,7 +106,7 @@ async fn serve_on(
             request.map(|body| Body::new(TimeoutBody::new(limits.body_pause, body)));
         async move {
             let answer: Response = router.oneshot(request).await?;
-            Ok::<_, Infallible>(answer.map(|body| Answer { body, _at_work: at_work }))
+            Ok::<_, Infallible>(answer.map(|body| UntilSent { body, _held: at_work }))
         }
     });
     let stream = Impatient { stream, write_pause: limits.write_pause, stalled: None };
@@ -134,13 +131,19 @@ async fn serve_on(
     }
 }
 
-/// The body of an answer. Its connection is busy until it is sent.
-struct Answer {
+/// The body of an answer, and what is held until it is sent.
+pub(super) struct UntilSent<T> {
     body: Body,
-    _at_work: AtWork,
+    _held: T,
 }
 
-impl HttpBody for Answer {
+impl<T: Send + Unpin + 'static> UntilSent<T> {
+    pub(super) fn body(body: Body, held: T) -> Body {
+        Body::new(Self { body, _held: held })
+    }
+}
+
+impl<T: Unpin> HttpBody for UntilSent<T> {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -24,13 +24,29 @@ const PATIENT: Limits = Limits { connections: 8, head: LONG, body_pause: LONG, w
 struct Served {
     address: SocketAddr,
     stop: CancellationToken,
+    /// What requests to `/gate` wait for.
+    gate: CancellationToken,
+    /// One permit for each that has waited for it.
+    waiting: Arc<tokio::sync::Semaphore>,
     server: tokio::task::JoinHandle<()>,
 }
 
 async fn serve_tests(limits: Limits) -> Served {
     let (listener, address) = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let gate = CancellationToken::new();
+    let waiting = Arc::new(tokio::sync::Semaphore::new(0));
+    let (opened, entered) = (gate.clone(), waiting.clone());
+    let wait = async move || {
+        entered.add_permits(1);
+        opened.cancelled().await;
+    };
     let router = Router::new()
         .route("/", get(async || "here"))
+        .route("/gate", get(wait))
+        .route("/livez", get(async || "live"))
+        .route("/metrics", get(async || "metrics"))
+        .route("/nudge/v1/status", get(async || "status"))
+        .route("/sync/v1/store/42", get(async || "state"))
         .route("/never", get(async || pending::<()>().await))
         .route("/much", get(async || vec![b'x'; 64 << 20]))
         .route(
@@ -41,8 +57,9 @@ async fn serve_tests(limits: Limits) -> Served {
             }),
         );
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve_within(listener, router, stop.clone(), limits));
-    Served { address, stop, server }
+    let overload = Overload::new(limits.connections, None);
+    let server = tokio::spawn(serve_within(listener, router, stop.clone(), limits, overload));
+    Served { address, stop, gate, waiting, server }
 }
 
 impl Served {
@@ -143,6 +160,43 @@ async fn when_all_are_at_work_who_comes_is_told_so() {
     drop(busy);
     let answered = async { while !served.get().await.ends_with("here") {} };
     tokio::time::timeout(PATIENCE, answered).await.expect("their places are free again");
+}
+
+/// Ten times as many ordinary requests as may be answered at a time, each of which takes as long as it likes.
+#[tokio::test]
+async fn under_ten_times_the_load_probes_operators_and_callbacks_are_answered_and_then_everybody() {
+    let limits = Limits { connections: 64, ..PATIENT };
+    let most = limits.connections * 3 / 8;
+    let served = serve_tests(limits).await;
+    let head = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let status = async |stream: &mut TcpStream| {
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.unwrap();
+        String::from_utf8_lossy(&start[9..]).into_owned()
+    };
+    let mut busy = Vec::new();
+    for _ in 0..most {
+        busy.push(served.say(&head("/gate")).await);
+    }
+    let entered = served.waiting.acquire_many(most as u32);
+    let _full = tokio::time::timeout(PATIENCE, entered).await.expect("all are being answered");
+    let refused = served.get().await;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("problem+json"), "{refused}");
+    assert!(refused.contains("retry-after: 1"), "{refused}");
+    for n in 0..9 * most {
+        let path = ["/", "/gate", "/never"][n % 3];
+        assert_eq!(status(&mut served.say(&head(path)).await).await, "503");
+        for path in ["/livez", "/nudge/v1/status", "/metrics", "/sync/v1/store/42"] {
+            assert_eq!(status(&mut served.say(&head(path)).await).await, "200", "{path}");
+        }
+    }
+    served.gate.cancel();
+    for stream in &mut busy {
+        assert_eq!(status(stream).await, "200");
+    }
+    drop(busy);
+    let answered = async { while !served.get().await.ends_with("here") {} };
+    tokio::time::timeout(PATIENCE, answered).await.expect("it is as before");
 }
 
 #[tokio::test]

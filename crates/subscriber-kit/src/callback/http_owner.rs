@@ -1,11 +1,17 @@
 //! Callbacks over HTTP: the requests, the answers, and what a refusal means.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use nudge_protocol::{
     EntityId, EntityName, Object,
     digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
-    sync_api::{BatchGetAnswer, BatchGetRequest, ItemsPage, ItemsRequest},
+    sync_api::{
+        BatchGetAnswer, BatchGetRequest, ItemsPage, ItemsRequest, LANE_HEADER, Lane,
+        SUBSCRIBER_HEADER, subscriber_name,
+    },
 };
 use nudge_runtime::auth::Credentials;
 use reqwest::{Method, StatusCode, header};
@@ -25,6 +31,9 @@ pub struct HttpOwner {
     http: Client,
     base_url: String,
     max_answer_bytes: usize,
+    /// Who asks, for the owner's budget.
+    subscriber: Option<String>,
+    lane: Lane,
 }
 
 impl HttpOwner {
@@ -36,7 +45,16 @@ impl HttpOwner {
     ) -> Result<Self, reqwest::Error> {
         let http = Client::new(settings.fetch_timeout, credentials)?;
         let base_url = base_url.trim_end_matches('/').to_owned();
-        Ok(Self { http, base_url, max_answer_bytes: settings.max_answer_bytes })
+        let (max_answer_bytes, lane) = (settings.max_answer_bytes, Lane::Backlog);
+        Ok(Self { http, base_url, max_answer_bytes, subscriber: None, lane })
+    }
+
+    /// Tells the owner in each request which service asks, so that the owner can share its budget between subscribers.
+    /// Where tokens are needed, the token says it.
+    #[must_use]
+    pub fn named(self, service: &str) -> Self {
+        let subscriber = Some(subscriber_name(service)).filter(|name| !name.is_empty());
+        Self { subscriber, ..self }
     }
 
     /// Posts `request` and reads the answer, with limits on time and size.
@@ -47,8 +65,12 @@ impl HttpOwner {
         request: Q,
     ) -> Result<T, FetchError> {
         let url = format!("{}/sync/v1/{entity}/{call}", self.base_url);
-        let response =
-            self.http.request(Method::POST, &url).json(&request).send().await.map_err(transport)?;
+        let mut asking =
+            self.http.request(Method::POST, &url).header(LANE_HEADER, self.lane.as_str());
+        if let Some(subscriber) = &self.subscriber {
+            asking = asking.header(SUBSCRIBER_HEADER, subscriber);
+        }
+        let response = asking.json(&request).send().await.map_err(transport)?;
         let status = response.status();
         if status != StatusCode::OK {
             return Err(refusal(status, response.headers()));
@@ -82,6 +104,10 @@ impl OwnerClient for HttpOwner {
 
     fn address(&self) -> String {
         self.base_url.clone()
+    }
+
+    fn in_lane(&self, lane: Lane) -> Option<Arc<dyn OwnerClient>> {
+        Some(Arc::new(Self { lane, ..self.clone() }))
     }
 
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {

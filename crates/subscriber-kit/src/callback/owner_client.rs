@@ -1,11 +1,11 @@
 //! The port to an owner: HTTP in production, simulated in tests.
 
-use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
+use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use nudge_protocol::{
     EntityId, EntityName,
     digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
-    sync_api::{Item, ItemsPage, ItemsRequest},
+    sync_api::{Item, ItemsPage, ItemsRequest, Lane},
 };
 
 /// What a failed callback means. Callers match on this, never on a status code.
@@ -52,6 +52,13 @@ pub struct FetchError {
 }
 
 impl FetchError {
+    /// The wait that the owner asks for because it is busy. It fails in no way.
+    pub(crate) fn asks_to_wait(&self) -> Option<Duration> {
+        self.retry_after.filter(|_| self.kind == FetchErrorKind::Unavailable)
+    }
+}
+
+impl FetchError {
     /// An error without a `Retry-After`.
     pub fn new(kind: FetchErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retry_after: None }
@@ -81,6 +88,12 @@ pub trait OwnerClient: Send + Sync + 'static {
     /// Its address, for reports.
     fn address(&self) -> String {
         "its owner".to_owned()
+    }
+
+    /// The same owner, to be asked in this lane; `None` if it makes no difference. What says nothing else is backlog.
+    fn in_lane(&self, lane: Lane) -> Option<Arc<dyn OwnerClient>> {
+        let _ = lane;
+        None
     }
 
     /// Checks whether the owner answers at all, with a request about no particular key. Used while no key is

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use nudge_protocol::{EntityId, EntityName};
-use nudge_runtime::breaker::Breaker;
+use nudge_protocol::{EntityId, EntityName, admin::BreakerState, sync_api::Lane};
+use nudge_runtime::breaker::{Breaker, MAX_RETRY_AFTER};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
@@ -19,6 +19,9 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct OwnerLink {
     pub(crate) client: Arc<dyn OwnerClient>,
+    fresh: Arc<dyn OwnerClient>,
+    /// The end of the wait that the owner asked for, in each lane: fresh changes need not wait because backlog has to.
+    waits: Arc<Mutex<[Option<Instant>; Lane::ALL.len()]>>,
     breaker: Arc<Mutex<Breaker>>,
     witnesses: Arc<Mutex<Witnesses>>,
 }
@@ -38,15 +41,40 @@ pub(crate) enum Condition {
 
 impl OwnerLink {
     pub(crate) fn new(client: Arc<dyn OwnerClient>) -> Self {
-        Self { client, breaker: Arc::default(), witnesses: Arc::default() }
+        let fresh = client.in_lane(Lane::Fresh).unwrap_or_else(|| client.clone());
+        let (waits, breaker, witnesses) = Default::default();
+        Self { client, fresh, waits, breaker, witnesses }
+    }
+
+    /// The owner, to be asked in this lane.
+    pub(crate) fn in_lane(&self, lane: Lane) -> &dyn OwnerClient {
+        match lane {
+            Lane::Fresh => &*self.fresh,
+            Lane::Backlog => &*self.client,
+        }
+    }
+
+    /// Until when the owner must not be asked in this lane, because it said so.
+    pub(crate) fn waits(&self, lane: Lane) -> Option<Instant> {
+        self.waits.lock()[lane as usize].filter(|until| *until > Instant::now())
     }
 
     pub(crate) fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock()
     }
 
-    /// A call failed through the owner's fault. Returns whether it had answered until now.
-    pub(crate) fn failed(&self, error: &FetchError) -> bool {
+    /// A call in this lane failed through the owner's fault. Returns whether it had answered until now. An owner that says
+    /// when to come again does not fail: that lane waits, and nothing else happens.
+    pub(crate) fn failed(&self, lane: Lane, error: &FetchError) -> bool {
+        if let Some(asked) = error.asks_to_wait() {
+            let wait = &mut self.waits.lock()[lane as usize];
+            *wait = (*wait).max(Some(Instant::now() + asked.min(MAX_RETRY_AFTER)));
+            let mut breaker = self.breaker();
+            if breaker.state() == BreakerState::HalfOpen {
+                breaker.let_through();
+            }
+            return false;
+        }
         self.breaker().failure(Instant::now().into_std(), error.retry_after)
     }
 
@@ -105,7 +133,7 @@ impl OwnerLink {
 #[cfg(test)]
 mod tests {
     use nudge_protocol::sync_api::{Item, ItemStatus};
-    use nudge_runtime::{Database, database::Durability};
+    use nudge_runtime::{Database, breaker::Permit, database::Durability};
 
     use super::*;
     use crate::{
@@ -158,6 +186,31 @@ mod tests {
             Condition::Unclear(error) => ("unclear", error.message),
             Condition::Unlisted(error) => ("unlisted", error.message),
         }
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_asks_to_wait_does_not_fail_and_keeps_only_that_lane_waiting() {
+        let link = OwnerLink::new(Arc::new(Owner { key: None, list: None }));
+        let asks = |kind| {
+            let retry_after = Some(std::time::Duration::from_secs(5));
+            FetchError { retry_after, ..FetchError::new(kind, "later") }
+        };
+        for _ in 0..20 {
+            assert!(!link.failed(Lane::Backlog, &asks(FetchErrorKind::Unavailable)));
+        }
+        assert_eq!(link.breaker().state(), BreakerState::Closed);
+        assert_eq!(link.breaker().permit(Instant::now().into_std()), Permit::Full);
+        assert!(link.waits(Lane::Backlog).is_some() && link.waits(Lane::Fresh).is_none());
+        // Nobody is there, or the status does not say that it is busy: that is a failure.
+        for _ in 0..20 {
+            link.failed(Lane::Fresh, &asks(FetchErrorKind::Broken));
+        }
+        assert_eq!(link.breaker().state(), BreakerState::Open);
+        assert!(link.waits(Lane::Fresh).is_none());
+        let now = Instant::now().into_std() + MAX_RETRY_AFTER;
+        assert_eq!(link.breaker().permit(now), Permit::Probe);
+        link.failed(Lane::Backlog, &asks(FetchErrorKind::Unavailable));
+        assert_eq!(link.breaker().state(), BreakerState::Closed, "it answered the probe");
     }
 
     #[tokio::test]

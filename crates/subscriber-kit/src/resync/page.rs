@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::atomic::Ordering::Relaxed, time::Duration}
 use nudge_protocol::{
     admin::{BreakerState, Sweep},
     digest::{Handled, Range},
-    sync_api::MAX_ITEMS_LIMIT,
+    sync_api::{Lane, MAX_ITEMS_LIMIT},
 };
 use nudge_runtime::BoxError;
 use tokio::time::sleep;
@@ -102,6 +102,8 @@ impl Resync {
             Some("the first catch-up is not complete")
         } else if self.owner.breaker().state() != BreakerState::Closed {
             Some("the owner is failing")
+        } else if self.owner.waits(Lane::Backlog).is_some() {
+            Some("the owner is busy and asks to come again later")
         } else {
             None
         }

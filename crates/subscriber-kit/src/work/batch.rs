@@ -37,7 +37,7 @@ use crate::{
     work::{
         ending::{End, Pace, dead},
         outcome::{Answer, Applying, judge_applying, read_item},
-        run::Run,
+        run::{Run, lane_of},
         settle::{Finish, Settling},
     },
 };
@@ -79,7 +79,7 @@ impl<A: Apply> Batches<A> {
         let (began, asked_at) = (Instant::now(), clock::now());
         let callback = self.settling.traces.calls_back(&ids, asked_at);
         let span = callback.as_ref().map(|callback| callback.context);
-        let fetching = fetch_all(&*self.owner.client, entity, &ids, self.fields);
+        let fetching = fetch_all(self.owner.in_lane(lane_of(&runs)), entity, &ids, self.fields);
         let (items, rest) = within(span, fetching).await;
         if let Some(callback) = callback {
             callback.ends(entity, ids.len(), &rest);
@@ -147,7 +147,7 @@ impl<A: Apply> Batches<A> {
         if let Condition::Ill(fault) | Condition::Unclear(fault) | Condition::Unlisted(fault) =
             &condition
         {
-            if self.owner.failed(fault) {
+            if self.owner.failed(lane_of(&runs), fault) {
                 let (entity, error) = (&self.settling.entity, &*fault.message);
                 tracing::warn!(%entity, error, "the owner does not answer: retrying");
                 self.settling.progress.alarm.raise(What::BreakerOpen, None);

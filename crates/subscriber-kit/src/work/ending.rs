@@ -180,6 +180,7 @@ mod tests {
     fn run(attempts: u32) -> Run<()> {
         let id = EntityId::new("42").unwrap();
         Run {
+            lane: crate::work::run::Lane::Backlog,
             id,
             tokens: Vec::new(),
             floor: v(10),

@@ -10,7 +10,7 @@
 //!    does not shorten the backoff.
 //!
 //! Fresh notifications go before backlog until backlog has waited for [`Limits::max_wait`]. Keys that may make their
-//! batch fail go last, in batches of their own.
+//! batch fail go last. Each of these has batches of its own, so that what is fresh waits for nothing else.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -48,6 +48,24 @@ struct Entry<T> {
     error: Option<Arc<str>>,
     /// Identifies the only valid one of the key's places in the lanes.
     ticket: u64,
+}
+
+/// From where a batch is taken.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Fresh,
+    Backlog,
+    /// Keys that failed.
+    Apart,
+}
+
+impl Source {
+    const fn lane(self) -> Lane {
+        match self {
+            Self::Fresh => Lane::Fresh,
+            Self::Backlog | Self::Apart => Lane::Backlog,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -145,46 +163,44 @@ impl<T> WorkQueue<T> {
         was_dirty
     }
 
-    /// Starts up to `max` runs that are due.
-    pub(crate) fn take(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
+    /// Starts up to `max` runs that are due, all of one lane, which `may` run.
+    pub(crate) fn take(
+        &mut self,
+        max: usize,
+        may: impl Fn(Lane) -> bool,
+        now: Instant,
+    ) -> Vec<Run<T>> {
         self.tick(now);
-        let mut runs = Vec::new();
+        let mut order = [Source::Fresh, Source::Backlog, Source::Apart];
+        // What has waited for long goes first.
+        if self.is_aged(&self.backlog, now) {
+            order.swap(0, 1);
+        }
         if self.is_aged(&self.apart, now) {
-            runs = self.take_apart(max, now);
+            order.rotate_right(1);
         }
-        if runs.is_empty() {
-            runs = self.take_together(max, now);
+        for source in order {
+            if !may(source.lane()) {
+                continue;
+            }
+            let mut runs = Vec::new();
+            while runs.len() < max {
+                let Some(place) = self.places(source).pop_front() else { break };
+                runs.extend(self.begin(place, now));
+            }
+            if !runs.is_empty() {
+                return runs;
+            }
         }
-        if runs.is_empty() {
-            runs = self.take_apart(max, now);
-        }
-        runs
+        Vec::new()
     }
 
-    fn take_together(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
-        let mut runs = Vec::new();
-        while runs.len() < max {
-            let (first, second) = match self.is_aged(&self.backlog, now) {
-                true => (&mut self.backlog, &mut self.fresh),
-                false => (&mut self.fresh, &mut self.backlog),
-            };
-            let Some(place) = first.pop_front().or_else(|| second.pop_front()) else {
-                break;
-            };
-            runs.extend(self.begin(place, now));
+    fn places(&mut self, source: Source) -> &mut VecDeque<Place> {
+        match source {
+            Source::Fresh => &mut self.fresh,
+            Source::Backlog => &mut self.backlog,
+            Source::Apart => &mut self.apart,
         }
-        runs
-    }
-
-    fn take_apart(&mut self, max: usize, now: Instant) -> Vec<Run<T>> {
-        let mut runs = Vec::new();
-        while runs.len() < max {
-            let Some(place) = self.apart.pop_front() else {
-                break;
-            };
-            runs.extend(self.begin(place, now));
-        }
-        runs
     }
 
     fn is_aged(&self, lane: &VecDeque<Place>, now: Instant) -> bool {
@@ -208,6 +224,7 @@ impl<T> WorkQueue<T> {
         entry.running = Some((entry.heard, floor));
         Some(Run {
             id: place.id,
+            lane: if entry.apart { Lane::Backlog } else { entry.lane },
             tokens: std::mem::take(&mut entry.tokens),
             floor,
             unsure: std::mem::take(&mut entry.unsure),
@@ -257,7 +274,8 @@ impl<T> WorkQueue<T> {
             true => rested,
             false => (now + after).max(rested),
         };
-        if !arrived_meanwhile {
+        // Its change is no less fresh because the owner was busy.
+        if !arrived_meanwhile && cause != Cause::OwnerFailed {
             entry.lane = Lane::Backlog;
         }
         self.dirty += usize::from(!arrived_meanwhile);

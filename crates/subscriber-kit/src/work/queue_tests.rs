@@ -35,9 +35,14 @@ const CAUSES: [Cause; 6] = [
     Cause::KeyFailed,
 ];
 
+/// Both lanes may run.
+fn either_lane(_: Lane) -> bool {
+    true
+}
+
 /// Takes the only run that is due.
 fn one(queue: &mut WorkQueue<u32>, now: Instant) -> Run<u32> {
-    let mut runs = queue.take(1, now);
+    let mut runs = queue.take(1, either_lane, now);
     assert_eq!(runs.len(), 1);
     runs.remove(0)
 }
@@ -51,7 +56,7 @@ fn the_first_run_starts_at_once_and_carries_everything_that_came_before() {
     let (mut queue, now) = (queue(), Instant::now());
     queue.push(id("a"), work(1), now);
     queue.push(id("a"), work(2), now);
-    let runs = queue.take(10, now);
+    let runs = queue.take(10, either_lane, now);
     assert_eq!(runs.len(), 1);
     assert_eq!(runs[0].tokens, [1, 2]);
     assert_eq!((queue.queued(), queue.processing()), (0, 1));
@@ -61,31 +66,56 @@ fn the_first_run_starts_at_once_and_carries_everything_that_came_before() {
 fn work_that_arrives_during_a_run_belongs_to_exactly_one_next_run() {
     let (mut queue, now) = (queue(), Instant::now());
     queue.push(id("a"), work(1), now);
-    assert_eq!(queue.take(10, now)[0].tokens, [1]);
+    assert_eq!(queue.take(10, either_lane, now)[0].tokens, [1]);
     for token in 2..=9 {
         queue.push(id("a"), work(token), now);
     }
-    assert!(queue.take(10, now + DISTANCE).is_empty(), "never two runs of a key at once");
+    assert!(
+        queue.take(10, either_lane, now + DISTANCE).is_empty(),
+        "never two runs of a key at once"
+    );
     queue.done(&id("a"), now + DISTANCE);
-    let runs = queue.take(10, now + DISTANCE);
+    let runs = queue.take(10, either_lane, now + DISTANCE);
     assert_eq!(runs.len(), 1);
     assert_eq!(runs[0].tokens, (2..=9).collect::<Vec<_>>());
     queue.done(&id("a"), now + DISTANCE * 3);
-    assert!(queue.take(10, now + DISTANCE * 3).is_empty());
+    assert!(queue.take(10, either_lane, now + DISTANCE * 3).is_empty());
+}
+
+#[test]
+fn a_batch_is_of_one_lane_and_a_lane_that_may_not_run_keeps_no_other_waiting() {
+    let (mut queue, now) = (queue(), Instant::now());
+    for (name, token) in [("a", 1), ("b", 2)] {
+        queue.push(id(name), backlog(token), now);
+        queue.push(id(&format!("fresh-{name}")), work(token), now);
+    }
+    let backlog_alone = |lane| lane == Lane::Backlog;
+    assert_eq!(names(&queue.take(1, backlog_alone, now)), ["a"]);
+    let runs = queue.take(9, either_lane, now);
+    assert_eq!(names(&runs), ["fresh-a", "fresh-b"]);
+    assert!(runs.iter().all(|run| run.lane == Lane::Fresh));
+    assert!(queue.take(9, |lane| lane == Lane::Fresh, now + MAX_WAIT).is_empty());
+    assert_eq!(names(&queue.take(9, either_lane, now)), ["b"]);
+    // The owner was busy: its change is as fresh as before.
+    for run in runs {
+        queue.again(run, Cause::OwnerFailed, DISTANCE, now);
+    }
+    let runs = queue.take(9, |lane| lane == Lane::Fresh, now + DISTANCE);
+    assert_eq!(names(&runs), ["fresh-a", "fresh-b"]);
 }
 
 #[test]
 fn further_runs_keep_the_minimum_distance_and_then_the_key_is_forgotten() {
     let (mut queue, now) = (queue(), Instant::now());
     queue.push(id("a"), work(1), now);
-    queue.take(1, now);
+    queue.take(1, either_lane, now);
     queue.done(&id("a"), now);
     queue.push(id("a"), work(2), now + DISTANCE / 2);
-    assert!(queue.take(1, now + DISTANCE / 2).is_empty());
+    assert!(queue.take(1, either_lane, now + DISTANCE / 2).is_empty());
     assert_eq!(queue.next_due(), Some(now + DISTANCE));
-    assert_eq!(queue.take(1, now + DISTANCE).len(), 1);
+    assert_eq!(queue.take(1, either_lane, now + DISTANCE).len(), 1);
     queue.done(&id("a"), now + DISTANCE);
-    queue.take(1, now + DISTANCE * 2);
+    queue.take(1, either_lane, now + DISTANCE * 2);
     assert!(queue.entries.is_empty() && queue.timers.is_empty());
 }
 
@@ -98,7 +128,7 @@ fn new_work_does_not_shorten_a_backoff() {
         let run = one(&mut queue, now);
         queue.again(run, cause, backoff, now);
         queue.push(id("a"), work(2), now + DISTANCE);
-        assert!(queue.take(1, now + backoff - DISTANCE).is_empty(), "{cause:?}");
+        assert!(queue.take(1, either_lane, now + backoff - DISTANCE).is_empty(), "{cause:?}");
         assert_eq!(one(&mut queue, now + backoff).tokens, [1, 2]);
     }
 }
@@ -111,7 +141,7 @@ fn work_that_arrived_during_a_failing_run_waits_for_the_backoff_too() {
     let run = one(&mut queue, now);
     queue.push(id("a"), work(2), now);
     queue.again(run, Cause::KeyFailed, backoff, now);
-    assert!(queue.take(1, now + backoff - DISTANCE).is_empty());
+    assert!(queue.take(1, either_lane, now + backoff - DISTANCE).is_empty());
     assert_eq!(one(&mut queue, now + backoff).tokens, [1, 2]);
 }
 
@@ -209,7 +239,7 @@ fn further_notifications_do_not_cost_a_key_its_place() {
         queue.push(id("a"), Work { lane, ..work(1) }, now);
         queue.push(id("b"), Work { lane, ..work(2) }, now);
         queue.push(id("a"), Work { lane: again, ..work(3) }, now);
-        assert_eq!(names(&queue.take(1, now)), ["a"]);
+        assert_eq!(names(&queue.take(1, either_lane, now)), ["a"]);
     }
 }
 
@@ -229,9 +259,9 @@ fn fresh_goes_first_until_backlog_has_waited_long_enough() {
     let (mut queue, now) = (queue(), Instant::now());
     queue.push(id("old"), backlog(1), now);
     queue.push(id("new"), work(2), now);
-    assert_eq!(names(&queue.take(1, now)), ["new"]);
+    assert_eq!(names(&queue.take(1, either_lane, now)), ["new"]);
     queue.push(id("newer"), work(3), now + MAX_WAIT);
-    assert_eq!(names(&queue.take(1, now + MAX_WAIT)), ["old"]);
+    assert_eq!(names(&queue.take(1, either_lane, now + MAX_WAIT)), ["old"]);
 }
 
 #[test]
@@ -241,9 +271,9 @@ fn a_fresh_notification_lifts_a_waiting_key_out_of_the_backlog() {
         queue.push(id(&format!("b{n}")), backlog(n), now);
     }
     queue.push(id("b9"), work(10), now);
-    let run = queue.take(1, now).remove(0);
+    let run = queue.take(1, either_lane, now).remove(0);
     assert_eq!((run.id.as_str(), run.tokens), ("b9", vec![9, 10]));
-    assert_eq!(queue.take(100, now).len(), 9, "its old place does not run it twice");
+    assert_eq!(queue.take(100, either_lane, now).len(), 9, "its old place does not run it twice");
 }
 
 #[test]
@@ -251,7 +281,7 @@ fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     let (mut queue, now) = (queue(), Instant::now());
     queue.push(id("bad"), work(1), now);
     queue.push(id("good"), work(2), now);
-    let mut both = queue.take(9, now);
+    let mut both = queue.take(9, either_lane, now);
     assert_eq!(names(&both), ["bad", "good"]);
     queue.done(&id("good"), now);
     queue.again(both.remove(0), Cause::KeyFailed, DISTANCE, now);
@@ -260,8 +290,8 @@ fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     let parked = Work { attempts: 8, ..backlog(3) };
     queue.push(id("parked"), parked, later);
     queue.push(id("good"), work(4), later);
-    assert_eq!(names(&queue.take(9, later)), ["good"]);
-    assert_eq!(names(&queue.take(1, later)), ["parked"]);
+    assert_eq!(names(&queue.take(9, either_lane, later)), ["good"]);
+    assert_eq!(names(&queue.take(1, either_lane, later)), ["parked"]);
     let bad = one(&mut queue, later);
     assert_eq!(bad.id.as_str(), "bad");
     queue.done(&id("good"), later);
@@ -271,13 +301,13 @@ fn a_key_that_spoiled_its_batch_runs_apart_from_the_others_and_after_them() {
     let late = later + DISTANCE + MAX_WAIT;
     queue.tick(later + DISTANCE);
     queue.push(id("good"), work(5), late);
-    assert_eq!(names(&queue.take(9, late)), ["bad"]);
-    assert_eq!(names(&queue.take(9, late)), ["good"]);
+    assert_eq!(names(&queue.take(9, either_lane, late)), ["bad"]);
+    assert_eq!(names(&queue.take(9, either_lane, late)), ["good"]);
     queue.done(&id("bad"), late);
     // It succeeded, and runs with the others again.
     queue.push(id("bad"), work(6), late + DISTANCE);
     queue.push(id("other"), work(7), late + DISTANCE);
-    assert_eq!(names(&queue.take(9, late + DISTANCE)), ["bad", "other"]);
+    assert_eq!(names(&queue.take(9, either_lane, late + DISTANCE)), ["bad", "other"]);
 }
 
 /// Each change brings a new notification, which the broker counts as a first delivery. Without this, a failing key that
@@ -295,7 +325,7 @@ fn a_key_that_keeps_failing_counts_until_it_succeeds_however_often_it_changes() 
         assert_eq!(queue.retrying(), 1);
         now += DISTANCE;
     }
-    queue.take(1, now);
+    queue.take(1, either_lane, now);
     queue.done(&id("a"), now);
     assert_eq!(queue.retrying(), 0);
 }
@@ -338,7 +368,7 @@ proptest! {
                     arrived.insert(next_token, now);
                     next_token += 1;
                 }
-                Step::Take(max) => for run in queue.take(max, now) {
+                Step::Take(max) => for run in queue.take(max, either_lane, now) {
                     prop_assert!(running.iter().all(|(other, _)| other.id != run.id));
                     running.push((run, now));
                 },
@@ -367,7 +397,7 @@ proptest! {
         acknowledged.sort_unstable();
         prop_assert_eq!(acknowledged, (0..next_token).collect::<Vec<_>>());
         prop_assert_eq!((queue.queued(), queue.processing()), (0, 0));
-        queue.take(9, now + DISTANCE);
+        queue.take(9, either_lane, now + DISTANCE);
         prop_assert!(queue.entries.is_empty(), "keys are forgotten once idle");
     }
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use nudge_protocol::sync_api::Lane;
 use nudge_protocol::{EntityId, Timestamp, Version};
 
 /// Limits of the work queue.
@@ -14,15 +15,6 @@ pub struct Limits {
     pub min_distance: Duration,
     /// How long fresh notifications may go before waiting backlog.
     pub max_wait: Duration,
-}
-
-/// Where work came from. This decides only the order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    /// A notification that was just published.
-    Fresh,
-    /// Catch-up, retries, replays, resync.
-    Backlog,
 }
 
 /// What makes a key need work.
@@ -87,6 +79,8 @@ impl Heard {
 pub(crate) struct Run<T> {
     /// The key.
     pub(crate) id: EntityId,
+    /// Where it came from. Like the queue's, it decides only the order.
+    pub(crate) lane: Lane,
     /// What to acknowledge: everything that arrived before the run started.
     pub(crate) tokens: Vec<T>,
     /// The highest floor among that work.
@@ -101,6 +95,11 @@ pub(crate) struct Run<T> {
     pub(crate) heard: Heard,
     /// Why the last run did not succeed, as text.
     pub(crate) error: Option<Arc<str>>,
+}
+
+/// The lane of a batch: all its runs are of the same.
+pub(crate) fn lane_of<T>(runs: &[Run<T>]) -> Lane {
+    runs.first().map_or(Lane::Backlog, |run| run.lane)
 }
 
 /// How a key stands in the queue, for those who ask.

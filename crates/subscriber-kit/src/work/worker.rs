@@ -28,7 +28,7 @@ use crate::{
         batch::{Batches, Ended},
         look::Look,
         queue::WorkQueue,
-        run::{Cause, Heard, Lane, Run, Work},
+        run::{Cause, Heard, Lane, Run, Work, lane_of},
         settle::Finish,
     },
 };
@@ -150,12 +150,17 @@ impl<A: Apply> Worker<A> {
         }
     }
 
-    /// Starts as many batches as may run. Returns when to ask the breaker again, if it said to wait.
+    /// Starts as many batches as may run. Returns when to look again, if the breaker or the owner said to wait.
     fn start_batches(&mut self) -> Option<Instant> {
         let settings = self.batches.settings;
         let now = Instant::now();
         self.queue.tick(now.into_std());
-        while self.running.len() < settings.max_batches_in_flight && !*self.paused.borrow() {
+        while !*self.paused.borrow() {
+            let lanes = Lane::ALL.map(|lane| self.has_room(lane));
+            let has_room = |lane: Lane| lanes[lane as usize];
+            if !Lane::ALL.into_iter().any(has_room) {
+                return None;
+            }
             let waiting = !self.parts.is_empty() || self.queue.queued() > 0;
             if !waiting && self.batches.owner.breaker().state() == BreakerState::Closed {
                 return None;
@@ -169,15 +174,31 @@ impl<A: Apply> Worker<A> {
                 }
                 Permit::Full => {}
             }
-            let part = self.parts.pop_front();
-            let runs =
-                part.unwrap_or_else(|| self.queue.take(settings.max_batch_keys, now.into_std()));
+            let waits = Lane::ALL.map(|lane| self.batches.owner.waits(lane));
+            let may = |lane: Lane| has_room(lane) && waits[lane as usize].is_none();
+            let part = self.parts.iter().position(|part| may(lane_of(part)));
+            let runs = match part.and_then(|at| self.parts.remove(at)) {
+                Some(part) => part,
+                None => self.queue.take(settings.max_batch_keys, may, now.into_std()),
+            };
             if runs.is_empty() {
-                return None;
+                return waits.into_iter().flatten().min();
             }
             self.start(runs);
         }
         None
+    }
+
+    /// Whether one more batch of this lane may run. Backlog that waits at the owner does not keep a fresh change waiting.
+    fn has_room(&self, lane: Lane) -> bool {
+        let most = self.batches.settings.max_batches_in_flight;
+        let fresh = |batch: &&UnderWay| lane_of(&batch.runs) == Lane::Fresh;
+        match lane {
+            Lane::Backlog => self.running.len() < most,
+            Lane::Fresh => {
+                self.running.len() <= most && self.under_way.values().filter(fresh).count() < most
+            }
+        }
     }
 
     fn start(&mut self, runs: Vec<Run<Held>>) {
@@ -195,7 +216,7 @@ impl<A: Apply> Worker<A> {
                 Condition::Well => batches.owner_is_well().await,
                 Condition::Ill(error) => {
                     settling.progress.set_error(Some(error.message.clone()));
-                    owner.failed(&error);
+                    owner.failed(Lane::Backlog, &error);
                 }
                 Condition::Unclear(_) | Condition::Unlisted(_) => owner.breaker().let_through(),
             }
@@ -220,7 +241,7 @@ impl<A: Apply> Worker<A> {
                     None => {
                         let panicked = "the client for the owner panicked";
                         let error = FetchError::new(FetchErrorKind::Broken, panicked);
-                        self.batches.owner.failed(&error);
+                        self.batches.owner.failed(Lane::Backlog, &error);
                     }
                 }
             }

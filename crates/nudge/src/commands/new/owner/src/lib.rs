@@ -33,7 +33,8 @@ pub fn service() -> Service {
 
 /// Publishes each change, and serves two APIs: the service's own, and that for callbacks.
 async fn start(at: Started) -> Result<OpenApiRouter, BoxError> {
-    let publisher = Publisher::open(&at.database, entity()).await?.traces(&at.traces);
+    let publisher = Publisher::open(&at.database, entity()).await?;
+    let publisher = publisher.traces(&at.traces).budget(at.callback_budget);
     at.subscriber.with_registry(|registry| publisher.register_metrics(registry));
     let relay = publisher.spawn_relay(&at.broker, at.stop.clone());
     at.spawn(async { drop(relay.await) });
