@@ -18,6 +18,15 @@ def lines(context, value):
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
 
 
+@schemathesis.hook
+def before_load_schema(context, raw_schema):
+    """The services of this demo ask nobody for a token: crates/nudge/tests/security.rs tries those that do."""
+    for path in raw_schema.get("paths", {}).values():
+        for operation in path.values():
+            if isinstance(operation, dict):
+                operation.pop("security", None)
+
+
 def texts(value):
     if isinstance(value, str):
         yield value

@@ -300,7 +300,7 @@ impl World {
 /// A client that begins each request on a connection of its own: one that was kept may belong to a
 /// program that was killed since, and what then fails is no fault of the new one.
 pub(crate) fn client(timeout: Duration) -> Client {
-    let client = Client::builder().pool_max_idle_per_host(0);
+    let client = nudge_runtime::tls::http().pool_max_idle_per_host(0);
     client.timeout(timeout).build().expect("a client")
 }
 

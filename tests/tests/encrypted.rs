@@ -145,7 +145,7 @@ mod once {
                 .unwrap();
         assert!(is_encrypted);
         let refused = open(&format!("sslmode=verify-full&sslrootcert={}", wrong.display())).await;
-        let refused = chain(&refused.err().expect("another authority"));
+        let refused = chain(&refused.expect_err("another authority"));
         assert!(refused.contains("certificate"), "{refused}");
         database.close().await;
         plain.close().await;

@@ -46,6 +46,7 @@ async fn an_owner_that_fails_as_a_whole_costs_no_key_an_attempt() {
         Fault::Status(501, None),
         Fault::Status(502, None),
         Fault::Status(503, None),
+        Fault::Status(503, Some(0)),
         Fault::Status(504, None),
         Fault::Status(302, None),
         Fault::Body("<html>so sorry</html>"),

@@ -44,7 +44,9 @@ mod once {
                     && metric.meaning.starts_with(|c: char| !c.is_lowercase())
             );
             let labels: BTreeSet<_> = metric.labels.keys().map(String::as_str).collect();
-            let known = ["entity", "effect", "kind", "outcome"].into();
+            let known =
+                ["class", "entity", "effect", "kind", "lane", "outcome", "subscriber", "why"]
+                    .into();
             assert!(labels.is_subset(&known), "{} has labels {labels:?}", metric.name);
             let named_twice = ["_total", "_count", "_sum", "_bucket"];
             assert!(

@@ -82,7 +82,8 @@ async fn read_models_that_start_at_once_are_each_told_of_everything() {
     let names: Vec<_> = found.keys().map(String::as_str).collect();
     assert_eq!(names, ["copies-thing", "copies-thing-2", "copies-thing-3", "copies-thing-4"]);
     let mut holders: Vec<_> = found.into_values().collect();
-    (holders.sort(), identities.sort());
+    holders.sort();
+    identities.sort();
     assert_eq!(holders, identities);
 }
 

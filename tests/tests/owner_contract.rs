@@ -175,7 +175,7 @@ async fn an_answer_is_one_snapshot_begun_after_the_call(party: &Party) {
 async fn a_failure_is_known_for_what_it_is(party: &Party) {
     for (wrong, kind) in [
         (Wrong::Fails, FetchErrorKind::Broken),
-        (Wrong::IsBusy, FetchErrorKind::Unavailable),
+        (Wrong::IsBusy, FetchErrorKind::Busy),
         (Wrong::IsCut, FetchErrorKind::Broken),
         (Wrong::NeverAnswers, FetchErrorKind::Broken),
         (Wrong::IsAway, FetchErrorKind::Unavailable),
@@ -193,7 +193,7 @@ async fn a_probe_tells_whether_the_owner_answers_at_all(party: &Party) {
     party.client.probe(&party.entity).await.unwrap();
     for (wrong, kind) in [
         (Wrong::Fails, FetchErrorKind::Broken),
-        (Wrong::IsBusy, FetchErrorKind::Unavailable),
+        (Wrong::IsBusy, FetchErrorKind::Busy),
         (Wrong::NeverAnswers, FetchErrorKind::Broken),
         (Wrong::IsAway, FetchErrorKind::Unavailable),
     ] {

@@ -27,7 +27,7 @@ async fn ready(http: &Client, urls: &[String]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_that_start_together_on_an_empty_database_all_get_ready() {
-    let http = Client::new();
+    let http = nudge_runtime::tls::http().build().unwrap();
     for round in 0..ROUNDS {
         let (nats, stop) = (Nats::start().await, CancellationToken::new());
         let (owners, models) = (TestDatabase::new().await, TestDatabase::new().await);

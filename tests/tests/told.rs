@@ -9,6 +9,7 @@ use nudge_publisher::Publisher;
 use nudge_runtime::{
     BoxError, Broker,
     alerts::{AlertArgs, Alerts, MAX_PER_WINDOW, What},
+    secret::Secret,
     serve,
 };
 use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, ReadModel, eventually};
@@ -45,7 +46,8 @@ impl Hook {
     }
 
     fn alerts(&self, broker: &Broker) -> Alerts {
-        let args = AlertArgs { alert_webhook_url: Some(self.url.clone()), alert_subject: None };
+        let args =
+            AlertArgs { alert_webhook_url: Some(Secret::new(&self.url)), ..AlertArgs::default() };
         Alerts::start(&args, "copies", broker, self.stop.clone())
     }
 
@@ -184,8 +186,9 @@ async fn a_webhook_that_fails_is_tried_again_and_a_subject_is_told_meanwhile() {
     let mut heard = broker.client.subscribe("ops.alerts").await.expect("it is heard");
     broker.client.flush().await.expect("the server knows");
     let args = AlertArgs {
-        alert_webhook_url: Some(hook.url.clone()),
+        alert_webhook_url: Some(Secret::new(&hook.url)),
         alert_subject: Some("ops.alerts".to_owned()),
+        ..AlertArgs::default()
     };
     let alerts = Alerts::start(&args, "copies", &broker, hook.stop.clone());
     let alarm = alerts.of(&EntityName::new("thing").expect("a name"));

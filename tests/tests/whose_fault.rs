@@ -113,9 +113,11 @@ async fn retry_after_counts_against_no_key() {
             (asked > quick().max_attempts_in_memory as usize).then_some(())
         })
         .await;
-        let status = copy.status().await;
-        assert_eq!((&status["retrying"], &status["parked"]), (&json!(0), &json!(0)));
-        assert_eq!(status["breaker"], "closed", "it does not fail");
+        let told = copy.status().await;
+        assert_eq!((&told["retrying"], &told["parked"]), (&json!(0), &json!(0)));
+        if status == 429 {
+            assert_eq!(told["breaker"], "closed", "who is busy does not fail");
+        }
         owner.behave();
         copy.converged(&owner).await;
     }

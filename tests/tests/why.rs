@@ -130,7 +130,7 @@ async fn a_paused_subscriber_is_the_reason_and_the_named_command_helps() {
 async fn an_owner_that_answers_503_is_the_reason() {
     let following = Following::with_42().await;
     let callback = |ids: &[String]| !ids.is_empty();
-    following.owner.misbehave(move |ids| callback(ids).then_some(Fault::Status(503, None)));
+    following.owner.misbehave(move |ids| callback(ids).then_some(Fault::Status(503, Some(1))));
     following.owner.put("42", json!(2)).await;
     let because = following.because("42", "copies", "breaker_open").await;
     let says = because["says"].as_str().expect("words");

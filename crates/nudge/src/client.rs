@@ -50,6 +50,11 @@ impl Api {
         Self { http: built(client(credentials)), credentials: credentials.clone(), ..self }
     }
 
+    /// The same with this token, which somebody has given; `None` if a header cannot hold it.
+    pub(crate) fn with_token(self, token: &str) -> Option<Self> {
+        Some(Self { credentials: self.credentials.with_token(token)?, ..self })
+    }
+
     /// The same with these services, the first of which are those of the demo.
     pub(crate) fn with(self, peers: Vec<Peer>) -> Self {
         Self { peers: peers.into(), ..self }
@@ -229,7 +234,10 @@ fn describe(peer: Peer, status: StatusCode, body: &[u8]) -> String {
     // A problem's text comes from outside: it must stay one line.
     let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let help = match status {
-        StatusCode::UNAUTHORIZED => "; give it with --token-file",
+        StatusCode::UNAUTHORIZED => {
+            "; give it with --token-file (NUDGE_TOKEN_FILE), and see nudge token --help"
+        }
+        StatusCode::FORBIDDEN => "; --token-file (NUDGE_TOKEN_FILE) must name one that allows it",
         _ => "",
     };
     format!("{reason} ({} answered {}){help}", peer.name(), status.as_u16())

@@ -10,6 +10,7 @@
 mod board;
 mod collect;
 mod feed;
+mod login;
 mod page;
 mod proxy;
 mod rates;
@@ -18,21 +19,23 @@ mod view;
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use axum::{
-    Json, Router,
-    extract::{FromRef, Path, State},
+    Extension, Json, Router,
+    extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{any, get},
 };
-use nudge_protocol::{EntityId, EntityName};
-use nudge_runtime::{Broker, Problem, path::PathId};
+use nudge_protocol::{EntityId, EntityName, Timestamp};
+use nudge_runtime::{Broker, Problem, clock, path::PathId};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::login::Login;
 use self::{feed::Feed, view::View};
 use crate::{
     chaos::drawer::{self, Drawer},
@@ -41,6 +44,9 @@ use crate::{
     peers::{self, HOLDERS_PATH, Holder, Named, Peer, SERVICES_PATH},
     why::{self, Story},
 };
+
+/// Longest pause between two looks at the clock, for when a token expires.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the handlers share. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -55,7 +61,11 @@ pub(crate) struct Console {
     watchers: Arc<Semaphore>,
     /// Only where something can be broken by hand.
     drawer: Option<Drawer>,
+    login: Login,
+    /// When this program ends, or whoever looks has logged out.
     stop: CancellationToken,
+    /// When the token of whoever looks expires.
+    ends: Option<Timestamp>,
 }
 
 impl Console {
@@ -69,33 +79,50 @@ impl Console {
     ) -> Self {
         let newcomer = api.clone().without_idle_connections();
         let (restarts, watchers) = (Arc::new(restarts), Arc::new(collect::watchers()));
-        Self { api, newcomer, broker, restarts, feed: Feed::new(), watchers, drawer, stop }
+        let (feed, login) = (Feed::new(), Login::default());
+        Self { api, newcomer, broker, restarts, feed, watchers, drawer, login, stop, ends: None }
     }
-}
 
-/// Requests that are passed on to the services need nothing else.
-impl FromRef<Console> for Api {
-    fn from_ref(console: &Console) -> Self {
-        console.api.clone()
+    /// The same for whom `login` admits.
+    pub(crate) fn answering(self, login: Login) -> Self {
+        Self { login, ..self }
+    }
+
+    /// Waits until whoever looks may not any more.
+    async fn ended(self) {
+        loop {
+            let left = self.ends.map_or(f64::INFINITY, |ends| ends.seconds_since(clock::now()));
+            if left <= 0.0 {
+                return;
+            }
+            // The clock on the wall decides, and it may be set.
+            let pause = Duration::from_secs_f64(left.min(MAX_PAUSE.as_secs_f64()));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
     }
 }
 
 /// All routes of the console.
 pub(crate) fn router(console: Console) -> Router {
     let chaos = console.drawer.clone().map(drawer::http::router).unwrap_or_default();
-    Router::new()
-        .route("/", get(page::index))
-        .route("/{file}", get(page::file))
-        .route("/livez", get(async || Json(json!({"live": true}))))
-        .route("/readyz", get(readyz))
+    let api = Router::new()
         .route("/api/status", get(status))
         .route(SERVICES_PATH, get(services))
         .route(HOLDERS_PATH, get(holders))
         .route("/api/stream", get(collect::stream))
         .route("/api/why/{entity}/{id}", get(story))
         .route("/api/{service}/{*path}", any(proxy::forward))
-        .with_state(console)
-        .merge(chaos)
+        .merge(chaos);
+    Router::new()
+        .route("/", get(page::index))
+        .route("/{file}", get(page::file))
+        .route("/livez", get(async || Json(json!({"live": true}))))
+        .route("/readyz", get(readyz))
+        .with_state(console.clone())
+        .merge(login::guard(api, console))
 }
 
 /// 200 if every part is ready, else 503 naming those that are not.
@@ -118,19 +145,19 @@ async fn readyz(State(console): State<Console>) -> Response {
 }
 
 /// Every part, and what each service owns and follows.
-async fn status(State(console): State<Console>) -> Json<View> {
+async fn status(Extension(console): Extension<Console>) -> Json<View> {
     Json(console.view().await)
 }
 
 /// The services that this console knows, for the command line.
-async fn services(State(console): State<Console>) -> Json<Vec<Named>> {
+async fn services(Extension(console): Extension<Console>) -> Json<Vec<Named>> {
     let of = |peer: &Peer| Named { name: peer.name().to_owned(), url: peer.url().to_owned() };
     Json(console.api.peers().iter().map(of).collect())
 }
 
 /// What `nudge why` tells.
 async fn story(
-    State(console): State<Console>,
+    Extension(console): Extension<Console>,
     PathId(id): PathId<EntityId>,
     Path((entity, _)): Path<(String, String)>,
 ) -> Result<Json<Story>, Problem> {
@@ -141,7 +168,7 @@ async fn story(
 }
 
 /// Subscribers according to the broker, those among the services included.
-async fn holders(State(console): State<Console>) -> Result<Json<Vec<Holder>>, Problem> {
+async fn holders(Extension(console): Extension<Console>) -> Result<Json<Vec<Holder>>, Problem> {
     let Some(broker) = &console.broker else {
         let detail = "this console was not told where NATS is: --nats-url";
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));

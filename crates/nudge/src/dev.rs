@@ -14,7 +14,11 @@ use std::{
 };
 
 use clap::Args;
-use nudge_runtime::{Broker, private, serve, traces};
+use nudge_runtime::{
+    Broker, private,
+    secret::{self, Secret},
+    serve, traces,
+};
 use nudge_testbed::program::{Guard, Launch, Output};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -24,7 +28,8 @@ use self::{
     postgres::Postgres,
     supervisor::{Kept, supervise},
     talk::Talk,
-    welcome::{called, kept_in, welcome},
+    tokens::{Access, Tokens},
+    welcome::{Welcome, called, kept_in},
 };
 use crate::{
     chaos::{
@@ -46,6 +51,7 @@ mod ports;
 pub(crate) mod postgres;
 mod supervisor;
 pub(crate) mod talk;
+pub(crate) mod tokens;
 mod welcome;
 
 /// Interval between checks of whether everything is ready.
@@ -63,16 +69,20 @@ pub(crate) struct DevArgs {
     data_dir: PathBuf,
     /// Keep the services' data in this PostgreSQL database, postgres://USER@HOST/NAME, each in its
     /// own schema, instead of in SQLite files in the data directory
-    // Its value is not shown: it may hold a password. For the same reason no `value_parser` checks
-    // it, since what clap then says repeats the value.
-    #[arg(long, env = "NUDGE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    database_url: Option<String>,
+    #[arg(long, env = "NUDGE_DATABASE_URL", value_name = "URL", hide_env_values = true, value_parser = secret::given(secret::any))]
+    database_url: Option<Secret>,
+    /// File with that URL
+    #[arg(long, env = "NUDGE_DATABASE_URL_FILE", value_name = "PATH", value_parser = secret::in_file(secret::any), conflicts_with = "database_url")]
+    database_url_file: Option<Secret>,
     /// Do not load the sample stores on the first start
     #[arg(long)]
     no_sample: bool,
     /// Offer the chaos drawer: break things by hand, on the console page or by `nudge break`, and heal them
     #[arg(long)]
     chaos: bool,
+    /// Answer only requests with a token. The key that signs them, and a token for each program, are in the data directory
+    #[arg(long)]
+    auth: bool,
     /// For tests: the program that runs the services in place of this one, called with `service NAME`
     #[arg(long, value_name = "PROGRAM", hide = true)]
     services: Option<PathBuf>,
@@ -86,7 +96,8 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
     let talk = Talk::new();
     let mut peers = Api::new(port_base).peers().to_vec();
     peers::merge(&mut peers, also.peers()?);
-    let database_url = args.database_url.as_deref().map(postgres::parse).transpose()?;
+    let database_url = args.database_url.as_ref().or(args.database_url_file.as_ref());
+    let database_url = database_url.map(|url| postgres::parse(url.expose())).transpose()?;
     let exe = std::env::current_exe().map_err(|error| {
         Failure::failed(format!("cannot find this program's own path: {error}"))
     })?;
@@ -108,6 +119,7 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
         true => Some(Lines::of_the_demo(port_base, ports::nats(port_base)).await?),
         false => None,
     };
+    let tokens = args.auth.then(|| Tokens::prepare(&data)).transpose()?;
     let services_exe = args.services.as_ref().unwrap_or(&exe);
     let traces = trace_settings(&talk);
     let mut services = Vec::new();
@@ -122,6 +134,7 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
         launch.env = service_env(service, port_base, database_url, sample, lines.as_ref());
         launch.env.extend(traces.iter().cloned());
         launch.env.push(nats::login(&data.keys(), service));
+        launch.env.extend(tokens.iter().flat_map(|tokens| tokens.settings(service.name())));
         services.push(launch);
     }
     nats::permit(&data.keys())?;
@@ -130,7 +143,9 @@ pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<()
     let kept = kept_in(&data, postgres.as_ref());
     let keep = postgres.map(|postgres| tokio::spawn(postgres.keep(talk.clone())));
     let _lock_of_the_database = keep.map(AbortOnDropHandle::new);
-    let demo = Demo { port_base, peers, broker, guard, talk, stop, kept };
+    let access = tokens.map(|tokens| tokens.access(port_base, &talk)).transpose()?;
+    let access = access.unwrap_or_default();
+    let demo = Demo { port_base, peers, broker, guard, talk, stop, kept, access };
     let nats = nats::launch(&nats_exe, port_base, &data);
     let result = demo.run(nats, services, lines, &exe, began).await;
     demo.talk.done();
@@ -176,6 +191,7 @@ struct Demo {
     stop: CancellationToken,
     /// Where the data is, as text for people.
     kept: String,
+    access: Access,
 }
 
 impl Demo {
@@ -197,11 +213,13 @@ impl Demo {
         let restarts = restarts.map(|kept| (kept.name().to_owned(), kept.restarts())).collect();
         let api = Api::new(self.port_base).with(self.peers.clone());
         let chaos = lines.is_some();
-        let drawer = lines.map(|lines| self.drawer(lines, &services, &api, exe));
+        let operator = api.clone().signing(&self.access.operator);
+        let drawer = lines.map(|lines| self.drawer(lines, &services, operator, exe));
         let keep = drawer.clone().map(|drawer| tokio::spawn(drawer.keep()));
         let _keep = keep.map(AbortOnDropHandle::new);
         let broker = Some(self.broker.clone());
         let state = console::Console::new(api, broker, restarts, drawer, self.stop.clone());
+        let state = state.answering(self.access.login.clone());
         let router = console::router(state.clone());
         let console = tokio::spawn(serve::serve(listener, router, self.stop.clone()));
 
@@ -224,9 +242,10 @@ impl Demo {
         let result = tokio::select! {
             () = up => {
                 self.talk.done();
-                let told = welcome(exe, self.port_base, &self.kept, chaos, began.elapsed());
+                let (port_base, kept, ways_in) = (self.port_base, &self.kept, &self.access.ways_in);
+                let welcome = Welcome { exe, port_base, kept, chaos, ways_in: ways_in.as_ref() };
                 // Whoever has closed our output does not want us to stop.
-                match told.iter().try_for_each(output::line) {
+                match welcome.lines(began.elapsed()).iter().try_for_each(output::line) {
                     Ok(()) | Err(Failure::OutputClosed) => {
                         self.stop.cancelled().await;
                         Ok(())
@@ -250,7 +269,7 @@ impl Demo {
         result
     }
 
-    fn drawer(&self, lines: Lines, services: &[Kept], api: &Api, exe: &Path) -> Drawer {
+    fn drawer(&self, lines: Lines, services: &[Kept], api: Api, exe: &Path) -> Drawer {
         let handle = |kept: &Kept| {
             let service = Service::named(kept.name()).expect("it is one of the demo's");
             let url = kept.launch().env.iter().find(|(name, _)| *name == "DATABASE_URL");
@@ -258,7 +277,7 @@ impl Demo {
             (service, Handle { down: kept.down(), database_url })
         };
         let services = services.iter().map(handle).collect();
-        Drawer::new(lines, services, api.clone(), called(exe, self.port_base))
+        Drawer::new(lines, services, api, called(exe, self.port_base))
     }
 
     fn spawn(&self, tasks: &mut JoinSet<()>, kept: Kept, stop: &CancellationToken) {

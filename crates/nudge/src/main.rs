@@ -66,6 +66,7 @@ Examples:
   nudge audit                                how consistent they have been, in nines
   nudge new subscriber names --follow store  begin a service of your own
   nudge conformance --help                   try an owner in any language against the protocol
+  nudge dev --auth                           ask everyone for a token: docs/security.md
   nudge dev --chaos                          and break single things by hand: see nudge break
   nudge chaos run --seed 1 --minutes 2       break things, and check that everything converges
 
@@ -241,7 +242,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
-    let credentials = global.credentials()?;
+    let credentials = match verb {
+        // They send none, and the first may be about to make the file.
+        Verb::Dev(_) | Verb::Chaos(_) | Verb::New(_) | Verb::Token(_) => Credentials::default(),
+        _ => global.credentials()?,
+    };
     let Global { port_base, json, also, .. } = global;
     match verb {
         Verb::Dev(args) => return dev::run(port_base, &also, args).await,
@@ -250,7 +255,7 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
         }
         Verb::Chaos(verb) => return chaos::run(verb, json).await,
         Verb::Break(verb) => {
-            let api = client::Api::new(port_base);
+            let api = client::Api::new(port_base).signing(&credentials);
             return breaking::run(&api, peers::console(port_base), verb, json).await;
         }
         Verb::Conformance(args) => return conformance::run(args, &credentials, json).await,

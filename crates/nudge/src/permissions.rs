@@ -13,6 +13,7 @@ mod keys;
 use std::collections::BTreeMap;
 
 use nudge_protocol::EntityName;
+use nudge_publisher::stream::READER;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use keys::Keys;
@@ -92,7 +93,7 @@ fn check_name(name: &str) -> Result<(), String> {
         false => Err(format!(
             "the service's name {name:?} must be 1 to {MAX_NAME_BYTES} characters of A-Z, a-z, 0-9, '-' or '_'"
         )),
-        true if name == GUEST || name == OPERATOR => {
+        true if [GUEST, OPERATOR, READER].contains(&name) || name.starts_with("nudge-") => {
             Err(format!("the name {name} is that of a user who is no service"))
         }
         true => Ok(()),

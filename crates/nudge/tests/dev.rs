@@ -1,5 +1,6 @@
 //! `nudge dev` with a real NATS server: nothing is left behind. The services are stand-ins, but in `real`.
 
+pub(crate) mod auth;
 mod chaos;
 mod charging;
 pub(crate) mod demo;

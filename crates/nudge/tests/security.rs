@@ -2,6 +2,7 @@
 
 #[path = "../../runtime/src/tls/authority.rs"]
 mod authority;
+mod secrets;
 mod secured;
 mod tls;
 

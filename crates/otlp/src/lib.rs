@@ -11,7 +11,7 @@ use std::{
 use nudge_protocol::Timestamp;
 use nudge_runtime::{
     BoxError,
-    traces::{self, Context, Exporter, Exporting, Kind, Span, Value},
+    traces::{self, Context, Exporter, Exporting, Headers, Kind, Span, Value},
 };
 use opentelemetry::{
     InstrumentationScope, KeyValue,
@@ -31,7 +31,7 @@ pub fn link() {
     traces::link(build);
 }
 
-fn build(endpoint: &str, service: &str) -> Result<Box<dyn Exporter>, BoxError> {
+fn build(endpoint: &str, service: &str, headers: Headers) -> Result<Box<dyn Exporter>, BoxError> {
     let http = nudge_runtime::tls::http()
         .timeout(TIMEOUT)
         .no_proxy()
@@ -42,6 +42,7 @@ fn build(endpoint: &str, service: &str) -> Result<Box<dyn Exporter>, BoxError> {
         .with_http_client(http)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{endpoint}/v1/traces"))
+        .with_headers(headers)
         .with_timeout(TIMEOUT)
         // While it repeats one request, further spans are lost.
         .with_retry_policy(RetryPolicy::disabled())

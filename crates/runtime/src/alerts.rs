@@ -27,7 +27,10 @@ use prometheus_client::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Broker, clock};
+use crate::{
+    Broker, clock,
+    secret::{self, Secret},
+};
 use open::{Condition, Open, Verdict};
 pub use open::{MAX_OPEN, MAX_PER_WINDOW, WINDOW};
 use outlet::Outlet;
@@ -40,8 +43,11 @@ const MAX_SUBJECT_BYTES: usize = 200;
 #[derive(Args, Clone, Debug, Default)]
 pub struct AlertArgs {
     /// Send a message here, by POST, when something needs an operator: http://…
-    #[arg(long, env = "ALERT_WEBHOOK_URL", hide_env_values = true, value_name = "URL", value_parser = webhook_url)]
-    pub alert_webhook_url: Option<String>,
+    #[arg(long, env = "ALERT_WEBHOOK_URL", hide_env_values = true, value_name = "URL", value_parser = secret::given(webhook_url))]
+    pub alert_webhook_url: Option<Secret>,
+    /// File with that URL
+    #[arg(long, env = "ALERT_WEBHOOK_URL_FILE", value_name = "PATH", value_parser = secret::in_file(webhook_url), conflicts_with = "alert_webhook_url")]
+    pub alert_webhook_url_file: Option<Secret>,
     /// Publish the same message on this NATS subject
     #[arg(long, env = "ALERT_SUBJECT", value_name = "SUBJECT", value_parser = alert_subject)]
     pub alert_subject: Option<String>,
@@ -92,7 +98,8 @@ impl Alerts {
         stop: CancellationToken,
     ) -> Self {
         let outcomes = Outcomes::default();
-        let webhook = args.alert_webhook_url.as_ref().map(|url| outlet::webhook(url));
+        let url = args.alert_webhook_url.as_ref().or(args.alert_webhook_url_file.as_ref());
+        let webhook = url.map(|url| outlet::webhook(url.expose()));
         let subject = args.alert_subject.as_ref().map(|subject| outlet::subject(broker, subject));
         let outlets: Vec<_> = webhook.into_iter().chain(subject).collect();
         if outlets.is_empty() {

@@ -6,7 +6,7 @@
 use std::{ffi::OsString, net::SocketAddr, num::NonZeroU32, process::exit};
 
 use clap::{
-    ArgMatches, Args, Command, Parser,
+    Arg, ArgMatches, Args, Command, Parser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
@@ -17,6 +17,7 @@ use crate::{
     auth::AuthArgs,
     broker::NatsArgs,
     logs::{Lines, bounded::Bounded},
+    secret::{self, Secret},
     tls::{PlainText, refuse_plain_text},
     traces::TraceArgs,
 };
@@ -25,8 +26,11 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct ServiceArgs {
     /// Database: `sqlite:PATH` or `postgres://…` (at most 16 connections)
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
-    pub database_url: String,
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = secret::given(database_url), required_unless_present = "database_url_file")]
+    pub database_url: Option<Secret>,
+    /// File with that URL
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "PATH", value_parser = secret::in_file(database_url), conflicts_with = "database_url")]
+    pub database_url_file: Option<Secret>,
     /// How to connect and log in to NATS
     #[command(flatten)]
     pub nats: NatsArgs,
@@ -66,6 +70,15 @@ fn callback_budget(text: &str) -> Result<NonZeroU32, String> {
 }
 
 impl ServiceArgs {
+    /// The database's URL. It may hold a password.
+    ///
+    /// # Panics
+    /// If neither setting is there, which no command line allows.
+    pub fn database_url(&self) -> &str {
+        let url = self.database_url.as_ref().or(self.database_url_file.as_ref());
+        url.expect("one of them is required").expose()
+    }
+
     /// Refuses databases and brokers on other machines that would be reached without TLS, unless a proxy does it.
     ///
     /// # Errors
@@ -74,7 +87,7 @@ impl ServiceArgs {
         if self.auth.behind_proxy {
             return Ok(());
         }
-        refuse_plain_text("DATABASE_URL", &self.database_url)?;
+        refuse_plain_text("DATABASE_URL", self.database_url())?;
         match self.nats.is_encrypted() {
             true => Ok(()),
             false => refuse_plain_text("NATS_URL", &self.nats.nats_url),
@@ -177,8 +190,7 @@ fn one_line(command: &Command, error: &clap::Error) -> Option<String> {
         _ => None,
     };
     let arg = text(ContextKind::InvalidArg)?;
-    let env = variables(command, &arg);
-    let named = if env.is_empty() { arg.clone() } else { format!("{env} ({arg})") };
+    let named = with_variable(command, &arg);
     match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
             let value = text(ContextKind::InvalidValue)?;
@@ -189,29 +201,64 @@ fn one_line(command: &Command, error: &clap::Error) -> Option<String> {
                     text(ContextKind::ValidValue).unwrap_or_default()
                 ),
             };
-            Some(format!("error: {named}: {}: {why}", shown(&value)))
+            Some(format!("error: {named}: {}: {why}", shown(&value, is_secret(command, &arg))))
+        }
+        // Flags alone are named well enough by what says it otherwise.
+        ErrorKind::ArgumentConflict if named != arg => {
+            let other = text(ContextKind::PriorArg)?;
+            Some(format!(
+                "error: {named}: cannot be set together with {}",
+                with_variable(command, &other)
+            ))
         }
         ErrorKind::MissingRequiredArgument => Some(format!("error: {named}: must be set")),
         _ => None,
     }
 }
 
+/// A flag, behind the environment variable that stands for it.
+fn with_variable(command: &Command, arg: &str) -> String {
+    match variables(command, arg) {
+        none if none.is_empty() => arg.to_owned(),
+        env => format!("{env} ({arg})"),
+    }
+}
+
 /// A value in the form in which an error may repeat it, since a URL may contain a password.
-fn shown(value: &str) -> String {
-    match value.contains('@') || value.to_lowercase().contains("pass") {
+fn shown(value: &str, is_secret: bool) -> String {
+    match is_secret || value.contains('@') || value.to_lowercase().contains("pass") {
         true => "(not shown, as it may contain a password)".to_owned(),
         false => format!("{value:?}"),
     }
 }
 
-/// The environment variables of the flags in `shown`, which clap prints as `--name <VALUE>`.
-fn variables(command: &Command, shown: &str) -> String {
-    let all = command.get_arguments().filter(|arg| {
+/// Those of a command and of its verbs.
+fn arguments(command: &Command) -> Box<dyn Iterator<Item = &Arg> + '_> {
+    let verbs = command.get_subcommands().flat_map(arguments);
+    Box::new(command.get_arguments().chain(verbs))
+}
+
+/// The settings of the flags in `shown`, which clap prints as `--name <VALUE>`.
+fn settings<'a>(command: &'a Command, shown: &'a str) -> impl Iterator<Item = &'a Arg> {
+    arguments(command).filter(move |arg| {
         let long = arg.get_long().map(|long| format!("--{long} ")).unwrap_or_default();
         !long.is_empty() && shown.split(", ").any(|one| format!("{one} ").starts_with(&long))
-    });
-    let names = all.filter_map(|arg| arg.get_env()).map(|env| env.to_string_lossy().into_owned());
-    names.collect::<Vec<_>>().join(", ")
+    })
+}
+
+/// Whether one of them is a secret.
+fn is_secret(command: &Command, shown: &str) -> bool {
+    settings(command, shown).any(Arg::is_hide_env_values_set)
+}
+
+/// Their environment variables.
+fn variables(command: &Command, shown: &str) -> String {
+    let names = settings(command, shown)
+        .filter_map(|arg| arg.get_env())
+        .map(|env| env.to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.collect();
+    names.dedup();
+    names.join(", ")
 }
 
 #[cfg(test)]
@@ -264,6 +311,8 @@ mod tests {
             (&["--database-url", "sqlite:x", "--callback-budget", "1000001"], "CALLBACK_BUDGET"),
             (&["--database-url", "sqlite:x", "--callback-budget", "many"], "CALLBACK_BUDGET"),
             (&[], "DATABASE_URL"),
+            (&["--database-url-file", "/nowhere"], "DATABASE_URL_FILE"),
+            (&["--database-url-file", "/dev/null"], "DATABASE_URL_FILE"),
         ] {
             let line = line(args);
             assert!(line.starts_with(&format!("error: {variable} (--")), "{args:?}: {line}");
@@ -277,10 +326,42 @@ mod tests {
             &["--database-url", "mysql://nudge:hunter2@db/stores"][..],
             &["--database-url", "mysql://db/stores?password=hunter2"],
             &["--database-url", "sqlite:x", "--nats-url", "http://nudge:hunter2@x y"],
+            &["--database-url", "sqlite:x", "--alert-webhook-url", "ftp://hooks/hunter2"],
+            &["--database-url", "sqlite:x", "--otlp-headers", "hunter2"],
         ] {
             let line = line(args);
             assert!(!line.contains("hunter2") && line.contains("not shown"), "{line}");
         }
+    }
+
+    #[test]
+    fn a_secret_may_be_in_a_file_and_settings_do_not_show_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let words = [
+            "p",
+            "--database-url-file",
+            &file("database", "postgres://me:hunter2@db/stores\n"),
+            "--alert-webhook-url-file",
+            &file("webhook", "http://hooks/hunter2\n"),
+            "--otlp-headers-file",
+            &file("headers", "authorization=hunter2\n"),
+            "--nats-url",
+            "nats://me:hunter2@host",
+        ];
+        let program = Program::try_parse_from(words).unwrap();
+        assert_eq!(program.service.database_url(), "postgres://me:hunter2@db/stores");
+        assert!(!format!("{program:?}").contains("hunter2"), "{program:?}");
+        let both = line(&["--database-url", "sqlite:x", words[1], words[2]]);
+        let other = "cannot be set together with DATABASE_URL_FILE (--database-url-file <PATH>)";
+        assert!(both.starts_with("error: DATABASE_URL (") && both.contains(other), "{both}");
+        let malformed = file("malformed", "mysql://me:hunter2@db");
+        let line = line(&["--database-url-file", &malformed]);
+        assert!(line.contains("must begin with") && !line.contains("hunter2"), "{line}");
     }
 
     /// Operators set the server's `max_connections` by it.
@@ -295,7 +376,7 @@ mod tests {
     #[test]
     fn good_settings_are_taken() {
         let program = Program::try_parse_from(["p", "--database-url", "sqlite:a.db"]).unwrap();
-        assert_eq!(program.service.database_url, "sqlite:a.db");
+        assert_eq!(program.service.database_url(), "sqlite:a.db");
         assert!(program.bind.ip().is_loopback());
         assert_eq!(http_url("http://127.0.0.1:7101/").unwrap(), "http://127.0.0.1:7101");
         assert!(http_url("ftp://x").is_err() && http_url("127.0.0.1:1").is_err());

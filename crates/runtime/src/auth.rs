@@ -69,13 +69,13 @@ pub struct AuthArgs {
     /// if tokens are asked for (AUTH_ISSUER)
     #[arg(long, env = "BEHIND_PROXY", value_parser = clap::builder::BoolishValueParser::new())]
     pub behind_proxy: bool,
-    /// The program's certificate, and whose it trusts
-    #[command(flatten)]
-    pub tls: TlsArgs,
     /// How many requests a second each client (a token's `sub`) may send, callbacks and operators' requests aside
     /// [default: no limit]
     #[arg(long, env = "CLIENT_RATE", value_name = "REQUESTS", requires = "auth_issuer", value_parser = client_rate)]
     pub client_rate: Option<NonZeroU32>,
+    /// The program's certificate, and whose it trusts
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// Largest rate of a client that may be set, in requests a second.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::BoxError;
+use login::Way;
 pub use login::{LOGIN_VARIABLES, NatsArgs};
 
 /// Longest wait for the server's answer to a request or an acknowledgement.
@@ -95,12 +96,18 @@ impl Broker {
 
     /// [`connect`](Self::connect) with the credentials that the environment names, such as `NATS_NKEY_FILE`.
     pub async fn connect_as_set(url: &str, name: &str) -> Result<Self, BrokerError> {
-        Self::connect_with(&NatsArgs::of_environment(url)?, name).await
+        let way = NatsArgs::of_environment(url)?.way()?;
+        // Without credentials it is a guest, who may not receive what is for the operator.
+        let inbox = if way.is_anonymous() { "_INBOX".to_owned() } else { inbox_prefix(name) };
+        Self::connect_by(way, name, inbox).await
     }
 
     /// [`connect`](Self::connect) with other credentials.
     pub async fn connect_with(args: &NatsArgs, name: &str) -> Result<Self, BrokerError> {
-        let way = args.way()?;
+        Self::connect_by(args.way()?, name, inbox_prefix(name)).await
+    }
+
+    async fn connect_by(way: Way, name: &str, inbox: String) -> Result<Self, BrokerError> {
         let (counter, connections) = watch::channel(0u64);
         let last_error = Arc::new(Mutex::new(None));
         let seen = last_error.clone();
@@ -108,7 +115,7 @@ impl Broker {
             .options()
             .name(name)
             // This allows permissions that give each service access to its own reply subjects only.
-            .custom_inbox_prefix(inbox_prefix(name))
+            .custom_inbox_prefix(inbox)
             .retry_on_initial_connect()
             .max_reconnects(None)
             .reconnect_delay_callback(|attempt| {

@@ -16,6 +16,7 @@
 //! | [`logs`] | logs in which text from outside cannot do harm |
 //! | [`metrics`] | `/metrics`, and kinds of metrics that its library lacks |
 //! | [`private`] | files that nobody else may read |
+//! | [`secret`] | settings that are never shown, and the files that they may be in |
 //! | [`tasks`] | notes the death of a task that should have run on |
 //! | [`args`] | flags and environment, with one-line errors |
 //! | [`breaker`] | when to stop calling a service that fails |
@@ -42,6 +43,7 @@ pub mod private;
 pub mod problem;
 pub mod program;
 mod reread;
+pub mod secret;
 pub mod serve;
 pub mod set_sql;
 pub mod tasks;

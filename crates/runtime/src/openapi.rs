@@ -2,14 +2,14 @@
 //!
 //! `routes!` of utoipa-axum adds a handler to a router and its annotation to the router's document at
 //! once, so the two cannot drift apart. Here is what all documents share: the form of errors, which of them follow
-//! from the shape of a request, and the route that returns the document.
+//! from the shape of a request, which scope each operation needs, and the route that returns the document.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Router,
     extract::State,
-    http::header,
+    http::{Method, header},
     response::{IntoResponse, Response as Answer},
 };
 use utoipa::{
@@ -17,11 +17,15 @@ use utoipa::{
     openapi::{
         Content, OpenApi, Ref, RefOr, Required, Response,
         path::{Operation, PathItem},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::problem::{PROBLEM_JSON, Problem};
+use crate::{
+    auth::policy::needed,
+    problem::{PROBLEM_JSON, Problem},
+};
 
 /// Errors of an operation with any input: a parameter, a header, a body.
 const OF_PARAMETERS: [(&str, &str); 2] = [
@@ -39,25 +43,43 @@ const OF_BODIES: [(&str, &str); 4] = [
 /// The content type of a body that is processed line by line.
 const LINES: &str = "application/x-ndjson";
 
+/// Errors of an operation that needs a token, where tokens are asked for.
+const OF_TOKENS: [(&str, &str); 3] = [
+    ("401", "The request has no good token"),
+    ("403", "The token does not allow this"),
+    ("503", "The issuer's keys are not known yet"),
+];
+/// What the scheme of the tokens is called.
+const BEARER: &str = "bearerAuth";
+const BEARER_DESCRIPTION: &str = "A JWT of the issuer that the service was told of by `AUTH_ISSUER`; its claim \
+    `scope` must name what the operation needs. Without that setting, the service listens on loopback addresses only, \
+    and asks nobody.";
+
 /// Serves these routes, and at `/openapi.json` the document that describes them. `about` holds what no
-/// route provides: title, description, tags.
-pub fn served(about: OpenApi, router: OpenApiRouter) -> Router {
+/// route provides: title, description, tags. `reads` are the paths where a `POST` only reads, as for
+/// [`Admission::reads`](crate::auth::Admission::reads).
+pub fn served(about: OpenApi, router: OpenApiRouter, reads: &[&str]) -> Router {
     let (router, routes) = router.split_for_parts();
-    let text: Arc<str> = document(about, [routes]).into();
+    let text: Arc<str> = document(about, [routes], reads).into();
     router.merge(itself().with_state(text))
 }
 
 /// The document that [`served`] returns, for the same routes in parts, in any order.
-pub fn document(about: OpenApi, routes: impl IntoIterator<Item = OpenApi>) -> String {
+pub fn document(
+    about: OpenApi,
+    routes: impl IntoIterator<Item = OpenApi>,
+    reads: &[&str],
+) -> String {
     let mut document = about;
     for part in routes.into_iter().chain([itself().into_openapi()]) {
         document.merge(part);
     }
-    text(document)
+    text(document, reads)
 }
 
 /// A document as text: JSON, indented, with a line feed at its end. Adds what documents share.
-pub fn text(mut document: OpenApi) -> String {
+pub fn text(mut document: OpenApi, reads: &[&str]) -> String {
+    secure(&mut document, reads);
     operations(&mut document).for_each(complete);
     let mut problem = vec![(Problem::name().into_owned(), Problem::schema())];
     Problem::schemas(&mut problem);
@@ -69,10 +91,38 @@ pub fn text(mut document: OpenApi) -> String {
 
 /// Every operation of a document.
 pub fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
-    document.paths.paths.values_mut().flat_map(|path| {
-        let PathItem { get, put, post, delete, options, head, patch, trace, .. } = path;
-        [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
-    })
+    document.paths.paths.values_mut().flat_map(|path| of_path(path).map(|(_, operation)| operation))
+}
+
+fn of_path(path: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, .. } = path;
+    let all = [
+        (Method::GET, get),
+        (Method::PUT, put),
+        (Method::POST, post),
+        (Method::DELETE, delete),
+        (Method::OPTIONS, options),
+        (Method::HEAD, head),
+        (Method::PATCH, patch),
+        (Method::TRACE, trace),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// Says of each operation which scope it needs, by the table that requests are checked with.
+fn secure(document: &mut OpenApi, reads: &[&str]) {
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in of_path(item) {
+            let Some(scope) = needed(&method, path, reads) else { continue };
+            operation.security = Some(vec![SecurityRequirement::new(BEARER, [scope.name()])]);
+            for (status, description) in OF_TOKENS {
+                may_answer(operation, status, description);
+            }
+        }
+    }
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
+    let bearer = SecurityScheme::Http(bearer.description(Some(BEARER_DESCRIPTION)).build());
+    document.components.get_or_insert_default().add_security_scheme(BEARER, bearer);
 }
 
 /// Adds a response to an operation that does not describe this status itself.
@@ -164,6 +214,12 @@ mod tests {
     #[utoipa::path(get, path = "/plain", responses((status = 200, description = "Fine")))]
     async fn plain() {}
 
+    #[utoipa::path(post, path = "/plain", responses((status = 200, description = "Fine")))]
+    async fn ask() {}
+
+    #[utoipa::path(get, path = "/livez", responses((status = 200, description = "Fine")))]
+    async fn livez() {}
+
     #[utoipa::path(get, path = "/things/{id}", params(("id" = String, Path)), responses(
         (status = 200, description = "Fine"),
         (status = 404, description = "No such thing"),
@@ -179,11 +235,11 @@ mod tests {
 
     fn routes() -> OpenApiRouter {
         let things = OpenApiRouter::default().routes(routes!(read, write));
-        OpenApiRouter::default().routes(routes!(plain)).nest("/in", things)
+        OpenApiRouter::default().routes(routes!(plain, ask)).nest("/in", things)
     }
 
     fn described(path: &str, method: &str) -> Value {
-        let text = document(OpenApi::default(), [routes().into_openapi()]);
+        let text = document(OpenApi::default(), [routes().into_openapi()], &[]);
         let document: Value = serde_json::from_str(&text).unwrap();
         document["paths"][path][method]["responses"].clone()
     }
@@ -194,9 +250,28 @@ mod tests {
             let described = described(path, method);
             described.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(statuses("/plain", "get"), "200");
-        assert_eq!(statuses("/in/things/{id}", "get"), "200 400 404 410 503");
-        assert_eq!(statuses("/in/things/{id}", "put"), "200 400 408 413 415 422 503");
+        assert_eq!(statuses("/plain", "get"), "200 401 403 503");
+        assert_eq!(statuses("/in/things/{id}", "get"), "200 400 401 403 404 410 503");
+        assert_eq!(statuses("/in/things/{id}", "put"), "200 400 401 403 408 413 415 422 503");
+    }
+
+    #[test]
+    fn each_operation_names_the_scope_that_its_requests_are_checked_for() {
+        let health = OpenApiRouter::<()>::default().routes(routes!(livez));
+        let parts = [routes().into_openapi(), health.into_openapi()];
+        let scope = |reads: &[&str], path: &str, method: &str| {
+            let text = document(OpenApi::default(), parts.clone(), reads);
+            let document: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(document["components"]["securitySchemes"][BEARER]["scheme"], "bearer");
+            let operation = &document["paths"][path][method];
+            assert_eq!(operation["security"].is_null(), operation["responses"]["401"].is_null());
+            operation["security"][0][BEARER][0].as_str().map(str::to_owned)
+        };
+        assert_eq!(scope(&[], "/in/things/{id}", "get").as_deref(), Some("read"));
+        assert_eq!(scope(&[], "/in/things/{id}", "put").as_deref(), Some("write"));
+        assert_eq!(scope(&[], "/plain", "post").as_deref(), Some("write"));
+        assert_eq!(scope(&["/plain"], "/plain", "post").as_deref(), Some("read"));
+        assert_eq!(scope(&[], "/livez", "get"), None);
     }
 
     #[test]
@@ -212,10 +287,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_served_is_the_document_with_its_own_route() {
         let request = Request::get("/openapi.json").body(axum::body::Body::empty()).unwrap();
-        let answer = served(OpenApi::default(), routes()).oneshot(request).await.unwrap();
+        let answer = served(OpenApi::default(), routes(), &[]).oneshot(request).await.unwrap();
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
         let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
-        let text = document(OpenApi::default(), [routes().into_openapi()]);
+        let text = document(OpenApi::default(), [routes().into_openapi()], &[]);
         assert_eq!(body, text.as_bytes());
         assert!(text.contains("\"/openapi.json\"") && text.ends_with("}\n"));
     }

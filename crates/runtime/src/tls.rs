@@ -5,8 +5,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`server`] | the listener's side |
-//! | [`client`] | the caller's side |
+//! | `server` | the listener's side |
+//! | `client` | the caller's side |
 //!
 //! NATS and PostgreSQL have settings of their own: see [`NatsArgs`](crate::broker::NatsArgs), and `sslmode` in a
 //! `postgres://` URL.

@@ -34,7 +34,7 @@ use prometheus_client::registry::Registry;
 pub use args::{TraceArgs, VARIABLES};
 pub use context::{Context, MAX_HEADER_BYTES, Parent, TRACEPARENT};
 pub use current::{MAX_NOTED_CHANGES, current, note, noted, within};
-pub use export::{Build, Exporter, Exporting, FLUSH_DEADLINE, MAX_QUEUED_SPANS, link};
+pub use export::{Build, Exporter, Exporting, FLUSH_DEADLINE, Headers, MAX_QUEUED_SPANS, link};
 pub use kept::{Kept, MAX_CONTEXTS_PER_KEY, MAX_KEYS};
 pub use sampler::Sampler;
 pub use span::{Kind, Span, Value};
@@ -83,7 +83,7 @@ impl Traces {
             return Ok(Self::default());
         };
         let service = args.trace_service_name.as_deref().unwrap_or(service);
-        let exporter = export::build(endpoint, service)?;
+        let exporter = export::build(endpoint, service, args.headers())?;
         let queue = Queue::start(exporter, Outcomes::default());
         Ok(Self(Some(Arc::new(Inner { sampler: args.sampler(), queue }))))
     }

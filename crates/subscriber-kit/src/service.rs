@@ -327,7 +327,8 @@ impl Service {
     /// The OpenAPI document, as text.
     pub fn document(&self) -> String {
         let shared = if self.follows.is_empty() { health() } else { routes() };
-        openapi::document(self.about.clone(), self.documents.iter().cloned().chain([shared]))
+        let documents = self.documents.iter().cloned().chain([shared]);
+        openapi::document(self.about.clone(), documents, &self.reads)
     }
 
     /// The `main` of the service: runs it until SIGINT or SIGTERM. If the start fails, it prints one line and ends.
@@ -390,7 +391,7 @@ impl Service {
             Some(_) => Durability::Full,
             None => Durability::Refillable,
         };
-        let database = Database::open(&args.database_url, durability).await?;
+        let database = Database::open(args.database_url(), durability).await?;
         if let Some((component, migrations)) = self.data {
             database.migrate(component, migrations).await?;
         }
@@ -449,7 +450,7 @@ impl Service {
         router = router.merge(started.subscriber.openapi_router());
         let Started { database, subscriber, traces, stop, tasks, .. } = started;
         tasks.close();
-        let router = traces.serve(openapi::served(self.about, router));
+        let router = traces.serve(openapi::served(self.about, router, &self.reads));
         let server = tokio::spawn(admission.serve(listener, router, stop));
         guard.disarm();
         tracing::info!(%address, service = self.name, "listening");

@@ -101,7 +101,7 @@ impl Launch {
         // Its credentials, whose it asks for, and where its traces go are set here, not by our own environment.
         let set_here =
             [&broker::LOGIN_VARIABLES[..], &auth::VARIABLES, &tls::VARIABLES, &traces::VARIABLES];
-        for name in set_here.into_iter().flatten() {
+        for name in set_here.into_iter().flatten().chain(&["DATABASE_URL_FILE"]) {
             command.env_remove(name);
         }
         // A person reads these logs, though they go to a file.

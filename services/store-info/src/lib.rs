@@ -153,7 +153,7 @@ pub async fn start(args: &Args, stop: CancellationToken) -> Result<Service, Star
     // First, so that a second instance fails before it touches anything.
     let admission = Admission::of(&args.service.auth)?;
     let (listener, address) = admission.listen(args.bind).await?;
-    let db = Database::open(&args.service.database_url, Durability::Full).await?;
+    let db = Database::open(args.service.database_url(), Durability::Full).await?;
     let broker = Broker::connect_with(&args.service.nats, "store-info").await?;
     let alerts = Alerts::start(&args.service.alerts, "store-info", &broker, stop.clone());
     let traces = Traces::start(&args.service.traces, "store-info")?;

@@ -29,12 +29,12 @@ struct About;
 /// The document as JSON, ready to print.
 pub fn document() -> String {
     let routes = [http::routes().into_openapi(), sync_api::openapi(&entity())];
-    nudge_runtime::openapi::document(about(), routes)
+    nudge_runtime::openapi::document(about(), routes, &[])
 }
 
 /// Serves these routes, and the document that describes them.
 pub(crate) fn served(router: OpenApiRouter) -> Router {
-    nudge_runtime::openapi::served(about(), router)
+    nudge_runtime::openapi::served(about(), router, &[])
 }
 
 fn about() -> OpenApi {

@@ -69,8 +69,8 @@ async fn the_owners_server_stands_still() {
     server.freeze().await;
     // All earlier changes may have been asked for already, and nothing is published now.
     wire.announce("thing-0", None).await;
-    eventually("its callbacks are told to come again", || async {
-        trial.copy.status().await["last_error"].is_string().then_some(())
+    eventually("the breaker opens", || async {
+        (trial.copy.status().await["breaker"] == "open").then_some(())
     })
     .await;
     let turned_away = eventually("an edit is turned away", || async {

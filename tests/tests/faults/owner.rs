@@ -9,7 +9,7 @@ use serde_json::json;
 const SOME: u64 = 50;
 
 /// Some callbacks fail in this way, then all of them until the breaker is open, then none. The breaker stays closed if the
-/// owner says when to come again.
+/// owner is busy.
 async fn misbehaves(name: &str, fault: Fault) {
     let mut trial = Trial::start(&format!("owner: {name}")).await;
     let (now_and_then, calls) = (fault.clone(), AtomicUsize::new(0));
@@ -18,7 +18,7 @@ async fn misbehaves(name: &str, fault: Fault) {
         fails.then(|| now_and_then.clone())
     });
     trial.some_edits().await;
-    let is_busy = matches!(fault, Fault::Status(_, Some(_)));
+    let is_busy = matches!(fault, Fault::Status(429, Some(_)));
     trial.owner.misbehave(move |_| Some(fault.clone()));
     eventually("the breaker opens, or the owner's wait is kept to", || async {
         let status = trial.copy.status().await;

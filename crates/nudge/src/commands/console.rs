@@ -3,8 +3,14 @@
 use clap::Args;
 use futures_util::future::join_all;
 use nudge_protocol::admin::Status;
-use nudge_runtime::{Broker, auth::Credentials, problem, serve};
-use reqwest::Method;
+use nudge_runtime::{
+    Broker,
+    auth::{Admission, AuthArgs, Credentials},
+    problem,
+    secret::{self, Secret},
+    serve,
+};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::{
@@ -27,9 +33,11 @@ pub(crate) struct ConsoleArgs {
     #[arg(long, env = "NUDGE_CONSOLE_PORT", value_name = "PORT")]
     port: Option<u16>,
     /// Also show whether this NATS server answers
-    // Its value is not shown: it may hold a password.
-    #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
-    nats_url: Option<String>,
+    #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true, value_parser = secret::given(secret::any))]
+    nats_url: Option<Secret>,
+    /// Whom the page answers: with an issuer, it asks for a token, and sends that to the services
+    #[command(flatten)]
+    auth: AuthArgs,
 }
 
 /// Serves the page until told to stop.
@@ -40,6 +48,8 @@ pub(crate) async fn run(
     args: ConsoleArgs,
 ) -> Result<(), Failure> {
     let stop = signals::stop();
+    let failed = |error: &(dyn std::error::Error + 'static)| Failure::failed(problem::chain(error));
+    let admission = Admission::of(&args.auth).map_err(|error| failed(&error))?;
     let api = match args.services.is_empty() {
         true => peers::find(port_base, also, credentials).await?,
         false => {
@@ -53,20 +63,34 @@ pub(crate) async fn run(
     };
     let broker = match &args.nats_url {
         Some(url) => Some(
-            Broker::connect_as_set(url, "nudge-console")
+            Broker::connect_as_set(url.expose(), "nudge-console")
                 .await
-                .map_err(|error| Failure::failed(problem::chain(&error)))?,
+                .map_err(|error| failed(&error))?,
         ),
         None => None,
     };
     let address = ([127, 0, 0, 1], args.port.unwrap_or(port_base)).into();
-    let (listener, address) =
-        serve::listen(address).await.map_err(|error| Failure::failed(problem::chain(&error)))?;
+    let (listener, address) = serve::listen(address).await.map_err(|error| failed(&error))?;
     let shown = roles::list(api.peers());
+    if !admission.asks() && asked_for_a_token(&api).await {
+        output::line(
+            "the services ask for tokens: give one that everybody here may use with --token-file, \
+             or set AUTH_ISSUER and AUTH_JWKS, and the page asks each person for their own",
+        )?;
+    }
+    let login = console::Login::asking(admission, address.port());
     let state = console::Console::new(api, broker, [].into(), None, stop.clone());
+    let state = state.answering(login);
     output::line(format!("console: http://{address} shows {shown}; Ctrl-C stops it"))?;
     serve::serve(listener, console::router(state), stop).await;
     Ok(())
+}
+
+/// Whether a service refuses what it is asked without another token.
+async fn asked_for_a_token(api: &Api) -> bool {
+    let ask = |peer: &Peer| api.send(*peer, api.request(Method::GET, *peer, roles::STATUS_PATH));
+    let answers = join_all(api.peers().iter().map(ask)).await;
+    answers.iter().flatten().any(|answer| answer.status() == StatusCode::UNAUTHORIZED)
 }
 
 /// A service by the name that was given, else by the one that it gives itself, else by where it is.

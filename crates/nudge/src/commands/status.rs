@@ -7,7 +7,10 @@ use nudge_protocol::{
     Timestamp,
     admin::{BreakerState, CatchingUp, EntityStatus, ResyncStatus, Status, Sweep},
 };
-use nudge_runtime::{Broker, problem};
+use nudge_runtime::{
+    Broker, problem,
+    secret::{self, Secret},
+};
 use reqwest::Method;
 use serde_json::json;
 
@@ -24,9 +27,8 @@ use crate::{
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
     /// Also ask this NATS server who holds a consumer: it knows subscribers that nobody has named
-    // Its value is not shown: it may hold a password.
-    #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
-    nats_url: Option<String>,
+    #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true, value_parser = secret::given(secret::any))]
+    nats_url: Option<Secret>,
 }
 
 /// What one service says of itself.
@@ -71,13 +73,13 @@ pub(crate) async fn run(
 async fn holders(
     api: &Api,
     console: Peer,
-    nats_url: Option<String>,
+    nats_url: Option<Secret>,
 ) -> Result<Vec<Holder>, Failure> {
     let Some(url) = nats_url else {
         let request = api.request(Method::GET, console, HOLDERS_PATH);
         return Ok(api.json(console, request).await.unwrap_or_default());
     };
-    let broker = Broker::connect_as_set(&url, "nudge-status").await;
+    let broker = Broker::connect_as_set(url.expose(), "nudge-status").await;
     let broker = broker.map_err(|error| Failure::failed(problem::chain(&error)))?;
     peers::holders(&broker).await
 }

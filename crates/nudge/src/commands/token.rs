@@ -12,7 +12,7 @@ use nudge_runtime::{
 };
 use serde_json::json;
 
-use crate::{failure::Failure, output};
+use crate::{dev::tokens, failure::Failure, output};
 
 /// Longest life of a token, in hours: a year.
 const MAX_HOURS: u64 = 24 * 366;
@@ -25,6 +25,7 @@ Examples:
   nudge token --key signing.key --subject search --scope sync > search.token
   nudge token --key signing.key --subject kim --scope read,write --only stores/42 > kim.token
   nudge --token-file operator.token status                send one
+  nudge token --subject kim --scope read,observe          for `nudge dev --auth` in this directory
 
 Scopes: read, write, sync (callbacks), observe (status, metrics), admin (pause, replay, resync).
 docs/security.md says which route needs which.";
@@ -33,9 +34,12 @@ docs/security.md says which route needs which.";
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct TokenArgs {
-    /// File with the key that signs; one that does not exist is made
+    /// File with the key that signs; one that does not exist is made. Without it, the key of `nudge dev --auth`
     #[arg(long, env = "NUDGE_SIGNING_KEY", value_name = "PATH")]
-    key: PathBuf,
+    key: Option<PathBuf>,
+    /// The data directory of that `nudge dev`
+    #[arg(long, env = "NUDGE_DATA_DIR", value_name = "DIR", default_value = ".nudge")]
+    data_dir: PathBuf,
     /// Print the key set (JWKS) that services check tokens with, and no token
     #[arg(long, conflicts_with_all = ["subject", "scopes", "only", "hours"])]
     jwks: bool,
@@ -64,11 +68,28 @@ fn scope(text: &str) -> Result<Scope, String> {
     Scope::named(text.trim()).ok_or_else(|| format!("must be one of {names}"))
 }
 
+impl TokenArgs {
+    fn key_file(&self) -> Result<PathBuf, Failure> {
+        if let Some(key) = &self.key {
+            return Ok(key.clone());
+        }
+        let key = self.data_dir.join(tokens::DIRECTORY).join(tokens::KEY_FILE);
+        let missing = || {
+            let key = key.display();
+            Failure::Usage(format!(
+                "--key (NUDGE_SIGNING_KEY): must be set: {key}, which `nudge dev --auth` makes, is not there"
+            ))
+        };
+        key.exists().then(|| key.clone()).ok_or_else(missing)
+    }
+}
+
 /// Prints a token, or the key set.
 pub(crate) fn run(args: &TokenArgs, json: bool) -> Result<(), Failure> {
     private::keep_new_files();
-    let failed = |error| Failure::failed(format!("{}: {error}", args.key.display()));
-    let key = SigningKey::at(&args.key).map_err(failed)?;
+    let path = args.key_file()?;
+    let failed = |error| Failure::failed(format!("{}: {error}", path.display()));
+    let key = SigningKey::at(&path).map_err(failed)?;
     if args.jwks {
         return output::json(&key.jwks());
     }

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::{HeaderMap, StatusCode};
 use axum::{
-    extract::State,
+    Extension,
+    http::{HeaderMap, StatusCode},
     response::sse::{Event, KeepAlive, Sse},
 };
 use futures_util::{Stream, StreamExt, stream};
@@ -42,7 +42,7 @@ pub(super) fn watchers() -> tokio::sync::Semaphore {
 /// `GET /api/stream`: frames, each with an ID, so that a page that comes back with `Last-Event-ID` gets what it has not
 /// seen.
 pub(super) async fn stream(
-    State(console): State<Console>,
+    Extension(console): Extension<Console>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Problem> {
     let Ok(permit) = console.watchers.clone().try_acquire_owned() else {
@@ -58,8 +58,7 @@ pub(super) async fn stream(
         let event = Event::default().id(&frame.id).data(&frame.text);
         Some((Ok(event), (look, permit)))
     });
-    let until_stop = frames.take_until(console.stop.clone().cancelled_owned());
-    Ok(Sse::new(until_stop).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(frames.take_until(Box::pin(console.ended()))).keep_alive(KeepAlive::default()))
 }
 
 async fn collect(console: Console) {

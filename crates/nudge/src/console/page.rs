@@ -27,7 +27,7 @@ files! {
     "text/html": "index.html";
     "text/css": "base.css", "panels.css";
     "text/javascript": "app.js", "cells.js", "chaos.js", "common.js", "dead_letters.js", "edit.js", "entity.js", "grid.js",
-        "hammer.js", "picture.js", "services.js", "stream.js", "timeline.js";
+        "hammer.js", "picture.js", "services.js", "session.js", "stream.js", "timeline.js";
 }
 
 /// Each file as it goes to a browser, compressed once.

@@ -2,8 +2,9 @@
 //! other origins.
 
 use axum::{
+    Extension,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Path, Request},
     http::{HeaderMap, HeaderName, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -12,7 +13,7 @@ use nudge_runtime::{
     body::{MAX_BODY_BYTES, read_body},
 };
 
-use crate::client::Api;
+use super::Console;
 
 /// Request headers that are passed on.
 const REQUEST_HEADERS: [HeaderName; 3] =
@@ -23,7 +24,7 @@ const RESPONSE_HEADERS: [HeaderName; 4] =
 
 /// Passes `/api/{service}/…` on to that service: what [`allowed`] says.
 pub(super) async fn forward(
-    State(api): State<Api>,
+    Extension(Console { api, .. }): Extension<Console>,
     Path((name, _)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -95,6 +96,7 @@ mod tests {
         Router,
         routing::{any, post},
     };
+    use tokio_util::sync::CancellationToken;
     use tower::ServiceExt;
 
     use super::*;
@@ -145,7 +147,9 @@ mod tests {
             .route("/stores/{id}", post(async |id: Path<String>| id.0));
         let stubs = stub::start([(Service::Search, search)]).await;
         let router = Router::new().route("/api/{service}/{*path}", any(forward));
-        let router = router.with_state(stubs.api.clone());
+        let (broker, drawer, stop) = (None, None, CancellationToken::new());
+        let console = Console::new(stubs.api.clone(), broker, [].into(), drawer, stop);
+        let router = router.layer(Extension(console));
         let ask = async |path: &str| {
             let request = Request::post(path).body(Body::empty()).unwrap();
             router.clone().oneshot(request).await.unwrap().status().as_u16()

@@ -37,7 +37,7 @@ async fn start_with(services: Vec<(Service, Router)>, others: Vec<Peer>) -> Fixt
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router(console)).await.unwrap() });
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = nudge_runtime::tls::http().no_proxy().build().unwrap();
     Fixture { base, client, stop, _stubs: stubs }
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use nudge_runtime::private;
 
+use super::tokens;
 use crate::{client::Service, failure::Failure, permissions::Keys};
 
 /// Locked while a `nudge dev` runs. Its presence also marks the directory as the demo's own.
@@ -203,6 +204,7 @@ fn check_all_ours(path: &Path) -> Result<(), Failure> {
         (NATS_DIRECTORY, (|name| NATS_ENTRIES.contains(&name)) as fn(&str) -> bool),
         (LOG_DIRECTORY, |name| name.ends_with(".log")),
         (KEYS_DIRECTORY, Keys::is_ours),
+        (tokens::DIRECTORY, tokens::is_ours),
     ] {
         let directory = path.join(directory);
         if let Some(name) = names(&directory)?.iter().find(|name| !ours(name)) {
@@ -217,7 +219,8 @@ fn is_ours(name: &str) -> bool {
         let rest = name.strip_prefix(service.name()).and_then(|rest| rest.strip_prefix(".db"));
         rest.is_some_and(|suffix| DATABASE_SUFFIXES.contains(&suffix))
     };
-    [LOCK_FILE, OWNER_FILE, NATS_DIRECTORY, LOG_DIRECTORY, KEYS_DIRECTORY].contains(&name)
+    [LOCK_FILE, OWNER_FILE, NATS_DIRECTORY, LOG_DIRECTORY, KEYS_DIRECTORY, tokens::DIRECTORY]
+        .contains(&name)
         || Service::ALL.iter().any(of_database)
 }
 

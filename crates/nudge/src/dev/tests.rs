@@ -1,16 +1,34 @@
-use super::*;
+use super::{welcome::WaysIn, *};
+
+fn welcome(exe: &str, port_base: u16, chaos: bool, ways_in: Option<&WaysIn>) -> String {
+    let welcome = Welcome { exe: Path::new(exe), port_base, kept: "here", chaos, ways_in };
+    welcome.lines(Duration::from_millis(1_234)).join("\n")
+}
 
 #[test]
 fn the_lines_to_copy_name_other_ports_and_odd_paths() {
-    let exe = Path::new("/my builds/nudge");
-    let lines = welcome(exe, 7300, "here", true, Duration::from_millis(1_234)).join("\n");
+    let lines = welcome("/my builds/nudge", 7300, true, None);
     assert!(lines.starts_with("ready after 1.2 s: http://127.0.0.1:7300\n"), "{lines}");
     assert!(lines.contains("'/my builds/nudge' --port-base 7300 watch"), "{lines}");
     assert!(lines.contains("http://127.0.0.1:7302/stores"), "{lines}");
     assert!(lines.contains("'/my builds/nudge' --port-base 7300 break hold "), "{lines}");
-    let lines = welcome(Path::new("/bin/nudge"), 7100, "here", false, Duration::ZERO).join("\n");
+    let lines = welcome("/bin/nudge", 7100, false, None);
     assert!(lines.contains("  /bin/nudge watch\n"), "{lines}");
     assert!(!lines.contains("break"), "only with --chaos: {lines}");
+    assert!(!lines.contains("token"), "only with --auth: {lines}");
+}
+
+#[test]
+fn with_tokens_the_lines_to_copy_name_the_files() {
+    let temporary = tempfile::tempdir().unwrap();
+    let data = DataDir::lock(&temporary.path().join("my data"), false).unwrap();
+    let tokens = Tokens::prepare(&data).unwrap();
+    let lines = welcome("/bin/nudge", 7300, false, Some(&WaysIn::of(&tokens)));
+    let auth = data.path().join("auth").display().to_string();
+    assert!(lines.contains(&format!("export NUDGE_TOKEN_FILE='{auth}/operator.token'")), "{lines}");
+    let token = format!("nudge --port-base 7300 token --key '{auth}/signing.key' --subject ");
+    assert!(lines.contains(&token), "{lines}");
+    assert!(lines.contains(&format!(". '{auth}/guest.env'")), "{lines}");
 }
 
 #[test]

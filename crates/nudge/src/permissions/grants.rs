@@ -109,16 +109,25 @@ impl Denials {
             }
             for entity in follows {
                 let stream = stream_name(entity);
+                publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
                 let reading = reading_names(&format!("{name}-{entity}"));
                 for name in consumer_names(name, entity).chain(reading) {
                     publish.extend(consumer(&stream, &name));
-                    publish.extend(acknowledgements(&stream, &name));
+                    publish.push(format!("$JS.ACK.{stream}.{name}.>"));
+                    publish.push(format!("$JS.ACK.*.*.{stream}.{name}.>"));
                 }
             }
         }
+        // The same in a JetStream domain.
+        let rest =
+            |subject: &String| Some(format!("$JS.*.API.{}", subject.strip_prefix("$JS.API.")?));
+        let in_domains: Vec<_> = publish.iter().filter_map(rest).collect();
+        publish.extend(in_domains);
         publish.sort();
         publish.dedup();
-        let subscribe = inboxes.into_iter().chain(["$SYS.>".to_owned()]).collect();
+        // Requests name the inboxes that replies go to.
+        let requests = ["$SYS.>", "$JS.API.>", "$JS.*.API.>", "$JS.ACK.>"].map(str::to_owned);
+        let subscribe = inboxes.into_iter().chain(requests).collect();
         Self(Grants { publish, subscribe })
     }
 }
@@ -132,9 +141,14 @@ fn operators_inboxes() -> impl Iterator<Item = String> {
     OPERATORS.into_iter().map(|verb| inbox(&format!("{OPERATOR}-{verb}")))
 }
 
-/// Acknowledgements of what a consumer delivers. Newer servers put a domain and an account before the stream.
+/// Acknowledgements of what a consumer delivers. Newer servers put a domain and an account before the stream. The number of
+/// tokens tells the two apart: without it, a subject of the first form with the names in the places of the second would
+/// be about another consumer.
 fn acknowledgements(stream: &str, consumer: &str) -> [String; 2] {
-    [format!("$JS.ACK.{stream}.{consumer}.>"), format!("$JS.ACK.*.*.{stream}.{consumer}.>")]
+    [
+        format!("$JS.ACK.{stream}.{consumer}.*.*.*.*.*"),
+        format!("$JS.ACK.*.*.{stream}.{consumer}.*.*.*.*.>"),
+    ]
 }
 
 /// Every request about a consumer; `CREATE` may have a filter at its end.

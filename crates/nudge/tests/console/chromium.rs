@@ -84,6 +84,12 @@ impl Chromium {
 
     /// Sends a command and waits for its answer.
     pub(crate) async fn call(&mut self, method: &str, params: Value) -> Value {
+        let mut answer = self.answer(method, params).await;
+        assert!(answer.get("error").is_none(), "{method}: {answer}");
+        answer["result"].take()
+    }
+
+    async fn answer(&mut self, method: &str, params: Value) -> Value {
         self.last += 1;
         let mut command = json!({"id": self.last, "method": method, "params": params});
         if let Some(session) = &self.session {
@@ -102,10 +108,7 @@ impl Chromium {
             }
         };
         let answered = tokio::time::timeout(PATIENCE, answer).await;
-        let mut answer =
-            answered.unwrap_or_else(|_| panic!("Chromium did not answer {method} in time"));
-        assert!(answer.get("error").is_none(), "{method}: {answer}");
-        answer["result"].take()
+        answered.unwrap_or_else(|_| panic!("Chromium did not answer {method} in time"))
     }
 
     async fn message(&mut self) -> Value {
@@ -124,9 +127,17 @@ impl Chromium {
     /// What an expression is worth; of a promise, what comes of it.
     pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let mut answer = self.call("Runtime.evaluate", params).await;
-        assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
-        answer["result"]["value"].take()
+        let mut answer = self.answer("Runtime.evaluate", params.clone()).await;
+        // Between two pages there is nobody to ask: one is being loaded.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while answer["error"]["message"].is_string() {
+            assert!(tokio::time::Instant::now() < deadline, "{expression}: {answer}");
+            tokio::time::sleep(POLL_INTERVAL).await;
+            answer = self.answer("Runtime.evaluate", params.clone()).await;
+        }
+        let result = &mut answer["result"];
+        assert!(result.get("exceptionDetails").is_none(), "{expression}: {result}");
+        result["result"]["value"].take()
     }
 
     /// Waits until an expression is true.

@@ -1,5 +1,6 @@
-use std::{path::PathBuf, process::Stdio};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
+use nudge_runtime::auth::Scope;
 use nudge_testbed::{TestDatabase, script, shell};
 use reqwest::Client;
 use rustix::process::{Pid, Signal};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chromium::Chromium;
 use crate::dev::{
+    auth::token,
     demo::{Demo, NUDGE, ends, signal},
     real::is_ready,
 };
@@ -366,4 +368,83 @@ async fn services_of_any_kind_are_shown_by_their_own_names() {
     map.stopped().await;
     stations.stopped().await;
     demo.stop(running).await;
+}
+
+/// All that a script on the page, or whoever has its tab, could read.
+const READABLE: &str = "[document.documentElement.outerHTML, location.href, document.cookie,
+    JSON.stringify(localStorage), JSON.stringify(sessionStorage), history.length,
+    ...[...document.querySelectorAll('input, textarea')].map((field) => field.value)].join(' ')";
+
+impl Shown {
+    /// A demo that asks for tokens, and its page before anybody has logged in.
+    async fn login() -> Self {
+        let demo = Demo::of_real_services();
+        let mut command = demo.command();
+        command.arg("--auth").env("RESYNC_PERCENT", "1");
+        let running = demo.spawn(command).await;
+        is_ready(&demo).await;
+        let mut browser = Chromium::start(WIDE.0, WIDE.1).await;
+        browser.open(&format!("http://127.0.0.1:{}/", demo.port_base)).await;
+        let mut shown = Self { demo, running, browser };
+        shown.asks("").await;
+        shown
+    }
+
+    /// Waits until the page shows nothing but its login, which says this.
+    async fn asks(&mut self, why: &str) {
+        self.until("it asks for a token", "document.querySelector('#login')?.hidden === false")
+            .await;
+        self.says("#login-why", why).await;
+        self.until("its field has the focus", "document.activeElement?.id === 'token'").await;
+        let rest = "document.querySelector('#copies').checkVisibility()";
+        assert_eq!(self.browser.evaluate(rest).await, false);
+    }
+
+    /// By keyboard.
+    async fn log_in(&mut self, token: &str) {
+        self.browser.call("Input.insertText", json!({ "text": token })).await;
+        self.browser.press("Enter").await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_asks_for_a_token_shows_nothing_before_and_nothing_after() {
+    let mut shown = Shown::login().await;
+    shown.is_accessible("login-").await;
+    shown.log_in("hunter2").await;
+    shown.says("#login-error", "the token is not a JWT").await;
+    let hour = Duration::from_secs(3_600);
+    let reader = token(&shown.demo, &[Scope::Read], hour);
+    shown.log_in(&reader).await;
+    shown.says("#login-error", "this needs the scope observe").await;
+    // The browser itself tells of both.
+    shown.browser.complaints.retain(|one| !one.contains("/api/session"));
+
+    let all = token(&shown.demo, &Scope::ALL, hour);
+    shown.log_in(&all).await;
+    shown.says("#overall", "✓ all 7 ready").await;
+    shown.says("#who-is", "kim may read, write, sync, observe, admin until").await;
+    shown.until("rows are there, all equal", &all_equal("tr")).await;
+    let readable = shown.browser.evaluate(READABLE).await;
+    let readable = readable.as_str().unwrap();
+    assert!(!readable.contains(&all) && !readable.contains("nudge-console"), "{readable}");
+    shown.is_accessible("logged-in-").await;
+    shown.browser.resize(WIDE.0, WIDE.1).await;
+    shown.choose("store-001").await;
+    shown.browser.evaluate("document.querySelector('#name').value = '햇살국수 새이름'").await;
+    shown.click("#edit [type=submit]").await;
+    shown.says("#result", "copies have it: the last").await;
+    shown.click("#log-out").await;
+    shown.asks("").await;
+
+    // One that may only look is told so, and out when it expires.
+    let brief = [Scope::Observe, Scope::Read, Scope::Sync];
+    let brief = token(&shown.demo, &brief, Duration::from_secs(15));
+    shown.log_in(&brief).await;
+    shown.says("#expires", "Your token expires within 1 min").await;
+    shown.click("#subscribers .pause").await;
+    shown.says("#subscribers", "this needs the scope admin").await;
+    shown.asks("Your token has expired").await;
+    shown.browser.complaints.retain(|one| !one.contains("/nudge/v1/pause"));
+    shown.stop().await;
 }

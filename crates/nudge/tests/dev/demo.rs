@@ -60,6 +60,7 @@ impl Demo {
     }
 
     fn of(command: String) -> Self {
+        nudge_runtime::tls::install();
         let directory = tempfile::tempdir().unwrap();
         let script = format!(
             "#!/bin/sh\ncd '{}'\nprintf %s \"$DATABASE_URL\" >\"$2.url\"\necho $$ >\"$2.pid\"\nexec {command}\n",
@@ -90,7 +91,7 @@ impl Demo {
         command.args(["dev", "--port-base", &self.port_base.to_string()]);
         command.arg("--services").arg(self.path("services"));
         command.arg("--data-dir").arg(self.path(data));
-        command.env_remove("NUDGE_DATABASE_URL");
+        command.env_remove("NUDGE_DATABASE_URL").env_remove("NUDGE_DATABASE_URL_FILE");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.kill_on_drop(true);
         command

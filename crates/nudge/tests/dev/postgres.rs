@@ -216,7 +216,16 @@ async fn what_cannot_be_used_is_one_line_that_names_the_flag() {
 async fn a_password_is_neither_shown_nor_written_down() {
     let (demo, database) = (Demo::new(), TestDatabase::of(Kind::Postgres).await);
     let url = with_password(database.url());
-    let output = demo.stop(demo.start_with(&["--database-url", &url]).await).await;
+    fs::write(demo.path("url"), format!("{url}\n")).unwrap();
+    let mut command = demo.command();
+    command.env("NUDGE_DATABASE_URL_FILE", demo.path("url"));
+    let (child, pids) = demo.spawn(command).await;
+    let own = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed());
+    for pid in pids.iter().copied().chain(own) {
+        let words = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap();
+        assert!(!words.is_empty() && !words.contains("s3cret"), "{words}");
+    }
+    let output = demo.stop((child, pids)).await;
     assert!(!String::from_utf8_lossy(&output.stderr).contains("s3cret"));
     assert!(fs::read_to_string(demo.path("search.url")).unwrap().contains("s3cret"));
     assert!(!holds(&demo.path("data"), "s3cret"));

@@ -30,6 +30,7 @@ pub(crate) struct Project {
 
 impl Project {
     pub(crate) fn new() -> Self {
+        nudge_runtime::tls::install();
         let temporary = tempfile::tempdir().unwrap();
         fs::create_dir_all(temporary.path().join(".cargo")).unwrap();
         fs::write(temporary.path().join(".cargo/config.toml"), profile()).unwrap();

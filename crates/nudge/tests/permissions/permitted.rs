@@ -183,15 +183,6 @@ impl Permitted {
         assert!(asked.status().is_success(), "{asked:?}");
     }
 
-    /// What `nudge status` says with the operator's key.
-    pub(super) async fn nudge_status(&self) -> Value {
-        let mut command = tokio::process::Command::new(NUDGE);
-        let port_base = nudge_testbed::ports::free_port().to_string();
-        command.args(["status", "--json", "--port-base", &port_base]);
-        command.args(["--nats-url", &self.nats.url()]).env("NATS_NKEY_FILE", self.seed("nudge"));
-        serde_json::from_slice(&command.output().await.unwrap().stdout).unwrap()
-    }
-
     pub(super) async fn post(&self, name: &str, what: &str) {
         let url = format!("{}/nudge/v1/{what}", self.url(name));
         let answer = self.http.post(url).send().await.unwrap();

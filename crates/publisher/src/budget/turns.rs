@@ -14,7 +14,7 @@ use std::{
 
 use nudge_protocol::sync_api::Lane;
 
-/// Subscribers that are told apart. All others share one place, named [`OTHERS`].
+/// Subscribers that are told apart. All others share one place, named `OTHERS`.
 pub const MAX_SUBSCRIBERS: usize = 64;
 /// Callbacks that wait for their turn. Beyond it, the subscriber with most of them waiting has its newest refused.
 pub const MAX_WAITING: usize = 64;

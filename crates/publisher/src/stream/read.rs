@@ -50,20 +50,20 @@ pub(super) async fn read(
         }
         made => made?,
     };
-    let consumer = &mut reading.consumer;
     let mut messages = Vec::new();
     // A fetch may return fewer than exist.
-    let mut pending = consumer.cached_info().num_pending;
+    let mut pending = reading.consumer.cached_info().num_pending;
     while messages.is_empty() && pending > 0 {
-        let mut batch = consumer.fetch().max_messages(limit).messages().await?;
+        let mut batch = reading.consumer.fetch().max_messages(limit).messages().await?;
         while let Some(message) = batch.next().await {
             let message = message?;
             let info = message.info()?;
+            reading.read(info.consumer_sequence)?;
             let place = (info.stream_sequence, info.published);
             messages.push(stored(place, &message.subject, message.headers.as_ref()));
         }
         if messages.is_empty() {
-            pending = consumer.info().await?.num_pending;
+            pending = reading.left().await?;
         }
     }
     Ok(messages)

@@ -37,7 +37,7 @@ pub fn of_any_entity() -> String {
             Some(OfEntity::into_params(|| None).into_iter().map(Into::into).collect());
         document.paths.paths.insert(path.replacen(&named, ANY, 1), item);
     }
-    nudge_runtime::openapi::text(document)
+    nudge_runtime::openapi::text(document, &[])
 }
 
 #[cfg(test)]

@@ -98,19 +98,42 @@ impl Admission {
         serve::within(router, self.overload.clone()).layer(from_fn_with_state(self, admit))
     }
 
-    async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Denied> {
-        let Some(tokens) = &self.tokens else { return Err(Denied::NoToken) };
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let (value, None) = (values.next().ok_or(Denied::NoToken)?, values.next()) else {
-            return Err(Denied::Refused(Refused::Malformed));
-        };
-        let text = value.to_str().map_err(|_| Denied::Refused(Refused::Malformed))?;
-        let (scheme, token) = text.split_once(' ').ok_or(Denied::NoToken)?;
-        match scheme.eq_ignore_ascii_case("bearer") {
-            true => tokens.verify(token.trim()).await.map_err(Denied::Refused),
-            false => Err(Denied::NoToken),
-        }
+    /// Whether a token is needed.
+    pub fn asks(&self) -> bool {
+        self.tokens.is_some()
     }
+
+    /// Who has this token, which must allow this. For programs that do not get it with each request.
+    ///
+    /// # Errors
+    /// 401 if the token is not good, 403 if its scope is not, 503 as long as the issuer's keys are not known.
+    pub async fn check(&self, token: &str, scope: Scope) -> Result<Arc<Caller>, Problem> {
+        self.admitted(token, scope).await.map_err(Denied::problem)
+    }
+
+    async fn admitted(&self, token: &str, scope: Scope) -> Result<Arc<Caller>, Denied> {
+        let tokens = self.tokens.as_ref().ok_or(Denied::NoToken)?;
+        let caller = tokens.verify(token).await.map_err(Denied::Refused)?;
+        caller.has(scope).then_some(caller).ok_or(Denied::Scope(scope))
+    }
+}
+
+/// The token that a request came with.
+///
+/// # Errors
+/// 401 if it came without one, or with more than one.
+pub fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    token_of(headers).map_err(Denied::problem)
+}
+
+fn token_of(headers: &HeaderMap) -> Result<&str, Denied> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next().ok_or(Denied::NoToken)?, values.next()) else {
+        return Err(Denied::Refused(Refused::Malformed));
+    };
+    let text = value.to_str().map_err(|_| Denied::Refused(Refused::Malformed))?;
+    let (scheme, token) = text.split_once(' ').ok_or(Denied::NoToken)?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).ok_or(Denied::NoToken)
 }
 
 /// Why a request is not answered.
@@ -123,8 +146,8 @@ enum Denied {
     Elsewhere,
 }
 
-impl IntoResponse for Denied {
-    fn into_response(self) -> Response {
+impl Denied {
+    fn problem(self) -> Problem {
         let (status, challenge, detail) = match self {
             // RFC 6750: nothing was wrong, so no error is named.
             Self::NoToken => {
@@ -134,8 +157,7 @@ impl IntoResponse for Denied {
             Self::Refused(why @ Refused::NoKeysYet) => {
                 let pause = HeaderValue::from(KEYS_PAUSE_SECONDS);
                 return Problem::new(StatusCode::SERVICE_UNAVAILABLE, why.to_string())
-                    .with_header(header::RETRY_AFTER, pause)
-                    .into_response();
+                    .with_header(header::RETRY_AFTER, pause);
             }
             Self::Refused(why) => {
                 let challenge =
@@ -152,12 +174,16 @@ impl IntoResponse for Denied {
             }
         };
         let challenge = HeaderValue::try_from(format!("Bearer realm=\"nudge\"{challenge}"));
-        Problem::new(status, detail)
-            .with_header(
-                header::WWW_AUTHENTICATE,
-                challenge.unwrap_or(HeaderValue::from_static("Bearer")),
-            )
-            .into_response()
+        Problem::new(status, detail).with_header(
+            header::WWW_AUTHENTICATE,
+            challenge.unwrap_or(HeaderValue::from_static("Bearer")),
+        )
+    }
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        self.problem().into_response()
     }
 }
 
@@ -172,8 +198,11 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     let Some(scope) = needed(&method, &path, &admission.reads) else {
         return next.run(request).await;
     };
-    let caller = match admission.caller(request.headers()).await {
-        Ok(caller) if !caller.has(scope) => return Denied::Scope(scope).into_response(),
+    let caller = match token_of(request.headers()) {
+        Ok(token) => admission.admitted(token, scope).await,
+        Err(denied) => Err(denied),
+    };
+    let caller = match caller {
         Ok(caller) if scope.changes() && !caller.may_change(&method, &path) => {
             return Denied::Elsewhere.into_response();
         }

@@ -1,6 +1,7 @@
 //! What a verified token says.
 
 use axum::http::Method;
+use nudge_protocol::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::Value;
@@ -48,6 +49,11 @@ impl From<Claims> for Caller {
 }
 
 impl Caller {
+    /// When its token expires.
+    pub fn expires_at(&self) -> Timestamp {
+        Timestamp::from_unix_micros((self.expires * 1e6) as i64)
+    }
+
     /// Whether its token has this scope. One that is restricted to some entities operates nothing.
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) && !(scope == Scope::Admin && self.only.is_some())

@@ -1,10 +1,6 @@
 //! What a service shows to the services that it calls: its token, and its certificate.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 use reqwest::{
     RequestBuilder,
@@ -19,11 +15,21 @@ use crate::{
 };
 
 /// The token in a file, and the certificates of the program: all are read again when the files change, as Kubernetes
-/// changes its projected tokens. Without a file, requests are sent without a token. Cloning is cheap.
+/// changes its projected tokens; or a token that a caller has given. Without either, requests are sent without a token.
+/// Cloning is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    token: Option<Arc<Reread<HeaderValue>>>,
+    token: Token,
     tls: Tls,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Token {
+    #[default]
+    None,
+    File(Arc<Reread<HeaderValue>>),
+    /// Marked as sensitive, so it is not shown.
+    Given(HeaderValue),
 }
 
 impl Credentials {
@@ -47,14 +53,21 @@ impl Credentials {
                 AuthError::File { variable: "AUTH_TOKEN_FILE", path, source }
             })
         });
-        Ok(Self { token: token.transpose()?.map(Arc::new), tls: Tls::of(certificates)? })
+        let token = token.transpose()?.map(Arc::new).map_or(Token::None, Token::File);
+        Ok(Self { token, tls: Tls::of(certificates)? })
+    }
+
+    /// The same with this token; `None` if a header cannot hold it.
+    pub fn with_token(&self, token: &str) -> Option<Self> {
+        Some(Self { token: Token::Given(header_of(token)?), tls: self.tls.clone() })
     }
 
     /// The request with the token.
     pub fn sign(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
-            Some(token) => request.header(header::AUTHORIZATION, token.get()),
-            None => request,
+            Token::File(file) => request.header(header::AUTHORIZATION, file.get()),
+            Token::Given(token) => request.header(header::AUTHORIZATION, token.clone()),
+            Token::None => request,
         }
     }
 
@@ -64,13 +77,17 @@ impl Credentials {
     }
 }
 
-fn read(path: &PathBuf) -> io::Result<HeaderValue> {
+fn read(path: &Path) -> io::Result<HeaderValue> {
     let text = private::read_secret(path, MAX_TOKEN_BYTES as u64)?;
     let none = || io::Error::other("contains no token");
     let token = Some(text.trim()).filter(|token| !token.is_empty()).ok_or_else(none)?;
-    let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| none())?;
+    header_of(token).ok_or_else(none)
+}
+
+fn header_of(token: &str) -> Option<HeaderValue> {
+    let mut header = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     header.set_sensitive(true);
-    Ok(header)
+    Some(header)
 }
 
 #[cfg(test)]

@@ -11,10 +11,7 @@ use nkeys::KeyPair;
 use percent_encoding::percent_decode_str;
 
 use super::BrokerError;
-use crate::{private, problem::chain};
-
-/// Largest file that holds a secret, in bytes.
-const MAX_SECRET_BYTES: u64 = 64 * 1024;
+use crate::{private, problem::chain, secret::MAX_SECRET_BYTES};
 
 /// The environment variables of [`NatsArgs`], except the URL's.
 pub const LOGIN_VARIABLES: [&str; 8] = [
@@ -186,6 +183,11 @@ impl NatsArgs {
 }
 
 impl Way {
+    /// Whether nothing says who connects.
+    pub(super) fn is_anonymous(&self) -> bool {
+        matches!(self.login, Login::Nobody) && self.own.is_none()
+    }
+
     /// Options of a connection, with the credentials and certificates in them.
     pub(super) fn options(&self) -> ConnectOptions {
         let login = self.login.clone();

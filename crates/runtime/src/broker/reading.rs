@@ -10,6 +10,8 @@ use async_nats::jetstream::{
 };
 use nudge_protocol::subject;
 
+use crate::BoxError;
+
 /// Why a stream cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadingError {
@@ -17,6 +19,9 @@ pub enum ReadingError {
     /// has crashed, when the broker removes the consumer.
     #[error("all consumers named {0}-reading-… are in use: trying again")]
     Busy(String),
+    /// The broker removed the consumer because nobody pulled from it for long, and another reader has its name.
+    #[error("the consumer with which the stream is read is another reader's now: reading again")]
+    Replaced,
     /// The broker refuses a consumer.
     #[error(transparent)]
     Refused(#[from] ConsumerCreateStrictError),
@@ -28,6 +33,8 @@ pub struct Reading {
     /// The consumer.
     pub consumer: PullConsumer,
     jetstream: Context,
+    /// How many of its messages were read.
+    read: u64,
 }
 
 impl Reading {
@@ -53,23 +60,54 @@ impl Reading {
                 ..config.clone()
             };
             match jetstream.create_consumer_strict_on_stream(config, stream).await {
-                Ok(consumer) => return Ok(Self { consumer, jetstream: jetstream.clone() }),
+                Ok(consumer) => {
+                    return Ok(Self { consumer, jetstream: jetstream.clone(), read: 0 });
+                }
                 Err(error) if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(ReadingError::Busy(reader.to_owned()))
     }
+
+    /// Notes the next message, by its number among those of the consumer. Under the same name, another reader's consumer
+    /// would deliver others, and each of the two would miss some.
+    ///
+    /// # Errors
+    /// If it is not the next.
+    pub fn read(&mut self, consumer_sequence: u64) -> Result<(), ReadingError> {
+        self.read += 1;
+        match consumer_sequence == self.read {
+            true => Ok(()),
+            false => Err(ReadingError::Replaced),
+        }
+    }
+
+    /// How many messages are left, now.
+    ///
+    /// # Errors
+    /// If the broker does not answer, or somebody else has read some of them.
+    pub async fn left(&self) -> Result<u64, BoxError> {
+        let info = self.consumer.get_info().await?;
+        let is_ours = info.created == self.consumer.cached_info().created;
+        match is_ours && info.delivered.consumer_sequence == self.read {
+            true => Ok(info.num_pending),
+            false => Err(ReadingError::Replaced.into()),
+        }
+    }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (jetstream, info) = (self.jetstream.clone(), self.consumer.cached_info());
-        let (name, stream) = (info.name.clone(), info.stream_name.clone());
+        let (jetstream, consumer) = (self.jetstream.clone(), self.consumer.clone());
         runtime.spawn(async move {
+            let ours = consumer.cached_info();
             // If this fails, the broker removes it a little later.
-            let _ = jetstream.delete_consumer_from_stream(name, stream).await;
+            if consumer.get_info().await.is_ok_and(|found| found.created == ours.created) {
+                let (name, stream) = (ours.name.clone(), ours.stream_name.clone());
+                let _ = jetstream.delete_consumer_from_stream(name, stream).await;
+            }
         });
     }
 }

@@ -132,9 +132,13 @@ impl Refused {
     }
 }
 
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
+impl Refused {
+    /// To a subscriber, an owner with too many callbacks is busy, and does not fail.
+    fn answer(self, class: Class) -> Response {
         let (status, detail) = match self {
+            Self::Full if class == Class::Callback => {
+                (StatusCode::TOO_MANY_REQUESTS, "too many callbacks are being answered")
+            }
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "too many requests are being answered"),
             Self::Client => (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -257,7 +261,7 @@ pub(crate) async fn admit(
         Ok(in_flight) => next.run(request).await.map(|body| UntilSent::body(body, in_flight)),
         Err(why) => {
             overload.0.refused.get_or_create(&labels(class, why)).inc();
-            why.into_response()
+            why.answer(class)
         }
     }
 }

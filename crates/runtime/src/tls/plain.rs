@@ -22,6 +22,10 @@ pub struct PlainText {
 /// # Errors
 /// If it would.
 pub fn refuse_plain_text(setting: &str, url: &str) -> Result<(), PlainText> {
+    // Schemes are the same in either case.
+    let lower = |scheme: &str| format!("{}:", scheme.to_ascii_lowercase());
+    let url = url.split_once(':').map_or(url.to_owned(), |(scheme, rest)| lower(scheme) + rest);
+    let url = url.as_str();
     let refused =
         |host: &str, with| PlainText { setting: setting.to_owned(), host: host.to_owned(), with };
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
@@ -75,6 +79,8 @@ mod tests {
             ("http://localhost", None),
             ("https://store-info:7101", None),
             ("http://store-info:7101", Some("store-info")),
+            ("HTTP://store-info:7101", Some("store-info")),
+            ("Nats://nats:4222", Some("nats")),
             ("http://localhost.example", Some("localhost.example")),
             ("http://127.0.0.1.example/", Some("127.0.0.1.example")),
             ("http://10.0.0.1?x", Some("10.0.0.1")),

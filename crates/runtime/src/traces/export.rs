@@ -1,6 +1,6 @@
 //! From a bounded queue to the collector, in the background.
 
-use std::{future::Future, pin::Pin, sync::OnceLock, time::Duration};
+use std::{collections::HashMap, future::Future, pin::Pin, sync::OnceLock, time::Duration};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
@@ -37,8 +37,12 @@ pub trait Exporter: Send + Sync {
     fn export(&self, spans: Vec<Span>) -> Exporting<'_>;
 }
 
+/// Names and values of headers. A value may be a secret.
+pub type Headers = HashMap<String, String>;
+
 /// Makes the exporter to the collector at a base URL, for the service of this name.
-pub type Build = fn(endpoint: &str, service: &str) -> Result<Box<dyn Exporter>, BoxError>;
+pub type Build =
+    fn(endpoint: &str, service: &str, headers: Headers) -> Result<Box<dyn Exporter>, BoxError>;
 
 /// A program is built with one exporter or none, as it is built with one allocator.
 static LINKED: OnceLock<Build> = OnceLock::new();
@@ -49,9 +53,13 @@ pub fn link(build: Build) {
     let _ = LINKED.set(build);
 }
 
-pub(super) fn build(endpoint: &str, service: &str) -> Result<Box<dyn Exporter>, StartError> {
+pub(super) fn build(
+    endpoint: &str,
+    service: &str,
+    headers: Headers,
+) -> Result<Box<dyn Exporter>, StartError> {
     let build = LINKED.get().ok_or(StartError::NotBuilt)?;
-    build(endpoint, service)
+    build(endpoint, service, headers)
         .map_err(|source| StartError::Exporter { endpoint: endpoint.to_owned(), source })
 }
 

@@ -176,7 +176,8 @@ fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration>
 fn kind_of(status: StatusCode, says_when: bool) -> FetchErrorKind {
     match status.as_u16() {
         // Without `Retry-After`, it may come from a proxy, or from a database that gives up on one key.
-        429 | 503 if says_when => FetchErrorKind::Unavailable,
+        429 if says_when => FetchErrorKind::Busy,
+        503 if says_when => FetchErrorKind::Unavailable,
         401 | 403 | 404 | 405 | 407 | 410 | 501 | 300..=399 => FetchErrorKind::Misconfigured,
         // These judge the request itself, and would do so again.
         400 | 413 | 414 | 422 | 431 => FetchErrorKind::Refused,
@@ -223,8 +224,8 @@ mod tests {
             }
             refusal(StatusCode::from_u16(status).unwrap(), &headers).kind
         };
-        for status in [429, 503] {
-            assert_eq!(kind(status, &["1"]), FetchErrorKind::Unavailable);
+        for (status, says) in [(429, FetchErrorKind::Busy), (503, FetchErrorKind::Unavailable)] {
+            assert_eq!(kind(status, &["1"]), says);
             assert_eq!(kind(status, &["soon"]), FetchErrorKind::Broken);
             assert_eq!(kind(status, &[]), FetchErrorKind::Broken);
         }

@@ -11,8 +11,11 @@ use nudge_protocol::{
 /// What a failed callback means. Callers match on this, never on a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchErrorKind {
-    /// The owner cannot be reached, or asks to be called again later. Says nothing about any key.
+    /// The owner cannot be reached, or is unavailable and asks to be called again later. Says nothing about any key.
     Unavailable,
+    /// The owner is well, and asks to be called again later: more is asked for than its budget. Says nothing about any
+    /// key.
+    Busy,
     /// The owner failed, or its answer was invalid, incomplete or late. The owner may be at fault, or a single
     /// key: a probe shows which.
     Broken,
@@ -25,13 +28,19 @@ pub enum FetchErrorKind {
 }
 
 impl FetchErrorKind {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Unavailable, Self::Broken, Self::Misconfigured, Self::Refused];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Unavailable, Self::Busy, Self::Broken, Self::Misconfigured, Self::Refused];
+
+    /// Whether it says nothing about any key.
+    pub(crate) const fn is_owners(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Busy)
+    }
 
     /// Its name in metrics.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
             Self::Broken => "broken",
             Self::Misconfigured => "misconfigured",
             Self::Refused => "refused",
@@ -52,9 +61,9 @@ pub struct FetchError {
 }
 
 impl FetchError {
-    /// The wait that the owner asks for because it is busy. It fails in no way.
+    /// The wait that the owner asks for because it is busy.
     pub(crate) fn asks_to_wait(&self) -> Option<Duration> {
-        self.retry_after.filter(|_| self.kind == FetchErrorKind::Unavailable)
+        self.retry_after.filter(|_| self.kind == FetchErrorKind::Busy)
     }
 }
 

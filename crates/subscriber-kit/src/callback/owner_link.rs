@@ -1,6 +1,6 @@
 //! The link from a followed entity to its owner: the client, the breaker, and the owner's condition.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, admin::BreakerState, sync_api::Lane};
 use nudge_runtime::breaker::{Breaker, MAX_RETRY_AFTER};
@@ -14,6 +14,9 @@ use crate::{
     },
     read_model::applied::Waiters,
 };
+
+/// Shortest wait for an owner that is busy, whatever it says.
+const MIN_BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// See the module documentation.
 #[derive(Clone)]
@@ -63,12 +66,13 @@ impl OwnerLink {
         self.breaker.lock()
     }
 
-    /// A call in this lane failed through the owner's fault. Returns whether it had answered until now. An owner that says
-    /// when to come again does not fail: that lane waits, and nothing else happens.
+    /// A call in this lane failed through the owner's fault. Returns whether it had answered until now. An owner that is
+    /// busy does not fail: that lane waits, and nothing else happens.
     pub(crate) fn failed(&self, lane: Lane, error: &FetchError) -> bool {
         if let Some(asked) = error.asks_to_wait() {
             let wait = &mut self.waits.lock()[lane as usize];
-            *wait = (*wait).max(Some(Instant::now() + asked.min(MAX_RETRY_AFTER)));
+            let asked = asked.clamp(MIN_BUSY_WAIT, MAX_RETRY_AFTER);
+            *wait = (*wait).max(Some(Instant::now() + asked));
             let mut breaker = self.breaker();
             if breaker.state() == BreakerState::HalfOpen {
                 breaker.let_through();
@@ -99,7 +103,7 @@ impl OwnerLink {
                     self.answered([id].iter());
                     return Condition::Well;
                 }
-                Err(error) if error.kind == FetchErrorKind::Unavailable => {
+                Err(error) if error.kind.is_owners() => {
                     return Condition::Ill(error);
                 }
                 Err(error) => failed = Some(error),
@@ -189,27 +193,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_owner_that_asks_to_wait_does_not_fail_and_keeps_only_that_lane_waiting() {
+    async fn an_owner_that_is_busy_does_not_fail_and_keeps_only_that_lane_waiting() {
         let link = OwnerLink::new(Arc::new(Owner { key: None, list: None }));
         let asks = |kind| {
             let retry_after = Some(std::time::Duration::from_secs(5));
             FetchError { retry_after, ..FetchError::new(kind, "later") }
         };
         for _ in 0..20 {
-            assert!(!link.failed(Lane::Backlog, &asks(FetchErrorKind::Unavailable)));
+            assert!(!link.failed(Lane::Backlog, &asks(FetchErrorKind::Busy)));
         }
         assert_eq!(link.breaker().state(), BreakerState::Closed);
         assert_eq!(link.breaker().permit(Instant::now().into_std()), Permit::Full);
         assert!(link.waits(Lane::Backlog).is_some() && link.waits(Lane::Fresh).is_none());
-        // Nobody is there, or the status does not say that it is busy: that is a failure.
+        // One that is away is not well, also if it says when it will be back.
         for _ in 0..20 {
-            link.failed(Lane::Fresh, &asks(FetchErrorKind::Broken));
+            link.failed(Lane::Fresh, &asks(FetchErrorKind::Unavailable));
         }
         assert_eq!(link.breaker().state(), BreakerState::Open);
         assert!(link.waits(Lane::Fresh).is_none());
         let now = Instant::now().into_std() + MAX_RETRY_AFTER;
         assert_eq!(link.breaker().permit(now), Permit::Probe);
-        link.failed(Lane::Backlog, &asks(FetchErrorKind::Unavailable));
+        link.failed(Lane::Backlog, &asks(FetchErrorKind::Busy));
         assert_eq!(link.breaker().state(), BreakerState::Closed, "it answered the probe");
     }
 

@@ -18,7 +18,7 @@ pub(crate) fn health() -> OpenApi {
 
 /// The OpenAPI document of these routes alone, as text: `api/subscriber.openapi.json`.
 pub fn document() -> String {
-    text(routes())
+    text(routes(), &[])
 }
 
 /// The header that a request to the service's own endpoints may carry.

@@ -116,17 +116,15 @@ pub(super) async fn claim(
 
 /// Pure.
 fn choose(seen: &[Option<Seen>], read_model: &str, unused_after: Duration) -> Choice {
-    let whose = |seen: &Option<Seen>| {
-        seen.as_ref().map(|seen| read_model_of(&seen.info.config).map(str::to_owned))
+    let is_ours = |seen: &Option<Seen>| {
+        seen.as_ref().and_then(|seen| read_model_of(&seen.info.config)) == Some(read_model)
     };
-    let is_ours = |seen: &Option<Seen>| whose(seen).flatten().as_deref() == Some(read_model);
     if let Some(ours) = seen.iter().position(is_ours) {
         return Choice::Ours(ours);
     }
     let choice = seen.iter().enumerate().find_map(|(place, seen)| match seen {
         None => Some(Choice::Free(place)),
-        // No read model has created it as it is: a tool of an operator has, and it is repaired.
-        Some(_) if whose(&Some(seen.clone()?)) == Some(None) => Some(Choice::Ours(place)),
+        // Also one that names none: nobody knows what was acknowledged there, and by whom.
         Some(other) => (!other.is_in_use(unused_after)).then_some(Choice::Unused(place)),
     });
     choice.unwrap_or(Choice::AllInUse)
@@ -134,9 +132,13 @@ fn choose(seen: &[Option<Seen>], read_model: &str, unused_after: Duration) -> Ch
 
 impl Seen {
     /// Whether somebody waits for its messages or has got or acknowledged one lately, or it is so new that its creator
-    /// may not have asked for any yet.
+    /// may not have asked for any yet. One that names no read model was made by a tool of an operator, so only who waits
+    /// counts.
     fn is_in_use(&self, unused_after: Duration) -> bool {
-        let Info { created, delivered, ack_floor, num_waiting, .. } = &self.info;
+        let Info { created, delivered, ack_floor, num_waiting, config, .. } = &self.info;
+        if read_model_of(config).is_none() {
+            return *num_waiting > 0;
+        }
         let last = [Some(*created), delivered.last_active, ack_floor.last_active];
         let lately = |time: DateTime| {
             let since = self.at.seconds_since(timestamp(time));

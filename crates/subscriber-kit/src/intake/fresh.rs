@@ -2,6 +2,7 @@
 
 use futures_util::StreamExt;
 use nudge_runtime::BoxError;
+use nudge_runtime::broker::reading::ReadingError;
 
 use super::{
     Intake, Over, Session,
@@ -47,7 +48,11 @@ impl Intake {
         if first > last {
             return Ok(());
         }
-        let mut again = session.consumer.again_from(first).await?;
+        let mut again = match session.consumer.again_from(first).await {
+            // Others of this service read already. The durable consumer brings it, only later.
+            Err(error) if is_busy(&*error) => return Ok(()),
+            again => again?,
+        };
         while let Some(delivery) = again.next().await {
             if self.queue.capacity() == 0 {
                 break;
@@ -56,6 +61,10 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+fn is_busy(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(ReadingError::Busy(_)))
 }
 
 pub(super) async fn next(fresh: &mut Option<Deliveries>) -> Option<Result<Delivery, BoxError>> {

@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::intake::{
     claim::{Claimed, claim, remove_former},
     cloud_events::CloudEvents,
-    consumer::{Altered, compare, wanted},
+    consumer::{Altered, compare, read_model_of, wanted, whose},
     source::{Asking, Consumer, ConsumerState, Deliveries, Delivery, Durable, NoStream, Source},
 };
 use incarnation::Incarnation;
@@ -117,6 +117,9 @@ async fn mended(
     }
     let name = claimed.name.as_str();
     let found = stream.consumer_info(name).await?;
+    if whose(wanted) != read_model_of(&found.config) {
+        return Err(ANOTHERS.into());
+    }
     let Altered { skips, costs } = compare(wanted, &found.config);
     if !skips.is_empty() {
         let skips = skips.join(", ");
@@ -127,7 +130,8 @@ async fn mended(
         );
         let anew = async {
             stream.delete_consumer(name).await?;
-            Ok::<_, BoxError>(stream.create_consumer(wanted.clone()).await?)
+            // Strictly: another read model may be quicker.
+            Ok::<_, BoxError>(stream.create_consumer_strict(wanted.clone()).await?)
         };
         let anew = anew.await.map_err(|error| Unmended { altered: skips, source: error })?;
         return Ok((anew, true, None));
@@ -168,6 +172,9 @@ async fn mended(
     let mended = found.paused || (!costs.is_empty() && left.is_none());
     Ok((stream.get_consumer(name).await?, mended, left))
 }
+
+/// What one has acknowledged does not count for another, so a consumer is never shared, however short.
+const ANOTHERS: &str = "the consumer does not name this read model any more: finding another";
 
 /// The consumer can neither be used as it is nor repaired.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +224,9 @@ impl Consumer for Opened {
     fn state(&self) -> Asking<'_, ConsumerState> {
         Box::pin(async {
             let info = self.incarnation.look().await?;
+            if whose(&self.config) != read_model_of(&info.config) {
+                return Err(ANOTHERS.into());
+            }
             let Altered { skips, costs } = compare(&self.config, &info.config);
             if info.paused {
                 return Err("the consumer was paused at the broker: resuming it".into());
@@ -274,12 +284,15 @@ impl Consumer for Opened {
             let left = reading.consumer.cached_info().num_pending;
             let begin = (self.from.clone(), reading, left);
             let pages =
-                futures_util::stream::try_unfold(begin, |(from, reading, left)| async move {
+                futures_util::stream::try_unfold(begin, |(from, mut reading, left)| async move {
                     if left == 0 {
                         return Ok::<_, BoxError>(None);
                     }
-                    let page = page(&from, &reading.consumer).await?;
-                    let left = page.last().map_or(left, |last| last.pending);
+                    let page = page(&from, &mut reading).await?;
+                    let left = match page.last() {
+                        Some(last) => last.pending,
+                        None => reading.left().await?,
+                    };
                     Ok(Some((futures_util::stream::iter(page).map(Ok), (from, reading, left))))
                 });
             Ok(pages.try_flatten().boxed())
@@ -296,12 +309,14 @@ impl Consumer for Opened {
     }
 }
 
-async fn page(from: &Notifier, consumer: &PullConsumer) -> Result<Vec<Delivery>, BoxError> {
-    let mut batch = consumer.fetch().max_messages(PULL_MESSAGES).messages().await?;
+async fn page(from: &Notifier, reading: &mut Reading) -> Result<Vec<Delivery>, BoxError> {
+    let mut batch = reading.consumer.fetch().max_messages(PULL_MESSAGES).messages().await?;
     let mut page = Vec::new();
     while let Some(message) = batch.next().await {
         let message = message?;
-        let place = message.info().map(|info| Place::of(&info))?;
+        let info = message.info()?;
+        reading.read(info.consumer_sequence)?;
+        let place = Place::of(&info);
         page.push(from.delivery(&message, Some(place)));
     }
     Ok(page)

@@ -86,7 +86,8 @@ impl<A: Apply> Batches<A> {
         let (owner, entity) = (&*self.owner.client, &self.settling.entity);
         let began = Instant::now();
         let (mut items, mut fetched) = fetch_all(owner, entity, ids, self.fields).await;
-        if fetched.is_err() {
+        // One that is away or busy would be so for each part.
+        if fetched.as_ref().is_err_and(|error| !error.kind.is_owners()) {
             items.clear();
             for part in ids.chunks(ids.len().div_ceil(PARTS)) {
                 let (some, result) = fetch_all(owner, entity, part, self.fields).await;

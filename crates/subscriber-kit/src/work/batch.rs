@@ -174,8 +174,7 @@ impl<A: Apply> Batches<A> {
 
     /// The owner's condition after a callback for these keys failed.
     async fn whose_fault(&self, runs: &[Run<Held>], error: &FetchError) -> Condition {
-        let owners =
-            mutated!(FailureIsTheOwners: error.kind == FetchErrorKind::Unavailable => true);
+        let owners = mutated!(FailureIsTheOwners: error.kind.is_owners() => true);
         if owners {
             return Condition::Ill(error.clone());
         }

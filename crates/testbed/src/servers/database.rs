@@ -60,6 +60,7 @@ impl TestDatabase {
 
     /// A database of this kind.
     pub async fn of(kind: Kind) -> Self {
+        super::logs();
         match kind {
             Kind::Sqlite => Self::in_file(),
             Kind::Postgres => Self::on(&Postgres::shared().await).await,

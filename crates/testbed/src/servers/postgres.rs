@@ -46,6 +46,7 @@ impl Postgres {
     }
 
     async fn find_or_start() -> Self {
+        super::logs();
         match env::var(SETTING).ok().filter(|url| !url.is_empty()) {
             Some(url) => Self { url, own: None },
             None => Self::run().await,
@@ -53,6 +54,7 @@ impl Postgres {
     }
 
     async fn run() -> Self {
+        super::logs();
         let (orders, taken) = mpsc::unbounded_channel();
         let (tell, started) = oneshot::channel();
         let thread = thread::spawn(move || {

@@ -8,7 +8,6 @@ use std::{
 };
 
 use nudge_testbed::{Nats, QUIET, ports::free_port};
-use reqwest::Client;
 use serde_json::json;
 
 use crate::support::{Api, UNREACHABLE_NATS, in_time};
@@ -187,7 +186,8 @@ async fn however_many_connections_are_open_requests_are_answered() {
     let url = format!("sqlite:{}", directory.path().join("a.db").display());
     program(&mut command, &[("DATABASE_URL", &url), ("BIND", &bind)]);
     let _started = Process(command.spawn().unwrap());
-    let client = Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).build().unwrap();
+    let client = nudge_runtime::tls::http().pool_max_idle_per_host(0);
+    let client = client.timeout(PATIENCE).build().unwrap();
     let ready = async || {
         let answer = client.get(format!("http://{bind}/readyz")).send().await.ok()?;
         Some(answer.status().as_u16())

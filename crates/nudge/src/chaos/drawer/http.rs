@@ -25,7 +25,7 @@ pub(crate) struct Healed {
 }
 
 /// All routes.
-pub(crate) fn router(drawer: Drawer) -> Router {
+pub(crate) fn router<S: Clone + Send + Sync + 'static>(drawer: Drawer) -> Router<S> {
     Router::new()
         .route(PATH, get(shown).delete(heal))
         .route("/api/chaos/{kind}", post(begin))

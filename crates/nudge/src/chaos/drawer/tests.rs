@@ -17,6 +17,7 @@ async fn start() -> Fixture {
     // Nobody listens there.
     let lines = Lines::of_the_demo(1, 1).await.unwrap();
     let handle = || Handle { down: watch::Sender::new(false), database_url: String::new() };
+    nudge_runtime::tls::install();
     let services = Service::ALL.map(|service| (service, handle())).into();
     let drawer = Drawer::new(lines, services, Api::new(1), "nudge".to_owned());
     let (listener, address) = serve::listen(([127, 0, 0, 1], 0).into()).await.unwrap();

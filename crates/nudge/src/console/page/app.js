@@ -7,6 +7,7 @@ import * as entity from "./entity.js";
 import * as grid from "./grid.js";
 import * as picture from "./picture.js";
 import * as services from "./services.js";
+import * as session from "./session.js";
 import * as stream from "./stream.js";
 
 // In the order in which a frame is taken: what is known first, what is drawn after it.
@@ -19,4 +20,4 @@ stream.onFrame((frame) => {
   performance.mark("shown");
   entity.start();
 });
-stream.start();
+session.start();

@@ -67,6 +67,15 @@ export const keyName = (entity, id) => `${entity}/${id}`;
 // An ID in a path. `.` and `..` cannot be written there.
 export const segment = (id) => encodeURIComponent(id);
 
+// Who is told when the console wants to know who asks.
+let refused = () => {};
+
+export function onRefused(listener) {
+  refused = listener;
+}
+
+export const tellRefused = () => refused();
+
 // A request whose answer is JSON. A problem becomes an error that says which fields are wrong.
 export async function json(path, options) {
   const response = await fetch(path, options);
@@ -76,6 +85,7 @@ export async function json(path, options) {
   const fields = body?.errors?.map((one) => `${one.field}: ${one.detail}`).join("; ");
   const error = new Error(fields || body?.detail || body?.title || `status ${response.status}`);
   error.status = response.status;
+  if (error.status === 401) tellRefused();
   throw error;
 }
 

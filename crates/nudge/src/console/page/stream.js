@@ -1,6 +1,6 @@
 // What the console tells, in one stream: the services, and what happens to keys.
 
-import { keyName } from "./common.js";
+import { keyName, tellRefused } from "./common.js";
 
 export const state = {
   connected: false,
@@ -67,6 +67,7 @@ function take(frame) {
 
 // Nobody looks at a hidden page, so it is told nothing.
 let source = null;
+let started = false;
 
 function open() {
   source = new EventSource("api/stream");
@@ -78,16 +79,24 @@ function open() {
     // The browser reconnects, and names the last frame that it got.
     state.connected = false;
     for (const listener of listeners) listener({ keys: [], counts: {} });
-    if (source.readyState === EventSource.CLOSED) setTimeout(reopen, 2000);
+    if (source.readyState !== EventSource.CLOSED) return;
+    tellRefused();
+    setTimeout(reopen, 2000);
   };
 }
 
 function reopen() {
   source?.close();
-  if (document.visibilityState === "visible") open();
+  if (started && document.visibilityState === "visible") open();
+}
+
+export function stop() {
+  [started, state.connected] = [false, false];
+  source?.close();
 }
 
 export function start() {
+  started = true;
   open();
   document.addEventListener("visibilitychange", reopen);
 }
