@@ -18,7 +18,7 @@ use crate::{
     broker::NatsArgs,
     logs::{Lines, bounded::Bounded},
     secret::{self, Secret},
-    tls::{PlainText, refuse_plain_text},
+    tls::PlainText,
     traces::TraceArgs,
 };
 
@@ -59,14 +59,19 @@ pub const MAX_CALLBACK_BUDGET: u32 = 1_000_000;
 pub struct OwnerArgs {
     /// How many entities a second all subscribers together may ask for, of each kind and at all replicas together
     /// [default: no limit]
-    #[arg(long, env = "CALLBACK_BUDGET", value_name = "ENTITIES", value_parser = callback_budget)]
+    #[arg(long, env = "CALLBACK_BUDGET", value_name = "ENTITIES", value_parser = at_most(MAX_CALLBACK_BUDGET, "entities a second"))]
     pub callback_budget: Option<NonZeroU32>,
 }
 
-fn callback_budget(text: &str) -> Result<NonZeroU32, String> {
-    let budget =
-        text.parse().ok().filter(|budget: &NonZeroU32| budget.get() <= MAX_CALLBACK_BUDGET);
-    budget.ok_or_else(|| format!("must be 1 to {MAX_CALLBACK_BUDGET} entities a second"))
+/// For `value_parser`: 1 to `most` of `what`.
+pub(crate) fn at_most(
+    most: u32,
+    what: &'static str,
+) -> impl Fn(&str) -> Result<NonZeroU32, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number: &NonZeroU32| number.get() <= most);
+        number.ok_or_else(|| format!("must be 1 to {most} {what}"))
+    }
 }
 
 impl ServiceArgs {
@@ -84,13 +89,10 @@ impl ServiceArgs {
     /// # Errors
     /// If there are any.
     pub fn refuse_plain_text(&self) -> Result<(), PlainText> {
-        if self.auth.behind_proxy {
-            return Ok(());
-        }
-        refuse_plain_text("DATABASE_URL", self.database_url())?;
+        self.auth.refuse_plain_text("DATABASE_URL", self.database_url())?;
         match self.nats.is_encrypted() {
             true => Ok(()),
-            false => refuse_plain_text("NATS_URL", &self.nats.nats_url),
+            false => self.auth.refuse_plain_text("NATS_URL", &self.nats.nats_url),
         }
     }
 

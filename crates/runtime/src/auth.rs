@@ -30,10 +30,16 @@ pub use caller::Caller;
 pub use credentials::Credentials;
 pub use policy::Scope;
 
-use crate::tls::{PlainText, TlsArgs, TlsError};
+use crate::{
+    args::at_most,
+    tls::{PlainText, TlsArgs, TlsError, refuse_plain_text},
+};
 
 /// Largest difference between two machines' clocks that may be configured, in seconds.
 pub const MAX_CLOCK_SKEW_SECONDS: u64 = 300;
+
+const DEFAULT_AUDIENCE: &str = "nudge";
+const DEFAULT_CLOCK_SKEW_SECONDS: u64 = 60;
 
 /// The environment variables of [`AuthArgs`].
 pub const VARIABLES: [&str; 7] = [
@@ -53,14 +59,14 @@ pub struct AuthArgs {
     #[arg(long, env = "AUTH_ISSUER", value_name = "URL", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub auth_issuer: Option<String>,
     /// What a token's `aud` must name
-    #[arg(long, env = "AUTH_AUDIENCE", value_name = "NAME", default_value = "nudge", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, env = "AUTH_AUDIENCE", value_name = "NAME", default_value = DEFAULT_AUDIENCE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub auth_audience: String,
     /// The issuer's keys (JWKS): a file, which is read again when it changes, or an `https://` or `http://` URL. Without it, the
     /// issuer's OpenID configuration says where they are
     #[arg(long, env = "AUTH_JWKS", value_name = "PATH|URL", requires = "auth_issuer")]
     pub auth_jwks: Option<String>,
     /// How far the issuer's clock may be from ours, in seconds
-    #[arg(long, env = "AUTH_CLOCK_SKEW", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=MAX_CLOCK_SKEW_SECONDS))]
+    #[arg(long, env = "AUTH_CLOCK_SKEW", value_name = "SECONDS", default_value_t = DEFAULT_CLOCK_SKEW_SECONDS, value_parser = clap::value_parser!(u64).range(..=MAX_CLOCK_SKEW_SECONDS))]
     pub auth_clock_skew: u64,
     /// File with the token to send to other services. It is read again when it changes
     #[arg(long, env = "AUTH_TOKEN_FILE", value_name = "PATH")]
@@ -71,7 +77,7 @@ pub struct AuthArgs {
     pub behind_proxy: bool,
     /// How many requests a second each client (a token's `sub`) may send, callbacks and operators' requests aside
     /// [default: no limit]
-    #[arg(long, env = "CLIENT_RATE", value_name = "REQUESTS", requires = "auth_issuer", value_parser = client_rate)]
+    #[arg(long, env = "CLIENT_RATE", value_name = "REQUESTS", requires = "auth_issuer", value_parser = at_most(MAX_CLIENT_RATE, "requests a second"))]
     pub client_rate: Option<NonZeroU32>,
     /// The program's certificate, and whose it trusts
     #[command(flatten)]
@@ -81,9 +87,33 @@ pub struct AuthArgs {
 /// Largest rate of a client that may be set, in requests a second.
 pub const MAX_CLIENT_RATE: u32 = 1_000_000;
 
-fn client_rate(text: &str) -> Result<NonZeroU32, String> {
-    let rate = text.parse().ok().filter(|rate: &NonZeroU32| rate.get() <= MAX_CLIENT_RATE);
-    rate.ok_or_else(|| format!("must be 1 to {MAX_CLIENT_RATE} requests a second"))
+impl Default for AuthArgs {
+    /// Nobody is asked, and nothing is encrypted.
+    fn default() -> Self {
+        Self {
+            auth_issuer: None,
+            auth_audience: DEFAULT_AUDIENCE.to_owned(),
+            auth_jwks: None,
+            auth_clock_skew: DEFAULT_CLOCK_SKEW_SECONDS,
+            auth_token_file: None,
+            behind_proxy: false,
+            client_rate: None,
+            tls: TlsArgs::default(),
+        }
+    }
+}
+
+impl AuthArgs {
+    /// Refuses the URL of another machine that would be reached without TLS, unless a proxy does it.
+    ///
+    /// # Errors
+    /// If it would.
+    pub fn refuse_plain_text(&self, setting: &str, url: &str) -> Result<(), PlainText> {
+        match self.behind_proxy {
+            true => Ok(()),
+            false => refuse_plain_text(setting, url),
+        }
+    }
 }
 
 /// Why the settings for tokens cannot be used.

@@ -30,7 +30,8 @@ use tokio_rustls::rustls::{
 };
 
 pub use client::http;
-pub use plain::{PlainText, refuse_plain_text};
+pub use plain::PlainText;
+pub(crate) use plain::refuse_plain_text;
 pub(crate) use server::Acceptor;
 
 use crate::reread::named;

@@ -12,8 +12,7 @@ use nudge_runtime::{
     args::{OwnerArgs, ServiceArgs, address, http_url},
     auth::{Admission, Credentials},
     database::{Durability, Migration},
-    openapi, program,
-    tls::{self, refuse_plain_text},
+    openapi, program, tls,
     traces::Traces,
 };
 use tokio::task::JoinHandle;
@@ -374,12 +373,10 @@ impl Service {
     ) -> Result<Running, BoxError> {
         let args = ServiceArgs::from_arg_matches(matches)?;
         tls::install();
-        if !args.auth.behind_proxy {
-            let settings = self.follows.iter().map(|follow| follow.setting.clone());
-            for setting in settings.chain(self.calls.iter().map(|name| url_of(name))) {
-                let url = matches.get_one::<String>(&setting).map_or("", String::as_str);
-                refuse_plain_text(&variable(&setting), url)?;
-            }
+        let settings = self.follows.iter().map(|follow| follow.setting.clone());
+        for setting in settings.chain(self.calls.iter().map(|name| url_of(name))) {
+            let url = matches.get_one::<String>(&setting).map_or("", String::as_str);
+            args.auth.refuse_plain_text(&variable(&setting), url)?;
         }
         let traces = Traces::start(&args.traces, self.name)?;
         // First, so that the start fails before anything else happens if the port is taken.

@@ -123,10 +123,7 @@ impl Tokens {
             auth_audience: NAME.to_owned(),
             auth_jwks: Some(jwks),
             auth_clock_skew: 0,
-            auth_token_file: None,
-            behind_proxy: false,
-            client_rate: None,
-            tls: TlsArgs::default(),
+            ..AuthArgs::default()
         };
         Admission::of(&args).map_err(|error| Failure::failed(chain(&error)))
     }

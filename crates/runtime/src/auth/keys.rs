@@ -20,11 +20,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 use super::{AuthArgs, AuthError};
-use crate::{
-    BoxError,
-    problem::chain,
-    tls::{Tls, refuse_plain_text},
-};
+use crate::{BoxError, problem::chain, tls::Tls};
 
 /// Shortest time between two requests for the keys.
 pub(super) const MIN_REFRESH: Duration = Duration::from_secs(10);
@@ -273,10 +269,7 @@ fn source(args: &AuthArgs, issuer: &str) -> Result<Source, AuthError> {
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(AuthError::Scheme { variable, url: url.to_owned() });
         }
-        match args.behind_proxy {
-            true => Ok(()),
-            false => Ok(refuse_plain_text(variable, url)?),
-        }
+        Ok(args.refuse_plain_text(variable, url)?)
     };
     match args.auth_jwks.as_deref() {
         Some(url) if url.contains("://") => {

@@ -38,10 +38,7 @@ use super::{
     sign::{Grant, SigningKey},
     verifier::MAX_TOKEN_BYTES,
 };
-use crate::{
-    serve,
-    tls::{self, TlsArgs},
-};
+use crate::{serve, tls};
 
 const ISSUER: &str = "http://issuer.test";
 const AUDIENCE: &str = "nudge";
@@ -52,11 +49,7 @@ fn args(jwks: &str) -> AuthArgs {
         auth_issuer: Some(ISSUER.to_owned()),
         auth_audience: AUDIENCE.to_owned(),
         auth_jwks: Some(jwks.to_owned()),
-        auth_clock_skew: 60,
-        auth_token_file: None,
-        behind_proxy: false,
-        tls: TlsArgs::default(),
-        client_rate: None,
+        ..AuthArgs::default()
     }
 }
 

@@ -21,7 +21,7 @@ pub struct PlainText {
 ///
 /// # Errors
 /// If it would.
-pub fn refuse_plain_text(setting: &str, url: &str) -> Result<(), PlainText> {
+pub(crate) fn refuse_plain_text(setting: &str, url: &str) -> Result<(), PlainText> {
     // Schemes are the same in either case.
     let lower = |scheme: &str| format!("{}:", scheme.to_ascii_lowercase());
     let url = url.split_once(':').map_or(url.to_owned(), |(scheme, rest)| lower(scheme) + rest);

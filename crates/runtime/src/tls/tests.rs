@@ -1,7 +1,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{Json, Router, routing::get};
-use clap::Parser;
 use rcgen::date_time_ymd;
 use serde_json::json;
 use tokio::{
@@ -24,12 +23,7 @@ use crate::{
 };
 
 fn auth_args(tls: TlsArgs) -> AuthArgs {
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        auth: AuthArgs,
-    }
-    AuthArgs { tls, ..Program::parse_from(["program"]).auth }
+    AuthArgs { tls, ..AuthArgs::default() }
 }
 
 /// A listener with these certificates.

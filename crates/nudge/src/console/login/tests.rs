@@ -5,7 +5,7 @@ use nudge_runtime::auth::{
     AuthArgs,
     sign::{Grant, SigningKey},
 };
-use nudge_runtime::tls::{self, TlsArgs};
+use nudge_runtime::tls;
 use nudge_testbed::PATIENCE;
 use reqwest::RequestBuilder;
 use tokio_util::sync::CancellationToken;
@@ -42,13 +42,8 @@ async fn start() -> Fixture {
     std::fs::write(&jwks, key.jwks().to_string()).unwrap();
     let args = AuthArgs {
         auth_issuer: Some("nudge".to_owned()),
-        auth_audience: "nudge".to_owned(),
         auth_jwks: Some(jwks.display().to_string()),
-        auth_clock_skew: 60,
-        auth_token_file: None,
-        behind_proxy: false,
-        client_rate: None,
-        tls: TlsArgs::default(),
+        ..AuthArgs::default()
     };
     let login = Login::asking(Admission::of(&args).unwrap(), 7100);
     let stop = CancellationToken::new();
@@ -203,20 +198,7 @@ async fn a_command_sends_its_token_with_each_request() {
 
 #[tokio::test]
 async fn where_nobody_is_asked_there_is_no_login() {
-    let login = Login::asking(
-        Admission::of(&AuthArgs {
-            auth_issuer: None,
-            auth_audience: "nudge".to_owned(),
-            auth_jwks: None,
-            auth_clock_skew: 60,
-            auth_token_file: None,
-            behind_proxy: false,
-            client_rate: None,
-            tls: TlsArgs::default(),
-        })
-        .unwrap(),
-        7100,
-    );
+    let login = Login::asking(Admission::of(&AuthArgs::default()).unwrap(), 7100);
     assert!(login.0.is_none());
 }
 

@@ -11,7 +11,8 @@ use async_nats::jetstream::{
     message::Acker,
 };
 use nudge_runtime::BoxError;
-use tokio::{sync::Mutex, time::Instant};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::intake::acknowledge::{AckHandle, Sending};
 
@@ -40,12 +41,12 @@ impl Incarnation {
         if info.created != self.consumer.cached_info().created {
             return Err("the consumer was recreated by someone else".into());
         }
-        *self.seen.lock().await = asked;
+        *self.seen.lock() = asked;
         Ok(info)
     }
 
     async fn is_still_there(&self) -> bool {
-        let seen = *self.seen.lock().await;
+        let seen = *self.seen.lock();
         seen.elapsed() < self.believed_for || self.look().await.is_ok()
     }
 
