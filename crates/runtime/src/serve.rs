@@ -170,19 +170,11 @@ pub(crate) async fn serve_to_all(
             Ok((stream, _)) => match places.take() {
                 Some(place) => {
                     let (router, stop) = (router.clone(), stop.clone());
-                    match tls.clone() {
-                        None => connections
-                            .spawn(connection::serve(stream, router, place, limits, stop)),
-                        Some(tls) => connections.spawn(connection::serve_encrypted(
-                            tls, stream, router, place, limits, stop,
-                        )),
-                    };
+                    let tls = tls.clone();
+                    connections.spawn(connection::serve(stream, tls, router, place, limits, stop));
                 }
                 None if refusals.len() < MAX_REFUSALS => {
-                    match tls.clone() {
-                        None => refusals.spawn(connection::refuse(stream)),
-                        Some(tls) => refusals.spawn(connection::refuse_encrypted(tls, stream)),
-                    };
+                    refusals.spawn(connection::refuse(stream, tls.clone()));
                 }
                 // A flood gets no answers.
                 None => {}

@@ -58,7 +58,7 @@ pub async fn within<T, F: Future<Output = Option<T>>>(
     }
 }
 
-/// Shows logs of a failing test when `LOG` is set.
+/// Prepares a test: shows its logs when `LOG` is set, and lets it make HTTP clients.
 pub fn logs() {
     nudge_runtime::tls::install();
     if let Ok(filter) = env::var("LOG") {

@@ -21,6 +21,7 @@ use tokio::{
     net::TcpStream,
     time::{Sleep, sleep},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower_http::timeout::TimeoutBody;
@@ -33,55 +34,54 @@ const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicatio
      retry-after: 1\r\ncache-control: no-store\r\nconnection: close\r\ncontent-length: 93\r\n\r\n\
      {\"status\":503,\"title\":\"Service Unavailable\",\"detail\":\"too many requests are being answered\"}\n";
 
-/// Time allowed for sending that answer.
+/// The complete answer to a request that is not encrypted.
+const PLAIN: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n\
+     cache-control: no-store\r\nconnection: close\r\ncontent-length: 79\r\n\r\n\
+     {\"status\":400,\"title\":\"Bad Request\",\"detail\":\"use https://: this port is TLS\"}\n";
+
+/// Time allowed for sending one of these answers.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Answers a connection that exceeds the limit.
-pub(super) async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let refusing = async {
-        stream.write_all(FULL.as_bytes()).await?;
+pub(super) async fn refuse(stream: TcpStream, tls: Option<Acceptor>) {
+    let Some(tls) = tls else { return answer(stream, FULL).await };
+    if let Ok(Some(stream)) = tokio::time::timeout(REFUSAL_DEADLINE, encrypted(stream, tls)).await {
+        answer(stream, FULL).await;
+    }
+}
+
+/// Sends a complete answer without reading what was asked.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) {
+    let answering = async {
+        stream.write_all(text.as_bytes()).await?;
         stream.shutdown().await?;
         // Unread input would make the operating system reset the connection and discard the answer.
         let mut rest = [0; 4 * 1024];
         while stream.read(&mut rest).await? > 0 {}
         Ok::<_, io::Error>(())
     };
-    let _ = tokio::time::timeout(REFUSAL_DEADLINE, refusing).await;
+    let _ = tokio::time::timeout(REFUSAL_DEADLINE, answering).await;
 }
 
-/// The same in TLS.
-pub(super) async fn refuse_encrypted(tls: Acceptor, stream: TcpStream) {
-    if let Ok(Ok(stream)) = tokio::time::timeout(REFUSAL_DEADLINE, tls.accept(stream)).await {
-        refuse(stream).await;
-    }
-}
-
-/// [`serve`] in TLS. The handshake has as much time as the head of a request.
-pub(super) async fn serve_encrypted(
-    tls: Acceptor,
-    stream: TcpStream,
-    router: Router,
-    place: Arc<Place>,
-    limits: Limits,
-    stop: CancellationToken,
-) {
-    let _ = stream.set_nodelay(true);
-    let accepted = tokio::select! {
-        accepted = tokio::time::timeout(limits.head, tls.accept(stream)) => accepted,
-        () = place.give_way.cancelled() => return,
-        () = stop.cancelled() => return,
+/// The connection in TLS. Whoever does not speak it is told so.
+async fn encrypted(stream: TcpStream, tls: Acceptor) -> Option<TlsStream<TcpStream>> {
+    let accepted = match Acceptor::is_spoken_by(&stream).await {
+        Ok(true) => tls.accept(stream).await,
+        Ok(false) => {
+            answer(stream, PLAIN).await;
+            return None;
+        }
+        Err(error) => Err(error),
     };
-    match accepted {
-        Ok(Ok(stream)) => serve_on(stream, router, place, limits, stop).await,
-        Ok(Err(error)) => tracing::debug!(%error, "a connection was not encrypted"),
-        Err(_) => tracing::debug!("a handshake took too long"),
-    }
+    accepted.inspect_err(|error| tracing::debug!(%error, "a connection was not encrypted")).ok()
 }
 
-/// Serves one request after another until the peer goes away, takes too long or has to make room. After
-/// `stop`, the request that is being answered is the last.
+/// Serves one request after another, in TLS if there is an acceptor, until the peer goes away, takes too long or has to make
+/// room. After `stop`, the request that is being answered is the last. A handshake has as much time as the head of a
+/// request.
 pub(super) async fn serve(
     stream: TcpStream,
+    tls: Option<Acceptor>,
     router: Router,
     place: Arc<Place>,
     limits: Limits,
@@ -89,7 +89,17 @@ pub(super) async fn serve(
 ) {
     // Small answers must not wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
-    serve_on(stream, router, place, limits, stop).await;
+    let Some(tls) = tls else { return serve_on(stream, router, place, limits, stop).await };
+    let encrypted = tokio::select! {
+        encrypted = tokio::time::timeout(limits.head, encrypted(stream, tls)) => encrypted,
+        () = place.give_way.cancelled() => return,
+        () = stop.cancelled() => return,
+    };
+    match encrypted {
+        Ok(Some(stream)) => serve_on(stream, router, place, limits, stop).await,
+        Ok(None) => {}
+        Err(_) => tracing::debug!("a handshake took too long"),
+    }
 }
 
 async fn serve_on(
@@ -234,10 +244,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_who_finds_no_place_is_as_long_as_it_says() {
-        let (head, body) = FULL.split_once("\r\n\r\n").unwrap();
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
-        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(problem["status"], 503);
+    fn the_answer_to_who_is_not_served_is_as_long_as_it_says() {
+        for (answer, status) in [(FULL, 503), (PLAIN, 400)] {
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+            let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(problem["status"], status);
+        }
     }
 }

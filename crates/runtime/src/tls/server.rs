@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{ServerConfig, server::WebPkiClientVerifier},
@@ -18,11 +18,6 @@ use crate::reread::{Reread, named};
 
 /// The first byte of whoever begins with TLS.
 const HANDSHAKE: u8 = 0x16;
-
-/// The complete answer to a request that is not encrypted.
-const PLAIN: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n\
-     cache-control: no-store\r\nconnection: close\r\ncontent-length: 79\r\n\r\n\
-     {\"status\":400,\"title\":\"Bad Request\",\"detail\":\"use https://: this port is TLS\"}\n";
 
 /// Encrypts the connections of a listener. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -44,13 +39,14 @@ impl Acceptor {
         Ok(Self(Arc::new(config)))
     }
 
-    /// The encrypted connection, once both sides have shown what they must. Whoever does not speak TLS is told so.
-    pub(crate) async fn accept(&self, mut stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    /// Whether this peer begins with a handshake. Waits for its first byte.
+    pub(crate) async fn is_spoken_by(stream: &TcpStream) -> io::Result<bool> {
         let mut first = [0];
-        if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE {
-            stream.write_all(PLAIN.as_bytes()).await?;
-            return Err(io::Error::other("a request without TLS"));
-        }
+        Ok(stream.peek(&mut first).await? == 0 || first[0] == HANDSHAKE)
+    }
+
+    /// The encrypted connection, once both sides have shown what they must.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         TlsAcceptor::from(self.0.get()).accept(stream).await
     }
 }
@@ -73,17 +69,4 @@ fn config(cert: &Path, key: &Path, client_ca: Option<&PathBuf>) -> io::Result<Ar
         .map_err(|error| named(cert, &error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_to_who_speaks_no_tls_is_as_long_as_it_says() {
-        let (head, body) = PLAIN.split_once("\r\n\r\n").unwrap();
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
-        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(problem["status"], 400);
-    }
 }
