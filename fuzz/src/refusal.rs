@@ -11,7 +11,8 @@ use nudge_subscriber_kit::owner_client::{FetchErrorKind, refusal as read};
 
 /// The lines of the input are a status, a `Retry-After` and a `Date`; an empty line means that there is none.
 ///
-/// - The meaning depends on the status alone, except that 429 and 503 with a `Retry-After` concern the whole owner.
+/// - The meaning depends on the status alone, except that with a `Retry-After`, 429 says that the owner is busy, and 503
+///   that it is unavailable.
 /// - Without a `Retry-After`, there is no wait. A number of seconds is that wait; for a date as servers write it, the
 ///   wait is what a second, plain decoder computes, and zero if the date has passed.
 /// - Whatever wait the owner asks for, the breaker lets a call through a minute later.
@@ -28,10 +29,10 @@ pub fn refusal(input: &[u8]) {
     let (retry_after, date) = (text(RETRY_AFTER), text(DATE));
 
     let error = read(status, &headers);
-    let says_when = error.retry_after.is_some() && [429, 503].contains(&status.as_u16());
-    let expected = match says_when {
-        true => FetchErrorKind::Unavailable,
-        false => read(status, &HeaderMap::new()).kind,
+    let expected = match (status.as_u16(), error.retry_after) {
+        (429, Some(_)) => FetchErrorKind::Busy,
+        (503, Some(_)) => FetchErrorKind::Unavailable,
+        _ => read(status, &HeaderMap::new()).kind,
     };
     assert_eq!(error.kind, expected);
     match retry_after.as_deref().map(|asked| (seconds(asked), unix_time(asked), date)) {

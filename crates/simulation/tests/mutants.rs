@@ -42,6 +42,10 @@ fn row(mutant: Mutant, found: &[Option<u64>]) -> String {
 }
 
 fn main() {
+    // A test runner that asks what is in here must not have to wait until all of it has run.
+    if std::env::args().any(|word| word == "--list") {
+        return;
+    }
     let only = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
     std::panic::set_hook(Box::new(|_| {}));
     let began = Instant::now();

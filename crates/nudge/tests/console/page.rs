@@ -437,14 +437,22 @@ async fn a_page_that_asks_for_a_token_shows_nothing_before_and_nothing_after() {
     shown.click("#log-out").await;
     shown.asks("").await;
 
-    // One that may only look is told so, and out when it expires.
-    let brief = [Scope::Observe, Scope::Read, Scope::Sync];
-    let brief = token(&shown.demo, &brief, Duration::from_secs(15));
-    shown.log_in(&brief).await;
+    // One that may only look is told so.
+    let look = [Scope::Observe, Scope::Read, Scope::Sync];
+    let minute = token(&shown.demo, &look, Duration::from_secs(60));
+    shown.log_in(&minute).await;
     shown.says("#expires", "Your token expires within 1 min").await;
     shown.click("#subscribers .pause").await;
     shown.says("#subscribers", "this needs the scope admin").await;
+    shown.click("#log-out").await;
+    shown.asks("").await;
+
+    // Whose token expires is out.
+    let brief = token(&shown.demo, &look, Duration::from_secs(15));
+    shown.log_in(&brief).await;
     shown.asks("Your token has expired").await;
-    shown.browser.complaints.retain(|one| !one.contains("/nudge/v1/pause"));
+    // The browser itself tells of what was refused, also of what the page asked just before its token ended.
+    let refused = |one: &str| one.contains("/nudge/v1/pause") || one.contains("status of 401");
+    shown.browser.complaints.retain(|one| !refused(one));
     shown.stop().await;
 }

@@ -6,7 +6,7 @@ use nudge_runtime::database::Kind;
 use nudge_testbed::{Postgres, TestDatabase, database::execute};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
-use crate::dev::demo::{Demo, SERVICES, ends};
+use crate::dev::demo::{Demo, SERVICES, ends, eventually};
 
 /// How many of the services' schemas there are.
 const SCHEMAS: &str = "SELECT count(*)::text FROM pg_namespace \
@@ -222,8 +222,13 @@ async fn a_password_is_neither_shown_nor_written_down() {
     let (child, pids) = demo.spawn(command).await;
     let own = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed());
     for pid in pids.iter().copied().chain(own) {
-        let words = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap();
-        assert!(!words.is_empty() && !words.contains("s3cret"), "{words}");
+        // There are none for a moment while a process becomes another program.
+        let words = eventually("a program runs", || {
+            let file = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+            Some(fs::read_to_string(file).unwrap()).filter(|words| !words.is_empty())
+        });
+        let words = words.await;
+        assert!(!words.contains("s3cret"), "{words}");
     }
     let output = demo.stop((child, pids)).await;
     assert!(!String::from_utf8_lossy(&output.stderr).contains("s3cret"));
