@@ -1,6 +1,7 @@
 //! The verbs, one module each.
 
 pub(crate) mod audit;
+pub(crate) mod bench;
 pub(crate) mod breaking;
 pub(crate) mod conformance;
 pub(crate) mod console;

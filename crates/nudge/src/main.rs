@@ -43,8 +43,8 @@ use nudge_runtime::{
 
 use client::NATS_PORT_OFFSET;
 use commands::{
-    audit, breaking, conformance, console as show_console, dead_letters, nats_config, new, pause,
-    resync, review, status, store, token, tombstones, wait, watch,
+    audit, bench, breaking, conformance, console as show_console, dead_letters, nats_config, new,
+    pause, resync, review, status, store, token, tombstones, wait, watch,
 };
 use failure::Failure;
 use peers::Also;
@@ -69,6 +69,7 @@ Examples:
   nudge dev --auth                           ask everyone for a token: docs/security.md
   nudge dev --chaos                          and break single things by hand: see nudge break
   nudge chaos run --seed 1 --minutes 2       break things, and check that everything converges
+  nudge bench drain --database sqlite        how fast is it, and how fast is what I use now?
 
 Exit status: 0 done, 1 failed, 2 invalid command line, 3 timed out waiting, 4 a chaos run could not
 be carried out.";
@@ -205,6 +206,8 @@ enum Verb {
     /// Run everything under random faults and edits, and check that it converges
     #[command(subcommand)]
     Chaos(chaos::ChaosVerb),
+    /// Measure how fast everything is, beside what people would use instead
+    Bench(bench::BenchArgs),
     /// Run a service of the demo
     #[command(name = service::VERB, hide = true)]
     Service(service::ServiceArgs),
@@ -244,7 +247,9 @@ fn main() -> ExitCode {
 async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
     let credentials = match verb {
         // They send none, and the first may be about to make the file.
-        Verb::Dev(_) | Verb::Chaos(_) | Verb::New(_) | Verb::Token(_) => Credentials::default(),
+        Verb::Dev(_) | Verb::Chaos(_) | Verb::New(_) | Verb::Token(_) | Verb::Bench(_) => {
+            Credentials::default()
+        }
         _ => global.credentials()?,
     };
     let Global { port_base, json, also, .. } = global;
@@ -254,6 +259,7 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
             return show_console::run(port_base, &also, &credentials, args).await;
         }
         Verb::Chaos(verb) => return chaos::run(verb, json).await,
+        Verb::Bench(args) => return bench::run(args, json).await,
         Verb::Break(verb) => {
             let api = client::Api::new(port_base).signing(&credentials);
             return breaking::run(&api, peers::console(port_base), verb, json).await;
@@ -283,6 +289,7 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
         | Verb::Console(_)
         | Verb::Break(_)
         | Verb::Chaos(_)
+        | Verb::Bench(_)
         | Verb::Conformance(_)
         | Verb::New(_)
         | Verb::Token(_)

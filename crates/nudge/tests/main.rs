@@ -1,5 +1,6 @@
 //! The command line as people and scripts run it, in one program.
 
+mod bench;
 mod broker;
 mod conformance;
 mod console;

@@ -1,0 +1,124 @@
+//! What is measured, one module for each figure.
+
+mod backlog;
+mod drain;
+mod duplicates;
+mod fan_out;
+mod idle;
+mod load;
+mod relay;
+mod rewrite;
+mod watched;
+mod write;
+
+use nudge_runtime::{BoxError, database::Kind};
+
+use crate::{
+    Options,
+    report::Figure,
+    world::{Owner, World},
+};
+
+/// The names of all figures, in the order in which they are measured.
+pub const NAMES: [&str; 10] = [
+    drain::NAME,
+    idle::NAME,
+    load::NAME,
+    rewrite::NAME,
+    duplicates::NAME,
+    fan_out::NAME,
+    watched::NAME,
+    write::NAME,
+    relay::NAME,
+    backlog::NAME,
+];
+
+/// Ours, in each figure.
+const OURS: &str = "nudge";
+
+/// What a figure is measured with.
+struct Bench<'a> {
+    world: World,
+    /// It has [`things`](Self::things).
+    owner: Owner,
+    /// Entities in a backlog.
+    things: usize,
+    options: &'a Options,
+    progress: &'a dyn Fn(&str),
+}
+
+impl Bench<'_> {
+    fn kind(&self) -> Kind {
+        self.world.kind
+    }
+
+    /// So many, or a tenth of them if it must be quick.
+    fn some(&self, count: usize) -> usize {
+        if self.options.quick { count / 10 } else { count }
+    }
+
+    /// Measures once in each round. `once` is given the number of the round.
+    async fn rounds(
+        &self,
+        name: &str,
+        mut once: impl AsyncFnMut(usize) -> Result<(), BoxError>,
+    ) -> Result<(), BoxError> {
+        for round in 1..=self.options.rounds {
+            let kind = self.kind();
+            (self.progress)(&format!(
+                "{name} on {kind:?}, round {round} of {}",
+                self.options.rounds
+            ));
+            once(round).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Measures what is asked for on one kind of database.
+pub(crate) async fn all(
+    kind: Kind,
+    options: &Options,
+    progress: &dyn Fn(&str),
+) -> Result<Vec<Figure>, BoxError> {
+    let wants = |name: &str| options.only.is_empty() || options.only.iter().any(|one| one == name);
+    progress(&format!("an owner on {kind:?}"));
+    let world = World::start(kind).await?;
+    let owner = world.owner().await?;
+    let things = if options.quick { 4_000 } else { 100_000 };
+    owner.fill(things, 0).await?;
+    let bench = Bench { world, owner, things, options, progress };
+    let mut figures = Vec::new();
+    if wants(drain::NAME) {
+        figures.extend(drain::measure(&bench).await?);
+    }
+    if wants(idle::NAME) {
+        figures.extend(idle::measure(&bench).await?);
+    }
+    if wants(load::NAME) {
+        figures.extend(load::measure(&bench).await?);
+    }
+    if wants(rewrite::NAME) {
+        figures.extend(rewrite::measure(&bench).await?);
+    }
+    if wants(duplicates::NAME) {
+        figures.extend(duplicates::measure(&bench).await?);
+    }
+    if wants(fan_out::NAME) {
+        figures.extend(fan_out::measure(&bench).await?);
+    }
+    if wants(watched::NAME) {
+        figures.extend(watched::measure(&bench).await?);
+    }
+    if wants(write::NAME) {
+        figures.extend(write::measure(&bench).await?);
+    }
+    if wants(relay::NAME) {
+        figures.extend(relay::measure(&bench).await?);
+    }
+    if wants(backlog::NAME) {
+        figures.extend(backlog::measure(&bench).await?);
+    }
+    bench.owner.stop().await;
+    Ok(figures)
+}

@@ -1,0 +1,89 @@
+//! How many pending rows a second the relay publishes.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::stream;
+use futures_util::{StreamExt, TryStreamExt, stream::iter};
+use nudge_protocol::{Change, EntityId, EntityName};
+use nudge_publisher::Publisher;
+use nudge_runtime::{BoxError, Database, database::Durability};
+use nudge_testbed::eventually;
+use tokio_util::sync::CancellationToken;
+
+use super::{Bench, OURS};
+use crate::{
+    report::{Aim, Figure},
+    thing::id,
+};
+
+pub(super) const NAME: &str = "relay";
+const BARE: &str = "bare publishes";
+/// Rows in each round.
+const ROWS: usize = 40_000;
+/// Rows recorded in one transaction.
+const AT_A_TIME: usize = 1_000;
+/// Publishes whose acknowledgements are awaited at a time: as many as the relay's.
+const IN_FLIGHT: usize = nudge_publisher::relay::MAX_ROWS_PER_ROUND;
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> {
+    let aims = vec![Aim::at_least(0.8, BARE)];
+    let title = "pending rows published by the relay";
+    let mut figure = Figure::new(NAME, title, bench.kind(), "/s", aims);
+    let rows = bench.some(ROWS);
+    bench
+        .rounds(NAME, async |round| {
+            figure.add(OURS, relay(bench, rows, &format!("pebble_{round}")).await?);
+            figure.add(BARE, bare(bench, rows, &format!("BARE_{round}")).await?);
+            Ok(())
+        })
+        .await?;
+    Ok(vec![figure])
+}
+
+async fn relay(bench: &Bench<'_>, rows: usize, entity: &str) -> Result<f64, BoxError> {
+    let (database, stop) = (bench.world.database().await, CancellationToken::new());
+    let db = Database::open(database.url(), Durability::Full).await?;
+    let publisher = Publisher::open(&db, EntityName::new(entity)?).await?;
+    for first in (0..rows).step_by(AT_A_TIME) {
+        let change = |n| Ok((EntityId::new(&id(n))?, Change::Updated));
+        let changes =
+            (first..first + AT_A_TIME).map(change).collect::<Result<Vec<_>, BoxError>>()?;
+        let mut tx = publisher.begin().await?;
+        publisher.record_all(&mut tx, &changes).await?;
+        tx.commit().await?;
+    }
+    let began = Instant::now();
+    let relay = publisher.spawn_relay(&bench.world.nats.broker("pebbles").await, stop.clone());
+    eventually("everything is published", || async {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        (publisher.health().published >= rows as u64).then_some(())
+    })
+    .await;
+    let pace = rows as f64 / began.elapsed().as_secs_f64();
+    stop.cancel();
+    relay.await?;
+    db.close().await;
+    Ok(pace)
+}
+
+async fn bare(bench: &Bench<'_>, rows: usize, name: &str) -> Result<f64, BoxError> {
+    let jetstream = bench.world.jetstream().await;
+    let config = stream::Config {
+        name: name.to_owned(),
+        subjects: vec![format!("{name}.*")],
+        max_messages_per_subject: 1,
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await?;
+    let publish = async |n: usize| {
+        let body = format!("{{\"id\":\"{}\",\"change\":\"updated\"}}", id(n));
+        jetstream.publish(format!("{name}.{}", id(n)), body.into()).await?.await?;
+        Ok::<_, BoxError>(())
+    };
+    let began = Instant::now();
+    iter(0..rows).map(publish).buffered(IN_FLIGHT).try_collect::<Vec<_>>().await?;
+    let pace = rows as f64 / began.elapsed().as_secs_f64();
+    jetstream.delete_stream(name).await?;
+    Ok(pace)
+}

@@ -1,0 +1,64 @@
+//! Measures Nudge beside what people would use instead: for `nudge bench`.
+//!
+//! Everything runs in this process, except NATS and PostgreSQL. Machines are noisy, so each figure stands beside others of
+//! the same run: in each round everything is measured once, in turn, and what counts is the median of the rounds' ratios.
+//!
+//! ```text
+//! World: NATS, an owner with its things ──┬── the kit's subscriber
+//!                                         └── peers: by hand, fat events, bare hops, logical replication
+//! figures ─► Report ─► table, JSON, SVG
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`figures`] | what is measured, one module for each |
+//! | [`peers`] | what people would use instead |
+//! | [`world`] | the servers, the owner and its things |
+//! | [`subscriber`] | the subscriber on the kit |
+//! | [`security`] | tokens and certificates |
+//! | [`lag`] | from the owner's commit to the readable row |
+//! | [`report`] | the figures, and how they are shown |
+
+mod figures;
+mod lag;
+mod peers;
+pub mod report;
+mod security;
+mod subscriber;
+mod thing;
+mod world;
+
+use nudge_runtime::{BoxError, database::Kind};
+
+pub use figures::NAMES;
+pub use report::Report;
+
+/// What to measure, and how thoroughly.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many times each figure is measured, 1 to 99.
+    pub rounds: usize,
+    /// The databases of owner and read models.
+    pub kinds: Vec<Kind>,
+    /// The names of the figures to measure, of [`NAMES`]; none means all.
+    pub only: Vec<String>,
+    /// With a tenth of the entities and changes: to see that everything works, not to compare.
+    pub quick: bool,
+}
+
+/// Measures. `progress` is told what is being done now, in a few words.
+///
+/// # Errors
+/// If a server cannot be used. What was measured until then is lost.
+///
+/// # Panics
+/// If there is no PostgreSQL server and it cannot be installed, as tests do.
+pub async fn run(options: &Options, progress: &dyn Fn(&str)) -> Result<Report, BoxError> {
+    nudge_runtime::tls::install();
+    let mut report = Report::of_this_machine(options.rounds, options.quick);
+    for kind in &options.kinds {
+        let measured = figures::all(*kind, options, progress).await?;
+        report.figures.extend(measured);
+    }
+    Ok(report)
+}
