@@ -1,8 +1,8 @@
-//! How an owner of two replicas shares its budget between 1 to 16 subscribers, and what a fresh change waits for while one of
-//! them rebuilds its read model.
+//! How an owner shares its budget between 1 to 16 subscribers, and what fresh changes wait for while others rebuild their read
+//! models: those of other subscribers, and those of the one that rebuilds.
 //!
-//! `cargo bench -p nudge-tests --bench budget`, with `BUDGET=5000` for another budget than 2,000 entities a second. Subscribers
-//! are HTTP clients that ask as the kit does.
+//! `cargo bench -p nudge-tests --bench budget`, with `BUDGET=5000` for another budget than 2,000 entities a second, and
+//! `REPLICAS=1` for another number of replicas than two. Subscribers are HTTP clients that ask as the kit does.
 
 use std::{
     env,
@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 
 const ENTITIES: usize = 2_000;
-const REPLICAS: usize = 2;
 /// How long each figure is measured for. The budget of a second, saved up before, is left out.
 const MEASURED: Duration = Duration::from_secs(6);
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -31,11 +30,12 @@ const EDIT: Duration = Duration::from_millis(100);
 
 #[tokio::main]
 async fn main() {
-    let budget = env::var("BUDGET").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    let number = |name| env::var(name).ok().map(|n| n.parse().expect("a number"));
+    let (budget, replicas) = (number("BUDGET").unwrap_or(2_000), number("REPLICAS").unwrap_or(2));
     let nats = Nats::start().await;
     let database = Arc::new(TestDatabase::new().await);
     let mut owners = Vec::new();
-    for _ in 0..REPLICAS {
+    for _ in 0..replicas {
         let mut owner = Owner::start_silent_on(database.clone(), ENTITY).await;
         owner.publisher = owner.publisher.clone().budget(NonZeroU32::new(budget));
         owner.second_relay(&nats.broker("things").await);
@@ -45,11 +45,14 @@ async fn main() {
     let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!({"name": "달빛국수"}))).collect();
     owners[0].put_all(&things).await;
     eventually("the replicas know of each other", || async {
-        owners.iter().all(|owner| part(owner) == f64::from(budget) / REPLICAS as f64).then_some(())
+        owners
+            .iter()
+            .all(|owner| part(owner) == f64::from(budget) / f64::from(replicas))
+            .then_some(())
     })
     .await;
     let urls: Vec<_> = owners.iter().map(Owner::url).collect();
-    println!("{budget} entities/s, {REPLICAS} replicas, {:?}", owners[0].db.kind());
+    println!("{budget} entities/s, {replicas} replicas, {:?}", owners[0].db.kind());
     for subscribers in [1, 2, 4, 8, 16] {
         let mut taken = rebuild(&urls, subscribers).await;
         taken.sort_unstable();
@@ -64,17 +67,24 @@ async fn main() {
         );
     }
     for rebuilding in [0, 1, 15] {
-        let (waits, taken) = tokio::join!(edits(&urls), rebuild(&urls, rebuilding));
-        let at =
-            |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-        println!(
-            "  15 edit beside {rebuilding:>2} that rebuild at {:>5.0} entities/s: fresh answered in {:.1} ms (p50), {:.1} ms (p99), {} refused",
-            taken.iter().sum::<usize>() as f64 / MEASURED.as_secs_f64(),
-            at(0.5),
-            at(0.99),
-            waits.iter().filter(|wait| **wait == Duration::MAX).count(),
-        );
+        let (waits, taken) = tokio::join!(edits(&urls, "fresh"), rebuild(&urls, rebuilding));
+        println!("  15 edit beside {rebuilding:>2} that rebuild{}", told(&waits, &taken));
     }
+    let (waits, taken) = tokio::join!(edits(&urls, "s"), rebuild(&urls, 15));
+    println!("  15 that rebuild edit, too   {}", told(&waits, &taken));
+}
+
+/// How long fresh changes waited, in order, beside so much that was answered of rebuilding.
+fn told(waits: &[Duration], taken: &[usize]) -> String {
+    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    format!(
+        " at {:>5.0} entities/s: fresh answered in {:.1} ms (p50), {:.1} ms (p99), {} of {} refused",
+        taken.iter().sum::<usize>() as f64 / MEASURED.as_secs_f64(),
+        at(0.5),
+        at(0.99),
+        waits.iter().filter(|wait| **wait == Duration::MAX).count(),
+        waits.len(),
+    )
 }
 
 /// The part of the budget that a replica has.
@@ -137,8 +147,8 @@ async fn rebuild(urls: &[String], subscribers: usize) -> Vec<usize> {
     taken
 }
 
-/// How long the fresh changes of 15 subscribers took, in order; the longest of all stands for a refusal.
-async fn edits(urls: &[String]) -> Vec<Duration> {
+/// How long the fresh changes of 15 subscribers with such names took, in order; the longest of all stands for a refusal.
+async fn edits(urls: &[String], names: &'static str) -> Vec<Duration> {
     let (began, mut asking) = (Instant::now(), JoinSet::new());
     for n in 0..15 {
         let url = urls[n % urls.len()].clone();
@@ -147,7 +157,7 @@ async fn edits(urls: &[String]) -> Vec<Duration> {
             let ids = [format!("thing-{n}")];
             while began.elapsed() < WARM_UP + MEASURED {
                 let asked = Instant::now();
-                let answered = ask(&http, &url, &format!("fresh-{n}"), Lane::Fresh, &ids).await;
+                let answered = ask(&http, &url, &format!("{names}{n}"), Lane::Fresh, &ids).await;
                 if began.elapsed() > WARM_UP {
                     waits.push(answered.map_or(Duration::MAX, |_| asked.elapsed()));
                 }

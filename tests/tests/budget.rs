@@ -1,11 +1,29 @@
 //! The owner's budget: how much subscribers may ask for, and who of them is next.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{
+    collections::HashSet,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
 
-use nudge_protocol::sync_api::{LANE_HEADER, SUBSCRIBER_HEADER};
-use nudge_tests::{Copy, Nats, Owner, TestDatabase, copy::quick, eventually, owner::ENTITY};
+use nudge_protocol::{
+    EntityName,
+    sync_api::{ItemsRequest, LANE_HEADER, MAX_ITEMS_LIMIT, SUBSCRIBER_HEADER},
+};
+use nudge_runtime::auth::Credentials;
+use nudge_subscriber_kit::{
+    ResyncSettings, Settings,
+    owner_client::{HttpOwner, OwnerClient},
+};
+use nudge_tests::{Copy, Fault, Nats, Owner, TestDatabase, copy::quick, eventually, owner::ENTITY};
+use parking_lot::Mutex;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 /// What `/metrics` of an owner says of this series.
 fn metric(owner: &Owner, series: &str) -> Option<f64> {
@@ -125,4 +143,228 @@ async fn a_large_callback_is_answered_in_part() {
     owner.put_all(&[("a", json!(1)), ("b", json!(1)), ("c", json!(1))]).await;
     let (status, answer) = post(&owner, &[], &["a", "b", "c"]).await;
     assert_eq!((status, answer["items"].as_array().map(Vec::len)), (200, Some(1)));
+}
+
+/// Fills an owner without a budget with so many things. Returns it with a copy that has all of them.
+async fn filled(nats: &Nats, things: usize, settings: Settings) -> (Owner, Copy) {
+    let mut owner = Owner::start_silent().await;
+    limit(&mut owner, 1_000_000);
+    owner.second_relay(&nats.broker("things").await);
+    let ids: Vec<_> = (0..things).map(|n| format!("t{n:03}")).collect();
+    let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!({ "name": id }))).collect();
+    owner.put_all(&things).await;
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    copy.converged(&owner).await;
+    copy.quiet().await;
+    (owner, copy)
+}
+
+/// What it gets while somebody else asks for everything, several times at once, and obeys nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn differences_are_found_and_repaired_with_a_small_share_while_fresh_changes_pass() {
+    let nats = Nats::start().await;
+    let mut settings = quick();
+    settings.resync = ResyncSettings {
+        enabled: true,
+        interval: Duration::from_millis(50),
+        owner_percent: 100,
+        recent_interval: Duration::from_secs(600),
+        confirm_after: Duration::from_millis(50),
+        contents_interval: Duration::from_secs(600),
+        ..ResyncSettings::default()
+    };
+    let (mut owner, copy) = filled(&nats, 300, settings).await;
+    limit(&mut owner, 40);
+    let mut strangers = JoinSet::new();
+    for _ in 0..20 {
+        let url = format!("{}/sync/v1/{ENTITY}/batch-get", owner.url());
+        let ids: Vec<_> = (0..300).map(|n| format!("t{n:03}")).collect();
+        strangers.spawn(async move {
+            let http = reqwest::Client::new();
+            loop {
+                let request = http.post(&url).json(&json!({ "ids": ids }));
+                let _ = request.send().await.expect("an answer").bytes().await;
+            }
+        });
+    }
+    eventually("the budget is used up", || async {
+        let refused = format!(
+            "nudge_owner_refused_total{{entity=\"{ENTITY}\",subscriber=\"(unnamed)\",lane=\"backlog\"}}"
+        );
+        (metric(&owner, &refused)? > 0.0).then_some(())
+    })
+    .await;
+    for sql in [
+        "DELETE FROM nudge_applied WHERE id IN ('t001', 't150', 't151', 't299')",
+        "DELETE FROM copy WHERE id IN ('t001', 't150', 't151', 't299')",
+        "UPDATE nudge_applied SET version = version - 5 WHERE id = 't200'",
+        "UPDATE copy SET body = '{}' WHERE id = 't200'",
+        "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at) VALUES ('thing', 'ghost', 7, 0, 0)",
+        "INSERT INTO copy (id, version, body) VALUES ('ghost', 7, '{}')",
+    ] {
+        copy.db.write(sqlx::query(sql)).await.expect("the row is altered");
+    }
+    let mut edits = 0;
+    eventually("all is repaired, and fresh changes pass meanwhile", || {
+        edits += 1;
+        let (owner, copy) = (&owner, &copy);
+        async move {
+            copy.wait(&owner.put("fresh", json!({ "edit": edits })).await).await;
+            (copy.all().await == owner.all().await).then_some(())
+        }
+    })
+    .await;
+    strangers.shutdown().await;
+    let status = copy.status().await;
+    assert_eq!((&status["breaker"], &status["parked"]), (&json!("closed"), &json!(0)));
+    copy.dead_letters(0).await;
+}
+
+/// Each probe of whose fault a failure is gets the answer that the owner is busy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poison_key_is_isolated_and_parked_though_the_owner_is_too_busy_for_probes() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let answered = Mutex::new(HashSet::new());
+    owner.misbehave(move |ids| {
+        let mut answered = answered.lock();
+        match ids {
+            _ if ids.iter().any(|id| id == "bad") => Some(Fault::Status(500, None)),
+            [] => Some(Fault::Status(429, Some(1))),
+            [witness] if answered.contains(witness) => Some(Fault::Status(429, Some(1))),
+            _ => {
+                answered.extend(ids.iter().cloned());
+                None
+            }
+        }
+    });
+    let ids = ["a", "b", "bad", "c", "d", "e", "f"];
+    owner.put_all(&ids.map(|id| (id, json!({})))).await;
+    let settings = Settings { max_attempts_in_memory: 2, ..quick() };
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    eventually("the others are applied", || async {
+        (copy.all().await.len() == ids.len() - 1).then_some(())
+    })
+    .await;
+    let parked = copy.dead_letters(1).await;
+    assert_eq!(parked[0]["id"], "bad");
+    assert!(parked[0]["next_at"].is_string(), "it is retried: {parked:?}");
+    // Nor do others wait for it.
+    copy.wait(&owner.put("g", json!({})).await).await;
+    owner.behave();
+    copy.converged(&owner).await;
+    copy.dead_letters(0).await;
+}
+
+/// It asks for all of them at once, and the owner needs half a minute for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_answered_is_applied_before_the_rest_has_its_turn() {
+    let nats = Nats::start().await;
+    let mut owner = Owner::start_silent().await;
+    limit(&mut owner, 10);
+    owner.second_relay(&nats.broker("things").await);
+    let ids: Vec<_> = (0..300).map(|n| format!("t{n:03}")).collect();
+    let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(1))).collect();
+    owner.put_all(&things).await;
+    let settings = Settings { max_batches_in_flight: 1, ..quick() };
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    let few = eventually("some are applied", || async {
+        let applied = copy.all().await.len();
+        (applied > 0).then_some(applied)
+    })
+    .await;
+    assert!(few < 100, "{few}");
+    // Nothing was retried for that.
+    assert_eq!(copy.status().await["retrying"], 0);
+    limit(&mut owner, 1_000_000);
+    copy.converged(&owner).await;
+}
+
+/// Each of these costs more than a second's budget, or all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_exceeds_the_budget_of_a_second_is_answered() {
+    let ids: Vec<_> = (0..200).map(|n| format!("t{n:03}")).collect();
+    let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(1))).collect();
+    let held: Vec<_> = ids.iter().map(|id| json!({"id": id, "version": 1})).collect();
+    for budget in [1, 10] {
+        let mut owner = Owner::start_silent().await;
+        owner.put_all(&things).await;
+        limit(&mut owner, budget);
+        for (call, request) in [
+            ("batch-get", json!({ "ids": ids })),
+            ("items", json!({ "limit": 1_000 })),
+            ("renew", json!({ "items": held })),
+            ("batch-get", json!({ "ids": ids })),
+        ] {
+            let url = format!("{}/sync/v1/{ENTITY}/{call}", owner.url());
+            eventually(&format!("{call} is answered, with {budget} a second"), || async {
+                let answer = reqwest::Client::new().post(&url).json(&request).send().await;
+                let answer = answer.expect("an answer");
+                let later = answer.headers().get("retry-after");
+                let later = later.map(|value| value.to_str().expect("text").parse::<u64>());
+                assert!(later.is_none_or(|seconds| (1..=10).contains(&seconds.expect("a number"))));
+                (answer.status() == 200).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+/// They need not be ours: nobody obeys `Retry-After`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_together_answer_no_more_than_the_budget_whoever_asks() {
+    let nats = Nats::start().await;
+    let database = Arc::new(TestDatabase::new().await);
+    let mut replicas = Vec::new();
+    for _ in 0..2 {
+        let mut owner = Owner::start_silent_on(database.clone(), ENTITY).await;
+        limit(&mut owner, 100);
+        owner.second_relay(&nats.broker("things").await);
+        replicas.push(owner);
+    }
+    eventually("they know of each other", || async {
+        replicas.iter().all(|owner| budget_of(owner) == Some(50.0)).then_some(())
+    })
+    .await;
+    let ids: Vec<_> = (0..50).map(|n| format!("t{n:03}")).collect();
+    let (began, mut asking) = (Instant::now(), JoinSet::new());
+    let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    for n in 0..140 {
+        let url = format!("{}/sync/v1/{ENTITY}/batch-get", replicas[n % 2].url());
+        let (ids, counts) = (ids.clone(), counts.clone());
+        asking.spawn(async move {
+            let ([granted, refused], http) = (&*counts, reqwest::Client::new());
+            while granted.load(SeqCst) < 300 {
+                let answer = http.post(&url).json(&json!({ "ids": ids })).send().await;
+                let answer: Value = answer.expect("an answer").json().await.expect("JSON");
+                match answer["items"].as_array() {
+                    Some(items) => granted.fetch_add(items.len(), SeqCst),
+                    None => refused.fetch_add(1, SeqCst),
+                };
+            }
+        });
+    }
+    asking.join_all().await;
+    let [granted, refused] = [0, 1].map(|n: usize| counts[n].load(SeqCst));
+    assert!(refused > 0);
+    // What may be used at once, and a turn, of each.
+    let most = 100.0 * began.elapsed().as_secs_f64() + 2.0 * (10.0 + 3.0);
+    assert!(granted as f64 <= most, "{granted} of {most}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_is_told_how_much_of_an_answers_time_was_the_wait_for_its_turn() {
+    let mut owner = Owner::start_silent().await;
+    limit(&mut owner, 10);
+    let (credentials, settings) = (Credentials::default(), Settings::default());
+    let client = HttpOwner::new(&owner.url(), &settings, &credentials).expect("a client");
+    let entity = EntityName::new(ENTITY).expect("a good name");
+    let request = ItemsRequest { after: None, limit: Some(MAX_ITEMS_LIMIT) };
+    client.items(&entity, &request).await.expect("a page");
+    assert_eq!(client.waited(), Duration::ZERO);
+    let began = Instant::now();
+    client.items(&entity, &request).await.expect("a page");
+    assert!(client.waited() > Duration::ZERO && client.waited() <= began.elapsed());
+    let other = client.in_lane(nudge_protocol::sync_api::Lane::Fresh).expect("the same owner");
+    assert_eq!(other.waited(), Duration::ZERO, "it counts its own");
 }

@@ -6,7 +6,7 @@ mod full;
 mod losses;
 mod rebuild;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use nudge_protocol::{EntityId, EntityName, sync_api::ItemsRequest};
 use nudge_runtime::auth::Credentials;
@@ -200,6 +200,27 @@ async fn an_owner_that_suddenly_knows_little_removes_nothing_without_an_operator
     let query = sqlx::query_as("SELECT allow_removals, wanted FROM nudge_resync");
     let row: (i64, i64) = query.fetch_one(copy.db.reader()).await.unwrap();
     assert_eq!(row, (0, 0));
+    copy.stop().await;
+}
+
+/// In each comparison, a page fails after the one with the ghost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_to_be_removed_survives_a_page_that_fails() {
+    let World { nats: _nats, owner, copy, .. } = World::start(THINGS, eager()).await;
+    handled(&copy, &owner).await;
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    owner.misbehave(move |ids| {
+        let nth = calls.fetch_add(usize::from(ids.is_empty()), Relaxed) + 1;
+        (ids.is_empty() && nth % 4 == 0).then_some(Fault::Status(500, None))
+    });
+    for sql in [
+        "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at) VALUES ('thing', 'a ghost', 7, 0, 0)",
+        "INSERT INTO copy (id, version, body) VALUES ('a ghost', 7, '{}')",
+    ] {
+        alter(&copy.db, sql).await;
+    }
+    equal(&copy, &owner).await;
+    assert!(owner.probes() > 4);
     copy.stop().await;
 }
 

@@ -216,6 +216,7 @@ pub(crate) async fn run(verb: ChaosVerb, json: bool) -> Result<(), Failure> {
     };
     plan.check_on(common.databases())?;
     nudge_runtime::private::keep_new_files();
+    nudge_runtime::files::allow_many();
     let data_dir = common.data_dir.clone().map(empty).transpose()?;
     let stop = signals::stop();
     let exe = std::env::current_exe().map_err(|error| {

@@ -15,7 +15,7 @@ use std::{
 
 use clap::Args;
 use nudge_runtime::{
-    Broker, private,
+    Broker, files, private,
     secret::{self, Secret},
     serve, traces,
 };
@@ -92,6 +92,7 @@ pub(crate) struct DevArgs {
 pub(crate) async fn run(port_base: u16, also: &Also, args: DevArgs) -> Result<(), Failure> {
     let began = Instant::now();
     private::keep_new_files();
+    files::allow_many();
     let stop = signals::stop();
     let talk = Talk::new();
     let mut peers = Api::new(port_base).peers().to_vec();

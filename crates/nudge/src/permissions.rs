@@ -25,6 +25,9 @@ const GUEST: &str = "guest";
 /// Longest name of a service, in bytes: with an entity and a number it is the name of a consumer, which may have 255.
 const MAX_NAME_BYTES: usize = 64;
 
+/// Longest name of a stream with CloudEvents, and its longest subjects, in bytes.
+const MAX_EVENTS_BYTES: usize = 200;
+
 /// What a service does with entities.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,12 +36,29 @@ pub(crate) struct Roles {
     owns: Vec<EntityName>,
     #[serde(default)]
     follows: Vec<EntityName>,
+    /// Where CloudEvents tell of some of those that it follows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    cloud_events: BTreeMap<EntityName, Events>,
 }
 
-/// The services, by name.
+/// CloudEvents in a stream that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Events {
+    /// The stream's name.
+    pub(crate) stream: String,
+    /// Which of its subjects, perhaps with wildcards.
+    pub(crate) subjects: String,
+}
+
+/// The services, by name, and whether guests are let in beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Services(BTreeMap<String, Roles>);
+#[serde(deny_unknown_fields)]
+pub(crate) struct Services {
+    services: BTreeMap<String, Roles>,
+    #[serde(default)]
+    guests: bool,
+}
 
 /// Who may do what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +72,7 @@ pub(crate) enum Role {
 impl Services {
     /// Adds what a service does. An error names what is wrong with it.
     pub(crate) fn add(&mut self, name: &str, role: Role, entity: EntityName) -> Result<(), String> {
-        let roles = self.0.entry(name.to_owned()).or_default();
+        let roles = self.services.entry(name.to_owned()).or_default();
         let entities = match role {
             Role::Owner => &mut roles.owns,
             Role::Subscriber => &mut roles.follows,
@@ -63,11 +83,31 @@ impl Services {
         self.check()
     }
 
+    /// Adds that a service follows an entity by CloudEvents. An error names what is wrong with it.
+    pub(crate) fn add_events(
+        &mut self,
+        name: &str,
+        of: EntityName,
+        events: Events,
+    ) -> Result<(), String> {
+        self.add(name, Role::Subscriber, of.clone())?;
+        if let Some(roles) = self.services.get_mut(name) {
+            roles.cloud_events.insert(of, events);
+        }
+        self.check()
+    }
+
+    /// Lets in whoever has no credentials, or nobody else.
+    pub(crate) fn let_in_guests(&mut self, guests: bool) {
+        self.guests = guests;
+    }
+
     /// An error names the service that cannot be.
     fn check(&self) -> Result<(), String> {
         let mut owners = BTreeMap::new();
-        for (name, roles) in &self.0 {
+        for (name, roles) in &self.services {
             check_name(name)?;
+            roles.cloud_events.values().try_for_each(Events::check)?;
             for entity in &roles.owns {
                 if let Some(other) = owners.insert(entity, name) {
                     return Err(format!("{other} and {name} cannot both own {entity}"));
@@ -78,11 +118,30 @@ impl Services {
     }
 
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.services.is_empty()
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.services.keys().map(String::as_str)
+    }
+}
+
+impl Events {
+    /// They become parts of subjects, and text of the configuration.
+    fn check(&self) -> Result<(), String> {
+        let fits = |text: &str, more: &str| {
+            let allowed =
+                |c: char| c.is_ascii_alphanumeric() || "-_".contains(c) || more.contains(c);
+            (1..=MAX_EVENTS_BYTES).contains(&text.len()) && text.chars().all(allowed)
+        };
+        if !fits(&self.stream, "") {
+            return Err(format!("{:?} is not the name of a stream", self.stream));
+        }
+        match fits(&self.subjects, ".*>") && self.subjects.split('.').all(|token| !token.is_empty())
+        {
+            true => Ok(()),
+            false => Err(format!("{:?} are not the subjects of a stream", self.subjects)),
+        }
     }
 }
 

@@ -4,12 +4,24 @@ mod permitted;
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
 
-use async_nats::jetstream::{self, consumer::PullConsumer};
+use async_nats::jetstream::{
+    self,
+    consumer::{PullConsumer, pull},
+    stream,
+};
 use futures_util::{StreamExt, TryStreamExt};
-use nudge_testbed::{Nats, eventually};
+use nudge_protocol::{
+    EntityName,
+    subject::{all_subjects, former_consumer_name, stream_name},
+};
+use nudge_subscriber_kit::{
+    CloudEvents, Settings,
+    source::{Durable, Source},
+};
+use nudge_testbed::{Nats, QUIET, eventually};
 use reqwest::{Client, Method};
 use serde_json::json;
-use tokio::process::Command;
+use tokio::{process::Command, sync::Mutex};
 
 use crate::dev::{
     demo::{Demo, NUDGE},
@@ -165,6 +177,74 @@ async fn a_permission_that_is_missing_is_told_in_the_status() {
     .await;
 }
 
+/// Somebody else's stream, of which it may follow the subjects that it has named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_of_cloud_events_may_follow_the_stream_that_it_names() {
+    let permitted = Permitted::start(true).await;
+    let (guest, board) = (permitted.broker("guest").await, permitted.broker("board").await);
+    let subjects = vec!["shop.>".to_owned()];
+    let config = stream::Config { name: "ORDERS".into(), subjects, ..Default::default() };
+    guest.jetstream.create_stream(config).await.unwrap();
+    let publish = async |subject: &'static str| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("ce-specversion", "1.0");
+        headers.insert("ce-subject", "42");
+        let sent = guest.jetstream.publish_with_headers(subject, headers, "".into()).await;
+        sent.unwrap().await.unwrap();
+    };
+    publish("shop.bills.1").await;
+    publish("shop.orders.1").await;
+    let (entity, settings) = (EntityName::new("order").unwrap(), Settings::default());
+    let events = CloudEvents::on("ORDERS", "shop.orders.*");
+    let (service, read_model, events) = ("board", "a", Some(&events));
+    let durable = Durable { service, entity: &entity, read_model, settings: &settings, events };
+    let consumer = board.open(durable).await.unwrap();
+    let mut fresh = consumer.fresh().await.unwrap();
+    let mut deliveries = consumer.deliveries().await.unwrap();
+    let first = deliveries.next().await.unwrap().unwrap();
+    assert_eq!((first.subject.as_str(), first.sequence), ("changes.order.42", 2));
+    first.ack.unwrap().ack().await;
+    eventually("it is acknowledged", || async {
+        (consumer.state().await.unwrap().ack_pending == 0).then_some(())
+    })
+    .await;
+    Source::flush(&board).await.unwrap();
+    publish("shop.orders.2").await;
+    assert_eq!(fresh.next().await.unwrap().unwrap().subject, "changes.order.42");
+    let mut again = consumer.again_from(1).await.unwrap();
+    assert!(again.next().await.unwrap().is_ok());
+    assert_eq!(board.last_error(), None);
+    board.client.publish("shop.orders.3", "".into()).await.unwrap();
+    refused(&board, "board", "shop.orders.3").await;
+}
+
+/// It may not even look at it. Each session would try again, for as long as the broker keeps the consumer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_be_removed_is_not_tried_again_and_again() {
+    let permitted = Permitted::start(false).await;
+    let (operator, search) = (permitted.broker("nudge").await, permitted.broker("search").await);
+    let (entity, settings) = (EntityName::new("store").unwrap(), Settings::default());
+    let subjects = vec![all_subjects(&entity)];
+    let config = stream::Config { name: stream_name(&entity), subjects, ..Default::default() };
+    let stream = operator.jetstream.create_stream(config).await.unwrap();
+    let (service, read_model) = ("search", "0123456789abcdef");
+    let former = former_consumer_name(service, &entity, read_model);
+    let config = pull::Config { durable_name: Some(former.clone()), ..Default::default() };
+    stream.create_consumer(config).await.unwrap();
+    let refusals = || permitted.nats.log().lines().filter(|line| line.contains(&former)).count();
+    let durable =
+        Durable { service, entity: &entity, read_model, settings: &settings, events: None };
+    let sessions = Mutex::new(vec![search.open(durable).await.unwrap()]);
+    eventually("it is refused", || async { (refusals() > 0).then_some(()) }).await;
+    eventually("a further session does not try", || async {
+        let before = refusals();
+        sessions.lock().await.push(search.open(durable).await.unwrap());
+        tokio::time::sleep(QUIET).await;
+        (refusals() == before).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn keys_stay_when_a_service_is_added_and_bad_names_are_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -190,7 +270,24 @@ async fn keys_stay_when_a_service_is_added_and_bad_names_are_refused() {
     for secret in &before {
         assert!(!text.contains(String::from_utf8_lossy(secret).trim()));
     }
+    // Guests stay until they are sent away.
+    for (words, guests) in [
+        (&["--guests"][..], true),
+        (&["--subscriber", "ads=store"][..], true),
+        (&["--no-guests"][..], false),
+        (&["--cloud-events", "board=order=ORDERS=shop.orders.*"][..], false),
+    ] {
+        let again = config(words).await;
+        assert!(again.status.success(), "{again:?}");
+        let text = std::fs::read_to_string(path("nats.conf")).unwrap();
+        assert_eq!(text.contains("no_auth_user"), guests, "{words:?}");
+    }
+    let text = std::fs::read_to_string(path("nats.conf")).unwrap();
     for (words, said) in [
+        (["--cloud-events", "board=order=OR.DERS=shop.orders.*"], "OR.DERS"),
+        (["--cloud-events", "board=order=ORDERS=shop..orders"], "shop..orders"),
+        (["--cloud-events", "board=order=ORDERS=a\"b"], "subjects of a stream"),
+        (["--cloud-events", "board=order"], "NAME=ENTITY=STREAM=SUBJECTS"),
         (["--subscriber", "my.search=store"], "my.search"),
         (["--subscriber", "a b=store"], "a b"),
         (["--subscriber", "*=store"], "must be 1 to 64"),

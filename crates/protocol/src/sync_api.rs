@@ -3,6 +3,8 @@
 //! An owner in any language offers these calls. States travel as raw JSON: the kit passes them to
 //! the service's own type, and nothing in between interprets them.
 
+use std::time::Duration;
+
 use percent_encoding::utf8_percent_encode;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -48,6 +50,29 @@ impl Lane {
             Self::Backlog => "backlog",
         }
     }
+}
+
+/// The header of an answer that says how long the owner let the request wait for its turn, as in `turn;dur=1500.0`
+/// (milliseconds). What is left of the time that it took is the owner's work.
+pub const WAITED_HEADER: &str = "server-timing";
+
+/// The value of [`WAITED_HEADER`].
+pub fn waited_value(waited: Duration) -> String {
+    format!("turn;dur={:.1}", waited.as_secs_f64() * 1e3)
+}
+
+/// How long a request waited for its turn, if this value of [`WAITED_HEADER`] says so. Proxies may add entries of their own.
+///
+/// ```
+/// use std::time::Duration;
+/// use nudge_protocol::sync_api::waited;
+/// assert_eq!(waited("cache;desc=miss, turn;dur=1500.0"), Some(Duration::from_millis(1_500)));
+/// assert_eq!(waited("db;dur=53"), None);
+/// ```
+pub fn waited(value: &str) -> Option<Duration> {
+    let entry = value.split(',').find_map(|entry| entry.trim().strip_prefix("turn;"))?;
+    let milliseconds = entry.split(';').find_map(|part| part.trim().strip_prefix("dur="))?;
+    Duration::try_from_secs_f64(milliseconds.trim_matches('"').parse::<f64>().ok()? / 1e3).ok()
 }
 
 /// A service's name as [`SUBSCRIBER_HEADER`] has it: percent-encoded, and cut after [`MAX_SUBSCRIBER_BYTES`].

@@ -11,17 +11,18 @@
 mod replicas;
 mod turns;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{convert::Infallible, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponseParts, ResponseParts},
 };
 use nudge_protocol::{
     EntityName,
     sync_api::{
-        LANE_HEADER, Lane, MAX_SUBSCRIBER_BYTES, SUBSCRIBER_HEADER, is_subscriber_name,
-        subscriber_name,
+        LANE_HEADER, Lane, MAX_SUBSCRIBER_BYTES, SUBSCRIBER_HEADER, WAITED_HEADER,
+        is_subscriber_name, subscriber_name, waited_value,
     },
 };
 use nudge_runtime::{Database, Problem, auth::Caller};
@@ -44,6 +45,9 @@ pub const MAX_WAIT: Duration = Duration::from_secs(2);
 /// Rows of the change log that cost as much as one entity: they are short, and neither looked up one by one nor followed by
 /// a state.
 pub const ROWS_PER_ENTITY: usize = 100;
+/// Below this part of it for each replica, in entities a second, a budget is so small that a turn of a single entity takes
+/// longer than turns should. Everything still comes to its end, but few callbacks can wait for their turn.
+pub const SMALL_BUDGET: f64 = 20.0;
 /// Who names no subscriber. No subscriber can be called that.
 const UNNAMED: &str = "(unnamed)";
 
@@ -82,7 +86,21 @@ impl Budget {
     fn shared_by(&self, replicas: usize) {
         let mut state = self.0.lock();
         let part = state.per_second.map(|all| f64::from(all.get()) / replicas as f64);
+        let before = state.turns.per_second();
         state.turns.limit(part);
+        let is_small = |part: Option<f64>| part.is_some_and(|part| part < SMALL_BUDGET);
+        if is_small(part) && !is_small(before) {
+            tracing::warn!(
+                budget = part,
+                replicas,
+                "the owner's budget is so small that most callbacks have to wait for it"
+            );
+        }
+    }
+
+    /// Rows of lists and digests that one turn pays for.
+    pub(crate) fn rows_at_a_time(&self) -> usize {
+        self.0.lock().turns.at_a_time(usize::MAX).saturating_mul(ROWS_PER_ENTITY)
     }
 
     /// Counts the owner's replicas until `stop`, if there is a budget to be shared.
@@ -99,12 +117,12 @@ impl Budget {
     }
 
     /// Waits for the asker's turn. It may be granted fewer entities than it asks for, but never none.
-    pub(crate) async fn turn(&self, asker: &Asker, entities: usize) -> Result<usize, Problem> {
-        let (name, lane) = (&*asker.name, asker.lane);
+    pub(crate) async fn turn(&self, asker: &Asker, entities: usize) -> Result<Turn, Problem> {
+        let (name, lane, began) = (&*asker.name, asker.lane, Instant::now());
         let turn = {
             let mut state = self.0.lock();
             if let Some(granted) = state.turns.ask(name, lane, entities, now()) {
-                return Ok(granted);
+                return Ok(Turn { granted, waited: Duration::ZERO });
             }
             let (sender, turn) = oneshot::channel();
             // Who is refused learns it because its sender is dropped.
@@ -115,16 +133,16 @@ impl Budget {
             turn
         };
         match tokio::time::timeout(MAX_WAIT, turn).await {
-            Ok(Ok(granted)) => Ok(granted),
-            _ => Err(self.refuse(asker, entities)),
+            Ok(Ok(granted)) => Ok(Turn { granted, waited: began.elapsed() }),
+            _ => Err(self.refuse(asker)),
         }
     }
 
-    /// [`turn`](Self::turn) for what is granted as a whole.
-    pub(crate) async fn whole_turn(&self, asker: &Asker, entities: usize) -> Result<(), Problem> {
-        let granted = self.turn(asker, entities).await?;
-        self.charge(asker, entities.saturating_sub(granted));
-        Ok(())
+    /// [`turn`](Self::turn) for what is granted as a whole, even if it is more than the budget of a second.
+    pub(crate) async fn whole_turn(&self, asker: &Asker, entities: usize) -> Result<Turn, Problem> {
+        let turn = self.turn(asker, entities).await?;
+        self.charge(asker, entities.saturating_sub(turn.granted));
+        Ok(turn)
     }
 
     /// What was answered cost so many entities more than was known before.
@@ -134,8 +152,8 @@ impl Budget {
         }
     }
 
-    fn refuse(&self, Asker { name, lane }: &Asker, entities: usize) -> Problem {
-        let seconds = self.0.lock().turns.refuse(name, *lane, entities, now());
+    fn refuse(&self, Asker { name, lane }: &Asker) -> Problem {
+        let seconds = self.0.lock().turns.refuse(name, *lane, now());
         let detail = "all subscribers together ask for more than the owner's budget";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
             .with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
@@ -164,6 +182,27 @@ impl Budget {
     /// Adds what each subscriber takes to a registry.
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(Shown(self.clone())));
+    }
+}
+
+/// The turn of a callback. With an answer, it says how long that waited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// Entities that it may ask for.
+    pub(crate) granted: usize,
+    waited: Duration,
+}
+
+impl IntoResponseParts for Turn {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut answer: ResponseParts) -> Result<ResponseParts, Infallible> {
+        if !self.waited.is_zero()
+            && let Ok(value) = HeaderValue::try_from(waited_value(self.waited))
+        {
+            answer.headers_mut().insert(WAITED_HEADER, value);
+        }
+        Ok(answer)
     }
 }
 

@@ -263,7 +263,8 @@ impl<M> Publisher<M> {
     }
 
     /// Limits how many entities all subscribers together may ask for each second, at all replicas of this owner together:
-    /// see [`budget`]. `None` is no limit. The replicas share it while their relays run. To be called before
+    /// see [`budget`]. `None` is no limit. The replicas share it while their relays run. Any budget lets everything come to its
+    /// end; one below [`SMALL_BUDGET`](budget::SMALL_BUDGET) for each replica is warned of. To be called before
     /// [`spawn_relay`](Self::spawn_relay).
     ///
     /// ```

@@ -7,7 +7,12 @@ mod change_log;
 mod digest;
 pub mod document;
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+};
 
 use axum::{
     extract::State,
@@ -215,10 +220,11 @@ async fn batch_get(
     Json(Object(request)): Json<Object<BatchGetRequest>>,
 ) -> Result<Response, Problem> {
     request.check().map_err(|error| Problem::field(error.field(), error.to_string()))?;
-    let mut ids = request.ids;
-    ids.sort();
-    ids.dedup();
-    ids.truncate(api.budget.turn(&asker, ids.len()).await?);
+    let (mut ids, mut known) = (request.ids, HashSet::new());
+    // In the order asked for: a subscriber then decides which of them come first.
+    ids.retain(|id| known.insert(id.clone()));
+    let turn = api.budget.turn(&asker, ids.len()).await?;
+    ids.truncate(turn.granted);
     let Snapshot { recorded, mut states, unreadable } = api.snapshot(&ids).await?;
     let mut bytes = 0;
     let mut items = Vec::with_capacity(ids.len());
@@ -230,7 +236,7 @@ async fn batch_get(
         }
         items.push(item(id, &recorded, state, request.fields.as_deref())?);
     }
-    Ok(no_store(axum::Json(BatchGetAnswer { items })))
+    Ok((turn, no_store(axum::Json(BatchGetAnswer { items }))).into_response())
 }
 
 /// The version of every entity, page by page
@@ -247,7 +253,7 @@ async fn items(
 ) -> Result<Response, Problem> {
     let limit = PAGE.rows(request.limit);
     let limit = limit.map_err(|error| Problem::field("limit", error.to_string()))?;
-    api.budget.whole_turn(&asker, limit.div_ceil(ROWS_PER_ENTITY)).await?;
+    let turn = api.budget.whole_turn(&asker, limit.div_ceil(ROWS_PER_ENTITY)).await?;
     let look = || async {
         let mut tx = api.log.db().snapshot().await?;
         api.log.page(&mut tx, request.after.as_ref(), limit + 1).await
@@ -261,7 +267,7 @@ async fn items(
         changed_at: row.changed_at,
     };
     let items = page.into_iter().map(row).collect();
-    Ok(no_store(axum::Json(ItemsPage { items, next })))
+    Ok((turn, no_store(axum::Json(ItemsPage { items, next }))).into_response())
 }
 
 /// One entity with its version

@@ -7,6 +7,7 @@
 //! | [`verifier`] | checks a token's signature, issuer, audience and times |
 //! | [`admission`] | the check before every request, and the answers 401 and 403 |
 //! | [`credentials`] | the service's own token, from a file that is read again |
+//! | `strangers` | bounds what tokens that are not good cost |
 //! | [`sign`] | makes tokens, for demos and tests |
 //!
 //! Without `AUTH_ISSUER` nobody is asked for a token, and a service listens on loopback addresses only. Tokens travel in
@@ -19,6 +20,7 @@ mod crypto;
 mod keys;
 pub mod policy;
 pub mod sign;
+mod strangers;
 pub mod verifier;
 
 use std::{num::NonZeroU32, path::PathBuf};

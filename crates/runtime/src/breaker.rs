@@ -101,6 +101,20 @@ impl Breaker {
         was_well && self.open
     }
 
+    /// The service answers, but is busy, and asked to be left alone for so long. That is no failure: it only waits, and a probe
+    /// lets calls through again.
+    pub fn busy(&mut self, now: Instant, retry_after: Duration) {
+        if self.state() == BreakerState::HalfOpen {
+            self.let_through();
+        }
+        self.asked = self.asked.max(Some(now + retry_after.min(MAX_RETRY_AFTER)));
+    }
+
+    /// Whether nothing but the wish of a service that is [busy](Self::busy) keeps calls back.
+    pub fn is_left_alone(&self, now: Instant) -> bool {
+        self.failures == 0 && self.asked.is_some_and(|until| now < until)
+    }
+
     /// The state, as shown to people.
     pub fn state(&self) -> BreakerState {
         match (self.open, self.probing) {
@@ -222,6 +236,27 @@ mod tests {
         assert_eq!(breaker.permit(now + Duration::from_secs(7)), Permit::Full);
         breaker.failure(now, Some(Duration::from_secs(86_400)));
         assert_eq!(breaker.permit(now), Permit::Wait(now + MAX_RETRY_AFTER));
+    }
+
+    #[test]
+    fn however_often_a_service_is_busy_it_is_left_alone_and_does_not_fail() {
+        let now = Instant::now();
+        let (mut breaker, asked) = (Breaker::new(), Duration::from_secs(7));
+        for _ in 0..2 * FAILURES_TO_OPEN {
+            breaker.busy(now, asked);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.permit(now), Permit::Wait(now + asked));
+        assert!(breaker.is_left_alone(now) && !breaker.is_left_alone(now + asked));
+        assert_eq!(breaker.permit(now + asked), Permit::Full);
+        // To a probe, it shows that the service is back.
+        let mut breaker = opened(now);
+        assert!(!breaker.is_left_alone(now));
+        let later = now + FIRST_PAUSE;
+        assert_eq!(breaker.permit(later), Permit::Probe);
+        breaker.busy(later, asked);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.permit(later), Permit::Wait(later + asked));
     }
 
     #[test]

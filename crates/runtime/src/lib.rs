@@ -23,6 +23,7 @@
 //! | [`alerts`] | tells an operator, once, what needs one |
 //! | [`clock`] | the current time, also in a simulation |
 //! | [`traces`] | what one change went through in every service, for OpenTelemetry |
+//! | [`files`] | how many files may be open |
 //! | [`mutation`] | faults planted in the code for the simulation to find |
 
 pub mod alerts;
@@ -33,6 +34,7 @@ pub mod breaker;
 pub mod broker;
 pub mod clock;
 pub mod database;
+pub mod files;
 pub mod logs;
 pub mod metrics;
 pub mod mutation;

@@ -31,6 +31,8 @@ pub enum Mutation {
     DifferencesIgnored,
     /// In the subscriber kit: what the owner does not have is left alone.
     GhostsKept,
+    /// In the subscriber kit: the answer of a busy owner is taken for a refusal.
+    BusyIsARefusal,
     /// In the subscriber kit: parked keys wait for what the owner denies.
     DeniedKeysKept,
     /// In the subscriber kit: contents that differ are not applied again.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     BoxError,
     args::{ServiceArgs, matches_or_exit},
-    private,
+    files, private,
     problem::chain,
     serve::stop_on_signal,
     tls,
@@ -37,6 +37,7 @@ where
     private::keep_new_files();
     let args = ServiceArgs::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     args.init_logs();
+    files::allow_many();
     tls::install();
     if let Err(error) = args.refuse_plain_text() {
         eprintln!("error: {error}");

@@ -4,8 +4,13 @@ mod connection;
 mod origin;
 pub(crate) mod overload;
 mod places;
+pub(crate) mod rates;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -63,6 +68,10 @@ impl Default for Limits {
     }
 }
 
+/// The address that a request came from, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -111,7 +120,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// Requests by foreign web pages in somebody's browser are refused with 403. At most
 /// [`MAX_CONNECTIONS`] are open at a time, or a quarter of the files that the process may have open. A new one
 /// then replaces the connection that has been idle longest or, if all are busy, is
-/// answered with 503. So is a request if too many of its class are being answered. Clients that send or read too slowly are disconnected.
+/// answered with 503. So is a request if too many of its class are being answered, and an event stream if there are too many. Clients that send or read too slowly are disconnected.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let limits = Limits::default();
     let overload = Overload::new(limits.connections, None);

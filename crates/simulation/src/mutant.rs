@@ -63,6 +63,7 @@ mutants! {
     KeyLeakedOnError, HintsOnly, "a key whose run failed is never run again";
     DeadLetterNeverCloses, Liveness, "a dead letter stays when its entity is applied";
     BreakerNeverCloses, HintsOnly, "an open breaker stays open";
+    BusyIsARefusal, HintsOnly, "the answer of a busy owner is taken for a refusal";
     FailureIsTheOwners, Liveness, "every failed callback counts as the owner's fault";
     StaleAnswerAccepted, TwoReplicas, "an answer older than the notification is the last word";
     DeleteIgnored, Benign, "the owner's tombstones are not applied";
@@ -138,6 +139,7 @@ impl Mutant {
             Self::ReadModelPutBackUnnoticed => Mutation::ReadModelPutBackUnnoticed,
             Self::OneReplicaSpeaksForAll => Mutation::OneReplicaSpeaksForAll,
             Self::BreakerNeverCloses => Mutation::BreakerNeverCloses,
+            Self::BusyIsARefusal => Mutation::BusyIsARefusal,
             Self::FailureIsTheOwners => Mutation::FailureIsTheOwners,
             Self::MarkByVersion => Mutation::MarkByVersion,
             Self::LatePublishUnnoticed => Mutation::LatePublishUnnoticed,

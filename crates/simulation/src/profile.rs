@@ -223,6 +223,7 @@ const UNANNOUNCED: &[Rate] = &[
     (PartitionSubscriber, 40),
     (OwnerError, 60),
     (OwnerDown, 10),
+    (OwnerBusy, 60),
     (OwnerHalf, 40),
     (OwnerSlow, 150),
     (OwnerRestored, 60),

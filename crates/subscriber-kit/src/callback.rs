@@ -4,4 +4,5 @@ pub(crate) mod http_owner;
 pub mod outgoing;
 pub(crate) mod owner_client;
 pub(crate) mod owner_link;
+pub(crate) mod patient;
 mod witness;

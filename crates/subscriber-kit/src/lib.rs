@@ -23,7 +23,7 @@ pub use intake::cloud_events::CloudEvents;
 pub use mirror::{Mirror, TableError};
 pub use retry::RetryPolicy;
 pub use service::{Running, Service, Started};
-pub use settings::{Limits, ResyncSettings, Settings};
+pub use settings::{Limits, MAX_UNUSED_AFTER, MIN_UNUSED_AFTER, ResyncSettings, Settings};
 pub use subscriber::{Builder, StartError, Subscriber};
 
 // The ports, for tests and simulations.

@@ -56,7 +56,7 @@ pub use self::{
     rows::Rows,
 };
 use crate::{
-    callback::{owner_client::FetchError, owner_link::OwnerLink},
+    callback::{owner_link::OwnerLink, patient::Patient},
     read_model::position::Positions,
     settings::ResyncSettings,
     telemetry::progress::Progress,
@@ -74,6 +74,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Resync {
     entity: EntityName,
     owner: OwnerLink,
+    /// The owner, to be asked for comparing.
+    client: Arc<Patient>,
     rows: Rows,
     positions: Positions,
     ledger: Ledger,
@@ -89,9 +91,12 @@ pub(crate) struct Resync {
     removals: BTreeMap<EntityId, Version>,
     /// Whether anything differed in the last page.
     differed: bool,
-    /// When it last said that it still compares, while it waited for keys.
-    looked_on: Instant,
+    /// Rows to read for the next page: an owner with a small budget answers for few of them.
+    reach: usize,
 }
+
+/// Fewest rows that are read for a page.
+const MIN_REACH: usize = 64;
 
 /// What it needs of the followed entity.
 pub(crate) struct Parts {
@@ -114,9 +119,11 @@ impl Resync {
         let rows = Rows { db: db.clone(), entity: entity.clone(), tombstones };
         let positions = Positions::new(db, entity.clone());
         let (status, removals) = (ResyncStatus::default(), BTreeMap::new());
+        let client = Arc::new(Patient::of(&owner));
         Self {
             entity,
             owner,
+            client,
             rows,
             positions,
             ledger,
@@ -130,7 +137,7 @@ impl Resync {
             auditor: Auditor::new(contents, &settings),
             removals,
             differed: false,
-            looked_on: Instant::now(),
+            reach: settings.page,
         }
     }
 
@@ -139,11 +146,6 @@ impl Resync {
         let work = async {
             loop {
                 if let Err(error) = self.hold_and_sweep().await {
-                    if let Some(error) = error.downcast_ref::<FetchError>()
-                        && error.asks_to_wait().is_some()
-                    {
-                        self.owner.failed(Lane::Backlog, error);
-                    }
                     let (entity, why) = (&self.entity, error.to_string());
                     // Once, however long it lasts.
                     if self.status.waits_for.as_ref() != Some(&why) {
@@ -162,7 +164,7 @@ impl Resync {
         let _ = tokio::time::timeout(RETRY_INTERVAL, self.ledger.leave()).await;
     }
 
-    /// One sweep, if no other replica does it.
+    /// Sweeps, if no other replica does.
     async fn hold_and_sweep(&mut self) -> Result<(), BoxError> {
         if *self.paused.borrow() {
             // Another replica may compare meanwhile.
@@ -178,10 +180,30 @@ impl Resync {
             sleep(STANDBY_INTERVAL).await;
             return Ok(());
         }
+        self.go_on(stored);
+        let (ledger, owner) = (self.ledger.clone(), self.owner.clone());
+        tokio::select! {
+            ended = self.sweeps() => ended,
+            ended = keep_claimed(ledger, owner) => ended,
+        }
+    }
+
+    /// Goes on where the last page ended: after a restart, a failure, or another replica.
+    fn go_on(&mut self, stored: ResyncStatus) {
         let waits_for = self.status.waits_for.take();
-        // After a restart, the sweep goes on where the last page ended.
+        let began = |status: &ResyncStatus| status.current.as_ref().map(|sweep| sweep.began_at);
+        let is_same = began(&self.status) == began(&stored);
         self.status = ResyncStatus { waits_for, ..stored };
-        self.removals.clear();
+        if !is_same {
+            self.removals.clear();
+        } else if let Some(sweep) = &mut self.status.current {
+            // Those of the page that was not completed are not among the stored number.
+            sweep.removals = sweep.removals.max(self.removals.len() as u64);
+        }
+    }
+
+    /// One page after the other, until another replica has to go on.
+    async fn sweeps(&mut self) -> Result<(), BoxError> {
         let mut pause = self.settings.interval;
         loop {
             if !self.pause(pause).await? {
@@ -207,17 +229,11 @@ impl Resync {
 
     /// A pause, unless an operator wants a comparison now. Returns whether this replica still compares.
     async fn pause(&mut self, pause: Duration) -> Result<bool, BoxError> {
-        let (due, mut claim) = (Instant::now() + pause, Instant::now());
+        let due = Instant::now() + pause;
         loop {
             if *self.paused.borrow() {
                 self.ledger.leave().await?;
                 return Ok(false);
-            }
-            if Instant::now() >= claim {
-                if !self.ledger.claim().await? {
-                    return Ok(false);
-                }
-                claim = Instant::now() + STANDBY_INTERVAL;
             }
             match self.ledger.read().await?.wanted {
                 Some(Wanted::Anew { full }) if full || !self.is_full() => {
@@ -246,7 +262,8 @@ impl Resync {
     /// Ends a sweep: removals are few enough, or wait.
     async fn end_sweep(&mut self) -> Result<(), BoxError> {
         let allowed = self.ledger.read().await?.allow_removals;
-        let Some(mut sweep) = self.status.current.take() else { return Ok(()) };
+        // If it fails, the last page is compared once more, and nothing is forgotten.
+        let Some(mut sweep) = self.status.current.clone() else { return Ok(()) };
         sweep.ended_at = Some(clock::now());
         sweep.after = None;
         self.remove(&sweep, allowed).await?;
@@ -261,7 +278,8 @@ impl Resync {
             self.progress.alarm.clear(What::Difference, None);
             self.progress.found_equal.store(true, Relaxed);
         }
-        self.status.last = Some(sweep);
+        self.removals.clear();
+        (self.status.current, self.status.last) = (None, Some(sweep));
         Ok(())
     }
 
@@ -288,6 +306,20 @@ impl Resync {
         self.status.waits_for = Some(why.to_owned());
         // Without the database, this is not worth another message.
         let _ = self.ledger.save(&self.status).await;
+    }
+}
+
+/// Says that this replica compares, however long a page takes, and what it waits for if the owner is busy. Returns if another
+/// one compares by now.
+async fn keep_claimed(ledger: Ledger, owner: OwnerLink) -> Result<(), BoxError> {
+    loop {
+        sleep(STANDBY_INTERVAL).await;
+        if !ledger.claim().await? {
+            return Ok(());
+        }
+        if owner.waits(Lane::Backlog).is_some() {
+            ledger.save_waits_for(page::BUSY).await?;
+        }
     }
 }
 

@@ -5,6 +5,11 @@ use std::time::Duration;
 use crate::retry::RetryPolicy;
 pub use crate::work::run::Limits;
 
+/// Shortest [`Settings::unused_after`]. Only tests need less than a minute.
+pub const MIN_UNUSED_AFTER: Duration = Duration::from_millis(100);
+/// Longest [`Settings::unused_after`].
+pub const MAX_UNUSED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 /// Limits and intervals for one followed entity. The defaults suit most services.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -28,7 +33,8 @@ pub struct Settings {
     /// replicas of two releases with different limits would keep altering the consumer back and forth.
     pub mend_interval: Duration,
     /// For how long nothing was pulled, delivered or acknowledged when the consumer of another read model of this service
-    /// counts as left behind, and its name is taken over. Longer than a pull stays open, 10 seconds.
+    /// counts as left behind, so that its name may be taken over if there is no other. Longer than a pull stays open, 10 seconds;
+    /// from [`MIN_UNUSED_AFTER`] to [`MAX_UNUSED_AFTER`].
     pub unused_after: Duration,
     /// How long the broker waits for an acknowledgement before it redelivers a message.
     pub ack_wait: Duration,

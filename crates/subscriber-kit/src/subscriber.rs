@@ -27,7 +27,7 @@ use crate::{
     },
     resync::{Parts, Resync, ledger::Ledger},
     retry::InARow,
-    settings::Settings,
+    settings::{MAX_UNUSED_AFTER, MIN_UNUSED_AFTER, Settings},
     telemetry::{events::Events, progress::Progress, runs::Runs, seldom::Seldom, traces::Waiting},
     work::{
         batch::Batches,
@@ -68,6 +68,9 @@ pub enum StartError {
         "a subscriber that is ready only when equal to its owners must compare itself with them"
     )]
     NeverEqual,
+    /// Names of consumers would be taken over at once, or never.
+    #[error("Settings::unused_after must be from {MIN_UNUSED_AFTER:?} to {MAX_UNUSED_AFTER:?}")]
+    UnusedAfter,
     /// A handler cannot create the tables that it writes to.
     #[error("cannot prepare the read model of {entity}")]
     Prepare {
@@ -386,6 +389,9 @@ impl Builder {
         let ready_when_equal = self.settings.resync.ready_when_equal;
         if ready_when_equal && !self.settings.resync.enabled {
             return Err(StartError::NeverEqual);
+        }
+        if !(MIN_UNUSED_AFTER..=MAX_UNUSED_AFTER).contains(&self.settings.unused_after) {
+            return Err(StartError::UnusedAfter);
         }
         Subscriber::migrate(&self.db).await?;
         let (paused, _) = watch::channel(false);

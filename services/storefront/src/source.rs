@@ -78,7 +78,7 @@ pub enum Reason {
     Failed,
     /// It failed lately, and is left alone for a moment.
     Paused,
-    /// Too many requests to it are under way.
+    /// Too many requests to it are under way, or it says that it is asked too much.
     Busy,
 }
 
@@ -127,11 +127,16 @@ impl Sources {
         let found = self.all.iter().find(|(source, _)| *source == question.source);
         let (_, upstream) = found.expect("each source has its place");
         let failed = |reason, detail| Err(NoAnswer::Failed(reason, detail));
+        let busy = || format!("{name} is asked too much and wants to be left alone for a moment");
         let Ok(_call) = upstream.calls.try_acquire() else {
             return failed(Reason::Busy, format!("too many requests to {name} are under way"));
         };
-        let Some(attempt) = Attempt::begin(&upstream.breaker) else {
-            return failed(Reason::Paused, format!("{name} failed lately and is not asked now"));
+        let attempt = match Attempt::begin(&upstream.breaker) {
+            Ok(attempt) => attempt,
+            Err(reason @ Reason::Busy) => return failed(reason, busy()),
+            Err(reason) => {
+                return failed(reason, format!("{name} failed lately and is not asked now"));
+            }
         };
         let url = format!("{}{}", upstream.url, question.path);
         let request = self.http.request(Method::GET, &url).query(&question.query);
@@ -144,6 +149,10 @@ impl Sources {
             Ok(Err(error)) => Some(error),
             Err(_) => None,
         };
+        if let Some(asked) = error.as_ref().and_then(FetchError::asks_to_wait) {
+            attempt.was_busy(asked);
+            return failed(Reason::Busy, busy());
+        }
         if attempt.failed(error.as_ref().and_then(|error| error.retry_after)) {
             let error = error.as_ref().map_or("it is late", |error| &error.message);
             tracing::warn!(source = name, error, "a source of lists fails: falling back");
@@ -230,17 +239,25 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    fn begin(breaker: &'a Mutex<Breaker>) -> Option<Self> {
-        match breaker.lock().permit(Instant::now().into_std()) {
-            Permit::Full => Some(Self { breaker, is_probe: false }),
-            Permit::Probe => Some(Self { breaker, is_probe: true }),
-            Permit::Wait(_) => None,
+    /// Why there is none is an error.
+    fn begin(breaker: &'a Mutex<Breaker>) -> Result<Self, Reason> {
+        let (now, mut state) = (Instant::now().into_std(), breaker.lock());
+        match state.permit(now) {
+            Permit::Full => Ok(Self { breaker, is_probe: false }),
+            Permit::Probe => Ok(Self { breaker, is_probe: true }),
+            Permit::Wait(_) if state.is_left_alone(now) => Err(Reason::Busy),
+            Permit::Wait(_) => Err(Reason::Paused),
         }
     }
 
     fn succeeded(mut self) {
         self.is_probe = false;
         self.breaker.lock().success();
+    }
+
+    fn was_busy(mut self, retry_after: Duration) {
+        self.is_probe = false;
+        self.breaker.lock().busy(Instant::now().into_std(), retry_after);
     }
 
     /// Returns whether this opened the breaker.
@@ -285,7 +302,7 @@ mod tests {
         for _ in 0..nudge_runtime::breaker::FAILURES_TO_OPEN {
             Attempt::begin(&breaker).expect("it is closed").failed(None);
         }
-        assert!(Attempt::begin(&breaker).is_none());
+        assert!(Attempt::begin(&breaker).is_err_and(|why| why == Reason::Paused));
         // As it is once the pause is over.
         let later = std::time::Instant::now() + nudge_runtime::breaker::FIRST_PAUSE;
         assert_eq!(breaker.lock().permit(later), Permit::Probe);

@@ -29,7 +29,7 @@ async fn whatever_a_source_does_the_list_is_no_error() {
         (Way::Says(404, ""), "failed"),
         (Way::Says(204, ""), "failed"),
         (Way::Refers(302, LOCATION, "http://127.0.0.1:1/stores"), "failed"),
-        (Way::Refers(429, RETRY_AFTER, "1"), "failed"),
+        (Way::Refers(429, RETRY_AFTER, "1"), "busy"),
         (Way::Says(200, ""), "failed"),
         (Way::Says(200, "<html>"), "failed"),
         (Way::Says(200, "[]"), "failed"),
@@ -101,6 +101,26 @@ async fn a_source_is_left_alone_for_as_long_as_it_asks() {
     world.source.chooses(&["a"], None);
     assert_eq!(fallback(&world, SEARCH).await["reason"], "paused");
     assert_eq!(world.source.asked().len(), 1);
+}
+
+/// Unlike a failure: other calls that are under way count, and afterwards everything is as before.
+#[tokio::test]
+async fn a_source_that_is_busy_does_not_fail_and_is_left_alone_for_as_long_as_it_asks() {
+    let world = World::with_stores(&["a"]).await;
+    world.source.now(Way::Refers(429, RETRY_AFTER, "0"));
+    for _ in 0..10 {
+        assert_eq!(fallback(&world, SEARCH).await["reason"], "busy");
+    }
+    assert_eq!(world.source.asked().len(), 10, "it is asked each time, since it asks for no wait");
+    world.source.now(Way::Refers(429, RETRY_AFTER, "1"));
+    assert_eq!(fallback(&world, SEARCH).await["reason"], "busy");
+    world.source.chooses(&["a"], None);
+    assert_eq!(fallback(&world, SEARCH).await["reason"], "busy");
+    assert_eq!(world.source.asked().len(), 1);
+    eventually("it is asked again", || async {
+        (world.list(SEARCH).await["fallback"] == Value::Null).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! A copy of a read model takes over the consumer of the original, which is frozen and then continues.
 
-use async_nats::jetstream::{consumer::Info, stream::Stream};
+use async_nats::jetstream::{
+    consumer::{Info, pull},
+    stream::Stream,
+};
+use nudge_protocol::subject::MAX_READ_MODELS;
 use nudge_subscriber_kit::Settings;
 use nudge_tests::{
     Service, eventually,
@@ -59,6 +63,15 @@ async fn an_original_that_was_frozen_while_a_copy_took_its_name_finds_its_place_
         (info.num_waiting == 0 && now.as_secs() as i64 > last).then_some(())
     })
     .await;
+    // With another name free, the copy would leave this one to the original.
+    for n in 2..=MAX_READ_MODELS {
+        let config = pull::Config {
+            durable_name: Some(format!("search-store-{n}")),
+            metadata: [("nudge-read-model".to_owned(), format!("another-{n}"))].into(),
+            ..pull::Config::default()
+        };
+        stream.create_consumer(config).await.expect("a consumer");
+    }
     let database_url = Some(copied.url().to_owned());
     world.add("copy", Service::Search, Further { database_url, ..Further::default() }).await;
     has(&world, "copy", &edit(&world, "43", "원본이 멈춘 동안").await).await;

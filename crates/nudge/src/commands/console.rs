@@ -6,7 +6,7 @@ use nudge_protocol::admin::Status;
 use nudge_runtime::{
     Broker,
     auth::{Admission, AuthArgs, Credentials},
-    problem,
+    files, problem,
     secret::{self, Secret},
     serve,
 };
@@ -70,6 +70,7 @@ pub(crate) async fn run(
         None => None,
     };
     let address = ([127, 0, 0, 1], args.port.unwrap_or(port_base)).into();
+    files::allow_many();
     let (listener, address) = serve::listen(address).await.map_err(|error| failed(&error))?;
     let shown = roles::list(api.peers());
     if !admission.asks() && asked_for_a_token(&api).await {

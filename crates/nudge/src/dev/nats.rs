@@ -65,7 +65,8 @@ pub(crate) fn permit(keys: &Keys) -> Result<(), Failure> {
             services.add(service.name(), role, entity).map_err(Failure::Failed)?;
         }
     }
-    keys.write(&services, true)
+    services.let_in_guests(true);
+    keys.write(&services)
 }
 
 /// The server's argument for them.

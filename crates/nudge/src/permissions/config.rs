@@ -12,15 +12,15 @@ const HEAD: &str = "\
 # In the server's configuration: include \"nats.conf\"
 ";
 
-/// The whole text. `key` gives the public key of a user. `guests` are let in without credentials.
-pub(super) fn text(services: &Services, guests: bool, key: impl Fn(&str) -> String) -> String {
+/// The whole text. `key` gives the public key of a user.
+pub(super) fn text(services: &Services, key: impl Fn(&str) -> String) -> String {
     let mut text = HEAD.to_owned();
     text += "authorization {\n  users = [\n";
-    for (name, roles) in &services.0 {
+    for (name, roles) in &services.services {
         user(&mut text, name, &key(name), &Grants::of_service(name, roles));
     }
     user(&mut text, OPERATOR, &key(OPERATOR), &Grants::of_operator());
-    if guests {
+    if services.guests {
         let Denials(Grants { publish, subscribe }) = Denials::beside(services);
         write(&mut text, "    # Whoever logs in without credentials.\n    {\n");
         write(
@@ -37,7 +37,7 @@ pub(super) fn text(services: &Services, guests: bool, key: impl Fn(&str) -> Stri
         write(&mut text, "      }\n    }\n");
     }
     text += "  ]\n}\n";
-    if guests {
+    if services.guests {
         text += &format!("no_auth_user: {GUEST}\n");
     }
     text

@@ -10,7 +10,7 @@ use nudge_protocol::{
 use nudge_publisher::stream::READER;
 use nudge_runtime::broker::inbox_prefix;
 
-use super::{OPERATOR, Roles, Services};
+use super::{Events, OPERATOR, Roles, Services};
 
 /// The subjects that a user may publish to and subscribe to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,13 +38,36 @@ const ALTERS: [&str; 9] = [
     "LEADER.STEPDOWN",
 ];
 
+/// Where an entity's notifications come from.
+struct Source {
+    stream: String,
+    subjects: String,
+    /// What a consumer names if not all of the stream is meant.
+    filter: Option<String>,
+}
+
+impl Roles {
+    fn source(&self, entity: &EntityName) -> Source {
+        match self.cloud_events.get(entity) {
+            Some(Events { stream, subjects }) => Source {
+                stream: stream.clone(),
+                subjects: subjects.clone(),
+                filter: Some(subjects.clone()),
+            },
+            None => {
+                Source { stream: stream_name(entity), subjects: all_subjects(entity), filter: None }
+            }
+        }
+    }
+}
+
 impl Grants {
     /// What a service needs.
     pub(super) fn of_service(name: &str, roles: &Roles) -> Self {
         let mut grants = Self::default();
         grants.subscribe.push(inbox(name));
         roles.owns.iter().for_each(|entity| grants.owns(entity));
-        roles.follows.iter().for_each(|entity| grants.follows(name, entity));
+        roles.follows.iter().for_each(|entity| grants.follows(name, entity, &roles.source(entity)));
         grants.publish.sort();
         grants.publish.dedup();
         grants
@@ -59,18 +82,23 @@ impl Grants {
         self.reads(&stream, READER);
     }
 
-    fn follows(&mut self, name: &str, entity: &EntityName) {
-        let stream = stream_name(entity);
-        self.subscribe.push(all_subjects(entity));
+    fn follows(&mut self, name: &str, entity: &EntityName, source: &Source) {
+        let Source { stream, subjects, filter } = source;
+        self.subscribe.push(subjects.clone());
         self.publish.push(format!("$JS.API.STREAM.INFO.{stream}"));
         self.publish.push(format!("$JS.API.CONSUMER.NAMES.{stream}"));
         for consumer in consumer_names(name, entity) {
             let verbs = ["CREATE", "INFO", "DELETE", "PAUSE", "MSG.NEXT"];
             let api = verbs.map(|verb| format!("$JS.API.CONSUMER.{verb}.{stream}.{consumer}"));
             self.publish.extend(api);
-            self.publish.extend(acknowledgements(&stream, &consumer));
+            // The request to create one with a filter names the filter, too.
+            let created = filter
+                .iter()
+                .map(|filter| format!("$JS.API.CONSUMER.CREATE.{stream}.{consumer}.{filter}"));
+            self.publish.extend(created);
+            self.publish.extend(acknowledgements(stream, &consumer));
         }
-        self.reads(&stream, &format!("{name}-{entity}"));
+        self.reads(stream, &format!("{name}-{entity}"));
     }
 
     /// The temporary consumers with which it rereads.
@@ -99,16 +127,16 @@ impl Denials {
         // Requests to the server, and whatever names a consumer only in its body.
         let mut publish = vec!["$SYS.>".to_owned()];
         publish.extend(inboxes.clone());
-        for (name, Roles { owns, follows }) in &services.0 {
-            for entity in owns {
+        for (name, roles) in &services.services {
+            for entity in &roles.owns {
                 let stream = stream_name(entity);
                 publish.push(all_subjects(entity));
                 publish.extend(ALTERS.map(|verb| format!("$JS.API.STREAM.{verb}.{stream}")));
                 publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
                 publish.extend(reading_names(READER).flat_map(|reader| consumer(&stream, &reader)));
             }
-            for entity in follows {
-                let stream = stream_name(entity);
+            for entity in &roles.follows {
+                let Source { stream, .. } = roles.source(entity);
                 publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
                 let reading = reading_names(&format!("{name}-{entity}"));
                 for name in consumer_names(name, entity).chain(reading) {

@@ -70,7 +70,7 @@ impl Keys {
     ///
     /// # Errors
     /// If a file cannot be read or written, or contains no key.
-    pub(crate) fn write(&self, services: &Services, guests: bool) -> Result<(), Failure> {
+    pub(crate) fn write(&self, services: &Services) -> Result<(), Failure> {
         if services.is_empty() {
             return Err(Failure::Usage(
                 "name at least one service, with --owner or --subscriber".into(),
@@ -85,7 +85,7 @@ impl Keys {
             let key = key_at(&path).map_err(|error| cannot(&path, error))?;
             public.insert(user, key.public_key());
         }
-        let config = config::text(services, guests, |user| public[user].clone());
+        let config = config::text(services, |user| public[user].clone());
         let listed = serde_json::to_string_pretty(services).expect("names are JSON") + "\n";
         for (name, text) in [(SERVICES_FILE, listed), (CONFIG_FILE, config)] {
             let path = self.directory.join(name);

@@ -21,7 +21,7 @@ const SUBSCRIBERS: [&str; 3] = ["search", "review", "storefront"];
 
 /// See the module documentation.
 pub(super) struct Permitted {
-    nats: Nats,
+    pub(super) nats: Nats,
     directory: tempfile::TempDir,
     databases: Vec<TestDatabase>,
     urls: Vec<(&'static str, String)>,
@@ -54,6 +54,7 @@ impl Permitted {
         ] {
             command.args([role, pair]);
         }
+        command.args(["--cloud-events", "board=order=ORDERS=shop.orders.*"]);
         if guests {
             command.arg("--guests");
         }

@@ -48,22 +48,43 @@ async fn a_callback_waits_for_its_turn_and_is_refused_when_that_takes_too_long()
     let (a, b) = (asker("a", Lane::Backlog), asker("b", Lane::Fresh));
     use_up(&budget, &a).await;
     let began = Instant::now();
-    assert_eq!(budget.turn(&b, 3).await.unwrap(), 3);
+    let turn = budget.turn(&b, 3).await.unwrap();
     assert!(began.elapsed() > Duration::ZERO && began.elapsed() < MAX_WAIT);
-    // 64 wait, with 5 entities each at 100 a second: most of them for longer than is allowed.
+    assert_eq!((turn.granted, turn.waited), (3, began.elapsed()));
+    // 5 entities each at 100 a second: so many that most of them would wait for longer than is allowed.
     let waiting = (0..MAX_WAITING).map(|_| budget.turn(&a, 512));
     let ended = futures_util::future::join_all(waiting).await;
-    let refused: Vec<_> = ended.into_iter().filter_map(Result::err).collect();
-    assert!((10..MAX_WAITING).contains(&refused.len()), "{}", refused.len());
+    let (turns, refused): (Vec<_>, Vec<_>) = ended.into_iter().partition(Result::is_ok);
+    assert!((35..=40).contains(&turns.len()), "those that wait have their turn: {}", turns.len());
+    let refused: Vec<_> = refused.into_iter().filter_map(Result::err).collect();
     for problem in refused {
         assert_eq!(problem.status, StatusCode::TOO_MANY_REQUESTS);
         let (name, seconds) = &problem.headers[0];
         let seconds: u64 = seconds.to_str().unwrap().parse().unwrap();
-        assert!(*name == header::RETRY_AFTER && (1..=60).contains(&seconds));
+        assert!(*name == header::RETRY_AFTER && (1..=10).contains(&seconds));
     }
     assert!(began.elapsed() <= MAX_WAIT * 2);
     tokio::time::sleep(MAX_WAIT).await;
     assert!(!budget.0.lock().is_driven, "nobody waits, so no task runs");
+}
+
+/// Without it, a subscriber would take the wait for the owner's work.
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_how_long_it_waited_for_its_turn() {
+    let budget = Budget::default();
+    budget.limit(NonZeroU32::new(10));
+    let a = asker("a", Lane::Backlog);
+    let said = |turn: Turn| {
+        let answer = axum::response::IntoResponse::into_response((turn, "answer"));
+        let value = answer.headers().get(WAITED_HEADER)?.to_str().ok()?.to_owned();
+        nudge_protocol::sync_api::waited(&value)
+    };
+    assert_eq!(said(budget.turn(&a, 1).await.unwrap()), None);
+    use_up(&budget, &a).await;
+    let began = Instant::now();
+    let turn = budget.whole_turn(&a, 512).await.unwrap();
+    assert_eq!(said(turn), Some(began.elapsed()), "rounded to a tenth of a millisecond");
+    assert!(turn.waited > Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,14 +14,18 @@ use std::{
 
 use nudge_protocol::sync_api::Lane;
 
+use super::MAX_WAIT;
+
 /// Subscribers that are told apart. All others share one place, named `OTHERS`.
 pub const MAX_SUBSCRIBERS: usize = 64;
-/// Callbacks that wait for their turn. Beyond it, the subscriber with most of them waiting has its newest refused.
-pub const MAX_WAITING: usize = 64;
+/// Callbacks that wait for their turn, which are at least as many as all subscribers have in progress for fresh changes. Fewer
+/// if their turns take longer than [`MAX_WAIT`].
+pub const MAX_WAITING: usize = 256;
 /// Subscribers for which there is no place of their own. No subscriber can be called that.
 pub(crate) const OTHERS: &str = "(others)";
-/// The budget of so much time may be used at once after a pause.
-pub(super) const BURST: Duration = Duration::from_secs(1);
+/// The budget of so much time may be used at once after a pause: four turns. So in no second more is granted than the budget
+/// and a fifth, and one turn.
+pub(super) const BURST: Duration = Duration::from_millis(200);
 /// A turn takes at most the budget of so much time, so that a fresh change is soon next. The subscriber asks again for
 /// the rest.
 const TURN: Duration = Duration::from_millis(50);
@@ -29,8 +33,9 @@ const TURN: Duration = Duration::from_millis(50);
 const MAX_DEBT: Duration = Duration::from_millis(500);
 /// A subscriber that has asked for nothing for so long gives up its place when another needs one.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-/// Shortest and longest wait that is asked for, in seconds. Subscribers wait no longer than a minute whatever is asked.
-const RETRY_AFTER_SECONDS: (f64, f64) = (1.0, 60.0);
+/// Shortest and longest wait that is asked for, in seconds. What waits needs no longer than [`MAX_WAIT`] and [`MAX_DEBT`] to have
+/// its turn; only who took far more than its share is asked to wait longer.
+pub(super) const RETRY_AFTER_SECONDS: (f64, f64) = (1.0, 10.0);
 
 /// What a subscriber took in one lane, since it has a place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,14 +48,14 @@ pub(crate) struct Taken {
     pub(crate) refused: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Line<T> {
     tag: u64,
     waiting: VecDeque<Waiting<T>>,
     taken: Taken,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Waiting<T> {
     arrival: u64,
     entities: usize,
@@ -58,7 +63,7 @@ struct Waiting<T> {
 }
 
 /// One subscriber: a line for each lane.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Place<T> {
     lines: [Line<T>; Lane::ALL.len()],
     seen: Instant,
@@ -76,7 +81,7 @@ impl<T> Place<T> {
 }
 
 /// See the module documentation. `T` is what waits.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Turns<T> {
     /// `None` is no limit.
     per_second: Option<f64>,
@@ -123,7 +128,7 @@ impl<T> Turns<T> {
         Some(self.grant(&name, lane, entities, now))
     }
 
-    /// Lets a callback wait. If too many do, returns one that must be refused instead: perhaps this one.
+    /// Lets a callback wait. If too much does, returns those that must be refused instead: perhaps this one.
     pub(super) fn wait(
         &mut self,
         name: &str,
@@ -131,12 +136,19 @@ impl<T> Turns<T> {
         entities: usize,
         who: T,
         now: Instant,
-    ) -> Option<T> {
+    ) -> Vec<T> {
         let name = self.place(name, now);
-        let refused = match self.make_room(&name, lane) {
-            Room::No => return Some(who),
-            Room::Yes(refused) => refused,
-        };
+        let mut refused = Vec::new();
+        if !self.has_room(now) {
+            self.forget_who_gave_up();
+        }
+        while !self.has_room(now) {
+            let Some((loser, of)) = self.loser(&name, lane) else {
+                refused.push(who);
+                return refused;
+            };
+            refused.extend(self.line(&loser, of).waiting.pop_back().map(|waiting| waiting.who));
+        }
         self.catch_up(&name, lane);
         self.arrivals += 1;
         let waiting = Waiting { arrival: self.arrivals, entities, who };
@@ -171,18 +183,28 @@ impl<T> Turns<T> {
         self.used_until = self.used_until.min(most);
     }
 
-    /// Counts a refusal, and returns the wait to ask for, in whole seconds: until what is before it has had its turn.
-    pub(super) fn refuse(&mut self, name: &str, lane: Lane, entities: usize, now: Instant) -> u64 {
-        let name = self.place(name, now);
+    /// Counts a refusal, and returns the wait to ask for, in whole seconds: until all that waits now has had its turn, and the
+    /// others have caught up with what its subscriber took beyond its share.
+    pub(super) fn refuse(&mut self, name: &str, lane: Lane, now: Instant) -> u64 {
+        let (name, tag) = (self.place(name, now), self.tag);
         let line = self.line(&name, lane);
         line.taken.refused += 1;
-        let own: usize =
-            line.waiting.iter().map(|waiting| waiting.entities).sum::<usize>() + entities;
-        let sharing = self.places.values().filter(|place| place.waiting() > 0).count().max(1);
-        let debt = self.used_until.saturating_duration_since(now).as_secs_f64();
-        let turns = self.per_second.map_or(0.0, |rate| (own * sharing) as f64 / rate);
+        let ahead = line.tag.saturating_sub(tag);
+        let waits =
+            |(other, place): &(&Arc<str>, &Place<T>)| **other != name && place.waiting() > 0;
+        let others = self.places.iter().filter(waits).count() as u64;
+        let catching_up = self.per_second.map_or(0.0, |rate| (ahead * others) as f64 / rate);
         let (least, most) = RETRY_AFTER_SECONDS;
-        (debt + turns).ceil().clamp(least, most) as u64
+        (self.drained_in(now) + catching_up).ceil().clamp(least, most) as u64
+    }
+
+    /// The time until all that waits has had its turn, in seconds.
+    fn drained_in(&self, now: Instant) -> f64 {
+        let Some(rate) = self.per_second else { return 0.0 };
+        let waiting = self.places.values().flat_map(|place| &place.lines);
+        let waiting = waiting.flat_map(|line| &line.waiting);
+        let turns: usize = waiting.map(|waiting| self.at_a_time(waiting.entities)).sum();
+        self.used_until.saturating_duration_since(now).as_secs_f64() + turns as f64 / rate
     }
 
     /// What each subscriber took in each lane.
@@ -245,7 +267,7 @@ impl<T> Turns<T> {
     }
 
     /// How many of these entities one turn may take.
-    fn at_a_time(&self, entities: usize) -> usize {
+    pub(super) fn at_a_time(&self, entities: usize) -> usize {
         let turn = self.per_second.map_or(f64::MAX, |rate| rate * TURN.as_secs_f64()) as usize;
         entities.min(turn.max(1))
     }
@@ -273,38 +295,36 @@ impl<T> Turns<T> {
         }
     }
 
-    /// Makes room for one more. Who fills the room loses, and of its callbacks the newest one for backlog.
-    fn make_room(&mut self, name: &str, lane: Lane) -> Room<T> {
-        if self.waiting() < MAX_WAITING {
-            return Room::Yes(None);
-        }
+    /// Whether one more may wait: its turn would come in time.
+    fn has_room(&self, now: Instant) -> bool {
+        self.waiting() < MAX_WAITING && self.drained_in(now) < MAX_WAIT.as_secs_f64()
+    }
+
+    fn forget_who_gave_up(&mut self) {
         let is_awaited = self.is_awaited;
         for line in self.places.values_mut().flat_map(|place| &mut place.lines) {
             line.waiting.retain(|waiting| is_awaited(&waiting.who));
         }
-        if self.waiting() < MAX_WAITING {
-            return Room::Yes(None);
-        }
-        let own = self.places[name].waiting();
-        let longest = self.places.iter().max_by_key(|(_, place)| place.waiting());
-        let longest = longest.filter(|(_, place)| place.waiting() > own + 1);
-        let loser = longest.map_or_else(|| name.into(), |(name, _)| name.clone());
-        // Its own fresh changes do not make room for its own backlog.
-        let of: &[Lane] = match *loser == *name {
-            true if lane == Lane::Backlog => &[],
-            true => &[Lane::Backlog],
-            false => &[Lane::Backlog, Lane::Fresh],
-        };
-        let mut of = of.iter().filter_map(|lane| self.line(&loser, *lane).waiting.pop_back());
-        of.next().map_or(Room::No, |refused| Room::Yes(Some(refused.who)))
     }
-}
 
-/// Whether one more may wait.
-enum Room<T> {
-    No,
-    /// Yes, if this one is refused.
-    Yes(Option<T>),
+    /// Whose newest callback, and in which lane, makes room for one more of this subscriber: whoever has more of them waiting,
+    /// with that one counted. Where they are equally many, backlog makes room for a fresh change, as a subscriber's own does.
+    fn loser(&self, name: &str, lane: Lane) -> Option<(Arc<str>, Lane)> {
+        let own = self.places[name].waiting() + 1;
+        let loses = |(other, place): (&Arc<str>, &Place<T>)| {
+            let waiting = place.waiting();
+            let has_backlog = !place.lines[Lane::Backlog as usize].waiting.is_empty();
+            let yields = lane == Lane::Fresh && has_backlog;
+            let loses = match **other == *name {
+                true => yields,
+                false => waiting > own || (yields && waiting == own),
+            };
+            let of = if has_backlog { Lane::Backlog } else { Lane::Fresh };
+            loses.then(|| (waiting, other.clone(), of))
+        };
+        let loser = self.places.iter().filter_map(loses).max_by_key(|(waiting, ..)| *waiting);
+        loser.map(|(_, loser, of)| (loser, of))
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use super::*;
 /// The budget of these tests, in entities a second.
 const RATE: f64 = 1_000.0;
 const SECOND: Duration = Duration::from_secs(1);
+/// Who is refused, if nobody is.
+const NOBODY: [usize; 0] = [];
 
 /// A subscriber that asks again as soon as it is answered.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +43,7 @@ fn shares(eager: &[Eager], time: Duration) -> Vec<usize> {
                     granted[n] += some;
                     asks.push(n);
                 }
-                None => assert_eq!(turns.wait(&name(n), lane, entities, n, now), None),
+                None => assert_eq!(turns.wait(&name(n), lane, entities, n, now), NOBODY),
             }
         }
         now = turns.due().expect("they wait").max(now);
@@ -82,12 +84,12 @@ fn without_a_limit_everything_is_granted_whole_and_counted() {
 #[test]
 fn whatever_they_claim_each_gets_the_same() {
     let liar = Eager { lane: Lane::Fresh, ..REBUILD };
-    let greedy = Eager { at_once: 30, entities: 512, ..REBUILD };
+    let greedy = Eager { at_once: 20, entities: 512, ..REBUILD };
     let small = Eager { at_once: 8, entities: 20, ..REBUILD };
     let granted = shares(&[REBUILD, liar, greedy, small], 60 * SECOND);
     let fair = granted.iter().sum::<usize>() as f64 / granted.len() as f64;
     for (n, granted) in granted.iter().enumerate() {
-        // The first second's worth is the first comer's.
+        // What may be used at once is the first comer's.
         assert!((*granted as f64 - fair).abs() < fair * 0.1, "{n}: {granted} instead of {fair}");
     }
 }
@@ -150,7 +152,7 @@ fn a_fresh_change_waits_for_one_turn_however_many_rebuild() {
 }
 
 #[test]
-fn what_nobody_uses_is_not_saved_up_for_longer_than_a_second() {
+fn what_nobody_uses_is_not_saved_up_beyond_a_few_turns() {
     let start = Instant::now();
     let mut turns = limited(start);
     let now = start + 3_600 * SECOND;
@@ -158,7 +160,8 @@ fn what_nobody_uses_is_not_saved_up_for_longer_than_a_second() {
     while let Some(some) = turns.ask("a", Lane::Backlog, 256, now) {
         granted += some;
     }
-    assert!((RATE as usize..RATE as usize + 100).contains(&granted), "{granted}");
+    let at_once = (RATE * BURST.as_secs_f64()) as usize;
+    assert!((at_once..=at_once + 100).contains(&granted), "{granted}");
 }
 
 /// A clock that goes back, as it should not.
@@ -167,7 +170,7 @@ fn a_moment_that_comes_before_the_last_one_does_no_harm() {
     let start = Instant::now() + 100 * SECOND;
     let mut turns = limited(start);
     while turns.ask("a", Lane::Backlog, 256, start).is_some() {}
-    let before = start - 50 * SECOND;
+    let before = start - SECOND;
     assert_eq!(turns.ask("a", Lane::Fresh, 1, before), None);
     turns.wait("a", Lane::Fresh, 1, 1, before);
     assert_eq!(turns.next(before), None);
@@ -198,14 +201,62 @@ fn who_fills_the_room_makes_room() {
     let start = Instant::now();
     let mut turns = limited(start);
     while turns.ask("greedy", Lane::Backlog, 256, start).is_some() {}
-    for n in 0..MAX_WAITING {
-        assert_eq!(turns.wait("greedy", Lane::Backlog, 256, n, start), None);
+    let full = fill(&mut turns, "greedy", Lane::Backlog, start);
+    assert!((35..=40).contains(&full), "turns of 50 ms, for at most 2 s: {full}");
+    assert_eq!(turns.wait("greedy", Lane::Backlog, 256, 100, start), [100], "itself");
+    assert_eq!(turns.wait("modest", Lane::Backlog, 256, 101, start), [full - 1]);
+    assert_eq!(turns.wait("greedy", Lane::Fresh, 256, 102, start), [full - 2], "its own");
+    assert_eq!(turns.waiting(), full);
+}
+
+/// Lets callbacks wait until one is refused. Returns how many do.
+fn fill(turns: &mut Turns<usize>, name: &str, lane: Lane, now: Instant) -> usize {
+    let before = turns.waiting();
+    for n in before.. {
+        match turns.wait(name, lane, 256, n, now)[..] {
+            [] => {}
+            [refused] if refused == n => break,
+            ref others => panic!("{others:?}"),
+        }
     }
-    assert_eq!(turns.wait("greedy", Lane::Backlog, 256, 100, start), Some(100), "itself");
-    let newest = MAX_WAITING - 1;
-    assert_eq!(turns.wait("modest", Lane::Backlog, 1, 101, start), Some(newest));
-    assert_eq!(turns.wait("greedy", Lane::Fresh, 1, 102, start), Some(newest - 1), "its own");
-    assert_eq!(turns.waiting(), MAX_WAITING);
+    turns.waiting()
+}
+
+/// However it came about: as long as any backlog waits, a subscriber for which nothing else waits is not refused a fresh change.
+#[test]
+fn a_fresh_change_finds_room_while_backlog_waits() {
+    let start = Instant::now();
+    let mut turns = limited(start);
+    // So that each of those that wait has a place of its own.
+    turns.limit(Some(10.0));
+    while turns.ask("s0", Lane::Backlog, 256, start).is_some() {}
+    let mut n = 0;
+    while turns.wait(&name(n), Lane::Backlog, 256, n, start).is_empty() {
+        n += 1;
+    }
+    assert_eq!(turns.waiting(), n, "each has one callback that waits");
+    assert_eq!(turns.wait("new", Lane::Backlog, 1, 100, start), [100], "they are equally many");
+    for fresh in 0..n {
+        let made_room = turns.wait(&format!("f{fresh}"), Lane::Fresh, 256, 200 + fresh, start);
+        assert!(matches!(made_room[..], [backlog] if backlog < n), "{fresh}: {made_room:?}");
+    }
+    // All that waits is fresh by now, and of one subscriber each.
+    assert_eq!(turns.wait("late", Lane::Fresh, 1, 300, start), [300]);
+    assert_eq!(turns.wait("f0", Lane::Fresh, 1, 301, start), [301]);
+}
+
+/// Whoever claims that all it asks for is fresh does not push out what others wait for.
+#[test]
+fn a_subscriber_with_much_that_is_fresh_makes_room_itself() {
+    let start = Instant::now();
+    let mut turns = limited(start);
+    while turns.ask("modest", Lane::Backlog, 256, start).is_some() {}
+    for n in 1_000..1_003 {
+        assert_eq!(turns.wait("modest", Lane::Backlog, 256, n, start), NOBODY);
+    }
+    let full = fill(&mut turns, "liar", Lane::Fresh, start);
+    let place = |name: &str| turns.places[name].waiting();
+    assert_eq!((place("modest"), place("liar")), (3, full - 3));
 }
 
 #[test]
@@ -228,17 +279,46 @@ fn who_gave_up_waiting_costs_nothing() {
 fn the_wait_that_is_asked_for_follows_from_what_is_before() {
     let start = Instant::now();
     let mut turns = limited(start);
-    assert_eq!(turns.refuse("a", Lane::Fresh, 1, start), 1);
+    assert_eq!(turns.refuse("a", Lane::Fresh, start), 1);
     while turns.ask("a", Lane::Backlog, 256, start).is_some() {}
     for n in 0..10 {
         turns.wait("a", Lane::Backlog, 256, n, start);
     }
-    // 11 times 256 entities at 1,000 a second.
-    assert_eq!(turns.refuse("a", Lane::Backlog, 256, start), 3);
-    turns.wait("b", Lane::Backlog, 256, 20, start);
-    assert_eq!(turns.refuse("a", Lane::Backlog, 256, start), 6, "two share it");
+    assert_eq!(turns.refuse("a", Lane::Backlog, start), 1, "ten turns");
+    fill(&mut turns, "a", Lane::Backlog, start);
+    assert_eq!(turns.refuse("a", Lane::Backlog, start), 2, "all that may wait");
+    // It took the share of six seconds, and there is another one.
+    turns.wait("b", Lane::Backlog, 256, 1_000, start);
+    turns.charge("a", Lane::Backlog, 6_000, start);
+    assert_eq!(turns.refuse("a", Lane::Backlog, start), 9);
+    assert_eq!(turns.refuse("b", Lane::Backlog, start), 3);
     turns.limit(Some(0.1));
-    assert_eq!(turns.refuse("a", Lane::Backlog, 256, start), 60);
+    assert_eq!(turns.refuse("a", Lane::Backlog, start), 10);
+}
+
+/// What is asked for as a whole: a page of a list, fresh versions, or more than a second's budget of anything.
+#[test]
+fn what_costs_more_than_a_second_is_answered_and_paid_for_afterwards() {
+    for rate in [1.0, 10.0] {
+        let start = Instant::now();
+        let mut turns = Turns::new(|_: &usize| true, start);
+        turns.limit(Some(rate));
+        let mut now = start;
+        for entities in [10, 512, 200] {
+            let granted = turns.ask("a", Lane::Backlog, entities, now).expect("nobody waits");
+            assert_eq!(granted, 1, "a turn");
+            turns.charge("a", Lane::Backlog, entities - granted, now);
+            now = turns.used_until;
+        }
+        assert!(now - start <= 3 * (MAX_DEBT + SECOND), "others wait no longer");
+        // Others come first until they have had as much.
+        turns.wait("a", Lane::Backlog, 1, 0, now);
+        for n in 1..200 {
+            now = turns.due().unwrap().max(now);
+            assert_eq!(turns.wait("b", Lane::Backlog, 1, n, now), NOBODY, "{rate}");
+            assert_eq!(turns.next(now), Some((n, 1)), "{rate}");
+        }
+    }
 }
 
 #[test]
@@ -257,31 +337,75 @@ fn what_an_answer_cost_besides_is_paid_by_who_asked() {
     }
 }
 
+/// A callback: of which subscriber, whether it is fresh, for how many entities, and the pause after it in milliseconds.
+type Step = (usize, bool, usize, u64);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec((0_usize..6, any::<bool>(), 1_usize..512, 0_u64..300), 1..300)
+}
+
 proptest! {
+    /// Whatever waits: nobody is asked to wait longer than is stated, and whoever comes again then is next, or is told a
+    /// shorter wait.
+    #[test]
+    fn who_is_refused_and_comes_again_is_next(steps in steps(), rate in 1.0..2_000.0_f64) {
+        let start = Instant::now();
+        let mut turns = Turns::new(|_: &usize| true, start);
+        turns.limit(Some(rate));
+        let mut now = start;
+        let (least, most) = RETRY_AFTER_SECONDS;
+        for (n, is_fresh, entities, pause) in steps {
+            let lane = if is_fresh { Lane::Fresh } else { Lane::Backlog };
+            if turns.ask(&name(n), lane, entities, now).is_some() {
+                turns.charge(&name(n), lane, entities / 10, now);
+            } else if turns.wait(&name(n), lane, entities, n, now).contains(&n) {
+                let told = turns.refuse(&name(n), lane, now);
+                prop_assert!((least as u64..=most as u64).contains(&told));
+                prop_assert!(turns.drained_in(now) <= (MAX_WAIT + MAX_DEBT).as_secs_f64() + 1.0);
+                let mut later = turns.clone();
+                let again = now + told as u32 * SECOND;
+                while later.due().is_some_and(|due| due <= again) {
+                    let due = later.due().expect("somebody waits").max(now);
+                    later.next(due);
+                }
+                let is_next = later.ask(&name(n), lane, entities, again).is_some();
+                prop_assert!(is_next || later.refuse(&name(n), lane, again) < told);
+            }
+            now += Duration::from_millis(pause);
+            while turns.next(now).is_some() {}
+        }
+    }
+
     /// Whatever happens: never more than the budget, never a turn before it is due, nobody forgotten.
     #[test]
-    fn no_more_is_granted_than_the_budget(
-        steps in proptest::collection::vec((0_usize..6, any::<bool>(), 1_usize..512, 0_u64..300), 1..300),
-    ) {
+    fn no_more_is_granted_than_the_budget(steps in steps()) {
         let start = Instant::now();
-        let (mut turns, mut now, mut granted) = (limited(start), start, 0);
+        let (mut turns, mut now, mut granted) = (limited(start), start, Vec::new());
         let (mut waiting, mut answered) = (0, 0);
         for (n, is_fresh, entities, pause) in steps {
             let lane = if is_fresh { Lane::Fresh } else { Lane::Backlog };
             match turns.ask(&name(n), lane, entities, now) {
-                Some(some) => granted += some,
+                Some(some) => granted.push((now, some)),
                 None => {
                     waiting += 1;
-                    answered += usize::from(turns.wait(&name(n), lane, entities, n, now).is_some());
+                    answered += turns.wait(&name(n), lane, entities, n, now).len();
                 }
             }
             now += Duration::from_millis(pause);
             while let Some((_, some)) = turns.next(now) {
                 prop_assert!(some > 0 && some <= 50);
-                (granted, answered) = (granted + some, answered + 1);
+                granted.push((now, some));
+                answered += 1;
             }
-            let most = budget(now - start) + 50.0;
-            prop_assert!(granted as f64 <= most, "{granted} of {most}");
+        }
+        // From whichever moment on.
+        for from in 0..granted.len() {
+            let mut all = 0;
+            for (at, some) in &granted[from..] {
+                all += some;
+                let most = budget(*at - granted[from].0) + 50.0;
+                prop_assert!(all as f64 <= most, "{all} of {most}");
+            }
         }
         while let Some(due) = turns.due() {
             now = now.max(due);

@@ -69,17 +69,18 @@ impl Sql {
 }
 
 impl ChangeLog {
-    /// What the log has in these ranges. To be run by [`Database::run`](nudge_runtime::Database::run), in a snapshot.
+    /// What the log has in these ranges, as far as `most` rows go. To be run by [`Database::run`](nudge_runtime::Database::run), in a snapshot.
     pub(crate) async fn digests(
         &self,
         tx: &mut Tx,
         request: &DigestRequest,
+        most: usize,
     ) -> Result<DigestAnswer, sqlx::Error> {
         let Some(mut in_flight) = self.in_flight(tx, &request.handled).await? else {
             return Ok(DigestAnswer { ranges: Vec::new(), in_flight: None });
         };
         let left_out: HashSet<_> = in_flight.iter().map(|one| one.id.clone()).collect();
-        let mut left = if request.list { MAX_LISTED_ROWS } else { MAX_DIGEST_ROWS };
+        let mut left = if request.list { MAX_LISTED_ROWS } else { MAX_DIGEST_ROWS }.min(most);
         let mut ranges = Vec::with_capacity(request.ranges.len());
         // Ranges that follow upon one another are read together.
         for run in request.ranges.chunk_by(follows) {
@@ -286,7 +287,7 @@ mod tests {
         let handled = Handled { stream_created: "now".to_owned(), seq: 1 };
         let request = DigestRequest { ranges: ranges.to_vec(), handled, list };
         let mut tx = log.db.snapshot().await.unwrap();
-        log.digests(&mut tx, &request).await.unwrap().ranges
+        log.digests(&mut tx, &request, usize::MAX).await.unwrap().ranges
     }
 
     /// Also those that nobody asks for: that overlap, fall, or are empty.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{extract::State, response::Response};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use nudge_protocol::{
     EntityId, Object, Version,
     digest::{
@@ -34,16 +37,17 @@ pub(super) async fn digest(
     if !request.is_valid() {
         return Err(Problem::field("ranges", format!("must contain 1 to {MAX_RANGES} ranges")));
     }
-    // What it costs is known once it is answered.
-    api.budget.turn(&asker, 1).await?;
+    // What it costs is known once it is answered: a turn at most.
+    let turn = api.budget.turn(&asker, 1).await?;
+    let most = api.budget.rows_at_a_time();
     let look = || async {
         let mut tx = api.log.db().snapshot().await?;
-        api.log.digests(&mut tx, &request).await
+        api.log.digests(&mut tx, &request, most).await
     };
     let answer = api.log.db().run_afresh(look).await?;
     let rows: u64 = answer.ranges.iter().map(|range| range.count).sum();
     api.budget.charge(&asker, usize::try_from(rows).unwrap_or(usize::MAX) / ROWS_PER_ENTITY);
-    Ok(no_store(axum::Json(answer)))
+    Ok((turn, no_store(axum::Json(answer))).into_response())
 }
 
 /// What was published last, up to what a subscriber has handled
@@ -58,13 +62,13 @@ pub(super) async fn recent(
     asker: Asker,
     Json(Object(request)): Json<Object<RecentRequest>>,
 ) -> Result<Response, Problem> {
-    api.budget.whole_turn(&asker, MAX_RECENT.div_ceil(ROWS_PER_ENTITY)).await?;
+    let turn = api.budget.whole_turn(&asker, MAX_RECENT.div_ceil(ROWS_PER_ENTITY)).await?;
     let look = || async {
         let mut tx = api.log.db().snapshot().await?;
         api.log.recent(&mut tx, &request.handled).await
     };
     let rows = api.log.db().run_afresh(look).await?;
-    Ok(no_store(axum::Json(RecentAnswer { rows })))
+    Ok((turn, no_store(axum::Json(RecentAnswer { rows }))).into_response())
 }
 
 /// Give fresh versions to up to 512 entities
@@ -80,11 +84,11 @@ pub(super) async fn renew(
     State(api): State<Arc<Api>>,
     asker: Asker,
     Json(Object(RenewRequest { items })): Json<Object<RenewRequest>>,
-) -> Result<axum::Json<Renewed>, Problem> {
+) -> Result<Response, Problem> {
     if !(1..=MAX_RENEWED).contains(&items.len()) {
         return Err(Problem::field("items", format!("must contain 1 to {MAX_RENEWED} entities")));
     }
-    api.budget.whole_turn(&asker, items.len()).await?;
+    let turn = api.budget.whole_turn(&asker, items.len()).await?;
     // Of an entity that occurs twice, the highest version counts.
     let mut highest: BTreeMap<EntityId, Version> = BTreeMap::new();
     for Held { id, version } in items {
@@ -110,7 +114,8 @@ pub(super) async fn renew(
         api.metrics.renewed.inc_by(renewed);
         api.wake.notify_one();
     }
-    Ok(axum::Json(Renewed { renewed, left: done.left + done.deferred.len() as u64 }))
+    let renewed = Renewed { renewed, left: done.left + done.deferred.len() as u64 };
+    Ok((turn, axum::Json(renewed)).into_response())
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The check before every request.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -16,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AuthArgs, AuthError, Caller, Scope,
     policy::needed,
+    strangers::Strangers,
     verifier::{Refused, Verifier},
 };
 use crate::{
     Problem,
-    serve::{self, BindError, Limits, overload::Overload},
+    serve::{self, BindError, Limits, Peer, overload::Overload},
     tls::Tls,
 };
 
@@ -37,6 +41,7 @@ pub struct Admission {
     behind_proxy: bool,
     limits: Limits,
     overload: Overload,
+    strangers: Arc<Strangers>,
     reads: Arc<[&'static str]>,
 }
 
@@ -52,7 +57,8 @@ impl Admission {
         let limits = Limits::default();
         let overload = Overload::new(limits.connections, args.client_rate);
         let behind_proxy = args.behind_proxy;
-        Ok(Self { tokens, tls, behind_proxy, limits, overload, reads: Arc::default() })
+        let strangers = Arc::new(Strangers::new(behind_proxy));
+        Ok(Self { tokens, tls, behind_proxy, limits, overload, strangers, reads: Arc::default() })
     }
 
     /// Adds metrics of what is refused because of overload to a registry.
@@ -113,8 +119,18 @@ impl Admission {
 
     async fn admitted(&self, token: &str, scope: Scope) -> Result<Arc<Caller>, Denied> {
         let tokens = self.tokens.as_ref().ok_or(Denied::NoToken)?;
-        let caller = tokens.verify(token).await.map_err(Denied::Refused)?;
+        let caller = match tokens.known(token) {
+            Some(caller) => caller,
+            None => tokens.verify(token).await.map_err(Denied::Refused)?,
+        };
         caller.has(scope).then_some(caller).ok_or(Denied::Scope(scope))
+    }
+
+    /// Whether this token is not looked at, since too many that came from there were not good. One that was found good
+    /// before is.
+    fn is_strangers(&self, token: &str, from: Option<IpAddr>) -> bool {
+        let is_known = || self.tokens.as_ref().is_some_and(|tokens| tokens.known(token).is_some());
+        from.is_some_and(|from| !self.strangers.may_try(from)) && !is_known()
     }
 }
 
@@ -198,10 +214,19 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     let Some(scope) = needed(&method, &path, &admission.reads) else {
         return next.run(request).await;
     };
+    let from = request.extensions().get::<Peer>().map(|peer| peer.0);
     let caller = match token_of(request.headers()) {
+        Ok(token) if admission.is_strangers(token, from) => {
+            return admission.overload.refuse_stranger(&request).into_response();
+        }
         Ok(token) => admission.admitted(token, scope).await,
         Err(denied) => Err(denied),
     };
+    if let (Some(from), Err(Denied::Refused(why))) = (from, &caller)
+        && *why != Refused::NoKeysYet
+    {
+        admission.strangers.failed(from);
+    }
     let caller = match caller {
         Ok(caller) if scope.changes() && !caller.may_change(&method, &path) => {
             return Denied::Elsewhere.into_response();

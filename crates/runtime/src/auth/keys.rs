@@ -17,7 +17,7 @@ use jsonwebtoken::{
 };
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{AuthArgs, AuthError};
 use crate::{BoxError, problem::chain, tls::Tls};
@@ -32,6 +32,8 @@ const MAX_FILE_AGE: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer, or file, that is read.
 const MAX_JWKS_BYTES: usize = 1024 * 1024;
+/// Most requests that wait for its answer at a time. Each holds its connection meanwhile.
+pub(super) const MAX_WAITING: usize = 64;
 /// Most keys of an issuer that are used.
 const MAX_KEYS: usize = 100;
 
@@ -67,7 +69,7 @@ struct Known {
 pub(super) enum NoKey {
     /// The issuer does not have it.
     Unknown,
-    /// The issuer could not be asked yet.
+    /// The issuer could not be asked yet, or too many wait for its answer.
     Unavailable,
 }
 
@@ -78,6 +80,7 @@ pub(super) struct Keys {
     http: Option<reqwest::Client>,
     known: RwLock<Known>,
     tried: Mutex<Option<Instant>>,
+    waiting: Semaphore,
     /// One request at a time.
     asking: tokio::sync::Mutex<()>,
 }
@@ -100,6 +103,7 @@ impl Keys {
             http,
             known: RwLock::default(),
             tried: Mutex::new(None),
+            waiting: Semaphore::new(MAX_WAITING),
             asking: tokio::sync::Mutex::default(),
         };
         if let Source::File(path) = &keys.source {
@@ -125,6 +129,7 @@ impl Keys {
         if let Some(found) = self.look(id, algorithm) {
             return Ok(found);
         }
+        let Ok(_place) = self.waiting.try_acquire() else { return Err(NoKey::Unavailable) };
         let _asking = self.asking.lock().await;
         // Another request may have asked for it meanwhile.
         if self.look(id, algorithm).is_none() && self.may_try() {

@@ -18,6 +18,7 @@ use axum::{
     routing::{any, get},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use ring::{
     hmac,
@@ -34,11 +35,14 @@ use tower::ServiceExt;
 use super::{
     AuthArgs, Caller, Scope, VARIABLES,
     admission::Admission,
-    keys::MIN_REFRESH,
+    keys::{MAX_WAITING, MIN_REFRESH},
     sign::{Grant, SigningKey},
     verifier::MAX_TOKEN_BYTES,
 };
-use crate::{serve, tls};
+use crate::{
+    serve::{self, Peer},
+    tls,
+};
 
 const ISSUER: &str = "http://issuer.test";
 const AUDIENCE: &str = "nudge";
@@ -264,6 +268,98 @@ async fn a_token_is_good_only_as_its_issuer_made_it() {
     }
 }
 
+/// Asks with this token from this address until that is answered with this status. Returns how many answers were others.
+async fn ask_until(router: &Router, token: &str, from: &str, expected: StatusCode) -> usize {
+    let from = Peer(from.parse().unwrap());
+    let asked = async {
+        let mut others = 0;
+        loop {
+            let request =
+                Request::get("/stores").header(header::AUTHORIZATION, format!("Bearer {token}"));
+            let request = request.extension(from).body(Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            if answer.status() == expected {
+                let busy = expected == StatusCode::TOO_MANY_REQUESTS;
+                assert_eq!(answer.headers().contains_key(header::RETRY_AFTER), busy);
+                return others;
+            }
+            others += 1;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it is answered so")
+}
+
+#[tokio::test]
+async fn who_sends_many_bad_tokens_is_refused_before_they_are_checked_and_nobody_else_is() {
+    let service = Guarded::new();
+    let used = service.token(&[Scope::Read]);
+    let of = |subject: String| {
+        let grant = Grant { subject, scopes: vec![Scope::Read], only: None };
+        service.key.token(ISSUER, AUDIENCE, &grant, HOUR)
+    };
+    let flood = async |bad: &str, from| {
+        ask_until(&service.router, bad, from, StatusCode::TOO_MANY_REQUESTS).await
+    };
+    let passes = async |token: &str, from| {
+        ask_until(&service.router, token, from, StatusCode::OK).await == 0
+    };
+    assert!(passes(&used, "192.0.2.1").await);
+    let stranger = SigningKey::generate().unwrap();
+    let grant = Grant { scopes: vec![Scope::Read], ..Grant::default() };
+    let forged = stranger.token(ISSUER, AUDIENCE, &grant, HOUR);
+    for bad in [forged.as_str(), "a.b.c"] {
+        assert!(flood(bad, "192.0.2.1").await <= 1_000);
+        // Whoever shares the address and is known goes on; whoever is not waits for a moment.
+        assert!(passes(&used, "192.0.2.1").await && passes(&used, "192.0.2.2").await);
+    }
+    // The wait may be over just as the next comes.
+    let mut refused = false;
+    for n in 0..100 {
+        flood(&forged, "192.0.2.1").await;
+        refused |= !passes(&of(format!("new-{n}")), "192.0.2.1").await;
+    }
+    assert!(refused, "each new token from there has been looked at");
+    assert!(passes(&of("new".to_owned()), "192.0.2.2").await);
+}
+
+/// Behind a proxy the address is everybody's.
+#[tokio::test]
+async fn behind_a_proxy_it_takes_far_more_bad_tokens() {
+    let (directory, key) = (tempfile::tempdir().unwrap(), SigningKey::generate().unwrap());
+    let path = directory.path().join("jwks.json");
+    write(&path, &key.jwks());
+    let proxied = AuthArgs { behind_proxy: true, ..args(path.to_str().unwrap()) };
+    let router = guarded(Admission::of(&proxied).unwrap());
+    let others = ask_until(&router, "a.b.c", "192.0.2.1", StatusCode::TOO_MANY_REQUESTS).await;
+    assert!(others >= 1_000, "{others}");
+}
+
+/// The listener says where a request came from.
+#[tokio::test]
+async fn a_listener_refuses_who_sends_many_bad_tokens() {
+    let (directory, key) = (tempfile::tempdir().unwrap(), SigningKey::generate().unwrap());
+    let path = directory.path().join("jwks.json");
+    write(&path, &key.jwks());
+    let admission = Admission::of(&args(path.to_str().unwrap())).unwrap();
+    let (listener, address) = admission.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(admission.serve(listener, Router::new(), stop));
+    tls::install();
+    let client = reqwest::Client::new();
+    let asked = async {
+        loop {
+            let request = client.get(format!("http://{address}/stores")).bearer_auth("a.b.c");
+            let answer = request.send().await.unwrap();
+            if answer.status() == 429 {
+                return answer.json::<Value>().await.unwrap();
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it is refused");
+    assert!(told["detail"].as_str().unwrap().contains("were not good"), "{told}");
+}
+
 #[tokio::test]
 async fn each_kind_of_public_key_verifies_its_own_algorithm_and_no_other() {
     let random = SystemRandom::new();
@@ -387,6 +483,23 @@ async fn an_issuer_is_found_by_its_configuration_and_asked_at_a_bounded_rate() {
     // Once at first, and once in each interval: strangers cannot make us ask more often.
     let asked = issuer.asked.load(Ordering::Relaxed);
     assert!((1..=2).contains(&asked), "{asked}");
+}
+
+/// Each waits with its connection open.
+#[tokio::test]
+async fn no_more_than_some_requests_wait_for_an_issuer_that_does_not_answer() {
+    let (listener, address) = serve::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let router = guarded(Admission::of(&args(&format!("http://{address}/keys"))).unwrap());
+    let stranger = SigningKey::generate().unwrap();
+    let token = stranger.token(ISSUER, AUDIENCE, &Grant::default(), HOUR);
+    let token = format!("Bearer {token}");
+    let mut asking: FuturesUnordered<_> = (0..=MAX_WAITING).map(|_| ask(&router, &token)).collect();
+    let (status, _, detail) = asking.next().await.unwrap();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{detail}");
+    // It was refused at once, while the issuer had accepted and said nothing.
+    assert_eq!(asking.len(), MAX_WAITING);
+    assert!(asking.next().now_or_never().is_none(), "the others wait");
+    drop(listener);
 }
 
 #[tokio::test]

@@ -204,8 +204,17 @@ impl Way {
         if let Some((cert, key)) = &self.own {
             options = options.add_client_certificate(cert.clone(), key.clone());
         }
-        // Given certificates, the program must talk only to a server that has one, and never in the clear.
-        options.require_tls(self.ca.is_some() || self.own.is_some())
+        match self.is_encrypted() {
+            // With each server: those of which the first one tells, too.
+            true => options.require_tls(true),
+            // They may be on other machines, which get no password in the clear. A host's name may stand for several servers.
+            false => options.ignore_discovered_servers(),
+        }
+    }
+
+    /// Whether it is never in the clear. Given certificates, a server must have one whatever the URL says.
+    fn is_encrypted(&self) -> bool {
+        self.url.starts_with("tls://") || self.ca.is_some() || self.own.is_some()
     }
 }
 
@@ -279,9 +288,15 @@ fn bad(variable: &'static str, path: &Path, what: &str) -> BrokerError {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
+    use crate::Broker;
 
     fn refused(args: &NatsArgs) -> String {
         chain(&args.way().err().expect("it is refused"))
@@ -360,6 +375,55 @@ mod tests {
         let named = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str());
         let named: Vec<_> = named.filter(|name| *name != "NATS_URL").collect();
         assert_eq!(named, LOGIN_VARIABLES);
+    }
+
+    /// What a server tells of others has no scheme.
+    #[test]
+    fn a_server_at_a_tls_url_leads_to_none_without() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "-----BEGIN CERTIFICATE-----").unwrap();
+        let nats_ca_file = Some(file.path().into());
+        for (args, expected) in [
+            (NatsArgs::at("tls://host"), true),
+            (NatsArgs { nats_ca_file, ..NatsArgs::at("nats://host") }, true),
+            (NatsArgs::at("nats://host"), false),
+        ] {
+            let options = format!("{:?}", args.way().expect("a way").options());
+            assert!(options.contains(&format!("\"tls_required\": {expected}")), "{options}");
+        }
+    }
+
+    /// It may be on another machine, which would get the password in the clear.
+    #[tokio::test]
+    async fn a_server_without_tls_leads_to_no_other() {
+        let listen = || TcpListener::bind("127.0.0.1:0");
+        let (named, told) = (listen().await.unwrap(), listen().await.unwrap());
+        let url = format!("nats://me:hunter2@{}", named.local_addr().unwrap());
+        let info = serde_json::json!({
+            "server_id": "one", "server_name": "one", "host": "127.0.0.1", "version": "2.10.0", "go": "go1",
+            "port": named.local_addr().unwrap().port(), "proto": 1, "headers": true, "max_payload": 1024,
+            "connect_urls": [told.local_addr().unwrap().to_string()],
+        });
+        let _broker = Broker::connect(&url, "test").await.unwrap();
+        // Each time it breaks off once it has been connected to.
+        let comes_back = async {
+            for _ in 0..5 {
+                let (mut stream, _) = named.accept().await.unwrap();
+                stream.write_all(format!("INFO {info}\r\n").as_bytes()).await.unwrap();
+                let mut said = String::new();
+                while !said.ends_with("PING\r\n") {
+                    let mut some = [0; 1024];
+                    let read = stream.read(&mut some).await.unwrap();
+                    said += std::str::from_utf8(&some[..read]).unwrap();
+                }
+                stream.write_all(b"PONG\r\n").await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = comes_back => {}
+            _ = told.accept() => panic!("it was connected to"),
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it does not come back"),
+        }
     }
 
     #[test]

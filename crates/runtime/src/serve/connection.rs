@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{Extension, Router, body::Body, extract::Request, response::Response};
 use hyper::{
     body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower_http::timeout::TimeoutBody;
 
-use super::{Limits, places::Place};
+use super::{Limits, Peer, places::Place};
 use crate::tls::Acceptor;
 
 /// The complete answer if the listener is full. It is sent without reading the request.
@@ -89,6 +89,9 @@ pub(super) async fn serve(
 ) {
     // Small answers must not wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
+    // One that is gone already is served to nobody.
+    let Ok(from) = stream.peer_addr() else { return };
+    let router = router.layer(Extension(Peer(from.ip())));
     let Some(tls) = tls else { return serve_on(stream, router, place, limits, stop).await };
     let encrypted = tokio::select! {
         encrypted = tokio::time::timeout(limits.head, encrypted(stream, tls)) => encrypted,

@@ -1,16 +1,19 @@
 //! Who is answered while more arrives than can be: a part of the listener's connections for each class of requests, and a
 //! part of that for each client. Everything beyond is refused at once, before any work is done for it.
 //!
-//! | class | requests | part of the connections |
+//! | class | requests | sixteenths of the connections |
 //! |---|---|---|
 //! | – | `/livez`, `/readyz` | never refused |
-//! | `operation` | metrics, `/nudge/v1/…`: the scopes `observe` and `admin` | an eighth |
-//! | `callback` | `/sync/v1/…`: the scope `sync` | three eighths |
-//! | `ordinary` | everything else | three eighths |
+//! | `operation` | metrics, `/nudge/v1/…`: the scopes `observe` and `admin` | 1 |
+//! | `stream` | answers that are event streams, whatever was asked | 1 |
+//! | `waiting` | `/nudge/v1/wait`, and whatever carries a `Nudge-Token`: they may take as long as a change takes to arrive | 2 |
+//! | `callback` | `/sync/v1/…`: the scope `sync` | 5 |
+//! | `ordinary` | everything else | 5 |
 //!
-//! So an eighth is left for those that are never refused, whatever else is going on. Clients are told apart by the subjects of
+//! Those that last long thus take no place of those that do not, and two sixteenths are left for those that are never refused, whatever else is going on. Clients are told apart by the subjects of
 //! their tokens. Without tokens everybody is on this machine, behind one address, and only the classes are limited. An address
-//! tells nothing where tokens are: behind a proxy it is the proxy's.
+//! does not tell clients apart where tokens are: behind a proxy it is the proxy's. It counts only for tokens that are not good
+//! (`auth/strangers.rs`).
 
 use std::{
     collections::HashMap,
@@ -19,7 +22,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::{
@@ -28,46 +31,53 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use nudge_protocol::write_token::WRITE_TOKEN_HEADER;
 use parking_lot::Mutex;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 
-use super::connection::UntilSent;
+use super::{connection::UntilSent, rates::Rates};
 use crate::{
     Problem,
     auth::{Caller, Scope, policy::needed},
 };
 
 /// The connections are shared in so many parts.
-const PARTS: usize = 8;
+const PARTS: usize = 16;
 /// One client has at most one in so many of the requests of a class that are answered at a time.
 const CLIENT_PART: usize = 2;
+/// The route that answers only once a version is applied.
+const WAIT: &str = "/nudge/v1/wait";
+/// The media type of event streams.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 /// What who is refused is told to wait, in seconds.
 const PAUSE_SECONDS: u16 = 1;
-/// A client's rate may be exceeded by what it allows in so much time.
-const BURST: Duration = Duration::from_secs(1);
-/// Clients that are told apart by their rates. Beyond it, the others share one rate.
-const MAX_CLIENTS: usize = 4_096;
 
 /// A class of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Class {
     Operation,
+    Stream,
+    Waiting,
     Callback,
     Ordinary,
 }
 
 impl Class {
-    const ALL: [Self; 3] = [Self::Operation, Self::Callback, Self::Ordinary];
+    const ALL: [Self; 5] =
+        [Self::Operation, Self::Stream, Self::Waiting, Self::Callback, Self::Ordinary];
 
     /// `None` for what is never refused.
     fn of(request: &Request) -> Option<Self> {
+        let path = request.uri().path();
+        let waits = path == WAIT || request.headers().contains_key(WRITE_TOKEN_HEADER);
         // Whether a `POST` only reads makes no difference here.
-        Some(match needed(request.method(), request.uri().path(), &[])? {
+        Some(match needed(request.method(), path, &[])? {
             Scope::Observe | Scope::Admin => Self::Operation,
             Scope::Sync => Self::Callback,
+            Scope::Read | Scope::Write if waits => Self::Waiting,
             Scope::Read | Scope::Write => Self::Ordinary,
         })
     }
@@ -75,6 +85,8 @@ impl Class {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Operation => "operation",
+            Self::Stream => "stream",
+            Self::Waiting => "waiting",
             Self::Callback => "callback",
             Self::Ordinary => "ordinary",
         }
@@ -82,8 +94,9 @@ impl Class {
 
     const fn parts(self) -> usize {
         match self {
-            Self::Operation => 1,
-            Self::Callback | Self::Ordinary => 3,
+            Self::Operation | Self::Stream => 1,
+            Self::Waiting => 2,
+            Self::Callback | Self::Ordinary => 5,
         }
     }
 }
@@ -95,18 +108,16 @@ pub(crate) struct Overload(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connections: usize,
-    /// Requests a second of one client, to ordinary routes.
-    client_rate: Option<NonZeroU32>,
     in_flight: [AtomicUsize; Class::ALL.len()],
     clients: Mutex<Clients>,
     refused: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Clients {
     in_flight: HashMap<(Class, String), usize>,
-    /// Until when each has used up its rate.
-    used_until: HashMap<String, Instant>,
+    /// Of requests to ordinary routes.
+    rates: Option<Rates<String>>,
 }
 
 /// Why a request is refused.
@@ -118,23 +129,26 @@ enum Refused {
     Client,
     /// Its client sends more than it may.
     Rate,
+    /// Its address has sent too many tokens that were not good.
+    Stranger,
 }
 
 impl Refused {
-    const ALL: [Self; 3] = [Self::Full, Self::Client, Self::Rate];
+    const ALL: [Self; 4] = [Self::Full, Self::Client, Self::Rate, Self::Stranger];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Client => "client",
             Self::Rate => "rate",
+            Self::Stranger => "stranger",
         }
     }
 }
 
 impl Refused {
     /// To a subscriber, an owner with too many callbacks is busy, and does not fail.
-    fn answer(self, class: Class) -> Response {
+    fn problem(self, class: Class) -> Problem {
         let (status, detail) = match self {
             Self::Full if class == Class::Callback => {
                 (StatusCode::TOO_MANY_REQUESTS, "too many callbacks are being answered")
@@ -145,10 +159,13 @@ impl Refused {
                 "too many requests of this client are being answered",
             ),
             Self::Rate => (StatusCode::TOO_MANY_REQUESTS, "this client sends too many requests"),
+            Self::Stranger => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many tokens that came from this address were not good",
+            ),
         };
         Problem::new(status, detail)
             .with_header(header::RETRY_AFTER, HeaderValue::from(PAUSE_SECONDS))
-            .into_response()
     }
 }
 
@@ -161,20 +178,22 @@ impl Overload {
                 drop(refused.get_or_create(&labels(class, why)));
             }
         }
-        let (in_flight, clients) = Default::default();
-        Self(Arc::new(Inner { connections, client_rate, in_flight, clients, refused }))
+        let in_flight = Default::default();
+        let clients =
+            Clients { in_flight: HashMap::new(), rates: client_rate.map(Rates::of) }.into();
+        Self(Arc::new(Inner { connections, in_flight, clients, refused }))
     }
 
     /// Adds its metrics to a registry.
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
             "nudge_http_refused",
-            "Requests refused without any work, by class and by reason: too many of the class or of the client at a time, or the client exceeds its rate; bad: a steady rise",
+            "Requests refused without any work, by class and by reason: too many of the class or of the client at a time, the client exceeds its rate, or its address has sent too many bad tokens; bad: a steady rise",
             self.0.refused.clone(),
         );
     }
 
-    fn admit(&self, class: Class, client: Option<&str>) -> Result<InFlight, Refused> {
+    fn admit(&self, class: Class, client: Option<&String>) -> Result<InFlight, Refused> {
         let most = self.most(class);
         let admitted = self.0.in_flight[class as usize]
             .fetch_update(SeqCst, SeqCst, |now| (now < most).then_some(now + 1));
@@ -185,17 +204,32 @@ impl Overload {
         };
         if let Some(client) = client {
             let mut clients = self.0.clients.lock();
-            if class == Class::Ordinary {
-                clients.pay(client, self.0.client_rate)?;
+            if matches!(class, Class::Ordinary | Class::Waiting) {
+                clients.pay(client)?;
             }
-            let held = clients.in_flight.entry((class, client.to_owned())).or_default();
+            let held = clients.in_flight.entry((class, client.clone())).or_default();
             if *held >= (most / CLIENT_PART).max(1) {
                 return Err(Refused::Client);
             }
             *held += 1;
-            admitted.client = Some(client.to_owned());
+            admitted.client = Some(client.clone());
         }
         Ok(admitted)
+    }
+
+    /// [`admit`](Self::admit), or the answer to a request that is refused.
+    fn take(&self, class: Class, client: Option<&String>) -> Result<InFlight, Response> {
+        self.admit(class, client).map_err(|why| self.refuse(class, why).into_response())
+    }
+
+    fn refuse(&self, class: Class, why: Refused) -> Problem {
+        self.0.refused.get_or_create(&labels(class, why)).inc();
+        why.problem(class)
+    }
+
+    /// What whoever has sent too many tokens that were not good is told.
+    pub(crate) fn refuse_stranger(&self, request: &Request) -> Problem {
+        self.refuse(Class::of(request).unwrap_or(Class::Ordinary), Refused::Stranger)
     }
 
     fn most(&self, class: Class) -> usize {
@@ -208,20 +242,13 @@ fn labels(class: Class, why: Refused) -> [(&'static str, &'static str); 2] {
 }
 
 impl Clients {
-    fn pay(&mut self, client: &str, rate: Option<NonZeroU32>) -> Result<(), Refused> {
-        let Some(rate) = rate else { return Ok(()) };
+    fn pay(&mut self, client: &String) -> Result<(), Refused> {
+        let Some(rates) = &mut self.rates else { return Ok(()) };
         let now = Instant::now();
-        if self.used_until.len() >= MAX_CLIENTS && !self.used_until.contains_key(client) {
-            self.used_until.retain(|_, until| *until > now);
-        }
-        let is_full = self.used_until.len() >= MAX_CLIENTS;
-        let known = if is_full && !self.used_until.contains_key(client) { "" } else { client };
-        let unused = now.checked_sub(BURST).unwrap_or(now);
-        let until = self.used_until.entry(known.to_owned()).or_insert(unused);
-        if *until > now {
+        if !rates.has_left(client, now) {
             return Err(Refused::Rate);
         }
-        *until = (*until).max(unused) + Duration::from_secs(1) / rate.get();
+        rates.spend(client, now);
         Ok(())
     }
 }
@@ -255,15 +282,27 @@ pub(crate) async fn admit(
     next: Next,
 ) -> Response {
     let Some(class) = Class::of(&request) else { return next.run(request).await };
-    let caller = request.extensions().get::<Arc<Caller>>();
-    let client = caller.map(|caller| &*caller.subject);
-    match overload.admit(class, client) {
-        Ok(in_flight) => next.run(request).await.map(|body| UntilSent::body(body, in_flight)),
-        Err(why) => {
-            overload.0.refused.get_or_create(&labels(class, why)).inc();
-            why.answer(class)
-        }
-    }
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    let client = caller.as_ref().map(|caller| &caller.subject);
+    let in_flight = match overload.take(class, client) {
+        Ok(in_flight) => in_flight,
+        Err(refusal) => return refusal,
+    };
+    let answer = next.run(request).await;
+    let held = match is_event_stream(&answer) {
+        false => in_flight,
+        // From here on it takes no place of its former class.
+        true => match overload.take(Class::Stream, client) {
+            Ok(in_flight) => in_flight,
+            Err(refusal) => return refusal,
+        },
+    };
+    answer.map(|body| UntilSent::body(body, held))
+}
+
+fn is_event_stream(answer: &Response) -> bool {
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM))
 }
 
 #[cfg(test)]
@@ -272,25 +311,26 @@ mod tests {
 
     #[test]
     fn each_class_has_its_own_part_and_gives_it_back() {
-        let overload = Overload::new(16, None);
+        let overload = Overload::new(32, None);
         let take = |class| Vec::from_iter(std::iter::from_fn(|| overload.admit(class, None).ok()));
         let ordinary = take(Class::Ordinary);
         assert_eq!(overload.admit(Class::Ordinary, None).unwrap_err(), Refused::Full);
-        let (callbacks, operations) = (take(Class::Callback), take(Class::Operation));
-        assert_eq!((ordinary.len(), callbacks.len(), operations.len()), (6, 6, 2));
+        let others = [Class::Callback, Class::Waiting, Class::Operation, Class::Stream].map(take);
+        assert_eq!((ordinary.len(), others.map(|taken| taken.len())), (10, [10, 4, 2, 2]));
         drop(ordinary);
-        assert_eq!(take(Class::Ordinary).len(), 6);
+        assert_eq!(take(Class::Ordinary).len(), 10);
     }
 
     #[test]
     fn one_client_leaves_room_for_others_and_is_forgotten_when_it_is_gone() {
         let overload = Overload::new(16, None);
-        let kim: Vec<_> = (0..3).map(|_| overload.admit(Class::Ordinary, Some("kim"))).collect();
-        assert!(kim.iter().all(Result::is_ok));
-        assert_eq!(overload.admit(Class::Ordinary, Some("kim")).unwrap_err(), Refused::Client);
-        let lee = overload.admit(Class::Ordinary, Some("lee"));
-        assert!(lee.is_ok() && overload.admit(Class::Callback, Some("kim")).is_ok());
-        drop((kim, lee));
+        let [kim, lee] = ["kim", "lee"].map(str::to_owned);
+        let kims: Vec<_> = (0..2).map(|_| overload.admit(Class::Ordinary, Some(&kim))).collect();
+        assert!(kims.iter().all(Result::is_ok));
+        assert_eq!(overload.admit(Class::Ordinary, Some(&kim)).unwrap_err(), Refused::Client);
+        let lees = overload.admit(Class::Ordinary, Some(&lee));
+        assert!(lees.is_ok() && overload.admit(Class::Callback, Some(&kim)).is_ok());
+        drop((kims, lees));
         assert!(overload.0.clients.lock().in_flight.is_empty());
         assert_eq!(overload.0.in_flight[Class::Ordinary as usize].load(SeqCst), 0);
     }
@@ -298,25 +338,13 @@ mod tests {
     #[test]
     fn a_clients_rate_is_its_own_and_only_for_ordinary_requests() {
         let overload = Overload::new(1_024, NonZeroU32::new(1));
-        let asks = |class, client| overload.admit(class, Some(client)).map(drop);
+        let asks = |class, client: &str| overload.admit(class, Some(&client.to_owned())).map(drop);
         let granted = (0..10).filter(|_| asks(Class::Ordinary, "kim").is_ok()).count();
         // What it saved up, and the one that is due.
         assert!((1..=2).contains(&granted), "{granted}");
         assert_eq!(asks(Class::Ordinary, "kim"), Err(Refused::Rate));
+        assert_eq!(asks(Class::Waiting, "kim"), Err(Refused::Rate));
         assert_eq!(asks(Class::Ordinary, "lee"), Ok(()));
         assert_eq!(asks(Class::Callback, "kim"), Ok(()));
-    }
-
-    #[test]
-    fn however_many_clients_there_are_their_number_in_memory_is_bounded() {
-        let overload = Overload::new(1_024, NonZeroU32::new(1));
-        for n in 0..3 * MAX_CLIENTS {
-            for _ in 0..2 {
-                let _ = overload.admit(Class::Ordinary, Some(&n.to_string()));
-            }
-        }
-        let clients = overload.0.clients.lock();
-        assert!(clients.used_until.len() <= MAX_CLIENTS + 1, "{}", clients.used_until.len());
-        assert!(clients.in_flight.is_empty());
     }
 }

@@ -1,11 +1,13 @@
-use std::future::pending;
+use std::{convert::Infallible, future::pending};
 
 use axum::{
     body::Bytes,
     extract::Request,
     http::StatusCode,
+    response::sse::{self, Sse},
     routing::{get, post},
 };
+use futures_util::Stream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -31,6 +33,11 @@ struct Served {
     server: tokio::task::JoinHandle<()>,
 }
 
+/// Events without end.
+async fn events() -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    Sse::new(futures_util::stream::pending())
+}
+
 async fn serve_tests(limits: Limits) -> Served {
     let (listener, address) = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let gate = CancellationToken::new();
@@ -42,7 +49,9 @@ async fn serve_tests(limits: Limits) -> Served {
     };
     let router = Router::new()
         .route("/", get(async || "here"))
-        .route("/gate", get(wait))
+        .route("/gate", get(wait.clone()))
+        .route("/nudge/v1/wait", get(wait.clone()))
+        .route("/nudge/v1/events", get(events))
         .route("/livez", get(async || "live"))
         .route("/metrics", get(async || "metrics"))
         .route("/nudge/v1/status", get(async || "status"))
@@ -84,6 +93,19 @@ async fn rest(stream: &mut TcpStream) -> String {
     // Cut off is closed, too.
     let _ = read.expect("the connection is closed");
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A request for a path. What follows the path is more of the head.
+fn get_of(path: &str) -> String {
+    let (path, headers) = path.split_once("\r\n").unwrap_or((path, "Accept: */*"));
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n")
+}
+
+/// The status of the next answer.
+async fn status(stream: &mut TcpStream) -> String {
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    String::from_utf8_lossy(&start[9..]).into_owned()
 }
 
 #[tokio::test]
@@ -166,17 +188,11 @@ async fn when_all_are_at_work_who_comes_is_told_so() {
 #[tokio::test]
 async fn under_ten_times_the_load_probes_operators_and_callbacks_are_answered_and_then_everybody() {
     let limits = Limits { connections: 64, ..PATIENT };
-    let most = limits.connections * 3 / 8;
+    let most = limits.connections * 5 / 16;
     let served = serve_tests(limits).await;
-    let head = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let status = async |stream: &mut TcpStream| {
-        let mut start = [0; 12];
-        stream.read_exact(&mut start).await.unwrap();
-        String::from_utf8_lossy(&start[9..]).into_owned()
-    };
     let mut busy = Vec::new();
     for _ in 0..most {
-        busy.push(served.say(&head("/gate")).await);
+        busy.push(served.say(&get_of("/gate")).await);
     }
     let entered = served.waiting.acquire_many(most as u32);
     let _full = tokio::time::timeout(PATIENCE, entered).await.expect("all are being answered");
@@ -185,9 +201,9 @@ async fn under_ten_times_the_load_probes_operators_and_callbacks_are_answered_an
     assert!(refused.contains("retry-after: 1"), "{refused}");
     for n in 0..9 * most {
         let path = ["/", "/gate", "/never"][n % 3];
-        assert_eq!(status(&mut served.say(&head(path)).await).await, "503");
+        assert_eq!(status(&mut served.say(&get_of(path)).await).await, "503");
         for path in ["/livez", "/nudge/v1/status", "/metrics", "/sync/v1/store/42"] {
-            assert_eq!(status(&mut served.say(&head(path)).await).await, "200", "{path}");
+            assert_eq!(status(&mut served.say(&get_of(path)).await).await, "200", "{path}");
         }
     }
     served.gate.cancel();
@@ -197,6 +213,39 @@ async fn under_ten_times_the_load_probes_operators_and_callbacks_are_answered_an
     drop(busy);
     let answered = async { while !served.get().await.ends_with("here") {} };
     tokio::time::timeout(PATIENCE, answered).await.expect("it is as before");
+}
+
+/// Everything that lasts as long as it likes, each kind until it is refused.
+#[tokio::test]
+async fn while_all_that_may_wait_or_watch_do_everybody_else_is_answered() {
+    let served = serve_tests(Limits { connections: 64, ..PATIENT }).await;
+    let ask = async |path: &str| served.say(&get_of(path)).await;
+    let mut held = Vec::new();
+    for path in ["/nudge/v1/wait", "/gate\r\nNudge-Token: store/42@17"] {
+        for _ in 0..4 {
+            held.push(ask(path).await);
+        }
+    }
+    let entered = served.waiting.acquire_many(8);
+    let _all = tokio::time::timeout(PATIENCE, entered).await.expect("all of them wait");
+    for _ in 0..4 {
+        let mut stream = ask("/nudge/v1/events").await;
+        assert_eq!(status(&mut stream).await, "200");
+        held.push(stream);
+    }
+    for path in ["/nudge/v1/wait", "/\r\nNudge-Token: store/42@17", "/nudge/v1/events"] {
+        assert_eq!(status(&mut ask(path).await).await, "503", "{path}");
+    }
+    for path in ["/", "/livez", "/nudge/v1/status", "/metrics", "/sync/v1/store/42"] {
+        assert_eq!(status(&mut ask(path).await).await, "200", "{path}");
+    }
+    served.gate.cancel();
+    for stream in &mut held[..8] {
+        assert_eq!(status(stream).await, "200");
+    }
+    drop(held);
+    let again = async { while status(&mut ask("/nudge/v1/events").await).await != "200" {} };
+    tokio::time::timeout(PATIENCE, again).await.expect("their places are free again");
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Callbacks over HTTP: the requests, the answers, and what a refusal means.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -10,12 +13,13 @@ use nudge_protocol::{
     digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
     sync_api::{
         BatchGetAnswer, BatchGetRequest, ItemsPage, ItemsRequest, LANE_HEADER, Lane,
-        SUBSCRIBER_HEADER, subscriber_name,
+        SUBSCRIBER_HEADER, WAITED_HEADER, subscriber_name, waited,
     },
 };
-use nudge_runtime::auth::Credentials;
+use nudge_runtime::{auth::Credentials, mutated};
 use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use crate::{
     callback::{
@@ -34,6 +38,8 @@ pub struct HttpOwner {
     /// Who asks, for the owner's budget.
     subscriber: Option<String>,
     lane: Lane,
+    /// How long its calls have waited at the owner for their turn, in microseconds.
+    waited: Arc<AtomicU64>,
 }
 
 impl HttpOwner {
@@ -46,7 +52,8 @@ impl HttpOwner {
         let http = Client::new(settings.fetch_timeout, credentials)?;
         let base_url = base_url.trim_end_matches('/').to_owned();
         let (max_answer_bytes, lane) = (settings.max_answer_bytes, Lane::Backlog);
-        Ok(Self { http, base_url, max_answer_bytes, subscriber: None, lane })
+        let (subscriber, waited) = (None, Arc::default());
+        Ok(Self { http, base_url, max_answer_bytes, subscriber, lane, waited })
     }
 
     /// Tells the owner in each request which service asks, so that the owner can share its budget between subscribers.
@@ -70,7 +77,12 @@ impl HttpOwner {
         if let Some(subscriber) = &self.subscriber {
             asking = asking.header(SUBSCRIBER_HEADER, subscriber);
         }
+        let began = Instant::now();
         let response = asking.json(&request).send().await.map_err(transport)?;
+        let said = response.headers().get_all(WAITED_HEADER).into_iter();
+        let said = said.filter_map(|value| waited(value.to_str().ok()?)).max().unwrap_or_default();
+        let said = said.min(began.elapsed());
+        self.waited.fetch_add(u64::try_from(said.as_micros()).unwrap_or(0), Relaxed);
         let status = response.status();
         if status != StatusCode::OK {
             return Err(refusal(status, response.headers()));
@@ -107,7 +119,11 @@ impl OwnerClient for HttpOwner {
     }
 
     fn in_lane(&self, lane: Lane) -> Option<Arc<dyn OwnerClient>> {
-        Some(Arc::new(Self { lane, ..self.clone() }))
+        Some(Arc::new(Self { lane, waited: Arc::default(), ..self.clone() }))
+    }
+
+    fn waited(&self) -> Duration {
+        Duration::from_micros(self.waited.load(Relaxed))
     }
 
     fn probe<'a>(&'a self, entity: &'a EntityName) -> Probing<'a> {
@@ -176,7 +192,9 @@ fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration>
 fn kind_of(status: StatusCode, says_when: bool) -> FetchErrorKind {
     match status.as_u16() {
         // Without `Retry-After`, it may come from a proxy, or from a database that gives up on one key.
-        429 if says_when => FetchErrorKind::Busy,
+        429 if says_when => {
+            mutated!(BusyIsARefusal: FetchErrorKind::Busy => FetchErrorKind::Refused)
+        }
         503 if says_when => FetchErrorKind::Unavailable,
         401 | 403 | 404 | 405 | 407 | 410 | 501 | 300..=399 => FetchErrorKind::Misconfigured,
         // These judge the request itself, and would do so again.

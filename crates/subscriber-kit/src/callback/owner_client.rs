@@ -7,6 +7,7 @@ use nudge_protocol::{
     digest::{DigestAnswer, DigestRequest, RecentAnswer, RecentRequest, RenewRequest, Renewed},
     sync_api::{Item, ItemsPage, ItemsRequest, Lane},
 };
+use tokio::time::Instant;
 
 /// What a failed callback means. Callers match on this, never on a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +62,8 @@ pub struct FetchError {
 }
 
 impl FetchError {
-    /// The wait that the owner asks for because it is busy.
-    pub(crate) fn asks_to_wait(&self) -> Option<Duration> {
+    /// The wait that the owner asks for because it is busy, which is no failure of its.
+    pub fn asks_to_wait(&self) -> Option<Duration> {
         self.retry_after.filter(|_| self.kind == FetchErrorKind::Busy)
     }
 }
@@ -103,6 +104,12 @@ pub trait OwnerClient: Send + Sync + 'static {
     fn in_lane(&self, lane: Lane) -> Option<Arc<dyn OwnerClient>> {
         let _ = lane;
         None
+    }
+
+    /// How long the calls of this client, together, have waited at the owner for their turn. What a call took besides is
+    /// the owner's work. Clients that are got [in a lane](Self::in_lane) are counted by themselves.
+    fn waited(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Checks whether the owner answers at all, with a request about no particular key. Used while no key is
@@ -172,21 +179,51 @@ pub async fn fetch_all(
     let mut left = ids.to_vec();
     let mut all = Vec::with_capacity(ids.len());
     while !left.is_empty() {
-        let items = match owner.batch_get(entity, &left, fields).await {
-            Ok(items) => items,
+        match fetch_some(owner, entity, &left, fields).await {
+            Ok(items) => {
+                let answered: HashSet<_> = items.iter().map(|item| &item.id).collect();
+                left.retain(|id| !answered.contains(id));
+                all.extend(items);
+            }
             Err(error) => return (all, Err(error)),
-        };
-        let mut asked: HashSet<EntityId> = left.iter().cloned().collect();
-        // If an ID occurs twice, its first item counts. IDs that were not requested are ignored.
-        let before = all.len();
-        all.extend(items.into_iter().filter(|item| asked.remove(&item.id)));
-        if all.len() == before {
-            let message = "the answer contains none of the requested IDs";
-            return (all, Err(FetchError::new(FetchErrorKind::Broken, message)));
         }
-        left.retain(|id| asked.contains(id));
     }
     (all, Ok(()))
+}
+
+/// Awaits a call to this owner, and adds to `took` how long the owner worked for it: without the wait for its turn.
+pub(crate) async fn timed<T>(
+    owner: &dyn OwnerClient,
+    took: &mut Duration,
+    call: impl Future<Output = T>,
+) -> T {
+    let (began, waited) = (Instant::now(), owner.waited());
+    let answer = call.await;
+    *took += began.elapsed().saturating_sub(owner.waited().saturating_sub(waited));
+    answer
+}
+
+/// Fetches at least one of `ids`, at most one item per ID: what one answer holds.
+///
+/// # Errors
+/// Those of the call; and an answer with none of the requested IDs.
+pub(crate) async fn fetch_some(
+    owner: &dyn OwnerClient,
+    entity: &EntityName,
+    ids: &[EntityId],
+    fields: &[&'static str],
+) -> Result<Vec<Item>, FetchError> {
+    let mut items = owner.batch_get(entity, ids, fields).await?;
+    // If an ID occurs twice, its first item counts. IDs that were not requested are ignored.
+    let mut asked: HashSet<&EntityId> = ids.iter().collect();
+    items.retain(|item| asked.remove(&item.id));
+    match items.is_empty() {
+        true => {
+            let message = "the answer contains none of the requested IDs";
+            Err(FetchError::new(FetchErrorKind::Broken, message))
+        }
+        false => Ok(items),
+    }
 }
 
 #[cfg(test)]

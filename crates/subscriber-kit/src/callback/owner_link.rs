@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     callback::{
-        owner_client::{FetchError, FetchErrorKind, OwnerClient, fetch_all},
+        owner_client::{FetchError, FetchErrorKind, OwnerClient, fetch_some},
         witness::{MAX_WITNESSES, Witnesses},
     },
     read_model::applied::Waiters,
@@ -17,6 +17,8 @@ use crate::{
 
 /// Shortest wait for an owner that is busy, whatever it says.
 const MIN_BUSY_WAIT: Duration = Duration::from_secs(1);
+/// The lane of probes: each asks for one entity, and whether anything else can be asked for hangs on it.
+const PROBES: Lane = Lane::Fresh;
 
 /// See the module documentation.
 #[derive(Clone)]
@@ -25,6 +27,8 @@ pub(crate) struct OwnerLink {
     fresh: Arc<dyn OwnerClient>,
     /// The end of the wait that the owner asked for, in each lane: fresh changes need not wait because backlog has to.
     waits: Arc<Mutex<[Option<Instant>; Lane::ALL.len()]>>,
+    /// The same for probes. They keep no lane waiting: keys that fail are retried, and probed for, over and over.
+    probes_wait: Arc<Mutex<Option<Instant>>>,
     breaker: Arc<Mutex<Breaker>>,
     witnesses: Arc<Mutex<Witnesses>>,
 }
@@ -36,6 +40,8 @@ pub(crate) enum Condition {
     Well,
     /// It fails.
     Ill(FetchError),
+    /// It answers that it is busy, which tells nothing about any key.
+    Busy(FetchError),
     /// It lists its entities, but fails for the one other key that was asked for.
     Unclear(FetchError),
     /// It answers, but offers no list, and no other key gives evidence.
@@ -45,8 +51,8 @@ pub(crate) enum Condition {
 impl OwnerLink {
     pub(crate) fn new(client: Arc<dyn OwnerClient>) -> Self {
         let fresh = client.in_lane(Lane::Fresh).unwrap_or_else(|| client.clone());
-        let (waits, breaker, witnesses) = Default::default();
-        Self { client, fresh, waits, breaker, witnesses }
+        let (waits, probes_wait, breaker, witnesses) = Default::default();
+        Self { client, fresh, waits, probes_wait, breaker, witnesses }
     }
 
     /// The owner, to be asked in this lane.
@@ -70,16 +76,24 @@ impl OwnerLink {
     /// busy does not fail: that lane waits, and nothing else happens.
     pub(crate) fn failed(&self, lane: Lane, error: &FetchError) -> bool {
         if let Some(asked) = error.asks_to_wait() {
-            let wait = &mut self.waits.lock()[lane as usize];
-            let asked = asked.clamp(MIN_BUSY_WAIT, MAX_RETRY_AFTER);
-            *wait = (*wait).max(Some(Instant::now() + asked));
-            let mut breaker = self.breaker();
-            if breaker.state() == BreakerState::HalfOpen {
-                breaker.let_through();
-            }
+            self.is_busy(&mut self.waits.lock()[lane as usize], asked);
             return false;
         }
         self.breaker().failure(Instant::now().into_std(), error.retry_after)
+    }
+
+    /// Notes that the owner answered, and wants to be left alone for so long.
+    fn is_busy(&self, wait: &mut Option<Instant>, asked: Duration) {
+        let asked = asked.clamp(MIN_BUSY_WAIT, MAX_RETRY_AFTER);
+        *wait = (*wait).max(Some(Instant::now() + asked));
+        self.has_answered_the_probe();
+    }
+
+    fn has_answered_the_probe(&self) {
+        let mut breaker = self.breaker();
+        if breaker.state() == BreakerState::HalfOpen {
+            breaker.let_through();
+        }
     }
 
     /// Notes that the owner answered these keys.
@@ -88,7 +102,7 @@ impl OwnerLink {
     }
 
     /// Determines the owner's condition: by a key that it answered recently and that is not one of `not`; if that fails
-    /// or there is no such key, by its list.
+    /// or there is no such key, by its list. Both are asked for in the lane of [`PROBES`].
     pub(crate) async fn condition(
         &self,
         entity: &EntityName,
@@ -96,28 +110,47 @@ impl OwnerLink {
         not: &[EntityId],
         read_model: &Waiters,
     ) -> Condition {
-        let mut failed = None;
+        if self.probes_wait.lock().is_some_and(|until| Instant::now() < until) {
+            self.has_answered_the_probe();
+            let why = "the owner is busy, and asked to be probed later";
+            return Condition::Busy(FetchError::new(FetchErrorKind::Busy, why));
+        }
+        let (owner, mut failed) = (self.in_lane(PROBES), None);
         if let Some(id) = self.witness(not, read_model).await {
-            match fetch_all(&*self.client, entity, std::slice::from_ref(&id), fields).await.1 {
-                Ok(()) => {
+            match fetch_some(owner, entity, std::slice::from_ref(&id), fields).await {
+                Ok(_) => {
                     self.answered([id].iter());
                     return Condition::Well;
                 }
                 Err(error) if error.kind.is_owners() => {
-                    return Condition::Ill(error);
+                    // It has not been denied.
+                    self.answered([id].iter());
+                    return self.busy_or_ill(error);
                 }
                 Err(error) => failed = Some(error),
             }
         }
         let offers_none = |error: &FetchError| error.kind == FetchErrorKind::Misconfigured;
-        match (self.client.probe(entity).await, failed) {
+        match (owner.probe(entity).await, failed) {
             (Ok(()), None) => Condition::Well,
             (Ok(()), Some(failed)) => Condition::Unclear(failed),
             (Err(error), None) if offers_none(&error) => Condition::Unlisted(error),
             (Err(error), Some(failed)) if offers_none(&error) && !offers_none(&failed) => {
                 Condition::Unlisted(failed)
             }
-            (Err(error), _) => Condition::Ill(error),
+            (Err(error), _) => self.busy_or_ill(error),
+        }
+    }
+
+    /// What the failure of a probe says.
+    fn busy_or_ill(&self, error: FetchError) -> Condition {
+        match error.kind {
+            FetchErrorKind::Busy => {
+                let asked = error.asks_to_wait().unwrap_or(MIN_BUSY_WAIT);
+                self.is_busy(&mut self.probes_wait.lock(), asked);
+                Condition::Busy(error)
+            }
+            _ => Condition::Ill(error),
         }
     }
 
@@ -187,6 +220,7 @@ mod tests {
         match link.condition(&store, &[], &[bad], &waiters).await {
             Condition::Well => ("well", String::new()),
             Condition::Ill(error) => ("ill", error.message),
+            Condition::Busy(error) => ("busy", error.message),
             Condition::Unclear(error) => ("unclear", error.message),
             Condition::Unlisted(error) => ("unlisted", error.message),
         }
@@ -219,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn another_key_and_the_list_tell_how_the_owner_is() {
-        use FetchErrorKind::{Broken, Misconfigured, Refused, Unavailable};
+        use FetchErrorKind::{Broken, Busy, Misconfigured, Refused, Unavailable};
         // Whether it answers for another key, its list, and what that means.
         for (key, list, is) in [
             (None, Some(Broken), ("well", "")),
@@ -232,6 +266,9 @@ mod tests {
             // It says itself when to come again, or nobody is there. No list denies that.
             (Some(Unavailable), None, ("ill", "key")),
             (Some(Unavailable), Some(Misconfigured), ("ill", "key")),
+            // It answers, and gives no evidence.
+            (Some(Busy), None, ("busy", "key")),
+            (Some(Broken), Some(Busy), ("busy", "list")),
         ] {
             let found = condition(Owner { key, list }, true).await;
             assert_eq!((found.0, &*found.1), is, "{key:?}, {list:?}");
@@ -242,6 +279,7 @@ mod tests {
             (Some(Misconfigured), ("unlisted", "list")),
             (Some(Broken), ("ill", "list")),
             (Some(Unavailable), ("ill", "list")),
+            (Some(Busy), ("busy", "list")),
         ] {
             let found = condition(Owner { key: Some(Broken), list }, false).await;
             assert_eq!((found.0, &*found.1), is, "{list:?}");

@@ -15,10 +15,9 @@ use nudge_protocol::{
     },
     sync_api::{ItemVersion, ItemsPage, ItemsRequest, MAX_ITEMS_LIMIT},
 };
-use tokio::time::Instant;
 
 use super::difference::{Difference, Kind, differences};
-use crate::callback::owner_client::{FetchError, FetchErrorKind, OwnerClient};
+use crate::callback::owner_client::{FetchError, FetchErrorKind, OwnerClient, timed};
 
 /// Into how many parts a range is divided. The digest of each costs 80 bytes, and each further level costs the owner a
 /// reading of all that differs.
@@ -62,7 +61,7 @@ pub struct Comparer {
     overdue_after: Duration,
     /// Whether something is likely to differ, so that the owner need not read everything once more to say where.
     pub likely: bool,
-    /// The time that the owner took to answer.
+    /// The time for which the owner worked for its answers.
     pub took: Duration,
     /// What was named as in flight in any answer, and so left out of what it says.
     pub left_out: HashSet<EntityId>,
@@ -200,10 +199,8 @@ impl Comparer {
     /// The owner's list in a range, as far as one page goes, and how far that is.
     async fn items(&mut self, range: &Range) -> Result<(Vec<RangeRow>, Range), FetchError> {
         let request = ItemsRequest { after: range.after.clone(), limit: Some(MAX_ITEMS_LIMIT) };
-        let began = Instant::now();
-        let page = self.client.items(&self.entity, &request).await;
-        self.took += began.elapsed();
-        let ItemsPage { items, next } = page?;
+        let call = self.client.items(&self.entity, &request);
+        let ItemsPage { items, next } = timed(&*self.client, &mut self.took, call).await?;
         let row = |item: ItemVersion| RangeRow {
             id: item.id,
             version: item.version,
@@ -243,9 +240,8 @@ impl Comparer {
         list: bool,
     ) -> Result<DigestAnswer, FetchError> {
         let request = DigestRequest { ranges, handled: ours.handled.clone(), list };
-        let began = Instant::now();
-        let answer = self.client.digest(&self.entity, &request).await;
-        self.took += began.elapsed();
+        let call = self.client.digest(&self.entity, &request);
+        let answer = timed(&*self.client, &mut self.took, call).await;
         if let Ok(answer) = &answer {
             let in_flight = answer.in_flight.iter().flatten();
             self.left_out.extend(in_flight.map(|one| one.id.clone()));

@@ -15,7 +15,10 @@ use tokio::time::Instant;
 use super::{RETRY_INTERVAL, Resync, rows::Rows};
 use crate::{
     apply::Apply,
-    callback::owner_client::{FetchError, fetch_all},
+    callback::{
+        owner_client::{FetchError, fetch_all, timed},
+        patient::Patient,
+    },
     read_model::contents::{Altered, Ids},
     settings::ResyncSettings,
     telemetry::progress::{ALTERED, STRAY},
@@ -62,15 +65,15 @@ impl<A: Apply> Contents for Batches<A> {
     ) -> Pin<Box<dyn Future<Output = Result<Audited, BoxError>> + Send + 'a>> {
         Box::pin(async move {
             let asked: Vec<_> = applied.iter().map(|row| row.id.clone()).collect();
-            let mut took = Duration::ZERO;
-            let items = self.fetch(&asked, &mut took).await?;
+            let (owner, mut took) = (Patient::of(&self.owner), Duration::ZERO);
+            let items = self.fetch(&owner, &asked, &mut took).await?;
             let read = items.iter().filter_map(|item| read_item(item, clock::now()).ok()?.1);
             let mut states: Vec<_> = read.collect();
             let altered = self.applier.altered(ranges, &mut states).await?;
             let strays = altered.as_ref().map_or(&[][..], |altered| &altered.strays);
             let (mut unknown, mut known) = (Vec::new(), Vec::new());
             for strays in strays.chunks(PAGE) {
-                for item in self.fetch(strays, &mut took).await? {
+                for item in self.fetch(&owner, strays, &mut took).await? {
                     let is_unknown = item.status == ItemStatus::Unknown;
                     (if is_unknown { &mut unknown } else { &mut known }).push(item.id);
                 }
@@ -82,22 +85,27 @@ impl<A: Apply> Contents for Batches<A> {
 
 impl<A: Apply> Batches<A> {
     /// The owner's states of these. Leaves out those for which it fails, unless it fails for all.
-    async fn fetch(&self, ids: &[EntityId], took: &mut Duration) -> Result<Vec<Item>, FetchError> {
-        let (owner, entity) = (&*self.owner.client, &self.settling.entity);
-        let began = Instant::now();
-        let (mut items, mut fetched) = fetch_all(owner, entity, ids, self.fields).await;
-        // One that is away or busy would be so for each part.
+    async fn fetch(
+        &self,
+        owner: &Patient,
+        ids: &[EntityId],
+        took: &mut Duration,
+    ) -> Result<Vec<Item>, FetchError> {
+        let entity = &self.settling.entity;
+        let fetching = fetch_all(owner, entity, ids, self.fields);
+        let (mut items, mut fetched) = timed(owner, took, fetching).await;
+        // One that is away would be so for each part.
         if fetched.as_ref().is_err_and(|error| !error.kind.is_owners()) {
             items.clear();
             for part in ids.chunks(ids.len().div_ceil(PARTS)) {
-                let (some, result) = fetch_all(owner, entity, part, self.fields).await;
+                let fetching = fetch_all(owner, entity, part, self.fields);
+                let (some, result) = timed(owner, took, fetching).await;
                 items.extend(some);
                 if result.is_ok() {
                     fetched = Ok(());
                 }
             }
         }
-        *took += began.elapsed();
         fetched.map(|()| items)
     }
 }

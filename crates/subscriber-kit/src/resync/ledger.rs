@@ -123,6 +123,13 @@ impl Ledger {
         self.db.write(query.bind(serde_json::json!(status.audit).to_string())).await.map(drop)
     }
 
+    /// Stores what comparing waits for, until the end of its page. Does nothing if another replica compares by now.
+    pub(crate) async fn save_waits_for(&self, why: &'static str) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE nudge_resync SET waits_for = $3 WHERE entity = $1 AND holder = $2";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(self.holder.clone());
+        self.db.write(query.bind(why)).await.map(drop)
+    }
+
     /// Stores how far comparing contents has got. Does nothing if another replica compares by now.
     pub(crate) async fn save_contents(&self, contents: &ContentsStatus) -> Result<(), sqlx::Error> {
         let sql = "UPDATE nudge_resync SET contents = $3 WHERE entity = $1 AND holder = $2";

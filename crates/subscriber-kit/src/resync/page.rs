@@ -11,7 +11,7 @@ use nudge_runtime::BoxError;
 use tokio::time::sleep;
 
 use super::{
-    Compared, Comparer, Difference, Ours, Resync,
+    Compared, Comparer, Difference, MIN_REACH, Ours, Resync,
     agreed::agree,
     begin,
     difference::{Kind, found_twice},
@@ -20,6 +20,9 @@ use super::{
 
 /// How many times longer something must differ if the owner does not say what is in flight.
 const PATIENCE_WITHOUT_DIGESTS: u32 = 10;
+
+/// What comparing waits for while the owner has no turn for it.
+pub(super) const BUSY: &str = "the owner is busy and asks to come again later";
 
 /// How a page ended.
 pub(super) enum Page {
@@ -43,8 +46,8 @@ impl Resync {
         }
         let after = self.current().after.clone();
         // What is applied again is counted in requests, not in sums.
-        let limit = if full { KEYS_AT_A_TIME } else { usize::MAX }.min(self.settings.page);
-        let (client, overdue_after) = (self.owner.client.clone(), self.settings.overdue_after);
+        let limit = if full { KEYS_AT_A_TIME } else { self.reach }.min(self.settings.page);
+        let (client, overdue_after) = (self.client.clone(), self.settings.overdue_after);
         let mut comparer = Comparer::new(client, self.entity.clone(), overdue_after);
         comparer.likely = self.differed;
         let Some(ours) = self.ours(&Range { after, to: None }, limit).await? else {
@@ -72,6 +75,8 @@ impl Resync {
         let found = confirmed.len() + overdue.len();
         let rows = ours.within(&range);
         let compared = rows.len() as u64;
+        let covered = if range.to == ours.range.to { self.reach } else { rows.len() };
+        self.reach = covered.max(MIN_REACH).saturating_mul(2);
         self.progress.compared.inc_by(compared);
         let not_seen = rows.iter().filter(|row| left_out.contains(&row.id)).count();
         // Those found are among the ones left out.
@@ -103,7 +108,7 @@ impl Resync {
         } else if self.owner.breaker().state() != BreakerState::Closed {
             Some("the owner is failing")
         } else if self.owner.waits(Lane::Backlog).is_some() {
-            Some("the owner is busy and asks to come again later")
+            Some(BUSY)
         } else {
             None
         }

@@ -12,7 +12,7 @@ use super::{
     Resync,
     difference::{Difference, Kind, differences, found_twice},
 };
-use crate::callback::owner_client::FetchErrorKind;
+use crate::callback::owner_client::{FetchErrorKind, OwnerClient};
 
 /// What the owner said last. It is asked again once the position has moved.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Resync {
         let Some(handled) = self.handled().await? else { return Ok(Vec::new()) };
         if self.recent.handled.as_ref() != Some(&handled) {
             let request = RecentRequest { handled: handled.clone() };
-            match self.owner.client.recent(&self.entity, &request).await {
+            match self.client.recent(&self.entity, &request).await {
                 Ok(answer) => self.recent.rows = answer.rows.unwrap_or_default(),
                 Err(error) if error.kind == FetchErrorKind::Misconfigured => return Ok(Vec::new()),
                 Err(error) => return Err(error.into()),

@@ -6,17 +6,18 @@ use nudge_protocol::{
     EntityId, Version,
     admin::{Differences, Sweep},
     digest::{Held, MAX_RENEWED, RenewRequest},
+    sync_api::Lane,
 };
 use nudge_runtime::{BoxError, mutated};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{
-    LOOK_INTERVAL, Resync,
+    Resync,
     difference::{Difference, Kind},
     held, is_beyond_belief,
 };
 use crate::{
-    callback::owner_client::FetchErrorKind,
+    callback::owner_client::{FetchErrorKind, OwnerClient},
     work::{waiting::Waiting, worker::Incoming},
 };
 
@@ -28,7 +29,7 @@ const MAX_WAITING_REMOVALS: usize = 10_000;
 pub(super) const KEYS_AT_A_TIME: usize = 256;
 /// How often to check whether they are applied.
 const LOOK: Duration = Duration::from_millis(50);
-/// Longest wait without progress until they are.
+/// Longest wait without progress until they are, in which the owner neither answers nor asks to come again later.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Resync {
@@ -83,7 +84,7 @@ impl Resync {
         }
         let mut waiting = Waiting::new(PATIENCE);
         // The next sweep finds what is left.
-        while waiting.goes_on(self.rows.behind(part).await?) {
+        while waiting.goes_on(self.rows.behind(part).await?, self.answered()) {
             self.look_on().await?;
         }
         Ok(())
@@ -97,7 +98,7 @@ impl Resync {
         }
         // Dead letters are none of these; all others must be read before the page is left behind.
         let mut waiting = Waiting::new(PATIENCE);
-        while waiting.goes_on(self.rows.outdated(ids).await?) {
+        while waiting.goes_on(self.rows.outdated(ids).await?, self.answered()) {
             self.look_on().await?;
         }
         if waiting.is_in_vain() {
@@ -107,23 +108,21 @@ impl Resync {
         Ok(())
     }
 
-    /// A moment in which keys are being applied. This replica still compares, however long that takes.
+    /// What the owner has answered, for whichever key; `None` while it has no turn for backlog.
+    fn answered(&self) -> Option<u64> {
+        let waits = self.owner.waits(Lane::Backlog).is_some();
+        (!waits).then(|| self.progress.fetched.get())
+    }
+
+    /// A moment in which keys are being applied.
     async fn look_on(&mut self) -> Result<(), BoxError> {
         sleep(LOOK).await;
-        if self.looked_on.elapsed() >= LOOK_INTERVAL {
-            if !self.ledger.claim().await? {
-                return Err("another replica compares by now".into());
-            }
-            self.look_again().await?;
-            self.looked_on = Instant::now();
-        }
-        Ok(())
+        self.look_again().await
     }
 
     /// Removes what the owner does not have, if that is little or allowed.
     pub(super) async fn remove(&mut self, sweep: &Sweep, allowed: bool) -> Result<(), BoxError> {
-        let removals = std::mem::take(&mut self.removals);
-        let removals = mutated!(GhostsKept: removals => BTreeMap::new());
+        let removals = mutated!(GhostsKept: self.removals.clone() => BTreeMap::new());
         let few = (sweep.compared / 100).max(FEW_REMOVALS);
         if sweep.removals > few && !allowed {
             if self.status.removals_waiting != sweep.removals {
@@ -162,7 +161,7 @@ impl Resync {
     pub(super) async fn renew(&self, mut report: Vec<Held>) -> Result<bool, BoxError> {
         while !report.is_empty() {
             let items = report.split_off(report.len().saturating_sub(MAX_RENEWED));
-            let renewed = self.owner.client.renew(&self.entity, &RenewRequest { items }).await;
+            let renewed = self.client.renew(&self.entity, &RenewRequest { items }).await;
             match renewed {
                 // What it leaves out is found again by the next sweep.
                 Ok(_) => {}

@@ -86,7 +86,9 @@ impl Rows {
         let applied: HashMap<_, _> = rows.into_iter().map(|row| (row.id, row.version)).collect();
         let is_behind =
             |one: &&Difference| applied.get(&one.id).copied().unwrap_or_default() < one.theirs;
-        Ok(of.iter().filter(is_behind).count() as u64)
+        let behind: Vec<_> = of.iter().filter(is_behind).cloned().collect();
+        let set_aside = if behind.is_empty() { 0 } else { self.set_aside(&behind).await?.len() };
+        Ok((behind.len() - set_aside) as u64)
     }
 
     /// Those of these that are parked, or dead letters of the owner's version or a later one.

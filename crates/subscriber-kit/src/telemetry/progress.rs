@@ -208,9 +208,9 @@ impl Progress {
     }
 
     /// Notes how long a callback took, and how it ended.
-    pub(crate) fn called_back(&self, took: Duration, outcome: &Result<(), FetchError>) {
+    pub(crate) fn called_back<T>(&self, took: Duration, outcome: &Result<T, FetchError>) {
         self.callback_duration.observe(took.as_secs_f64());
-        let outcome = outcome.as_ref().map_or_else(|error| error.kind.as_str(), |()| ANSWERED);
+        let outcome = outcome.as_ref().map_or_else(|error| error.kind.as_str(), |_| ANSWERED);
         self.outcomes.get_or_create(&[("outcome", outcome)]).inc();
     }
 

@@ -128,7 +128,12 @@ impl Waiting {
 
 impl Callback<'_> {
     /// It was answered, or it failed.
-    pub(crate) fn ends(self, entity: &EntityName, keys: usize, answered: &Result<(), FetchError>) {
+    pub(crate) fn ends<T>(
+        self,
+        entity: &EntityName,
+        keys: usize,
+        answered: &Result<T, FetchError>,
+    ) {
         let name = format!("callback for {entity}");
         let mut span = Span::new(name, Kind::Client, self.context, self.asked_at, clock::now())
             .with("nudge.entity", entity.to_string())

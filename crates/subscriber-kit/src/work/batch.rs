@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::{
     apply::{Apply, EntityState},
     callback::{
-        owner_client::{FetchError, FetchErrorKind, fetch_all},
+        owner_client::{FetchError, FetchErrorKind, fetch_some},
         owner_link::{Condition, OwnerLink},
     },
     intake::acknowledge::Held,
@@ -68,10 +68,13 @@ pub(crate) struct Ended {
     pub(crate) finished: Vec<Finish>,
     /// Smaller batches to run instead of this one, to find the key that makes it fail.
     pub(crate) split: Vec<Vec<Run<Held>>>,
+    /// Runs that the answer left out: they have not taken place.
+    pub(crate) left_out: Vec<Run<Held>>,
 }
 
 impl<A: Apply> Batches<A> {
-    /// Runs a batch to its end.
+    /// Runs a batch to its end: one callback, however much it answers. Asking for the rest at once would keep what was
+    /// answered, and all other work on these keys, waiting for as long as a busy owner needs for all of them.
     pub(crate) async fn run(&self, runs: Vec<Run<Held>>) -> Ended {
         let Settling { entity, progress, .. } = &self.settling;
         let ids: Vec<_> = runs.iter().map(|run| run.id.clone()).collect();
@@ -79,25 +82,20 @@ impl<A: Apply> Batches<A> {
         let (began, asked_at) = (Instant::now(), clock::now());
         let callback = self.settling.traces.calls_back(&ids, asked_at);
         let span = callback.as_ref().map(|callback| callback.context);
-        let fetching = fetch_all(self.owner.in_lane(lane_of(&runs)), entity, &ids, self.fields);
-        let (items, rest) = within(span, fetching).await;
+        let fetching = fetch_some(self.owner.in_lane(lane_of(&runs)), entity, &ids, self.fields);
+        let fetched = within(span, fetching).await;
         if let Some(callback) = callback {
-            callback.ends(entity, ids.len(), &rest);
+            callback.ends(entity, ids.len(), &fetched);
         }
-        progress.called_back(began.elapsed(), &rest);
+        progress.called_back(began.elapsed(), &fetched);
+        let items = match fetched {
+            Ok(items) => items,
+            Err(error) => return self.fetch_failed(runs, error, asked_at, span).await,
+        };
         let answered: HashSet<EntityId> = items.iter().map(|item| item.id.clone()).collect();
         let is_answered = |run: &Run<Held>| answered.contains(&run.id);
-        let (answered, left): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_answered);
-        let mut ended = match answered.is_empty() {
-            true => Ended::default(),
-            false => self.answered(answered, items, asked_at, span).await,
-        };
-        if let Err(error) = rest {
-            let failed = self.fetch_failed(left, error, asked_at, span).await;
-            ended.finished.extend(failed.finished);
-            ended.split.extend(failed.split);
-        }
-        ended
+        let (answered, left_out): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_answered);
+        Ended { left_out, ..self.answered(answered, items, asked_at, span).await }
     }
 
     /// The owner answered these.
@@ -121,7 +119,7 @@ impl<A: Apply> Batches<A> {
 
     async fn settle(&self, runs: Vec<Run<Held>>, ends: Vec<End>, call: Call) -> Ended {
         let ends = runs.into_iter().zip(ends).collect();
-        Ended { finished: self.settling.settle(ends, &call).await, split: Vec::new() }
+        Ended { finished: self.settling.settle(ends, &call).await, ..Ended::default() }
     }
 
     /// What ends depend on at this moment.
@@ -135,7 +133,7 @@ impl<A: Apply> Batches<A> {
     }
 
     /// Finds out whose fault a failed callback is. If it is the owner's, nothing counts against any key. If it is that
-    /// of some key in the batch, the batch is split until that key is alone.
+    /// of some key in the batch, or the owner is too busy to say, the batch is split until that key is alone.
     async fn fetch_failed(
         &self,
         mut runs: Vec<Run<Held>>,
@@ -144,21 +142,19 @@ impl<A: Apply> Batches<A> {
         span: Option<Context>,
     ) -> Ended {
         let condition = self.whose_fault(&runs, &error).await;
-        if let Condition::Ill(fault) | Condition::Unclear(fault) | Condition::Unlisted(fault) =
-            &condition
+        if let Condition::Busy(_) = &condition {
+            self.owner_failed(&runs, &error);
+        } else if let Condition::Ill(fault)
+        | Condition::Unclear(fault)
+        | Condition::Unlisted(fault) = &condition
         {
-            if self.owner.failed(lane_of(&runs), fault) {
-                let (entity, error) = (&self.settling.entity, &*fault.message);
-                tracing::warn!(%entity, error, "the owner does not answer: retrying");
-                self.settling.progress.alarm.raise(What::BreakerOpen, None);
-            }
-            self.settling.progress.set_error(Some(fault.message.clone()));
+            self.owner_failed(&runs, fault);
         } else {
             self.owner_is_well().await;
         }
         if !matches!(condition, Condition::Ill(_)) && runs.len() > 1 {
             let right = runs.split_off(runs.len() / 2);
-            return Ended { finished: Vec::new(), split: vec![runs, right] };
+            return Ended { split: vec![runs, right], ..Ended::default() };
         }
         let pace = self.pace();
         let end = |run: &Run<Held>| match (&condition, error.kind) {
@@ -166,10 +162,22 @@ impl<A: Apply> Batches<A> {
                 pace.owner_failed(&fault.message)
             }
             (Condition::Well, FetchErrorKind::Refused) => dead(run, Version::NONE, &error.message),
-            (Condition::Well | Condition::Unclear(_), _) => pace.key_failed(run, &error.message),
+            (Condition::Well | Condition::Unclear(_) | Condition::Busy(_), _) => {
+                pace.key_failed(run, &error.message)
+            }
         };
         let ends = runs.iter().map(end).collect();
         self.settle(runs, ends, Call::failed(asked_at, span)).await
+    }
+
+    /// Counts a failure that may be the owner's.
+    fn owner_failed(&self, runs: &[Run<Held>], fault: &FetchError) {
+        if self.owner.failed(lane_of(runs), fault) {
+            let (entity, error) = (&self.settling.entity, &*fault.message);
+            tracing::warn!(%entity, error, "the owner does not answer: retrying");
+            self.settling.progress.alarm.raise(What::BreakerOpen, None);
+        }
+        self.settling.progress.set_error(Some(fault.message.clone()));
     }
 
     /// The owner's condition after a callback for these keys failed.

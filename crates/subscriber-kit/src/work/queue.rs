@@ -10,7 +10,8 @@
 //!    does not shorten the backoff.
 //!
 //! Fresh notifications go before backlog until backlog has waited for [`Limits::max_wait`]. Keys that may make their
-//! batch fail go last. Each of these has batches of its own, so that what is fresh waits for nothing else.
+//! batch fail go last. Each of these has batches of its own, each of one lane, so that what is fresh waits for nothing
+//! else, and nothing else counts as fresh at the owner.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -52,19 +53,23 @@ struct Entry<T> {
 
 /// From where a batch is taken.
 #[derive(Clone, Copy, Debug)]
-enum Source {
-    Fresh,
-    Backlog,
-    /// Keys that failed.
-    Apart,
+struct Source {
+    lane: Lane,
+    /// Whether these are keys that failed.
+    apart: bool,
 }
 
 impl Source {
-    const fn lane(self) -> Lane {
-        match self {
-            Self::Fresh => Lane::Fresh,
-            Self::Backlog | Self::Apart => Lane::Backlog,
-        }
+    /// In the order in which they are served. Keys that failed are fresh only if something new is known of them.
+    const ALL: [Self; 4] = [
+        Self { lane: Lane::Fresh, apart: false },
+        Self { lane: Lane::Backlog, apart: false },
+        Self { lane: Lane::Fresh, apart: true },
+        Self { lane: Lane::Backlog, apart: true },
+    ];
+
+    const fn index(self) -> usize {
+        self.lane as usize + Lane::ALL.len() * self.apart as usize
     }
 }
 
@@ -80,9 +85,8 @@ struct Place {
 pub(crate) struct WorkQueue<T> {
     limits: Limits,
     entries: HashMap<EntityId, Entry<T>>,
-    fresh: VecDeque<Place>,
-    backlog: VecDeque<Place>,
-    apart: VecDeque<Place>,
+    /// The keys that may run now, by [`Source`].
+    due: [VecDeque<Place>; Source::ALL.len()],
     timers: BTreeSet<(Instant, EntityId)>,
     next_ticket: u64,
     processing: usize,
@@ -96,9 +100,7 @@ impl<T> WorkQueue<T> {
         Self {
             limits,
             entries: HashMap::new(),
-            fresh: VecDeque::new(),
-            backlog: VecDeque::new(),
-            apart: VecDeque::new(),
+            due: Default::default(),
             timers: BTreeSet::new(),
             next_ticket: 0,
             processing: 0,
@@ -133,7 +135,8 @@ impl<T> WorkQueue<T> {
         entry.unsure |= work.unsure;
         self.retrying += usize::from(entry.attempts == 0 && work.attempts > 0);
         entry.attempts = entry.attempts.max(work.attempts);
-        entry.apart |= work.attempts > 0;
+        let set_apart = work.attempts > 0 && !entry.apart;
+        entry.apart |= set_apart;
         let raised = work.lane == Lane::Fresh && entry.lane == Lane::Backlog;
         let was_dirty = std::mem::replace(&mut entry.dirty, true);
         entry.dirty_since.get_or_insert(now);
@@ -151,14 +154,18 @@ impl<T> WorkQueue<T> {
         match (was_dirty, entry.due) {
             // It is in `timers`: only a wait that yields may become shorter.
             (true, Some(due)) if entry.yields && at_distance < due => {
-                self.place(&id, at_distance, now)
+                self.place(&id, at_distance, now);
             }
             (true, Some(_)) => {}
-            // It is in a lane already, and may only have to change lanes.
-            (true, None) if raised => self.place(&id, now, now),
+            // It may run already, and may only have to change places.
+            (true, None) if raised || set_apart => {
+                self.place(&id, now, now);
+            }
             (true, None) => {}
             // It was idle, or waiting for the minimum distance between runs.
-            (false, _) => self.place(&id, at_distance, now),
+            (false, _) => {
+                self.place(&id, at_distance, now);
+            }
         }
         was_dirty
     }
@@ -171,22 +178,17 @@ impl<T> WorkQueue<T> {
         now: Instant,
     ) -> Vec<Run<T>> {
         self.tick(now);
-        let mut order = [Source::Fresh, Source::Backlog, Source::Apart];
         // What has waited for long goes first.
-        if self.is_aged(&self.backlog, now) {
-            order.swap(0, 1);
-        }
-        if self.is_aged(&self.apart, now) {
-            order.rotate_right(1);
-        }
-        for source in order {
-            if !may(source.lane()) {
+        let [_, others @ ..] = Source::ALL;
+        let aged = others.into_iter().rev().filter(|source| self.is_aged(*source, now));
+        for source in aged.chain(Source::ALL).collect::<Vec<_>>() {
+            if !may(source.lane) {
                 continue;
             }
             let mut runs = Vec::new();
             while runs.len() < max {
-                let Some(place) = self.places(source).pop_front() else { break };
-                runs.extend(self.begin(place, now));
+                let Some(place) = self.due[source.index()].pop_front() else { break };
+                runs.extend(self.begin(place, source, now));
             }
             if !runs.is_empty() {
                 return runs;
@@ -195,26 +197,19 @@ impl<T> WorkQueue<T> {
         Vec::new()
     }
 
-    fn places(&mut self, source: Source) -> &mut VecDeque<Place> {
-        match source {
-            Source::Fresh => &mut self.fresh,
-            Source::Backlog => &mut self.backlog,
-            Source::Apart => &mut self.apart,
-        }
-    }
-
-    fn is_aged(&self, lane: &VecDeque<Place>, now: Instant) -> bool {
+    fn is_aged(&self, source: Source, now: Instant) -> bool {
         let waited = |place: &Place| now >= place.since + self.limits.max_wait;
-        lane.front().is_some_and(waited)
+        self.due[source.index()].front().is_some_and(waited)
     }
 
     /// Begins the run of a place, if the place is still valid.
-    fn begin(&mut self, place: Place, now: Instant) -> Option<Run<T>> {
+    fn begin(&mut self, place: Place, source: Source, now: Instant) -> Option<Run<T>> {
         let entry = self.entries.get_mut(&place.id)?;
         if entry.ticket != place.ticket {
             return None;
         }
         debug_assert!(entry.dirty && entry.running.is_none(), "a run of {} begins twice", place.id);
+        debug_assert!(entry.lane == source.lane && entry.apart == source.apart, "{}", place.id);
         entry.dirty = false;
         entry.processing_since = entry.dirty_since.take();
         entry.started = Some(now);
@@ -224,7 +219,7 @@ impl<T> WorkQueue<T> {
         entry.running = Some((entry.heard, floor));
         Some(Run {
             id: place.id,
-            lane: if entry.apart { Lane::Backlog } else { entry.lane },
+            lane: source.lane,
             tokens: std::mem::take(&mut entry.tokens),
             floor,
             unsure: std::mem::take(&mut entry.unsure),
@@ -245,21 +240,20 @@ impl<T> WorkQueue<T> {
         // A key that is not dirty stays only to keep the minimum distance; then `tick` removes it.
         let stays = entry.dirty || rested > now;
         self.retrying -= usize::from(had_failed);
-        match stays {
-            true => self.place(id, rested, now),
-            false => drop(self.entries.remove(id)),
+        if stays {
+            self.place(id, rested, now);
+        } else {
+            self.entries.remove(id);
         }
     }
 
     /// Ends a run that must be repeated after a wait. It keeps its acknowledgements.
     pub(crate) fn again(&mut self, run: Run<T>, cause: Cause, after: Duration, now: Instant) {
-        let Some((entry, rested)) = self.end(&run.id, now) else {
+        let (id, unsure) = (run.id.clone(), run.unsure && cause.owes_second_look());
+        let Some((entry, rested, arrived_meanwhile)) = self.resume(Run { unsure, ..run }, now)
+        else {
             return;
         };
-        entry.tokens.splice(0..0, run.tokens);
-        entry.floor = entry.floor.max(run.floor);
-        entry.unsure |= run.unsure && cause.owes_second_look();
-        entry.error = run.error;
         entry.yields = cause.yields();
         entry.apart |= cause.spoils();
         if cause == Cause::Unknown {
@@ -267,20 +261,50 @@ impl<T> WorkQueue<T> {
         }
         let first_failure = cause.counts() && entry.attempts == 0;
         entry.attempts = entry.attempts.saturating_add(u32::from(cause.counts()));
-        let arrived_meanwhile = std::mem::replace(&mut entry.dirty, true);
-        entry.dirty_since = entry.processing_since.or(entry.dirty_since);
-        entry.heard = if arrived_meanwhile { run.heard.and(entry.heard) } else { run.heard };
-        let due = match arrived_meanwhile && entry.yields {
+        let due = match arrived_meanwhile.is_some() && entry.yields {
             true => rested,
             false => (now + after).max(rested),
         };
         // Its change is no less fresh because the owner was busy.
-        if !arrived_meanwhile && cause != Cause::OwnerFailed {
-            entry.lane = Lane::Backlog;
+        if cause != Cause::OwnerFailed {
+            entry.lane = arrived_meanwhile.unwrap_or(Lane::Backlog);
         }
-        self.dirty += usize::from(!arrived_meanwhile);
         self.retrying += usize::from(first_failure);
-        self.place(&run.id, due, now);
+        self.place(&id, due, now);
+    }
+
+    /// Gives back runs that have not taken place. Their keys are next, in the same order.
+    pub(crate) fn put_back(&mut self, runs: Vec<Run<T>>, now: Instant) {
+        for run in runs.into_iter().rev() {
+            let id = run.id.clone();
+            if self.resume(run, now).is_none() {
+                continue;
+            }
+            if let Some(source) = self.place(&id, now, now) {
+                self.due[source.index()].rotate_right(1);
+            }
+        }
+    }
+
+    /// Marks a run as over and its key as dirty: what the run was for is still to be done, and is as fresh. Returns its key's
+    /// entry, when the key may run next, and the lane of what arrived meanwhile, if anything did.
+    fn resume(
+        &mut self,
+        run: Run<T>,
+        now: Instant,
+    ) -> Option<(&mut Entry<T>, Instant, Option<Lane>)> {
+        self.dirty += usize::from(!self.entries.get(&run.id)?.dirty);
+        let (entry, rested) = self.end(&run.id, now)?;
+        let arrived_meanwhile = entry.dirty.then_some(entry.lane);
+        entry.dirty = true;
+        entry.dirty_since = entry.processing_since.or(entry.dirty_since);
+        entry.heard = arrived_meanwhile.map_or(run.heard, |_| run.heard.and(entry.heard));
+        entry.lane = arrived_meanwhile.map_or(run.lane, |lane| lane.min(run.lane));
+        entry.tokens.splice(0..0, run.tokens);
+        entry.floor = entry.floor.max(run.floor);
+        entry.unsure |= run.unsure;
+        entry.error = run.error;
+        Some((entry, rested, arrived_meanwhile))
     }
 
     /// Marks a run as over. Returns its key's entry, and when the key may run next.
@@ -342,11 +366,9 @@ impl<T> WorkQueue<T> {
         self.entries.values_mut().flat_map(|entry| entry.tokens.iter_mut())
     }
 
-    /// Puts a key into its lane, or into the timers while it is not due.
-    fn place(&mut self, id: &EntityId, due: Instant, now: Instant) {
-        let Some(entry) = self.entries.get_mut(id) else {
-            return;
-        };
+    /// Puts a key where it may be taken from, which is returned, or into the timers while it is not due.
+    fn place(&mut self, id: &EntityId, due: Instant, now: Instant) -> Option<Source> {
+        let entry = self.entries.get_mut(id)?;
         if let Some(old) = entry.due.take() {
             self.timers.remove(&(old, id.clone()));
         }
@@ -355,14 +377,12 @@ impl<T> WorkQueue<T> {
         if due > now {
             entry.due = Some(due);
             self.timers.insert((due, id.clone()));
-            return;
+            return None;
         }
+        let source = Source { lane: entry.lane, apart: entry.apart };
         let place = Place { id: id.clone(), ticket: entry.ticket, since: now };
-        match entry.lane {
-            _ if entry.apart => self.apart.push_back(place),
-            Lane::Fresh => self.fresh.push_back(place),
-            Lane::Backlog => self.backlog.push_back(place),
-        }
+        self.due[source.index()].push_back(place);
+        Some(source)
     }
 
     /// Moves due keys into their lanes, and removes those that have nothing to do. Afterwards

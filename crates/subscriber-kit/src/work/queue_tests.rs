@@ -104,6 +104,60 @@ fn a_batch_is_of_one_lane_and_a_lane_that_may_not_run_keeps_no_other_waiting() {
     assert_eq!(names(&runs), ["fresh-a", "fresh-b"]);
 }
 
+/// Rows come back from the dead-letter table while their keys already wait for a run, fresh or not.
+#[test]
+fn what_fails_rides_with_neither_lane_of_what_does_not_and_is_as_fresh_as_its_news() {
+    let (mut queue, now) = (queue(), Instant::now());
+    let failed = |work: Work<u32>| Work { attempts: 3, ..work };
+    queue.push(id("news"), work(1), now);
+    queue.push(id("news"), failed(backlog(2)), now);
+    queue.push(id("old"), failed(backlog(3)), now);
+    queue.push(id("newer"), failed(backlog(4)), now);
+    queue.push(id("newer"), work(5), now);
+    queue.push(id("good"), work(6), now);
+    queue.push(id("backlog"), backlog(7), now);
+    let mut batches = Vec::new();
+    loop {
+        let runs = queue.take(9, either_lane, now);
+        let Some(first) = runs.first() else { break };
+        assert!(runs.iter().all(|run| run.lane == first.lane), "{:?}", names(&runs));
+        batches.push((first.lane, names(&runs).join(" ")));
+    }
+    let batch = |lane, names: &str| (lane, names.to_owned());
+    assert_eq!(
+        batches,
+        [
+            batch(Lane::Fresh, "good"),
+            batch(Lane::Backlog, "backlog"),
+            batch(Lane::Fresh, "news newer"),
+            batch(Lane::Backlog, "old"),
+        ]
+    );
+}
+
+#[test]
+fn what_an_answer_left_out_is_next_in_its_order_and_has_not_run() {
+    let (mut queue, now) = (queue(), Instant::now());
+    for (n, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        queue.push(id(name), work(n as u32), now);
+    }
+    let mut runs = queue.take(3, either_lane, now);
+    queue.push(id("c"), backlog(10), now);
+    queue.done(&runs.remove(0).id, now);
+    queue.put_back(runs, now);
+    assert_eq!((queue.queued(), queue.retrying()), (3, 0));
+    let runs = queue.take(9, |lane| lane == Lane::Fresh, now);
+    assert_eq!(names(&runs), ["b", "c", "d"]);
+    assert_eq!(runs[1].tokens, [2, 10], "what arrived meanwhile is as fresh");
+    // A busy owner makes nothing less fresh either, whatever else brings the same key meanwhile.
+    queue.push(id("b"), backlog(11), now);
+    for run in runs {
+        queue.again(run, Cause::OwnerFailed, DISTANCE, now);
+    }
+    let runs = queue.take(9, |lane| lane == Lane::Fresh, now + DISTANCE);
+    assert_eq!(names(&runs), ["b", "c", "d"]);
+}
+
 #[test]
 fn further_runs_keep_the_minimum_distance_and_then_the_key_is_forgotten() {
     let (mut queue, now) = (queue(), Instant::now());
@@ -335,6 +389,7 @@ enum Step {
     Push(u8, bool),
     Take(usize),
     FinishOldest(bool, u64),
+    LeaveOut,
     Wait(u64),
 }
 
@@ -343,6 +398,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0u8..4, any::<bool>()).prop_map(|(key, fresh)| Step::Push(key, fresh)),
         (1usize..4).prop_map(Step::Take),
         (any::<bool>(), 0u64..300).prop_map(|(done, after)| Step::FinishOldest(done, after)),
+        Just(Step::LeaveOut),
         (0u64..200).prop_map(Step::Wait),
     ];
     proptest::collection::vec(step, 1..120)
@@ -386,6 +442,10 @@ proptest! {
                     }
                 }
                 Step::FinishOldest(..) => {}
+                Step::LeaveOut => {
+                    let left_out = running.split_off(running.len() / 2);
+                    queue.put_back(left_out.into_iter().map(|(run, _)| run).collect(), now);
+                }
                 Step::Wait(ms) => now += Duration::from_millis(ms),
             }
             queue.tick(now);

@@ -95,7 +95,8 @@ async fn once(
 /// Waits until this page is done, or makes no more progress.
 async fn done(revisions: &Revisions, after: &str, last: &EntityId) -> Result<(), sqlx::Error> {
     let mut waiting = Waiting::new(PATIENCE);
-    while waiting.goes_on(revisions.left(after, last).await?) {
+    // What is left is on the queue, however busy the owner is.
+    while waiting.goes_on(revisions.left(after, last).await?, Some(0)) {
         tokio::time::sleep(LOOK).await;
     }
     Ok(())

@@ -218,6 +218,8 @@ impl<A: Apply> Worker<A> {
                     settling.progress.set_error(Some(error.message.clone()));
                     owner.failed(Lane::Backlog, &error);
                 }
+                // It answered the probe, and calls are let through.
+                Condition::Busy(_) => {}
                 Condition::Unclear(_) | Condition::Unlisted(_) => owner.breaker().let_through(),
             }
             Ended::default()
@@ -231,6 +233,7 @@ impl<A: Apply> Worker<A> {
                 self.under_way.remove(&task);
                 ended.finished.into_iter().for_each(|finish| self.finish(finish, now));
                 self.parts.extend(ended.split);
+                self.queue.put_back(ended.left_out, now);
             }
             Err(error) => {
                 let entity = &self.batches.settling.entity;

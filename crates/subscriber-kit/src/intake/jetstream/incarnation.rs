@@ -21,13 +21,20 @@ pub(super) struct Incarnation {
     consumer: PullConsumer,
     seen: Mutex<Instant>,
     believed_for: Duration,
+    /// Held while it is looked at for acknowledgements: when that began, and whether it was there.
+    looked: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 impl Incarnation {
     /// This consumer, which has just been seen. It is believed to be the same for so long after it was last seen, which
     /// must be less than the time after which another read model may take its name over.
     pub(super) fn of(consumer: PullConsumer, believed_for: Duration) -> Arc<Self> {
-        Arc::new(Self { consumer, seen: Mutex::new(Instant::now()), believed_for })
+        Arc::new(Self {
+            consumer,
+            seen: Mutex::new(Instant::now()),
+            believed_for,
+            looked: Default::default(),
+        })
     }
 
     pub(super) fn consumer(&self) -> &PullConsumer {
@@ -45,9 +52,27 @@ impl Incarnation {
         Ok(info)
     }
 
+    /// However many acknowledgements ask at once, the broker is asked by one of them.
     async fn is_still_there(&self) -> bool {
-        let seen = *self.seen.lock();
-        seen.elapsed() < self.believed_for || self.look().await.is_ok()
+        let asked = Instant::now();
+        let is_believed = || self.seen.lock().elapsed() < self.believed_for;
+        if is_believed() {
+            return true;
+        }
+        let mut looked = self.looked.lock().await;
+        if is_believed() {
+            return true;
+        }
+        match *looked {
+            // It was not, when somebody else looked meanwhile.
+            Some((began, was_there)) if began >= asked => was_there,
+            _ => {
+                let began = Instant::now();
+                let is_there = self.look().await.is_ok();
+                *looked = Some((began, is_there));
+                is_there
+            }
+        }
     }
 
     /// The acknowledgement of a message that it has delivered.
