@@ -211,7 +211,7 @@ async fn what_is_to_be_removed_survives_a_page_that_fails() {
     let calls = std::sync::atomic::AtomicUsize::new(0);
     owner.misbehave(move |ids| {
         let nth = calls.fetch_add(usize::from(ids.is_empty()), Relaxed) + 1;
-        (ids.is_empty() && nth % 4 == 0).then_some(Fault::Status(500, None))
+        (ids.is_empty() && nth.is_multiple_of(4)).then_some(Fault::Status(500, None))
     });
     for sql in [
         "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at) VALUES ('thing', 'a ghost', 7, 0, 0)",

@@ -389,3 +389,41 @@ mod once {
         copy.dead_letters(0).await;
     }
 }
+
+/// An owner leaves out what it cannot read, unless it is asked for that alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_every_answer_leaves_out_is_asked_for_alone_though_others_are_always_due() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    owner.misbehave(|ids| {
+        let version = nudge_runtime::clock::now().unix_micros();
+        let item =
+            |id: &String| json!({"id": id, "status": "live", "version": version, "state": {}});
+        let others = || ids.iter().filter(|id| *id != "bad").map(item).collect::<Vec<_>>();
+        match ids {
+            [id] if id == "bad" => Some(Fault::Status(500, None)),
+            _ if ids.iter().any(|id| id == "bad") => {
+                Some(Fault::Replay(json!({"items": others()}).to_string().into_bytes()))
+            }
+            _ => None,
+        }
+    });
+    let settings = Settings { max_attempts_in_memory: 2, ..quick() };
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    let others = ids("k");
+    let writing = async {
+        let mut put_bad = false;
+        loop {
+            for id in &others {
+                owner.put(id, json!({"again": true})).await;
+            }
+            if !std::mem::replace(&mut put_bad, true) {
+                owner.put("bad", json!({})).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = writing => unreachable!("it goes on"),
+        parked = copy.dead_letters(1) => assert_eq!(parked[0]["id"], "bad"),
+    }
+}

@@ -14,6 +14,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
+/// The thing that is changed before anything is measured.
+const FIRST: &str = "probe";
 /// Number of things that are changed in turn.
 const THINGS: usize = 256;
 /// Longest time between two looks at the read model, unless a commit there is told of.
@@ -26,7 +28,7 @@ pub(crate) struct Reader {
     /// Its database.
     pub(crate) db: Database,
     /// Its table, and the expression for a thing's edition.
-    pub(crate) table: &'static str,
+    pub(crate) table: String,
     pub(crate) edition: &'static str,
     /// Notified after a commit, if somebody tells of them.
     pub(crate) commits: Arc<Notify>,
@@ -48,13 +50,17 @@ pub(crate) async fn lags(
     schedule: Schedule,
     write: impl AsyncFn(String, i64) -> Result<(), BoxError>,
 ) -> Result<Histogram<u64>, BoxError> {
+    // Whoever has only just begun to follow is not measured while it starts.
+    let first = nudge_runtime::clock::now().unix_micros();
+    write(FIRST.to_owned(), first).await?;
+    let is_followed = || async { (reader.edition(FIRST).await.ok()? >= Some(first)).then_some(()) };
+    nudge_testbed::within(PATIENCE, is_followed).await.ok_or("the first change is not readable")?;
     let pending = Pending::default();
     let written = Mutex::new(false);
     let writing = async {
         let mut ticks = interval(schedule.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         // No round begins where another one ended.
-        let first = nudge_runtime::clock::now().unix_micros();
         for n in 0..schedule.changes {
             ticks.tick().await;
             let (id, edition) = (format!("probe-{}", n % THINGS), first + n as i64);
@@ -64,12 +70,19 @@ pub(crate) async fn lags(
         *written.lock() = true;
         Ok::<_, BoxError>(())
     };
-    let (done, lags) = tokio::join!(writing, reader.watch(&pending, &written));
-    done?;
-    lags
+    let ((), lags) = tokio::try_join!(writing, reader.watch(&pending, &written))?;
+    Ok(lags)
 }
 
 impl Reader {
+    /// The edition of a thing, if it is there.
+    async fn edition(&self, id: &str) -> Result<Option<i64>, BoxError> {
+        let sql = format!("SELECT {} FROM {} WHERE id = $1", self.edition, self.table);
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(id.to_owned());
+        let row: Option<(i64,)> = query.fetch_optional(self.db.reader()).await?;
+        Ok(row.map(|(edition,)| edition))
+    }
+
     async fn watch(
         &self,
         pending: &Pending,
@@ -77,7 +90,7 @@ impl Reader {
     ) -> Result<Histogram<u64>, BoxError> {
         let mut lags = Histogram::new(3)?;
         let set = strings(self.db.kind(), "$1");
-        let (table, edition) = (self.table, self.edition);
+        let (table, edition) = (&self.table, self.edition);
         let sql = format!("SELECT id, {edition} FROM {table} WHERE id IN {set}");
         let mut all_written_at = None;
         loop {

@@ -11,12 +11,12 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`figures`] | what is measured, one module for each |
-//! | [`peers`] | what people would use instead |
-//! | [`world`] | the servers, the owner and its things |
-//! | [`subscriber`] | the subscriber on the kit |
-//! | [`security`] | tokens and certificates |
-//! | [`lag`] | from the owner's commit to the readable row |
+//! | `figures` | what is measured, one module for each |
+//! | `peers` | what people would use instead |
+//! | `world` | the servers, the owner and its things |
+//! | `subscriber` | the subscriber on the kit |
+//! | `security` | tokens and certificates |
+//! | `lag` | from the owner's commit to the readable row |
 //! | [`report`] | the figures, and how they are shown |
 
 mod figures;

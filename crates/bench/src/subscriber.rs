@@ -71,7 +71,7 @@ impl Subscriber {
     /// How its read model is read.
     pub(crate) fn reader(&self) -> Reader {
         let (db, commits) = (self.db.clone(), self.commits.clone());
-        Reader { db, table: "copy", edition: "edition", commits }
+        Reader { db, table: "copy".to_owned(), edition: "edition", commits }
     }
 
     /// The edition of a thing, if it has it.

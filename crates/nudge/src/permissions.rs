@@ -97,6 +97,11 @@ impl Services {
         self.check()
     }
 
+    /// As an earlier release wrote them, which kept in the configuration alone whether guests are let in.
+    fn of_earlier(text: &str, guests: bool) -> Option<Self> {
+        Some(Self { services: serde_json::from_str(text).ok()?, guests })
+    }
+
     /// Lets in whoever has no credentials, or nobody else.
     pub(crate) fn let_in_guests(&mut self, guests: bool) {
         self.guests = guests;
@@ -137,8 +142,14 @@ impl Events {
         if !fits(&self.stream, "") {
             return Err(format!("{:?} is not the name of a stream", self.stream));
         }
-        match fits(&self.subjects, ".*>") && self.subjects.split('.').all(|token| !token.is_empty())
-        {
+        // The first word is one of the publisher's: beside it are the replies to everybody.
+        let last = self.subjects.matches('.').count();
+        let is_word = |(place, word): (usize, &str)| match word {
+            "*" => place > 0,
+            ">" => place > 0 && place == last,
+            word => !word.is_empty() && !word.contains(['*', '>']),
+        };
+        match fits(&self.subjects, ".*>") && self.subjects.split('.').enumerate().all(is_word) {
             true => Ok(()),
             false => Err(format!("{:?} are not the subjects of a stream", self.subjects)),
         }
@@ -156,5 +167,33 @@ fn check_name(name: &str) -> Result<(), String> {
             Err(format!("the name {name} is that of a user who is no service"))
         }
         true => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_of_events_are_such_as_the_server_takes_and_not_everything() {
+        let stream = "SHOP".to_owned();
+        let is_good = |subjects: &str| {
+            Events { stream: stream.clone(), subjects: subjects.to_owned() }.check().is_ok()
+        };
+        for good in ["shop", "shop.*", "shop.>", "shop.*.changed", "shop.*.>"] {
+            assert!(is_good(good), "{good}");
+        }
+        for bad in ["", ">", "*", "*.>", "shop.>.x", "shop..x", "shop.a*", "shop.x>", "shop x"] {
+            assert!(!is_good(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_release_wrote_is_read() {
+        let text = r#"{"shop": {"owns": ["thing"]}, "search": {"follows": ["thing"]}}"#;
+        let services = Services::of_earlier(text, true).unwrap();
+        assert_eq!(services.names().collect::<Vec<_>>(), ["search", "shop"]);
+        assert!(services.guests && services.check().is_ok());
+        assert!(Services::of_earlier(r#"{"shop": {"owned": []}}"#, true).is_none());
     }
 }

@@ -18,7 +18,8 @@ pub fn allow_many() {
         let wanted = Rlimit { current: Some(*files), maximum: limit.maximum };
         setrlimit(Resource::Nofile, wanted).is_ok()
     });
-    tracing::info!(before, now = now.unwrap_or(before), "files that may be open at a time");
+    // A start that fails says why in one line, and nothing else.
+    tracing::debug!(before, now = now.unwrap_or(before), "files that may be open at a time");
 }
 
 /// What to ask for, one after the other; never less than there is. Pure.

@@ -182,9 +182,12 @@ impl Resync {
         }
         self.go_on(stored);
         let (ledger, owner) = (self.ledger.clone(), self.owner.clone());
+        let mut paused = self.paused.clone();
         tokio::select! {
             ended = self.sweeps() => ended,
-            ended = keep_claimed(ledger, owner) => ended,
+            ended = keep_claimed(&ledger, owner) => ended,
+            // A page may wait for a busy owner for long.
+            () = async { drop(paused.wait_for(|paused| *paused).await) } => Ok(ledger.leave().await?),
         }
     }
 
@@ -311,14 +314,15 @@ impl Resync {
 
 /// Says that this replica compares, however long a page takes, and what it waits for if the owner is busy. Returns if another
 /// one compares by now.
-async fn keep_claimed(ledger: Ledger, owner: OwnerLink) -> Result<(), BoxError> {
+async fn keep_claimed(ledger: &Ledger, owner: OwnerLink) -> Result<(), BoxError> {
     loop {
         sleep(STANDBY_INTERVAL).await;
-        if !ledger.claim().await? {
+        // A database that fails for a moment takes nothing away: the claim outlasts several of these intervals.
+        if matches!(ledger.claim().await, Ok(false)) {
             return Ok(());
         }
         if owner.waits(Lane::Backlog).is_some() {
-            ledger.save_waits_for(page::BUSY).await?;
+            let _ = ledger.save_waits_for(page::BUSY).await;
         }
     }
 }

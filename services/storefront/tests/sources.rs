@@ -112,11 +112,16 @@ async fn a_source_that_is_busy_does_not_fail_and_is_left_alone_for_as_long_as_it
         assert_eq!(fallback(&world, SEARCH).await["reason"], "busy");
     }
     assert_eq!(world.source.asked().len(), 10, "it is asked each time, since it asks for no wait");
-    world.source.now(Way::Refers(429, RETRY_AFTER, "1"));
+    world.source.now(Way::Refers(429, RETRY_AFTER, "60"));
     assert_eq!(fallback(&world, SEARCH).await["reason"], "busy");
     world.source.chooses(&["a"], None);
     assert_eq!(fallback(&world, SEARCH).await["reason"], "busy");
     assert_eq!(world.source.asked().len(), 1);
+
+    let world = World::with_stores(&["a"]).await;
+    world.source.now(Way::Refers(429, RETRY_AFTER, "1"));
+    assert_eq!(fallback(&world, SEARCH).await["reason"], "busy");
+    world.source.chooses(&["a"], None);
     eventually("it is asked again", || async {
         (world.list(SEARCH).await["fallback"] == Value::Null).then_some(())
     })

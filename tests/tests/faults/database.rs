@@ -128,7 +128,7 @@ async fn the_owners_database_is_full() {
         [0, 1].map(|n| (answer["items"][n]["id"].clone(), answer["items"][n]["status"].clone()));
     assert_eq!(
         statuses,
-        [(json!(refused[0]), json!("unknown")), (json!("thing-0"), json!("live"))]
+        [(json!("thing-0"), json!("live")), (json!(refused[0]), json!("unknown"))]
     );
     free(&owner.db, "thing").await;
     trial.copy.wait(&owner.put("large", json!("fits")).await).await;

@@ -76,7 +76,7 @@ async fn bare(bench: &Bench<'_>) -> Result<Histogram<u64>, BoxError> {
     let (model, commits) = (ReadModel::new(&bench.world).await?, Arc::new(Notify::new()));
     let reader = Reader {
         db: model.db.clone(),
-        table: "copy",
+        table: "copy".to_owned(),
         edition: "edition",
         commits: commits.clone(),
     };
@@ -90,14 +90,8 @@ async fn bare(bench: &Bench<'_>) -> Result<Histogram<u64>, BoxError> {
 async fn logical(bench: &Bench<'_>) -> Result<Histogram<u64>, BoxError> {
     let subscription = Subscription::new(&bench.world, &bench.owner).await?;
     subscription.begin(&bench.owner).await;
-    let reader = Reader {
-        db: subscription.db.clone(),
-        table: "thing",
-        edition: "(state::json ->> 'edition')::bigint",
-        commits: Arc::new(Notify::new()),
-    };
-    let write = async |id: String, edition| bench.owner.write(&[id], edition).await;
-    let lags = lags(&reader, schedule(bench), write).await;
+    let write = async |id, edition| subscription.write(id, edition).await;
+    let lags = lags(&subscription.reader(), schedule(bench), write).await;
     subscription.stop(&bench.owner).await;
     lags
 }

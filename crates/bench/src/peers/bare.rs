@@ -156,11 +156,19 @@ impl Bare {
         let http = Client::new();
         let began = Instant::now();
         let batches = messages(&consumer).await?.take(count).ready_chunks(BATCH);
-        let mut fetched =
-            std::pin::pin!(batches.map(|batch| self.fetch(&http, batch)).buffered(CALLBACKS));
-        while let Some(batch) = fetched.next().await {
-            self.settle(&model, batch?).await?;
-        }
+        // Each on its own, so that it goes on while another batch is applied.
+        let fetch = |batch| {
+            AbortOnDropHandle::new(tokio::spawn(fetch(http.clone(), self.url.clone(), batch)))
+        };
+        let mut fetched = std::pin::pin!(batches.map(fetch).buffered(CALLBACKS));
+        // Otherwise the runtime interrupts a task after 128 messages, and no batch is larger.
+        tokio::task::unconstrained(async {
+            while let Some(batch) = fetched.next().await {
+                settle(&model, batch??).await?;
+            }
+            Ok::<_, BoxError>(())
+        })
+        .await?;
         Ok(count as f64 / began.elapsed().as_secs_f64())
     }
 
@@ -182,8 +190,8 @@ impl Bare {
             let http = Client::new();
             let mut batches = messages(&consumer).await.expect("messages").ready_chunks(BATCH);
             while let Some(batch) = batches.next().await {
-                let fetched = self.fetch(&http, batch).await.expect("an answer");
-                self.settle(&model, fetched).await.expect("it is applied");
+                let fetched = fetch(http.clone(), self.url.clone(), batch).await;
+                settle(&model, fetched.expect("an answer")).await.expect("it is applied");
                 commits.notify_one();
             }
         });
@@ -196,30 +204,29 @@ impl Bare {
         self.wake.notify_one();
         Ok(())
     }
+}
 
-    async fn fetch(
-        &self,
-        http: &Client,
-        batch: Vec<Result<Message, async_nats::jetstream::consumer::pull::MessagesError>>,
-    ) -> Result<(Vec<Item>, Vec<Message>), BoxError> {
-        let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let id = |message: &Message| message.subject.rsplit('.').next().unwrap_or_default().into();
-        let ids: Vec<String> = batch.iter().map(id).collect();
-        let request = http.post(&self.url).json(&Request { ids });
-        let answer: Answer = request.send().await?.error_for_status()?.json().await?;
-        Ok((answer.items, batch))
-    }
+/// What was fetched, and the messages that it was fetched for.
+type Fetched = (Vec<Item>, Vec<Message>);
 
-    async fn settle(
-        &self,
-        model: &ReadModel,
-        (items, batch): (Vec<Item>, Vec<Message>),
-    ) -> Result<(), BoxError> {
-        model.apply(&items).await?;
-        match batch.last() {
-            Some(last) => last.ack_with(AckKind::Ack).await,
-            None => Ok(()),
-        }
+async fn fetch(
+    http: Client,
+    url: String,
+    batch: Vec<Result<Message, async_nats::jetstream::consumer::pull::MessagesError>>,
+) -> Result<Fetched, BoxError> {
+    let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let id = |message: &Message| message.subject.rsplit('.').next().unwrap_or_default().into();
+    let ids: Vec<String> = batch.iter().map(id).collect();
+    let request = http.post(url).json(&Request { ids });
+    let answer: Answer = request.send().await?.error_for_status()?.json().await?;
+    Ok((answer.items, batch))
+}
+
+async fn settle(model: &ReadModel, (items, batch): Fetched) -> Result<(), BoxError> {
+    model.apply(&items).await?;
+    match batch.last() {
+        Some(last) => last.ack_with(AckKind::Ack).await,
+        None => Ok(()),
     }
 }
 

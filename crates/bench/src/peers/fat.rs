@@ -48,13 +48,19 @@ pub(crate) async fn drain(world: &World, count: usize) -> Result<f64, BoxError> 
     let consumer = consumer(&stream, AckPolicy::All).await?;
     let began = Instant::now();
     let mut batches = messages(&consumer).await?.take(count).ready_chunks(BATCH);
-    while let Some(batch) = batches.next().await {
-        let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let items = batch.iter().map(|message| serde_json::from_slice::<Item>(&message.payload));
-        model.apply(&items.collect::<Result<Vec<_>, _>>()?).await?;
-        if let Some(last) = batch.last() {
-            last.ack_with(AckKind::Ack).await?;
+    // Otherwise the runtime interrupts a task after 128 messages, and no batch is larger.
+    tokio::task::unconstrained(async {
+        while let Some(batch) = batches.next().await {
+            let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let items =
+                batch.iter().map(|message| serde_json::from_slice::<Item>(&message.payload));
+            model.apply(&items.collect::<Result<Vec<_>, _>>()?).await?;
+            if let Some(last) = batch.last() {
+                last.ack_with(AckKind::Ack).await?;
+            }
         }
-    }
+        Ok::<_, BoxError>(())
+    })
+    .await?;
     Ok(count as f64 / began.elapsed().as_secs_f64())
 }

@@ -1,42 +1,48 @@
-//! PostgreSQL's logical replication of the owner's table. It copies rows, and knows of no API, no guard and no other database;
-//! the row arrives as the owner has it.
+//! PostgreSQL's logical replication of a table. It copies rows, and knows of no API, no guard and no other database; the row
+//! arrives as the owner has it.
 
-use std::time::{Duration, Instant};
+use std::{sync::Arc, time::Instant};
 
 use nudge_runtime::{BoxError, Database, database::Durability};
 use nudge_testbed::{TestDatabase, database::execute, eventually};
 use sqlx::AssertSqlSafe;
+use tokio::sync::Notify;
 
-use crate::world::{Owner, World};
+use crate::{
+    lag::Reader,
+    thing::Thing,
+    world::{Owner, World},
+};
 
-/// Pause between two looks at the copy.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-
-/// A subscription to an owner's table. Ended when stopped.
+/// A subscription to a table of its own in an owner's database.
 pub(crate) struct Subscription {
-    /// The database with the copy, in the table `thing`.
-    pub(crate) db: Database,
+    source: Database,
+    copy: Database,
     database: TestDatabase,
     name: String,
 }
 
 impl Subscription {
-    /// Announces what is published from now on to a subscription that does not take it yet.
+    /// Announces what is written from now on to a subscription that does not take it yet.
     pub(crate) async fn new(world: &World, owner: &Owner) -> Result<Self, BoxError> {
         let database = world.database().await;
         let name = database.url().rsplit('/').next().unwrap_or_default().to_owned();
-        let (url, slot) = (owner.database.url(), format!("slot_{name}"));
-        execute(url, &format!("CREATE PUBLICATION {name} FOR TABLE thing")).await;
+        let url = owner.database.url();
+        let table = format!(
+            "CREATE TABLE src_{name} (id TEXT COLLATE \"C\" PRIMARY KEY, state TEXT NOT NULL)"
+        );
+        execute(url, &table).await;
+        execute(url, &format!("CREATE PUBLICATION {name} FOR TABLE src_{name}")).await;
         // Within one server, the subscription cannot make it by itself.
-        execute(url, &format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"))
-            .await;
-        let table = "CREATE TABLE thing (id TEXT COLLATE \"C\" PRIMARY KEY, state TEXT NOT NULL)";
-        execute(database.url(), table).await;
-        let db = Database::open(database.url(), Durability::Refillable).await?;
-        Ok(Self { db, database, name })
+        let made = format!("pg_create_logical_replication_slot('slot_{name}', 'pgoutput')");
+        execute(url, &format!("SELECT lsn::text FROM {made}")).await;
+        execute(database.url(), &table).await;
+        let source = Database::open(url, Durability::Full).await?;
+        let copy = Database::open(database.url(), Durability::Refillable).await?;
+        Ok(Self { source, copy, database, name })
     }
 
-    /// Takes what was published, and whatever follows.
+    /// Takes what was written, and whatever follows.
     pub(crate) async fn begin(&self, owner: &Owner) {
         let Self { name, .. } = self;
         let sql = format!(
@@ -47,35 +53,71 @@ impl Subscription {
         execute(self.database.url(), &sql).await;
     }
 
+    /// Writes a row in a transaction of its own.
+    pub(crate) async fn write(&self, id: String, edition: i64) -> Result<(), BoxError> {
+        let sql = format!(
+            "INSERT INTO src_{} (id, state) VALUES ($1, $2) \
+             ON CONFLICT (id) DO UPDATE SET state = excluded.state",
+            self.name,
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(id).bind(Thing::text(edition));
+        self.source.write(query).await?;
+        Ok(())
+    }
+
+    /// How the copy is read.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader {
+            db: self.copy.clone(),
+            table: format!("src_{}", self.name),
+            edition: "(state::json ->> 'edition')::bigint",
+            commits: Arc::new(Notify::new()),
+        }
+    }
+
     /// Ends it.
     pub(crate) async fn stop(self, owner: &Owner) {
         let Self { name, .. } = &self;
-        self.db.close().await;
+        self.copy.close().await;
+        self.source.close().await;
         execute(self.database.url(), &format!("DROP SUBSCRIPTION {name}")).await;
         execute(owner.database.url(), &format!("DROP PUBLICATION {name}")).await;
+        execute(owner.database.url(), &format!("DROP TABLE src_{name}")).await;
     }
 
     /// How many rows the copy has.
     async fn count(&self) -> Result<usize, BoxError> {
-        let sql = "SELECT count(*) FROM thing";
+        let sql = format!("SELECT count(*) FROM src_{}", self.name);
         let query = sqlx::query_as::<_, (i64,)>(AssertSqlSafe(sql));
-        let (count,) = query.fetch_one(self.db.reader()).await?;
+        let (count,) = query.fetch_one(self.copy.reader()).await?;
         Ok(usize::try_from(count)?)
     }
 }
 
-/// How many things a second it takes over, of `count` that were changed while nobody took them.
+/// How many rows a second it takes over, of `count` that were written while nobody took them: from the first to the last, like the
+/// kit's. It applies a transaction at once, and these have 500 rows each.
 pub(crate) async fn drain(world: &World, owner: &Owner, count: usize) -> Result<f64, BoxError> {
     let subscription = Subscription::new(world, owner).await?;
-    owner.fill(count, 1).await?;
-    let began = Instant::now();
+    for first in (0..count).step_by(500) {
+        let sql = format!(
+            "INSERT INTO src_{} SELECT 'thing-' || n, $1 FROM generate_series({first}, {}) AS n",
+            subscription.name,
+            count.min(first + 500) - 1,
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(Thing::text(0));
+        subscription.source.write(query).await?;
+    }
     subscription.begin(owner).await;
+    let first = eventually("replication begins", || async {
+        subscription.count().await.ok().filter(|count| *count > 0)
+    })
+    .await;
+    let began = Instant::now();
     eventually("everything is replicated", || async {
-        tokio::time::sleep(LOOK_INTERVAL).await;
         (subscription.count().await.ok()? >= count).then_some(())
     })
     .await;
-    let pace = count as f64 / began.elapsed().as_secs_f64();
+    let pace = (count - first) as f64 / began.elapsed().as_secs_f64();
     subscription.stop(owner).await;
     Ok(pace)
 }

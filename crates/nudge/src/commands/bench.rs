@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use nudge_bench::{NAMES, Options, Report};
-use nudge_runtime::database::Kind;
+use nudge_runtime::{database::Kind, problem::chain};
 use nudge_testbed::{nats, script};
 
 use crate::{failure::Failure, output};
@@ -66,17 +66,15 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> Result<(), Failure> {
         return Err(Failure::failed(format!("{what}: {hint}")));
     }
     // Told at once, rather than after minutes.
-    for path in [&args.report, &args.svg].into_iter().flatten() {
-        write(path, "")?;
-    }
-    if let Some(path) = &args.markdown {
-        write(path, &read(path)?)?;
+    for path in [&args.report, &args.svg, &args.markdown].into_iter().flatten() {
+        let opened = fs::OpenOptions::new().create(true).append(true).open(path);
+        opened.map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
     }
     let options =
         Options { rounds: usize::from(args.rounds), kinds, only: args.figures, quick: args.quick };
     let progress = |what: &str| eprintln!("bench: {what}");
     let report = nudge_bench::run(&options, &progress).await;
-    let report = report.map_err(|error| Failure::failed(error.to_string()))?;
+    let report = report.map_err(|error| Failure::failed(chain(&*error)))?;
     save(&report, args.report.as_deref(), args.svg.as_deref(), args.markdown.as_deref())?;
     match json {
         true => output::json(&report),

@@ -139,6 +139,10 @@ impl<T> Turns<T> {
     ) -> Vec<T> {
         let name = self.place(name, now);
         let mut refused = Vec::new();
+        if self.used_until.saturating_duration_since(now) >= MAX_WAIT {
+            // Whoever else is refused makes no room.
+            return vec![who];
+        }
         if !self.has_room(now) {
             self.forget_who_gave_up();
         }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Extension, Router, body::Body, extract::Request, response::Response};
+use axum::{Router, body::Body, extract::Request, response::Response};
 use hyper::{
     body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -91,15 +91,15 @@ pub(super) async fn serve(
     let _ = stream.set_nodelay(true);
     // One that is gone already is served to nobody.
     let Ok(from) = stream.peer_addr() else { return };
-    let router = router.layer(Extension(Peer(from.ip())));
-    let Some(tls) = tls else { return serve_on(stream, router, place, limits, stop).await };
+    let from = Peer(from.ip());
+    let Some(tls) = tls else { return serve_on(stream, from, router, place, limits, stop).await };
     let encrypted = tokio::select! {
         encrypted = tokio::time::timeout(limits.head, encrypted(stream, tls)) => encrypted,
         () = place.give_way.cancelled() => return,
         () = stop.cancelled() => return,
     };
     match encrypted {
-        Ok(Some(stream)) => serve_on(stream, router, place, limits, stop).await,
+        Ok(Some(stream)) => serve_on(stream, from, router, place, limits, stop).await,
         Ok(None) => {}
         Err(_) => tracing::debug!("a handshake took too long"),
     }
@@ -107,6 +107,7 @@ pub(super) async fn serve(
 
 async fn serve_on(
     stream: impl AsyncRead + AsyncWrite + Unpin,
+    from: Peer,
     router: Router,
     place: Arc<Place>,
     limits: Limits,
@@ -115,8 +116,9 @@ async fn serve_on(
     let give_way = place.give_way.clone();
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
         let (router, at_work) = (router.clone(), place.at_work());
-        let request: Request =
+        let mut request: Request =
             request.map(|body| Body::new(TimeoutBody::new(limits.body_pause, body)));
+        request.extensions_mut().insert(from);
         async move {
             let answer: Response = router.oneshot(request).await?;
             Ok::<_, Infallible>(answer.map(|body| UntilSent { body, _held: at_work }))

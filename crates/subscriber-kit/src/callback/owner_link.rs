@@ -41,7 +41,7 @@ pub(crate) enum Condition {
     /// It fails.
     Ill(FetchError),
     /// It answers that it is busy, which tells nothing about any key.
-    Busy(FetchError),
+    Busy,
     /// It lists its entities, but fails for the one other key that was asked for.
     Unclear(FetchError),
     /// It answers, but offers no list, and no other key gives evidence.
@@ -112,8 +112,7 @@ impl OwnerLink {
     ) -> Condition {
         if self.probes_wait.lock().is_some_and(|until| Instant::now() < until) {
             self.has_answered_the_probe();
-            let why = "the owner is busy, and asked to be probed later";
-            return Condition::Busy(FetchError::new(FetchErrorKind::Busy, why));
+            return Condition::Busy;
         }
         let (owner, mut failed) = (self.in_lane(PROBES), None);
         if let Some(id) = self.witness(not, read_model).await {
@@ -123,8 +122,10 @@ impl OwnerLink {
                     return Condition::Well;
                 }
                 Err(error) if error.kind.is_owners() => {
-                    // It has not been denied.
-                    self.answered([id].iter());
+                    if error.kind == FetchErrorKind::Busy {
+                        // It has testified to nothing.
+                        self.answered([id].iter());
+                    }
                     return self.busy_or_ill(error);
                 }
                 Err(error) => failed = Some(error),
@@ -148,7 +149,7 @@ impl OwnerLink {
             FetchErrorKind::Busy => {
                 let asked = error.asks_to_wait().unwrap_or(MIN_BUSY_WAIT);
                 self.is_busy(&mut self.probes_wait.lock(), asked);
-                Condition::Busy(error)
+                Condition::Busy
             }
             _ => Condition::Ill(error),
         }
@@ -220,7 +221,7 @@ mod tests {
         match link.condition(&store, &[], &[bad], &waiters).await {
             Condition::Well => ("well", String::new()),
             Condition::Ill(error) => ("ill", error.message),
-            Condition::Busy(error) => ("busy", error.message),
+            Condition::Busy => ("busy", String::new()),
             Condition::Unclear(error) => ("unclear", error.message),
             Condition::Unlisted(error) => ("unlisted", error.message),
         }
@@ -267,8 +268,8 @@ mod tests {
             (Some(Unavailable), None, ("ill", "key")),
             (Some(Unavailable), Some(Misconfigured), ("ill", "key")),
             // It answers, and gives no evidence.
-            (Some(Busy), None, ("busy", "key")),
-            (Some(Broken), Some(Busy), ("busy", "list")),
+            (Some(Busy), None, ("busy", "")),
+            (Some(Broken), Some(Busy), ("busy", "")),
         ] {
             let found = condition(Owner { key, list }, true).await;
             assert_eq!((found.0, &*found.1), is, "{key:?}, {list:?}");
@@ -279,7 +280,7 @@ mod tests {
             (Some(Misconfigured), ("unlisted", "list")),
             (Some(Broken), ("ill", "list")),
             (Some(Unavailable), ("ill", "list")),
-            (Some(Busy), ("busy", "list")),
+            (Some(Busy), ("busy", "")),
         ] {
             let found = condition(Owner { key: Some(Broken), list }, false).await;
             assert_eq!((found.0, &*found.1), is, "{list:?}");

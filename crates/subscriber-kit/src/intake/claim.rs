@@ -92,7 +92,11 @@ pub(super) async fn claim(
             Choice::Unused(chosen) => {
                 let consumer = &names[chosen];
                 let created = seen[chosen].as_ref().map(|seen| seen.info.created);
-                if !stays_unused(broker, of, consumer, created, unused_after).await? {
+                // Nobody comes back to one that names no read model: whoever made it has put it in the way.
+                let is_named =
+                    seen[chosen].as_ref().is_some_and(|seen| seen.read_model().is_some());
+                let watched = if is_named { unused_after } else { BETWEEN_LOOKS };
+                if !stays_unused(broker, of, consumer, created, unused_after, watched).await? {
                     continue;
                 }
                 tracing::info!(
@@ -114,7 +118,7 @@ pub(super) async fn claim(
     Err(AllInUse(names.join(", ")).into())
 }
 
-/// Looks at a consumer for as long as nobody may have used it. After a restart of the broker nobody has a pull there, so what
+/// Looks at a consumer for as long as it is to be `watched`, during which nobody may use it. After a restart of the broker nobody has a pull there, so what
 /// counts is only what is seen on one connection.
 async fn stays_unused(
     broker: &Broker,
@@ -122,10 +126,11 @@ async fn stays_unused(
     name: &str,
     created: Option<DateTime>,
     unused_after: Duration,
+    watched: Duration,
 ) -> Result<bool, BoxError> {
     let connections = broker.connections();
     let connection = *connections.borrow();
-    let end = Instant::now() + unused_after.max(BETWEEN_LOOKS);
+    let end = Instant::now() + watched.max(BETWEEN_LOOKS);
     while Instant::now() < end {
         tokio::time::sleep(BETWEEN_LOOKS).await;
         let now = find(broker, stream, name).await?;

@@ -66,10 +66,26 @@ type Decoded = Result<Answer, (Option<Version>, String)>;
 pub(crate) struct Ended {
     /// Runs that are over.
     pub(crate) finished: Vec<Finish>,
-    /// Smaller batches to run instead of this one, to find the key that makes it fail.
+    /// Smaller batches to run instead of this one, to find the key that makes it fail or is left out.
     pub(crate) split: Vec<Vec<Run<Held>>>,
-    /// Runs that the answer left out: they have not taken place.
+    /// Runs that the answer had no room for: they have not taken place.
     pub(crate) left_out: Vec<Run<Held>>,
+}
+
+/// The runs of a batch whose keys were answered; those that were left out although later ones were not; and the rest, which were
+/// too many for one answer.
+fn sorted(runs: Vec<Run<Held>>, answered: &HashSet<EntityId>) -> [Vec<Run<Held>>; 3] {
+    let last = runs.iter().rposition(|run| answered.contains(&run.id));
+    let mut sorted = <[Vec<_>; 3]>::default();
+    for (place, run) in runs.into_iter().enumerate() {
+        let kind = match answered.contains(&run.id) {
+            true => 0,
+            false if Some(place) < last => 1,
+            false => 2,
+        };
+        sorted[kind].push(run);
+    }
+    sorted
 }
 
 impl<A: Apply> Batches<A> {
@@ -93,9 +109,10 @@ impl<A: Apply> Batches<A> {
             Err(error) => return self.fetch_failed(runs, error, asked_at, span).await,
         };
         let answered: HashSet<EntityId> = items.iter().map(|item| item.id.clone()).collect();
-        let is_answered = |run: &Run<Held>| answered.contains(&run.id);
-        let (answered, left_out): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_answered);
-        Ended { left_out, ..self.answered(answered, items, asked_at, span).await }
+        let [answered, skipped, left_out] = sorted(runs, &answered);
+        // Among others, an entity that the owner cannot read would be left out over and over.
+        let split = if skipped.is_empty() { Vec::new() } else { vec![skipped] };
+        Ended { left_out, split, ..self.answered(answered, items, asked_at, span).await }
     }
 
     /// The owner answered these.
@@ -142,7 +159,7 @@ impl<A: Apply> Batches<A> {
         span: Option<Context>,
     ) -> Ended {
         let condition = self.whose_fault(&runs, &error).await;
-        if let Condition::Busy(_) = &condition {
+        if matches!(condition, Condition::Busy) {
             self.owner_failed(&runs, &error);
         } else if let Condition::Ill(fault)
         | Condition::Unclear(fault)
@@ -162,7 +179,7 @@ impl<A: Apply> Batches<A> {
                 pace.owner_failed(&fault.message)
             }
             (Condition::Well, FetchErrorKind::Refused) => dead(run, Version::NONE, &error.message),
-            (Condition::Well | Condition::Unclear(_) | Condition::Busy(_), _) => {
+            (Condition::Well | Condition::Unclear(_) | Condition::Busy, _) => {
                 pace.key_failed(run, &error.message)
             }
         };

@@ -219,7 +219,7 @@ impl<A: Apply> Worker<A> {
                     owner.failed(Lane::Backlog, &error);
                 }
                 // It answered the probe, and calls are let through.
-                Condition::Busy(_) => {}
+                Condition::Busy => {}
                 Condition::Unclear(_) | Condition::Unlisted(_) => owner.breaker().let_through(),
             }
             Ended::default()

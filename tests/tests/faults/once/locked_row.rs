@@ -74,7 +74,7 @@ async fn writers_who_wait_for_a_locked_row_hold_up_neither_readers_nor_the_relay
         assert_eq!(get(path).await.expect("an answer").status(), 200, "{path}");
     }
     let batch = services.http.post(services.store_info("/sync/v1/store/batch-get"));
-    let batch = batch.json(&json!({"ids": ["locked", "free"]})).send().await.expect("an answer");
+    let batch = batch.json(&json!({"ids": ["free", "locked"]})).send().await.expect("an answer");
     let states: Value = batch.json().await.expect("JSON");
     assert_eq!(states["items"][0]["state"]["name"], "새벽빵집", "{states}");
     eventually("search finds the other store under its new name", || async {
