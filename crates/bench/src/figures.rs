@@ -11,11 +11,15 @@ mod rewrite;
 mod watched;
 mod write;
 
-use nudge_runtime::{BoxError, database::Kind};
+use std::time::Duration;
+
+use nudge_runtime::{BoxError, clock, database::Kind};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     Options,
     report::Figure,
+    thing::id,
     world::{Owner, World},
 };
 
@@ -32,6 +36,10 @@ pub const NAMES: [&str; 10] = [
     relay::NAME,
     backlog::NAME,
 ];
+
+/// How often changes are committed where they flow at 5,000 a second, and how many at a time.
+const TICK: Duration = Duration::from_millis(10);
+const AT_A_TICK: usize = 50;
 
 /// Ours, in each figure.
 const OURS: &str = "nudge";
@@ -50,6 +58,19 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn kind(&self) -> Kind {
         self.world.kind
+    }
+
+    /// Commits so many changes, 5,000 a second, and returns the last thing and its edition.
+    async fn change(&self, changes: usize) -> Result<(String, i64), BoxError> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let first_edition = clock::now().unix_micros();
+        for first in (0..changes).step_by(AT_A_TICK) {
+            ticks.tick().await;
+            let ids: Vec<_> = (first..first + AT_A_TICK).map(|n| id(n % self.things)).collect();
+            self.owner.write(&ids, first_edition + first as i64).await?;
+        }
+        Ok((id((changes - 1) % self.things), first_edition + (changes - AT_A_TICK) as i64))
     }
 
     /// So many, or a tenth of them if it must be quick.

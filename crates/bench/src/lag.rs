@@ -76,7 +76,7 @@ pub(crate) async fn lags(
 
 impl Reader {
     /// The edition of a thing, if it is there.
-    async fn edition(&self, id: &str) -> Result<Option<i64>, BoxError> {
+    pub(crate) async fn edition(&self, id: &str) -> Result<Option<i64>, BoxError> {
         let sql = format!("SELECT {} FROM {} WHERE id = $1", self.edition, self.table);
         let query = sqlx::query_as(AssertSqlSafe(sql)).bind(id.to_owned());
         let row: Option<(i64,)> = query.fetch_optional(self.db.reader()).await?;

@@ -19,7 +19,7 @@ use async_nats::jetstream::{
 };
 use nudge_runtime::{
     BoxError, Database,
-    database::{Durability, Kind},
+    database::Durability,
     set_sql::{Column, rows},
 };
 use nudge_testbed::TestDatabase;
@@ -54,10 +54,7 @@ impl ReadModel {
     pub(crate) async fn new(world: &World) -> Result<Self, BoxError> {
         let database = world.database().await;
         let db = Database::open(database.url(), Durability::Refillable).await?;
-        let text = match world.kind {
-            Kind::Sqlite => "TEXT",
-            Kind::Postgres => "TEXT COLLATE \"C\"",
-        };
+        let text = db.pick("TEXT", "TEXT COLLATE \"C\"");
         let mut tx = db.begin().await?;
         for sql in [
             format!(

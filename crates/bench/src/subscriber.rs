@@ -57,6 +57,16 @@ impl Subscriber {
 }
 
 impl Subscriber {
+    /// Waits until it has begun to apply, and returns how many things it holds by then.
+    pub(crate) async fn begun(&self) -> Result<usize, BoxError> {
+        loop {
+            match count(&self.db).await? {
+                0 => self.commits.notified().await,
+                some => return Ok(some),
+            }
+        }
+    }
+
     /// Waits until it holds so many things.
     pub(crate) async fn caught_up(&self, things: usize) {
         let last = id(things - 1);
@@ -76,9 +86,7 @@ impl Subscriber {
 
     /// The edition of a thing, if it has it.
     pub(crate) async fn edition(&self, id: &str) -> Result<Option<i64>, BoxError> {
-        let query = sqlx::query_as("SELECT edition FROM copy WHERE id = $1").bind(id.to_owned());
-        let row: Option<(i64,)> = query.fetch_optional(self.db.reader()).await?;
-        Ok(row.map(|(edition,)| edition))
+        self.reader().edition(id).await
     }
 
     /// Waits until it has this edition of a thing, or a newer one.

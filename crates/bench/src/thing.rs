@@ -33,6 +33,11 @@ impl Thing {
     }
 }
 
+/// What is told of a change, as an owner tells it.
+pub(crate) fn notification(id: &str) -> String {
+    format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}")
+}
+
 /// The ID of the thing with this number.
 pub(crate) fn id(number: usize) -> String {
     format!("thing-{number:07}")

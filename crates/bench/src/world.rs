@@ -26,11 +26,12 @@ use crate::{
 /// Things written in one transaction.
 const AT_A_TIME: usize = 500;
 
-const MIGRATIONS: &[Migration] = &[Migration {
+/// The table of things.
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
     number: 1,
     title: "things",
-    sqlite: "CREATE TABLE thing (id TEXT PRIMARY KEY, state TEXT NOT NULL)",
-    postgres: "CREATE TABLE thing (id TEXT COLLATE \"C\" PRIMARY KEY, state TEXT NOT NULL)",
+    sqlite: "CREATE TABLE thing (id TEXT PRIMARY KEY NOT NULL, state TEXT NOT NULL)",
+    postgres: "CREATE TABLE thing (id TEXT COLLATE \"C\" PRIMARY KEY NOT NULL, state TEXT NOT NULL)",
 }];
 
 /// The servers, and the databases on them.
@@ -119,6 +120,22 @@ impl World {
     /// The owner's stream.
     pub(crate) async fn stream(&self) -> Result<Stream, BoxError> {
         Ok(self.jetstream().await.get_stream(format!("CHANGES_{ENTITY}")).await?)
+    }
+
+    /// An empty stream of a peer, with one message for each subject `NAME.ID`, as an owner's has. What is left of an earlier
+    /// round is removed.
+    pub(crate) async fn peers_stream(
+        jetstream: &jetstream::Context,
+        name: &str,
+    ) -> Result<Stream, BoxError> {
+        let _ = jetstream.delete_stream(name).await;
+        let config = jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: vec![format!("{name}.*")],
+            max_messages_per_subject: 1,
+            ..Default::default()
+        };
+        Ok(jetstream.create_stream(config).await?)
     }
 
     /// A client of its own.

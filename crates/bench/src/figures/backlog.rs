@@ -31,9 +31,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> 
     bench
         .rounds(NAME, async |_| {
             let subscriber = Subscriber::start(&world, &owner, "copies").await?;
-            while count(&subscriber.db).await? == 0 {
-                subscriber.commits.notified().await;
-            }
+            subscriber.begun().await?;
             let schedule = Schedule { changes: bench.some(CHANGES), interval: INTERVAL };
             let write = async |id: String, edition| owner.write(&[id], edition).await;
             let lags = lags(&subscriber.reader(), schedule, write).await?;

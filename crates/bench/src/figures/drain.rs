@@ -9,7 +9,7 @@ use crate::{
     peers::{bare::Bare, by_hand, fat, logical},
     report::{Aim, Figure},
     security::Access,
-    subscriber::{Subscriber, count},
+    subscriber::Subscriber,
     world::Owner,
 };
 
@@ -69,10 +69,8 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> 
 /// connections, which are there when the others begin.
 async fn kit(bench: &Bench<'_>, owner: &Owner) -> Result<f64, BoxError> {
     let subscriber = Subscriber::start(&bench.world, owner, "copies").await?;
-    while count(&subscriber.db).await? == 0 {
-        subscriber.commits.notified().await;
-    }
-    let (began, before) = (Instant::now(), count(&subscriber.db).await?);
+    let before = subscriber.begun().await?;
+    let began = Instant::now();
     subscriber.caught_up(bench.things).await;
     let pace = (bench.things - before) as f64 / began.elapsed().as_secs_f64();
     subscriber.stop(&bench.world).await?;

@@ -1,24 +1,18 @@
 //! What five subscribers ask of one owner while it changes things.
 
-use std::time::Duration;
-
 use futures_util::future::{join_all, try_join_all};
 use nudge_runtime::BoxError;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Bench, OURS};
 use crate::{
     report::{Aim, Figure},
     subscriber::Subscriber,
-    thing::id,
 };
 
 pub(super) const NAME: &str = "fan-out";
 const SUBSCRIBERS: [&str; 5] = ["copies-1", "copies-2", "copies-3", "copies-4", "copies-5"];
-/// Changes in each round, and how many are committed at a time, how often: 5,000 a second.
+/// Changes in each round.
 const CHANGES: usize = 20_000;
-const AT_A_TIME: usize = 50;
-const INTERVAL: Duration = Duration::from_millis(10);
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> {
     let title = "callbacks of five subscribers per change, at 5,000 changes/s";
@@ -35,17 +29,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> 
                 try_join_all(asked).await.map(|asked| asked.into_iter().sum::<u64>())
             };
             let before = asked().await?;
-            let mut ticks = interval(INTERVAL);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-            let edition = nudge_runtime::clock::now().unix_micros();
-            for first in (0..changes).step_by(AT_A_TIME) {
-                ticks.tick().await;
-                let ids: Vec<_> =
-                    (first..first + AT_A_TIME).map(|n| id(n % bench.things)).collect();
-                owner.write(&ids, edition + first as i64).await?;
-            }
-            let last = id((changes - 1) % bench.things);
-            let edition = edition + (changes - AT_A_TIME) as i64;
+            let (last, edition) = bench.change(changes).await?;
             join_all(subscribers.iter().map(|one| one.has(&last, edition))).await;
             figure.add(OURS, (asked().await? - before) as f64 / changes as f64);
             for subscriber in subscribers {

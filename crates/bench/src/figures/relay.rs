@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::stream;
 use futures_util::{StreamExt, TryStreamExt, stream::iter};
 use nudge_protocol::{Change, EntityId, EntityName};
 use nudge_publisher::Publisher;
@@ -13,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Bench, OURS};
 use crate::{
     report::{Aim, Figure},
-    thing::id,
+    thing::{id, notification},
+    world::World,
 };
 
 pub(super) const NAME: &str = "relay";
@@ -69,16 +69,10 @@ async fn relay(bench: &Bench<'_>, rows: usize, entity: &str) -> Result<f64, BoxE
 
 async fn bare(bench: &Bench<'_>, rows: usize, name: &str) -> Result<f64, BoxError> {
     let jetstream = bench.world.jetstream().await;
-    let config = stream::Config {
-        name: name.to_owned(),
-        subjects: vec![format!("{name}.*")],
-        max_messages_per_subject: 1,
-        ..Default::default()
-    };
-    jetstream.create_stream(config).await?;
+    World::peers_stream(&jetstream, name).await?;
     let publish = async |n: usize| {
-        let body = format!("{{\"id\":\"{}\",\"change\":\"updated\"}}", id(n));
-        jetstream.publish(format!("{name}.{}", id(n)), body.into()).await?.await?;
+        let id = id(n);
+        jetstream.publish(format!("{name}.{id}"), notification(&id).into()).await?.await?;
         Ok::<_, BoxError>(())
     };
     let began = Instant::now();

@@ -1,26 +1,20 @@
 //! What it costs a subscriber that ten people watch it, while it follows 5,000 changes a second.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use futures_util::StreamExt;
 use nudge_runtime::BoxError;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval},
-};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::Bench;
 use crate::{
     report::{Aim, Figure},
     subscriber::Subscriber,
-    thing::id,
 };
 
 pub(super) const NAME: &str = "watched";
 const WATCHERS: usize = 10;
 const CHANGES: usize = 20_000;
-const AT_A_TIME: usize = 50;
-const INTERVAL: Duration = Duration::from_millis(10);
 const WATCHED: &str = "ten watchers";
 const ALONE: &str = "nobody";
 /// What Linux counts a process's time in, in all its builds.
@@ -54,16 +48,8 @@ async fn load(bench: &Bench<'_>, watchers: usize) -> Result<f64, BoxError> {
         watching.spawn(async move { while events.next().await.is_some() {} });
     }
     let (began, before) = (Instant::now(), cpu_seconds().unwrap_or_default());
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let edition = nudge_runtime::clock::now().unix_micros();
-    for first in (0..changes).step_by(AT_A_TIME) {
-        ticks.tick().await;
-        let ids: Vec<_> = (first..first + AT_A_TIME).map(|n| id(n % bench.things)).collect();
-        bench.owner.write(&ids, edition + first as i64).await?;
-    }
-    let last = id((changes - 1) % bench.things);
-    subscriber.has(&last, edition + (changes - AT_A_TIME) as i64).await;
+    let (last, edition) = bench.change(changes).await?;
+    subscriber.has(&last, edition).await;
     let taken = cpu_seconds().unwrap_or_default() - before;
     let share = taken / began.elapsed().as_secs_f64() * 100.0;
     watching.shutdown().await;

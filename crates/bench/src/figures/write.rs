@@ -9,13 +9,12 @@ use nudge_runtime::{
     database::{Durability, Kind},
 };
 use nudge_testbed::TestDatabase;
-use sqlx::AssertSqlSafe;
 
 use super::Bench;
 use crate::{
     report::{Aim, Figure},
     thing::{ENTITY, id},
-    world::put,
+    world::{MIGRATIONS, put},
 };
 
 pub(super) const NAME: &str = "write";
@@ -60,13 +59,7 @@ impl Store {
     async fn new(bench: &Bench<'_>, label: &str) -> Result<Self, BoxError> {
         let database = bench.world.database().await;
         let db = Database::open(database.url(), Durability::Full).await?;
-        let text = match bench.kind() {
-            Kind::Sqlite => "TEXT",
-            Kind::Postgres => "TEXT COLLATE \"C\"",
-        };
-        let sql =
-            format!("CREATE TABLE thing (id {text} PRIMARY KEY NOT NULL, state TEXT NOT NULL)");
-        db.write(sqlx::query(AssertSqlSafe(sql))).await?;
+        db.migrate("things", MIGRATIONS).await?;
         let mut recorder = None;
         if label != PLAIN {
             let publisher = Publisher::open(&db, EntityName::new(ENTITY)?).await?;

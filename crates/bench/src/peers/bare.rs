@@ -4,14 +4,15 @@
 
 use std::{sync::Arc, time::Instant};
 
-use async_nats::jetstream::{AckKind, Context, Message, consumer::AckPolicy, stream};
+use async_nats::jetstream::{
+    AckKind, Context, Message,
+    consumer::AckPolicy,
+    context::{PublishAckFuture, PublishError},
+    stream::Stream,
+};
 use axum::{Json, Router, extract::State, routing::post};
 use futures_util::{StreamExt, TryStreamExt, stream::iter};
-use nudge_runtime::{
-    BoxError, Database,
-    database::{Durability, Kind},
-    set_sql::strings,
-};
+use nudge_runtime::{BoxError, Database, database::Durability, set_sql::strings};
 use nudge_testbed::TestDatabase;
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
@@ -22,8 +23,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{BATCH, Item, ReadModel, consumer, messages};
 use crate::{
-    thing::id,
-    world::{World, put},
+    thing::{id, notification},
+    world::{MIGRATIONS, World, put},
 };
 
 const STREAM: &str = "BARE";
@@ -37,7 +38,7 @@ pub(crate) struct Bare {
     db: Database,
     url: String,
     jetstream: Context,
-    stream: stream::Stream,
+    stream: Stream,
     wake: Arc<Notify>,
     _server: AbortOnDropHandle<()>,
     _database: TestDatabase,
@@ -64,35 +65,22 @@ impl Bare {
     pub(crate) async fn start(world: &World) -> Result<Self, BoxError> {
         let database = world.database().await;
         let db = Database::open(database.url(), Durability::Full).await?;
-        let text = match world.kind {
-            Kind::Sqlite => "TEXT",
-            Kind::Postgres => "TEXT COLLATE \"C\"",
-        };
-        let mut tx = db.begin().await?;
+        db.migrate("things", MIGRATIONS).await?;
+        let text = db.pick("TEXT", "TEXT COLLATE \"C\"");
         for sql in [
-            format!("CREATE TABLE thing (id {text} PRIMARY KEY, state TEXT NOT NULL)"),
             format!(
                 "CREATE TABLE log (id {text} PRIMARY KEY, version BIGINT NOT NULL, pending BIGINT NOT NULL)"
             ),
             "CREATE INDEX pending ON log (id) WHERE pending = 1".to_owned(),
         ] {
-            sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await?;
+            db.write(sqlx::query(AssertSqlSafe(sql))).await?;
         }
-        tx.commit().await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}/batch-get", listener.local_addr()?);
         let router = Router::new().route("/batch-get", post(batch_get)).with_state(db.clone());
         let server = tokio::spawn(async move { drop(axum::serve(listener, router).await) });
         let jetstream = world.jetstream().await;
-        let config = stream::Config {
-            name: STREAM.to_owned(),
-            subjects: vec!["bare.thing.*".to_owned()],
-            max_messages_per_subject: 1,
-            ..Default::default()
-        };
-        // One may be left of an earlier round.
-        let _ = jetstream.delete_stream(STREAM).await;
-        let stream = jetstream.create_stream(config).await?;
+        let stream = World::peers_stream(&jetstream, STREAM).await?;
         let server = AbortOnDropHandle::new(server);
         let wake = Arc::new(Notify::new());
         Ok(Self { db, url, jetstream, stream, wake, _server: server, _database: database })
@@ -117,9 +105,7 @@ impl Bare {
         let pending: Vec<(String, i64)> = sqlx::query_as(sql).fetch_all(self.db.reader()).await?;
         let mut acknowledged = Vec::new();
         for (id, _) in &pending {
-            let body = format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}");
-            let subject = format!("bare.thing.{id}");
-            acknowledged.push(self.jetstream.publish(subject, body.into()).await?);
+            acknowledged.push(self.publish(id).await?);
         }
         for acknowledged in acknowledged {
             acknowledged.await?;
@@ -131,6 +117,10 @@ impl Bare {
         Ok(())
     }
 
+    async fn publish(&self, id: &str) -> Result<PublishAckFuture, PublishError> {
+        self.jetstream.publish(format!("{STREAM}.{id}"), notification(id).into()).await
+    }
+
     /// One message for each thing.
     pub(crate) async fn fill(&self, count: usize) -> Result<(), BoxError> {
         let ids: Vec<_> = (0..count).map(id).collect();
@@ -138,11 +128,7 @@ impl Bare {
             self.commit(ids, 1).await?;
         }
         for ids in ids.chunks(AT_A_TIME) {
-            let publish = async |id: &String| {
-                let body = format!("{{\"id\":\"{id}\",\"change\":\"updated\"}}");
-                let subject = format!("bare.thing.{id}");
-                Ok::<_, BoxError>(self.jetstream.publish(subject, body.into()).await?.await?)
-            };
+            let publish = async |id: &String| Ok::<_, BoxError>(self.publish(id).await?.await?);
             iter(ids).map(publish).buffered(AT_A_TIME).try_collect::<Vec<_>>().await?;
         }
         self.db.write(sqlx::query("UPDATE log SET pending = 0")).await?;

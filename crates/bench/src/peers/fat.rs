@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use async_nats::jetstream::{AckKind, consumer::AckPolicy, stream};
+use async_nats::jetstream::{AckKind, consumer::AckPolicy};
 use futures_util::StreamExt;
 use nudge_runtime::BoxError;
 use serde_json::json;
@@ -20,18 +20,12 @@ const AT_A_TIME: usize = 1_000;
 /// A stream of events with one message for each thing, as an owner's stream has.
 pub(crate) async fn fill(world: &World, count: usize) -> Result<(), BoxError> {
     let jetstream = world.jetstream().await;
-    let config = stream::Config {
-        name: STREAM.to_owned(),
-        subjects: vec!["fat.thing.*".to_owned()],
-        max_messages_per_subject: 1,
-        ..Default::default()
-    };
-    jetstream.create_stream(config).await?;
+    World::peers_stream(&jetstream, STREAM).await?;
     for first in (0..count).step_by(AT_A_TIME) {
         let mut acknowledged = Vec::new();
         for number in first..count.min(first + AT_A_TIME) {
             let event = json!({"id": id(number), "version": number, "state": Thing::new(0)});
-            let subject = format!("fat.thing.{}", id(number));
+            let subject = format!("{STREAM}.{}", id(number));
             acknowledged.push(jetstream.publish(subject, event.to_string().into()).await?);
         }
         for acknowledged in acknowledged {
