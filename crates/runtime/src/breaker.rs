@@ -101,12 +101,18 @@ impl Breaker {
         was_well && self.open
     }
 
-    /// The service answers, but is busy, and asked to be left alone for so long. That is no failure: it only waits, and a probe
-    /// lets calls through again.
-    pub fn busy(&mut self, now: Instant, retry_after: Duration) {
+    /// The service answered something that proves no more than that it answers: if that was a probe, calls are
+    /// [let through](Self::let_through).
+    pub fn has_answered(&mut self) {
         if self.state() == BreakerState::HalfOpen {
             self.let_through();
         }
+    }
+
+    /// The service answers, but is busy, and asked to be left alone for so long. That is no failure: it only waits, and a probe
+    /// lets calls through again.
+    pub fn busy(&mut self, now: Instant, retry_after: Duration) {
+        self.has_answered();
         self.asked = self.asked.max(Some(now + retry_after.min(MAX_RETRY_AFTER)));
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nudge_protocol::{EntityId, EntityName, admin::BreakerState, sync_api::Lane};
+use nudge_protocol::{EntityId, EntityName, sync_api::Lane};
 use nudge_runtime::breaker::{Breaker, MAX_RETRY_AFTER};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -86,14 +86,7 @@ impl OwnerLink {
     fn is_busy(&self, wait: &mut Option<Instant>, asked: Duration) {
         let asked = asked.clamp(MIN_BUSY_WAIT, MAX_RETRY_AFTER);
         *wait = (*wait).max(Some(Instant::now() + asked));
-        self.has_answered_the_probe();
-    }
-
-    fn has_answered_the_probe(&self) {
-        let mut breaker = self.breaker();
-        if breaker.state() == BreakerState::HalfOpen {
-            breaker.let_through();
-        }
+        self.breaker().has_answered();
     }
 
     /// Notes that the owner answered these keys.
@@ -111,7 +104,7 @@ impl OwnerLink {
         read_model: &Waiters,
     ) -> Condition {
         if self.probes_wait.lock().is_some_and(|until| Instant::now() < until) {
-            self.has_answered_the_probe();
+            self.breaker().has_answered();
             return Condition::Busy;
         }
         let (owner, mut failed) = (self.in_lane(PROBES), None);
@@ -170,7 +163,10 @@ impl OwnerLink {
 
 #[cfg(test)]
 mod tests {
-    use nudge_protocol::sync_api::{Item, ItemStatus};
+    use nudge_protocol::{
+        admin::BreakerState,
+        sync_api::{Item, ItemStatus},
+    };
     use nudge_runtime::{Database, breaker::Permit, database::Durability};
 
     use super::*;

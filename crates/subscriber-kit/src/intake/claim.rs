@@ -118,8 +118,8 @@ pub(super) async fn claim(
     Err(AllInUse(names.join(", ")).into())
 }
 
-/// Looks at a consumer for as long as it is to be `watched`, during which nobody may use it. After a restart of the broker nobody has a pull there, so what
-/// counts is only what is seen on one connection.
+/// Looks at a consumer for as long as it is to be `watched`, during which nobody may use it. After a restart of the broker
+/// nobody has a pull there, so what counts is only what is seen on one connection.
 async fn stays_unused(
     broker: &Broker,
     stream: &str,
