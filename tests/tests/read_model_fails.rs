@@ -230,3 +230,41 @@ async fn at_the_end(copy: &Copy, wire: &Wire) {
     })
     .await;
 }
+
+/// Otherwise it would be unready again after a restart, for no reason that anybody could see.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_ready_only_once_that_is_written() {
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
+    let model = copy.stop().await;
+    let db = model.open().await;
+    let (fails, mended) = db.pick(
+        (
+            "UPDATE nudge_intake SET caught_up_at = NULL; \
+             CREATE TRIGGER fails BEFORE UPDATE OF caught_up_at ON nudge_intake \
+             BEGIN SELECT RAISE(ABORT, 'no room'); END",
+            "DROP TRIGGER fails",
+        ),
+        (
+            "UPDATE nudge_intake SET caught_up_at = NULL; \
+             CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'no room'; END $$; \
+             CREATE TRIGGER fails BEFORE UPDATE OF caught_up_at ON nudge_intake \
+             FOR EACH ROW EXECUTE FUNCTION fails()",
+            "DROP FUNCTION fails CASCADE",
+        ),
+    );
+    run(&db, fails).await;
+    db.close().await;
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    eventually("it says what keeps it", || async {
+        assert!(!copy.subscriber.is_ready());
+        copy.status().await["last_error"].as_str()?.contains("no room").then_some(())
+    })
+    .await;
+    assert!(!copy.subscriber.is_ready());
+    run(&copy.db, mended).await;
+    eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
+}

@@ -152,8 +152,17 @@ impl Global {
             tls_ca_file: self.ca_file.clone(),
             ..TlsArgs::default()
         };
-        Credentials::in_files(self.token_file.as_deref(), &certificates)
-            .map_err(|error| Failure::Usage(chain(&error)))
+        Credentials::in_files(self.token_file.as_deref(), &certificates).map_err(|error| {
+            // It names settings as services are given them.
+            let flags = [
+                ("AUTH_TOKEN_FILE", "--token-file"),
+                ("TLS_CA_FILE", "--ca-file"),
+                ("TLS_CERT_FILE", "--cert-file"),
+                ("TLS_KEY_FILE", "--key-file"),
+            ];
+            let said = chain(&error);
+            Failure::Usage(flags.iter().fold(said, |said, (of, flag)| said.replace(of, flag)))
+        })
     }
 }
 

@@ -49,6 +49,12 @@ fn a_command_line_that_makes_no_sense_is_told_apart() {
     check(&["store", "put", "42", "--menu", "국수"], 2, "국수=7000");
     check(&["store", "put", "42", "--name", "x", "--file", "-"], 2, "cannot be used with");
     check(&["praise"], 2, "praise");
+    for flag in ["--token-file", "--ca-file"] {
+        check(&[flag, "/nowhere", "status"], 2, &format!("error: {flag}: /nowhere: "));
+    }
+    check(&["--cert-file", "/nowhere", "status"], 2, "need each other");
+    let both = ["--cert-file", "/nowhere", "--key-file", "/nowhere", "status"];
+    check(&both, 2, "error: --cert-file: /nowhere: ");
 }
 
 #[test]

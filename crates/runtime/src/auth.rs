@@ -139,13 +139,11 @@ pub enum AuthError {
     #[error("AUTH_ISSUER: {0} is not a URL, so AUTH_JWKS must say where its keys are")]
     NoKeys(String),
     /// A file cannot be used.
-    #[error("{variable}: {}", path.display())]
+    #[error("{variable}")]
     File {
         /// The setting that names the file.
         variable: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
+        /// The cause, which names the file.
         #[source]
         source: std::io::Error,
     },

@@ -119,6 +119,8 @@ pub fn columns_as_text(kind: Kind, columns: &[&str]) -> String {
 
 /// A subquery over the JSON array of strings in parameter `parameter`, for `id IN …`.
 ///
+/// PostgreSQL expects few rows of it, so it looks each up by its key, even in a table of which it knows nothing yet.
+///
 /// ```
 /// use nudge_runtime::{database::Kind, set_sql::strings};
 /// assert_eq!(strings(Kind::Sqlite, "$1"), "(SELECT value FROM json_each($1))");
@@ -126,7 +128,11 @@ pub fn columns_as_text(kind: Kind, columns: &[&str]) -> String {
 pub fn strings(kind: Kind, parameter: &str) -> String {
     match kind {
         Kind::Sqlite => format!("(SELECT value FROM json_each({parameter}))"),
-        Kind::Postgres => format!("(SELECT json_array_elements_text({parameter}::json))"),
+        // It expects ten elements of an array that it does not know, and a hundred of the function. For a hundred it would
+        // rather read the whole table, until statistics say how many rows that has.
+        Kind::Postgres => {
+            format!("(SELECT unnest(ARRAY(SELECT json_array_elements_text({parameter}::json))))")
+        }
     }
 }
 

@@ -114,6 +114,31 @@ async fn what_a_filter_on_the_consumer_hides_arrives_and_the_filter_goes() {
     copy.stop().await;
 }
 
+/// What it compares with is old by the time that the owner answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_applied_while_a_busy_owner_keeps_it_waiting_is_no_difference() {
+    let mut settings = eager();
+    settings.resync.overdue_after = Duration::from_secs(1);
+    let World { nats: _nats, owner, copy, .. } = World::start(THINGS, settings).await;
+    handled(&copy, &owner).await;
+    // Callbacks are answered, and comparing has to wait.
+    owner.misbehave(|ids| ids.is_empty().then_some(Fault::Status(429, Some(1))));
+    eventually("it has to wait", || async {
+        let resync = copy.status().await["resync"].take();
+        resync["waits_for"].as_str()?.contains("busy").then_some(())
+    })
+    .await;
+    filled(&owner, THINGS).await;
+    copy.converged(&owner).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    owner.behave();
+    swept(&copy).await;
+    for kind in ["missing", "lagging"] {
+        assert_eq!(found(&copy, kind).await, 0, "{kind}");
+    }
+    copy.stop().await;
+}
+
 /// Both compare: the copy comes with how far the original was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copied_read_model_and_its_original_both_find_what_is_wrong_in_them() {

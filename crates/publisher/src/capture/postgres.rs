@@ -392,7 +392,9 @@ BEGIN
             ) THEN 0 ELSE 1 END AS gone
             FROM unnest(ids) AS it
         ) AS seen
-        WHERE log.entity = {entity} AND log.id = seen.id AND log.deleted <> seen.gone;
+        -- By key, even if nothing is known yet of how many rows the log has.
+        WHERE log.entity = {entity} AND log.id = ANY (ARRAY(SELECT unnest(ids)))
+        AND log.id = seen.id AND log.deleted <> seen.gone;
 END $nudge$"#
         )
     }

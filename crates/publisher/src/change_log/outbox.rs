@@ -188,32 +188,29 @@ impl ChangeLog {
         limit: usize,
         held: &[Published],
     ) -> Result<(Vec<Pending>, Vec<Vec<u8>>), sqlx::Error> {
-        let mut rows = self.read_pending(&self.sql.outbox.newest, limit, held).await?;
-        let is_full = rows.len() == limit;
-        if is_full {
-            rows.truncate(limit / 2);
-        }
-        let mut unreadable = Vec::new();
-        let mut read = |rows: Vec<PendingRow>| {
-            let mut readable = Vec::with_capacity(rows.len());
-            for row in rows {
-                match row.read() {
-                    Some(pending) => readable.push(pending),
-                    None => unreadable.push(row.id),
-                }
+        let half = limit / 2;
+        // One more, to see whether there are any.
+        let mut rows = self.read_pending(&self.sql.outbox.newest, half + 1, held).await?;
+        let more = rows.len() > half;
+        rows.truncate(half);
+        rows.reverse();
+        if more {
+            let newest: HashSet<_> = rows.iter().map(|row| row.id.clone()).collect();
+            let most = limit - half;
+            let mut oldest = self.read_pending(&self.sql.outbox.oldest, most, held).await?;
+            oldest.retain(|row| !newest.contains(&row.id));
+            let none_between = oldest.len() < most;
+            rows.extend(oldest);
+            if none_between {
+                rows.rotate_left(half);
             }
-            readable
-        };
-        let mut pending = read(rows);
-        if is_full {
-            let oldest = limit - limit / 2;
-            let oldest = self.read_pending(&self.sql.outbox.oldest, oldest, held).await?;
-            let oldest = read(oldest);
-            pending.reverse();
-            let newest: HashSet<_> = pending.iter().map(|row| row.id.clone()).collect();
-            pending.extend(oldest.into_iter().filter(|row| !newest.contains(&row.id)));
-        } else {
-            pending.reverse();
+        }
+        let (mut pending, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in rows {
+            match row.read() {
+                Some(row) => pending.push(row),
+                None => unreadable.push(row.id),
+            }
         }
         Ok((pending, unreadable))
     }
@@ -353,7 +350,10 @@ mod tests {
             let (pending, _) = log.pending(limit, held).await.unwrap();
             pending.iter().map(|row| row.id.as_str().parse().unwrap()).collect::<Vec<u32>>()
         };
-        assert_eq!(ids(11, &[]).await, (1..=10).collect::<Vec<_>>());
+        for limit in 11..=22 {
+            assert_eq!(ids(limit, &[]).await, (1..=10).collect::<Vec<_>>(), "{limit}");
+        }
+        assert_eq!(ids(10, &[]).await, [6, 7, 8, 9, 10, 1, 2, 3, 4, 5]);
         assert_eq!(ids(4, &[]).await, [9, 10, 1, 2]);
         let (all, _) = log.pending(11, &[]).await.unwrap();
         let held = |row: &Pending| Published { id: row.id.clone(), version: row.version, seq: 1 };

@@ -130,6 +130,34 @@ mod once {
 
     use super::*;
 
+    /// Statistics come a minute after the rows at best, and a plan that is kept may be that of an empty log.
+    #[tokio::test]
+    async fn a_log_that_was_filled_a_moment_ago_is_read_by_key() {
+        let database = TestDatabase::of(Kind::Postgres).await;
+        let db = database.open().await;
+        db.migrate("publisher", MIGRATIONS).await.unwrap();
+        let log = ChangeLog::new(db.clone(), EntityName::new("store").unwrap());
+        let mut tx = db.begin().await.unwrap();
+        let prepare = format!("PREPARE recorded AS {}", log.sql.recorded);
+        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *tx).await.unwrap();
+        for _ in 0..10 {
+            let execute = r#"EXECUTE recorded ('store', '["s7"]')"#;
+            sqlx::raw_sql(execute).execute(&mut *tx).await.unwrap();
+        }
+        // In the same transaction, so that nobody analyzes it.
+        let fill = format!(
+            "INSERT INTO nudge_change_log (entity, id, version, change, deleted, changed_at) \
+             SELECT 'store', 's' || n, n, 'updated', 0, 0 FROM generate_series(1, {}) AS n",
+            ROWS * 10
+        );
+        sqlx::query(AssertSqlSafe(fill)).execute(&mut *tx).await.unwrap();
+        let explain = r#"EXPLAIN EXECUTE recorded ('store', '["s7"]')"#;
+        let plan: Vec<(String,)> = sqlx::query_as(explain).fetch_all(&mut *tx).await.unwrap();
+        let plan: Vec<_> = plan.into_iter().map(|(line,)| line).collect();
+        let by_key = |line: &String| line.contains("Index Cond") && line.contains("(id = ");
+        assert!(plan.iter().any(by_key), "{}", plan.join("\n"));
+    }
+
     #[tokio::test]
     async fn whatever_is_asked_postgres_does_not_read_the_whole_log() {
         let database = TestDatabase::of(Kind::Postgres).await;

@@ -223,7 +223,7 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
         Err(denied) => Err(denied),
     };
     if let (Some(from), Err(Denied::Refused(why))) = (from, &caller)
-        && *why != Refused::NoKeysYet
+        && why.cost_a_check()
     {
         admission.strangers.failed(from);
     }

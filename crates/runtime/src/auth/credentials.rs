@@ -10,7 +10,7 @@ use reqwest::{
 use super::{AuthArgs, AuthError, verifier::MAX_TOKEN_BYTES};
 use crate::{
     private,
-    reread::Reread,
+    reread::{Reread, named},
     tls::{Tls, TlsArgs},
 };
 
@@ -48,10 +48,9 @@ impl Credentials {
     pub fn in_files(token: Option<&Path>, certificates: &TlsArgs) -> Result<Self, AuthError> {
         let token = token.map(|path| {
             let file = path.to_owned();
-            Reread::new(vec![path.to_owned()], move || read(&file)).map_err(|source| {
-                let path = path.to_owned();
-                AuthError::File { variable: "AUTH_TOKEN_FILE", path, source }
-            })
+            let read = move || read(&file).map_err(|error| named(&file, &error));
+            Reread::new(vec![path.to_owned()], read)
+                .map_err(|source| AuthError::File { variable: "AUTH_TOKEN_FILE", source })
         });
         let token = token.transpose()?.map(Arc::new).map_or(Token::None, Token::File);
         Ok(Self { token, tls: Tls::of(certificates)? })

@@ -20,7 +20,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{AuthArgs, AuthError};
-use crate::{BoxError, problem::chain, tls::Tls};
+use crate::{BoxError, problem::chain, reread::named, tls::Tls};
 
 /// Shortest time between two requests for the keys.
 pub(super) const MIN_REFRESH: Duration = Duration::from_secs(10);
@@ -108,9 +108,8 @@ impl Keys {
         };
         if let Source::File(path) = &keys.source {
             // A file that cannot be used stops the start; an issuer that does not answer yet does not.
-            let refused =
-                |source| AuthError::File { variable: "AUTH_JWKS", path: path.clone(), source };
-            keys.read_file(path).map_err(|error| refused(std::io::Error::other(error)))?;
+            let refused = |source| AuthError::File { variable: "AUTH_JWKS", source };
+            keys.read_file(path).map_err(|error| refused(named(path, &error)))?;
         }
         Ok(keys)
     }

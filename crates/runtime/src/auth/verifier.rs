@@ -15,8 +15,8 @@ use crate::{clock, tls::Tls};
 
 /// Longest token that is looked at.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
-/// Most tokens whose check is remembered: a caller sends the same one again and again, and checking a signature costs
-/// more than many a request.
+/// Most tokens whose check is remembered, in each of two halves: a caller sends the same one again and again, and checking
+/// a signature costs more than many a request.
 const MAX_REMEMBERED: usize = 1_024;
 
 /// Why a token is not good.
@@ -54,6 +54,17 @@ pub enum Refused {
     NoKeysYet,
 }
 
+impl Refused {
+    /// Whether its signature had to be checked to find that out.
+    pub(super) fn cost_a_check(&self) -> bool {
+        match self {
+            Self::Malformed | Self::Algorithm | Self::UnknownKey | Self::NoKeysYet => false,
+            Self::Signature | Self::Expired | Self::NotYet => true,
+            Self::Issuer | Self::Audience | Self::Claim(_) => true,
+        }
+    }
+}
+
 /// Checks tokens of one issuer for one audience.
 #[derive(Debug)]
 pub(super) struct Verifier {
@@ -62,11 +73,32 @@ pub(super) struct Verifier {
     remembered: Mutex<Remembered>,
 }
 
+/// Two halves, so that many new tokens push out those that nobody sends any more, and never all at once.
 #[derive(Debug, Default)]
 struct Remembered {
     /// Which keys they were checked with.
     generation: u64,
-    callers: HashMap<String, Arc<Caller>>,
+    /// Those that were sent since `old` was full.
+    young: HashMap<String, Arc<Caller>>,
+    old: HashMap<String, Arc<Caller>>,
+}
+
+impl Remembered {
+    fn recall(&mut self, token: &str) -> Option<Arc<Caller>> {
+        if let Some(caller) = self.young.get(token) {
+            return Some(caller.clone());
+        }
+        let (token, caller) = self.old.remove_entry(token)?;
+        self.keep(token, caller.clone());
+        Some(caller)
+    }
+
+    fn keep(&mut self, token: String, caller: Arc<Caller>) {
+        if self.young.len() >= MAX_REMEMBERED {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(token, caller);
+    }
 }
 
 impl Verifier {
@@ -121,19 +153,21 @@ impl Verifier {
     }
 
     fn recall(&self, token: &str, generation: u64) -> Option<Arc<Caller>> {
-        let remembered = self.remembered.lock();
-        let caller =
-            remembered.callers.get(token).filter(|_| remembered.generation == generation)?;
+        let mut remembered = self.remembered.lock();
+        if remembered.generation != generation {
+            return None;
+        }
+        let caller = remembered.recall(token)?;
         let now = clock::now().unix_micros() as f64 / 1e6;
-        (now < caller.expires + self.validation.leeway as f64).then(|| caller.clone())
+        (now < caller.expires + self.validation.leeway as f64).then_some(caller)
     }
 
     fn remember(&self, token: &str, caller: Arc<Caller>, generation: u64) {
         let mut remembered = self.remembered.lock();
-        if remembered.generation != generation || remembered.callers.len() >= MAX_REMEMBERED {
-            *remembered = Remembered { generation, callers: HashMap::new() };
+        if remembered.generation != generation {
+            *remembered = Remembered { generation, ..Remembered::default() };
         }
-        remembered.callers.insert(token.to_owned(), caller);
+        remembered.keep(token.to_owned(), caller);
     }
 }
 
@@ -151,5 +185,26 @@ fn refused(kind: &ErrorKind) -> Refused {
         | ErrorKind::InvalidAlgorithmName
         | ErrorKind::UnsupportedAlgorithm => Refused::Algorithm,
         _ => Refused::Malformed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_use_is_remembered_however_many_new_ones_come() {
+        let mut remembered = Remembered::default();
+        let claims = serde_json::json!({ "sub": "kim", "exp": 1 });
+        let caller = Arc::new(Caller::from(serde_json::from_value::<Claims>(claims).unwrap()));
+        remembered.keep("used".to_owned(), caller.clone());
+        for n in 0..10 * MAX_REMEMBERED {
+            remembered.keep(n.to_string(), caller.clone());
+            if n % (MAX_REMEMBERED / 2) == 0 {
+                assert!(remembered.recall("used").is_some(), "after {n}");
+            }
+        }
+        assert!(remembered.recall("0").is_none());
+        assert!(remembered.young.len() + remembered.old.len() <= 2 * MAX_REMEMBERED);
     }
 }

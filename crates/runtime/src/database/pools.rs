@@ -42,6 +42,10 @@ pub const POSTGRES_WRITERS: u32 = 8;
 /// Most connections of one program to PostgreSQL for work that waits for no writer. With those for writing they
 /// count towards the server's `max_connections`.
 pub const POSTGRES_READERS: u32 = 8;
+/// PostgreSQL plans each statement for the tables as they are now. It would otherwise keep a plan that it made when a table was
+/// all but empty, until it next collects statistics, and read 100,000 rows for each of a hundred. To plan a statement takes
+/// about 0.1 ms.
+const PLANS: &str = "SET plan_cache_mode = force_custom_plan";
 /// A standby lags behind its primary, and its answers would be taken for the newest state.
 const NO_STANDBY: &str = "DO $$ BEGIN IF pg_is_in_recovery() THEN \
      RAISE 'the server is a standby, but a primary is needed' USING ERRCODE = '57P03'; \
@@ -93,7 +97,7 @@ pub(super) async fn sqlite(
 
 pub(super) async fn postgres(url: &str, sessions: &Sessions) -> Result<Pools, sqlx::Error> {
     let settings = format!(
-        "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; {NO_STANDBY}",
+        "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; {PLANS}; {NO_STANDBY}",
         TRANSACTION_IDLE_TIMEOUT.as_millis(),
         LOCK_TIMEOUT.as_millis(),
     );

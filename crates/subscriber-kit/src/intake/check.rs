@@ -52,8 +52,10 @@ impl Intake {
         // The first catch-up is complete at the sequence where the stream ended when the session began.
         let target = session.consumer.opened().last_sequence;
         let done = gap_closed && (floor >= target || nothing_left);
-        if done && !self.progress.caught_up.swap(true, Relaxed) {
+        if done && !self.progress.caught_up.load(Relaxed) {
+            // Written first: what is said to be ready stays so after a restart.
             self.positions.caught_up(session.mark.consumer()).await?;
+            self.progress.caught_up.store(true, Relaxed);
             tracing::info!(entity = %self.entity, "caught up");
         }
         Ok(self.progress.caught_up.load(Relaxed))

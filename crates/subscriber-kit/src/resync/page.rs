@@ -66,6 +66,8 @@ impl Resync {
         }
         // What lies beyond is found with the next page.
         overdue.retain(|one| range.holds(&one.id));
+        // A busy owner may have kept the page waiting for long.
+        let overdue = self.rows.still_behind(overdue).await?;
         self.differed = !differences.is_empty();
         let mut left_out = std::mem::take(&mut comparer.left_out);
         // Even if they turn out to be none.

@@ -80,13 +80,23 @@ impl Rows {
         Ok(rows.into_iter().filter_map(read).collect())
     }
 
-    /// How many of these have not reached the owner's version.
+    /// Those of these that have not reached the owner's version.
+    pub(crate) async fn still_behind(
+        &self,
+        mut of: Vec<Difference>,
+    ) -> Result<Vec<Difference>, sqlx::Error> {
+        if !of.is_empty() {
+            let rows = self.those(of.iter().map(|one| &one.id)).await?;
+            let applied: HashMap<_, _> =
+                rows.into_iter().map(|row| (row.id, row.version)).collect();
+            of.retain(|one| applied.get(&one.id).copied().unwrap_or_default() < one.theirs);
+        }
+        Ok(of)
+    }
+
+    /// How many of these have not reached the owner's version, and are not set aside.
     pub(crate) async fn behind(&self, of: &[Difference]) -> Result<u64, sqlx::Error> {
-        let rows = self.those(of.iter().map(|one| &one.id)).await?;
-        let applied: HashMap<_, _> = rows.into_iter().map(|row| (row.id, row.version)).collect();
-        let is_behind =
-            |one: &&Difference| applied.get(&one.id).copied().unwrap_or_default() < one.theirs;
-        let behind: Vec<_> = of.iter().filter(is_behind).cloned().collect();
+        let behind = self.still_behind(of.to_vec()).await?;
         let set_aside = if behind.is_empty() { 0 } else { self.set_aside(&behind).await?.len() };
         Ok((behind.len() - set_aside) as u64)
     }
