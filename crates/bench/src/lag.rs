@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use sqlx::AssertSqlSafe;
 use tokio::{
     sync::Notify,
+    task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
@@ -19,7 +20,7 @@ const FIRST: &str = "probe";
 /// Number of things that are changed in turn.
 const THINGS: usize = 256;
 /// Longest time between two looks at the read model, unless a commit there is told of.
-const LOOK_INTERVAL: Duration = Duration::from_micros(500);
+const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 /// Longest wait for all changes, after the last commit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -30,8 +31,8 @@ pub(crate) struct Reader {
     /// Its table, and the expression for a thing's edition.
     pub(crate) table: String,
     pub(crate) edition: &'static str,
-    /// Notified after a commit, if somebody tells of them.
-    pub(crate) commits: Arc<Notify>,
+    /// Notified after each commit, if somebody tells of them.
+    pub(crate) commits: Option<Arc<Notify>>,
 }
 
 /// When changes are committed.
@@ -74,6 +75,14 @@ pub(crate) async fn lags(
     Ok(lags)
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a thread for blocking work: the runtime's own timers count whole milliseconds"
+)]
+fn pause() {
+    std::thread::sleep(LOOK_INTERVAL);
+}
+
 impl Reader {
     /// The edition of a thing, if it is there.
     pub(crate) async fn edition(&self, id: &str) -> Result<Option<i64>, BoxError> {
@@ -94,8 +103,11 @@ impl Reader {
         let sql = format!("SELECT id, {edition} FROM {table} WHERE id IN {set}");
         let mut all_written_at = None;
         loop {
-            // Whoever commits next may do so before this waits.
-            let _ = timeout(LOOK_INTERVAL, self.commits.notified()).await;
+            match &self.commits {
+                // Whoever commits next may do so before this waits.
+                Some(commits) => drop(timeout(LOOK_INTERVAL, commits.notified()).await),
+                None => spawn_blocking(pause).await?,
+            }
             let ids: Vec<_> = pending.lock().iter().map(|(id, ..)| id.clone()).collect();
             if ids.is_empty() {
                 if *written.lock() && pending.lock().is_empty() {

@@ -28,10 +28,24 @@ mod subscriber;
 mod thing;
 mod world;
 
+use std::time::Duration;
+
 use nudge_runtime::{BoxError, database::Kind};
 
 pub use figures::NAMES;
 pub use report::Report;
+
+/// Longest wait for anything, on slow machines too.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Waits until there is something.
+async fn found<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    look: impl FnMut() -> F,
+) -> Result<T, BoxError> {
+    let found = nudge_testbed::within(PATIENCE, look).await;
+    found.ok_or_else(|| format!("never happened: {what}").into())
+}
 
 /// What to measure, and how thoroughly.
 #[derive(Clone, Debug)]
@@ -46,19 +60,21 @@ pub struct Options {
     pub quick: bool,
 }
 
-/// Measures. `progress` is told what is being done now, in a few words.
+/// Measures. `progress` is told what is being done now, in a few words. What was measured before an error is in the report.
 ///
 /// # Errors
-/// If a server cannot be used. What was measured until then is lost.
+/// If a server cannot be used, or what is measured never happens.
 ///
 /// # Panics
 /// If there is no PostgreSQL server and it cannot be installed, as tests do.
-pub async fn run(options: &Options, progress: &dyn Fn(&str)) -> Result<Report, BoxError> {
+pub async fn run(options: &Options, progress: &dyn Fn(&str)) -> (Report, Result<(), BoxError>) {
     nudge_runtime::tls::install();
     let mut report = Report::of_this_machine(options.rounds, options.quick);
     for kind in &options.kinds {
-        let measured = figures::all(*kind, options, progress).await?;
-        report.figures.extend(measured);
+        let measured = figures::all(*kind, options, progress, &mut report.figures).await;
+        if measured.is_err() {
+            return (report, measured);
+        }
     }
-    Ok(report)
+    (report, Ok(()))
 }

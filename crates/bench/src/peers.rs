@@ -13,6 +13,8 @@ pub(crate) mod by_hand;
 pub(crate) mod fat;
 pub(crate) mod logical;
 
+use std::time::Instant;
+
 use async_nats::jetstream::{
     consumer::{AckPolicy, Consumer, pull},
     stream::Stream,
@@ -132,7 +134,13 @@ pub(crate) async fn consumer(
     Ok(stream.create_consumer(config).await?)
 }
 
-/// The messages of a consumer, as many ahead as the kit lets the broker deliver.
+/// How many of `count` a second were applied, from the first batch, which had so many, to the last: like the kit's.
+fn since(first: Option<(usize, Instant)>, count: usize) -> Result<f64, BoxError> {
+    let (first, began) = first.ok_or("there was nothing to apply")?;
+    Ok((count - first) as f64 / began.elapsed().as_secs_f64())
+}
+
+/// The messages of a consumer.
 pub(crate) async fn messages(consumer: &Consumer<pull::Config>) -> Result<pull::Stream, BoxError> {
     Ok(consumer.stream().max_messages_per_batch(AHEAD).messages().await?)
 }

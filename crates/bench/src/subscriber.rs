@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use nudge_runtime::{BoxError, Database};
 use nudge_subscriber_kit::{Mirror, Running, Service};
-use nudge_testbed::{TestDatabase, eventually};
-use reqwest::Response;
-use serde_json::Value;
-use tokio::sync::Notify;
+use nudge_testbed::TestDatabase;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    PATIENCE, found,
     lag::Reader,
     thing::{ENTITY, Thing, id},
     world::{Owner, World},
@@ -22,6 +24,7 @@ pub(crate) struct Subscriber {
     pub(crate) db: Database,
     /// Notified after each commit.
     pub(crate) commits: Arc<Notify>,
+    name: &'static str,
     running: Running,
     stop: CancellationToken,
     _database: TestDatabase,
@@ -45,14 +48,14 @@ impl Subscriber {
             .start(words, stop.clone())
             .await?;
         let db = running.database.clone();
-        Ok(Self { db, commits, running, stop, _database: database })
+        Ok(Self { db, commits, name, running, stop, _database: database })
     }
 
     /// Stops it, and forgets at the broker that it was there.
     pub(crate) async fn stop(self, world: &World) -> Result<(), BoxError> {
         self.stop.cancel();
         self.running.stopped().await;
-        world.forget_consumers().await
+        world.forget(self.name).await
     }
 }
 
@@ -61,26 +64,46 @@ impl Subscriber {
     pub(crate) async fn begun(&self) -> Result<usize, BoxError> {
         loop {
             match count(&self.db).await? {
-                0 => self.commits.notified().await,
+                0 => timeout(PATIENCE, self.commits.notified()).await?,
                 some => return Ok(some),
             }
         }
     }
 
     /// Waits until it holds so many things.
-    pub(crate) async fn caught_up(&self, things: usize) {
+    pub(crate) async fn caught_up(&self, things: usize) -> Result<(), BoxError> {
         let last = id(things - 1);
-        eventually("everything is applied", || async {
+        found("everything is applied", || async {
             // To count them takes time from what is measured: the last is mostly among the last that come.
             self.edition(&last).await.ok()??;
             (count(&self.db).await.ok()? >= things).then_some(())
         })
-        .await;
+        .await
+    }
+
+    /// How many things a second it applies, from the first to the last of so many: its start makes tables and connections, which
+    /// are there when the others begin.
+    pub(crate) async fn drained(&self, things: usize) -> Result<f64, BoxError> {
+        let (before, began) = (self.begun().await?, Instant::now());
+        self.caught_up(things).await?;
+        Ok(things.saturating_sub(before) as f64 / began.elapsed().as_secs_f64())
+    }
+
+    /// Waits until it has acknowledged all that is in the stream. Returns how many messages it was sent.
+    pub(crate) async fn settled(&self, world: &World) -> Result<u64, BoxError> {
+        let (stream, name) = (world.stream().await?, format!("{}-{ENTITY}", self.name));
+        let last = stream.cached_info().state.last_sequence;
+        found("everything is acknowledged", || async {
+            let info = stream.consumer_info(&name).await.ok()?;
+            let all = info.delivered.stream_sequence >= last && info.num_ack_pending == 0;
+            all.then_some(info.delivered.consumer_sequence)
+        })
+        .await
     }
 
     /// How its read model is read.
     pub(crate) fn reader(&self) -> Reader {
-        let (db, commits) = (self.db.clone(), self.commits.clone());
+        let (db, commits) = (self.db.clone(), Some(self.commits.clone()));
         Reader { db, table: "copy".to_owned(), edition: "edition", commits }
     }
 
@@ -90,38 +113,31 @@ impl Subscriber {
     }
 
     /// Waits until it has this edition of a thing, or a newer one.
-    pub(crate) async fn has(&self, id: &str, edition: i64) {
-        eventually("the last edition is readable", || async {
+    pub(crate) async fn has(&self, id: &str, edition: i64) -> Result<(), BoxError> {
+        found("the last edition is readable", || async {
             (self.edition(id).await.ok()? >= Some(edition)).then_some(())
         })
-        .await;
+        .await
     }
 
     /// The value of a metric of the entity.
     pub(crate) async fn metric(&self, name: &str) -> Result<u64, BoxError> {
-        let text = self.get("metrics").await?.text().await?;
+        let text = reqwest::get(self.url("metrics")).await?.error_for_status()?.text().await?;
         let series = format!("{name}{{entity=\"{ENTITY}\"}} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&series));
         Ok(line.ok_or_else(|| format!("there is no metric {name}"))?.parse()?)
     }
 
-    /// Whether it has nothing to do.
-    pub(crate) async fn is_idle(&self) -> Result<bool, BoxError> {
-        let status: Value = self.get("nudge/v1/status").await?.json().await?;
-        let entity = &status["entities"][0];
-        Ok(["queued", "processing", "stream_pending"].iter().all(|name| entity[*name] == 0))
-    }
-
-    /// An answer of its routes.
-    pub(crate) async fn get(&self, path: &str) -> Result<Response, BoxError> {
-        let url = format!("http://{}/{path}", self.running.address);
-        Ok(reqwest::get(url).await?.error_for_status()?)
+    /// The address of one of its routes.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.running.address)
     }
 }
 
-/// How many things a read model holds.
+/// How many things a read model holds, without those that are changed to measure how long it takes.
 pub(crate) async fn count(db: &Database) -> Result<usize, BoxError> {
-    let query = sqlx::query_as::<_, (i64,)>("SELECT count(*) FROM copy");
+    let sql = "SELECT count(*) FROM copy WHERE id >= 'thing-' AND id < 'thing.'";
+    let query = sqlx::query_as::<_, (i64,)>(sql);
     let (count,) = query.fetch_one(db.reader()).await?;
     Ok(usize::try_from(count)?)
 }

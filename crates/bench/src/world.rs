@@ -12,13 +12,14 @@ use nudge_runtime::{
     set_sql::{Column, rows, strings},
 };
 use nudge_subscriber_kit::{Running, Service, Started};
-use nudge_testbed::{Nats, Postgres, TestDatabase, eventually};
+use nudge_testbed::{Nats, Postgres, TestDatabase};
 use serde_json::{json, value::RawValue};
 use sqlx::AssertSqlSafe;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
+    found,
     security::{self, Access, Security},
     thing::{ENTITY, Thing, id},
 };
@@ -46,15 +47,8 @@ impl World {
     pub(crate) async fn start(kind: Kind) -> Result<Self, BoxError> {
         let postgres = match kind {
             Kind::Sqlite => None,
-            Kind::Postgres => Some(Postgres::start().await),
+            Kind::Postgres => Some(Postgres::start_durable().await),
         };
-        if let Some(server) = &postgres {
-            // For the peer that replicates with it.
-            nudge_testbed::database::execute(server.url(), "ALTER SYSTEM SET wal_level = logical")
-                .await;
-            server.stop().await;
-            server.restart().await;
-        }
         Ok(Self { kind, nats: Nats::start().await, security: Security::new()?, postgres })
     }
 
@@ -107,12 +101,12 @@ impl World {
         words
     }
 
-    /// Removes whatever consumes an owner's stream, so that the next subscriber of the same name begins anew.
-    pub(crate) async fn forget_consumers(&self) -> Result<(), BoxError> {
-        let stream = self.stream().await?;
+    /// Removes the consumers of one subscriber, so that the next of its name begins anew.
+    pub(crate) async fn forget(&self, subscriber: &str) -> Result<(), BoxError> {
+        let (stream, prefix) = (self.stream().await?, format!("{subscriber}-{ENTITY}"));
         let names: Vec<String> = stream.consumer_names().try_collect().await?;
-        for name in names {
-            stream.delete_consumer(&name).await?;
+        for name in names.iter().filter(|name| name.starts_with(&prefix)) {
+            stream.delete_consumer(name).await?;
         }
         Ok(())
     }
@@ -211,12 +205,11 @@ impl Owner {
         for ids in ids.chunks(AT_A_TIME) {
             self.write(ids, edition).await?;
         }
-        eventually("everything is published", || async {
+        found("everything is published", || async {
             let health = self.publisher.health();
             (health.published - published >= count as u64).then_some(())
         })
-        .await;
-        Ok(())
+        .await
     }
 
     /// Stops it.

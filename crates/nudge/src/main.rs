@@ -161,7 +161,9 @@ impl Global {
                 ("TLS_KEY_FILE", "--key-file"),
             ];
             let said = chain(&error);
-            Failure::Usage(flags.iter().fold(said, |said, (of, flag)| said.replace(of, flag)))
+            let flag =
+                |(of, flag): &(&str, &str)| Some(format!("{flag}{}", said.strip_prefix(of)?));
+            Failure::Usage(flags.iter().find_map(flag).unwrap_or(said))
         })
     }
 }

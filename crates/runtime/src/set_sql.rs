@@ -136,6 +136,26 @@ pub fn strings(kind: Kind, parameter: &str) -> String {
     }
 }
 
+/// A condition, beginning with `AND`, that lets PostgreSQL look up the rows of a set of [`rows`] by their `id`, which is `column`
+/// of a table, before it knows how many rows that table has. Empty on SQLite, which keeps the order of a `CROSS JOIN`.
+///
+/// ```
+/// use nudge_runtime::{database::Kind, set_sql::by_key};
+/// assert_eq!(by_key(Kind::Sqlite, "$1", "log.id"), "");
+/// assert_eq!(
+///     by_key(Kind::Postgres, "$1", "log.id"),
+///     "AND log.id = ANY (ARRAY(SELECT it ->> 'id' FROM json_array_elements($1::json) AS it))",
+/// );
+/// ```
+pub fn by_key(kind: Kind, parameter: &str, column: &str) -> String {
+    match kind {
+        Kind::Sqlite => String::new(),
+        Kind::Postgres => format!(
+            "AND {column} = ANY (ARRAY(SELECT it ->> 'id' FROM json_array_elements({parameter}::json) AS it))"
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -52,8 +52,40 @@ pub use utoipa_axum;
 /// For this repository's fuzzers and benchmarks. Not part of the API.
 #[doc(hidden)]
 pub mod internals {
+    use std::time::Instant;
+
+    use nudge_protocol::{EntityId, Timestamp, Version};
+
     pub use crate::{
         resync::{Compared, Comparer, Difference, Ours, Rows},
         work::outcome,
     };
+    use crate::{
+        settings::Settings,
+        work::{
+            queue::WorkQueue,
+            run::{Heard, Lane, Work},
+        },
+    };
+
+    /// Lets keys pass through a work queue, each as often as it is among them. Returns the number of runs.
+    pub fn pass_through_the_queue(keys: &[EntityId]) -> usize {
+        let (settings, now) = (Settings::default(), Instant::now());
+        let heard = Heard::message(Timestamp::from_unix_micros(0), 1, None);
+        let mut queue = WorkQueue::new(settings.queue);
+        for (token, key) in keys.iter().enumerate() {
+            let (lane, floor) = (Lane::Backlog, Version::NONE);
+            let (token, unsure, attempts) = (Some(token), false, 0);
+            queue.push(key.clone(), Work { lane, token, floor, unsure, attempts, heard }, now);
+        }
+        let mut passed = 0;
+        loop {
+            let runs = queue.take(settings.max_batch_keys, |_| true, now);
+            if runs.is_empty() {
+                return passed;
+            }
+            runs.iter().for_each(|run| queue.done(&run.id, now));
+            passed += runs.len();
+        }
+    }
 }

@@ -218,11 +218,11 @@ impl Resync {
                     RETRY_INTERVAL
                 }
                 Page::Done { last, took } => {
-                    if last {
-                        self.end_sweep().await?;
-                    }
                     self.status.waits_for = None;
-                    self.ledger.save(&self.status).await?;
+                    match last {
+                        true => self.end_sweep().await?,
+                        false => self.ledger.save(&self.status).await?,
+                    }
                     let rest = took * (100 / self.settings.owner_percent.clamp(1, 100) - 1);
                     if last { rest.max(self.settings.interval) } else { rest }
                 }
@@ -274,15 +274,19 @@ impl Resync {
             let (entity, differences) = (&self.entity, sweep.differences);
             tracing::warn!(%entity, ?differences, compared = sweep.compared, "the read model differed from its owner");
         }
-        self.ledger.ended(sweep.removals == 0).await?;
-        self.progress.sweeps.inc();
-        self.progress.sweep_ended.set(sweep.ended_at);
-        if is_equal(&sweep) {
-            self.progress.alarm.clear(What::Difference, None);
-            self.progress.found_equal.store(true, Relaxed);
+        let last = Some(sweep.clone());
+        let ended = ResyncStatus { current: None, last, ..self.status.clone() };
+        // Written first: what is said to be equal stays so after a restart.
+        if self.ledger.end(&ended, sweep.removals == 0).await? {
+            self.progress.sweeps.inc();
+            self.progress.sweep_ended.set(sweep.ended_at);
+            if is_equal(&sweep) {
+                self.progress.alarm.clear(What::Difference, None);
+                self.progress.found_equal.store(true, Relaxed);
+            }
         }
         self.removals.clear();
-        (self.status.current, self.status.last) = (None, Some(sweep));
+        self.status = ended;
         Ok(())
     }
 

@@ -4,7 +4,6 @@ use async_nats::HeaderMap;
 use futures_util::{StreamExt, TryStreamExt, stream::iter};
 use nudge_protocol::{EntityId, EntityName, subject};
 use nudge_runtime::BoxError;
-use nudge_testbed::eventually;
 
 use super::{Bench, OURS};
 use crate::{
@@ -26,14 +25,16 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> 
     let mut callbacks = Figure::new(NAME, title, kind, "", vec![Aim::at_most(2.0, None)]);
     let title = "writes per 100 duplicates";
     let mut writes = Figure::new(NAME, title, kind, "", vec![Aim::at_most(0.0, None)]);
+    let title = "duplicates delivered";
+    let mut delivered = Figure::new(NAME, title, kind, "", Vec::new());
     let messages = messages(bench).await?;
     let jetstream = bench.world.jetstream().await;
     bench
         .rounds(NAME, async |_| {
             let subscriber = Subscriber::start(&bench.world, &bench.owner, "copies").await?;
-            subscriber.caught_up(bench.things).await;
+            subscriber.caught_up(bench.things).await?;
+            let before = subscriber.settled(&bench.world).await?;
             let counted = async |name| subscriber.metric(name).await;
-            let received = counted("nudge_received_total").await?;
             let asked = counted("nudge_callbacks_total").await?;
             let applied = counted("nudge_applied_total").await?;
             let again = messages.iter().cycle().take(messages.len() * TIMES);
@@ -44,22 +45,19 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> 
                 Ok::<_, BoxError>(())
             };
             iter(again).map(send).buffered(IN_FLIGHT).try_collect::<Vec<_>>().await?;
-            let sent = (messages.len() * TIMES) as u64;
             // Of those that waited together at the broker, only the last is delivered.
-            eventually("they are handled", || async {
-                subscriber.is_idle().await.ok()?.then_some(())
-            })
-            .await;
-            let each = |count: u64| count as f64 / sent as f64 * 100.0;
-            callbacks.add(OURS, each(counted("nudge_callbacks_total").await? - asked));
-            writes.add(OURS, each(counted("nudge_applied_total").await? - applied));
-            if counted("nudge_received_total").await? == received {
+            let received = subscriber.settled(&bench.world).await? - before;
+            if received == 0 {
                 return Err("no duplicate was delivered".into());
             }
+            delivered.add(OURS, received as f64);
+            let each = |count: u64| count as f64 / received as f64 * 100.0;
+            callbacks.add(OURS, each(counted("nudge_callbacks_total").await? - asked));
+            writes.add(OURS, each(counted("nudge_applied_total").await? - applied));
             subscriber.stop(&bench.world).await
         })
         .await?;
-    Ok(vec![callbacks, writes])
+    Ok(vec![callbacks, writes, delivered])
 }
 
 /// The messages of some things, as the owner published them.

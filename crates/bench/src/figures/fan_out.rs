@@ -1,9 +1,9 @@
 //! What five subscribers ask of one owner while it changes things.
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use nudge_runtime::BoxError;
 
-use super::{Bench, OURS};
+use super::{Bench, LEAST_RATE, OURS};
 use crate::{
     report::{Aim, Figure},
     subscriber::Subscriber,
@@ -18,19 +18,24 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> 
     let title = "callbacks of five subscribers per change, at 5,000 changes/s";
     let aims = vec![Aim::at_most(0.05, None)];
     let mut figure = Figure::new(NAME, title, bench.kind(), "", aims);
+    let title = "changes committed meanwhile";
+    let mut committed = Figure::new(NAME, title, bench.kind(), "/s", vec![Aim::least(LEAST_RATE)]);
     let (world, owner, changes) = (&bench.world, &bench.owner, bench.some(CHANGES));
     bench
         .rounds(NAME, async |_| {
             let start = SUBSCRIBERS.map(|name| Subscriber::start(world, owner, name));
             let subscribers = try_join_all(start).await?;
-            join_all(subscribers.iter().map(|one| one.caught_up(bench.things))).await;
+            try_join_all(subscribers.iter().map(|one| one.caught_up(bench.things))).await?;
+            try_join_all(subscribers.iter().map(|one| one.settled(world))).await?;
             let asked = async || {
                 let asked = subscribers.iter().map(|one| one.metric("nudge_callbacks_total"));
                 try_join_all(asked).await.map(|asked| asked.into_iter().sum::<u64>())
             };
             let before = asked().await?;
-            let (last, edition) = bench.change(changes).await?;
-            join_all(subscribers.iter().map(|one| one.has(&last, edition))).await;
+            let (last, edition, pace) = bench.change(changes).await?;
+            committed.add(OURS, pace);
+            try_join_all(subscribers.iter().map(|one| one.has(&last, edition))).await?;
+            try_join_all(subscribers.iter().map(|one| one.settled(world))).await?;
             figure.add(OURS, (asked().await? - before) as f64 / changes as f64);
             for subscriber in subscribers {
                 subscriber.stop(world).await?;
@@ -38,5 +43,5 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> 
             Ok(())
         })
         .await?;
-    Ok(vec![figure])
+    Ok(vec![figure, committed])
 }

@@ -6,11 +6,12 @@ use futures_util::{StreamExt, TryStreamExt, stream::iter};
 use nudge_protocol::{Change, EntityId, EntityName};
 use nudge_publisher::Publisher;
 use nudge_runtime::{BoxError, Database, database::Durability};
-use nudge_testbed::eventually;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Bench, OURS};
 use crate::{
+    PATIENCE,
     report::{Aim, Figure},
     thing::{id, notification},
     world::World,
@@ -53,17 +54,23 @@ async fn relay(bench: &Bench<'_>, rows: usize, entity: &str) -> Result<f64, BoxE
         publisher.record_all(&mut tx, &changes).await?;
         tx.commit().await?;
     }
+    let broker = bench.world.nats.broker("pebbles").await;
+    let relay = publisher.spawn_relay(&broker, stop.clone());
+    let published = async |least: u64| loop {
+        match publisher.health().published {
+            enough if enough >= least => return enough,
+            _ => sleep(LOOK_INTERVAL).await,
+        }
+    };
+    // The other's stream is there when it begins.
+    let first = timeout(PATIENCE, published(1)).await?;
     let began = Instant::now();
-    let relay = publisher.spawn_relay(&bench.world.nats.broker("pebbles").await, stop.clone());
-    eventually("everything is published", || async {
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        (publisher.health().published >= rows as u64).then_some(())
-    })
-    .await;
-    let pace = rows as f64 / began.elapsed().as_secs_f64();
+    timeout(PATIENCE, published(rows as u64)).await?;
+    let pace = (rows as u64 - first) as f64 / began.elapsed().as_secs_f64();
     stop.cancel();
     relay.await?;
     db.close().await;
+    bench.world.jetstream().await.delete_stream(format!("CHANGES_{entity}")).await?;
     Ok(pace)
 }
 

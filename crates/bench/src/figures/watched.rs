@@ -4,9 +4,14 @@ use std::fs;
 
 use futures_util::StreamExt;
 use nudge_runtime::BoxError;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    sync::oneshot,
+    task::{JoinSet, spawn_blocking},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
 
-use super::Bench;
+use super::{Bench, LEAST_RATE};
 use crate::{
     report::{Aim, Figure},
     subscriber::Subscriber,
@@ -19,47 +24,79 @@ const WATCHED: &str = "ten watchers";
 const ALONE: &str = "nobody";
 /// What Linux counts a process's time in, in all its builds.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Where it says how much this process has taken, and this thread.
+const PROCESS: &str = "/proc/self/stat";
+const THREAD: &str = "/proc/thread-self/stat";
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> {
-    if cpu_seconds().is_none() {
+    if cpu_seconds(PROCESS).is_none() {
         return Ok(Vec::new());
     }
     let title = "CPU of owner and subscriber at 5,000 changes/s, watched by";
     let aims = vec![Aim::at_most(1.1, Some(ALONE))];
     let mut figure = Figure::new(NAME, title, bench.kind(), "% of a core", aims);
+    let title = "changes committed meanwhile";
+    let mut committed = Figure::new(NAME, title, bench.kind(), "/s", vec![Aim::least(LEAST_RATE)]);
     bench
         .rounds(NAME, async |_| {
-            figure.add(WATCHED, load(bench, WATCHERS).await?);
-            figure.add(ALONE, load(bench, 0).await?);
+            for (label, watchers) in [(WATCHED, WATCHERS), (ALONE, 0)] {
+                let (share, pace) = load(bench, watchers).await?;
+                figure.add(label, share);
+                committed.add(label, pace);
+            }
             Ok(())
         })
         .await?;
-    Ok(vec![figure])
+    Ok(vec![figure, committed])
 }
 
-/// The share of a core that this process takes, in hundredths.
-async fn load(bench: &Bench<'_>, watchers: usize) -> Result<f64, BoxError> {
-    let changes = bench.some(CHANGES);
+/// The share of a core that this process takes without the watchers themselves, in hundredths, and how many changes a second
+/// were committed.
+async fn load(bench: &Bench<'_>, watchers: usize) -> Result<(f64, f64), BoxError> {
     let subscriber = Subscriber::start(&bench.world, &bench.owner, "copies").await?;
-    subscriber.caught_up(bench.things).await;
-    let mut watching = JoinSet::new();
-    for _ in 0..watchers {
-        let mut events = subscriber.get("nudge/v1/events").await?.bytes_stream();
-        watching.spawn(async move { while events.next().await.is_some() {} });
-    }
-    let (began, before) = (Instant::now(), cpu_seconds().unwrap_or_default());
-    let (last, edition) = bench.change(changes).await?;
-    subscriber.has(&last, edition).await;
-    let taken = cpu_seconds().unwrap_or_default() - before;
-    let share = taken / began.elapsed().as_secs_f64() * 100.0;
-    watching.shutdown().await;
+    subscriber.caught_up(bench.things).await?;
+    let (end, (ready, is_ready)) = (CancellationToken::new(), oneshot::channel());
+    // A thread that is never told would keep the program from ending.
+    let _end = end.clone().drop_guard();
+    let (url, ended) = (subscriber.url("nudge/v1/events"), end.clone());
+    let watching = spawn_blocking(move || watch(&url, watchers, ready, &ended));
+    // If it failed, it says why in the end.
+    let _ = is_ready.await;
+    let (began, before) = (Instant::now(), cpu_seconds(PROCESS).unwrap_or_default());
+    let (last, edition, pace) = bench.change(bench.some(CHANGES)).await?;
+    subscriber.has(&last, edition).await?;
+    let (taken, elapsed) =
+        (cpu_seconds(PROCESS).unwrap_or_default() - before, began.elapsed().as_secs_f64());
+    end.cancel();
+    let share = (taken - watching.await??) / elapsed * 100.0;
     subscriber.stop(&bench.world).await?;
-    Ok(share)
+    Ok((share, pace))
 }
 
-/// The time that this process has spent on a processor; `None` where Linux's way to ask is not known.
-fn cpu_seconds() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+/// Watches until the end, on a thread of its own. Returns the processor time that it takes itself.
+fn watch(
+    url: &str,
+    watchers: usize,
+    ready: oneshot::Sender<()>,
+    end: &CancellationToken,
+) -> Result<f64, BoxError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut watching = JoinSet::new();
+        for _ in 0..watchers {
+            let mut events = reqwest::get(url).await?.error_for_status()?.bytes_stream();
+            watching.spawn(async move { while events.next().await.is_some() {} });
+        }
+        let before = cpu_seconds(THREAD).unwrap_or_default();
+        let _ = ready.send(());
+        end.cancelled().await;
+        Ok(cpu_seconds(THREAD).unwrap_or_default() - before)
+    })
+}
+
+/// The time that a process or a thread has spent on a processor; `None` where Linux's way to ask is not known.
+fn cpu_seconds(path: &str) -> Option<f64> {
+    let stat = fs::read_to_string(path).ok()?;
     // The name of the program, in brackets, may hold anything.
     let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
     let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);

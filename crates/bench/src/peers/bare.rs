@@ -21,7 +21,7 @@ use sqlx::AssertSqlSafe;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{BATCH, Item, ReadModel, consumer, messages};
+use super::{BATCH, Item, ReadModel, consumer, messages, since};
 use crate::{
     thing::{id, notification},
     world::{MIGRATIONS, World, put},
@@ -140,7 +140,7 @@ impl Bare {
         let model = ReadModel::new(world).await?;
         let consumer = consumer(&self.stream, AckPolicy::All).await?;
         let http = Client::new();
-        let began = Instant::now();
+        let mut first = None;
         let batches = messages(&consumer).await?.take(count).ready_chunks(BATCH);
         // Each on its own, so that it goes on while another batch is applied.
         let fetch = |batch| {
@@ -150,12 +150,15 @@ impl Bare {
         // Otherwise the runtime interrupts a task after 128 messages, and no batch is larger.
         tokio::task::unconstrained(async {
             while let Some(batch) = fetched.next().await {
-                settle(&model, batch??).await?;
+                let batch = batch??;
+                let applied = batch.0.len();
+                settle(&model, batch).await?;
+                first.get_or_insert_with(|| (applied, Instant::now()));
             }
             Ok::<_, BoxError>(())
         })
         .await?;
-        Ok(count as f64 / began.elapsed().as_secs_f64())
+        since(first, count)
     }
 
     /// Relays and applies changes one after the other, as they come, until dropped.

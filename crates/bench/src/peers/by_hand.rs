@@ -22,7 +22,8 @@ pub(crate) async fn drain(
     at_a_time: usize,
 ) -> Result<f64, BoxError> {
     let model = Arc::new(ReadModel::new(world).await?);
-    let consumer = consumer(&world.stream().await?, AckPolicy::Explicit).await?;
+    let stream = world.stream().await?;
+    let consumer = consumer(&stream, AckPolicy::Explicit).await?;
     let http = Client::new();
     let began = Instant::now();
     messages(&consumer)
@@ -31,7 +32,10 @@ pub(crate) async fn drain(
         .map_err(BoxError::from)
         .try_for_each_concurrent(at_a_time, |message| handle(&http, owner, &model, message))
         .await?;
-    Ok(count as f64 / began.elapsed().as_secs_f64())
+    let pace = count as f64 / began.elapsed().as_secs_f64();
+    // It would go on to take messages.
+    stream.delete_consumer("peer").await?;
+    Ok(pace)
 }
 
 async fn handle(

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use nudge_runtime::BoxError;
 use serde_json::json;
 
-use super::{BATCH, Item, ReadModel, consumer, messages};
+use super::{BATCH, Item, ReadModel, consumer, messages, since};
 use crate::{
     thing::{Thing, id},
     world::World,
@@ -40,7 +40,7 @@ pub(crate) async fn drain(world: &World, count: usize) -> Result<f64, BoxError> 
     let model = ReadModel::new(world).await?;
     let stream = world.jetstream().await.get_stream(STREAM).await?;
     let consumer = consumer(&stream, AckPolicy::All).await?;
-    let began = Instant::now();
+    let mut first = None;
     let mut batches = messages(&consumer).await?.take(count).ready_chunks(BATCH);
     // Otherwise the runtime interrupts a task after 128 messages, and no batch is larger.
     tokio::task::unconstrained(async {
@@ -52,9 +52,10 @@ pub(crate) async fn drain(world: &World, count: usize) -> Result<f64, BoxError> 
             if let Some(last) = batch.last() {
                 last.ack_with(AckKind::Ack).await?;
             }
+            first.get_or_insert_with(|| (batch.len(), Instant::now()));
         }
         Ok::<_, BoxError>(())
     })
     .await?;
-    Ok(count as f64 / began.elapsed().as_secs_f64())
+    since(first, count)
 }

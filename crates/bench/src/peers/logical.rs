@@ -1,14 +1,14 @@
 //! PostgreSQL's logical replication of a table. It copies rows, and knows of no API, no guard and no other database; the row
 //! arrives as the owner has it.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use nudge_runtime::{BoxError, Database, database::Durability};
-use nudge_testbed::{TestDatabase, database::execute, eventually};
+use nudge_testbed::{TestDatabase, database::execute};
 use sqlx::AssertSqlSafe;
-use tokio::sync::Notify;
 
 use crate::{
+    found,
     lag::Reader,
     thing::Thing,
     world::{Owner, World},
@@ -71,7 +71,7 @@ impl Subscription {
             db: self.copy.clone(),
             table: format!("src_{}", self.name),
             edition: "(state::json ->> 'edition')::bigint",
-            commits: Arc::new(Notify::new()),
+            commits: None,
         }
     }
 
@@ -108,15 +108,14 @@ pub(crate) async fn drain(world: &World, owner: &Owner, count: usize) -> Result<
         subscription.source.write(query).await?;
     }
     subscription.begin(owner).await;
-    let first = eventually("replication begins", || async {
+    let first = found("replication begins", || async {
         subscription.count().await.ok().filter(|count| *count > 0)
     })
-    .await;
-    let began = Instant::now();
-    eventually("everything is replicated", || async {
-        (subscription.count().await.ok()? >= count).then_some(())
-    })
-    .await;
+    .await?;
+    let (began, reader, last) =
+        (Instant::now(), subscription.reader(), format!("thing-{}", count - 1));
+    // Its transactions come in their order.
+    found("everything is replicated", || async { reader.edition(&last).await.ok()? }).await?;
     let pace = (count - first) as f64 / began.elapsed().as_secs_f64();
     subscription.stop(owner).await;
     Ok(pace)

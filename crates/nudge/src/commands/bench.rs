@@ -73,13 +73,17 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> Result<(), Failure> {
     let options =
         Options { rounds: usize::from(args.rounds), kinds, only: args.figures, quick: args.quick };
     let progress = |what: &str| eprintln!("bench: {what}");
-    let report = nudge_bench::run(&options, &progress).await;
-    let report = report.map_err(|error| Failure::failed(chain(&*error)))?;
-    save(&report, args.report.as_deref(), args.svg.as_deref(), args.markdown.as_deref())?;
+    let (report, measured) = nudge_bench::run(&options, &progress).await;
+    // A part of the figures takes the place of no whole table.
+    let whole = |path: &Option<PathBuf>| path.clone().filter(|_| measured.is_ok());
+    let (svg, markdown) = (whole(&args.svg), whole(&args.markdown));
+    save(&report, args.report.as_deref(), svg.as_deref(), markdown.as_deref())?;
+    progress(&report.machine);
     match json {
-        true => output::json(&report),
-        false => output::table(&report.rows()).into_iter().try_for_each(output::line),
+        true => output::json(&report)?,
+        false => output::table(&report.rows()).into_iter().try_for_each(output::line)?,
     }
+    measured.map_err(|error| Failure::failed(chain(&*error)))
 }
 
 fn save(

@@ -30,6 +30,8 @@ const KEY_TYPES: &[&str] = &["text", "character varying", "smallint", "integer",
 /// Lets one program at a time check and install, however long the others take.
 /// The number is used for nothing else.
 const LOCK: &str = "SET LOCAL lock_timeout = 0; SELECT count(pg_advisory_xact_lock(5210372))";
+/// Whoever writes, its statements are planned for the log as it is now.
+const PLANS: &str = "plan_cache_mode = force_custom_plan";
 /// Longest wait for a captured table, in milliseconds. Creating triggers takes a lock that waits for every transaction
 /// that uses the table, and all later ones queue behind it.
 pub(super) const TABLE_LOCK_TIMEOUT_MILLIS: u32 = 1_000;
@@ -138,8 +140,12 @@ async fn has_functions(tx: &mut Tx, entity: &EntityName, plan: &Plan) -> Result<
     let function = |sql: &String| {
         let (head, rest) = sql.split_once("$nudge$")?;
         let definer = if head.contains("SECURITY DEFINER") { "t" } else { "f" };
+        let plans = match head.contains(PLANS) {
+            true => format!("; {}", PLANS.replace(" = ", "=")),
+            false => String::new(),
+        };
         let body = rest.split("$nudge$").next()?;
-        Some((format!("{definer} plpgsql search_path={SEARCH_PATH} {body}"),))
+        Some((format!("{definer} plpgsql search_path={SEARCH_PATH}{plans} {body}"),))
     };
     let mut wanted: Vec<_> = plan.create.iter().filter_map(function).collect();
     found.sort_unstable();
@@ -344,14 +350,16 @@ impl Writer<'_> {
         ]
     }
 
-    /// The function that records a set of entities.
+    /// The function that records a set of entities. It names the keys a second time, so that they are looked up in a log of
+    /// which nothing is known yet: see `set_sql::by_key`.
     fn touch(&self) -> String {
         let (name, log, entity) = (self.name("touch"), self.log(), literal(self.entity.as_str()));
         let Found { name: root, key, key_type } = self.root;
         let max = VERSION_LIMIT - 1;
         format!(
             r#"CREATE FUNCTION {name}(ids text[]) RETURNS void LANGUAGE plpgsql
-SET search_path = {SEARCH_PATH} AS $nudge$
+SET search_path = {SEARCH_PATH}
+SET {PLANS} AS $nudge$
 DECLARE
     proposed bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
     highest bigint;
@@ -392,7 +400,6 @@ BEGIN
             ) THEN 0 ELSE 1 END AS gone
             FROM unnest(ids) AS it
         ) AS seen
-        -- By key, even if nothing is known yet of how many rows the log has.
         WHERE log.entity = {entity} AND log.id = ANY (ARRAY(SELECT unnest(ids)))
         AND log.id = seen.id AND log.deleted <> seen.gone;
 END $nudge$"#

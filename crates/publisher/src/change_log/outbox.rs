@@ -11,7 +11,7 @@ use nudge_protocol::{Change, EntityId, EntityName, Version, subject};
 use nudge_runtime::{
     database::Kind,
     mutated, row,
-    set_sql::{Column, rows},
+    set_sql::{Column, by_key, rows},
 };
 use serde::Serialize;
 use sqlx::AssertSqlSafe;
@@ -115,7 +115,7 @@ impl Sql {
                  ORDER BY version {order} LIMIT $2"
             )
         };
-        let marks = rows(kind, "$2", &marks);
+        let (marks, by_id) = (rows(kind, "$2", &marks), by_key(kind, "$2", "log.id"));
         // What a server acknowledged before it was restarted may be lost.
         let trusted = "NOT EXISTS (SELECT 1 FROM nudge_relay_stream AS of_stream \
             WHERE of_stream.entity = $1 AND of_stream.server <> CAST($3 AS TEXT))";
@@ -142,16 +142,16 @@ impl Sql {
             ),
             Kind::Postgres => format!(
                 "WITH free AS (SELECT log.id, r.version, r.seq FROM {marks} \
-                 JOIN nudge_change_log AS log ON log.entity = $1 AND log.id = r.id \
+                 JOIN nudge_change_log AS log ON log.entity = $1 AND log.id = r.id {by_id} \
                  WHERE r.seq > log.published_seq AND {trusted} FOR NO KEY UPDATE OF log SKIP LOCKED) \
                  UPDATE nudge_change_log AS log \
                  SET published_version = free.version, published_seq = free.seq \
-                 FROM free WHERE log.entity = $1 AND log.id = free.id"
+                 FROM free WHERE log.entity = $1 AND log.id = free.id {by_id}"
             ),
         };
         let joined = format!(
             "FROM {marks} CROSS JOIN nudge_change_log AS log \
-             WHERE log.entity = $1 AND log.id = r.id AND log.published_seq"
+             WHERE log.entity = $1 AND log.id = r.id {by_id} AND log.published_seq"
         );
         let behind = format!("SELECT log.id {joined} < r.seq");
         let kept = format!("SELECT count(*) {joined} >= r.seq");

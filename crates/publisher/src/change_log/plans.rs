@@ -30,6 +30,15 @@ enum Bind {
 }
 use Bind::{Int, Text};
 
+impl Bind {
+    fn sql(&self) -> String {
+        match self {
+            Text(text) => format!("'{text}'"),
+            Int(int) => int.to_string(),
+        }
+    }
+}
+
 struct Log {
     statements: ChangeLog,
     connection: SqliteConnection,
@@ -126,6 +135,7 @@ async fn what_is_run_again_and_again_does_not_read_the_whole_log() {
 }
 
 mod once {
+    use nudge_runtime::Tx;
     use nudge_testbed::TestDatabase;
 
     use super::*;
@@ -137,12 +147,23 @@ mod once {
         let db = database.open().await;
         db.migrate("publisher", MIGRATIONS).await.unwrap();
         let log = ChangeLog::new(db.clone(), EntityName::new("store").unwrap());
+        let outbox = &log.sql.outbox;
+        let published = r#"'store', '[{"id":"s7","version":7,"seq":90000}]'"#;
+        let marked = format!("{published}, 'a server'");
+        let statements = [
+            (&log.sql.recorded, r#"'store', '["s7"]'"#),
+            (&outbox.kept, published),
+            (&outbox.behind, published),
+            (&outbox.mark, &*marked),
+        ];
         let mut tx = db.begin().await.unwrap();
-        let prepare = format!("PREPARE recorded AS {}", log.sql.recorded);
-        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *tx).await.unwrap();
-        for _ in 0..10 {
-            let execute = r#"EXECUTE recorded ('store', '["s7"]')"#;
-            sqlx::raw_sql(execute).execute(&mut *tx).await.unwrap();
+        for (number, (sql, values)) in statements.iter().enumerate() {
+            let prepare = format!("PREPARE few{number} AS {sql}");
+            sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *tx).await.unwrap();
+            for _ in 0..10 {
+                let execute = format!("EXECUTE few{number} ({values})");
+                sqlx::raw_sql(AssertSqlSafe(execute)).execute(&mut *tx).await.unwrap();
+            }
         }
         // In the same transaction, so that nobody analyzes it.
         let fill = format!(
@@ -151,11 +172,13 @@ mod once {
             ROWS * 10
         );
         sqlx::query(AssertSqlSafe(fill)).execute(&mut *tx).await.unwrap();
-        let explain = r#"EXPLAIN EXECUTE recorded ('store', '["s7"]')"#;
-        let plan: Vec<(String,)> = sqlx::query_as(explain).fetch_all(&mut *tx).await.unwrap();
-        let plan: Vec<_> = plan.into_iter().map(|(line,)| line).collect();
-        let by_key = |line: &String| line.contains("Index Cond") && line.contains("(id = ");
-        assert!(plan.iter().any(by_key), "{}", plan.join("\n"));
+        for (number, (sql, values)) in statements.iter().enumerate() {
+            let plan = plan(&mut tx, format!("few{number} ({values})")).await;
+            let of_log = |lines: &&[String]| lines[0].contains("nudge_change_log_pkey");
+            let found: Vec<_> = plan.windows(2).filter(of_log).collect();
+            let by_key = found.iter().all(|lines| lines[1].contains("(id = ")) && !found.is_empty();
+            assert!(by_key, "{sql}\n{}", plan.join("\n"));
+        }
     }
 
     #[tokio::test]
@@ -172,25 +195,30 @@ mod once {
         db.write(sqlx::query("ANALYZE")).await.unwrap();
         let log = ChangeLog::new(db.clone(), EntityName::new("store").unwrap());
         let mut tx = db.begin().await.unwrap();
-        sqlx::query("SET plan_cache_mode = force_generic_plan").execute(&mut *tx).await.unwrap();
         let mut cases = repeated(&log);
         let scan = "SELECT count(*) FROM nudge_change_log WHERE change = $1";
         cases.push((scan.to_owned(), vec![], 1));
         let last = cases.len() - 1;
-        for (number, (sql, binds, _)) in cases.iter().enumerate() {
-            let prepare = format!("PREPARE s{number} AS {sql}");
-            sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *tx).await.unwrap();
-            let value = |bind: &Bind| match bind {
-                Text(text) => format!("'{text}'"),
-                Int(int) => int.to_string(),
-            };
-            let values: Vec<_> = [Text("store")].iter().chain(binds).map(value).collect();
-            let explain = format!("EXPLAIN EXECUTE s{number} ({})", values.join(", "));
-            let plan: Vec<(String,)> =
-                sqlx::query_as(AssertSqlSafe(explain)).fetch_all(&mut *tx).await.unwrap();
-            let plan: Vec<_> = plan.into_iter().map(|(line,)| line).collect();
-            let scans = plan.iter().any(|line| line.contains("Seq Scan on nudge_change_log"));
-            assert_eq!(scans, number == last, "{sql}\n{}", plan.join("\n"));
+        // For these parameters, as our sessions plan, and for any.
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let set = format!("SET plan_cache_mode = {mode}");
+            sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut *tx).await.unwrap();
+            for (number, (sql, binds, _)) in cases.iter().enumerate() {
+                let prepare = format!("PREPARE {mode}_{number} AS {sql}");
+                sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *tx).await.unwrap();
+                let values: Vec<_> = [Text("store")].iter().chain(binds).map(Bind::sql).collect();
+                let plan = plan(&mut tx, format!("{mode}_{number} ({})", values.join(", "))).await;
+                let scans = plan.iter().any(|line| line.contains("Seq Scan on nudge_change_log"));
+                assert_eq!(scans, number == last, "{mode}: {sql}\n{}", plan.join("\n"));
+            }
         }
+    }
+
+    /// How PostgreSQL would run this prepared statement.
+    async fn plan(tx: &mut Tx, statement: String) -> Vec<String> {
+        let explain = format!("EXPLAIN EXECUTE {statement}");
+        let lines: Vec<(String,)> =
+            sqlx::query_as(AssertSqlSafe(explain)).fetch_all(&mut **tx).await.unwrap();
+        lines.into_iter().map(|(line,)| line).collect()
     }
 }

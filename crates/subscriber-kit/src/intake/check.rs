@@ -54,7 +54,9 @@ impl Intake {
         let done = gap_closed && (floor >= target || nothing_left);
         if done && !self.progress.caught_up.load(Relaxed) {
             // Written first: what is said to be ready stays so after a restart.
-            self.positions.caught_up(session.mark.consumer()).await?;
+            if !self.positions.caught_up(session.mark.consumer()).await? {
+                return Err(Over::ReadModelReplaced);
+            }
             self.progress.caught_up.store(true, Relaxed);
             tracing::info!(entity = %self.entity, "caught up");
         }

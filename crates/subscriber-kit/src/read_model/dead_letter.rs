@@ -11,7 +11,7 @@ use nudge_runtime::{
     Database, Tx, clock,
     database::Kind,
     row,
-    set_sql::{Column, rows, strings},
+    set_sql::{Column, by_key, rows, strings},
 };
 use sqlx::AssertSqlSafe;
 
@@ -128,7 +128,7 @@ impl DeadLetters {
             "INSERT INTO nudge_dead_letter AS dead \
              (entity, id, floor, error, attempts, first_failed_at, last_failed_at, next_at, unknown) \
              SELECT $1, r.id, r.floor, r.error, r.attempts, $3, $3, r.next_at, r.unknown FROM {} \
-             WHERE NOT EXISTS (SELECT 1 FROM nudge_applied a WHERE a.entity = $1 AND a.id = r.id \
+             WHERE NOT EXISTS (SELECT 1 FROM nudge_applied a WHERE a.entity = $1 AND a.id = r.id {} \
                                AND r.answered > 0 AND (a.version > r.answered \
                                OR a.version = r.answered AND NOT {})) ORDER BY r.id \
              ON CONFLICT (entity, id) DO UPDATE SET \
@@ -138,6 +138,7 @@ impl DeadLetters {
              next_at = CASE WHEN excluded.next_at IS NULL AND dead.next_at IS NOT NULL \
              AND dead.floor > excluded.floor THEN dead.next_at ELSE excluded.next_at END",
             rows(self.db.kind(), "$2", &columns),
+            by_key(self.db.kind(), "$2", "a.id"),
             is_outdated("a", "$4")
         );
         let work = async {
@@ -165,7 +166,8 @@ impl DeadLetters {
         );
         let tidy = format!(
             "DELETE FROM nudge_applied WHERE entity = $1 AND version = 0 \
-             AND id IN (SELECT r.id FROM {set_sql})"
+             AND id IN (SELECT r.id FROM {set_sql}) {}",
+            by_key(self.db.kind(), "$2", "id")
         );
         for sql in [lock, tidy] {
             let query = sqlx::query(AssertSqlSafe(sql)).bind(self.entity.as_str());

@@ -16,7 +16,7 @@ use nudge_runtime::{
     database::{Blame, WorkError, blame},
     mutated,
     problem::chain,
-    set_sql::{Column, rows},
+    set_sql::{Column, by_key, rows},
 };
 use sqlx::AssertSqlSafe;
 
@@ -79,8 +79,9 @@ impl<A: Apply> Applier<A> {
             "UPDATE nudge_applied SET revision = $3, revised_version = version \
              WHERE entity = $1 AND id IN \
              (SELECT r.id FROM {set} CROSS JOIN nudge_applied AS known \
-              WHERE known.entity = $1 AND known.id = r.id AND known.version = r.version \
+              WHERE known.entity = $1 AND known.id = r.id AND known.version = r.version {} \
               AND {}) RETURNING id",
+            by_key(db.kind(), "$2", "known.id"),
             is_outdated("known", "$3")
         );
         // CROSS JOIN makes the JSON the outer loop; otherwise SQLite would parse it for each dead letter.

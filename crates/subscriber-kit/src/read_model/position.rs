@@ -108,11 +108,11 @@ impl Positions {
         self.db.write(query).await.map(drop)
     }
 
-    /// Stores that the first catch-up is complete.
-    pub(crate) async fn caught_up(&self, consumer: &str) -> Result<(), sqlx::Error> {
+    /// Stores that the first catch-up is complete. Returns whether the row is still there.
+    pub(crate) async fn caught_up(&self, consumer: &str) -> Result<bool, sqlx::Error> {
         let sql = "UPDATE nudge_intake SET caught_up_at = $3 WHERE entity = $1 AND consumer = $2";
         let now = clock::now().unix_micros();
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(consumer).bind(now);
-        self.db.write(query).await.map(drop)
+        Ok(self.db.write(query).await? > 0)
     }
 }

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use nudge_protocol::{EntityId, EntityName, Version};
 use nudge_runtime::{
     Database,
-    set_sql::{Column, rows},
+    database::Kind,
+    set_sql::{Column, by_key, rows},
 };
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
@@ -60,13 +61,8 @@ impl Recent {
         if applied.is_empty() {
             return Ok(true);
         }
-        let set = rows(self.db.kind(), "$2", &[Column::Text("id"), Column::Int("version")]);
-        let sql = format!(
-            "SELECT count(*) FROM {set} CROSS JOIN nudge_applied AS applied \
-             WHERE applied.entity = $1 AND applied.id = r.id AND applied.version >= r.version"
-        );
         let row = |(id, version)| json!({"id": id, "version": version});
-        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str());
+        let query = sqlx::query_as(AssertSqlSafe(kept(self.db.kind()))).bind(self.entity.as_str());
         let query = query.bind(Value::from_iter(applied.iter().map(row)).to_string());
         let (count,): (i64,) = query.fetch_one(at).await?;
         Ok(count.cast_unsigned() == applied.len() as u64)
@@ -82,11 +78,49 @@ impl Recent {
     }
 }
 
+/// Counts those of a set that the read model has, in these versions or later ones.
+fn kept(kind: Kind) -> String {
+    let set = rows(kind, "$2", &[Column::Text("id"), Column::Int("version")]);
+    format!(
+        "SELECT count(*) FROM {set} CROSS JOIN nudge_applied AS applied WHERE applied.entity = $1 \
+         AND applied.id = r.id AND applied.version >= r.version {}",
+        by_key(kind, "$2", "applied.id")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use nudge_runtime::database::Durability;
+    use nudge_testbed::TestDatabase;
 
     use super::*;
+
+    mod once {
+        use super::*;
+
+        /// It is looked up twenty times a second while a read model is filled, before there are statistics.
+        #[tokio::test]
+        async fn a_read_model_that_was_filled_a_moment_ago_is_read_by_key() {
+            let database = TestDatabase::of(Kind::Postgres).await;
+            let db = database.open().await;
+            db.migrate("subscriber-kit", crate::read_model::tables::MIGRATIONS).await.unwrap();
+            // In one transaction, so that nobody analyzes it.
+            let mut tx = db.begin().await.unwrap();
+            let fill = "INSERT INTO nudge_applied (entity, id, version, deleted, applied_at) \
+                        SELECT 'store', 's' || n, n, 0, 0 FROM generate_series(1, 50000) AS n";
+            sqlx::query(fill).execute(&mut *tx).await.unwrap();
+            let explain = format!("EXPLAIN {}", kept(Kind::Postgres));
+            let plan: Vec<(String,)> = sqlx::query_as(AssertSqlSafe(explain))
+                .bind("store")
+                .bind(r#"[{"id":"s7","version":7}]"#)
+                .fetch_all(&mut *tx)
+                .await
+                .unwrap();
+            let plan: Vec<_> = plan.into_iter().map(|(line,)| line).collect();
+            let by_key = |line: &String| line.contains("Index Cond") && line.contains("(id = ");
+            assert!(plan.iter().any(by_key), "{}", plan.join("\n"));
+        }
+    }
 
     fn at(id: &str, version: u64) -> (EntityId, Version) {
         (EntityId::new(id).unwrap(), Version::new(version).unwrap())

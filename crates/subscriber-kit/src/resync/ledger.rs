@@ -9,6 +9,7 @@ use nudge_protocol::{
 };
 use nudge_runtime::{Database, clock, row};
 use serde::de::DeserializeOwned;
+use sqlx::{Any, any::AnyArguments};
 use uuid::Uuid;
 
 /// A replica that has given no sign for this long no longer compares. Longer than the longest pause between two signs.
@@ -19,6 +20,10 @@ const CLAIM: &str = "INSERT INTO nudge_resync AS held (entity, holder, seen_at) 
     WHERE held.holder = excluded.holder OR held.seen_at < $4";
 const SAVE: &str = "UPDATE nudge_resync SET sweep = $3, last_sweep = $4, removals = $5, waits_for = $6, seen_at = $7, audit = $8 \
     WHERE entity = $1 AND holder = $2";
+const ENDED: &str = "UPDATE nudge_resync SET wanted = CASE WHEN wanted = $2 THEN 0 ELSE wanted END, \
+    allow_removals = CASE WHEN $3 = 1 THEN 0 ELSE allow_removals END WHERE entity = $1";
+
+type Query<'q> = sqlx::query::Query<'q, Any, AnyArguments>;
 
 row! {
     struct Row {
@@ -115,12 +120,36 @@ impl Ledger {
 
     /// Stores how far this replica has got. Does nothing if another one compares by now.
     pub(crate) async fn save(&self, status: &ResyncStatus) -> Result<(), sqlx::Error> {
+        self.db.write(self.saving(status)).await.map(drop)
+    }
+
+    fn saving(&self, status: &ResyncStatus) -> Query<'_> {
         let text = |sweep: &Option<Sweep>| sweep.as_ref().map(|s| serde_json::json!(s).to_string());
         let query = sqlx::query(SAVE).bind(self.entity.as_str()).bind(self.holder.clone());
         let query = query.bind(text(&status.current)).bind(text(&status.last));
         let query = query.bind(status.removals_waiting as i64).bind(status.waits_for.clone());
         let query = query.bind(clock::now().unix_micros());
-        self.db.write(query.bind(serde_json::json!(status.audit).to_string())).await.map(drop)
+        query.bind(serde_json::json!(status.audit).to_string())
+    }
+
+    /// Stores that a comparison of everything has ended. If nothing was left to remove, an operator's word is used up.
+    /// Returns whether it did that: not if another replica compares by now.
+    pub(crate) async fn end(
+        &self,
+        status: &ResyncStatus,
+        clean: bool,
+    ) -> Result<bool, sqlx::Error> {
+        let work = async {
+            let mut tx = self.db.begin().await?;
+            if self.saving(status).execute(&mut *tx).await?.rows_affected() == 0 {
+                return Ok(false);
+            }
+            let query = sqlx::query(ENDED).bind(self.entity.as_str()).bind(BEGUN);
+            query.bind(i64::from(clean)).execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(true)
+        };
+        self.db.run(work).await
     }
 
     /// Stores what comparing waits for, until the end of its page. Does nothing if another replica compares by now.
@@ -154,14 +183,6 @@ impl Ledger {
         let sql = "UPDATE nudge_resync SET wanted = $2 WHERE entity = $1 AND wanted IN ($3, $4)";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(BEGUN);
         self.db.write(query.bind(WANTED).bind(WANTED_IN_FULL)).await.map(drop)
-    }
-
-    /// A comparison of everything has ended. If nothing was left to remove, an operator's word is used up.
-    pub(crate) async fn ended(&self, clean: bool) -> Result<(), sqlx::Error> {
-        let sql = "UPDATE nudge_resync SET wanted = CASE WHEN wanted = $2 THEN 0 ELSE wanted END, \
-                   allow_removals = CASE WHEN $3 = 1 THEN 0 ELSE allow_removals END WHERE entity = $1";
-        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(BEGUN);
-        self.db.write(query.bind(i64::from(clean))).await.map(drop)
     }
 }
 

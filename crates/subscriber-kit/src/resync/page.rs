@@ -66,14 +66,14 @@ impl Resync {
         }
         // What lies beyond is found with the next page.
         overdue.retain(|one| range.holds(&one.id));
-        // A busy owner may have kept the page waiting for long.
-        let overdue = self.rows.still_behind(overdue).await?;
         self.differed = !differences.is_empty();
         let mut left_out = std::mem::take(&mut comparer.left_out);
         // Even if they turn out to be none.
         left_out.extend(differences.iter().map(|one| one.id.clone()));
         left_out.retain(|id| range.holds(id));
         let confirmed = self.confirm(&mut comparer, &leaves, differences).await?;
+        // A busy owner may have kept the page waiting for long.
+        let overdue = self.rows.still_behind(overdue).await?;
         let found = confirmed.len() + overdue.len();
         let rows = ours.within(&range);
         let compared = rows.len() as u64;

@@ -42,25 +42,30 @@ impl Postgres {
 
     /// A server for this test alone.
     pub async fn start() -> Arc<Self> {
-        Arc::new(Self::run().await)
+        Arc::new(Self::run("run").await)
+    }
+
+    /// A server that waits for the disk, as those that keep somebody's data do.
+    pub async fn start_durable() -> Arc<Self> {
+        Arc::new(Self::run("run-durable").await)
     }
 
     async fn find_or_start() -> Self {
         super::logs();
         match env::var(SETTING).ok().filter(|url| !url.is_empty()) {
             Some(url) => Self { url, own: None },
-            None => Self::run().await,
+            None => Self::run("run").await,
         }
     }
 
-    async fn run() -> Self {
+    async fn run(command: &'static str) -> Self {
         super::logs();
         let (orders, taken) = mpsc::unbounded_channel();
         let (tell, started) = oneshot::channel();
         let thread = thread::spawn(move || {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().build().expect("a runtime");
-            runtime.block_on(carry_out(taken, tell));
+            runtime.block_on(carry_out(command, taken, tell));
         });
         let url = started.await.expect("an answer").expect("scripts/postgres runs a server");
         Self { url, own: Some(Own { orders: Some(orders), thread: Some(thread) }) }
@@ -112,11 +117,12 @@ impl Postgres {
 
 /// Runs a server until nobody can send commands any more.
 async fn carry_out(
+    command: &'static str,
     mut orders: mpsc::UnboundedReceiver<Order>,
     started: oneshot::Sender<Result<String, String>>,
 ) {
     let script = super::script("postgres").display().to_string();
-    match Runner::start(&["python3".to_owned(), script, "run".to_owned()]).await {
+    match Runner::start(&["python3".to_owned(), script, command.to_owned()]).await {
         // The waiting test may have given up.
         Err(why) => drop(started.send(Err(why))),
         Ok((mut runner, url)) => {
