@@ -218,10 +218,11 @@ impl Resync {
                     RETRY_INTERVAL
                 }
                 Page::Done { last, took } => {
-                    self.status.waits_for = None;
-                    match last {
-                        true => self.end_sweep().await?,
-                        false => self.ledger.save(&self.status).await?,
+                    if !last {
+                        self.status.waits_for = None;
+                        self.ledger.save(&self.status).await?;
+                    } else if !self.end_sweep().await? {
+                        return Ok(());
                     }
                     let rest = took * (100 / self.settings.owner_percent.clamp(1, 100) - 1);
                     if last { rest.max(self.settings.interval) } else { rest }
@@ -262,11 +263,11 @@ impl Resync {
         }
     }
 
-    /// Ends a sweep: removals are few enough, or wait.
-    async fn end_sweep(&mut self) -> Result<(), BoxError> {
+    /// Ends a sweep: removals are few enough, or wait. Returns whether this replica still compares.
+    async fn end_sweep(&mut self) -> Result<bool, BoxError> {
         let allowed = self.ledger.read().await?.allow_removals;
         // If it fails, the last page is compared once more, and nothing is forgotten.
-        let Some(mut sweep) = self.status.current.clone() else { return Ok(()) };
+        let Some(mut sweep) = self.status.current.clone() else { return Ok(true) };
         sweep.ended_at = Some(clock::now());
         sweep.after = None;
         self.remove(&sweep, allowed).await?;
@@ -275,19 +276,20 @@ impl Resync {
             tracing::warn!(%entity, ?differences, compared = sweep.compared, "the read model differed from its owner");
         }
         let last = Some(sweep.clone());
-        let ended = ResyncStatus { current: None, last, ..self.status.clone() };
+        let ended = ResyncStatus { current: None, last, waits_for: None, ..self.status.clone() };
         // Written first: what is said to be equal stays so after a restart.
-        if self.ledger.end(&ended, sweep.removals == 0).await? {
-            self.progress.sweeps.inc();
-            self.progress.sweep_ended.set(sweep.ended_at);
-            if is_equal(&sweep) {
-                self.progress.alarm.clear(What::Difference, None);
-                self.progress.found_equal.store(true, Relaxed);
-            }
+        if !self.ledger.end(&ended, sweep.removals == 0).await? {
+            return Ok(false);
+        }
+        self.progress.sweeps.inc();
+        self.progress.sweep_ended.set(sweep.ended_at);
+        if is_equal(&sweep) {
+            self.progress.alarm.clear(What::Difference, None);
+            self.progress.found_equal.store(true, Relaxed);
         }
         self.removals.clear();
         self.status = ended;
-        Ok(())
+        Ok(true)
     }
 
     fn is_full(&self) -> bool {
@@ -311,8 +313,9 @@ impl Resync {
 
     async fn waits_for(&mut self, why: &str) {
         self.status.waits_for = Some(why.to_owned());
-        // Without the database, this is not worth another message.
-        let _ = self.ledger.save(&self.status).await;
+        // Nothing else: what a page has found counts once it is complete. Without the database, this is not worth another
+        // message.
+        let _ = self.ledger.save_waits_for(why).await;
     }
 }
 

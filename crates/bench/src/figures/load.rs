@@ -30,7 +30,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BoxError> 
         .rounds(NAME, async |_| {
             let subscriber = Subscriber::start(&bench.world, &bench.owner, "copies").await?;
             let rate = subscriber.drained(bench.things).await? / 2.0;
-            let each = (rate * TICK.as_secs_f64()) as usize;
+            let each = ((rate * TICK.as_secs_f64()) as usize).max(1);
             let mut written = 0;
             let schedule = Schedule { changes: bench.some(CHANGES), interval: INTERVAL };
             let write = async |id: String, edition| bench.owner.write(&[id], edition).await;

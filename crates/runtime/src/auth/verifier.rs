@@ -55,12 +55,11 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Whether its signature had to be checked, or a key looked for, to find that out.
+    /// Whether its signature had to be checked to find that out.
     pub(super) fn cost_a_check(&self) -> bool {
         match self {
-            Self::Malformed | Self::Algorithm | Self::NoKeysYet => false,
-            // The issuer may have been asked for its keys.
-            Self::UnknownKey => true,
+            // How often an issuer is asked for its keys has bounds of its own.
+            Self::Malformed | Self::Algorithm | Self::UnknownKey | Self::NoKeysYet => false,
             Self::Signature | Self::Expired | Self::NotYet => true,
             Self::Issuer | Self::Audience | Self::Claim(_) => true,
         }

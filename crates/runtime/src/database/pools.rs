@@ -45,7 +45,9 @@ pub const POSTGRES_READERS: u32 = 8;
 /// PostgreSQL plans each statement for the tables as they are now. It would otherwise keep a plan that it made when a table was
 /// all but empty, until it next collects statistics, and read 100,000 rows for each of a hundred. To plan a statement takes
 /// about 0.1 ms.
-const PLANS: &str = "SET plan_cache_mode = force_custom_plan";
+///
+/// Without statistics it also believes that some are worth compiling, which takes longer than all of them.
+const PLANS: &str = "SET plan_cache_mode = force_custom_plan; SET jit = off";
 /// A standby lags behind its primary, and its answers would be taken for the newest state.
 const NO_STANDBY: &str = "DO $$ BEGIN IF pg_is_in_recovery() THEN \
      RAISE 'the server is a standby, but a primary is needed' USING ERRCODE = '57P03'; \

@@ -55,6 +55,7 @@ impl Intake {
         if done && !self.progress.caught_up.load(Relaxed) {
             // Written first: what is said to be ready stays so after a restart.
             if !self.positions.caught_up(session.mark.consumer()).await? {
+                self.recent.forget(&recent);
                 return Err(Over::ReadModelReplaced);
             }
             self.progress.caught_up.store(true, Relaxed);

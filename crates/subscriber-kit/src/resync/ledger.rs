@@ -153,10 +153,10 @@ impl Ledger {
     }
 
     /// Stores what comparing waits for, until the end of its page. Does nothing if another replica compares by now.
-    pub(crate) async fn save_waits_for(&self, why: &'static str) -> Result<(), sqlx::Error> {
+    pub(crate) async fn save_waits_for(&self, why: &str) -> Result<(), sqlx::Error> {
         let sql = "UPDATE nudge_resync SET waits_for = $3 WHERE entity = $1 AND holder = $2";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(self.holder.clone());
-        self.db.write(query.bind(why)).await.map(drop)
+        self.db.write(query.bind(why.to_owned())).await.map(drop)
     }
 
     /// Stores how far comparing contents has got. Does nothing if another replica compares by now.
@@ -178,11 +178,13 @@ impl Ledger {
         self.db.write(query).await.map(drop)
     }
 
-    /// The comparison that an operator wanted has begun.
+    /// The comparison that an operator wanted has begun. Does nothing if another replica compares by now.
     pub(crate) async fn begun(&self) -> Result<(), sqlx::Error> {
-        let sql = "UPDATE nudge_resync SET wanted = $2 WHERE entity = $1 AND wanted IN ($3, $4)";
+        let sql = "UPDATE nudge_resync SET wanted = $2 \
+                   WHERE entity = $1 AND holder = $5 AND wanted IN ($3, $4)";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(BEGUN);
-        self.db.write(query.bind(WANTED).bind(WANTED_IN_FULL)).await.map(drop)
+        let query = query.bind(WANTED).bind(WANTED_IN_FULL).bind(self.holder.clone());
+        self.db.write(query).await.map(drop)
     }
 }
 

@@ -170,7 +170,15 @@ impl Sql {
                 .into(),
             create: format!("{insert} NOTHING").into(),
             save: format!("{insert} UPDATE SET {}", updates.join(", ")).into(),
-            clear_menus: format!("DELETE FROM store_menu WHERE store_id IN {ids}").into(),
+            clear_menus: match kind {
+                Kind::Sqlite => format!("DELETE FROM store_menu WHERE store_id IN {ids}"),
+                // The start of the key: PostgreSQL expects a two-hundredth of the table for each, and would rather read all
+                // of it than join with ten of them.
+                Kind::Postgres => "DELETE FROM store_menu WHERE store_id = \
+                    ANY (ARRAY(SELECT json_array_elements_text($1::json)))"
+                    .to_owned(),
+            }
+            .into(),
             insert_menus: format!(
                 "INSERT INTO store_menu ({menu_columns}) SELECT {menu_columns} FROM {menu_rows}"
             )
