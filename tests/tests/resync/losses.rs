@@ -121,6 +121,8 @@ async fn what_is_applied_while_a_busy_owner_keeps_it_waiting_is_no_difference() 
     settings.resync.overdue_after = Duration::from_secs(1);
     let World { nats: _nats, owner, copy, .. } = World::start(THINGS, settings).await;
     handled(&copy, &owner).await;
+    // From then on it compares page after page.
+    swept(&copy).await;
     // Callbacks are answered, and comparing has to wait.
     owner.misbehave(|ids| ids.is_empty().then_some(Fault::Status(429, Some(1))));
     eventually("it has to wait", || async {
