@@ -4,9 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::WriteToken;
 use nudge_runtime::{
-    BoxError, Broker, Database, alerts::Alerts, database::Migration, serve, traces::Traces,
+    BoxError, Broker, Database,
+    alerts::Alerts,
+    database::{Kind, Migration},
+    serve,
+    traces::Traces,
 };
 use nudge_subscriber_kit::{CloudEvents, Settings, Subscriber, source::Source};
+use nudge_testbed::database::execute;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +40,30 @@ pub fn quick() -> Settings {
     // It would hide what is lost otherwise.
     settings.resync.enabled = false;
     settings
+}
+
+/// Makes writes fail, such as `INSERT ON copy`, where this condition holds, with the error `no room`.
+pub async fn no_room(database: &TestDatabase, write: &str, when: &str) {
+    let sql = match database.kind() {
+        Kind::Sqlite => format!(
+            "CREATE TRIGGER no_room BEFORE {write} WHEN {when} BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        ),
+        Kind::Postgres => format!(
+            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'no room'; END $$; \
+             CREATE TRIGGER no_room BEFORE {write} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION no_room()"
+        ),
+    };
+    execute(database.url(), &sql).await;
+}
+
+/// Ends [`no_room`].
+pub async fn room(database: &TestDatabase) {
+    let sql = match database.kind() {
+        Kind::Sqlite => "DROP TRIGGER no_room",
+        Kind::Postgres => "DROP FUNCTION no_room CASCADE",
+    };
+    execute(database.url(), sql).await;
 }
 
 /// A read model on which nothing runs: its database, its handler and its settings.

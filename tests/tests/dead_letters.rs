@@ -3,7 +3,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nudge_tests::{Copy, Fault, Nats, Owner, QUIET, ReadModel, Wire, copy::quick, eventually};
+use nudge_tests::{
+    Copy, Fault, Nats, Owner, QUIET, ReadModel, Wire,
+    copy::{no_room, quick, room},
+    eventually,
+};
 use serde_json::{Value, json};
 
 /// A batch of ten in one transaction, "bad" in its middle.
@@ -361,31 +365,12 @@ async fn an_owner_is_asked_less_and_less_while_dead_letters_cannot_be_written() 
     let mut model = ReadModel::new().await;
     model.settings = slower_each_time();
     let copy = model.start(&nats.broker("copies").await, &owner).await;
-    let (broken, mended) = copy.db.pick(
-        (
-            "CREATE TRIGGER no_room BEFORE INSERT ON nudge_dead_letter \
-             BEGIN SELECT RAISE(ABORT, 'no room'); END",
-            "DROP TRIGGER no_room",
-        ),
-        (
-            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS \
-             $$ BEGIN RAISE EXCEPTION 'no room'; END $$; \
-             CREATE TRIGGER no_room BEFORE INSERT ON nudge_dead_letter \
-             FOR EACH ROW EXECUTE FUNCTION no_room()",
-            "DROP TRIGGER no_room ON nudge_dead_letter",
-        ),
-    );
-    let run = async |sql: &'static str| {
-        let mut tx = copy.db.begin().await.expect("a transaction");
-        sqlx::raw_sql(sql).execute(&mut *tx).await.expect("it runs");
-        tx.commit().await.expect("it commits");
-    };
-    run(broken).await;
+    no_room(copy.database(), "INSERT ON nudge_dead_letter", "true").await;
     copy.refuse(|id| (id == "bad").then(|| "there is no column for it".into()));
     owner.put("bad", json!(1)).await;
     let asked = times_asked_within_a_second(&owner).await;
     assert!(asked <= 5, "{asked} times within a second");
-    run(mended).await;
+    room(copy.database()).await;
     copy.dead_letters(1).await;
 }
 

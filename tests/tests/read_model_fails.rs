@@ -4,7 +4,12 @@
 use std::time::Duration;
 
 use nudge_runtime::Database;
-use nudge_tests::{Copy, Nats, Owner, ReadModel, Wire, eventually};
+use nudge_testbed::database::execute;
+use nudge_tests::{
+    Copy, Nats, Owner, ReadModel, Wire,
+    copy::{no_room, room},
+    eventually,
+};
 use serde_json::json;
 
 /// What stops all work on the copies, and how it is repaired.
@@ -239,25 +244,8 @@ async fn it_is_ready_only_once_that_is_written() {
     let copy = Copy::start(&nats.broker("copies").await, &owner).await;
     eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
     let model = copy.stop().await;
-    let db = model.open().await;
-    let (fails, mended) = db.pick(
-        (
-            "UPDATE nudge_intake SET caught_up_at = NULL; \
-             CREATE TRIGGER fails BEFORE UPDATE OF caught_up_at ON nudge_intake \
-             BEGIN SELECT RAISE(ABORT, 'no room'); END",
-            "DROP TRIGGER fails",
-        ),
-        (
-            "UPDATE nudge_intake SET caught_up_at = NULL; \
-             CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
-             $$ BEGIN RAISE EXCEPTION 'no room'; END $$; \
-             CREATE TRIGGER fails BEFORE UPDATE OF caught_up_at ON nudge_intake \
-             FOR EACH ROW EXECUTE FUNCTION fails()",
-            "DROP FUNCTION fails CASCADE",
-        ),
-    );
-    run(&db, fails).await;
-    db.close().await;
+    execute(model.database.url(), "UPDATE nudge_intake SET caught_up_at = NULL").await;
+    no_room(&model.database, "UPDATE OF caught_up_at ON nudge_intake", "true").await;
     let copy = model.start(&nats.broker("copies").await, &owner).await;
     eventually("it says what keeps it", || async {
         assert!(!copy.subscriber.is_ready());
@@ -265,6 +253,6 @@ async fn it_is_ready_only_once_that_is_written() {
     })
     .await;
     assert!(!copy.subscriber.is_ready());
-    run(&copy.db, mended).await;
+    room(copy.database()).await;
     eventually("it is ready", || async { copy.subscriber.is_ready().then_some(()) }).await;
 }

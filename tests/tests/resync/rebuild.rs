@@ -1,6 +1,10 @@
 //! A read model is built anew beside the one that serves, and is ready once it is equal.
 
-use nudge_tests::ReadModel;
+use nudge_testbed::database::execute;
+use nudge_tests::{
+    ReadModel,
+    copy::{no_room, room},
+};
 
 use super::*;
 
@@ -54,30 +58,9 @@ async fn a_read_model_that_is_built_anew_is_ready_only_once_it_equals_its_owner(
 async fn it_is_equal_to_its_owner_only_once_that_is_written() {
     let World { nats: _nats, broker, owner, copy } = World::start(THINGS, eager()).await;
     let mut model = copy.stop().await;
-    let db = model.open().await;
-    let (fails, mended) = db.pick(
-        (
-            "UPDATE nudge_resync SET sweep = NULL, last_sweep = NULL; \
-             CREATE TRIGGER fails BEFORE UPDATE ON nudge_resync WHEN NEW.last_sweep IS NOT NULL \
-             BEGIN SELECT RAISE(ABORT, 'no room'); END",
-            "DROP TRIGGER fails",
-        ),
-        (
-            "UPDATE nudge_resync SET sweep = NULL, last_sweep = NULL; \
-             CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
-             $$ BEGIN RAISE EXCEPTION 'no room'; END $$; \
-             CREATE TRIGGER fails BEFORE UPDATE ON nudge_resync FOR EACH ROW \
-             WHEN (NEW.last_sweep IS NOT NULL) EXECUTE FUNCTION fails()",
-            "DROP FUNCTION fails CASCADE",
-        ),
-    );
-    let run = async |db: &Database, sql: &'static str| {
-        let mut tx = db.begin().await.expect("a transaction");
-        sqlx::raw_sql(sql).execute(&mut *tx).await.expect("it runs");
-        tx.commit().await.expect("it commits");
-    };
-    run(&db, fails).await;
-    db.close().await;
+    let url = model.database.url();
+    execute(url, "UPDATE nudge_resync SET sweep = NULL, last_sweep = NULL").await;
+    no_room(&model.database, "UPDATE ON nudge_resync", "NEW.last_sweep IS NOT NULL").await;
     model.settings.resync.ready_when_equal = true;
     let copy = model.start(&broker, &owner).await;
     eventually("it says what keeps it", || async {
@@ -93,7 +76,7 @@ async fn it_is_equal_to_its_owner_only_once_that_is_written() {
         let compared = copy.status().await["resync"]["current"]["compared"].as_u64();
         assert!(compared <= Some(THINGS as u64), "{compared:?}");
     }
-    run(&copy.db, mended).await;
+    room(copy.database()).await;
     eventually("it is ready", || async { (readiness(&copy).await.0 == 200).then_some(()) }).await;
     copy.stop().await;
 }

@@ -174,9 +174,9 @@ impl Sql {
                 Kind::Sqlite => format!("DELETE FROM store_menu WHERE store_id IN {ids}"),
                 // The start of the key: PostgreSQL expects a two-hundredth of the table for each, and would rather read all
                 // of it than join with ten of them.
-                Kind::Postgres => "DELETE FROM store_menu WHERE store_id = \
-                    ANY (ARRAY(SELECT json_array_elements_text($1::json)))"
-                    .to_owned(),
+                Kind::Postgres => {
+                    format!("DELETE FROM store_menu WHERE store_id = ANY (ARRAY{ids})")
+                }
             }
             .into(),
             insert_menus: format!(
