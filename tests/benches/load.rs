@@ -20,6 +20,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 #[tokio::main]
 async fn main() {
+    nudge_runtime::tls::install();
     let stop = CancellationToken::new();
     let listener = serve::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

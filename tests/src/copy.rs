@@ -326,6 +326,21 @@ impl Copy {
         converging.await;
     }
 
+    /// Waits until it has stored that everything is handled. Before, a difference counts as in flight, or is noticed at once,
+    /// since what was applied lately is remembered.
+    pub async fn handled(&self, owner: &Owner) {
+        eventually("everything is handled", || async {
+            let query = sqlx::query_as("SELECT position FROM nudge_intake");
+            let (position,): (i64,) = query.fetch_one(self.db.reader()).await.ok()?;
+            let (last,): (i64,) = sqlx::query_as("SELECT max(published_seq) FROM nudge_change_log")
+                .fetch_one(owner.db.reader())
+                .await
+                .ok()?;
+            (position == last).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until no work is queued or in progress and the broker has nothing left to deliver.
     pub async fn quiet(&self) {
         eventually("the subscriber is quiet", || async {

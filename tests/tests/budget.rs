@@ -220,6 +220,46 @@ async fn differences_are_found_and_repaired_with_a_small_share_while_fresh_chang
     copy.dead_letters(0).await;
 }
 
+/// A copy that claims newer versions than the owner has, of more entities than have their turn at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_unanswered_of_fresh_versions_is_asked_for_again_in_the_same_comparison() {
+    let nats = Nats::start().await;
+    let seldom = Duration::from_secs(600);
+    let mut settings = quick();
+    settings.resync = ResyncSettings {
+        enabled: true,
+        interval: seldom,
+        recent_interval: seldom,
+        overdue_after: seldom,
+        contents_interval: seldom,
+        newest_contents_interval: seldom,
+        owner_percent: 100,
+        confirm_after: Duration::from_millis(50),
+        ..ResyncSettings::default()
+    };
+    let (mut owner, copy) = filled(&nats, 60, settings).await;
+    copy.handled(&owner).await;
+    let held = Vec::from_iter((0..60).map(|n| json!({"id": format!("t{n:03}"), "version": 1})));
+    limit(&mut owner, 40);
+    let url = format!("{}/sync/v1/{ENTITY}/renew", owner.url());
+    let answer = reqwest::Client::new().post(url).json(&json!({ "items": held })).send().await;
+    let answer: Value = answer.expect("an answer").json().await.expect("JSON");
+    assert_eq!(answer, json!({"renewed": 0, "left": 0, "unanswered": 58}), "one turn");
+    for sql in [
+        "UPDATE nudge_applied SET version = version + 5",
+        "UPDATE copy SET version = version + 5, body = '{}'",
+    ] {
+        copy.db.write(sqlx::query(sql)).await.expect("the rows are altered");
+    }
+    let request =
+        reqwest::Client::new().post(copy.admin("resync")).json(&json!({"entity": ENTITY}));
+    assert_eq!(request.send().await.expect("an answer").status(), 202);
+    eventually("all is as its owner has it", || async {
+        (copy.all().await == owner.all().await).then_some(())
+    })
+    .await;
+}
+
 /// Each probe of whose fault a failure is gets the answer that the owner is busy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poison_key_is_isolated_and_parked_though_the_owner_is_too_busy_for_probes() {

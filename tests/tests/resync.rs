@@ -85,20 +85,6 @@ async fn equal(copy: &Copy, owner: &Owner) {
     .await;
 }
 
-/// Waits until everything is handled, and what was applied lately no longer remembered: that would be noticed at once.
-async fn handled(copy: &Copy, owner: &Owner) {
-    eventually("everything is handled", || async {
-        let query = sqlx::query_as("SELECT position FROM nudge_intake");
-        let (position,): (i64,) = query.fetch_one(copy.db.reader()).await.ok()?;
-        let (last,): (i64,) = sqlx::query_as("SELECT max(published_seq) FROM nudge_change_log")
-            .fetch_one(owner.db.reader())
-            .await
-            .ok()?;
-        (position == last).then_some(())
-    })
-    .await;
-}
-
 /// Asks for a comparison.
 async fn ask(copy: &Copy, body: Value) {
     let request = reqwest::Client::new().post(copy.admin("resync")).json(&body);
@@ -137,7 +123,7 @@ async fn rows_deleted_altered_and_added_by_hand_are_found_and_repaired() {
     owner.delete("t299").await;
     let copy = Copy::start_with(&broker, &owner, eager()).await;
     equal(&copy, &owner).await;
-    handled(&copy, &owner).await;
+    copy.handled(&owner).await;
     assert_eq!(swept(&copy).await["compared"], THINGS);
     for sql in [
         "DELETE FROM nudge_applied WHERE id IN ('t001', 't200', 't299')",
@@ -207,7 +193,7 @@ async fn an_owner_that_suddenly_knows_little_removes_nothing_without_an_operator
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_to_be_removed_survives_a_page_that_fails() {
     let World { nats: _nats, owner, copy, .. } = World::start(THINGS, eager()).await;
-    handled(&copy, &owner).await;
+    copy.handled(&owner).await;
     let calls = std::sync::atomic::AtomicUsize::new(0);
     owner.misbehave(move |ids| {
         let nth = calls.fetch_add(usize::from(ids.is_empty()), Relaxed) + 1;
@@ -246,7 +232,7 @@ async fn a_difference_among_the_newest_is_found_at_once() {
     settings.resync.interval = Duration::from_secs(3_600);
     settings.resync.recent_interval = Duration::from_millis(100);
     let World { nats: _nats, owner, copy, .. } = World::start(THINGS, settings).await;
-    handled(&copy, &owner).await;
+    copy.handled(&owner).await;
     for sql in [
         "DELETE FROM nudge_applied WHERE id = 't001'",
         "DELETE FROM copy WHERE id = 't001'",
@@ -300,7 +286,7 @@ async fn a_dead_letter_is_not_asked_for_again_and_again() {
     owner.put("bad", json!({})).await;
     copy.wait(&good).await;
     copy.dead_letters(1).await;
-    handled(&copy, &owner).await;
+    copy.handled(&owner).await;
     let asked = owner.times_asked("bad");
     let sweep = swept(&copy).await;
     assert_eq!((&sweep["set_aside"], &sweep["differences"]["missing"]), (&json!(1), &json!(0)));

@@ -248,6 +248,15 @@ pub struct Renewed {
     /// Entities left out for now: locked by a writer, or unknown to the owner, which makes only so many tombstones at
     /// a time. Ask again.
     pub left: u64,
+    /// How many of the last entities of the request were not looked at, because they exceed what the owner gives at a time.
+    /// Ask again for them. Fewer than all; 0 from an owner without a budget.
+    #[serde(default, skip_serializing_if = "is_none")]
+    #[schema(required = false)]
+    pub unanswered: u64,
+}
+
+fn is_none(entities: &u64) -> bool {
+    *entities == 0
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod applied;
 pub(crate) mod contents;
+mod counted;
 pub(crate) mod dead_letter;
 pub(crate) mod guard;
 pub(crate) mod position;

@@ -29,7 +29,7 @@ async fn a_certificate_is_recomputed_from_the_two_databases() {
     let World { owner, copy, .. } = &world;
     owner.delete("t007").await;
     equal(copy, owner).await;
-    handled(copy, owner).await;
+    copy.handled(owner).await;
     let certified = certified(copy).await;
     let certificate = &certified["certificate"];
     assert_eq!(certificate["entities"], THINGS - 1, "{certified}");
@@ -55,7 +55,7 @@ async fn a_certificate_is_recomputed_from_the_two_databases() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_names_what_was_in_flight_and_there_is_none_if_something_differed() {
     let World { nats: _nats, owner, copy, .. } = World::start(THINGS, eager()).await;
-    handled(&copy, &owner).await;
+    copy.handled(&owner).await;
     copy.refuse(|id| (id == "t200").then(|| "it is refused".into()));
     owner.put("t200", json!({"name": "refused"})).await;
     copy.dead_letters(1).await;
@@ -87,7 +87,7 @@ async fn a_certificate_names_what_was_in_flight_and_there_is_none_if_something_d
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn differences_are_counted_by_their_age() {
     let World { nats: _nats, broker, owner, copy, .. } = World::start(THINGS, eager()).await;
-    handled(&copy, &owner).await;
+    copy.handled(&owner).await;
     alter(&copy.db, "UPDATE nudge_applied SET version = version - 5 WHERE id = 't002'").await;
     equal(&copy, &owner).await;
     let audit = async |copy: &Copy| copy.status().await["resync"]["audit"]["current"].take();

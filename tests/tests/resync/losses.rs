@@ -17,7 +17,7 @@ async fn what_another_program_acknowledges_in_a_subscribers_name_arrives_all_the
     let World { nats, broker, owner, copy } = World::start(THINGS, eager()).await;
     let wire = Wire::open(&nats).await;
     let name = wire.consumer("copies").await;
-    handled(&copy, &owner).await;
+    copy.handled(&owner).await;
     let model: ReadModel = copy.stop().await;
     owner.put("t001", json!({"name": "changed"})).await;
     owner.put("t999", json!({"name": "new"})).await;
@@ -65,7 +65,7 @@ async fn an_owner_that_is_put_back_and_edited_is_equalled_in_every_version() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_put_back_loses_nothing_for_good() {
     let World { mut nats, broker: _broker, owner, copy } = World::start(50, eager()).await;
-    handled(&copy, &owner).await;
+    copy.handled(&owner).await;
     nats.kill();
     let backup = nats.back_up();
     nats.restart().await;
@@ -120,7 +120,7 @@ async fn what_is_applied_while_a_busy_owner_keeps_it_waiting_is_no_difference() 
     let mut settings = eager();
     settings.resync.overdue_after = Duration::from_secs(1);
     let World { nats: _nats, owner, copy, .. } = World::start(THINGS, settings).await;
-    handled(&copy, &owner).await;
+    copy.handled(&owner).await;
     // From then on it compares page after page.
     swept(&copy).await;
     // Callbacks are answered, and comparing has to wait.
@@ -152,8 +152,8 @@ async fn a_copied_read_model_and_its_original_both_find_what_is_wrong_in_them() 
         (model.start(&broker, &owner).await, beside.start(&broker, &owner).await);
     equal(&original, &owner).await;
     equal(&copy, &owner).await;
-    handled(&original, &owner).await;
-    handled(&copy, &owner).await;
+    original.handled(&owner).await;
+    copy.handled(&owner).await;
     for (subscriber, id) in [(&original, "t001"), (&copy, "t002")] {
         let lost = format!("DELETE FROM nudge_applied WHERE entity = 'thing' AND id = '{id}'");
         subscriber.db.write(sqlx::query(AssertSqlSafe(lost))).await.expect("it is lost");
@@ -167,8 +167,8 @@ async fn a_copied_read_model_and_its_original_both_find_what_is_wrong_in_them() 
     equal(&copy, &owner).await;
     // What is still in flight for one of them is left out of its digest.
     published(&owner.db).await;
-    handled(&original, &owner).await;
-    handled(&copy, &owner).await;
+    original.handled(&owner).await;
+    copy.handled(&owner).await;
     let (of_one, of_other) = (swept(&original).await, swept(&copy).await);
     assert_eq!(of_one["agreed"], of_other["agreed"]);
     original.stop().await;

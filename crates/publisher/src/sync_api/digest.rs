@@ -75,7 +75,8 @@ pub(super) async fn recent(
 ///
 /// A subscriber has versions of them that are not older than the owner's, although they differ: the owner was
 /// restored, or somebody edited the read model. With a fresh version, every copy returns to what the owner has. An ID
-/// that the owner has no record of gets a tombstone: 2,000 at once, and then 100 a second.
+/// that the owner has no record of gets a tombstone: 2,000 at once, and then 100 a second. Where the owner has a budget, fewer
+/// entities may be looked at than were asked for, the first that were named.
 #[utoipa::path(post, path = "/renew", operation_id = "syncRenew", tag = "sync",
 request_body = RenewRequest, params(AskerHeaders), responses(
     (status = 200, description = "How many got one, and how many must be asked for again", body = Renewed),
@@ -83,12 +84,14 @@ request_body = RenewRequest, params(AskerHeaders), responses(
 pub(super) async fn renew(
     State(api): State<Arc<Api>>,
     asker: Asker,
-    Json(Object(RenewRequest { items })): Json<Object<RenewRequest>>,
+    Json(Object(RenewRequest { mut items })): Json<Object<RenewRequest>>,
 ) -> Result<Response, Problem> {
     if !(1..=MAX_RENEWED).contains(&items.len()) {
         return Err(Problem::field("items", format!("must contain 1 to {MAX_RENEWED} entities")));
     }
-    let turn = api.budget.whole_turn(&asker, items.len()).await?;
+    let turn = api.budget.turn(&asker, items.len()).await?;
+    let unanswered = items.len().saturating_sub(turn.granted) as u64;
+    items.truncate(turn.granted);
     // Of an entity that occurs twice, the highest version counts.
     let mut highest: BTreeMap<EntityId, Version> = BTreeMap::new();
     for Held { id, version } in items {
@@ -114,7 +117,8 @@ pub(super) async fn renew(
         api.metrics.renewed.inc_by(renewed);
         api.wake.notify_one();
     }
-    let renewed = Renewed { renewed, left: done.left + done.deferred.len() as u64 };
+    let left = done.left + done.deferred.len() as u64;
+    let renewed = Renewed { renewed, left, unanswered };
     Ok((turn, axum::Json(renewed)).into_response())
 }
 

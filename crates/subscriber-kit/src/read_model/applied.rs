@@ -12,30 +12,23 @@ use parking_lot::{Mutex, MutexGuard};
 use sqlx::AssertSqlSafe;
 use tokio::{sync::Notify, time::Instant};
 
+use super::counted::Counted;
+
 /// How often the table is read for versions that other replicas applied.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// A count that takes less time is made whenever somebody asks.
-const CHEAP_COUNT: Duration = Duration::from_millis(10);
-/// How many times longer than it took any other count is valid: of 1,000,000 rows, one takes half a second.
-const COUNT_SHARE: u32 = 50;
-/// Longest validity, however long a count took: the program may have been frozen meanwhile.
-const MAX_COUNT_AGE: Duration = Duration::from_secs(60);
-/// A count of fewer rows is made whenever somebody asks: if it took long, something else held it up.
-const MANY_ROWS: u64 = 10_000;
 
 /// The applied versions of one kind of entity, and those who wait for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiters {
     db: Database,
     entity: EntityName,
-    counted: Arc<Mutex<Option<Counted>>>,
+    counted: Counted<u64>,
     waiting: Arc<Mutex<HashMap<EntityId, Arc<Notify>>>>,
 }
 
 impl Waiters {
     pub(crate) fn new(db: Database, entity: EntityName) -> Self {
-        Self { db, entity, counted: Arc::default(), waiting: Arc::default() }
+        Self { db, entity, counted: Counted::default(), waiting: Arc::default() }
     }
 
     /// The version applied for `id`.
@@ -81,17 +74,14 @@ impl Waiters {
 
     /// Number of applied entities, including tombstones. It reads all of them, so a large number may be some time old.
     pub(crate) async fn count(&self) -> Result<u64, sqlx::Error> {
-        let valid = |counted: &Counted| counted.is_valid();
-        if let Some(counted) = (*self.counted.lock()).filter(valid) {
-            return Ok(counted.count);
-        }
-        let began = Instant::now();
-        let sql = "SELECT count(*) FROM nudge_applied WHERE entity = $1";
-        let query = sqlx::query_as(sql).bind(self.entity.as_str());
-        let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
-        let (count, at) = (u64::try_from(count).unwrap_or(0), Instant::now());
-        *self.counted.lock() = Some(Counted { count, at, took: at - began });
-        Ok(count)
+        let count = async {
+            let sql = "SELECT count(*) FROM nudge_applied WHERE entity = $1";
+            let query = sqlx::query_as(sql).bind(self.entity.as_str());
+            let (count,): (i64,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+            let count = u64::try_from(count).unwrap_or(0);
+            Ok((count, count))
+        };
+        self.counted.get(count).await
     }
 
     /// Wakes those who wait for these IDs. Call it after the commit.
@@ -139,21 +129,6 @@ fn read((version, deleted, applied_at): (i64, i64, i64)) -> AppliedVersion {
         version: Version::try_from(version).unwrap_or(Version::NONE),
         deleted: deleted != 0,
         applied_at: Timestamp::from_unix_micros(applied_at),
-    }
-}
-
-/// A number, and how long counting took.
-#[derive(Clone, Copy, Debug)]
-struct Counted {
-    count: u64,
-    at: Instant,
-    took: Duration,
-}
-
-impl Counted {
-    fn is_valid(&self) -> bool {
-        let is_dear = self.took >= CHEAP_COUNT && self.count >= MANY_ROWS;
-        is_dear && self.at.elapsed() < MAX_COUNT_AGE.min(self.took * COUNT_SHARE)
     }
 }
 
@@ -219,23 +194,6 @@ mod tests {
         let applied = waiting.await.unwrap().unwrap().unwrap();
         assert_eq!(applied.version.get(), 2);
         assert!(waiters.lock().is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_count_is_valid_for_longer_the_longer_it_took() {
-        let counted = |took, count| {
-            let (at, took) = (Instant::now(), Duration::from_millis(took));
-            Counted { count, at, took }
-        };
-        let (cheap, dear) = (counted(9, 1_000_000), counted(500, 1_000_000));
-        let (held_up, frozen) = (counted(2_000, 50), counted(9_000, 1_000_000));
-        assert!(!cheap.is_valid() && !held_up.is_valid() && dear.is_valid());
-        tokio::time::advance(Duration::from_secs(24)).await;
-        assert!(dear.is_valid());
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(!dear.is_valid() && frozen.is_valid());
-        tokio::time::advance(MAX_COUNT_AGE).await;
-        assert!(!frozen.is_valid());
     }
 
     #[tokio::test]

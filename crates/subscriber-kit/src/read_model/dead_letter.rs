@@ -15,7 +15,7 @@ use nudge_runtime::{
 };
 use sqlx::AssertSqlSafe;
 
-use super::revision::is_outdated;
+use super::{counted::Counted, revision::is_outdated};
 
 /// Longest error text stored, in bytes.
 const MAX_ERROR_BYTES: usize = 1_000;
@@ -52,8 +52,6 @@ pub(crate) struct Counts {
     pub(crate) parked: u64,
     /// Rows that are not.
     pub(crate) dead_letters: u64,
-    /// Parked rows that are due.
-    pub(crate) due: u64,
     /// Parked rows whose ID the owner does not know.
     pub(crate) unknown: u64,
 }
@@ -65,6 +63,7 @@ pub(crate) struct DeadLetters {
     entity: EntityName,
     /// The handler's revision.
     revision: i64,
+    counted: Counted<Counts>,
 }
 
 row! {
@@ -96,7 +95,7 @@ impl Row {
 
 impl DeadLetters {
     pub(crate) fn new(db: Database, entity: EntityName, revision: i64) -> Self {
-        Self { db, entity, revision }
+        Self { db, entity, revision, counted: Counted::default() }
     }
 
     /// Writes keys to the table, or updates their last failure. Leaves out a key that another replica has meanwhile
@@ -266,32 +265,44 @@ impl DeadLetters {
     pub(crate) async fn discard(&self, id: &EntityId) -> Result<bool, sqlx::Error> {
         let sql = "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id = $2";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(id.as_str());
-        Ok(self.db.write(query).await? > 0)
+        let is_gone = self.db.write(query).await? > 0;
+        self.counted.forget();
+        Ok(is_gone)
     }
 
-    /// How many rows there are.
+    /// How many rows there are. It reads all of them, so a large number may be some time old.
     pub(crate) async fn counts(&self) -> Result<Counts, sqlx::Error> {
-        let now = clock::now().unix_micros();
-        let sql = "SELECT COALESCE(SUM(CASE WHEN next_at IS NULL THEN 0 ELSE 1 END), 0) AS parked, \
-                   COALESCE(SUM(CASE WHEN next_at <= $2 THEN 1 ELSE 0 END), 0) AS due, \
-                   COALESCE(SUM(CASE WHEN next_at IS NOT NULL AND unknown = 1 THEN 1 ELSE 0 END), 0) AS unknown, \
-                   count(*) AS all_rows FROM nudge_dead_letter WHERE entity = $1";
-        let query = sqlx::query_as(sql).bind(self.entity.as_str()).bind(now);
-        let row: CountRow = self.db.run(query.fetch_one(self.db.reader())).await?;
-        Ok(Counts {
-            parked: row.parked as u64,
-            dead_letters: (row.all_rows - row.parked) as u64,
-            due: row.due as u64,
-            unknown: row.unknown as u64,
-        })
+        let count = async {
+            let sql = "SELECT count(*) AS all_rows, count(next_at) AS parked, \
+                       count(CASE WHEN unknown = 1 THEN next_at END) AS unknown \
+                       FROM nudge_dead_letter WHERE entity = $1";
+            let query = sqlx::query_as(sql).bind(self.entity.as_str());
+            let row: CountRow = self.db.run(query.fetch_one(self.db.reader())).await?;
+            let counts = Counts {
+                parked: row.parked as u64,
+                dead_letters: (row.all_rows - row.parked) as u64,
+                unknown: row.unknown as u64,
+            };
+            Ok((counts, row.all_rows as u64))
+        };
+        self.counted.get(count).await
+    }
+
+    /// Whether a parked row is due.
+    pub(crate) async fn is_due(&self) -> Result<bool, sqlx::Error> {
+        let sql = "SELECT 1 FROM nudge_dead_letter WHERE entity = $1 AND next_at <= $2 \
+                   ORDER BY next_at LIMIT 1";
+        let query = sqlx::query(sql).bind(self.entity.as_str()).bind(clock::now().unix_micros());
+        Ok(self.db.run(query.fetch_optional(self.db.reader())).await?.is_some())
     }
 
     /// Gives up parked keys that the owner does not know and that are not applied here: those that are due after
-    /// `max_attempts` attempts, and `surplus` more, those with most attempts first. Returns how many were given up.
+    /// `max_attempts` attempts, and as many more as exceed `max_keys`, those with most attempts first. Returns how many were
+    /// given up.
     pub(crate) async fn give_up_unknown(
         &self,
         max_attempts: u32,
-        surplus: u64,
+        max_keys: u64,
     ) -> Result<u64, sqlx::Error> {
         const UNKNOWN: &str = "dead.entity = $1 AND dead.unknown = 1 AND NOT EXISTS \
             (SELECT 1 FROM nudge_applied a WHERE a.entity = $1 AND a.id = dead.id AND a.deleted = 0)";
@@ -302,6 +313,9 @@ impl DeadLetters {
         let tried = sqlx::query(AssertSqlSafe(tried)).bind(self.entity.as_str());
         let tried = tried.bind(i64::from(max_attempts)).bind(clock::now().unix_micros());
         let mut given_up = self.db.write(tried).await?;
+        // What was counted before may be old, and a key that is given up is gone.
+        self.counted.forget();
+        let surplus = self.counts().await?.unknown.saturating_sub(max_keys);
         if surplus > 0 {
             let most = format!(
                 "DELETE FROM nudge_dead_letter WHERE entity = $1 AND id IN \
@@ -317,10 +331,9 @@ impl DeadLetters {
 
 row! {
     struct CountRow {
-        parked: i64,
-        due: i64,
-        unknown: i64,
         all_rows: i64,
+        parked: i64,
+        unknown: i64,
     }
 }
 
@@ -396,12 +409,14 @@ mod tests {
             table.park(&[parking(2, Some(Duration::ZERO))]).await.unwrap();
             table.park(&[parking(1, None)]).await.unwrap();
             let counts = table.counts().await.unwrap();
-            assert_eq!(counts, Counts { parked: 1, due: 1, ..Counts::default() });
+            assert_eq!(counts, Counts { parked: 1, ..Counts::default() });
+            assert!(table.is_due().await.unwrap());
             assert_eq!(table.due(10).await.unwrap()[0].floor, v(2));
             // A refusal of the same version or of a later one does.
             table.park(&[parking(3, None)]).await.unwrap();
             let counts = table.counts().await.unwrap();
             assert_eq!(counts, Counts { dead_letters: 1, ..Counts::default() });
+            assert!(!table.is_due().await.unwrap());
         })
         .await;
     }

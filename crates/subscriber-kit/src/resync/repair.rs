@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use nudge_protocol::{
     EntityId, Version,
     admin::{Differences, Sweep},
-    digest::{Held, MAX_RENEWED, RenewRequest},
+    digest::{Held, MAX_RENEWED, RenewRequest, Renewed},
     sync_api::Lane,
 };
 use nudge_runtime::{BoxError, mutated};
@@ -161,10 +161,16 @@ impl Resync {
     pub(super) async fn renew(&self, mut report: Vec<Held>) -> Result<bool, BoxError> {
         while !report.is_empty() {
             let items = report.split_off(report.len().saturating_sub(MAX_RENEWED));
-            let renewed = self.client.renew(&self.entity, &RenewRequest { items }).await;
+            let mut request = RenewRequest { items };
+            let renewed = self.client.renew(&self.entity, &request).await;
             match renewed {
-                // What it leaves out is found again by the next sweep.
-                Ok(_) => {}
+                // What it leaves out is found again by the next sweep. It looks at one at least, whatever it says: otherwise
+                // this would never end.
+                Ok(Renewed { unanswered, .. }) => {
+                    let unanswered = usize::try_from(unanswered).unwrap_or(usize::MAX);
+                    let answered = request.items.len().saturating_sub(unanswered).max(1);
+                    report.append(&mut request.items.split_off(answered));
+                }
                 Err(error) if error.kind == FetchErrorKind::Misconfigured => {
                     let entity = &self.entity;
                     tracing::warn!(%entity, %error, "the owner gives no fresh versions: what only an owner can repair stays");

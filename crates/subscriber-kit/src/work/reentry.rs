@@ -57,13 +57,14 @@ async fn round(
     if progress.dead_letters.set(counts.dead_letters as i64) > 0 && counts.dead_letters == 0 {
         progress.alarm.clear_all(What::DeadLetter);
     }
-    let surplus = counts.unknown.saturating_sub(settings.max_unknown_keys as u64);
+    let max_unknown = settings.max_unknown_keys as u64;
     // Usually nothing is due; then the write lock is not needed.
-    if counts.due == 0 && surplus == 0 {
+    if counts.unknown <= max_unknown && !dead_letters.is_due().await? {
         return Ok(());
     }
     if counts.unknown > 0 {
-        let given_up = dead_letters.give_up_unknown(settings.max_unknown_attempts, surplus).await?;
+        let given_up =
+            dead_letters.give_up_unknown(settings.max_unknown_attempts, max_unknown).await?;
         progress.given_up.inc_by(given_up);
     }
     for due in dead_letters.due(MAX_ROWS).await? {
