@@ -2,7 +2,8 @@
 //! goes on writing; and before that, how fast an empty subscriber fills.
 //!
 //! `ROWS=1000000 cargo bench -p nudge-tests --bench audit`, with `NUDGE_TEST_DATABASE=postgres` for PostgreSQL. Versions
-//! are altered in 1,000 rows; with `CONTENTS=1`, contents in 1,000 others, which takes as long as a pass over all of them.
+//! are altered in 1,000 rows; with `CONTENTS=1`, contents in 1,000 others, which takes as long as a pass over all of them:
+//! with `SECONDS=600`, only so long, which says how long a pass takes.
 //!
 //! With `AUDITS=1000`, everything is instead compared so often, one comparison after the other, while the owner takes
 //! 2,000 writes a second: none may report a difference that is none, and each that is planted must be found by the next.
@@ -168,7 +169,7 @@ async fn differences(copy: &Copy) -> u64 {
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-/// Alters some rows, and prints how long it takes until they are as before.
+/// Alters some rows, and prints how long it takes until they are as before, or how many are after `SECONDS`.
 async fn planted(copy: &Copy, rows: usize, offset: usize, alter: &str, altered: &str) {
     let step = rows / PLANTED;
     let numbers = (0..PLANTED).map(|n| n * step + offset);
@@ -181,8 +182,13 @@ async fn planted(copy: &Copy, rows: usize, offset: usize, alter: &str, altered: 
     tx.commit().await.expect("all are altered");
     let (began, mut after) = (Instant::now(), Vec::new());
     let mut left: BTreeSet<String> = ids.into_iter().collect();
+    let most = env::var("SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(f64::MAX);
     while !left.is_empty() {
         sleep(LOOK).await;
+        if began.elapsed().as_secs_f64() > most {
+            println!("  {} of {PLANTED} found and repaired within {most:.0} s", after.len());
+            return;
+        }
         let list = serde_json::to_string(&left).expect("JSON");
         let of = nudge_runtime::set_sql::strings(copy.db.kind(), "$1");
         let sql = format!("{altered} AND id IN {of}");

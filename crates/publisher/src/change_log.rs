@@ -22,10 +22,10 @@ use nudge_runtime::{
     Database, Tx, clock,
     database::Text,
     mutated, row,
-    set_sql::{Column, rows, strings, typed},
+    set_sql::{Column, Line, lines, read_lines, rows, strings},
 };
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, FromRow};
+use sqlx::AssertSqlSafe;
 
 pub(crate) use tables::MIGRATIONS;
 
@@ -94,15 +94,22 @@ impl ChangeLog {
                 )
             )
             .into(),
-            recorded: format!(
-                "SELECT id, {VERSION_COLUMNS} FROM nudge_change_log WHERE entity = $1 AND id IN {}",
-                strings(kind, "$2")
+            recorded: lines(
+                kind,
+                &RECORDED,
+                &format!(
+                    "SELECT id, {VERSION_COLUMNS} FROM nudge_change_log WHERE entity = $1 AND id IN {}",
+                    strings(kind, "$2")
+                ),
             )
             .into(),
-            page: format!(
-                "SELECT {} AS id, {VERSION_COLUMNS} FROM nudge_change_log AS log \
-                 WHERE log.entity = $1 AND log.id > $2 ORDER BY log.id LIMIT $3 OFFSET $4",
-                typed(kind, "log", &Column::Text("id"))
+            page: lines(
+                kind,
+                &RECORDED,
+                &format!(
+                    "SELECT id, {VERSION_COLUMNS} FROM nudge_change_log \
+                     WHERE entity = $1 AND id > $2 ORDER BY id LIMIT $3 OFFSET $4"
+                ),
             )
             .into(),
             single: single::sql(kind),
@@ -151,12 +158,11 @@ impl ChangeLog {
         tx: &mut Tx,
         ids: &[EntityId],
     ) -> Result<HashMap<EntityId, Recorded>, sqlx::Error> {
-        let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(self.sql.recorded.clone()))
+        let query = sqlx::query_as(AssertSqlSafe(self.sql.recorded.clone()))
             .bind(self.entity.as_str())
-            .bind(serde_json::json!(ids).to_string())
-            .fetch_all(&mut **tx)
-            .await?;
-        rows.into_iter().map(Row::recorded).collect()
+            .bind(serde_json::json!(ids).to_string());
+        let (text,): (String,) = query.fetch_one(&mut **tx).await?;
+        read_lines(&text).map(|line| Row::of(line)?.recorded()).collect()
     }
 
     /// A page of the change log in bytewise order of IDs, including tombstones. Rows with an invalid ID, which SQLite
@@ -170,16 +176,16 @@ impl ChangeLog {
         let (mut page, mut looked_at) = (Vec::with_capacity(limit), 0);
         while page.len() < limit {
             let wanted = limit - page.len();
-            let rows = sqlx::query(AssertSqlSafe(self.sql.page.clone()))
+            let query = sqlx::query_as(AssertSqlSafe(self.sql.page.clone()))
                 .bind(self.entity.as_str())
                 .bind(after.map_or("", EntityId::as_str))
                 .bind(wanted as i64)
-                .bind(looked_at as i64)
-                .fetch_all(&mut **tx)
-                .await?;
-            looked_at += rows.len();
-            for row in &rows {
-                match Row::from_row(row).and_then(Row::recorded) {
+                .bind(looked_at as i64);
+            let (text,): (String,) = query.fetch_one(&mut **tx).await?;
+            let before = looked_at;
+            for line in read_lines(&text) {
+                looked_at += 1;
+                match Row::of(line).and_then(Row::recorded) {
                     Ok(one) => page.push(one),
                     Err(error) => {
                         let entity = &self.entity;
@@ -187,7 +193,7 @@ impl ChangeLog {
                     }
                 }
             }
-            if rows.len() < wanted {
+            if looked_at - before < wanted {
                 break;
             }
         }
@@ -198,6 +204,15 @@ impl ChangeLog {
 /// The columns of a [`Row`] except its ID.
 const VERSION_COLUMNS: &str =
     "version, deleted, changed_at, stranger_version, never_existed_version";
+/// The columns of a [`Row`] as one text.
+const RECORDED: [Column; 6] = [
+    Column::Text("id"),
+    Column::Int("version"),
+    Column::Int("deleted"),
+    Column::Int("changed_at"),
+    Column::Int("stranger_version"),
+    Column::Int("never_existed_version"),
+];
 
 row! {
     struct Row {
@@ -211,6 +226,17 @@ row! {
 }
 
 impl Row {
+    fn of(mut line: Line<'_>) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: Text(decode(line.text().ok_or(Unreadable("the ID")))?),
+            version: number(&mut line)?,
+            deleted: number(&mut line)?,
+            changed_at: number(&mut line)?,
+            stranger_version: number(&mut line)?,
+            never_existed_version: number(&mut line)?,
+        })
+    }
+
     fn recorded<C>(self) -> Result<C, sqlx::Error>
     where
         C: From<(EntityId, Recorded)>,
@@ -224,6 +250,15 @@ impl Row {
         };
         Ok(C::from((decode(EntityId::new(&self.id.0))?, recorded)))
     }
+}
+
+/// A row of the log holds something else than the log writes.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} of a row of nudge_change_log cannot be read")]
+struct Unreadable(&'static str);
+
+fn number(line: &mut Line<'_>) -> Result<i64, sqlx::Error> {
+    decode(line.int().ok_or(Unreadable("a number")))
 }
 
 fn decode<T, E: std::error::Error + Send + Sync + 'static>(

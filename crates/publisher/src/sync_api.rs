@@ -8,7 +8,7 @@ mod digest;
 pub mod document;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -387,7 +387,7 @@ fn project(state: Box<RawValue>, fields: Option<&[String]>) -> Result<Box<RawVal
     let Some(fields) = fields else {
         return Ok(state);
     };
-    let parsed: Result<HashMap<String, Box<RawValue>>, _> = serde_json::from_str(state.get());
+    let parsed: Result<BTreeMap<String, &RawValue>, _> = serde_json::from_str(state.get());
     let mut all = parsed.map_err(|error| Problem::internal(&error))?;
     all.retain(|name, _| fields.contains(name));
     serde_json::value::to_raw_value(&all).map_err(|error| Problem::internal(&error))

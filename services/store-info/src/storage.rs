@@ -23,8 +23,8 @@ use nudge_publisher::{
     capture::{CaptureError, Tables},
     sync_api,
 };
-use nudge_runtime::{BoxError, Database, Tx, database::OpenError};
-use sqlx::{AssertSqlSafe, any::AnyRow};
+use nudge_runtime::{BoxError, Database, Tx, database::OpenError, set_sql::read_lines};
+use sqlx::AssertSqlSafe;
 
 use crate::{
     domain::{Found, Store},
@@ -106,15 +106,16 @@ impl Stores {
             let (mut page, mut looked_at) = (Vec::with_capacity(limit), 0);
             while page.len() < limit {
                 let wanted = limit - page.len();
-                let rows = sqlx::query(AssertSqlSafe(self.sql.page.clone()))
+                let query = sqlx::query_as(AssertSqlSafe(self.sql.page.clone()))
                     .bind(after.map_or("", EntityId::as_str))
                     .bind(wanted as i64)
-                    .bind(looked_at as i64)
-                    .fetch_all(&mut *tx)
-                    .await?;
-                looked_at += rows.len();
-                page.extend(self.stores(&rows)?.into_iter().filter_map(Result::ok));
-                if rows.len() < wanted {
+                    .bind(looked_at as i64);
+                let (text,): (String,) = query.fetch_one(&mut *tx).await?;
+                let stores = self.stores(&text);
+                looked_at += stores.len();
+                let are_all = stores.len() < wanted;
+                page.extend(stores.into_iter().filter_map(Result::ok));
+                if are_all {
                     break;
                 }
             }
@@ -161,17 +162,15 @@ impl Stores {
         tx: &mut Tx,
         ids: &[EntityId],
     ) -> Result<Vec<Result<Store, Unreadable>>, sqlx::Error> {
-        let rows = sqlx::query(AssertSqlSafe(self.sql.read.clone()))
-            .bind(serde_json::json!(ids).to_string())
-            .fetch_all(&mut **tx)
-            .await?;
-        self.stores(&rows)
+        let query = sqlx::query_as(AssertSqlSafe(self.sql.read.clone()))
+            .bind(serde_json::json!(ids).to_string());
+        let (text,): (String,) = query.fetch_one(&mut **tx).await?;
+        Ok(self.stores(&text))
     }
 
     /// Reads these rows, and logs each one that cannot be read.
-    fn stores(&self, rows: &[AnyRow]) -> Result<Vec<Result<Store, Unreadable>>, sqlx::Error> {
-        let stores: Vec<_> =
-            rows.iter().map(|one| row::read(self.db.kind(), one)).collect::<Result<_, _>>()?;
+    fn stores(&self, text: &str) -> Vec<Result<Store, Unreadable>> {
+        let stores: Vec<_> = read_lines(text).map(row::read).collect();
         for unreadable in stores.iter().filter_map(|one| one.as_ref().err()) {
             self.metrics.unreadable_row();
             tracing::error!(
@@ -180,7 +179,7 @@ impl Stores {
                 "an unreadable row is left out"
             );
         }
-        Ok(stores)
+        stores
     }
 }
 

@@ -29,6 +29,9 @@ pub(super) struct Sql {
     pub(super) recent: Arc<str>,
 }
 
+/// The columns of a row that is compared.
+const VERSIONS: [Column; 3] = [Column::Text("id"), Column::Int("version"), Column::Int("deleted")];
+
 row! {
     struct Moving { id: Text, version: i64, changed_at: i64 }
 }
@@ -41,7 +44,7 @@ impl Sql {
             let rows = format!(
                 "SELECT log.id, log.version, log.deleted {from} log.id > $2{to} ORDER BY log.id LIMIT $3"
             );
-            lines(kind, &rows)
+            lines(kind, &VERSIONS, &rows)
         };
         // Saying that versions are above 0 makes both databases choose the partial index.
         // In its order, or PostgreSQL would read the whole log instead: it believes that many rows are meant, and that it
@@ -57,6 +60,7 @@ impl Sql {
             beyond: moving(&beyond("log.published_seq", "$3"), "log.published_seq").into(),
             recent: lines(
                 kind,
+                &VERSIONS,
                 &format!(
                     "SELECT log.id, log.version, log.deleted {from} log.published_seq > 0 AND log.published_seq <= $3 \
                      AND log.version = log.published_version ORDER BY log.published_seq DESC LIMIT $2"
@@ -128,7 +132,7 @@ impl ChangeLog {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let looked_at = rows.len();
-        let valid: Vec<_> = rows.into_iter().filter_map(|row| row_of(row?)).collect();
+        let valid: Vec<_> = rows.into_iter().filter_map(row_of).collect();
         if valid.len() < looked_at {
             let (entity, invalid) = (&self.entity, looked_at - valid.len());
             tracing::error!(%entity, invalid, "rows of nudge_change_log have invalid IDs");
@@ -154,7 +158,7 @@ impl ChangeLog {
         let query = sqlx::query_as(AssertSqlSafe(self.sql.digest.recent.clone()));
         let query = query.bind(self.entity.as_str()).bind(MAX_RECENT as i64).bind(seq);
         let (text,): (String,) = query.fetch_one(&mut **tx).await?;
-        let mut rows: Vec<_> = read_lines(&text).flatten().filter_map(row_of).collect();
+        let mut rows: Vec<_> = read_lines(&text).filter_map(row_of).collect();
         rows.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(Some(rows))
     }
@@ -233,10 +237,10 @@ fn divided(
 }
 
 /// What is valid in every respect.
-fn row_of(line: Line) -> Option<RangeRow> {
-    let Line { id, version, deleted } = line;
+fn row_of(mut line: Line<'_>) -> Option<RangeRow> {
+    let (id, version, deleted) = (line.text()?, line.int()?, line.int()?);
     let (id, version) = (EntityId::new(&id).ok()?, Version::try_from(version).ok()?);
-    Some(RangeRow { id, version, deleted })
+    Some(RangeRow { id, version, deleted: deleted != 0 })
 }
 
 impl Moving {

@@ -10,13 +10,13 @@ use std::{collections::HashSet, sync::Arc};
 use nudge_protocol::{Change, EntityId, EntityName, Version, subject};
 use nudge_runtime::{
     database::Kind,
-    mutated, row,
-    set_sql::{Column, by_key, rows},
+    mutated,
+    set_sql::{Column, Line, by_key, lines, read_lines, rows},
 };
 use serde::Serialize;
 use sqlx::AssertSqlSafe;
 
-use super::ChangeLog;
+use super::{ChangeLog, number};
 use crate::sink::Stored;
 
 /// Every version is above 0; saying so makes SQLite choose the index of pending rows. In its order, or PostgreSQL would
@@ -40,16 +40,30 @@ pub(crate) struct Pending {
     pub(crate) is_first: bool,
 }
 
-row! {
-    /// The ID in bytes: SQLite stores whatever it is given, and one row that is not UTF-8 must not delay the
-    /// others.
-    struct PendingRow { id: Vec<u8>, version: i64, change: String, seq: i64 }
+/// The columns of a [`PendingRow`].
+const PENDING: [Column; 4] =
+    [Column::Text("id"), Column::Int("version"), Column::Text("change"), Column::Int("seq")];
+
+/// A row as the log has it. The ID in bytes: SQLite stores whatever it is given, and one row that is not UTF-8 must not
+/// delay the others.
+#[derive(Debug)]
+struct PendingRow {
+    id: Vec<u8>,
+    version: i64,
+    change: Option<String>,
+    seq: i64,
 }
 
 impl PendingRow {
+    fn of(mut line: Line<'_>) -> Result<Self, sqlx::Error> {
+        let id = line.bytes().unwrap_or_default();
+        let (version, change, seq) = (number(&mut line)?, line.text(), number(&mut line)?);
+        Ok(Self { id, version, change, seq })
+    }
+
     fn read(&self) -> Option<Pending> {
         let (id, version) = (read_id(&self.id)?, Version::try_from(self.version).ok()?);
-        let change = Change::parse(&self.change).unwrap_or(Change::Updated);
+        let change = self.change.as_deref().and_then(Change::parse).unwrap_or(Change::Updated);
         Some(Pending { id, version, change, is_first: self.seq == 0 })
     }
 }
@@ -105,15 +119,17 @@ pub(super) struct Sql {
 impl Sql {
     pub(super) fn new(kind: Kind) -> Self {
         let marks = [Column::Text("id"), Column::Int("version"), Column::Int("seq")];
-        let (held, id) = (rows(kind, "$3", &marks), bytes(kind, "id"));
+        let held = rows(kind, "$3", &marks);
         let pending = |order| {
-            format!(
-                "SELECT {id} AS id, version, change, published_seq AS seq \
+            // As text, whatever it is.
+            let rows = format!(
+                "SELECT CAST(id AS TEXT) AS id, version, change, published_seq AS seq \
                  FROM nudge_change_log WHERE entity = $1 \
                  AND version <> published_version \
                  AND (id, version) NOT IN (SELECT r.id, r.version FROM {held}) \
                  ORDER BY version {order} LIMIT $2"
-            )
+            );
+            lines(kind, &PENDING, &rows)
         };
         let (marks, by_id) = (rows(kind, "$2", &marks), by_key(kind, "$2", "log.id"));
         // What a server acknowledged before it was restarted may be lost.
@@ -223,7 +239,8 @@ impl ChangeLog {
     ) -> Result<Vec<PendingRow>, sqlx::Error> {
         let query = sqlx::query_as(AssertSqlSafe(sql.clone())).bind(self.entity.as_str());
         let query = query.bind(limit as i64).bind(serde_json::json!(held).to_string());
-        self.db.run(query.fetch_all(self.db.reader())).await
+        let (text,): (String,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        read_lines(&text).map(PendingRow::of).collect()
     }
 
     /// Removes rows with invalid IDs, as returned by [`pending`](Self::pending). Returns how many it removed: those

@@ -97,8 +97,8 @@ fn repeated(log: &ChangeLog) -> Vec<(String, Vec<Bind>, usize)> {
         Text(r#"[{"id":"s7919","version":1,"seq":90000},{"id":"s5831","version":2,"seq":90001}]"#);
     let near_the_end = Int(ROWS - 3);
     let cases: [(&str, &[Bind], usize); 13] = [
-        (&sql.outbox.newest, &[Int(100), Text("[]")], 0),
-        (&sql.outbox.oldest, &[Int(100), Text("[]")], 0),
+        (&sql.outbox.newest, &[Int(100), Text("[]")], 1),
+        (&sql.outbox.oldest, &[Int(100), Text("[]")], 1),
         (&sql.outbox.behind, &[published], 2),
         (&sql.outbox.kept, &[published], 1),
         (&sql.outbox.mark, &[published, Text("a server")], 0),

@@ -9,7 +9,7 @@ use nudge_protocol::{
 use nudge_runtime::{
     Database, clock,
     database::Kind,
-    set_sql::{Column, lines, read_lines, rows, strings},
+    set_sql::{Column, Line, lines, read_lines, rows, strings},
 };
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -44,7 +44,9 @@ impl Rows {
         limit: usize,
     ) -> Result<(Vec<RangeRow>, Range), sqlx::Error> {
         let after = range.after.as_ref().map_or("", EntityId::as_str).to_owned();
-        let sql = lines(self.db.kind(), if range.to.is_some() { IN_RANGE } else { TO_THE_END });
+        let columns = [Column::Text("id"), Column::Int("version"), Column::Int("deleted")];
+        let sql =
+            lines(self.db.kind(), &columns, if range.to.is_some() { IN_RANGE } else { TO_THE_END });
         let query = sqlx::query_as(AssertSqlSafe(sql)).bind(self.entity.as_str()).bind(after);
         let query = match &range.to {
             Some(to) => query.bind(to.as_str()),
@@ -53,9 +55,9 @@ impl Rows {
         let query = query.bind(limit as i64).bind(i64::from(self.tombstones));
         let (text,): (String,) = self.db.run(query.fetch_one(self.db.reader())).await?;
         let mut looked_at = 0;
-        let rows = read_lines(&text).inspect(|_| looked_at += 1).flatten();
-        let rows: Vec<_> =
-            rows.filter_map(|row| read((row.id, row.version, i64::from(row.deleted)))).collect();
+        let rows = read_lines(&text).inspect(|_| looked_at += 1);
+        let row = |mut line: Line<'_>| read((line.text()?, line.int()?, line.int()?));
+        let rows: Vec<_> = rows.filter_map(row).collect();
         let full = looked_at == limit;
         let to = match full {
             true => rows.last().map(|row| row.id.clone()).or_else(|| range.to.clone()),

@@ -6,30 +6,9 @@
 
 use nudge_protocol::EntityId;
 use nudge_publisher::sync_api;
-use nudge_runtime::{
-    database::{Field, Kind, Text},
-    row,
-};
-use sqlx::{FromRow, Row as _, any::AnyRow};
+use nudge_runtime::set_sql::Line;
 
 use crate::domain::{Menu, Store};
-
-row! {
-    struct Row {
-        name: Text,
-        category: Text,
-        region: Text,
-        address: Text,
-        neighbourhood: Text,
-        phone: Text,
-        description: Text,
-        open: i64,
-        min_order_amount: i64,
-        delivery_fee: i64,
-        /// As JSON.
-        menus: Text,
-    }
-}
 
 /// A row that is not a valid store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,58 +26,50 @@ impl From<Unreadable> for sync_api::Unreadable {
 }
 
 /// The store that a row holds.
-///
-/// # Errors
-/// If the table is to blame and not the row: on PostgreSQL, a column of another type.
-pub(super) fn read(kind: Kind, row: &AnyRow) -> Result<Result<Store, Unreadable>, sqlx::Error> {
-    let (id, shown) = id(row)?;
-    let unreadable = |problem: String| {
-        let problem = format!("the row of store {shown} cannot be read: {problem}");
-        Ok(Err(Unreadable { id: id.clone(), problem }))
+pub(super) fn read(mut line: Line<'_>) -> Result<Store, Unreadable> {
+    let (id, shown) = id(&mut line);
+    let unreadable = |problem: &str| Unreadable {
+        id: id.clone(),
+        problem: format!("the row of store {shown} cannot be read: {problem}"),
     };
-    let Some(id) = id.clone() else {
-        return unreadable("its id is invalid".to_owned());
+    let other = |column| {
+        unreadable(&format!("{column} holds a value of another type, or text that is not UTF-8"))
     };
-    let found = match Row::from_row(row) {
-        Ok(found) => found,
-        Err(sqlx::Error::ColumnDecode { index, .. }) if kind == Kind::Sqlite => {
-            let column = index.trim_matches('"');
-            return unreadable(format!(
-                "{column} holds a value of another type, or text that is not UTF-8"
-            ));
-        }
-        Err(error) => return Err(error),
-    };
-    let menus: Vec<Menu> = match serde_json::from_str(&found.menus.0) {
-        Ok(menus) => menus,
-        Err(error) => return unreadable(format!("its menus: {error}")),
-    };
-    Ok(Ok(Store {
-        id,
-        name: found.name.0,
-        category: found.category.0,
-        region: found.region.0,
-        address: found.address.0,
-        neighbourhood: found.neighbourhood.0,
-        phone: found.phone.0,
-        description: found.description.0,
-        open: found.open != 0,
-        min_order_amount: found.min_order_amount,
-        delivery_fee: found.delivery_fee,
+    let mut text = |column| line.text().ok_or_else(|| other(column));
+    let (name, category, region) = (text("name")?, text("category")?, text("region")?);
+    let (address, neighbourhood) = (text("address")?, text("neighbourhood")?);
+    let (phone, description) = (text("phone")?, text("description")?);
+    let mut int = |column| line.int().ok_or_else(|| other(column));
+    let (open, min_order_amount) = (int("open")? != 0, int("min_order_amount")?);
+    let delivery_fee = int("delivery_fee")?;
+    let menus = line.text().ok_or_else(|| other("menus"))?;
+    let menus: Vec<Menu> =
+        serde_json::from_str(&menus).map_err(|error| unreadable(&format!("its menus: {error}")))?;
+    Ok(Store {
+        id: id.clone().ok_or_else(|| unreadable("its id is invalid"))?,
+        name,
+        category,
+        region,
+        address,
+        neighbourhood,
+        phone,
+        description,
+        open,
+        min_order_amount,
+        delivery_fee,
         menus,
-    }))
+    })
 }
 
 /// The ID, if it is valid, and how to show it: a valid one as it is, anything else as an SQL literal.
-fn id(row: &AnyRow) -> Result<(Option<EntityId>, String), sqlx::Error> {
-    let text = Text::of(row, "id").ok().map(|text| text.0);
-    let is_text = row.try_get::<String, _>("id_type")? == "text";
-    let id = text.as_deref().filter(|_| is_text).and_then(|text| EntityId::new(text).ok());
+fn id(line: &mut Line<'_>) -> (Option<EntityId>, String) {
+    let (bytes, is_text) = (line.bytes().unwrap_or_default(), line.int() == Some(1));
+    let text = std::str::from_utf8(&bytes).ok().filter(|_| is_text);
+    let id = text.and_then(|text| EntityId::new(text).ok());
     let shown = match (&id, text) {
         (Some(id), _) => id.to_string(),
-        (None, Some(text)) if is_text => format!("{text:?}"),
-        (None, _) => {
-            let bytes: Vec<u8> = row.try_get("id")?;
+        (None, Some(text)) => format!("{text:?}"),
+        (None, None) => {
             let digits: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
             match is_text {
                 true => format!("CAST(X'{digits}' AS TEXT)"),
@@ -106,5 +77,5 @@ fn id(row: &AnyRow) -> Result<(Option<EntityId>, String), sqlx::Error> {
             }
         }
     };
-    Ok((id, shown))
+    (id, shown)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nudge_runtime::{
     database::{Kind, Migration},
-    set_sql::{Column, rows, strings, typed},
+    set_sql::{Column, lines, rows, strings},
 };
 use serde_json::json;
 
@@ -158,16 +158,14 @@ impl Sql {
             "INSERT INTO store ({columns}) SELECT {columns} FROM {from} WHERE true \
              ON CONFLICT (id) DO"
         );
-        let select = select(kind);
         let menu_columns: Vec<_> = MENU_COLUMNS.iter().map(name).collect();
         let (menu_columns, menu_rows) = (menu_columns.join(", "), rows(kind, "$1", &MENU_COLUMNS));
         Self {
             lock: (kind == Kind::Postgres).then(|| {
                 format!("SELECT id FROM store WHERE id IN {ids} ORDER BY id FOR UPDATE").into()
             }),
-            read: format!("{select} WHERE store.id IN {ids}").into(),
-            page: format!("{select} WHERE store.id > $1 ORDER BY store.id LIMIT $2 OFFSET $3")
-                .into(),
+            read: select(kind, &format!("WHERE store.id IN {ids}")).into(),
+            page: select(kind, "WHERE store.id > $1 ORDER BY store.id LIMIT $2 OFFSET $3").into(),
             create: format!("{insert} NOTHING").into(),
             save: format!("{insert} UPDATE SET {}", updates.join(", ")).into(),
             clear_menus: match kind {
@@ -187,30 +185,31 @@ impl Sql {
     }
 }
 
-/// Selects stores, each with its menus as JSON, so that an unreadable row affects no other.
-fn select(kind: Kind) -> String {
-    let column = |column: &Column| format!("{} AS {}", typed(kind, "store", column), name(column));
-    let rest = COLUMNS[1..].iter().map(column).collect::<Vec<_>>().join(", ");
-    let (id, id_type, menus) = match kind {
-        // The ID as bytes, whatever it is: it names the row. JSON cannot contain bytes, and whether text in it is UTF-8
-        // shows when it is read.
+/// Selects stores as [`lines`]: the ID whatever it is, whether it is text, the other columns, and the menus as JSON. So an
+/// unreadable row affects no other.
+fn select(kind: Kind, which: &str) -> String {
+    let rest = COLUMNS[1..].iter().map(name).collect::<Vec<_>>().join(", ");
+    let (is_text, menus) = match kind {
+        // JSON cannot contain bytes. Whether text in it is UTF-8 shows when it is read.
         Kind::Sqlite => (
-            "CAST(store.id AS BLOB)",
-            "typeof(store.id)",
-            "CAST(json_group_array(json_object('name', CASE typeof(m.name) WHEN 'text' THEN m.name END, \
-             'price', CASE typeof(m.price) WHEN 'integer' THEN m.price END) ORDER BY m.position) AS BLOB)",
+            "typeof(store.id) = 'text'",
+            "json_group_array(json_object('name', CASE typeof(m.name) WHEN 'text' THEN m.name END, \
+             'price', CASE typeof(m.price) WHEN 'integer' THEN m.price END) ORDER BY m.position)",
         ),
         Kind::Postgres => (
-            "store.id",
-            "'text'",
+            "1",
             "coalesce(json_agg(json_build_object('name', m.name, 'price', m.price) \
              ORDER BY m.position), '[]')::text",
         ),
     };
-    format!(
-        "SELECT {id} AS id, {id_type} AS id_type, {rest}, \
-         (SELECT {menus} FROM store_menu m WHERE m.store_id = store.id) AS menus FROM store"
-    )
+    let rows = format!(
+        "SELECT CAST(store.id AS TEXT) AS id, {is_text} AS is_text, {rest}, \
+         (SELECT {menus} FROM store_menu m WHERE m.store_id = store.id) AS menus FROM store {which}"
+    );
+    let mut columns = vec![Column::Text("id"), Column::Int("is_text")];
+    columns.extend(&COLUMNS[1..]);
+    columns.push(Column::Json("menus"));
+    lines(kind, &columns, &rows)
 }
 
 fn name(column: &Column) -> &'static str {
