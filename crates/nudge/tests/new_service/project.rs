@@ -33,7 +33,7 @@ impl Project {
         nudge_runtime::tls::install();
         let temporary = tempfile::tempdir().unwrap();
         fs::create_dir_all(temporary.path().join(".cargo")).unwrap();
-        fs::write(temporary.path().join(".cargo/config.toml"), profile()).unwrap();
+        fs::write(temporary.path().join(".cargo/config.toml"), settings()).unwrap();
         fs::create_dir(temporary.path().join("project")).unwrap();
         let programs = Path::new(NUDGE).parent().unwrap();
         let path = env::var("PATH").unwrap();
@@ -182,10 +182,11 @@ pub(crate) async fn answers(port: u16, path: &str) {
     eventually("a service answers", ask).await;
 }
 
-/// The workspace's profile for builds like this one: what is below a service is then built once for both.
-fn profile() -> String {
+/// The workspace's settings and profile for builds like this one: what is below a service is then built once for both.
+fn settings() -> String {
+    let settings = fs::read_to_string(Path::new(ROOT).join(".cargo/config.toml")).unwrap();
     let workspace = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
     let (_, rest) = workspace.split_once("\n[profile.dev]\n").expect("a profile");
     let (profile, _) = rest.split_once("\n[profile.fuzz]\n").expect("another profile");
-    format!("[profile.dev]\n{profile}\n")
+    format!("{settings}\n[profile.dev]\n{profile}\n")
 }
