@@ -11,7 +11,7 @@ use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 /// How many ordinary requests are answered at a time.
-const CAPACITY: usize = MAX_CONNECTIONS * 3 / 8;
+const CAPACITY: usize = MAX_CONNECTIONS * 5 / 16;
 /// How long each takes.
 const WORK: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_secs(4);

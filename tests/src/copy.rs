@@ -73,6 +73,7 @@ pub struct ReadModel {
     pub settings: Settings,
     /// Its database.
     pub database: Arc<TestDatabase>,
+    name: String,
     events: Option<CloudEvents>,
     keep: Keep,
     after_commit: Option<Hook>,
@@ -89,7 +90,13 @@ impl ReadModel {
     /// A read model on this database.
     pub fn on(database: Arc<TestDatabase>) -> Self {
         let (keep, events, after_commit, alerts, traces) = Default::default();
-        Self { settings: quick(), database, events, keep, after_commit, alerts, traces }
+        let name = "copies".to_owned();
+        Self { settings: quick(), database, name, events, keep, after_commit, alerts, traces }
+    }
+
+    /// With another name than all others.
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
     }
 
     /// Learns of changes from CloudEvents, instead of the owner's own stream.
@@ -133,7 +140,7 @@ impl ReadModel {
     pub async fn start_from(self, source: Arc<dyn Source>, owner: &Owner) -> Copy {
         let db = self.open().await;
         let stop = CancellationToken::new();
-        let mut builder = Subscriber::builder_from("copies", &db, source.clone())
+        let mut builder = Subscriber::builder_from(&self.name, &db, source.clone())
             .follow(ENTITY, &owner.url(), self.keep.clone())
             .settings(self.settings)
             .alerts(&self.alerts)

@@ -19,11 +19,22 @@ use nudge_subscriber_kit::{
     ResyncSettings, Settings,
     owner_client::{HttpOwner, OwnerClient},
 };
-use nudge_tests::{Copy, Fault, Nats, Owner, TestDatabase, copy::quick, eventually, owner::ENTITY};
+use nudge_tests::{
+    Copy, Fault, Nats, Owner, ReadModel, TestDatabase, copy::quick, eventually, owner::ENTITY,
+};
 use parking_lot::Mutex;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+
+/// What a subscriber took in both lanes.
+fn asked_by(owner: &Owner, name: &str) -> f64 {
+    let lane = |lane| {
+        let labels = format!("entity=\"{ENTITY}\",subscriber=\"{name}\",lane=\"{lane}\"");
+        metric(owner, &format!("nudge_owner_asked_total{{{labels}}}")).unwrap_or(0.0)
+    };
+    lane("backlog") + lane("fresh")
+}
 
 /// What `/metrics` of an owner says of this series.
 fn metric(owner: &Owner, series: &str) -> Option<f64> {
@@ -325,7 +336,6 @@ async fn what_is_answered_is_applied_before_the_rest_has_its_turn() {
 async fn a_request_that_exceeds_the_budget_of_a_second_is_answered() {
     let ids: Vec<_> = (0..200).map(|n| format!("t{n:03}")).collect();
     let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(1))).collect();
-    let held: Vec<_> = ids.iter().map(|id| json!({"id": id, "version": 1})).collect();
     for budget in [1, 10] {
         let mut owner = Owner::start_silent().await;
         owner.put_all(&things).await;
@@ -333,7 +343,7 @@ async fn a_request_that_exceeds_the_budget_of_a_second_is_answered() {
         for (call, request) in [
             ("batch-get", json!({ "ids": ids })),
             ("items", json!({ "limit": 1_000 })),
-            ("renew", json!({ "items": held })),
+            ("change-log", json!({ "ids": ids })),
             ("batch-get", json!({ "ids": ids })),
         ] {
             let url = format!("{}/sync/v1/{ENTITY}/{call}", owner.url());
@@ -407,4 +417,64 @@ async fn a_subscriber_is_told_how_much_of_an_answers_time_was_the_wait_for_its_t
     assert!(client.waited() > Duration::ZERO && client.waited() <= began.elapsed());
     let other = client.in_lane(nudge_protocol::sync_api::Lane::Fresh).expect("the same owner");
     assert_eq!(other.waited(), Duration::ZERO, "it counts its own");
+}
+
+/// On SQLite only: PostgreSQL would have too few connections for so many.
+mod once {
+    use super::*;
+
+    /// All were away while the whole backlog came into being.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sixteen_that_were_away_come_back_at_the_owners_rate_with_fresh_changes_first() {
+        const SUBSCRIBERS: usize = 16;
+        const THINGS: usize = 300;
+        const RATE: u32 = 400;
+        let nats = Nats::start().await;
+        let mut owner = Owner::start_silent().await;
+        // So that none of them begins before all are there.
+        limit(&mut owner, 1);
+        owner.second_relay(&nats.broker("things").await);
+        let ids: Vec<_> = (0..THINGS).map(|n| format!("t{n:03}")).collect();
+        let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(1))).collect();
+        owner.put_all(&things).await;
+        eventually("all are published", || async {
+            (owner.publisher.health().published >= THINGS as u64).then_some(())
+        })
+        .await;
+        let names: Vec<_> = (0..SUBSCRIBERS).map(|n| format!("copies-{n}")).collect();
+        let mut copies = Vec::new();
+        for name in &names {
+            let model = ReadModel::new().await.named(name);
+            copies.push(model.start(&nats.broker(name).await, &owner).await);
+        }
+        let asked = || names.iter().map(|name| asked_by(&owner, name)).collect::<Vec<_>>();
+        let before: f64 = asked().iter().sum();
+        let _ = owner.publisher.clone().budget(NonZeroU32::new(RATE));
+        let began = Instant::now();
+        let fresh = owner.put("fresh", json!(2)).await;
+        for copy in &copies {
+            copy.wait(&fresh).await;
+            assert!(
+                copy.all().await.len() < THINGS,
+                "the fresh change came after all of its backlog"
+            );
+        }
+        let half = (SUBSCRIBERS * THINGS) as f64 / 2.0;
+        let taken = eventually("they have half of it", || async {
+            let taken = asked();
+            (taken.iter().sum::<f64>() >= half).then_some(taken)
+        })
+        .await;
+        let (seconds, all) = (began.elapsed().as_secs_f64(), taken.iter().sum::<f64>() - before);
+        // What may be used at once after a pause, and a turn.
+        let most = f64::from(RATE) * (seconds + 0.25);
+        assert!(all <= most, "{all} entities in {seconds} s");
+        let least = taken.iter().copied().fold(f64::MAX, f64::min);
+        let largest = taken.iter().copied().fold(0.0, f64::max);
+        assert!(largest <= 2.0 * least, "{taken:?}");
+        for copy in &copies {
+            copy.converged(&owner).await;
+            copy.dead_letters(0).await;
+        }
+    }
 }

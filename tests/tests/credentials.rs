@@ -152,6 +152,9 @@ mod once {
         stays_out(&args(&words("other-ca.pem")), "io error").await;
         let tls = format!("tls://127.0.0.1:{}", nats.port());
         stays_out(&args(&["--nats-url", &tls]), "io error").await;
+        // The right authority, and no certificate of its own.
+        let (url, ca) = (nats.url(), file("ca.pem"));
+        stays_out(&args(&["--nats-url", &url, "--nats-ca-file", &ca]), "").await;
     }
 
     /// Nobody can pose as the server and get the password.

@@ -1,6 +1,7 @@
 //! Replicas of a service start at the same moment, on a new database.
 
 use clap::Parser;
+use nudge_runtime::database::Migration;
 use nudge_tests::{Nats, TestDatabase, eventually};
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -22,6 +23,35 @@ async fn ready(http: &Client, urls: &[String]) {
             (answer.status() == 200).then_some(())
         })
         .await;
+    }
+}
+
+/// A rollback, or a replica of the older release that is restarted during a rolling deploy.
+#[tokio::test]
+async fn an_older_release_starts_on_the_tables_of_a_newer_one() {
+    const OLDER: &[Migration] = &[Migration {
+        number: 1,
+        title: "things",
+        sqlite: "CREATE TABLE old_thing (id TEXT PRIMARY KEY, n BIGINT NOT NULL)",
+        postgres: "CREATE TABLE old_thing (id TEXT PRIMARY KEY, n BIGINT NOT NULL)",
+    }];
+    const NEWER: &[Migration] = &[
+        OLDER[0],
+        Migration {
+            number: 2,
+            title: "a column",
+            sqlite: "ALTER TABLE old_thing ADD COLUMN name TEXT",
+            postgres: "ALTER TABLE old_thing ADD COLUMN name TEXT",
+        },
+    ];
+    let database = TestDatabase::new().await;
+    for release in [OLDER, NEWER, OLDER, NEWER] {
+        let db = database.open().await;
+        db.migrate("things", release).await.expect("it starts");
+        let insert =
+            "INSERT INTO old_thing (id, n) VALUES ('a', 1) ON CONFLICT (id) DO UPDATE SET n = 2";
+        db.write(sqlx::query(insert)).await.expect("it writes");
+        db.close().await;
     }
 }
 

@@ -124,11 +124,22 @@ async fn a_subscriber_without_a_good_token_keeps_what_it_has_and_catches_up_with
         let answer: Value = answer.json().await.unwrap();
         answer["ids"] == json!(["42"])
     };
-    assert!(found("처음").await);
+    let mut known = "처음".to_owned();
+    assert!(found(&known).await);
+    // Whatever a header claims, its token says who takes of the owner's budget.
+    let owner = secured.url("store-info");
+    let forged = secured.http.post(format!("{owner}/sync/v1/store/batch-get"));
+    let forged = forged.bearer_auth(secured.token(&[Scope::Sync]));
+    let forged = forged.header("Nudge-Subscriber", "forged").json(&json!({"ids": ["42"]}));
+    assert_eq!(forged.send().await.unwrap().status(), 200);
+    let metrics = secured.get(&format!("{owner}/metrics"), &secured.token(&[Scope::Observe])).await;
+    let metrics = metrics.text().await.unwrap();
+    assert!(metrics.contains("subscriber=\"kim\"") && !metrics.contains("forged"), "{metrics}");
     // A good token without the right to call back, then one of another issuer: no answer of the owner about the store.
     for (wrong, status) in [(Token::without_scopes(), 403), (Token::of_somebody_else(), 401)] {
         secured.give("search", &wrong);
         let name = format!("{status} 가게");
+        let before = std::mem::replace(&mut known, name[..3].to_owned());
         let written = secured.put_store("42", &json!({ "name": name }), &writer).await;
         eventually("its status says why it is late", || async {
             let url = format!("{search}/nudge/v1/status");
@@ -141,6 +152,7 @@ async fn a_subscriber_without_a_good_token_keeps_what_it_has_and_catches_up_with
         })
         .await;
         assert!(!found(&name[..3]).await, "it is not told yet");
+        assert!(found(&before).await, "what it had is there");
         let dead = format!("{search}/nudge/v1/dead-letters");
         let dead = secured.get(&dead, &secured.token(&[Scope::Observe])).await;
         let dead: Value = dead.json().await.unwrap();

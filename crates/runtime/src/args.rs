@@ -10,11 +10,11 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{filter::Directive, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     alerts::AlertArgs,
-    auth::AuthArgs,
+    auth::{AuthArgs, admission::AUDIT},
     broker::NatsArgs,
     logs::{Lines, bounded::Bounded},
     secret::{self, Secret},
@@ -84,12 +84,19 @@ impl ServiceArgs {
         url.expect("one of them is required").expose()
     }
 
-    /// Refuses databases and brokers on other machines that would be reached without TLS, unless a proxy does it.
+    /// Refuses databases, brokers and others who are told secrets on other machines that would be reached without TLS, unless a proxy does it.
     ///
     /// # Errors
     /// If there are any.
     pub fn refuse_plain_text(&self) -> Result<(), PlainText> {
         self.auth.refuse_plain_text("DATABASE_URL", self.database_url())?;
+        let webhook = self.alerts.alert_webhook_url.as_ref();
+        if let Some(url) = webhook.or(self.alerts.alert_webhook_url_file.as_ref()) {
+            self.auth.refuse_plain_text("ALERT_WEBHOOK_URL", url.expose())?;
+        }
+        if let Some(url) = &self.traces.otlp_endpoint {
+            self.auth.refuse_plain_text("OTEL_EXPORTER_OTLP_ENDPOINT", url)?;
+        }
         match self.nats.is_encrypted() {
             true => Ok(()),
             false => self.auth.refuse_plain_text("NATS_URL", &self.nats.nats_url),
@@ -108,7 +115,7 @@ impl ServiceArgs {
         let bounded = Bounded::default();
         tokio::spawn(bounded.clone().report());
         let lines = tracing_subscriber::registry()
-            .with(tracing_subscriber::EnvFilter::new(&self.log))
+            .with(tracing_subscriber::EnvFilter::new(&self.log).add_directive(audited()))
             .with(bounded);
         match as_json {
             // Its fields beside the message, where a collector finds them.
@@ -118,6 +125,11 @@ impl ServiceArgs {
             false => lines.with(fmt::layer().with_writer(Lines).with_ansi(at_terminal)).init(),
         }
     }
+}
+
+/// Who changed what is logged whatever the filter says.
+fn audited() -> Directive {
+    format!("{AUDIT}=info").parse().expect("a directive")
 }
 
 fn database_url(text: &str) -> Result<String, String> {

@@ -105,6 +105,14 @@ impl Database {
                 Ok(damaged) => damaged,
                 Err(source) => OpenError::Connect { place: place.clone(), source },
             })?;
+        if kind == Kind::Sqlite {
+            let query = sqlx::query_as("PRAGMA encoding").fetch_one(&reader).await;
+            let (encoding,): (String,) =
+                query.map_err(|source| OpenError::Connect { place: place.clone(), source })?;
+            if encoding != "UTF-8" {
+                return Err(OpenError::Encoding { place, encoding });
+            }
+        }
         let place = place.into();
         Ok(Self { kind, writer, reader, driver: Driver::default(), sessions, place, durability })
     }

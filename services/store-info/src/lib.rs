@@ -69,7 +69,7 @@ pub struct Args {
     /// How much subscribers may ask for.
     #[command(flatten)]
     pub owner: OwnerArgs,
-    /// Address to listen on; other than loopback only with AUTH_ISSUER and BEHIND_PROXY
+    /// Address to listen on; other than loopback only with AUTH_ISSUER, and TLS_CERT_FILE or BEHIND_PROXY
     #[arg(long, env = "BIND", value_name = "ADDRESS", default_value = "127.0.0.1:7101", value_parser = args::address)]
     pub bind: SocketAddr,
     /// Load the sample stores if both the database and the stream are empty

@@ -34,6 +34,9 @@ pub use row::Unreadable;
 use sql::Sql;
 pub use write::{WriteError, Written};
 
+/// Most stores that are read as one text: each may have a hundred kilobytes.
+const READ_AT_ONCE: usize = 128;
+
 /// Why the tables cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoresError {
@@ -162,10 +165,14 @@ impl Stores {
         tx: &mut Tx,
         ids: &[EntityId],
     ) -> Result<Vec<Result<Store, Unreadable>>, sqlx::Error> {
-        let query = sqlx::query_as(AssertSqlSafe(self.sql.read.clone()))
-            .bind(serde_json::json!(ids).to_string());
-        let (text,): (String,) = query.fetch_one(&mut **tx).await?;
-        Ok(self.stores(&text))
+        let mut stores = Vec::with_capacity(ids.len());
+        for part in ids.chunks(READ_AT_ONCE) {
+            let query = sqlx::query_as(AssertSqlSafe(self.sql.read.clone()))
+                .bind(serde_json::json!(part).to_string());
+            let (text,): (String,) = query.fetch_one(&mut **tx).await?;
+            stores.extend(self.stores(&text));
+        }
+        Ok(stores)
     }
 
     /// Reads these rows, and logs each one that cannot be read.

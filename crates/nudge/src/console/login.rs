@@ -114,7 +114,7 @@ impl Inner {
             return console.of(token, &caller);
         }
         let session = self.session(headers);
-        let session = session.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, HINT))?;
+        let session = session.ok_or_else(|| unauthorized(HINT))?;
         // Its issuer may have other keys by now.
         self.check(&session.token, scope).await?;
         Ok(session.console)
@@ -143,7 +143,12 @@ impl Inner {
 }
 
 fn expired() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "the token has expired")
+    unauthorized("the token has expired")
+}
+
+fn unauthorized(detail: &'static str) -> Problem {
+    let challenge = HeaderValue::from_static("Bearer");
+    Problem::new(StatusCode::UNAUTHORIZED, detail).with_header(header::WWW_AUTHENTICATE, challenge)
 }
 
 fn seconds_left(until: Timestamp) -> i64 {
@@ -244,9 +249,11 @@ async fn log_out(State(console): State<Console>, headers: HeaderMap) -> Response
 impl Console {
     /// The same for somebody who may do what this token allows, for as long as it does.
     fn of(&self, token: &str, caller: &Caller) -> Result<Self, Problem> {
-        let api = self.api.clone().with_token(token).ok_or_else(|| {
-            Problem::new(StatusCode::UNAUTHORIZED, "the token cannot be sent in a header")
-        })?;
+        let api = self
+            .api
+            .clone()
+            .with_token(token)
+            .ok_or_else(|| unauthorized("the token cannot be sent in a header"))?;
         let feed = super::feed::Feed::new();
         let (stop, ends) = (self.stop.child_token(), Some(caller.expires_at()));
         // No session is kept by what it keeps.

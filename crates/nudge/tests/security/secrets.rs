@@ -77,6 +77,14 @@ async fn no_secret_is_repeated_whatever_is_wrong_with_it() {
         (&[sqlite, nobody, ("ALERT_WEBHOOK_URL", "ftp://hooks/SECRET")], "ALERT_WEBHOOK_URL"),
         (&[sqlite, nobody, ("ALERT_WEBHOOK_URL_FILE", "file:SECRET")], "ALERT_WEBHOOK_URL_FILE"),
         (&[sqlite, nobody, ("ALERT_WEBHOOK_URL", "http://127.0.0.1:1/SECRET")], "127.0.0.1:1"),
+        (
+            &[sqlite, nobody, ("ALERT_WEBHOOK_URL", "http://hooks/SECRET")],
+            "hooks is not this machine",
+        ),
+        (
+            &[sqlite, nobody, ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")],
+            "collector is not this machine",
+        ),
         (&[sqlite, nobody, ("OTEL_EXPORTER_OTLP_HEADERS", "SECRET")], "OTEL_EXPORTER_OTLP_HEADERS"),
         (
             &[sqlite, nobody, ("OTEL_EXPORTER_OTLP_HEADERS_FILE", "file:SECRET")],

@@ -53,11 +53,11 @@ pub struct EntityStatus {
     #[serde(default)]
     #[schema(required)]
     pub retrying: i64,
-    /// Parked keys: rows of the dead-letter table that are retried automatically.
+    /// Parked keys: rows of the dead-letter table that are retried automatically. A large number may be some time old.
     #[serde(default)]
     #[schema(required)]
     pub parked: u64,
-    /// Dead letters: rows of the dead-letter table that are not.
+    /// Dead letters: rows of the dead-letter table that are not. A large number may be some time old.
     #[serde(default)]
     #[schema(required)]
     pub dead_letters: u64,

@@ -8,7 +8,7 @@ use std::{
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
@@ -237,11 +237,47 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     // No handler needs it, and none can log it.
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(caller.clone());
+    let query = request.uri().query().map(str::to_owned);
+    let audit = scope.changes().then_some(Audit { caller, method, path, query, ended: false });
     let response = next.run(request).await;
-    if scope.changes() {
-        let status = response.status().as_u16();
-        let location = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-        tracing::info!(target: AUDIT, subject = caller.subject, %method, path, status, location, "changed");
+    if let Some(audit) = audit {
+        audit.end(&response);
     }
     response
+}
+
+/// What a handler says of a request for the audit log, as an extension of its answer, where path and query do not tell.
+#[derive(Clone, Debug)]
+pub struct Asked(pub String);
+
+/// A request that may change something. It is logged even if its client goes away, and its handler with it.
+struct Audit {
+    caller: Arc<Caller>,
+    method: Method,
+    path: String,
+    query: Option<String>,
+    ended: bool,
+}
+
+impl Audit {
+    fn end(mut self, response: &Response) {
+        let location = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+        let asked = response.extensions().get::<Asked>().map(|asked| &*asked.0);
+        self.log(Some(response.status().as_u16()), location, asked);
+        self.ended = true;
+    }
+
+    fn log(&self, status: Option<u16>, location: Option<&str>, asked: Option<&str>) {
+        let Self { caller, method, path, query, .. } = self;
+        let (subject, query) = (&caller.subject, query.as_deref());
+        tracing::info!(target: AUDIT, subject, %method, path, query, asked, status, location, "changed");
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.log(None, None, None);
+        }
+    }
 }

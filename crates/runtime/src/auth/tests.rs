@@ -15,7 +15,7 @@ use axum::{
     body::Body,
     extract::Request,
     http::{StatusCode, header},
-    routing::{any, get},
+    routing::{any, get, post, put},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
@@ -34,7 +34,7 @@ use tower::ServiceExt;
 
 use super::{
     AuthArgs, Caller, Scope, VARIABLES,
-    admission::Admission,
+    admission::{Admission, Asked},
     keys::{MAX_WAITING, MIN_REFRESH},
     sign::{Grant, SigningKey},
     verifier::MAX_TOKEN_BYTES,
@@ -532,9 +532,81 @@ async fn an_issuer_that_is_down_at_the_start_makes_nobody_wrong() {
         }
     };
     tokio::time::timeout(MIN_REFRESH * 6, recovered).await.expect("it is asked again");
-    // What is known stays good when it is down again.
+    // It signs with another key from now on.
+    let new = SigningKey::generate().unwrap();
+    *issuer.jwks.lock() = Some(new.jwks());
+    let by_new = |subject: &str| {
+        let grant = Grant { subject: subject.into(), ..grant.clone() };
+        format!("Bearer {}", new.token(ISSUER, AUDIENCE, &grant, HOUR))
+    };
+    let rotated = async {
+        while ask(&router, &by_new("kim")).await.0 != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(MIN_REFRESH * 6, rotated).await.expect("the new key is found");
+    assert_eq!(ask(&router, &good).await.0, StatusCode::UNAUTHORIZED, "the old one is withdrawn");
+    // What is known stays good while it is down: also for a token that was never seen before.
     *issuer.jwks.lock() = None;
-    assert_eq!(ask(&router, &good).await.0, StatusCode::OK);
+    let asked = issuer.asked.load(Ordering::Relaxed);
+    let stranger = SigningKey::generate().unwrap().token(ISSUER, AUDIENCE, &grant, HOUR);
+    let failed = async {
+        while issuer.asked.load(Ordering::Relaxed) == asked {
+            let (status, ..) = ask(&router, &format!("Bearer {stranger}")).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(MIN_REFRESH * 6, failed).await.expect("it is asked in vain");
+    assert_eq!(ask(&router, &by_new("lee")).await.0, StatusCode::OK);
+}
+
+/// What the log says, one JSON object a line.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn who_changes_something_is_logged_with_what_is_asked_even_if_it_goes_away() {
+    let service = Guarded::new();
+    let jwks = service.directory.path().join("jwks.json");
+    let done = async || (Extension(Asked("entity=store".into())), StatusCode::ACCEPTED);
+    let routes = Router::new()
+        .route("/nudge/v1/resync", post(done))
+        .route("/stores/{id}", put(async || std::future::pending::<()>().await));
+    let router = Admission::of(&args(jwks.to_str().unwrap())).unwrap().guard(routes);
+    let log = Log::default();
+    let writer = log.clone();
+    let lines =
+        tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(lines.finish());
+    let token = service.token(&[Scope::Write, Scope::Admin]);
+    let send = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let sent = router.clone().oneshot(request.body(Body::empty()).unwrap());
+        tokio::time::timeout(Duration::from_millis(100), sent).await.is_ok()
+    };
+    assert!(send("POST", "/nudge/v1/resync?x=1").await);
+    assert!(!send("PUT", "/stores/42").await, "it is still at work when its client goes away");
+    let text = String::from_utf8(log.0.lock().clone()).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let audit: Vec<_> = lines.iter().filter(|line| line["target"] == "audit").collect();
+    assert_eq!(audit.len(), 2, "{text}");
+    let [asked, left] = [audit[0], audit[1]];
+    assert_eq!((&asked["subject"], &asked["status"]), (&json!("kim"), &json!(202)), "{text}");
+    assert_eq!((&asked["query"], &asked["asked"]), (&json!("x=1"), &json!("entity=store")));
+    assert_eq!((&left["path"], left.get("status")), (&json!("/stores/42"), None), "{text}");
 }
 
 #[test]

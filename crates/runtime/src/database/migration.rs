@@ -39,10 +39,23 @@ pub(super) async fn run(
         sqlx::migrate::Migration::new(m.number, Cow::Borrowed(m.title), kind, sql, false)
     });
     let mut migrator = Migrator::with_migrations(steps.collect());
+    // What a newer release has done is not in the way of this one, or a rollback would not start.
+    migrator.set_ignore_missing(true);
     let history = format!("nudge_migrations_{}", component.replace('-', "_"));
     let done = is_done(db, &history, migrations.len()).await;
     let before = before.filter(|_| !done);
-    migrator.dangerous_set_table_name(history);
+    migrator.dangerous_set_table_name(history.clone());
+    migrate(db, &migrator, before).await?;
+    let known = migrations.iter().map(|migration| migration.number).max().unwrap_or(0);
+    tell_of_newer(db, component, &history, known).await;
+    Ok(())
+}
+
+async fn migrate(
+    db: &Database,
+    migrator: &Migrator,
+    before: Option<Before>,
+) -> Result<(), MigrateError> {
     match db.kind {
         Kind::Sqlite => {
             // On SQLite sqlx lets programs migrate concurrently. Use one transaction for everything: whoever comes
@@ -67,6 +80,17 @@ pub(super) async fn run(
             connection.execute("SET lock_timeout = 0").await?;
             migrator.run_direct(None, &mut *connection, false).await
         }
+    }
+}
+
+/// Says so if a newer release has migrated the tables.
+async fn tell_of_newer(db: &Database, component: &str, history: &str, known: i64) {
+    let sql = format!("SELECT COALESCE(max(version), 0) FROM {history}");
+    let newest = sqlx::query_as::<_, (i64,)>(AssertSqlSafe(sql)).fetch_one(db.reader()).await;
+    if let Ok((newest,)) = newest
+        && newest > known
+    {
+        tracing::warn!(component, newest, known, "a newer release has migrated the tables");
     }
 }
 

@@ -34,6 +34,16 @@ pub enum OpenError {
         #[source]
         source: BoxError,
     },
+    /// The file stores text in another encoding, in which IDs have other bytes.
+    #[error(
+        "DATABASE_URL: {place} stores text as {encoding}; copy its rows into a new file, which is UTF-8"
+    )]
+    Encoding {
+        /// Its location.
+        place: String,
+        /// The encoding.
+        encoding: String,
+    },
     /// A migration failed.
     #[error("DATABASE_URL: cannot migrate the tables of {component}")]
     Migrate {

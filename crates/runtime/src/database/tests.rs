@@ -26,6 +26,24 @@ async fn a_file_is_created_migrated_twice_and_keeps_its_rows() {
 }
 
 #[tokio::test]
+async fn a_file_in_another_encoding_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("a.db").display());
+    {
+        use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+        let options: SqliteConnectOptions = url.parse().unwrap();
+        let mut connection = options.create_if_missing(true).connect().await.unwrap();
+        sqlx::raw_sql("PRAGMA encoding = 'UTF-16le'; CREATE TABLE t (id TEXT)")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+    }
+    let error = Database::open(&url, Durability::Full).await.unwrap_err().to_string();
+    assert!(error.contains("stores text as UTF-16le"), "{error}");
+}
+
+#[tokio::test]
 async fn a_url_of_another_database_is_refused_by_name() {
     let error = Database::open("mysql://x", Durability::Full).await.unwrap_err();
     assert!(error.to_string().contains("DATABASE_URL"));

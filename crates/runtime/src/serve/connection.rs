@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower_http::timeout::TimeoutBody;
 
-use super::{Limits, Peer, places::Place};
+use super::{Limits, MAX_HEAD_BYTES, Peer, places::Place};
 use crate::tls::Acceptor;
 
 /// The complete answer if the listener is full. It is sent without reading the request.
@@ -126,7 +126,7 @@ async fn serve_on(
     });
     let stream = Impatient { stream, write_pause: limits.write_pause, stalled: None };
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.head);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(MAX_HEAD_BYTES);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), answer));
     let mut stopping = false;
     loop {

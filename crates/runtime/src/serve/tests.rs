@@ -129,6 +129,25 @@ async fn who_sends_no_whole_request_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let served = serve_tests(PATIENT).await;
+    let head = |bytes| {
+        let token = "a".repeat(bytes);
+        format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let mut stream = served.say(&head(100_000)).await;
+    assert!(rest(&mut stream).await.ends_with("here"));
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    // It may be cut off while it is still being sent.
+    let _ = stream.write_all(head(2 * MAX_HEAD_BYTES).as_bytes()).await;
+    let answer = rest(&mut stream).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(served.get().await.ends_with("here"));
+}
+
+#[tokio::test]
 async fn who_stops_within_a_body_is_told_so() {
     let served = serve_tests(Limits { body_pause: SHORT, ..PATIENT }).await;
     let head = "POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n";

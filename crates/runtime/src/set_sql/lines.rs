@@ -14,14 +14,14 @@ use crate::database::Kind;
 pub struct Line<'a>(Split<'a, char>);
 
 /// A query whose one value is the text of all rows of `rows`, a query for these columns, at least two. To be read by
-/// [`read_lines`].
+/// [`read_lines`]. On SQLite, a column that `rows` computes may be computed twice, unless `rows` ends with a `LIMIT`.
 ///
 /// ```
 /// use nudge_runtime::{database::Kind, set_sql::{Column, lines}};
 /// assert_eq!(
 ///     lines(Kind::Postgres, &[Column::Text("id"), Column::Int("n")], "SELECT id, n FROM log ORDER BY id"),
 ///     "SELECT COALESCE(string_agg(COALESCE(encode(convert_to(id, 'UTF8'), 'hex'), '-') || ' ' || \
-///      COALESCE(CAST(n AS BIGINT)::text, '-'), ';'), '') FROM (SELECT id, n FROM log ORDER BY id) AS rows_of",
+///      COALESCE(n::text, '-'), ';'), '') FROM (SELECT id, n FROM log ORDER BY id) AS rows_of",
 /// );
 /// ```
 pub fn lines(kind: Kind, columns: &[Column], rows: &str) -> String {
@@ -37,7 +37,7 @@ pub fn lines(kind: Kind, columns: &[Column], rows: &str) -> String {
         (Kind::Postgres, Column::Text(n) | Column::Json(n)) => {
             format!("COALESCE(encode(convert_to({n}, 'UTF8'), 'hex'), '-')")
         }
-        (Kind::Postgres, Column::Int(n)) => format!("COALESCE(CAST({n} AS BIGINT)::text, '-')"),
+        (Kind::Postgres, Column::Int(n)) => format!("COALESCE({n}::text, '-')"),
     };
     let columns: Vec<_> = columns.iter().map(column).collect();
     let aggregate = match kind {

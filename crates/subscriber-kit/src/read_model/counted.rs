@@ -16,7 +16,14 @@ const MANY_ROWS: u64 = 10_000;
 
 /// What was counted last, of type `T`. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Counted<T>(Arc<Mutex<Option<Kept<T>>>>);
+pub(super) struct Counted<T>(Arc<Mutex<State<T>>>);
+
+#[derive(Debug)]
+struct State<T> {
+    kept: Option<Kept<T>>,
+    /// How often it was forgotten: what was counted meanwhile is not kept.
+    forgotten: u64,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Kept<T> {
@@ -28,7 +35,7 @@ struct Kept<T> {
 
 impl<T> Default for Counted<T> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(Arc::new(Mutex::new(State { kept: None, forgotten: 0 })))
     }
 }
 
@@ -38,19 +45,26 @@ impl<T: Copy> Counted<T> {
         &self,
         count: impl Future<Output = Result<(T, u64), E>>,
     ) -> Result<T, E> {
-        if let Some(kept) = (*self.0.lock()).filter(Kept::is_valid) {
-            return Ok(kept.what);
-        }
+        let forgotten = {
+            let state = self.0.lock();
+            if let Some(kept) = state.kept.filter(Kept::is_valid) {
+                return Ok(kept.what);
+            }
+            state.forgotten
+        };
         let began = Instant::now();
         let (what, rows) = count.await?;
-        let at = Instant::now();
-        *self.0.lock() = Some(Kept { what, rows, at, took: at - began });
+        let (at, mut state) = (Instant::now(), self.0.lock());
+        if state.forgotten == forgotten {
+            state.kept = Some(Kept { what, rows, at, took: at - began });
+        }
         Ok(what)
     }
 
     /// What was counted is not valid any more.
     pub(super) fn forget(&self) {
-        *self.0.lock() = None;
+        let mut state = self.0.lock();
+        (state.kept, state.forgotten) = (None, state.forgotten + 1);
     }
 }
 
@@ -106,6 +120,13 @@ mod tests {
         let again = || async { Ok::<_, Infallible>((2, 1_000_000)) };
         assert_eq!(counted.get(again()).await, Ok(1));
         counted.forget();
+        // As is what was being counted then.
+        let meanwhile = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            counted.forget();
+            Ok::<_, Infallible>((1, 1_000_000))
+        };
+        assert_eq!(counted.get(meanwhile).await, Ok(1));
         assert_eq!(counted.get(again()).await, Ok(2));
     }
 }

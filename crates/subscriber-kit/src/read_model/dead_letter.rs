@@ -313,8 +313,9 @@ impl DeadLetters {
         let tried = sqlx::query(AssertSqlSafe(tried)).bind(self.entity.as_str());
         let tried = tried.bind(i64::from(max_attempts)).bind(clock::now().unix_micros());
         let mut given_up = self.db.write(tried).await?;
-        // What was counted before may be old, and a key that is given up is gone.
-        self.counted.forget();
+        if given_up > 0 {
+            self.counted.forget();
+        }
         let surplus = self.counts().await?.unknown.saturating_sub(max_keys);
         if surplus > 0 {
             let most = format!(
@@ -324,6 +325,9 @@ impl DeadLetters {
             );
             let most = sqlx::query(AssertSqlSafe(most)).bind(self.entity.as_str());
             given_up += self.db.write(most.bind(surplus as i64)).await?;
+        }
+        if given_up > 0 {
+            self.counted.forget();
         }
         Ok(given_up)
     }

@@ -59,11 +59,10 @@ impl Resync {
                 _ => report.push(held(&one)),
             }
         }
-        self.renew(report).await?;
         for part in ask.chunks(KEYS_AT_A_TIME) {
             self.apply(part).await?;
         }
-        Ok(())
+        self.renew(report).await.map(drop)
     }
 
     pub(super) fn keep_removal(&mut self, Held { id, version }: Held) {
@@ -159,8 +158,9 @@ impl Resync {
     /// Reports versions that the owner does not have. It gives those entities fresh ones, and publishes them. Returns
     /// whether it offers that.
     pub(super) async fn renew(&self, mut report: Vec<Held>) -> Result<bool, BoxError> {
+        let mut at_a_time = MAX_RENEWED;
         while !report.is_empty() {
-            let items = report.split_off(report.len().saturating_sub(MAX_RENEWED));
+            let items = report.split_off(report.len().saturating_sub(at_a_time));
             let mut request = RenewRequest { items };
             let renewed = self.client.renew(&self.entity, &request).await;
             match renewed {
@@ -170,6 +170,8 @@ impl Resync {
                     let unanswered = usize::try_from(unanswered).unwrap_or(usize::MAX);
                     let answered = request.items.len().saturating_sub(unanswered).max(1);
                     report.append(&mut request.items.split_off(answered));
+                    // As many as it may soon have a turn for: it has to read them all.
+                    at_a_time = (answered * 2).min(MAX_RENEWED);
                 }
                 Err(error) if error.kind == FetchErrorKind::Misconfigured => {
                     let entity = &self.entity;

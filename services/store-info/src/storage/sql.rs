@@ -164,7 +164,12 @@ impl Sql {
             lock: (kind == Kind::Postgres).then(|| {
                 format!("SELECT id FROM store WHERE id IN {ids} ORDER BY id FOR UPDATE").into()
             }),
-            read: select(kind, &format!("WHERE store.id IN {ids}")).into(),
+            read: match kind {
+                // With a limit, it reads the menus once; without, once for each use of their column.
+                Kind::Sqlite => select(kind, &format!("WHERE store.id IN {ids} LIMIT -1")),
+                Kind::Postgres => select(kind, &format!("WHERE store.id IN {ids}")),
+            }
+            .into(),
             page: select(kind, "WHERE store.id > $1 ORDER BY store.id LIMIT $2 OFFSET $3").into(),
             create: format!("{insert} NOTHING").into(),
             save: format!("{insert} UPDATE SET {}", updates.join(", ")).into(),

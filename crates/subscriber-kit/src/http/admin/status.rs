@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use axum::{extract::State, http::StatusCode};
+use axum::{Extension, extract::State, http::StatusCode};
 use nudge_protocol::{
     Object,
     admin::{Certificates, Certified, EntityStatus, Paused, ResyncRequest, ResyncStatus, Status},
 };
-use nudge_runtime::{Problem, body::Json};
+use nudge_runtime::{Problem, auth::admission::Asked, body::Json};
 
 use super::Api;
 use crate::{
@@ -93,14 +93,16 @@ request_body = ResyncRequest, responses(
 pub(super) async fn resync(
     State(shared): Api,
     Json(Object(request)): Json<Object<ResyncRequest>>,
-) -> Result<(StatusCode, axum::Json<ResyncStatus>), Problem> {
+) -> Result<(StatusCode, Extension<Asked>, axum::Json<ResyncStatus>), Problem> {
     let followed = &shared.followed[shared.place_of(request.entity.as_str())?];
     let Some(ledger) = &followed.ledger else {
         let detail = format!("{} is not compared with its owner", request.entity);
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
-    ledger.ask(request.full, request.allow_removals).await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(ledger.read().await?.status)))
+    let ResyncRequest { entity, full, allow_removals } = request;
+    ledger.ask(full, allow_removals).await?;
+    let asked = Asked(format!("entity={entity} full={full} allow_removals={allow_removals}"));
+    Ok((StatusCode::ACCEPTED, Extension(asked), axum::Json(ledger.read().await?.status)))
 }
 
 /// Certify that this service equals its owners
