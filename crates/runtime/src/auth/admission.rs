@@ -238,7 +238,7 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(caller.clone());
     let query = request.uri().query().map(str::to_owned);
-    let audit = scope.changes().then_some(Audit { caller, method, path, query, ended: false });
+    let audit = scope.changes().then(|| Audit { caller, method, path, query, ended: false });
     let response = next.run(request).await;
     if let Some(audit) = audit {
         audit.end(&response);
