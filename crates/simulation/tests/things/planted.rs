@@ -6,7 +6,7 @@ use nudge_simulation::{Simulation, mutant::Mutant};
 use super::thing::{self, Things};
 
 /// Most seeds that one takes; see `docs/kill-matrix.md`.
-const MAX_SEEDS: u64 = 600;
+const MAX_SEEDS: u64 = 1_000;
 
 #[test]
 fn each_fault_that_is_planted_from_outside_is_found_by_the_profile_meant_for_it() {
