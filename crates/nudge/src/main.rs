@@ -49,7 +49,7 @@ use commands::{
 use failure::Failure;
 use peers::Also;
 
-/// The system's own takes a tenth of the time of an import longer.
+/// With the system's own, an import takes a tenth longer.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -84,7 +84,8 @@ impl ServiceArgs {
         url.expect("one of them is required").expose()
     }
 
-    /// Refuses databases, brokers and others who are told secrets on other machines that would be reached without TLS, unless a proxy does it.
+    /// Refuses databases, brokers, webhooks and trace collectors on other machines that would be reached without TLS, unless a
+    /// proxy does it.
     ///
     /// # Errors
     /// If there are any.

@@ -49,7 +49,8 @@ pub(crate) struct Limits {
 
 /// Most connections of one listener at a time.
 pub const MAX_CONNECTIONS: usize = 1_024;
-/// Largest head of a request, in bytes: twice what the longest of tokens may have.
+/// Largest head of a request, in bytes. More than the longest token that is looked at: one of 100 KB is still told why it is
+/// refused.
 pub const MAX_HEAD_BYTES: usize = 128 * 1024;
 /// Most connections at a time that are being told that the listener is full.
 const MAX_REFUSALS: usize = 16;
