@@ -1,21 +1,14 @@
 //! The owner is restored from a backup, and so forgets versions that everyone else knows.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
-};
+use std::sync::Arc;
 
-use nudge_protocol::EntityName;
-use nudge_publisher::sink::{Asking, Looked, Message, Sink, Stored, StreamInfo};
-use nudge_runtime::{Broker, Database};
 use nudge_tests::{
     Backup, Copy, Nats, Owner, QUIET, Wire, eventually, keep_tables, put_tables_back,
 };
 use serde_json::json;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::publisher::support::{execute, message, published, row, shown};
+use crate::publisher::support::{Interrupted, Step, execute, message, published, row, shown};
 
 /// An owner of three things, and a copy of its database.
 async fn backed_up(nats: &Nats) -> (Owner, Backup) {
@@ -157,65 +150,13 @@ async fn nothing_is_published_from_a_log_that_was_put_back_before_the_stream_is_
     assert!(row(&owner.db, "a").await.version > newer);
 }
 
-/// A connection to the broker that restores the owner's database while the relay checks the stream: before it reads on,
-/// and after it has asked everything else.
-struct PutBack {
-    broker: Broker,
-    db: Database,
-    next_time: AtomicBool,
-}
-
-impl Sink for PutBack {
-    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, StreamInfo> {
-        self.broker.ensure(entity)
-    }
-
-    fn mend<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Option<String>> {
-        self.broker.mend(entity)
-    }
-
-    fn publish<'a>(&'a self, entity: &'a EntityName, message: Message) -> Asking<'a, u64> {
-        self.broker.publish(entity, message)
-    }
-
-    fn beyond<'a>(
-        &'a self,
-        entity: &'a EntityName,
-        sequence: u64,
-        limit: usize,
-    ) -> Asking<'a, Vec<Stored>> {
-        Box::pin(async move {
-            if self.next_time.swap(false, SeqCst) {
-                put_tables_back(&self.db, &KEPT).await;
-            }
-            self.broker.beyond(entity, sequence, limit).await
-        })
-    }
-
-    fn look_up<'a>(
-        &'a self,
-        entity: &'a EntityName,
-        subjects: Vec<String>,
-    ) -> Asking<'a, Option<Looked>> {
-        self.broker.look_up(entity, subjects)
-    }
-
-    fn connections(&self) -> watch::Receiver<u64> {
-        Sink::connections(&self.broker)
-    }
-
-    fn is_connected(&self) -> bool {
-        Sink::is_connected(&self.broker)
-    }
-}
-
 /// What the relay found out earlier does not apply to the restored log, and must not be recorded there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_is_put_back_while_the_relay_looks_at_its_stream_is_compared_with_all_of_it() {
     let nats = Nats::start().await;
     let (owner, wire) = (Owner::start_silent().await, Wire::open(&nats).await);
     let (broker, db) = (nats.broker("owner").await, owner.db.clone());
-    let sink = Arc::new(PutBack { broker, db, next_time: AtomicBool::new(false) });
+    let sink = Arc::new(Interrupted::new(broker));
     let stop = CancellationToken::new();
     let _stopped = stop.clone().drop_guard();
     owner.publisher.spawn_relay_to(sink.clone(), stop);
@@ -230,10 +171,11 @@ async fn a_log_that_is_put_back_while_the_relay_looks_at_its_stream_is_compared_
     published(&owner.db).await;
     copy.converged(&owner).await;
     let newer = row(&owner.db, "a").await.version;
-    sink.next_time.store(true, SeqCst);
+    // Before it reads on, and after it has asked everything else.
+    sink.before(Step::ReadOn, async move { put_tables_back(&db, &KEPT).await });
     // There is something to read on, which does not reveal what was lost.
     wire.send("changes.thing.%00", None, b"").await.expect("the stream takes it");
-    eventually("it is put back", || async { (!sink.next_time.load(SeqCst)).then_some(()) }).await;
+    eventually("it is put back", || async { sink.is_done().then_some(()) }).await;
     eventually("the owner has a fresh version", || async {
         (row(&owner.db, "a").await.version > newer).then_some(())
     })

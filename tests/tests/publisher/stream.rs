@@ -2,7 +2,7 @@
 //! or seals it; a tool has a configuration of its own. Notifications stay in it all the same, or the metrics say why
 //! not.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
     Context,
@@ -15,9 +15,11 @@ use futures_util::{TryStreamExt, future::join_all};
 use nudge_publisher::stream::config;
 use nudge_tests::{Nats, Owner, Wire, eventually};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::publisher::support::{
-    NO_RIGHT_TO_ALTER, STREAM, messages, owner_of, published, rows, shown, stream, thing,
+    Interrupted, NO_RIGHT_TO_ALTER, STREAM, Step, messages, owner_of, published, rows, shown,
+    stream, thing,
 };
 
 /// More than fit into the streams that are too small in these tests.
@@ -247,6 +249,34 @@ async fn what_cannot_be_altered_back_keeps_nothing_else_as_it_is() {
     assert_eq!((now.max_messages, now.discard), (-1, DiscardPolicy::New));
     assert_eq!(now.subjects, config(&thing()).subjects);
     assert_eq!(now.retention, RetentionPolicy::WorkQueue);
+}
+
+/// A new connection cuts off what the relay is doing. The first one may come while it restores the stream: it then
+/// publishes into one that drops its messages, unless it restores it first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restoring_that_a_new_connection_cuts_off_is_begun_again_before_anything_is_published() {
+    let nats = Nats::start().await;
+    let mut made = config(&thing());
+    (made.max_messages, made.discard) = (5, DiscardPolicy::Old);
+    nats.jetstream().await.create_stream(made).await.expect("it is made");
+    let owner = Owner::start_silent().await;
+    let sink = Arc::new(Interrupted::new(nats.broker("things").await));
+    let connections = sink.connections();
+    sink.before(Step::Mend, async move {
+        connections.send_modify(|count| *count += 1);
+        std::future::pending().await
+    });
+    let ids: Vec<_> = (0..MANY).map(|n| n.to_string()).collect();
+    let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!({}))).collect();
+    owner.put_all(&things).await;
+    let stop = CancellationToken::new();
+    let _stopped = stop.clone().drop_guard();
+    owner.publisher.spawn_relay_to(sink.clone(), stop);
+    published(&owner.db).await;
+    assert!(sink.is_done());
+    let now = stream(&nats).await.get_info().await.unwrap();
+    // None was published a second time.
+    assert_eq!((now.state.messages, now.state.last_sequence), (MANY as u64, MANY as u64));
 }
 
 /// Such a stream takes no consumer that only reads.

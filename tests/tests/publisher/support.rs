@@ -1,6 +1,6 @@
 //! Shared by these tests: reading the change log and the stream.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, pin::Pin};
 
 use async_nats::jetstream::{
     consumer::{AckPolicy, pull},
@@ -8,13 +8,19 @@ use async_nats::jetstream::{
 };
 use futures_util::TryStreamExt;
 use nudge_protocol::{EntityName, subject};
-use nudge_publisher::{Publisher, stream::config};
+use nudge_publisher::{
+    Publisher,
+    sink::{self, Asking, Looked, Sink, Stored, StreamInfo},
+    stream::config,
+};
 use nudge_runtime::{
     Broker, Database,
     database::{Durability, Kind},
 };
 use nudge_tests::{Nats, Owner, Postgres, eventually, owner::ENTITY};
+use parking_lot::Mutex;
 use prometheus_client::{encoding::text::encode, registry::Registry};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) const STREAM: &str = "CHANGES_thing";
@@ -260,4 +266,95 @@ pub(crate) async fn compared(publisher: &Publisher) {
         (health.connected && !health.comparing).then_some(())
     })
     .await;
+}
+
+/// A request to the broker before which something can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The stream's configuration is restored.
+    Mend,
+    /// The messages beyond a sequence are read.
+    ReadOn,
+}
+
+type Happening = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A connection to the broker on which something happens once, before one of the relay's requests.
+pub(crate) struct Interrupted {
+    broker: Broker,
+    next: Mutex<Option<(Step, Happening)>>,
+    connections: watch::Sender<u64>,
+}
+
+impl Interrupted {
+    pub(crate) fn new(broker: Broker) -> Self {
+        Self { broker, next: Mutex::default(), connections: watch::Sender::new(1) }
+    }
+
+    /// Lets this happen before the next request of this kind.
+    pub(crate) fn before(&self, step: Step, what: impl Future<Output = ()> + Send + 'static) {
+        *self.next.lock() = Some((step, Box::pin(what)));
+    }
+
+    /// Whether it has begun.
+    pub(crate) fn is_done(&self) -> bool {
+        self.next.lock().is_none()
+    }
+
+    /// The number of connections, which the test can raise.
+    pub(crate) fn connections(&self) -> watch::Sender<u64> {
+        self.connections.clone()
+    }
+
+    async fn meet(&self, step: Step) {
+        let next = self.next.lock().take_if(|(before, _)| *before == step);
+        if let Some((_, happening)) = next {
+            happening.await;
+        }
+    }
+}
+
+impl Sink for Interrupted {
+    fn ensure<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, StreamInfo> {
+        self.broker.ensure(entity)
+    }
+
+    fn mend<'a>(&'a self, entity: &'a EntityName) -> Asking<'a, Option<String>> {
+        Box::pin(async move {
+            self.meet(Step::Mend).await;
+            self.broker.mend(entity).await
+        })
+    }
+
+    fn publish<'a>(&'a self, entity: &'a EntityName, message: sink::Message) -> Asking<'a, u64> {
+        self.broker.publish(entity, message)
+    }
+
+    fn beyond<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        sequence: u64,
+        limit: usize,
+    ) -> Asking<'a, Vec<Stored>> {
+        Box::pin(async move {
+            self.meet(Step::ReadOn).await;
+            self.broker.beyond(entity, sequence, limit).await
+        })
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        entity: &'a EntityName,
+        subjects: Vec<String>,
+    ) -> Asking<'a, Option<Looked>> {
+        self.broker.look_up(entity, subjects)
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.subscribe()
+    }
+
+    fn is_connected(&self) -> bool {
+        Sink::is_connected(&self.broker)
+    }
 }

@@ -13,10 +13,22 @@ pub(super) struct Altering {
     mends: Again,
     /// The same for several messages of one subject, which no other mend may have to wait for.
     thins: Again,
+    /// The difference that was seen last, whoever restores it.
+    seen: Option<Altered>,
     /// The difference that could not be restored and was logged.
     said: Option<Altered>,
-    /// Whether it lost acknowledged messages until it was restored.
+    /// Whether it may have lost acknowledged messages, in a way that has now ended or is another one.
     pub(super) lost: bool,
+}
+
+impl Altering {
+    /// Takes note of every difference as soon as it is seen: the check that restores it may be cut off by a new
+    /// connection, and another relay or an operator may be the one who restores it.
+    fn see(&mut self, now: &StreamInfo) {
+        let lost_until_now = self.seen.as_ref().is_some_and(|seen| seen.loses);
+        self.lost |= lost_until_now && self.seen != now.altered;
+        self.seen.clone_from(&now.altered);
+    }
 }
 
 impl Relay {
@@ -25,6 +37,7 @@ impl Relay {
     /// goes on.
     pub(super) async fn look_at_stream(&mut self) -> Result<StreamInfo, BoxError> {
         let mut now = self.sink.ensure(self.log.entity()).await?;
+        self.altering.see(&now);
         let mut refused = None;
         if let Some(altered) = &now.altered
             && self.altering.mends.is_due(Instant::now())
@@ -34,8 +47,10 @@ impl Relay {
                 let altered = &*altered.what;
                 tracing::warn!(%entity, altered, "the stream was altered at the broker: altering it back");
             }
+            let mended = self.sink.mend(entity).await;
+            // Not before: a new connection may have cut it off, and it must not wait then.
             self.altering.mends.done(Instant::now());
-            refused = match self.sink.mend(entity).await {
+            refused = match mended {
                 Ok(None) => {
                     self.metrics.mended.inc();
                     None
@@ -43,18 +58,19 @@ impl Relay {
                 Ok(refused) => refused,
                 Err(error) => Some(chain(&*error).to_string()),
             };
-            let loses = altered.loses;
             now = self.sink.ensure(entity).await?;
-            self.altering.lost |= loses && !now.altered.as_ref().is_some_and(|now| now.loses);
+            self.altering.see(&now);
         }
         if now.altered.is_none() && now.doubled && self.altering.thins.is_due(Instant::now()) {
             let entity = self.log.entity();
             tracing::warn!(%entity, "the stream holds several messages of one subject: making the server look for them");
+            let thinned = self.sink.mend(entity).await;
             self.altering.thins.done(Instant::now());
-            if let Some(refused) = self.sink.mend(entity).await? {
+            if let Some(refused) = thinned? {
                 tracing::warn!(%entity, refused, "the stream still holds several messages of one subject");
             }
             now = self.sink.ensure(entity).await?;
+            self.altering.see(&now);
         }
         self.name_altered(&now, refused.as_deref());
         Ok(now)
