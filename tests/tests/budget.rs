@@ -454,6 +454,8 @@ mod once {
         for copy in &copies {
             assert_eq!(copy.post("resume").await, 200);
         }
+        // Whoever begins alone takes what may be used at once after a pause.
+        let at_first = asked();
         let half = (SUBSCRIBERS * THINGS) as f64 / 2.0;
         let taken = eventually("they have half of it", || async {
             let taken = asked();
@@ -464,6 +466,17 @@ mod once {
         // What may be used at once after a pause, and a turn.
         let most = f64::from(RATE) * (seconds + 0.25);
         assert!(all <= most, "{all} entities in {seconds} s");
+        let shares: Vec<_> =
+            taken.iter().zip(&at_first).map(|(taken, at_first)| taken - at_first).collect();
+        let [least, most] = [f64::min, f64::max].map(|pick| shares.iter().copied().reduce(pick));
+        assert!(most <= least.map(|least| 2.0 * least), "{shares:?}");
+        // As short as it is, the backlog is one to its end: what is changed now waits for none of it.
+        let fresh = owner.put("t000", json!(2)).await;
+        for copy in &copies {
+            copy.wait(&fresh).await;
+        }
+        let rest = (SUBSCRIBERS * THINGS) as f64 - asked().iter().sum::<f64>();
+        assert!(rest > 0.0, "the fresh change was seen only after the backlog");
         for copy in &copies {
             copy.converged(&owner).await;
             copy.dead_letters(0).await;

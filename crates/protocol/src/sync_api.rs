@@ -53,7 +53,8 @@ impl Lane {
 }
 
 /// The header of an answer that says how long the owner let the request wait for its turn, as in `turn;dur=1500.0`
-/// (milliseconds). What is left of the time that it took is the owner's work.
+/// (milliseconds). What is left of the time that it took is the owner's work. In a refusal it says that the owner gives turns:
+/// this request has none, and others of the same subscriber that wait there keep theirs.
 pub const WAITED_HEADER: &str = "server-timing";
 
 /// The value of [`WAITED_HEADER`].

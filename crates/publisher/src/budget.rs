@@ -15,7 +15,7 @@ use std::{convert::Infallible, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponseParts, ResponseParts},
 };
 use nudge_protocol::{
@@ -134,7 +134,7 @@ impl Budget {
         };
         match tokio::time::timeout(MAX_WAIT, turn).await {
             Ok(Ok(granted)) => Ok(Turn { granted, waited: began.elapsed() }),
-            _ => Err(self.refuse(asker)),
+            _ => Err(self.refuse(asker, began.elapsed())),
         }
     }
 
@@ -152,11 +152,17 @@ impl Budget {
         }
     }
 
-    fn refuse(&self, Asker { name, lane }: &Asker) -> Problem {
+    /// Says in [`WAITED_HEADER`], too, that turns are given here: this call has none, and the subscriber's others that wait
+    /// keep theirs.
+    fn refuse(&self, Asker { name, lane }: &Asker, waited: Duration) -> Problem {
         let seconds = self.0.lock().turns.refuse(name, *lane, now());
         let detail = "all subscribers together ask for more than the owner's budget";
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
-            .with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(seconds));
+        match HeaderValue::try_from(waited_value(waited)) {
+            Ok(waited) => problem.with_header(HeaderName::from_static(WAITED_HEADER), waited),
+            Err(_) => problem,
+        }
     }
 
     /// Gives turns until nobody waits for one.

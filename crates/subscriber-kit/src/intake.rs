@@ -58,6 +58,9 @@ const RESTART_PAUSE: Duration = Duration::from_millis(250);
 /// How often the consumer is asked for its positions, until caught up and afterwards.
 const CHECK_INTERVAL_CATCHING_UP: Duration = Duration::from_millis(50);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A message that the queue takes only after so long was held up: so was whatever was published meanwhile.
+const HELD_UP_AFTER: Duration = Duration::from_secs(1);
+
 /// Why a session ended.
 enum Over {
     Stopped,
@@ -106,9 +109,25 @@ struct Session {
     withheld: Withheld,
     /// The sequence up to which the last check knew of messages.
     counted_to: u64,
+    /// The sequence up to which messages are backlog, to the last of them: they were published while nobody took any, or
+    /// behind too many others.
+    backlog_to: u64,
+    /// Whether messages have been held up since the last check.
+    held_up: bool,
     /// Cancelled when the session ends, unless the program stops: then runs in progress are still finished and
     /// acknowledged.
     over: CancellationToken,
+}
+
+impl Session {
+    /// A backlog is one to its end: otherwise its last messages, which are the newest, would count as fresh, and those of
+    /// a short one all of them.
+    fn looks_for_backlog(&mut self, state: &ConsumerState, max_backlog_messages: u64) {
+        let held_up = std::mem::take(&mut self.held_up);
+        if held_up || state.pending > max_backlog_messages {
+            self.backlog_to = state.last_sequence;
+        }
+    }
 }
 
 impl Intake {
@@ -216,8 +235,10 @@ impl Intake {
         }
         self.progress.connected.set(1);
         self.progress.set_intake_error(None);
-        let (withheld, counted_to) = (Withheld::default(), consumer.opened().counted_to());
-        Ok(Session { mark, consumer, gap, withheld, counted_to, over })
+        let opened = consumer.opened();
+        let (counted_to, backlog_to) = (opened.counted_to(), opened.last_sequence);
+        let (withheld, held_up) = (Withheld::default(), false);
+        Ok(Session { mark, consumer, gap, withheld, counted_to, backlog_to, held_up, over })
     }
 
     /// Reads messages that the consumer counts as handled although this read model does not hold them, or that it does
@@ -282,13 +303,17 @@ impl Intake {
                 // Branches that are always ready come last.
                 biased;
                 // Whoever has not pulled for a while first checks that the consumer is still this read model's.
-                Ok(()) = self.paused.changed() => next_check = Instant::now(),
+                Ok(()) = self.paused.changed() => {
+                    session.held_up = true;
+                    next_check = Instant::now();
+                }
                 () = tokio::time::sleep_until(next_check) => {
                     let asked_at = clock::now();
                     let state = session.consumer.state().await?;
                     let caught_up = self.check(session, &state, asked_at).await?;
                     self.read_withheld(session, &state, paused).await?;
                     self.follow_fresh(session, &mut fresh, &state).await?;
+                    session.looks_for_backlog(&state, self.settings.max_backlog_messages);
                     let pause = if caught_up { CHECK_INTERVAL } else { CHECK_INTERVAL_CATCHING_UP };
                     next_check = Instant::now() + pause;
                 }
@@ -301,18 +326,27 @@ impl Intake {
                     Some(Err(_)) | None => fresh = None,
                 },
                 delivery = messages.next(), if !paused => match delivery {
-                    Some(delivery) => self.take(delivery?, &session.over).await?,
+                    Some(delivery) => {
+                        self.take(delivery?, session).await?;
+                        if session.held_up {
+                            next_check = Instant::now();
+                        }
+                    }
                     None => return Ok(()),
                 },
             }
         }
     }
 
-    async fn take(&self, mut delivery: Delivery, session: &CancellationToken) -> Result<(), Over> {
-        let backlog = delivery.pending > self.settings.max_backlog_messages;
-        let lane = if backlog { Lane::Backlog } else { Lane::Fresh };
-        let held = delivery.ack.take().map(|handle| Held::new(handle, session));
-        self.hand_over(&delivery, lane, held).await
+    async fn take(&self, mut delivery: Delivery, session: &mut Session) -> Result<(), Over> {
+        let is_backlog = delivery.sequence <= session.backlog_to
+            || delivery.pending > self.settings.max_backlog_messages;
+        let lane = if is_backlog { Lane::Backlog } else { Lane::Fresh };
+        let held = delivery.ack.take().map(|handle| Held::new(handle, &session.over));
+        let began = Instant::now();
+        self.hand_over(&delivery, lane, held).await?;
+        session.held_up |= began.elapsed() > HELD_UP_AFTER;
+        Ok(())
     }
 
     /// Turns a message into work. The subject alone names the key: whatever the body and the headers contain, this

@@ -328,7 +328,7 @@ async fn keep_claimed(ledger: &Ledger, owner: OwnerLink) -> Result<(), BoxError>
         if matches!(ledger.claim().await, Ok(false)) {
             return Ok(());
         }
-        if owner.waits(Lane::Backlog).is_some() {
+        if owner.busy(Lane::Backlog).is_some() {
             let _ = ledger.save_waits_for(page::BUSY).await;
         }
     }

@@ -62,6 +62,9 @@ async fn a_callback_waits_for_its_turn_and_is_refused_when_that_takes_too_long()
         let (name, seconds) = &problem.headers[0];
         let seconds: u64 = seconds.to_str().unwrap().parse().unwrap();
         assert!(*name == header::RETRY_AFTER && (1..=10).contains(&seconds));
+        let (name, waited) = &problem.headers[1];
+        assert!(*name == WAITED_HEADER, "its others keep their turns");
+        assert!(nudge_protocol::sync_api::waited(waited.to_str().unwrap()).is_some());
     }
     assert!(began.elapsed() <= MAX_WAIT * 2);
     tokio::time::sleep(MAX_WAIT).await;

@@ -79,9 +79,7 @@ impl HttpOwner {
         }
         let began = Instant::now();
         let response = asking.json(&request).send().await.map_err(transport)?;
-        let said = response.headers().get_all(WAITED_HEADER).into_iter();
-        let said = said.filter_map(|value| waited(value.to_str().ok()?)).max().unwrap_or_default();
-        let said = said.min(began.elapsed());
+        let said = said_to_wait(response.headers()).unwrap_or_default().min(began.elapsed());
         self.waited.fetch_add(u64::try_from(said.as_micros()).unwrap_or(0), Relaxed);
         let status = response.status();
         if status != StatusCode::OK {
@@ -171,7 +169,14 @@ pub fn refusal(status: StatusCode, headers: &header::HeaderMap) -> FetchError {
         kind: kind_of(status, retry_after.is_some()),
         message: format!("the owner answered {status}"),
         retry_after,
+        gives_turns: said_to_wait(headers).is_some(),
     }
+}
+
+/// How long the owner let a call wait for its turn, if it gives turns.
+fn said_to_wait(headers: &header::HeaderMap) -> Option<Duration> {
+    let said = headers.get_all(WAITED_HEADER).into_iter();
+    said.filter_map(|value| waited(value.to_str().ok()?)).max()
 }
 
 /// How long the owner asks to be left alone: `Retry-After` is a number of seconds or a date. A date is compared with
@@ -250,6 +255,19 @@ mod tests {
         for status in [408, 500, 502, 504] {
             assert_eq!(kind(status, &["1"]), FetchErrorKind::Broken);
         }
+    }
+
+    #[test]
+    fn an_owner_that_gives_turns_says_so_when_it_refuses_one() {
+        let refused = |timing: &'static str| {
+            let mut headers = header::HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, "1".parse().unwrap());
+            headers.insert(WAITED_HEADER, timing.parse().unwrap());
+            refusal(StatusCode::TOO_MANY_REQUESTS, &headers).gives_turns
+        };
+        assert!(refused("turn;dur=0.0") && refused("cache;desc=miss, turn;dur=2000.0"));
+        assert!(!refused("db;dur=53"), "a proxy counts each call");
+        assert!(!refusal(StatusCode::TOO_MANY_REQUESTS, &header::HeaderMap::new()).gives_turns);
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct FetchError {
     pub message: String,
     /// The wait that the owner asked for in `Retry-After`.
     pub retry_after: Option<Duration>,
+    /// Whether the owner refused only this call, and lets others of this subscriber wait for their turns.
+    pub gives_turns: bool,
 }
 
 impl FetchError {
@@ -69,9 +71,9 @@ impl FetchError {
 }
 
 impl FetchError {
-    /// An error without a `Retry-After`.
+    /// An error without a `Retry-After`, from an owner that gives no turns.
     pub fn new(kind: FetchErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: message.into(), retry_after: None, gives_turns: false }
     }
 }
 

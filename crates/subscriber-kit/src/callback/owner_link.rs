@@ -25,12 +25,43 @@ const PROBES: Lane = Lane::Fresh;
 pub(crate) struct OwnerLink {
     pub(crate) client: Arc<dyn OwnerClient>,
     fresh: Arc<dyn OwnerClient>,
-    /// The end of the wait that the owner asked for, in each lane: fresh changes need not wait because backlog has to.
-    waits: Arc<Mutex<[Option<Instant>; Lane::ALL.len()]>>,
-    /// The same for probes. They keep no lane waiting: keys that fail are retried, and probed for, over and over.
+    lanes: Arc<Mutex<[InLane; Lane::ALL.len()]>>,
+    /// Until when probes have to wait. They keep no lane waiting: keys that fail are retried, and probed for, over and over.
     probes_wait: Arc<Mutex<Option<Instant>>>,
     breaker: Arc<Mutex<Breaker>>,
     witnesses: Arc<Mutex<Witnesses>>,
+}
+
+/// The calls in one lane. Fresh changes need not wait because backlog has to.
+#[derive(Clone, Copy, Debug, Default)]
+struct InLane {
+    /// How many are being made for keys that wait.
+    under_way: usize,
+    busy: Option<Busy>,
+}
+
+/// A busy owner refused a call, and told it when to come again.
+///
+/// No call is made until then. An owner that gives turns has refused only this one: those that it lets wait go on, and each
+/// that it answers may be followed by another. If all had to wait instead, a subscriber would get less than its share, since
+/// its last turn is often over long before that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Busy {
+    pub(crate) until: Instant,
+    /// How many calls may be under way at a time.
+    pub(crate) most: usize,
+}
+
+/// A call that is under way, until it is dropped.
+pub(crate) struct Calling<'a> {
+    link: &'a OwnerLink,
+    lane: Lane,
+}
+
+impl Drop for Calling<'_> {
+    fn drop(&mut self) {
+        self.link.lanes.lock()[self.lane as usize].under_way -= 1;
+    }
 }
 
 /// The owner's condition, judged without the keys for which a callback failed.
@@ -51,8 +82,8 @@ pub(crate) enum Condition {
 impl OwnerLink {
     pub(crate) fn new(client: Arc<dyn OwnerClient>) -> Self {
         let fresh = client.in_lane(Lane::Fresh).unwrap_or_else(|| client.clone());
-        let (waits, probes_wait, breaker, witnesses) = Default::default();
-        Self { client, fresh, waits, probes_wait, breaker, witnesses }
+        let (lanes, probes_wait, breaker, witnesses) = Default::default();
+        Self { client, fresh, lanes, probes_wait, breaker, witnesses }
     }
 
     /// The owner, to be asked in this lane.
@@ -63,9 +94,15 @@ impl OwnerLink {
         }
     }
 
-    /// Until when the owner must not be asked in this lane, because it said so.
-    pub(crate) fn waits(&self, lane: Lane) -> Option<Instant> {
-        self.waits.lock()[lane as usize].filter(|until| *until > Instant::now())
+    /// A call in this lane begins.
+    pub(crate) fn calls(&self, lane: Lane) -> Calling<'_> {
+        self.lanes.lock()[lane as usize].under_way += 1;
+        Calling { link: self, lane }
+    }
+
+    /// Whether the owner is too busy for more calls in this lane.
+    pub(crate) fn busy(&self, lane: Lane) -> Option<Busy> {
+        self.lanes.lock()[lane as usize].busy.filter(|busy| busy.until > Instant::now())
     }
 
     pub(crate) fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -73,20 +110,26 @@ impl OwnerLink {
     }
 
     /// A call in this lane failed through the owner's fault. Returns whether it had answered until now. An owner that is
-    /// busy does not fail: that lane waits, and nothing else happens.
+    /// busy does not fail: fewer calls are made in that lane, and nothing else happens.
     pub(crate) fn failed(&self, lane: Lane, error: &FetchError) -> bool {
         if let Some(asked) = error.asks_to_wait() {
-            self.is_busy(&mut self.waits.lock()[lane as usize], asked);
+            self.is_busy(lane, asked, error.gives_turns);
             return false;
         }
         self.breaker().failure(Instant::now().into_std(), error.retry_after)
     }
 
-    /// Notes that the owner answered, and wants to be left alone for so long.
-    fn is_busy(&self, wait: &mut Option<Instant>, asked: Duration) {
-        let asked = asked.clamp(MIN_BUSY_WAIT, MAX_RETRY_AFTER);
-        *wait = (*wait).max(Some(Instant::now() + asked));
+    /// The owner answered a call in this lane that it is to come again later. Returns when.
+    pub(crate) fn is_busy(&self, lane: Lane, asked: Duration, gives_turns: bool) -> Instant {
         self.breaker().has_answered();
+        let (until, before) = (after(asked), self.busy(lane));
+        let in_lane = &mut self.lanes.lock()[lane as usize];
+        let most = if gives_turns { in_lane.under_way } else { 0 };
+        in_lane.busy = Some(match before {
+            Some(busy) => Busy { until: busy.until.max(until), most: busy.most.min(most) },
+            None => Busy { until, most },
+        });
+        until
     }
 
     /// Notes that the owner answered these keys.
@@ -141,7 +184,8 @@ impl OwnerLink {
         match error.kind {
             FetchErrorKind::Busy => {
                 let asked = error.asks_to_wait().unwrap_or(MIN_BUSY_WAIT);
-                self.is_busy(&mut self.probes_wait.lock(), asked);
+                self.breaker().has_answered();
+                *self.probes_wait.lock() = Some(after(asked));
                 Condition::Busy
             }
             _ => Condition::Ill(error),
@@ -159,6 +203,11 @@ impl OwnerLink {
         witnesses.answered(some.iter().filter(|id| !not.contains(id)));
         witnesses.take(not)
     }
+}
+
+/// The end of a wait that a busy owner asks for and that begins now.
+fn after(asked: Duration) -> Instant {
+    Instant::now() + asked.clamp(MIN_BUSY_WAIT, MAX_RETRY_AFTER)
 }
 
 #[cfg(test)]
@@ -227,7 +276,7 @@ mod tests {
     async fn an_owner_that_is_busy_does_not_fail_and_keeps_only_that_lane_waiting() {
         let link = OwnerLink::new(Arc::new(Owner { key: None, list: None }));
         let asks = |kind| {
-            let retry_after = Some(std::time::Duration::from_secs(5));
+            let retry_after = Some(Duration::from_secs(5));
             FetchError { retry_after, ..FetchError::new(kind, "later") }
         };
         for _ in 0..20 {
@@ -235,17 +284,45 @@ mod tests {
         }
         assert_eq!(link.breaker().state(), BreakerState::Closed);
         assert_eq!(link.breaker().permit(Instant::now().into_std()), Permit::Full);
-        assert!(link.waits(Lane::Backlog).is_some() && link.waits(Lane::Fresh).is_none());
+        assert!(link.busy(Lane::Backlog).is_some() && link.busy(Lane::Fresh).is_none());
         // One that is away is not well, also if it says when it will be back.
         for _ in 0..20 {
             link.failed(Lane::Fresh, &asks(FetchErrorKind::Unavailable));
         }
         assert_eq!(link.breaker().state(), BreakerState::Open);
-        assert!(link.waits(Lane::Fresh).is_none());
+        assert!(link.busy(Lane::Fresh).is_none());
         let now = Instant::now().into_std() + MAX_RETRY_AFTER;
         assert_eq!(link.breaker().permit(now), Permit::Probe);
         link.failed(Lane::Backlog, &asks(FetchErrorKind::Busy));
         assert_eq!(link.breaker().state(), BreakerState::Closed, "it answered the probe");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_it_is_busy_no_call_is_added_to_those_that_it_let_wait() {
+        let link = OwnerLink::new(Arc::new(Owner { key: None, list: None }));
+        let (lane, began) = (Lane::Fresh, Instant::now());
+        let busy = |most, seconds| Some(Busy { until: began + seconds * MIN_BUSY_WAIT, most });
+        let (first, second, third) = (link.calls(lane), link.calls(lane), link.calls(lane));
+        let _of_the_other_lane = link.calls(Lane::Backlog);
+        assert_eq!(link.busy(lane), None);
+        drop(third);
+        assert_eq!(link.is_busy(lane, 5 * MIN_BUSY_WAIT, true), began + 5 * MIN_BUSY_WAIT);
+        assert_eq!(link.busy(lane), busy(2, 5));
+        // Another one is refused, and told a shorter wait.
+        drop(second);
+        assert_eq!(link.is_busy(lane, Duration::ZERO, true), began + MIN_BUSY_WAIT);
+        assert_eq!(link.busy(lane), busy(1, 5));
+        drop(first);
+        // The next call is refused as well, and nobody may wait for a day.
+        drop(link.calls(lane));
+        assert_eq!(link.is_busy(lane, Duration::MAX, true), began + MAX_RETRY_AFTER);
+        assert_eq!(link.busy(lane).map(|busy| busy.most), Some(0));
+        tokio::time::advance(MAX_RETRY_AFTER).await;
+        assert_eq!((link.busy(lane), link.busy(Lane::Backlog)), (None, None));
+        // Whoever gives no turns wants none at all.
+        let _under_way = link.calls(lane);
+        link.is_busy(lane, MIN_BUSY_WAIT, false);
+        assert_eq!(link.busy(lane).map(|busy| busy.most), Some(0));
     }
 
     #[tokio::test]

@@ -44,15 +44,17 @@ impl Patient {
         Box::pin(async move {
             let began = Instant::now();
             loop {
-                if let Some(until) = self.link.waits(Lane::Backlog) {
-                    sleep_until(until).await;
+                if let Some(busy) = self.link.busy(Lane::Backlog).filter(|busy| busy.most == 0) {
+                    sleep_until(busy.until).await;
                 }
                 let (called, before) = (Instant::now(), self.client.waited());
-                match call(&*self.client).await {
-                    Err(error) if error.asks_to_wait().is_some() => {
-                        self.link.failed(Lane::Backlog, &error);
+                let answer = call(&*self.client).await;
+                let refused = answer.as_ref().err();
+                match refused.and_then(|error| Some((error.asks_to_wait()?, error.gives_turns))) {
+                    Some((asked, gives_turns)) => {
+                        sleep_until(self.link.is_busy(Lane::Backlog, asked, gives_turns)).await;
                     }
-                    answer => {
+                    None => {
                         let waited = self.client.waited().saturating_sub(before);
                         let waited = waited + called.duration_since(began);
                         self.waited.fetch_add(waited.as_micros() as u64, Relaxed);
@@ -180,7 +182,7 @@ mod tests {
             began.elapsed(),
             (LATER + Duration::from_secs(2)) * 3 + Duration::from_secs(2) + WORK
         );
-        assert!(link.waits(Lane::Fresh).is_none());
+        assert!(link.busy(Lane::Fresh).is_none());
         // No other failure is waited for.
         assert!(patient.probe(&store).await.is_err());
     }

@@ -109,7 +109,7 @@ impl Resync {
             Some("the first catch-up is not complete")
         } else if self.owner.breaker().state() != BreakerState::Closed {
             Some("the owner is failing")
-        } else if self.owner.waits(Lane::Backlog).is_some() {
+        } else if self.owner.busy(Lane::Backlog).is_some_and(|busy| busy.most == 0) {
             Some(BUSY)
         } else {
             None

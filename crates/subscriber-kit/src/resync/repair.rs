@@ -107,9 +107,9 @@ impl Resync {
         Ok(())
     }
 
-    /// What the owner has answered, for whichever key; `None` while it has no turn for backlog.
+    /// What the owner has answered, for whichever key; `None` while it is too busy for some of the backlog.
     fn answered(&self) -> Option<u64> {
-        let waits = self.owner.waits(Lane::Backlog).is_some();
+        let waits = self.owner.busy(Lane::Backlog).is_some();
         (!waits).then(|| self.progress.fetched.get())
     }
 

@@ -98,8 +98,11 @@ impl<A: Apply> Batches<A> {
         let (began, asked_at) = (Instant::now(), clock::now());
         let callback = self.settling.traces.calls_back(&ids, asked_at);
         let span = callback.as_ref().map(|callback| callback.context);
-        let fetching = fetch_some(self.owner.in_lane(lane_of(&runs)), entity, &ids, self.fields);
+        let lane = lane_of(&runs);
+        let calling = self.owner.calls(lane);
+        let fetching = fetch_some(self.owner.in_lane(lane), entity, &ids, self.fields);
         let fetched = within(span, fetching).await;
+        drop(calling);
         if let Some(callback) = callback {
             callback.ends(entity, ids.len(), &fetched);
         }

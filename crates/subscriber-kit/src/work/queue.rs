@@ -170,6 +170,18 @@ impl<T> WorkQueue<T> {
         was_dirty
     }
 
+    /// All that waits has waited for so long that none of it is fresh any more. What arrives for a key from now on makes it
+    /// fresh again.
+    pub(crate) fn is_backlog_by_now(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.lane = Lane::Backlog);
+        for apart in [false, true] {
+            let [fresh, backlog] =
+                [Lane::Fresh, Lane::Backlog].map(|lane| Source { lane, apart }.index());
+            let fresh = std::mem::take(&mut self.due[fresh]);
+            self.due[backlog].extend(fresh);
+        }
+    }
+
     /// Starts up to `max` runs that are due, all of one lane, which `may` run.
     pub(crate) fn take(
         &mut self,

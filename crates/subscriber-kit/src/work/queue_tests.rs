@@ -104,6 +104,25 @@ fn a_batch_is_of_one_lane_and_a_lane_that_may_not_run_keeps_no_other_waiting() {
     assert_eq!(names(&runs), ["fresh-a", "fresh-b"]);
 }
 
+#[test]
+fn what_waited_while_nothing_could_be_asked_for_is_fresh_again_only_by_news() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.push(id("old"), backlog(1), now);
+    queue.push(id("a"), work(2), now);
+    let run = one(&mut queue, now);
+    queue.again(run, Cause::OwnerFailed, DISTANCE, now);
+    queue.push(id("b"), work(3), now);
+    queue.is_backlog_by_now();
+    let now = now + DISTANCE;
+    queue.push(id("b"), work(4), now);
+    queue.push(id("new"), work(5), now);
+    let fresh = queue.take(9, |lane| lane == Lane::Fresh, now);
+    assert_eq!(names(&fresh), ["b", "new"]);
+    assert_eq!(fresh[0].tokens, [3, 4]);
+    let rest = queue.take(9, |lane| lane == Lane::Backlog, now);
+    assert_eq!(names(&rest), ["old", "a"]);
+}
+
 /// Rows come back from the dead-letter table while their keys already wait for a run, fresh or not.
 #[test]
 fn what_fails_rides_with_neither_lane_of_what_does_not_and_is_as_fresh_as_its_news() {
@@ -390,6 +409,7 @@ enum Step {
     Take(usize),
     FinishOldest(bool, u64),
     LeaveOut,
+    AllIsBacklog,
     Wait(u64),
 }
 
@@ -399,6 +419,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (1usize..4).prop_map(Step::Take),
         (any::<bool>(), 0u64..300).prop_map(|(done, after)| Step::FinishOldest(done, after)),
         Just(Step::LeaveOut),
+        Just(Step::AllIsBacklog),
         (0u64..200).prop_map(Step::Wait),
     ];
     proptest::collection::vec(step, 1..120)
@@ -446,6 +467,7 @@ proptest! {
                     let left_out = running.split_off(running.len() / 2);
                     queue.put_back(left_out.into_iter().map(|(run, _)| run).collect(), now);
                 }
+                Step::AllIsBacklog => queue.is_backlog_by_now(),
                 Step::Wait(ms) => now += Duration::from_millis(ms),
             }
             queue.tick(now);

@@ -20,7 +20,7 @@ use crate::{
     apply::Apply,
     callback::{
         owner_client::{FetchError, FetchErrorKind},
-        owner_link::Condition,
+        owner_link::{Busy, Condition},
     },
     intake::acknowledge::{Held, progress_all},
     telemetry::progress::Progress,
@@ -89,6 +89,10 @@ pub(crate) struct Worker<A> {
     parts: VecDeque<Vec<Run<Held>>>,
     /// When to look next for what has waited and run longest.
     next_ages: Instant,
+    /// Whether the owner was down at the last look.
+    was_open: bool,
+    /// How many of the next that arrive had arrived before it was up again, and are not fresh any more.
+    backlog_left: usize,
 }
 
 impl<A: Apply> Worker<A> {
@@ -100,8 +104,19 @@ impl<A: Apply> Worker<A> {
     ) -> Self {
         let queue = WorkQueue::new(batches.settings.queue);
         let (running, under_way, parts) = (JoinSet::new(), HashMap::new(), VecDeque::new());
-        let next_ages = Instant::now();
-        Self { batches, queue, incoming, looks, paused, running, under_way, parts, next_ages }
+        Self {
+            batches,
+            queue,
+            incoming,
+            looks,
+            paused,
+            running,
+            under_way,
+            parts,
+            next_ages: Instant::now(),
+            was_open: false,
+            backlog_left: 0,
+        }
     }
 
     /// Works until `stop`, then lets batches in progress finish within the deadline. Whatever is left is not
@@ -122,6 +137,11 @@ impl<A: Apply> Worker<A> {
             let room = max_queued_keys.saturating_sub(self.queue.queued()).min(INCOMING_AT_A_TIME);
             // While the owner is down, there is no point in receiving more.
             let open = self.batches.owner.breaker().state() != BreakerState::Closed;
+            if std::mem::replace(&mut self.was_open, open) && !open {
+                // What came while nothing could be asked for is a backlog now.
+                self.queue.is_backlog_by_now();
+                self.backlog_left = self.incoming.len();
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -144,22 +164,26 @@ impl<A: Apply> Worker<A> {
     fn take_in(&mut self, taken: &mut Vec<Incoming>) {
         let now = Instant::now().into_std();
         for Incoming { id, lane, floor, unsure, attempts, held, heard } in taken.drain(..) {
+            let lane = if self.backlog_left > 0 { Lane::Backlog } else { lane };
+            self.backlog_left = self.backlog_left.saturating_sub(1);
             let work = Work { lane, token: held, floor, unsure, attempts, heard };
             let coalesced = self.queue.push(id, work, now);
             self.batches.settling.progress.coalesced.inc_by(u64::from(coalesced));
         }
     }
 
-    /// Starts as many batches as may run. Returns when to look again, if the breaker or the owner said to wait.
+    /// Starts as many batches as may run. Returns when to look again, if the breaker or a busy owner says to wait.
     fn start_batches(&mut self) -> Option<Instant> {
         let settings = self.batches.settings;
         let now = Instant::now();
         self.queue.tick(now.into_std());
         while !*self.paused.borrow() {
-            let lanes = Lane::ALL.map(|lane| self.has_room(lane));
-            let has_room = |lane: Lane| lanes[lane as usize];
-            if !Lane::ALL.into_iter().any(has_room) {
-                return None;
+            let busy = Lane::ALL.map(|lane| self.batches.owner.busy(lane));
+            let next = busy.into_iter().flatten().map(|busy| busy.until).min();
+            let rooms = Lane::ALL.map(|lane| self.has_room(lane, busy[lane as usize]));
+            let may = |lane: Lane| rooms[lane as usize];
+            if !Lane::ALL.into_iter().any(may) {
+                return next;
             }
             let waiting = !self.parts.is_empty() || self.queue.queued() > 0;
             if !waiting && self.batches.owner.breaker().state() == BreakerState::Closed {
@@ -174,15 +198,13 @@ impl<A: Apply> Worker<A> {
                 }
                 Permit::Full => {}
             }
-            let waits = Lane::ALL.map(|lane| self.batches.owner.waits(lane));
-            let may = |lane: Lane| has_room(lane) && waits[lane as usize].is_none();
             let part = self.parts.iter().position(|part| may(lane_of(part)));
             let runs = match part.and_then(|at| self.parts.remove(at)) {
                 Some(part) => part,
                 None => self.queue.take(settings.max_batch_keys, may, now.into_std()),
             };
             if runs.is_empty() {
-                return waits.into_iter().flatten().min();
+                return next;
             }
             self.start(runs);
         }
@@ -190,15 +212,14 @@ impl<A: Apply> Worker<A> {
     }
 
     /// Whether one more batch of this lane may run. Backlog that waits at the owner does not keep a fresh change waiting.
-    fn has_room(&self, lane: Lane) -> bool {
+    fn has_room(&self, lane: Lane, busy: Option<Busy>) -> bool {
         let most = self.batches.settings.max_batches_in_flight;
-        let fresh = |batch: &&UnderWay| lane_of(&batch.runs) == Lane::Fresh;
-        match lane {
+        let of_lane = self.under_way.values().filter(|batch| lane_of(&batch.runs) == lane).count();
+        let has_room = match lane {
             Lane::Backlog => self.running.len() < most,
-            Lane::Fresh => {
-                self.running.len() <= most && self.under_way.values().filter(fresh).count() < most
-            }
-        }
+            Lane::Fresh => self.running.len() <= most && of_lane < most,
+        };
+        has_room && busy.is_none_or(|busy| of_lane < busy.most)
     }
 
     fn start(&mut self, runs: Vec<Run<Held>>) {
