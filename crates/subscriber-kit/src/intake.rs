@@ -296,17 +296,18 @@ impl Intake {
     async fn pull(&mut self, session: &mut Session) -> Result<(), Over> {
         let mut messages = session.consumer.deliveries().await?;
         let mut fresh: Option<Deliveries> = None;
-        let mut next_check = Instant::now();
+        let (mut next_check, mut was_paused) = (Instant::now(), false);
         loop {
             let paused = *self.paused.borrow_and_update();
+            if std::mem::replace(&mut was_paused, paused) && !paused {
+                // Whoever has not pulled for a while first checks that the consumer is still this read model's.
+                session.held_up = true;
+                next_check = Instant::now();
+            }
             tokio::select! {
                 // Branches that are always ready come last.
                 biased;
-                // Whoever has not pulled for a while first checks that the consumer is still this read model's.
-                Ok(()) = self.paused.changed() => {
-                    session.held_up = true;
-                    next_check = Instant::now();
-                }
+                Ok(()) = self.paused.changed() => {}
                 () = tokio::time::sleep_until(next_check) => {
                     let asked_at = clock::now();
                     let state = session.consumer.state().await?;

@@ -122,8 +122,9 @@ impl OwnerLink {
     /// The owner answered a call in this lane that it is to come again later. Returns when.
     pub(crate) fn is_busy(&self, lane: Lane, asked: Duration, gives_turns: bool) -> Instant {
         self.breaker().has_answered();
-        let (until, before) = (after(asked), self.busy(lane));
+        let until = after(asked);
         let in_lane = &mut self.lanes.lock()[lane as usize];
+        let before = in_lane.busy.filter(|busy| busy.until > Instant::now());
         let most = if gives_turns { in_lane.under_way } else { 0 };
         in_lane.busy = Some(match before {
             Some(busy) => Busy { until: busy.until.max(until), most: busy.most.min(most) },
@@ -185,7 +186,8 @@ impl OwnerLink {
             FetchErrorKind::Busy => {
                 let asked = error.asks_to_wait().unwrap_or(MIN_BUSY_WAIT);
                 self.breaker().has_answered();
-                *self.probes_wait.lock() = Some(after(asked));
+                let mut wait = self.probes_wait.lock();
+                *wait = (*wait).max(Some(after(asked)));
                 Condition::Busy
             }
             _ => Condition::Ill(error),

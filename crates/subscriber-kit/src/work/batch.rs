@@ -102,20 +102,25 @@ impl<A: Apply> Batches<A> {
         let calling = self.owner.calls(lane);
         let fetching = fetch_some(self.owner.in_lane(lane), entity, &ids, self.fields);
         let fetched = within(span, fetching).await;
-        drop(calling);
         if let Some(callback) = callback {
             callback.ends(entity, ids.len(), &fetched);
         }
         progress.called_back(began.elapsed(), &fetched);
         let items = match fetched {
             Ok(items) => items,
-            Err(error) => return self.fetch_failed(runs, error, asked_at, span).await,
+            Err(error) => {
+                drop(calling);
+                return self.fetch_failed(runs, error, asked_at, span).await;
+            }
         };
+        // An answer keeps its place among those that may be asked for until it is applied, and another batch may follow.
         let answered: HashSet<EntityId> = items.iter().map(|item| item.id.clone()).collect();
         let [answered, skipped, left_out] = sorted(runs, &answered);
         // Among others, an entity that the owner cannot read would be left out over and over.
         let split = if skipped.is_empty() { Vec::new() } else { vec![skipped] };
-        Ended { left_out, split, ..self.answered(answered, items, asked_at, span).await }
+        let ended = self.answered(answered, items, asked_at, span).await;
+        drop(calling);
+        Ended { left_out, split, ..ended }
     }
 
     /// The owner answered these.

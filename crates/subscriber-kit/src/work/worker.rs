@@ -89,7 +89,7 @@ pub(crate) struct Worker<A> {
     parts: VecDeque<Vec<Run<Held>>>,
     /// When to look next for what has waited and run longest.
     next_ages: Instant,
-    /// Whether the owner was down at the last look.
+    /// Whether the owner has been down since the last batch.
     was_open: bool,
     /// How many of the next that arrive had arrived before it was up again, and are not fresh any more.
     backlog_left: usize,
@@ -137,11 +137,7 @@ impl<A: Apply> Worker<A> {
             let room = max_queued_keys.saturating_sub(self.queue.queued()).min(INCOMING_AT_A_TIME);
             // While the owner is down, there is no point in receiving more.
             let open = self.batches.owner.breaker().state() != BreakerState::Closed;
-            if std::mem::replace(&mut self.was_open, open) && !open {
-                // What came while nothing could be asked for is a backlog now.
-                self.queue.is_backlog_by_now();
-                self.backlog_left = self.incoming.len();
-            }
+            self.was_open |= open;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -187,6 +183,7 @@ impl<A: Apply> Worker<A> {
             }
             let waiting = !self.parts.is_empty() || self.queue.queued() > 0;
             if !waiting && self.batches.owner.breaker().state() == BreakerState::Closed {
+                self.was_open = false;
                 return None;
             }
             let permit = self.batches.owner.breaker().permit(now.into_std());
@@ -197,6 +194,12 @@ impl<A: Apply> Worker<A> {
                     continue;
                 }
                 Permit::Full => {}
+            }
+            if std::mem::take(&mut self.was_open) {
+                // What came while nothing could be asked for is a backlog now.
+                self.queue.is_backlog_by_now();
+                self.parts.iter_mut().flatten().for_each(|run| run.lane = Lane::Backlog);
+                self.backlog_left = self.incoming.len();
             }
             let part = self.parts.iter().position(|part| may(lane_of(part)));
             let runs = match part.and_then(|at| self.parts.remove(at)) {
