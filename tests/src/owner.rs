@@ -107,7 +107,7 @@ impl Owner {
 
     /// Starts an owner of this kind of entity on a database, without a relay.
     pub async fn start_silent_on(database: Arc<TestDatabase>, entity: &str) -> Self {
-        let db = database.open().await;
+        let db = database.open_as_owner().await;
         db.migrate("things", MIGRATIONS).await.expect("the tables are made");
         let entity = EntityName::new(entity).expect("a good name");
         let publisher = Publisher::open(&db, entity).await.expect("the publisher opens");
@@ -158,7 +158,7 @@ impl Owner {
         self.go_away().await;
         self.db.close().await;
         let done = work(&self.database).await;
-        self.db = self.database.open().await;
+        self.db = self.database.open_as_owner().await;
         let entity = self.publisher.entity().clone();
         self.publisher = Publisher::open(&self.db, entity).await.expect("the publisher opens");
         self.come_back().await;

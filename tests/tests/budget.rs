@@ -100,6 +100,37 @@ async fn a_fresh_change_passes_the_backlog_that_waits_for_the_owners_budget() {
     assert_eq!(copy.metric("nudge_dead_lettered_total").await, 0);
 }
 
+/// Whichever way it comes, and however much of it there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_published_during_a_pause_is_backlog() {
+    const A_BACKLOG: u64 = 20;
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let mut settings = quick();
+    // Few are delivered in advance.
+    (settings.max_backlog_messages, settings.max_ack_pending) = (A_BACKLOG, 10);
+    let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
+    copy.wait(&owner.put("fresh", json!(0)).await).await;
+    let asked = |lane| of_lane(&owner, "nudge_owner_asked_total", lane);
+    assert_eq!(asked("fresh"), 1.0);
+    assert_eq!(copy.post("pause").await, 200);
+    for n in 1..=3 {
+        let ids: Vec<_> = (0..2 * A_BACKLOG).map(|id| format!("{n}-{id}")).collect();
+        let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(n))).collect();
+        owner.put_all(&things).await;
+        // Before the next are published, a check finds these.
+        eventually("it is known that they wait", || async {
+            (copy.status().await["stream_pending"] == n * 2 * A_BACKLOG - 10).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(copy.post("resume").await, 200);
+    copy.converged(&owner).await;
+    assert_eq!((asked("fresh"), asked("backlog")), (1.0, 6.0 * A_BACKLOG as f64));
+    copy.wait(&owner.put("fresh", json!(1)).await).await;
+    assert_eq!(asked("fresh"), 2.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_replicas_share_the_budget_and_the_one_that_is_left_has_all_of_it() {
     let nats = Nats::start().await;

@@ -4,14 +4,19 @@ mod backlog;
 mod drain;
 mod duplicates;
 mod fan_out;
+mod footprint;
+mod growth;
 mod idle;
+mod import;
 mod load;
+mod outage;
 mod relay;
 mod rewrite;
+mod search;
 mod watched;
 mod write;
 
-use std::time::Duration;
+use std::{ops::Deref, time::Duration};
 
 use nudge_runtime::{BoxError, clock, database::Kind};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -24,7 +29,7 @@ use crate::{
 };
 
 /// The names of all figures, in the order in which they are measured.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 15] = [
     drain::NAME,
     idle::NAME,
     load::NAME,
@@ -35,6 +40,11 @@ pub const NAMES: [&str; 10] = [
     write::NAME,
     relay::NAME,
     backlog::NAME,
+    outage::NAME,
+    growth::NAME,
+    import::NAME,
+    search::NAME,
+    footprint::NAME,
 ];
 
 /// How often changes are committed where they flow at 5,000 a second, and how many at a time.
@@ -46,22 +56,32 @@ const LEAST_RATE: f64 = 4_750.0;
 /// Ours, in each figure.
 const OURS: &str = "nudge";
 
-/// What a figure is measured with.
+/// How a figure is measured.
+struct Run<'a> {
+    kind: Kind,
+    options: &'a Options,
+    progress: &'a dyn Fn(&str),
+}
+
+/// What a figure is measured with, in this process.
 struct Bench<'a> {
+    run: Run<'a>,
     world: World,
     /// It has [`things`](Self::things).
     owner: Owner,
     /// Entities in a backlog.
     things: usize,
-    options: &'a Options,
-    progress: &'a dyn Fn(&str),
+}
+
+impl<'a> Deref for Bench<'a> {
+    type Target = Run<'a>;
+
+    fn deref(&self) -> &Run<'a> {
+        &self.run
+    }
 }
 
 impl Bench<'_> {
-    fn kind(&self) -> Kind {
-        self.world.kind
-    }
-
     /// Commits so many changes, 5,000 a second, and returns the last thing, its edition, and how many a second it really were.
     async fn change(&self, changes: usize) -> Result<(String, i64, f64), BoxError> {
         let began = Instant::now();
@@ -76,6 +96,12 @@ impl Bench<'_> {
         // The first ones were committed at once.
         let pace = (changes - AT_A_TICK) as f64 / began.elapsed().as_secs_f64();
         Ok((id((changes - 1) % self.things), first_edition + (changes - AT_A_TICK) as i64, pace))
+    }
+}
+
+impl Run<'_> {
+    fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// So many, or a tenth of them if it must be quick.
@@ -109,12 +135,36 @@ pub(crate) async fn all(
     figures: &mut Vec<Figure>,
 ) -> Result<(), BoxError> {
     let wants = |name: &str| options.only.is_empty() || options.only.iter().any(|one| one == name);
-    progress(&format!("an owner on {kind:?}"));
-    let world = World::start(kind).await?;
+    let run = Run { kind, options, progress };
+    let of_programs = [import::NAME, search::NAME, footprint::NAME];
+    if NAMES.iter().any(|name| wants(name) && !of_programs.contains(name)) {
+        in_this_process(run, wants, figures).await?;
+    }
+    let run = Run { kind, options, progress };
+    if wants(import::NAME) {
+        figures.extend(import::measure(&run).await?);
+    }
+    if wants(search::NAME) {
+        figures.extend(search::measure(&run).await?);
+    }
+    if wants(footprint::NAME) {
+        figures.extend(footprint::measure(&run).await?);
+    }
+    Ok(())
+}
+
+/// Measures with an owner and subscribers in this process.
+async fn in_this_process(
+    run: Run<'_>,
+    wants: impl Fn(&str) -> bool,
+    figures: &mut Vec<Figure>,
+) -> Result<(), BoxError> {
+    (run.progress)(&format!("an owner on {:?}", run.kind));
+    let world = World::start(run.kind).await?;
     let owner = world.owner().await?;
-    let things = if options.quick { 4_000 } else { 100_000 };
+    let things = if run.options.quick { 4_000 } else { 100_000 };
     owner.fill(things, 0).await?;
-    let bench = Bench { world, owner, things, options, progress };
+    let bench = Bench { run, world, owner, things };
     if wants(drain::NAME) {
         figures.extend(drain::measure(&bench).await?);
     }
@@ -144,6 +194,12 @@ pub(crate) async fn all(
     }
     if wants(backlog::NAME) {
         figures.extend(backlog::measure(&bench).await?);
+    }
+    if wants(outage::NAME) {
+        figures.extend(outage::measure(&bench).await?);
+    }
+    if wants(growth::NAME) {
+        figures.extend(growth::measure(&bench).await?);
     }
     bench.owner.stop().await;
     Ok(())

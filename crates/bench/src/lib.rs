@@ -1,6 +1,6 @@
 //! Measures Nudge beside what people would use instead: for `nudge bench`.
 //!
-//! Everything runs in this process, except NATS and PostgreSQL. Machines are noisy, so each figure stands beside others of
+//! Everything runs in this process, except NATS, PostgreSQL and what is measured of whole programs. Machines are noisy, so each figure stands beside others of
 //! the same run: in each round everything is measured once, in turn, and what counts is the median of the rounds' ratios.
 //!
 //! ```text
@@ -17,18 +17,22 @@
 //! | `subscriber` | the subscriber on the kit |
 //! | `security` | tokens and certificates |
 //! | `lag` | from the owner's commit to the readable row |
+//! | `programs` | services of the demo as programs of their own |
+//! | `usage` | what a program takes of the machine |
 //! | [`report`] | the figures, and how they are shown |
 
 mod figures;
 mod lag;
 mod peers;
+mod programs;
 pub mod report;
 mod security;
 mod subscriber;
 mod thing;
+mod usage;
 mod world;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use nudge_runtime::{BoxError, database::Kind};
 
@@ -58,6 +62,10 @@ pub struct Options {
     pub only: Vec<String>,
     /// With a tenth of the entities and changes: to see that everything works, not to compare.
     pub quick: bool,
+    /// The program `nudge`, which also runs the demo's services.
+    pub exe: PathBuf,
+    /// Its verb for the [guard](nudge_testbed::program::Guard) of those.
+    pub guard_verb: &'static str,
 }
 
 /// Measures. `progress` is told what is being done now, in a few words. What was measured before an error is in the report.

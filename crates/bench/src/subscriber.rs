@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     PATIENCE, found,
     lag::Reader,
+    security::Access,
     thing::{ENTITY, Thing, id},
     world::{Owner, World},
 };
@@ -27,7 +28,7 @@ pub(crate) struct Subscriber {
     name: &'static str,
     running: Running,
     stop: CancellationToken,
-    _database: TestDatabase,
+    _database: Arc<TestDatabase>,
 }
 
 impl Subscriber {
@@ -37,11 +38,40 @@ impl Subscriber {
         owner: &Owner,
         name: &'static str,
     ) -> Result<Self, BoxError> {
-        let (database, stop) = (world.database().await, CancellationToken::new());
-        let commits = Arc::new(Notify::new());
+        Self::start_on(world, owner, name, Arc::new(world.database().await)).await
+    }
+
+    /// Starts it before its owner, which will be on this port and which everybody may ask.
+    pub(crate) async fn of_an_owner_at(
+        world: &World,
+        port: u16,
+        name: &'static str,
+    ) -> Result<Self, BoxError> {
+        let (url, database) = (format!("http://127.0.0.1:{port}"), world.database().await);
+        Self::follow(world, &url, Access::Open, name, Arc::new(database)).await
+    }
+
+    /// Starts it on a database, which replicas share.
+    pub(crate) async fn start_on(
+        world: &World,
+        owner: &Owner,
+        name: &'static str,
+        database: Arc<TestDatabase>,
+    ) -> Result<Self, BoxError> {
+        Self::follow(world, &owner.url, owner.access, name, database).await
+    }
+
+    async fn follow(
+        world: &World,
+        url: &str,
+        access: Access,
+        name: &'static str,
+        database: Arc<TestDatabase>,
+    ) -> Result<Self, BoxError> {
+        let (commits, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let hook = commits.clone();
-        let mut words = world.words(name, &database, owner.access);
-        words.push(format!("--{ENTITY}-owner-url={}", owner.url));
+        let mut words = world.words(name, &database, access);
+        words.push(format!("--{ENTITY}-owner-url={url}"));
         let running = Service::new(name)
             .follow(ENTITY, "http://127.0.0.1:1", Mirror::<Thing>::table("copy"))
             .subscriber(move |builder| builder.after_commit(move || hook.notify_one()))
@@ -53,9 +83,21 @@ impl Subscriber {
 
     /// Stops it, and forgets at the broker that it was there.
     pub(crate) async fn stop(self, world: &World) -> Result<(), BoxError> {
-        self.stop.cancel();
-        self.running.stopped().await;
-        world.forget(self.name).await
+        Self::stop_all(vec![self], world).await
+    }
+
+    /// Stops all of them before any is forgotten: replicas would take it for a fault.
+    pub(crate) async fn stop_all(all: Vec<Self>, world: &World) -> Result<(), BoxError> {
+        all.iter().for_each(|one| one.stop.cancel());
+        let mut names = Vec::with_capacity(all.len());
+        for one in all {
+            one.running.stopped().await;
+            names.push(one.name);
+        }
+        for name in names {
+            world.forget(name).await?;
+        }
+        Ok(())
     }
 }
 
@@ -122,10 +164,27 @@ impl Subscriber {
 
     /// The value of a metric of the entity.
     pub(crate) async fn metric(&self, name: &str) -> Result<u64, BoxError> {
-        let text = reqwest::get(self.url("metrics")).await?.error_for_status()?.text().await?;
         let series = format!("{name}{{entity=\"{ENTITY}\"}} ");
+        let text = self.metrics().await?;
         let line = text.lines().find_map(|line| line.strip_prefix(&series));
         Ok(line.ok_or_else(|| format!("there is no metric {name}"))?.parse()?)
+    }
+
+    /// How many callbacks have failed. That an owner is busy is no failure.
+    pub(crate) async fn failures(&self) -> Result<u64, BoxError> {
+        let text = self.metrics().await?;
+        let outcomes = text.lines().filter_map(|line| {
+            let (labels, count) =
+                line.strip_prefix("nudge_callback_outcomes_total{")?.split_once("} ")?;
+            let is_failure = !["answered", "busy"].iter().any(|good| labels.contains(good));
+            is_failure.then(|| count.parse::<u64>())
+        });
+        Ok(outcomes.sum::<Result<u64, _>>()?)
+    }
+
+    async fn metrics(&self) -> Result<String, BoxError> {
+        let text = reqwest::get(self.url("metrics")).await?.error_for_status()?.text().await?;
+        Ok(text)
     }
 
     /// The address of one of its routes.

@@ -1,6 +1,9 @@
 //! The servers, and an owner with its things.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, OnceLock},
+};
 
 use async_nats::jetstream::{self, stream::Stream};
 use futures_util::TryStreamExt;
@@ -62,18 +65,29 @@ impl World {
 
     /// An owner on a new database, which everybody may ask.
     pub(crate) async fn owner(&self) -> Result<Owner, BoxError> {
-        self.owner_on(Arc::new(self.database().await), Access::Open).await
+        self.owner_on(Arc::new(self.database().await), Access::Open, None).await
     }
 
     /// Another replica of an owner.
     pub(crate) async fn replica(&self, owner: &Owner, access: Access) -> Result<Owner, BoxError> {
-        self.owner_on(owner.database.clone(), access).await
+        self.owner_on(owner.database.clone(), access, None).await
+    }
+
+    /// Another replica of an owner, on this port, of which subscribers may ask for so many entities a second.
+    pub(crate) async fn replica_at(
+        &self,
+        owner: &Owner,
+        port: u16,
+        budget: NonZeroU32,
+    ) -> Result<Owner, BoxError> {
+        self.owner_on(owner.database.clone(), Access::Open, Some((port, budget))).await
     }
 
     async fn owner_on(
         &self,
         database: Arc<TestDatabase>,
         access: Access,
+        place: Option<(u16, NonZeroU32)>,
     ) -> Result<Owner, BoxError> {
         let stop = CancellationToken::new();
         let slot = Arc::new(OnceLock::new());
@@ -82,7 +96,11 @@ impl World {
             .keeps("things", MIGRATIONS)
             .owns(ENTITY)
             .part([sync_api::openapi(&entity())], move |at| serve(at, made));
-        let words = self.words("things", &database, access);
+        let mut words = self.words("things", &database, access);
+        if let Some((port, budget)) = place {
+            words[1] = format!("--bind=127.0.0.1:{port}");
+            words.push(format!("--callback-budget={budget}"));
+        }
         let running = service.start(words, stop.clone()).await?;
         let publisher: Publisher = slot.get().cloned().ok_or("the owner has not started")?;
         let url = security::url(access, running.address.port());
@@ -144,7 +162,7 @@ fn entity() -> EntityName {
 
 /// Publishes and serves things.
 async fn serve(at: Started, slot: Arc<OnceLock<Publisher>>) -> Result<OpenApiRouter, BoxError> {
-    let publisher = Publisher::open(&at.database, entity()).await?;
+    let publisher = Publisher::open(&at.database, entity()).await?.budget(at.callback_budget);
     let relay = publisher.spawn_relay(&at.broker, at.stop.clone());
     at.spawn(async { drop(relay.await) });
     let router = publisher.openapi_router(Things);

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use nudge_protocol::{EntityId, WriteToken, subject};
 use nudge_runtime::auth::Credentials;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect::Policy};
 use serde::{Deserialize, de::DeserializeOwned};
 
 pub(crate) use nudge_testbed::Service;
@@ -162,6 +162,8 @@ impl Api {
 fn client(credentials: &Credentials) -> reqwest::ClientBuilder {
     // The services are on this machine; a proxy of the environment cannot reach them.
     let client = credentials.http().no_proxy().connect_timeout(CONNECT_TIMEOUT);
+    // No service of ours redirects; another could send a request on to wherever it likes, without TLS.
+    let client = client.redirect(Policy::none());
     client.pool_idle_timeout(IDLE_TIMEOUT)
 }
 

@@ -279,7 +279,9 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
             let api = client::Api::new(port_base).signing(&credentials);
             return breaking::run(&api, peers::console(port_base), verb, json).await;
         }
-        Verb::Conformance(args) => return conformance::run(args, &credentials, json).await,
+        Verb::Conformance(args) => {
+            return conformance::run(args, &also, &credentials, json).await;
+        }
         Verb::New(verb) => return new::run(verb, port_base, json),
         Verb::Token(args) => return token::run(&args, json),
         Verb::NatsConfig(args) => return nats_config::run(args, json),
@@ -292,7 +294,7 @@ async fn run(verb: Verb, global: Global) -> Result<(), Failure> {
         Verb::Review(verb) => review::run(api, verb, json).await,
         Verb::Watch(args) => watch::run(api, args, json).await,
         Verb::Wait(args) => wait::run(api, args, json).await,
-        Verb::Status(args) => status::run(api, peers::console(port_base), args, json).await,
+        Verb::Status(args) => status::run(api, &also, peers::console(port_base), args, json).await,
         Verb::Why(args) => commands::why::run(api, args, json).await,
         Verb::Pause(args) => pause::run(api, args, pause::Action::Pause, json).await,
         Verb::Resume(args) => pause::run(api, args, pause::Action::Resume, json).await,

@@ -6,8 +6,8 @@ mod holders;
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use clap::Args;
-use nudge_runtime::auth::Credentials;
+use clap::{Args, builder::BoolishValueParser};
+use nudge_runtime::auth::{AuthArgs, Credentials};
 use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
 
@@ -104,11 +104,29 @@ pub(crate) struct Also {
         value_name = "FILE"
     )]
     also_from: Option<PathBuf>,
+    /// A proxy or a service mesh does TLS: other machines may be reached without it
+    #[arg(long, global = true, help_heading = "Everywhere", env = "BEHIND_PROXY", value_parser = BoolishValueParser::new())]
+    behind_proxy: bool,
 }
 
 impl Also {
+    /// Refuses to send anything to another machine without TLS, a token least of all.
+    pub(crate) fn may_reach(&self, name: &str, url: &str) -> Result<(), Failure> {
+        let settings = AuthArgs { behind_proxy: self.behind_proxy, ..AuthArgs::default() };
+        // As it will be read, which is not always as it is written.
+        let read = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let may = settings.refuse_plain_text(name, read.as_ref().map_or(url, Url::as_str));
+        may.map_err(|refused| Failure::Usage(refused.to_string()))
+    }
+
     /// All that are named.
     pub(crate) fn peers(&self) -> Result<Vec<Peer>, Failure> {
+        let peers = self.named()?;
+        peers.iter().try_for_each(|peer| self.may_reach(peer.name(), peer.url()))?;
+        Ok(peers)
+    }
+
+    fn named(&self) -> Result<Vec<Peer>, Failure> {
         let mut peers = self.named.clone();
         if let Some(path) = &self.also_from {
             let usage = |why: String| Failure::Usage(format!("{}: {why}", path.display()));
@@ -229,7 +247,9 @@ pub(crate) async fn find(
     let request = api.request(Method::GET, console, SERVICES_PATH).timeout(CONSOLE_TIMEOUT);
     // Whoever does not run `nudge dev` has no console.
     let found: Vec<Named> = api.json(console, request).await.unwrap_or_default();
-    let told = found.iter().filter_map(|one| named_by_console(&one.name, &one.url));
+    let told: Vec<_> =
+        found.iter().filter_map(|one| named_by_console(&one.name, &one.url)).collect();
+    told.iter().try_for_each(|peer| also.may_reach(peer.name(), peer.url()))?;
     let mut peers = api.peers().to_vec();
     merge(&mut peers, told);
     merge(&mut peers, named);
@@ -303,6 +323,15 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_proxy_other_machines_may_be_reached_without_tls() {
+        let peer = || named("mine=http://mine.example").unwrap();
+        let also = |behind_proxy| Also { named: vec![peer()], behind_proxy, ..Also::default() };
+        let Err(Failure::Usage(said)) = also(false).peers() else { panic!("it is refused") };
+        assert!(said.contains("BEHIND_PROXY"), "{said}");
+        assert_eq!(pairs(&also(true).peers().unwrap()), pairs(&[peer()]));
+    }
+
+    #[test]
     fn one_place_is_one_service_and_one_name_is_not() {
         let mut known = vec![Peer::new("search", "http://127.0.0.1:7102")];
         let peer = |port: u16| Peer::new("search", format!("http://127.0.0.1:{port}"));
@@ -318,7 +347,7 @@ mod tests {
     #[test]
     fn a_file_names_services_line_by_line_and_the_wrong_line_is_told() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let also = Also { named: vec![], also_from: Some(file.path().to_owned()) };
+        let also = Also { also_from: Some(file.path().to_owned()), ..Also::default() };
         fs::write(file.path(), "# ours\n\n  ads=http://127.0.0.1:7106\nb=http://127.0.0.1:2\r\n")
             .unwrap();
         let peers = also.peers().unwrap();

@@ -10,8 +10,20 @@ use tokio::process::Command;
 use crate::dev::demo::NUDGE;
 
 /// Those of the slowest figures that need no server of their own would take minutes here.
-const FIGURES: [&str; 9] =
-    ["drain", "idle", "load", "rewrite", "duplicates", "fan-out", "watched", "write", "relay"];
+const FIGURES: [&str; 12] = [
+    "drain",
+    "idle",
+    "load",
+    "rewrite",
+    "duplicates",
+    "fan-out",
+    "watched",
+    "write",
+    "relay",
+    "import",
+    "search",
+    "outage",
+];
 
 #[tokio::test]
 async fn every_figure_has_a_value_for_each_contestant() {

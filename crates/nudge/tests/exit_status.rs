@@ -57,6 +57,34 @@ fn a_command_line_that_makes_no_sense_is_told_apart() {
     check(&both, 2, "error: --cert-file: /nowhere: ");
 }
 
+/// Neither a token nor an edit goes over a network in the clear, however the address was given.
+#[test]
+fn another_machine_is_reached_with_tls_only() {
+    let nats = ["--nats-url", "nats://nats.example"];
+    let nowhere = ["conformance", "--entity", "store", "--owner", "http://127.0.0.1:900"];
+    for (args, said) in [
+        (&["--also", "mine=http://mine.example", "status"][..], "mine: mine.example is not"),
+        (&["--also", "mine=http://mine.example", "dev"], "mine: mine.example is not"),
+        (&["console", "--service", "http://10.0.0.1"], "--service: 10.0.0.1 is not"),
+        (&["console", "--service", "a=http://10.0.0.1"], "a: 10.0.0.1 is not"),
+        (&[&["status"], &nats[..]].concat(), "--nats-url: nats.example is not"),
+        (&[&["console"], &nats[..]].concat(), "--nats-url: nats.example is not"),
+        (&[&nowhere, &["--nats", nats[1]][..]].concat(), "--nats: nats.example is not"),
+        (
+            &[&nowhere, &["--write-url", "http://mine.example/{id}"][..]].concat(),
+            "--write-url: mine.example is not",
+        ),
+        (
+            &[&nowhere, &["--write-url", "http://{id}.mine.example"][..]].concat(),
+            "--write-url: id.mine.example is not",
+        ),
+        (&[&nowhere[..4], &["http://mine.example"]].concat(), "--owner: mine.example is not"),
+        (&[&nowhere[..4], &[" http://가게.example"]].concat(), "is not this machine"),
+    ] {
+        check(args, 2, said);
+    }
+}
+
 #[test]
 fn help_tells_the_exit_status() {
     let output = nudge(&["--help"]);

@@ -201,7 +201,7 @@ async fn a_restricted_token_edits_only_the_stores_that_it_names() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_makes_tokens_and_sends_them_and_the_log_says_who_changed_what() {
     logs();
-    let store_info = secured::Process::start().await;
+    let store_info = secured::Process::start("store-info", "debug").await;
     let editor = store_info.token("kim", &["--scope", "read,write"]).await;
     let put = ["store", "put", "42", "--name", "가게"];
     let refused = store_info.nudge(&put, None).await;
@@ -223,21 +223,48 @@ async fn the_command_line_makes_tokens_and_sends_them_and_the_log_says_who_chang
     assert!(tried.status.success(), "{}", String::from_utf8_lossy(&tried.stdout));
 
     let token = std::fs::read_to_string(&editor).unwrap();
-    let log = store_info.log();
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let changed = lines.filter(|line| line["target"] == "audit");
-    let changed: Vec<_> = changed
-        .map(|line| {
-            let text = |name: &str| line[name].as_str().unwrap().to_owned();
-            (text("subject"), text("method"), text("path"), line["status"].as_u64().unwrap())
-        })
-        .collect();
     let kim = |method: &str, status| ("kim".into(), method.into(), "/stores/42".into(), status);
-    assert_eq!(changed, [kim("PUT", 201), kim("DELETE", 204)], "{log}");
-    assert!(!log.contains(token.trim()), "no secret is logged");
+    assert_eq!(store_info.audit(), [kim("PUT", 201), kim("DELETE", 204)]);
+    assert!(!store_info.log().contains(token.trim()), "no secret is logged");
     // The key is the issuer's alone.
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &store_info.key().metadata().unwrap().permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// Each of its routes with the scope `admin`, whatever else is logged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_does_is_one_line_of_the_audit_log() {
+    logs();
+    let search = secured::Process::start("search", "off").await;
+    let operator = search.token("kim", &["--scope", "read,observe,admin"]).await;
+    let (token, http) = (std::fs::read_to_string(operator).unwrap(), reqwest::Client::new());
+    let ask = async |method: &Method, path: &str| {
+        let request = http.request(method.clone(), format!("{}{path}", search.url()));
+        request.bearer_auth(token.trim()).json(&json!({})).send().await.unwrap()
+    };
+    let document: Value = ask(&Method::GET, "/openapi.json").await.json().await.unwrap();
+    let mut done = Vec::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            if method == Method::GET && path.ends_with("/events") {
+                continue;
+            }
+            let filled = path.replace("{entity}", "store").replace("{id}", "42");
+            let status = ask(&method, &filled).await.status().as_u16();
+            if policy::needed(&method, path, &[]) == Some(Scope::Admin) {
+                done.push(("kim".to_owned(), method.to_string(), filled, status));
+            }
+        }
+    }
+    assert!(done.len() >= 7 && done.iter().any(|(.., status)| *status == 200), "{done:?}");
+    // A line is written once its answer has been sent.
+    let mut audit = eventually("there is a line for each", || async {
+        Some(search.audit()).filter(|audit| audit.len() >= done.len())
+    })
+    .await;
+    (audit.sort(), done.sort());
+    assert_eq!(audit, done);
 }

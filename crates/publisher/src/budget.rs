@@ -159,9 +159,9 @@ impl Budget {
         let detail = "all subscribers together ask for more than the owner's budget";
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
             .with_header(header::RETRY_AFTER, HeaderValue::from(seconds));
-        match HeaderValue::try_from(waited_value(waited)) {
-            Ok(waited) => problem.with_header(HeaderName::from_static(WAITED_HEADER), waited),
-            Err(_) => problem,
+        match waited_header(waited) {
+            Some((name, waited)) => problem.with_header(name, waited),
+            None => problem,
         }
     }
 
@@ -204,12 +204,18 @@ impl IntoResponseParts for Turn {
 
     fn into_response_parts(self, mut answer: ResponseParts) -> Result<ResponseParts, Infallible> {
         if !self.waited.is_zero()
-            && let Ok(value) = HeaderValue::try_from(waited_value(self.waited))
+            && let Some((name, waited)) = waited_header(self.waited)
         {
-            answer.headers_mut().insert(WAITED_HEADER, value);
+            answer.headers_mut().insert(name, waited);
         }
         Ok(answer)
     }
+}
+
+/// Says how long a callback waited for its turn.
+fn waited_header(waited: Duration) -> Option<(HeaderName, HeaderValue)> {
+    let value = HeaderValue::try_from(waited_value(waited)).ok()?;
+    Some((HeaderName::from_static(WAITED_HEADER), value))
 }
 
 /// [`Budget`] in `/metrics`: at most [`MAX_SUBSCRIBERS`] are told apart.

@@ -44,8 +44,8 @@ pub struct StreamInfo {
 pub struct Altered {
     /// As text: `max_msgs is 20, not -1`.
     pub what: String,
-    /// Whether acknowledged notifications may be missing, or be stored elsewhere.
-    pub loses: bool,
+    /// The part of it by which acknowledged notifications may be missing, or be stored elsewhere.
+    pub loses: Option<String>,
 }
 
 /// A notification to publish.

@@ -60,13 +60,14 @@ impl Kind {
     }
 }
 
-/// What a SQLite database may lose in a power failure. (PostgreSQL has its own settings for that.)
+/// What a database may lose in a crash: of its machine, or of a PostgreSQL server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Every commit is on disk before it returns. For owners: their data exists nowhere else.
     Full,
-    /// The last commits may be lost together, never torn. For read models: they refill from their
-    /// stored position (see the subscriber kit's intake).
+    /// The last commits may be lost together, never torn, since none waits for the disk: `synchronous` is `NORMAL` on
+    /// SQLite, and `synchronous_commit` is `off` on PostgreSQL, whatever the server says. For read models: they notice,
+    /// and refill from their stored position (see the subscriber kit's intake).
     Refillable,
 }
 
@@ -96,7 +97,9 @@ impl Database {
         let sessions = Sessions::default();
         let (kind, opened) = match url.split(':').next().unwrap_or_default() {
             "sqlite" => (Kind::Sqlite, pools::sqlite(url, durability, &sessions).await),
-            "postgres" | "postgresql" => (Kind::Postgres, pools::postgres(url, &sessions).await),
+            "postgres" | "postgresql" => {
+                (Kind::Postgres, pools::postgres(url, durability, &sessions).await)
+            }
             scheme => return Err(OpenError::Url(scheme.chars().take(20).collect())),
         };
         let place = open_error::place(url, kind);
@@ -160,6 +163,15 @@ impl Database {
         let tx = self.begin_on(&self.writer, begin).await?;
         self.driver.in_transaction().await;
         Ok(tx)
+    }
+
+    /// Lets the commit of this transaction wait for the disk as the server says, even if the database is
+    /// [refillable](Durability::Refillable) and on PostgreSQL. (Where SQLite may lose commits, this program ends, too.)
+    pub async fn wait_for_disk(&self, tx: &mut Tx) -> Result<(), sqlx::Error> {
+        if self.kind == Kind::Postgres {
+            sqlx::query("SET LOCAL synchronous_commit TO DEFAULT").execute(&mut **tx).await?;
+        }
+        Ok(())
     }
 
     /// Begins a writing transaction that waits for no writer: each of its statements must skip rows that

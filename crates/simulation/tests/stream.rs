@@ -98,7 +98,10 @@ impl Sink for Stream {
             last_seq: self.published.load(SeqCst) as u64,
             subjects: self.messages.lock().len() as u64,
             server: Some(format!("run {}", self.server.load(SeqCst))),
-            altered: self.altered.load(SeqCst).then(|| Altered { what: what(), loses: true }),
+            altered: self
+                .altered
+                .load(SeqCst)
+                .then(|| Altered { what: what(), loses: Some(what()) }),
             doubled: false,
         };
         Box::pin(async { Ok(info) })

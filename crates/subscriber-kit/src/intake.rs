@@ -152,10 +152,7 @@ impl Intake {
                     tracing::info!(entity = %self.entity, "another replica is gone: rereading what it had not recorded");
                     continue;
                 }
-                Over::ReadModelReplaced => {
-                    tracing::warn!(entity = %self.entity, "the read model was emptied or restored: refilling");
-                    self.progress.replaced.inc();
-                }
+                Over::ReadModelReplaced => self.note_replaced(),
                 Over::Lost(error) => {
                     if self.optional && error.is::<NoStream>() {
                         self.progress.absent.store(true, Relaxed);
@@ -228,6 +225,9 @@ impl Intake {
         // From here on, the position waits for this replica.
         let joined = self.replica.join(position, &opened.created, handled, to).await?;
         let mark = joined.ok_or(Over::ReadModelReplaced)?;
+        if mark.is_after_crash {
+            self.note_replaced();
+        }
         if to > handled {
             tracing::info!(entity = %self.entity, from = handled + 1, to, "rereading messages that this read model has not seen");
             let gap = || Held::new(Box::new(gap.handle()), &over);
@@ -235,10 +235,15 @@ impl Intake {
         }
         self.progress.connected.set(1);
         self.progress.set_intake_error(None);
-        let opened = consumer.opened();
-        let (counted_to, backlog_to) = (opened.counted_to(), opened.last_sequence);
-        let (withheld, held_up) = (Withheld::default(), false);
+        let withheld = Withheld::default();
+        // The first check finds how far the backlog goes.
+        let (counted_to, backlog_to, held_up) = (0, 0, false);
         Ok(Session { mark, consumer, gap, withheld, counted_to, backlog_to, held_up, over })
+    }
+
+    fn note_replaced(&self) {
+        tracing::warn!(entity = %self.entity, "the read model was emptied or restored, or lost commits in a crash: refilling");
+        self.progress.replaced.inc();
     }
 
     /// Reads messages that the consumer counts as handled although this read model does not hold them, or that it does
@@ -273,7 +278,9 @@ impl Intake {
         let now = Instant::now().into_std();
         if let Some(range) = session.withheld.look(state, room && !paused, now) {
             let gap = || Held::new(Box::new(session.gap.handle()), &session.over);
+            let began = Instant::now();
             let read = self.read_gap(&*session.consumer, range, gap).await?;
+            session.held_up |= began.elapsed() > HELD_UP_AFTER;
             session.withheld.read(read > 0);
             self.progress.bypassed.inc_by(read);
             if read > 0 {
@@ -296,12 +303,15 @@ impl Intake {
     async fn pull(&mut self, session: &mut Session) -> Result<(), Over> {
         let mut messages = session.consumer.deliveries().await?;
         let mut fresh: Option<Deliveries> = None;
-        let (mut next_check, mut was_paused) = (Instant::now(), false);
+        // Nobody has taken any yet.
+        let (mut next_check, mut was_away) = (Instant::now(), true);
         loop {
             let paused = *self.paused.borrow_and_update();
-            if std::mem::replace(&mut was_paused, paused) && !paused {
-                // Whoever has not pulled for a while first checks that the consumer is still this read model's.
-                session.held_up = true;
+            was_away |= paused;
+            // Whoever has not pulled for a while first checks that the consumer is still this read model's, and until where
+            // messages are backlog.
+            let checks_first = was_away || session.held_up;
+            if checks_first && !paused {
                 next_check = Instant::now();
             }
             tokio::select! {
@@ -312,13 +322,20 @@ impl Intake {
                     let asked_at = clock::now();
                     let state = session.consumer.state().await?;
                     let caught_up = self.check(session, &state, asked_at).await?;
-                    self.read_withheld(session, &state, paused).await?;
-                    self.follow_fresh(session, &mut fresh, &state).await?;
+                    if std::mem::replace(&mut was_away, paused) {
+                        // What was published meanwhile is backlog, whichever way it comes.
+                        (fresh, session.held_up) = (None, true);
+                        session.counted_to = state.last_sequence;
+                    }
                     session.looks_for_backlog(&state, self.settings.max_backlog_messages);
+                    self.read_withheld(session, &state, paused).await?;
+                    if !paused {
+                        self.follow_fresh(session, &mut fresh, &state).await?;
+                    }
                     let pause = if caught_up { CHECK_INTERVAL } else { CHECK_INTERVAL_CATCHING_UP };
                     next_check = Instant::now() + pause;
                 }
-                delivery = fresh::next(&mut fresh), if !paused => match delivery {
+                delivery = fresh::next(&mut fresh), if !paused && !checks_first => match delivery {
                     // A full queue loses nothing here, since the durable consumer also delivers the message.
                     Some(Ok(delivery)) if self.queue.capacity() > 0 => {
                         self.hand_over(&delivery, Lane::Fresh, None).await?;
@@ -326,13 +343,8 @@ impl Intake {
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => fresh = None,
                 },
-                delivery = messages.next(), if !paused => match delivery {
-                    Some(delivery) => {
-                        self.take(delivery?, session).await?;
-                        if session.held_up {
-                            next_check = Instant::now();
-                        }
-                    }
+                delivery = messages.next(), if !paused && !checks_first => match delivery {
+                    Some(delivery) => self.take(delivery?, session).await?,
                     None => return Ok(()),
                 },
             }

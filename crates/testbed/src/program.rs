@@ -198,6 +198,11 @@ impl Program {
         self.started
     }
 
+    /// Its process ID, if it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref()?.id()
+    }
+
     /// Whether it was started, and not ended by us since. It may have ended by itself.
     pub fn is_started(&self) -> bool {
         self.child.is_some()

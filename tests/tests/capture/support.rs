@@ -69,7 +69,7 @@ impl Shops<Recording> {
     }
 
     async fn open(database: Arc<TestDatabase>) -> Self {
-        let db = database.open().await;
+        let db = database.open_as_owner().await;
         let entity = EntityName::new("shop").unwrap();
         let publisher = Publisher::open(&db, entity).await.unwrap();
         Self { database, db, publisher }

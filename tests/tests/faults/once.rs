@@ -9,7 +9,9 @@ use nudge_runtime::{
     Database,
     database::{Durability, Kind},
 };
-use nudge_tests::{Postgres, TestDatabase, Trial, Wire, database, eventually};
+use nudge_tests::{
+    Nats, Owner, Postgres, ReadModel, TestDatabase, Trial, Wire, database, eventually,
+};
 use serde_json::json;
 use sqlx::{AnyConnection, Connection};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +42,61 @@ async fn the_read_models_server_stops_and_crashes() {
         trial.some_edits().await;
     }
     trial.end().await;
+}
+
+/// A read model's commits do not wait for the disk, so a crash takes away the last ones; an owner's do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_read_model_loses_in_a_crash_of_its_server_comes_again() {
+    let (server, nats) = (Postgres::start().await, Nats::start().await);
+    for (durability, waits) in [(Durability::Full, "on"), (Durability::Refillable, "off")] {
+        let db = Database::open(server.url(), durability).await.expect("it opens");
+        let asked = sqlx::query_as("SELECT current_setting('synchronous_commit')");
+        let mut tx = db.begin().await.expect("it begins");
+        let written: (String,) = asked.fetch_one(&mut *tx).await.expect("a setting");
+        assert_eq!(written.0, waits);
+        tx.rollback().await.expect("it ends");
+    }
+    // What nobody waits for is not even handed to the operating system.
+    database::execute(server.url(), "ALTER SYSTEM SET wal_writer_delay = '10s'").await;
+    database::execute(server.url(), "SELECT pg_reload_conf()").await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let model = ReadModel::on(Arc::new(TestDatabase::on(&server).await));
+    let copy = model.start(&nats.broker("copies").await, &owner).await;
+    copy.refuse(|id| id.starts_with("bad").then(|| "no".into()));
+    let lost = async || copy.metric("nudge_read_model_replaced_total").await;
+    let holds = async |count: i64| {
+        // The copy's own connections may still be those of before the crash.
+        let db = copy.database().open().await;
+        eventually("all are there again", || async {
+            let counted = sqlx::query_as("SELECT count(*) FROM copy").fetch_one(db.reader()).await;
+            let (counted,): (i64,) = counted.ok()?;
+            (counted == count).then_some(())
+        })
+        .await;
+        db.close().await;
+    };
+    for n in 0..3 {
+        let before = lost().await;
+        let ids: Vec<_> = (0..30).map(|id| format!("{n}-{id}")).collect();
+        let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(n))).collect();
+        owner.put_all(&things).await;
+        let last = owner.put("good", json!(n)).await;
+        copy.wait(&last).await;
+        if n == 2 {
+            // Everything is recorded and on the disk. What is lost now is nothing that was applied, and no mark.
+            copy.handled(&owner).await;
+            database::execute(server.url(), "CHECKPOINT").await;
+        }
+        owner.put(&format!("bad {n}"), json!(n)).await;
+        copy.dead_letters(n as usize + 1).await;
+        server.crash().await;
+        server.restart().await;
+        eventually("it notices", || async { (lost().await > before).then_some(()) }).await;
+        holds((n + 1) * 30 + 1).await;
+        copy.dead_letters(n as usize + 1).await;
+    }
+    copy.accept();
+    holds(3 * 30 + 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

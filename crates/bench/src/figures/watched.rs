@@ -1,7 +1,5 @@
 //! What it costs a subscriber that ten people watch it, while it follows 5,000 changes a second.
 
-use std::fs;
-
 use futures_util::StreamExt;
 use nudge_runtime::BoxError;
 use tokio::{
@@ -15,6 +13,7 @@ use super::{Bench, LEAST_RATE};
 use crate::{
     report::{Aim, Figure},
     subscriber::Subscriber,
+    usage::cpu_seconds,
 };
 
 pub(super) const NAME: &str = "watched";
@@ -22,8 +21,6 @@ const WATCHERS: usize = 10;
 const CHANGES: usize = 20_000;
 const WATCHED: &str = "ten watchers";
 const ALONE: &str = "nobody";
-/// What Linux counts a process's time in, in all its builds.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// Where it says how much this process has taken, and this thread.
 const PROCESS: &str = "/proc/self/stat";
 const THREAD: &str = "/proc/thread-self/stat";
@@ -92,13 +89,4 @@ fn watch(
         end.cancelled().await;
         Ok(cpu_seconds(THREAD).unwrap_or_default() - before)
     })
-}
-
-/// The time that a process or a thread has spent on a processor; `None` where Linux's way to ask is not known.
-fn cpu_seconds(path: &str) -> Option<f64> {
-    let stat = fs::read_to_string(path).ok()?;
-    // The name of the program, in brackets, may hold anything.
-    let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
-    let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((user + system) / TICKS_PER_SECOND)
 }

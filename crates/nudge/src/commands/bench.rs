@@ -10,7 +10,7 @@ use nudge_bench::{NAMES, Options, Report};
 use nudge_runtime::{database::Kind, problem::chain};
 use nudge_testbed::{nats, script};
 
-use crate::{failure::Failure, output};
+use crate::{dev::guard, failure::Failure, output};
 
 /// Where the figures begin and end in a file that says more.
 const BEGIN: &str = "<!-- nudge bench begins -->";
@@ -70,8 +70,12 @@ pub(crate) async fn run(args: BenchArgs, json: bool) -> Result<(), Failure> {
         let opened = fs::OpenOptions::new().create(true).append(true).open(path);
         opened.map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
     }
-    let options =
-        Options { rounds: usize::from(args.rounds), kinds, only: args.figures, quick: args.quick };
+    let exe = std::env::current_exe().map_err(|error| {
+        Failure::failed(format!("cannot find this program's own path: {error}"))
+    })?;
+    let (rounds, only) = (usize::from(args.rounds), args.figures);
+    let guard_verb = guard::VERB;
+    let options = Options { rounds, kinds, only, quick: args.quick, exe, guard_verb };
     let progress = |what: &str| eprintln!("bench: {what}");
     let (report, measured) = nudge_bench::run(&options, &progress).await;
     // A part of the figures takes the place of no whole table.

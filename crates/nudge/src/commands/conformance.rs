@@ -30,7 +30,7 @@ use clap::Args;
 use nudge_protocol::EntityName;
 use nudge_runtime::{Broker, auth::Credentials, problem::chain};
 
-use crate::{failure::Failure, output};
+use crate::{failure::Failure, output, peers::Also};
 use report::{Doubt, Report, Tried, broken};
 use serde_json::json;
 use target::{Target, Write};
@@ -84,9 +84,19 @@ fn with_id(url: &str) -> Result<String, String> {
 /// Runs `nudge conformance`.
 pub(crate) async fn run(
     args: ConformanceArgs,
+    also: &Also,
     credentials: &Credentials,
     json: bool,
 ) -> Result<(), Failure> {
+    let write_url = args.write_url.as_ref().map(|url| url.replace("{id}", "id"));
+    let urls = [
+        ("--owner", Some(&args.owner)),
+        ("--nats", args.nats.as_ref()),
+        ("--write-url", write_url.as_ref()),
+    ];
+    for (flag, url) in urls {
+        url.map_or(Ok(()), |url| also.may_reach(flag, url))?;
+    }
     let write = args.write_url.clone().map(|url| Write { url, body: args.write_body.clone() });
     let target = Target::new(&args.owner, args.entity.clone(), write, credentials);
     if let Err(Doubt::Broken(how) | Doubt::NotTried(how)) = answers_at_all(&target).await {

@@ -53,6 +53,9 @@ pub(crate) async fn run(
     let api = match args.services.is_empty() {
         true => peers::find(port_base, also, credentials).await?,
         false => {
+            for Wanted { name, url } in &args.services {
+                also.may_reach(name.as_deref().unwrap_or("--service"), url)?;
+            }
             let api = Api::new(port_base).signing(credentials).with(Vec::new());
             let named = join_all(args.services.iter().map(|wanted| peer(&api, wanted))).await;
             let mut peers = Vec::new();
@@ -62,11 +65,11 @@ pub(crate) async fn run(
         }
     };
     let broker = match &args.nats_url {
-        Some(url) => Some(
-            Broker::connect_as_set(url.expose(), "nudge-console")
-                .await
-                .map_err(|error| failed(&error))?,
-        ),
+        Some(url) => {
+            also.may_reach("--nats-url", url.expose())?;
+            let broker = Broker::connect_as_set(url.expose(), "nudge-console").await;
+            Some(broker.map_err(|error| failed(&error))?)
+        }
         None => None,
     };
     let address = ([127, 0, 0, 1], args.port.unwrap_or(port_base)).into();

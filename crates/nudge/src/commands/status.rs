@@ -19,7 +19,7 @@ use crate::{
     client::Api,
     failure::Failure,
     output::{self, duration},
-    peers::{self, HOLDERS_PATH, Holder, Peer},
+    peers::{self, Also, HOLDERS_PATH, Holder, Peer},
     roles::{self, OwnerStatus},
 };
 
@@ -41,10 +41,14 @@ struct Looked {
 /// Runs `nudge status`.
 pub(crate) async fn run(
     api: Api,
+    also: &Also,
     console: Peer,
     args: StatusArgs,
     json: bool,
 ) -> Result<(), Failure> {
+    if let Some(url) = &args.nats_url {
+        also.may_reach("--nats-url", url.expose())?;
+    }
     let (looked, holders, broken) =
         join3(look(&api), holders(&api, console, args.nats_url), breaking::broken(&api, console))
             .await;

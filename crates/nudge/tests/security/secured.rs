@@ -224,17 +224,18 @@ impl Secured {
     }
 }
 
-/// store-info as a process, with a key that `nudge token` made.
+/// A service as a process, with a key that `nudge token` made.
 pub(super) struct Process {
     directory: tempfile::TempDir,
-    port_base: u16,
+    port: u16,
     _program: Program,
     _database: TestDatabase,
     _nats: Nats,
 }
 
 impl Process {
-    pub(super) async fn start() -> Self {
+    /// `log` is what it logs. Owners that it follows are away.
+    pub(super) async fn start(service: &'static str, log: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (nats, database) = (Nats::start().await, TestDatabase::new().await);
         let path = |name: &str| directory.path().join(name);
@@ -247,29 +248,28 @@ impl Process {
             .unwrap();
         assert!(jwks.status.success(), "{jwks:?}");
         std::fs::write(path("jwks.json"), jwks.stdout).unwrap();
-        // The demo's store-info is one above the base.
         let port = free_port();
-        let mut launch = Launch::new("store-info", NUDGE, To::Log(path("log")));
-        launch.args = ["service", "store-info"].map(Into::into).into();
+        let mut launch = Launch::new(service, NUDGE, To::Log(path("log")));
+        launch.args = ["service", service].map(Into::into).into();
         launch.env = vec![
             ("BIND", format!("127.0.0.1:{port}")),
             ("NATS_URL", nats.url()),
             ("DATABASE_URL", database.url().to_owned()),
             ("AUTH_ISSUER", ISSUER.to_owned()),
             ("AUTH_JWKS", path("jwks.json").display().to_string()),
-            ("LOG", "debug".to_owned()),
+            ("STORE_OWNER_URL", format!("http://127.0.0.1:{}", free_port())),
+            ("LOG", log.to_owned()),
             ("LOG_FORMAT", "json".to_owned()),
         ];
         let mut program = Program::new(launch);
         program.start().unwrap();
         let url = format!("http://127.0.0.1:{port}/livez");
-        eventually("store-info answers", || async { reqwest::get(&url).await.ok() }).await;
-        let port_base = port - 1;
-        Self { directory, port_base, _program: program, _database: database, _nats: nats }
+        eventually("it answers", || async { reqwest::get(&url).await.ok() }).await;
+        Self { directory, port, _program: program, _database: database, _nats: nats }
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port_base + 1)
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     pub(super) fn key(&self) -> PathBuf {
@@ -278,6 +278,18 @@ impl Process {
 
     pub(super) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    /// Its audit log: who did what, and how it was answered.
+    pub(super) fn audit(&self) -> Vec<(String, String, String, u16)> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let read = |line: Value| {
+            let text = |name: &str| line[name].as_str().unwrap().to_owned();
+            let status = line["status"].as_u64().unwrap() as u16;
+            (text("subject"), text("method"), text("path"), status)
+        };
+        lines.filter(|line| line["target"] == "audit").map(read).collect()
     }
 
     /// Makes a token, and returns the file that it is in.
@@ -291,9 +303,10 @@ impl Process {
         path
     }
 
+    /// A command for the demo's store-info, which is one above the base.
     pub(super) async fn nudge(&self, words: &[&str], token: Option<&PathBuf>) -> Output {
         let mut command = tokio::process::Command::new(NUDGE);
-        command.args(["--port-base", &self.port_base.to_string()]).args(words);
+        command.args(["--port-base", &(self.port - 1).to_string()]).args(words);
         if let Some(token) = token {
             command.arg("--token-file").arg(token);
         }

@@ -13,8 +13,8 @@ pub(super) struct Altering {
     mends: Again,
     /// The same for several messages of one subject, which no other mend may have to wait for.
     thins: Again,
-    /// The difference that was seen last, whoever restores it.
-    seen: Option<Altered>,
+    /// What the stream was seen to lose by last, whoever restores it.
+    loses: Option<String>,
     /// The difference that could not be restored and was logged.
     said: Option<Altered>,
     /// Whether it may have lost acknowledged messages, in a way that has now ended or is another one.
@@ -25,9 +25,9 @@ impl Altering {
     /// Takes note of every difference as soon as it is seen: the check that restores it may be cut off by a new
     /// connection, and another relay or an operator may be the one who restores it.
     fn see(&mut self, now: &StreamInfo) {
-        let lost_until_now = self.seen.as_ref().is_some_and(|seen| seen.loses);
-        self.lost |= lost_until_now && self.seen != now.altered;
-        self.seen.clone_from(&now.altered);
+        let loses = now.altered.as_ref().and_then(|altered| altered.loses.clone());
+        let before = std::mem::replace(&mut self.loses, loses);
+        self.lost |= before.is_some() && before != self.loses;
     }
 }
 

@@ -99,9 +99,12 @@ pub(super) fn compare(entity: &EntityName, found: &Members) -> Vec<Member> {
 
 /// The same as a summary, if there is any difference.
 pub(super) fn told(members: &[Member]) -> Option<Altered> {
-    let what: Vec<_> = members.iter().map(Member::to_string).collect();
-    let loses = members.iter().any(|member| LOSES.contains(&member.name));
-    (!what.is_empty()).then(|| Altered { what: what.join(", "), loses })
+    let text = |picked: &dyn Fn(&Member) -> bool| {
+        let texts: Vec<_> = members.iter().filter(|m| picked(m)).map(Member::to_string).collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
+    };
+    let loses = text(&|member| LOSES.contains(&member.name));
+    Some(Altered { what: text(&|_| true)?, loses })
 }
 
 /// Why this stream must not be altered, if so.
@@ -236,15 +239,18 @@ mod tests {
     #[test]
     fn it_is_said_what_was_found_and_what_is_needed() {
         let said = |found| told(&compare(&entity(), &found));
-        let altered = |what: &str, loses| Some(Altered { what: what.to_owned(), loses });
+        let altered = |what: &str, loses: Option<&str>| {
+            Some(Altered { what: what.to_owned(), loses: loses.map(str::to_owned) })
+        };
         assert_eq!(said(found()), None);
         let few = with("max_msgs", json!(20));
-        assert_eq!(said(few.clone()), altered("max_msgs is 20, not -1", true));
-        assert_eq!(said(with("no_ack", json!(true))), altered("no_ack is true, not unset", false));
+        let fewer = "max_msgs is 20, not -1";
+        assert_eq!(said(few.clone()), altered(fewer, Some(fewer)));
+        assert_eq!(said(with("no_ack", json!(true))), altered("no_ack is true, not unset", None));
         let mut both = few;
         both.insert("deny_purge".to_owned(), json!(false));
         let what = "deny_purge is false, not true, max_msgs is 20, not -1";
-        assert_eq!(said(both), altered(what, true));
+        assert_eq!(said(both), altered(what, Some(fewer)));
     }
 
     #[test]

@@ -77,7 +77,8 @@ async fn migrate(
             // sqlx lets one program migrate at a time. Wait for the others however long they
             // take; this connection must not serve requests after that.
             connection.close_on_drop();
-            connection.execute("SET lock_timeout = 0").await?;
+            // A program that has migrated relies on its tables, also after a crash of the server.
+            connection.execute("SET lock_timeout = 0; RESET synchronous_commit").await?;
             migrator.run_direct(None, &mut *connection, false).await
         }
     }

@@ -97,9 +97,17 @@ pub(super) async fn sqlite(
     Ok((writer, options(SQLITE_READERS, SQLITE_READER_CACHE_KB).connect_lazy(&url)?))
 }
 
-pub(super) async fn postgres(url: &str, sessions: &Sessions) -> Result<Pools, sqlx::Error> {
+pub(super) async fn postgres(
+    url: &str,
+    durability: Durability,
+    sessions: &Sessions,
+) -> Result<Pools, sqlx::Error> {
+    let commits = match durability {
+        Durability::Full => "",
+        Durability::Refillable => "SET synchronous_commit = off;",
+    };
     let settings = format!(
-        "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; {PLANS}; {NO_STANDBY}",
+        "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; {PLANS}; {commits} {NO_STANDBY}",
         TRANSACTION_IDLE_TIMEOUT.as_millis(),
         LOCK_TIMEOUT.as_millis(),
     );

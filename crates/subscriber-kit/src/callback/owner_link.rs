@@ -112,25 +112,24 @@ impl OwnerLink {
     /// A call in this lane failed through the owner's fault. Returns whether it had answered until now. An owner that is
     /// busy does not fail: fewer calls are made in that lane, and nothing else happens.
     pub(crate) fn failed(&self, lane: Lane, error: &FetchError) -> bool {
-        if let Some(asked) = error.asks_to_wait() {
-            self.is_busy(lane, asked, error.gives_turns);
+        if self.refused(lane, error).is_some() {
             return false;
         }
         self.breaker().failure(Instant::now().into_std(), error.retry_after)
     }
 
-    /// The owner answered a call in this lane that it is to come again later. Returns when.
-    pub(crate) fn is_busy(&self, lane: Lane, asked: Duration, gives_turns: bool) -> Instant {
+    /// Whether this is a busy owner's answer that the call is to come again later. Returns when.
+    pub(crate) fn refused(&self, lane: Lane, error: &FetchError) -> Option<Instant> {
+        let until = after(error.asks_to_wait()?);
         self.breaker().has_answered();
-        let until = after(asked);
         let in_lane = &mut self.lanes.lock()[lane as usize];
         let before = in_lane.busy.filter(|busy| busy.until > Instant::now());
-        let most = if gives_turns { in_lane.under_way } else { 0 };
+        let most = if error.gives_turns { in_lane.under_way } else { 0 };
         in_lane.busy = Some(match before {
             Some(busy) => Busy { until: busy.until.max(until), most: busy.most.min(most) },
             None => Busy { until, most },
         });
-        until
+        Some(until)
     }
 
     /// Notes that the owner answered these keys.
@@ -304,26 +303,30 @@ mod tests {
         let link = OwnerLink::new(Arc::new(Owner { key: None, list: None }));
         let (lane, began) = (Lane::Fresh, Instant::now());
         let busy = |most, seconds| Some(Busy { until: began + seconds * MIN_BUSY_WAIT, most });
+        let refused = |asked, gives_turns| {
+            let error = FetchError::new(FetchErrorKind::Busy, "later");
+            link.refused(lane, &FetchError { retry_after: Some(asked), gives_turns, ..error })
+        };
         let (first, second, third) = (link.calls(lane), link.calls(lane), link.calls(lane));
         let _of_the_other_lane = link.calls(Lane::Backlog);
         assert_eq!(link.busy(lane), None);
         drop(third);
-        assert_eq!(link.is_busy(lane, 5 * MIN_BUSY_WAIT, true), began + 5 * MIN_BUSY_WAIT);
+        assert_eq!(refused(5 * MIN_BUSY_WAIT, true), Some(began + 5 * MIN_BUSY_WAIT));
         assert_eq!(link.busy(lane), busy(2, 5));
         // Another one is refused, and told a shorter wait.
         drop(second);
-        assert_eq!(link.is_busy(lane, Duration::ZERO, true), began + MIN_BUSY_WAIT);
+        assert_eq!(refused(Duration::ZERO, true), Some(began + MIN_BUSY_WAIT));
         assert_eq!(link.busy(lane), busy(1, 5));
         drop(first);
         // The next call is refused as well, and nobody may wait for a day.
         drop(link.calls(lane));
-        assert_eq!(link.is_busy(lane, Duration::MAX, true), began + MAX_RETRY_AFTER);
+        assert_eq!(refused(Duration::MAX, true), Some(began + MAX_RETRY_AFTER));
         assert_eq!(link.busy(lane).map(|busy| busy.most), Some(0));
         tokio::time::advance(MAX_RETRY_AFTER).await;
         assert_eq!((link.busy(lane), link.busy(Lane::Backlog)), (None, None));
         // Whoever gives no turns wants none at all.
         let _under_way = link.calls(lane);
-        link.is_busy(lane, MIN_BUSY_WAIT, false);
+        refused(MIN_BUSY_WAIT, false);
         assert_eq!(link.busy(lane).map(|busy| busy.most), Some(0));
     }
 

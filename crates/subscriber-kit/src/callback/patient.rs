@@ -50,10 +50,8 @@ impl Patient {
                 let (called, before) = (Instant::now(), self.client.waited());
                 let answer = call(&*self.client).await;
                 let refused = answer.as_ref().err();
-                match refused.and_then(|error| Some((error.asks_to_wait()?, error.gives_turns))) {
-                    Some((asked, gives_turns)) => {
-                        sleep_until(self.link.is_busy(Lane::Backlog, asked, gives_turns)).await;
-                    }
+                match refused.and_then(|error| self.link.refused(Lane::Backlog, error)) {
+                    Some(until) => sleep_until(until).await,
                     None => {
                         let waited = self.client.waited().saturating_sub(before);
                         let waited = waited + called.duration_since(began);

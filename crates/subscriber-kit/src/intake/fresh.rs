@@ -36,7 +36,7 @@ impl Intake {
             (false, true) if state.pending == 0 => *fresh = None,
             _ => {}
         }
-        session.counted_to = state.counted_to();
+        session.counted_to = session.counted_to.max(state.counted_to());
         Ok(())
     }
 

@@ -7,6 +7,9 @@
 //! processing. A copy of the database that contains a replica's last mark contains everything that the replica
 //! committed before. If a copy does not, that replica notices, or the others do once it is silent, and they read again
 //! from the position.
+//!
+//! A crash of PostgreSQL, whose commits do not wait for the disk, takes away the last ones in the same way. A row that does
+//! not outlive one, the *epoch*, tells every replica of it, also of what its mark does not: a dead letter of the last second.
 
 use std::{
     collections::HashMap,
@@ -19,6 +22,7 @@ use std::{
 
 use nudge_protocol::EntityName;
 use nudge_runtime::{Database, Tx, clock, mutated, row};
+use parking_lot::Mutex;
 use sqlx::{Any, AnyConnection, any::AnyArguments, query::Query};
 use uuid::Uuid;
 
@@ -41,7 +45,11 @@ const JOIN: &str = "INSERT INTO nudge_intake_replica AS mine \
 /// Marks of other replicas in another stream or for another consumer no longer count.
 const CLEAR: &str = "DELETE FROM nudge_intake_replica \
     WHERE entity = $1 AND replica <> $2 AND (consumer <> $3 OR stream_created <> $4)";
+/// $1 and $2: the entity, a new epoch.
+const BEGIN_EPOCH: &str =
+    "INSERT INTO nudge_epoch (entity, epoch) VALUES ($1, $2) ON CONFLICT (entity) DO NOTHING";
 const LOOK: &str = "SELECT stream_created, position, \
+    (SELECT epoch FROM nudge_epoch WHERE entity = $1) AS epoch, \
     (SELECT position FROM nudge_intake_replica WHERE entity = $1 AND replica = $2 \
         AND consumer = $3 AND stream_created = $4) AS own, \
     (SELECT min(position) FROM nudge_intake_replica WHERE entity = $1 \
@@ -80,6 +88,10 @@ pub(crate) enum Looked {
 #[derive(Clone, Debug)]
 pub(crate) struct Mark {
     found: Position,
+    /// Identifies the time since the database last lost commits in a crash.
+    epoch: String,
+    /// Whether this replica joined because of such a crash, and learns of it only now.
+    pub(crate) is_after_crash: bool,
     /// The creation time of the stream that it belongs to.
     created: String,
     /// The sequence up to which everything that was delivered to this replica is committed.
@@ -97,6 +109,7 @@ row! {
     struct Row {
         stream_created: String,
         position: i64,
+        epoch: Option<String>,
         own: Option<i64>,
         least: Option<i64>,
     }
@@ -118,6 +131,8 @@ pub(crate) struct Replica {
     id: String,
     /// Whether, at its last check, everything that was delivered to it or had to be reread was committed.
     owes_nothing: Arc<AtomicBool>,
+    /// The epoch in which it joined last, unless it has found since that something is lost.
+    epoch: Arc<Mutex<Option<String>>>,
 }
 
 impl Mark {
@@ -126,8 +141,11 @@ impl Mark {
         &self.found.consumer
     }
 
-    /// Whether the row can have reached this state without a restore.
+    /// Whether the row can have reached this state without a crash or a restore.
     fn leads_to(&self, now: &Row) -> bool {
+        if now.epoch.as_ref() != Some(&self.epoch) {
+            return false;
+        }
         match now.stream_created == self.found.stream_created {
             true => now.position.unsigned_abs() >= self.found.position,
             // Another replica was the first to store that the stream was recreated.
@@ -160,7 +178,8 @@ impl Mark {
 
 impl Replica {
     pub(crate) fn new(db: Database, entity: EntityName) -> Self {
-        Self { db, entity, id: Uuid::new_v4().simple().to_string(), owes_nothing: Arc::default() }
+        let (id, (owes_nothing, epoch)) = (Uuid::new_v4().simple().to_string(), Default::default());
+        Self { db, entity, id, owes_nothing, epoch }
     }
 
     /// Joins at `handled`, before anything is delivered to this replica. The position does not move beyond that until
@@ -174,19 +193,27 @@ impl Replica {
         again: u64,
     ) -> Result<Option<Mark>, sqlx::Error> {
         self.owes_nothing.store(false, SeqCst);
-        let behind = HashMap::new();
-        let mark =
-            Mark { found, created: created.to_owned(), own: handled, again: Some(again), behind };
+        let (epoch, is_after_crash) = (String::new(), false);
+        let (own, again, behind) = (handled, Some(again), HashMap::new());
+        let created = created.to_owned();
+        let mark = Mark { found, epoch, is_after_crash, created, own, again, behind };
         let work = async {
-            let Some(mut tx) = self.locked(&mark).await? else { return Ok(false) };
+            let Some(mut tx) = self.locked(&mark).await? else { return Ok(None) };
+            // If a crash took this row away with what this replica then applies, another could move the position past that.
+            self.db.wait_for_disk(&mut tx).await?;
             let join = self.about(JOIN, &mark).bind(handled as i64).bind(now());
             let joined = join.execute(&mut *tx).await?.rows_affected() > 0;
             self.about(CLEAR, &mark).execute(&mut *tx).await?;
+            let begin = sqlx::query(BEGIN_EPOCH).bind(self.entity.as_str());
+            begin.bind(Uuid::new_v4().simple().to_string()).execute(&mut *tx).await?;
+            let row = self.row(&mark, &mut tx).await?;
             tx.commit().await?;
-            Ok::<_, sqlx::Error>(joined)
+            Ok::<_, sqlx::Error>(row.and_then(|row| row.epoch).filter(|_| joined))
         };
-        let joined = self.db.run(work).await?;
-        Ok(joined.then_some(mark))
+        let Some(epoch) = self.db.run(work).await? else { return Ok(None) };
+        let before = self.epoch.lock().replace(epoch.clone());
+        let is_after_crash = before.is_some_and(|before| before != epoch);
+        Ok(Some(Mark { epoch, is_after_crash, ..mark }))
     }
 
     /// Checks that the database still holds what it did, and stores that everything delivered to this replica up to
@@ -201,7 +228,10 @@ impl Replica {
     ) -> Result<Looked, sqlx::Error> {
         let own = floor.unwrap_or(mark.own);
         let recorded = self.db.run(self.compare(mark, floor, recent, applied)).await?;
-        let Some(position) = recorded else { return Ok(Looked::Lost) };
+        let Some(position) = recorded else {
+            *self.epoch.lock() = None;
+            return Ok(Looked::Lost);
+        };
         (mark.found.stream_created, mark.found.position) = (mark.created.clone(), position);
         let moved = std::mem::replace(&mut mark.own, own) != own;
         if floor.is_some() {

@@ -124,6 +124,9 @@ async fn what_is_not_there_any_more_is_not_recorded() {
             "UPDATE nudge_intake SET consumer = 'another'",
             "DELETE FROM nudge_intake_replica",
             "DELETE FROM nudge_intake",
+            // As PostgreSQL does after a crash; and another replica was the first to notice.
+            "DELETE FROM nudge_epoch",
+            "UPDATE nudge_epoch SET epoch = 'another'",
         ] {
             one.write(sql).await;
             assert_eq!(one.looks(&mut mark, 51).await, Looked::Lost, "{sql}");

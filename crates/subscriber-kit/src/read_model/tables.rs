@@ -3,7 +3,7 @@
 use nudge_runtime::database::Migration;
 
 pub(crate) const MIGRATIONS: &[Migration] =
-    &[FIRST, PLACE, UNKNOWN, REVISION, REPLICA, RESYNC, CONTENTS];
+    &[FIRST, PLACE, UNKNOWN, REVISION, REPLICA, RESYNC, CONTENTS, EPOCH];
 
 const FIRST: Migration = Migration {
     number: 1,
@@ -169,4 +169,13 @@ const CONTENTS: Migration = Migration {
     postgres: "
         ALTER TABLE nudge_resync ADD COLUMN contents TEXT;
         ALTER TABLE nudge_resync ADD COLUMN audit TEXT;",
+};
+
+/// PostgreSQL empties an unlogged table whenever commits may be lost: after a crash, on a standby that takes over, and in
+/// a copy of the server's files. Where SQLite loses commits, the program has ended, too.
+const EPOCH: Migration = Migration {
+    number: 8,
+    title: "whether the database may have lost commits",
+    sqlite: "CREATE TABLE nudge_epoch (entity TEXT PRIMARY KEY, epoch TEXT NOT NULL)",
+    postgres: "CREATE UNLOGGED TABLE nudge_epoch (entity TEXT COLLATE \"C\" PRIMARY KEY, epoch TEXT NOT NULL)",
 };

@@ -97,9 +97,18 @@ impl TestDatabase {
         }
     }
 
-    /// Opens it like a program. An owner's durability is not needed here.
+    /// Opens it like a subscriber.
     pub async fn open(&self) -> Database {
         Database::open(&self.url, Durability::Refillable).await.expect("the database opens")
+    }
+
+    /// Opens it like an owner. On SQLite it does not wait for the disk, which no test takes away.
+    pub async fn open_as_owner(&self) -> Database {
+        let durability = match self.kind() {
+            Kind::Sqlite => Durability::Refillable,
+            Kind::Postgres => Durability::Full,
+        };
+        Database::open(&self.url, durability).await.expect("the database opens")
     }
 
     /// Another database with the same contents, made with `cp`, or `pg_dump` and `psql`. Nobody may have this one

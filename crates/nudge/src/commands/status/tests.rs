@@ -2,7 +2,7 @@ use axum::{Json, Router, routing::get};
 use console::strip_ansi_codes;
 
 use super::*;
-use crate::{client::Service, roles::STATUS_PATH, stub};
+use crate::{client::Service, peers::Also, roles::STATUS_PATH, stub};
 
 const METRICS: &str = "# TYPE nudge_relay_pending gauge\n\
     nudge_relay_pending{entity=\"store\"} 3\n\
@@ -122,8 +122,14 @@ fn a_broker_that_is_there_and_brings_nothing_is_not_away() {
 
 #[tokio::test]
 async fn a_service_that_is_away_makes_the_command_fail() {
-    let failure = run(stub::nobody().await, peers::console(1), StatusArgs { nats_url: None }, true)
-        .await
-        .unwrap_err();
+    let failure = run(
+        stub::nobody().await,
+        &Also::default(),
+        peers::console(1),
+        StatusArgs { nats_url: None },
+        true,
+    )
+    .await
+    .unwrap_err();
     assert!(failure.to_string().starts_with("nothing answers on 127.0.0.1:"), "{failure}");
 }

@@ -73,7 +73,7 @@ impl Progress {
             ),
             (
                 "nudge_read_model_replaced",
-                "Times the read model was found empty or restored from an older copy; bad: any that nobody planned",
+                "Times the read model was found empty, restored from an older copy, or without its last commits after a crash of PostgreSQL; bad: any that nobody planned",
                 &self.replaced,
             ),
             (
