@@ -227,6 +227,8 @@ impl Intake {
         let mark = joined.ok_or(Over::ReadModelReplaced)?;
         if mark.is_after_crash {
             self.note_replaced();
+            // What was lost will be read again.
+            self.recent.forget(&self.recent.so_far());
         }
         if to > handled {
             tracing::info!(entity = %self.entity, from = handled + 1, to, "rereading messages that this read model has not seen");

@@ -96,6 +96,10 @@ async fn what_the_read_model_loses_in_a_crash_of_its_server_comes_again() {
         copy.dead_letters(n as usize + 1).await;
     }
     copy.accept();
+    for n in 0..3 {
+        let replay = format!("dead-letters/replay?entity=thing&id=bad%20{n}");
+        assert_eq!(copy.post(&replay).await, 202);
+    }
     holds(3 * 30 + 4).await;
 }
 

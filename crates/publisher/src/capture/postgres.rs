@@ -30,8 +30,13 @@ const KEY_TYPES: &[&str] = &["text", "character varying", "smallint", "integer",
 /// Lets one program at a time check and install, however long the others take.
 /// The number is used for nothing else.
 const LOCK: &str = "SET LOCAL lock_timeout = 0; SELECT count(pg_advisory_xact_lock(5210372))";
-/// Whoever writes, its statements are planned for the log as it is now.
+/// Whoever writes, sets of entities are recorded by statements that are planned for the log as it is now.
 const PLANS: &str = "plan_cache_mode = force_custom_plan";
+/// What looks at nothing but what a statement has changed is planned once for each session.
+const ONE_PLAN: &str = "plan_cache_mode = force_generic_plan";
+/// So is what records one entity: to plan that takes many times as long as to do it. It looks rows up by key, also where a
+/// table was so small that reading all of it looked cheaper.
+const BY_KEY: &str = "enable_seqscan = off";
 /// Longest wait for a captured table, in milliseconds. Creating triggers takes a lock that waits for every transaction
 /// that uses the table, and all later ones queue behind it.
 pub(super) const TABLE_LOCK_TIMEOUT_MILLIS: u32 = 1_000;
@@ -49,7 +54,7 @@ pub(super) async fn is_installed(
         found.push(describe(tx, table).await?);
     }
     let writer = Writer { entity, schema: quoted(&schema.0), root: &found[0] };
-    let mut create = vec![writer.touch()];
+    let mut create = vec![writer.touch(), writer.touch_one()];
     let mut wanted = Vec::new();
     for (number, table) in found.iter().enumerate() {
         for (event, timing, transition, ids) in writer.events(number, table) {
@@ -140,12 +145,10 @@ async fn has_functions(tx: &mut Tx, entity: &EntityName, plan: &Plan) -> Result<
     let function = |sql: &String| {
         let (head, rest) = sql.split_once("$nudge$")?;
         let definer = if head.contains("SECURITY DEFINER") { "t" } else { "f" };
-        let plans = match head.contains(PLANS) {
-            true => format!("; {}", PLANS.replace(" = ", "=")),
-            false => String::new(),
-        };
+        let settings = head.trim_end().trim_end_matches("AS").split("SET ").skip(1);
+        let settings: Vec<_> = settings.map(|one| one.trim().replacen(" = ", "=", 1)).collect();
         let body = rest.split("$nudge$").next()?;
-        Some((format!("{definer} plpgsql search_path={SEARCH_PATH}{plans} {body}"),))
+        Some((format!("{definer} plpgsql {} {body}", settings.join("; ")),))
     };
     let mut wanted: Vec<_> = plan.create.iter().filter_map(function).collect();
     found.sort_unstable();
@@ -231,6 +234,21 @@ async fn describe(tx: &mut Tx, table: &Table) -> Result<Found, Fault> {
 /// An event, when its trigger fires, the transition tables, and the affected IDs.
 type Event = (&'static str, &'static str, &'static str, String);
 
+/// How an entity has changed that was there and is not, or the other way round.
+const CHANGE: &str = "CASE seen.gone WHEN 1 THEN 'deleted' ELSE 'created' END";
+
+/// Parts of the functions that record entities.
+struct Parts {
+    /// The condition for an invalid ID, and the error that names it.
+    bad: String,
+    refuse: String,
+    /// What a change does to an entity's row.
+    raise: &'static str,
+    /// 1 if it is not there.
+    gone: String,
+    max: u64,
+}
+
 struct Writer<'a> {
     entity: &'a EntityName,
     schema: String,
@@ -292,7 +310,7 @@ impl Writer<'_> {
         };
         format!(
             "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
-             SET search_path = {SEARCH_PATH} AS $nudge$ BEGIN {refuse}\
+             SET search_path = {SEARCH_PATH} SET {ONE_PLAN} AS $nudge$ BEGIN {refuse}\
              PERFORM {touch}(ARRAY(SELECT s.id FROM ({ids}) AS s WHERE s.id IS NOT NULL)); \
              RETURN NULL; END $nudge$"
         )
@@ -350,12 +368,41 @@ impl Writer<'_> {
         ]
     }
 
+    /// What both functions say of an ID, `it`.
+    fn parts(&self) -> Parts {
+        let entity = literal(self.entity.as_str());
+        let Found { name: root, key, key_type } = self.root;
+        Parts {
+            bad: format!(
+                r"octet_length(it) NOT BETWEEN 1 AND {MAX_ENTITY_ID_BYTES} OR it ~ '[\u0001-\u001F\u007F-\u009F]'"
+            ),
+            refuse: format!(
+                "RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = format(
+            'nudge: the id of a %s must be 1 to {MAX_ENTITY_ID_BYTES} bytes of UTF-8 without control characters, not %L',
+            {entity}, left(bad, 60));"
+            ),
+            raise: "
+            version = CASE WHEN log.version >= proposed THEN log.version + 1 ELSE proposed END,
+            change = CASE WHEN log.deleted = 1 THEN log.change
+                WHEN log.change = 'created' AND log.version <> log.published_version THEN 'created'
+                ELSE 'updated' END,
+            changed_at = proposed",
+            gone: format!(
+                r#"CASE WHEN EXISTS (
+                SELECT 1 FROM {root} AS root
+                WHERE root.{key} = it::{key_type} AND root.{key}::text = it COLLATE pg_catalog."C"
+            ) THEN 0 ELSE 1 END"#
+            ),
+            max: VERSION_LIMIT - 1,
+        }
+    }
+
     /// The function that records a set of entities. It names the keys a second time, so that they are looked up in a log of
     /// which nothing is known yet: see `set_sql::by_key`.
     fn touch(&self) -> String {
         let (name, log, entity) = (self.name("touch"), self.log(), literal(self.entity.as_str()));
-        let Found { name: root, key, key_type } = self.root;
-        let max = VERSION_LIMIT - 1;
+        let one = self.name("touch_one");
+        let Parts { bad, refuse, raise, gone, max } = self.parts();
         format!(
             r#"CREATE FUNCTION {name}(ids text[]) RETURNS void LANGUAGE plpgsql
 SET search_path = {SEARCH_PATH}
@@ -368,40 +415,65 @@ BEGIN
     IF cardinality(ids) = 0 THEN
         RETURN;
     END IF;
-    SELECT it INTO bad FROM unnest(ids) AS it
-        WHERE octet_length(it) NOT BETWEEN 1 AND {MAX_ENTITY_ID_BYTES}
-        OR it ~ '[\u0001-\u001F\u007F-\u009F]' LIMIT 1;
+    IF cardinality(ids) = 1 THEN
+        PERFORM {one}(ids[1]);
+        RETURN;
+    END IF;
+    SELECT it INTO bad FROM unnest(ids) AS it WHERE {bad} LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = format(
-            'nudge: the id of a %s must be 1 to {MAX_ENTITY_ID_BYTES} bytes of UTF-8 without control characters, not %L',
-            {entity}, left(bad, 60));
+        {refuse}
     END IF;
     WITH raised AS (
         INSERT INTO {log} AS log (entity, id, version, change, deleted, changed_at)
         SELECT {entity}, it, proposed, 'created', 0, proposed
         FROM unnest(ids) AS it ORDER BY it COLLATE pg_catalog."C"
-        ON CONFLICT (entity, id) DO UPDATE SET
-            version = CASE WHEN log.version >= proposed THEN log.version + 1 ELSE proposed END,
-            change = CASE WHEN log.deleted = 1 THEN log.change
-                WHEN log.change = 'created' AND log.version <> log.published_version THEN 'created'
-                ELSE 'updated' END,
-            changed_at = proposed
+        ON CONFLICT (entity, id) DO UPDATE SET {raise}
         RETURNING version
     ) SELECT max(version) INTO highest FROM raised;
     IF highest > {max} THEN
         RAISE EXCEPTION 'nudge: the version of a % would be beyond {max}', {entity};
     END IF;
     UPDATE {log} AS log
-        SET deleted = seen.gone, change = CASE seen.gone WHEN 1 THEN 'deleted' ELSE 'created' END
-        FROM (
-            SELECT it AS id, CASE WHEN EXISTS (
-                SELECT 1 FROM {root} AS root
-                WHERE root.{key} = it::{key_type} AND root.{key}::text = it COLLATE pg_catalog."C"
-            ) THEN 0 ELSE 1 END AS gone
-            FROM unnest(ids) AS it
-        ) AS seen
+        SET deleted = seen.gone, change = {CHANGE}
+        FROM (SELECT it AS id, {gone} AS gone FROM unnest(ids) AS it) AS seen
         WHERE log.entity = {entity} AND log.id = ANY (ARRAY(SELECT unnest(ids)))
         AND log.id = seen.id AND log.deleted <> seen.gone;
+END $nudge$"#
+        )
+    }
+
+    /// The function that records one entity, as most statements do.
+    fn touch_one(&self) -> String {
+        let (name, log, entity) =
+            (self.name("touch_one"), self.log(), literal(self.entity.as_str()));
+        let Parts { bad, refuse, raise, gone, max } = self.parts();
+        format!(
+            r#"CREATE FUNCTION {name}(it text) RETURNS void LANGUAGE plpgsql
+SET search_path = {SEARCH_PATH}
+SET {ONE_PLAN}
+SET {BY_KEY} AS $nudge$
+DECLARE
+    proposed bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+    highest bigint;
+    was bigint;
+    bad text := it;
+    seen record;
+BEGIN
+    IF {bad} THEN
+        {refuse}
+    END IF;
+    INSERT INTO {log} AS log (entity, id, version, change, deleted, changed_at)
+        VALUES ({entity}, it, proposed, 'created', 0, proposed)
+        ON CONFLICT (entity, id) DO UPDATE SET {raise}
+        RETURNING version, deleted INTO highest, was;
+    IF highest > {max} THEN
+        RAISE EXCEPTION 'nudge: the version of a % would be beyond {max}', {entity};
+    END IF;
+    SELECT {gone} AS gone INTO seen;
+    IF was <> seen.gone THEN
+        UPDATE {log} AS log SET deleted = seen.gone, change = {CHANGE}
+            WHERE log.entity = {entity} AND log.id = it;
+    END IF;
 END $nudge$"#
         )
     }
