@@ -3,7 +3,7 @@
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nudge_protocol::EntityName;
@@ -283,4 +283,28 @@ async fn a_consumer_or_a_stream_deleted_under_it_is_made_again() {
     owner.put("after", json!(3)).await;
     copy.converged(&owner).await;
     copy.quiet().await;
+}
+
+/// Whoever changes many things goes on doing so: a subscriber waits a moment, and asks for more of them at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_changes_costs_the_owner_few_callbacks() {
+    const AT_A_TIME: usize = 50;
+    let nats = Nats::start().await;
+    let owner = Owner::start(&nats.broker("things").await).await;
+    let copy = Copy::start(&nats.broker("copies").await, &owner).await;
+    copy.wait(&owner.put("first", json!(0)).await).await;
+    let (began, calls) = (Instant::now(), owner.calls());
+    let mut changes = 0;
+    for _ in 0..100 {
+        let ids: Vec<_> = (changes..changes + AT_A_TIME).map(|n| n.to_string()).collect();
+        let things: Vec<_> = ids.iter().map(|id| (id.as_str(), json!(1))).collect();
+        owner.put_all(&things).await;
+        changes += AT_A_TIME;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    copy.converged(&owner).await;
+    let (calls, elapsed) = (owner.calls() - calls, began.elapsed().as_millis() as usize);
+    // One in 25 ms, one for each full batch, and those at the ends.
+    let most = elapsed / 25 + changes / 256 + 5;
+    assert!(calls <= most, "{calls} callbacks in {elapsed} ms for {changes} changes");
 }

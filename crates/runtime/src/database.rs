@@ -190,6 +190,13 @@ impl Database {
         self.begin_on(&self.reader, begin).await
     }
 
+    /// Begins a reading transaction in which PostgreSQL goes through an index in the order of the index, for queries that end
+    /// after a few rows of it. Without statistics it rather collects and sorts all rows that match: even those that
+    /// are gone, of which an index remembers only after a pass in its order that they are.
+    pub async fn begin_in_order(&self) -> Result<Tx, sqlx::Error> {
+        self.begin_on(&self.reader, self.pick("BEGIN", pools::IN_ORDER)).await
+    }
+
     /// On PostgreSQL, always waits for a `BEGIN` that was sent, even if the caller gives up. sqlx
     /// only knows about a transaction once it is answered; before that, it would return the connection to
     /// the pool with an open transaction, in which the next user would unknowingly read and write.

@@ -241,7 +241,17 @@ impl ChangeLog {
     ) -> Result<Vec<PendingRow>, sqlx::Error> {
         let query = sqlx::query_as(AssertSqlSafe(sql.clone())).bind(self.entity.as_str());
         let query = query.bind(limit as i64).bind(serde_json::json!(held).to_string());
-        let (text,): (String,) = self.db.run(query.fetch_one(self.db.reader())).await?;
+        let work = async {
+            if self.db.kind() == Kind::Sqlite {
+                return query.fetch_one(self.db.reader()).await;
+            }
+            // Each row that was ever pending is in the index until PostgreSQL next cleans it up.
+            let mut tx = self.db.begin_in_order().await?;
+            let read = query.fetch_one(&mut *tx).await?;
+            tx.rollback().await?;
+            Ok(read)
+        };
+        let (text,): (String,) = self.db.run(work).await?;
         read_lines(&text).map(PendingRow::of).collect()
     }
 
@@ -296,7 +306,13 @@ impl ChangeLog {
     /// What was published last, newest first, in the stream's order: at most `limit`.
     pub(crate) async fn last_published(&self, limit: usize) -> Result<Vec<Published>, sqlx::Error> {
         let query = sqlx::query_as(LAST).bind(self.entity.as_str()).bind(limit as i64);
-        let rows: Vec<(String, i64, i64)> = self.db.run(query.fetch_all(self.db.reader())).await?;
+        let work = async {
+            let mut tx = self.db.begin_in_order().await?;
+            let rows = query.fetch_all(&mut *tx).await?;
+            tx.rollback().await?;
+            Ok::<_, sqlx::Error>(rows)
+        };
+        let rows: Vec<(String, i64, i64)> = self.db.run(work).await?;
         let published =
             |(id, version, seq): (String, _, _)| Published::read(id.as_bytes(), version, seq);
         Ok(rows.into_iter().filter_map(published).collect())

@@ -193,6 +193,38 @@ mod once {
         }
     }
 
+    /// A row that was pending stays in the index until PostgreSQL cleans up.
+    #[tokio::test]
+    async fn what_was_pending_a_moment_ago_is_passed_over_in_the_order_of_the_index() {
+        let database = TestDatabase::of(Kind::Postgres).await;
+        let db = database.open().await;
+        db.migrate("publisher", MIGRATIONS).await.unwrap();
+        let fill = format!(
+            "INSERT INTO nudge_change_log (entity, id, version, change, deleted, changed_at) \
+             SELECT 'store', 's' || n, n, 'updated', 0, 0 FROM generate_series(1, {}) AS n",
+            ROWS * 10
+        );
+        db.write(sqlx::query(AssertSqlSafe(fill))).await.unwrap();
+        let mark = "UPDATE nudge_change_log SET published_version = version, published_seq = version";
+        db.write(sqlx::query(mark)).await.unwrap();
+        let log = ChangeLog::new(db.clone(), EntityName::new("store").unwrap());
+        let mut tx = db.begin_in_order().await.unwrap();
+        for (number, (sql, values, index)) in [
+            (&*log.sql.outbox.newest, "'store', 1001, '[]'", "nudge_change_log_pending"),
+            (&*log.sql.outbox.oldest, "'store', 1000, '[]'", "nudge_change_log_pending"),
+            (LAST, "'store', 1", "nudge_change_log_place"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let prepare = format!("PREPARE in_order{number} AS {sql}");
+            sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *tx).await.unwrap();
+            let plan = plan(&mut tx, format!("in_order{number} ({values})")).await.join("\n");
+            assert!(plan.contains("Index Scan") && plan.contains(index), "{plan}");
+            assert!(!plan.contains("Bitmap") && !plan.contains("Sort"), "{plan}");
+        }
+    }
+
     #[tokio::test]
     async fn whatever_is_asked_postgres_does_not_read_the_whole_log() {
         let database = TestDatabase::of(Kind::Postgres).await;

@@ -48,6 +48,9 @@ pub const POSTGRES_READERS: u32 = 8;
 ///
 /// Without statistics it also believes that some are worth compiling, which takes longer than all of them.
 const PLANS: &str = "SET plan_cache_mode = force_custom_plan; SET jit = off";
+/// Begins a transaction that reads through indexes, in their order.
+pub(super) const IN_ORDER: &str = "BEGIN READ ONLY; SET LOCAL enable_bitmapscan = off; \
+     SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off";
 /// A standby lags behind its primary, and its answers would be taken for the newest state.
 const NO_STANDBY: &str = "DO $$ BEGIN IF pg_is_in_recovery() THEN \
      RAISE 'the server is a standby, but a primary is needed' USING ERRCODE = '57P03'; \

@@ -33,6 +33,10 @@ use crate::{
     },
 };
 
+/// After a batch of so many keys, more are on their way: the next one begins only this long after it, unless it is full
+/// before. Each of many subscribers otherwise asks a busy owner hundreds of times a second for a few keys.
+const GATHER_FROM_KEYS: usize = 16;
+const GATHER_TIME: Duration = Duration::from_millis(25);
 /// Longest pause between two checks of the acknowledgements held back.
 const MAX_HELD_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// For how many times `ack_wait` the broker is told that a run is in progress. A longer run hangs; its messages should
@@ -89,6 +93,8 @@ pub(crate) struct Worker<A> {
     parts: VecDeque<Vec<Run<Held>>>,
     /// When to look next for what has waited and run longest.
     next_ages: Instant,
+    /// Until when keys are gathered for the next batch.
+    gathers_until: Option<Instant>,
     /// Whether the owner has been down since the last batch.
     was_open: bool,
     /// How many of the next that arrive had arrived before it was up again, and are not fresh any more.
@@ -114,6 +120,7 @@ impl<A: Apply> Worker<A> {
             under_way,
             parts,
             next_ages: Instant::now(),
+            gathers_until: None,
             was_open: false,
             backlog_left: 0,
         }
@@ -195,13 +202,18 @@ impl<A: Apply> Worker<A> {
                 }
                 Permit::Full => {}
             }
+            let part = self.parts.iter().position(|part| may(lane_of(part)));
+            if part.is_none()
+                && let Some(until) = self.gathers(now)
+            {
+                return next.into_iter().chain([until]).min();
+            }
             if std::mem::take(&mut self.was_open) {
                 // What came while nothing could be asked for is a backlog now.
                 self.queue.is_backlog_by_now();
                 self.parts.iter_mut().flatten().for_each(|run| run.lane = Lane::Backlog);
                 self.backlog_left = self.incoming.len();
             }
-            let part = self.parts.iter().position(|part| may(lane_of(part)));
             let runs = match part.and_then(|at| self.parts.remove(at)) {
                 Some(part) => part,
                 None => self.queue.take(settings.max_batch_keys, may, now.into_std()),
@@ -212,6 +224,12 @@ impl<A: Apply> Worker<A> {
             self.start(runs);
         }
         None
+    }
+
+    /// Until when the next batch has to wait, if it is to have more keys.
+    fn gathers(&self, now: Instant) -> Option<Instant> {
+        let is_full = self.queue.queued() >= self.batches.settings.max_batch_keys;
+        self.gathers_until.filter(|until| now < *until && !is_full)
     }
 
     /// Whether one more batch of this lane may run. Backlog that waits at the owner does not keep a fresh change waiting.
@@ -227,6 +245,8 @@ impl<A: Apply> Worker<A> {
 
     fn start(&mut self, runs: Vec<Run<Held>>) {
         let (batches, known) = (self.batches.clone(), runs.clone());
+        let many = runs.len() >= GATHER_FROM_KEYS;
+        self.gathers_until = many.then(|| Instant::now() + GATHER_TIME);
         let task = self.running.spawn(async move { batches.run(runs).await });
         self.under_way.insert(task.id(), UnderWay { runs: known, began: Instant::now() });
     }

@@ -418,3 +418,31 @@ async fn what_a_logical_replication_writes_is_captured() {
     }
     shops.run(&format!("DROP SUBSCRIPTION {slot}")).await;
 }
+
+/// A session keeps the plan by which it records one entity, even one that was made when each table had a single page.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_entity_is_looked_up_by_its_key_however_small_the_tables_were() {
+    let shops = Shops::of(Kind::Postgres).await;
+    shops.run(INSERT_ABC).await;
+    shops.run("ANALYZE").await;
+    let mut writer = AnyConnection::connect(shops.database.url()).await.unwrap();
+    for _ in 0..10 {
+        let update = "UPDATE shop SET name = name || '!' WHERE id = 'a'";
+        sqlx::raw_sql(update).execute(&mut writer).await.unwrap();
+    }
+    // In one transaction, so that nobody analyzes it in between.
+    let fill = "BEGIN; INSERT INTO shop (id, name) SELECT 's' || n, 'S' FROM generate_series(1, 20000) AS n";
+    sqlx::raw_sql(fill).execute(&mut writer).await.unwrap();
+    let scans = "SELECT COALESCE(sum(seq_scan), 0)::bigint FROM pg_stat_xact_user_tables \
+                 WHERE relname IN ('shop', 'nudge_change_log')";
+    let mut counted = Vec::new();
+    for sql in ["UPDATE shop SET name = 'B' WHERE id = 'b'", "INSERT INTO shop (id) VALUES ('d')"] {
+        let (before,): (i64,) = sqlx::query_as(scans).fetch_one(&mut writer).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut writer).await.unwrap();
+        let (after,): (i64,) = sqlx::query_as(scans).fetch_one(&mut writer).await.unwrap();
+        counted.push(after - before);
+    }
+    assert_eq!(counted, [0, 0]);
+    sqlx::raw_sql("COMMIT").execute(&mut writer).await.unwrap();
+    writer.close().await.unwrap();
+}
