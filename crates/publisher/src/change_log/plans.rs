@@ -205,14 +205,15 @@ mod once {
             ROWS * 10
         );
         db.write(sqlx::query(AssertSqlSafe(fill))).await.unwrap();
-        let mark = "UPDATE nudge_change_log SET published_version = version, published_seq = version";
+        let mark =
+            "UPDATE nudge_change_log SET published_version = version, published_seq = version";
         db.write(sqlx::query(mark)).await.unwrap();
         let log = ChangeLog::new(db.clone(), EntityName::new("store").unwrap());
         let mut tx = db.begin_in_order().await.unwrap();
         for (number, (sql, values, index)) in [
             (&*log.sql.outbox.newest, "'store', 1001, '[]'", "nudge_change_log_pending"),
             (&*log.sql.outbox.oldest, "'store', 1000, '[]'", "nudge_change_log_pending"),
-            (LAST, "'store', 1", "nudge_change_log_place"),
+            (outbox::LAST, "'store', 1", "nudge_change_log_place"),
         ]
         .into_iter()
         .enumerate()
