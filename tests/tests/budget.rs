@@ -111,7 +111,7 @@ async fn what_was_published_during_a_pause_is_backlog() {
     (settings.max_backlog_messages, settings.max_ack_pending) = (A_BACKLOG, 10);
     let copy = Copy::start_with(&nats.broker("copies").await, &owner, settings).await;
     let asked = |lane| of_lane(&owner, "nudge_owner_asked_total", lane);
-    // Until its first check, everything is backlog.
+    // What it finds at its start is backlog.
     eventually("a change is fresh", || async {
         copy.wait(&owner.put("fresh", json!(0)).await).await;
         (asked("fresh") > 0.0).then_some(())

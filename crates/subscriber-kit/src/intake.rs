@@ -114,6 +114,8 @@ struct Session {
     backlog_to: u64,
     /// Whether messages have been held up since the last check.
     held_up: bool,
+    /// Whether nobody took any for a while until the last check, as during a pause.
+    was_away: bool,
     /// Cancelled when the session ends, unless the program stops: then runs in progress are still finished and
     /// acknowledged.
     over: CancellationToken,
@@ -197,6 +199,7 @@ impl Intake {
     }
 
     async fn begin(&mut self, over: CancellationToken) -> Result<Session, Over> {
+        let began = Instant::now();
         // First, so that a filled read model is ready even while the broker is unreachable.
         let mut position = self.positions.load().await?;
         let caught_up = &self.progress.caught_up;
@@ -237,10 +240,21 @@ impl Intake {
         }
         self.progress.connected.set(1);
         self.progress.set_intake_error(None);
-        let withheld = Withheld::default();
-        // The first check finds how far the backlog goes.
-        let (counted_to, backlog_to, held_up) = (0, 0, false);
-        Ok(Session { mark, consumer, gap, withheld, counted_to, backlog_to, held_up, over })
+        let opened = consumer.opened();
+        let (counted_to, backlog_to) = (opened.counted_to(), opened.last_sequence);
+        let (withheld, held_up) = (Withheld::default(), false);
+        let was_away = began.elapsed() > HELD_UP_AFTER;
+        Ok(Session {
+            mark,
+            consumer,
+            gap,
+            withheld,
+            counted_to,
+            backlog_to,
+            held_up,
+            was_away,
+            over,
+        })
     }
 
     fn note_replaced(&self) {
@@ -305,14 +319,13 @@ impl Intake {
     async fn pull(&mut self, session: &mut Session) -> Result<(), Over> {
         let mut messages = session.consumer.deliveries().await?;
         let mut fresh: Option<Deliveries> = None;
-        // Nobody has taken any yet.
-        let (mut next_check, mut was_away) = (Instant::now(), true);
+        let mut next_check = Instant::now();
         loop {
             let paused = *self.paused.borrow_and_update();
-            was_away |= paused;
+            session.was_away |= paused;
             // Whoever has not pulled for a while first checks that the consumer is still this read model's, and until where
             // messages are backlog.
-            let checks_first = was_away || session.held_up;
+            let checks_first = session.was_away || session.held_up;
             if checks_first && !paused {
                 next_check = Instant::now();
             }
@@ -324,7 +337,7 @@ impl Intake {
                     let asked_at = clock::now();
                     let state = session.consumer.state().await?;
                     let caught_up = self.check(session, &state, asked_at).await?;
-                    if std::mem::replace(&mut was_away, paused) {
+                    if std::mem::replace(&mut session.was_away, paused) {
                         // What was published meanwhile is backlog, whichever way it comes.
                         (fresh, session.held_up) = (None, true);
                         session.counted_to = state.last_sequence;
