@@ -178,7 +178,7 @@ fn store(n: usize, edition: usize) -> String {
         "category": CATEGORIES[n % CATEGORIES.len()],
         "region": REGIONS[n % REGIONS.len()],
         "address": format!("서울특별시 {} {}로 {}", REGIONS[n % REGIONS.len()], word(n / 3), n % 400),
-        "open": (n + edition) % 3 != 0,
+        "open": !(n + edition).is_multiple_of(3),
         "delivery_fee": edition,
         "menus": [{"name": format!("{}국수", word(n)), "price": 7_000}, {"name": "김밥", "price": 4_000}],
     });

@@ -265,6 +265,7 @@ async fn what_an_operator_does_is_one_line_of_the_audit_log() {
         Some(search.audit()).filter(|audit| audit.len() >= done.len())
     })
     .await;
-    (audit.sort(), done.sort());
+    audit.sort();
+    done.sort();
     assert_eq!(audit, done);
 }
