@@ -57,6 +57,7 @@ const LEAST_RATE: f64 = 4_750.0;
 const OURS: &str = "nudge";
 
 /// How a figure is measured.
+#[derive(Clone, Copy)]
 struct Run<'a> {
     kind: Kind,
     options: &'a Options,
@@ -140,7 +141,6 @@ pub(crate) async fn all(
     if NAMES.iter().any(|name| wants(name) && !of_programs.contains(name)) {
         in_this_process(run, wants, figures).await?;
     }
-    let run = Run { kind, options, progress };
     if wants(import::NAME) {
         figures.extend(import::measure(&run).await?);
     }

@@ -32,7 +32,7 @@ mod thing;
 mod usage;
 mod world;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use nudge_runtime::{BoxError, database::Kind};
 
@@ -49,6 +49,13 @@ async fn found<T, F: Future<Output = Option<T>>>(
 ) -> Result<T, BoxError> {
     let found = nudge_testbed::within(PATIENCE, look).await;
     found.ok_or_else(|| format!("never happened: {what}").into())
+}
+
+/// The value of a metric of an entity in the text of `/metrics`.
+fn metric<T: FromStr>(text: &str, name: &str, entity: &str) -> Result<T, BoxError> {
+    let series = format!("{name}{{entity=\"{entity}\"}} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok());
+    value.ok_or_else(|| format!("there is no metric {name}").into())
 }
 
 /// What to measure, and how thoroughly.

@@ -12,7 +12,7 @@ use nudge_testbed::{
 use reqwest::{Body, Client};
 use serde_json::json;
 
-use crate::{Options, PATIENCE, found, usage::Usage, world::World};
+use crate::{Options, PATIENCE, found, metric, usage::Usage, world::World};
 
 /// Stores that are sent in one piece of an import.
 const AT_A_TIME: usize = 200;
@@ -154,9 +154,7 @@ impl Programs {
     pub(crate) async fn metric(&self, service: Service, name: &str) -> Result<f64, BoxError> {
         let url = format!("{}/metrics", self.url(service));
         let text = self.http.get(url).send().await?.error_for_status()?.text().await?;
-        let series = format!("{name}{{entity=\"store\"}} ");
-        let value = text.lines().find_map(|line| line.strip_prefix(&series));
-        Ok(value.ok_or_else(|| format!("there is no metric {name}"))?.parse()?)
+        metric(&text, name, "store")
     }
 }
 

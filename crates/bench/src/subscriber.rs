@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     PATIENCE, found,
     lag::Reader,
+    metric,
     security::Access,
     thing::{ENTITY, Thing, id},
     world::{Owner, World},
@@ -164,10 +165,7 @@ impl Subscriber {
 
     /// The value of a metric of the entity.
     pub(crate) async fn metric(&self, name: &str) -> Result<u64, BoxError> {
-        let series = format!("{name}{{entity=\"{ENTITY}\"}} ");
-        let text = self.metrics().await?;
-        let line = text.lines().find_map(|line| line.strip_prefix(&series));
-        Ok(line.ok_or_else(|| format!("there is no metric {name}"))?.parse()?)
+        metric(&self.metrics().await?, name, ENTITY)
     }
 
     /// How many callbacks have failed. That an owner is busy is no failure.

@@ -216,6 +216,16 @@ impl Database {
         self.write_in(self.begin(), query).await
     }
 
+    /// [`write`](Self::write) in a transaction that [waits for the disk](Self::wait_for_disk).
+    pub async fn write_to_disk(&self, query: Query<'_>) -> Result<u64, sqlx::Error> {
+        let begin = async {
+            let mut tx = self.begin().await?;
+            self.wait_for_disk(&mut tx).await?;
+            Ok(tx)
+        };
+        self.write_in(begin, query).await
+    }
+
     /// [`write`](Self::write) in a transaction of [`begin_skipping_locked`](Self::begin_skipping_locked).
     pub async fn write_skipping_locked(&self, query: Query<'_>) -> Result<u64, sqlx::Error> {
         self.write_in(self.begin_skipping_locked(), query).await

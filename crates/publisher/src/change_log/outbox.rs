@@ -14,7 +14,11 @@ use nudge_runtime::{
     set_sql::{Column, Line, by_key, lines, read_lines, rows},
 };
 use serde::Serialize;
-use sqlx::AssertSqlSafe;
+use sqlx::{
+    Any, AssertSqlSafe, FromRow,
+    any::{AnyArguments, AnyRow},
+    query::QueryAs,
+};
 
 use super::{ChangeLog, number};
 use crate::sink::Stored;
@@ -241,18 +245,30 @@ impl ChangeLog {
     ) -> Result<Vec<PendingRow>, sqlx::Error> {
         let query = sqlx::query_as(AssertSqlSafe(sql.clone())).bind(self.entity.as_str());
         let query = query.bind(limit as i64).bind(serde_json::json!(held).to_string());
+        let (text,): (String,) =
+            self.read_in_order(query).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
+        read_lines(&text).map(PendingRow::of).collect()
+    }
+
+    /// The rows of a query that ends after a few entries of an index. Each row that was ever pending is in its index until
+    /// PostgreSQL next cleans up.
+    async fn read_in_order<O>(
+        &self,
+        query: QueryAs<'_, Any, O, AnyArguments>,
+    ) -> Result<Vec<O>, sqlx::Error>
+    where
+        O: Send + Unpin + for<'r> FromRow<'r, AnyRow>,
+    {
         let work = async {
             if self.db.kind() == Kind::Sqlite {
-                return query.fetch_one(self.db.reader()).await;
+                return query.fetch_all(self.db.reader()).await;
             }
-            // Each row that was ever pending is in the index until PostgreSQL next cleans it up.
             let mut tx = self.db.begin_in_order().await?;
-            let read = query.fetch_one(&mut *tx).await?;
+            let rows = query.fetch_all(&mut *tx).await?;
             tx.rollback().await?;
-            Ok(read)
+            Ok(rows)
         };
-        let (text,): (String,) = self.db.run(work).await?;
-        read_lines(&text).map(PendingRow::of).collect()
+        self.db.run(work).await
     }
 
     /// Removes rows with invalid IDs, as returned by [`pending`](Self::pending). Returns how many it removed: those
@@ -306,13 +322,7 @@ impl ChangeLog {
     /// What was published last, newest first, in the stream's order: at most `limit`.
     pub(crate) async fn last_published(&self, limit: usize) -> Result<Vec<Published>, sqlx::Error> {
         let query = sqlx::query_as(LAST).bind(self.entity.as_str()).bind(limit as i64);
-        let work = async {
-            let mut tx = self.db.begin_in_order().await?;
-            let rows = query.fetch_all(&mut *tx).await?;
-            tx.rollback().await?;
-            Ok::<_, sqlx::Error>(rows)
-        };
-        let rows: Vec<(String, i64, i64)> = self.db.run(work).await?;
+        let rows: Vec<(String, i64, i64)> = self.read_in_order(query).await?;
         let published =
             |(id, version, seq): (String, _, _)| Published::read(id.as_bytes(), version, seq);
         Ok(rows.into_iter().filter_map(published).collect())

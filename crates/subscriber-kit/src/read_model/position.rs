@@ -105,14 +105,8 @@ impl Positions {
                    WHERE entity = $1 AND consumer = $2 AND stream_created = $3 AND position > $4";
         let query = sqlx::query(sql).bind(self.entity.as_str()).bind(found.consumer.clone());
         let query = query.bind(found.stream_created.clone()).bind(to as i64);
-        let work = async {
-            let mut tx = self.db.begin().await?;
-            // If a crash undid it, sequences that are used again would count as handled.
-            self.db.wait_for_disk(&mut tx).await?;
-            query.execute(&mut *tx).await?;
-            tx.commit().await
-        };
-        self.db.run(work).await
+        // If a crash undid it, sequences that are used again would count as handled.
+        self.db.write_to_disk(query).await.map(drop)
     }
 
     /// Stores that the first catch-up is complete. Returns whether the row is still there.

@@ -175,14 +175,8 @@ impl Ledger {
         let query = sqlx::query(sql).bind(self.entity.as_str());
         let query = query.bind(if full { WANTED_IN_FULL } else { WANTED });
         let query = query.bind(i64::from(allow_removals)).bind(WANTED_IN_FULL);
-        let work = async {
-            let mut tx = self.db.begin().await?;
-            // An operator was told that it will be done.
-            self.db.wait_for_disk(&mut tx).await?;
-            query.execute(&mut *tx).await?;
-            tx.commit().await
-        };
-        self.db.run(work).await
+        // An operator is told that it will be done.
+        self.db.write_to_disk(query).await.map(drop)
     }
 
     /// The comparison that an operator wanted has begun. Does nothing if another replica compares by now.
